@@ -1,0 +1,224 @@
+//! Written form -> checked form. Goes on after a problem, so that an operator sees all of them at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::checked::{Admin, AdminToken, Config, Limits, Listen, Policies, Role, State, StateUrl};
+use super::error::Problem;
+use super::{check_route, units, written};
+
+const LOOPBACK_ONLY: &str = "an admin address beyond loopback needs at least one [[admin.token]], so that nobody can flip traffic \
+                             without one; allowed without: 127.0.0.1:PORT or [::1]:PORT";
+
+/// Collects what is wrong while values are read; each reader returns a usable value, so that checking goes on.
+#[derive(Default)]
+pub(super) struct Checker {
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    pub(super) fn refuse(&mut self, key: &str, value: impl std::fmt::Debug, allowed: impl Into<String>) {
+        self.problems.push(Problem { key: key.to_owned(), value: format!("{value:?}"), allowed: allowed.into() });
+    }
+
+    pub(super) fn missing(&mut self, key: &str, allowed: impl Into<String>) {
+        self.problems.push(Problem { key: key.to_owned(), value: String::new(), allowed: allowed.into() });
+    }
+
+    pub(super) fn duration(&mut self, key: &str, text: Option<&str>, default: Duration, least: Duration, most: Duration) -> Duration {
+        let Some(text) = text else { return default };
+        match units::duration(text) {
+            Some(value) if (least..=most).contains(&value) => value,
+            _ => {
+                let (least, most) = (units::show_duration(least), units::show_duration(most));
+                self.refuse(key, text, format!("must be a duration from {least} to {most}, like \"250ms\", \"5s\" or \"2m\""));
+                default
+            }
+        }
+    }
+
+    pub(super) fn bytes(&mut self, key: &str, text: Option<&str>, default: u64, least: u64, most: u64) -> u64 {
+        let Some(text) = text else { return default };
+        match units::bytes(text) {
+            Some(value) if (least..=most).contains(&value) => value,
+            _ => {
+                let (least, most) = (units::show_bytes(least), units::show_bytes(most));
+                self.refuse(key, text, format!("must be a size from {least} to {most}, like \"64KiB\" or \"16MiB\""));
+                default
+            }
+        }
+    }
+
+    pub(super) fn count<N: TryFrom<u64>>(&mut self, key: &str, value: Option<u64>, default: N, least: u64, most: u64) -> N {
+        let Some(value) = value else { return default };
+        if !(least..=most).contains(&value) {
+            self.refuse(key, value, format!("must be a whole number from {least} to {most}"));
+            return default;
+        }
+        N::try_from(value).unwrap_or(default)
+    }
+
+    fn address(&mut self, key: &str, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            self.refuse(key, text, "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one");
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+}
+
+/// Checks the whole config.
+///
+/// # Errors
+/// All problems, in the order of the file's sections.
+pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
+    let mut checker = Checker::default();
+    let state = check_state(&mut checker, written.state);
+    check_registry(&mut checker, &written.registry);
+    let admin = check_admin(&mut checker, written.admin);
+    let config = Config {
+        listen: check_listen(&mut checker, &written.listen, &admin),
+        limits: check_limits(&mut checker, &written.limits),
+        policies: check_policies(&mut checker, written.policies, &state),
+        state,
+        admin,
+        routes: check_route::check_routes(&mut checker, written.route),
+    };
+    if checker.problems.is_empty() { Ok(config) } else { Err(checker.problems) }
+}
+
+fn check_listen(checker: &mut Checker, written: &written::Listen, admin: &Admin) -> Listen {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let listen = Listen {
+        traffic: checker.address("listen.traffic", &written.traffic),
+        admin: checker.address("listen.admin", &written.admin),
+        workers: checker.count("listen.workers", written.workers, cores.min(256), 1, 256),
+    };
+    if !listen.admin.ip().is_loopback() && admin.tokens.is_empty() {
+        checker.refuse("listen.admin", &written.admin, LOOPBACK_ONLY);
+    }
+    if listen.traffic == listen.admin && listen.traffic.port() != 0 {
+        checker.refuse("listen.admin", &written.admin, "must differ from listen.traffic: the admin API never shares the public listener");
+    }
+    listen
+}
+
+fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
+    let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    Limits {
+        connections: checker.count("limits.connections", written.connections, 20_000, 1, 1_000_000),
+        connections_per_address: checker.count("limits.connections_per_address", written.connections_per_address, 20_000, 1, 1_000_000),
+        header_timeout: checker.duration("limits.header_timeout", written.header_timeout.as_deref(), seconds(10), ms(100), seconds(300)),
+        header_bytes: bytes(checker.bytes("limits.header_bytes", written.header_bytes.as_deref(), 64 << 10, 8 << 10, 1 << 20)),
+        headers: checker.count("limits.headers", written.headers, 100, 16, 1_000),
+        keepalive_timeout: checker.duration(
+            "limits.keepalive_timeout",
+            written.keepalive_timeout.as_deref(),
+            seconds(75),
+            seconds(1),
+            seconds(3_600),
+        ),
+        body_idle_timeout: checker.duration(
+            "limits.body_idle_timeout",
+            written.body_idle_timeout.as_deref(),
+            seconds(30),
+            ms(100),
+            seconds(3_600),
+        ),
+        h2_streams: checker.count("limits.h2_streams", written.h2_streams, 256, 1, 10_000),
+        h2_pending_resets: checker.count("limits.h2_pending_resets", written.h2_pending_resets, 20, 1, 10_000),
+        replay_bytes: bytes(checker.bytes("limits.replay_bytes", written.replay_bytes.as_deref(), 64 << 10, 1, 16 << 20)),
+        drain_timeout: checker.duration("limits.drain_timeout", written.drain_timeout.as_deref(), seconds(30), ms(100), seconds(3_600)),
+    }
+}
+
+fn check_state(checker: &mut Checker, written: written::State) -> State {
+    let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
+    let url = match written.url {
+        None => StateUrl::Embedded,
+        Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => StateUrl::Redis(url),
+        Some(url) => {
+            checker.refuse("state.url", url, "must be a URL like \"redis://127.0.0.1:6379\" or \"rediss://user:password@host:6380/0\"; leave it out for the embedded store");
+            StateUrl::Embedded
+        }
+    };
+    if let StateUrl::Redis(text) = &url
+        && let Err(error) = redis::IntoConnectionInfo::into_connection_info(text.as_str())
+    {
+        checker.refuse("state.url", text, format!("must be a Redis URL like \"redis://127.0.0.1:6379\": {error}"));
+    }
+    State {
+        url,
+        data_dir: PathBuf::from(written.data_dir.unwrap_or_else(|| "/var/lib/switchback".to_owned())),
+        poll_interval: checker.duration("state.poll_interval", written.poll_interval.as_deref(), seconds(1), ms(10), seconds(60)),
+        heartbeat_interval: checker.duration(
+            "state.heartbeat_interval",
+            written.heartbeat_interval.as_deref(),
+            ms(500),
+            ms(50),
+            seconds(10),
+        ),
+        router_timeout: checker.duration("state.router_timeout", written.router_timeout.as_deref(), seconds(3), ms(200), seconds(60)),
+        router_id: written.router_id,
+    }
+}
+
+fn check_registry(checker: &mut Checker, written: &written::Registry) {
+    let Some(url) = &written.url else { return };
+    if !url.starts_with("file:///") && !url.starts_with("s3://") {
+        checker.refuse("registry.url", url, "must be a URL like \"file:///var/lib/switchback/models\" or \"s3://bucket/prefix\"");
+    }
+}
+
+fn check_policies(checker: &mut Checker, written: written::Policies, state: &State) -> Policies {
+    let (us, ms, seconds) = (Duration::from_micros, Duration::from_millis, Duration::from_secs);
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    Policies {
+        dir: written.dir.map_or_else(|| state.data_dir.join("policies"), PathBuf::from),
+        deadline: checker.duration("policies.deadline", written.deadline.as_deref(), ms(20), ms(5), seconds(1)),
+        configure_deadline: checker.duration(
+            "policies.configure_deadline",
+            written.configure_deadline.as_deref(),
+            ms(100),
+            ms(5),
+            seconds(5),
+        ),
+        memory: bytes(checker.bytes("policies.memory", written.memory.as_deref(), 16 << 20, 1 << 20, 1 << 30)),
+        stack: bytes(checker.bytes("policies.stack", written.stack.as_deref(), 256 << 10, 64 << 10, 1 << 20)),
+        file_bytes: checker.bytes("policies.file_bytes", written.file_bytes.as_deref(), 32 << 20, 1 << 10, 256 << 20),
+        decision_budget: checker.duration("policies.decision_budget", written.decision_budget.as_deref(), us(50), us(1), ms(20)),
+        strikes: checker.count("policies.strikes", written.strikes, 5, 1, 10_000),
+        strike_window: checker.duration("policies.strike_window", written.strike_window.as_deref(), seconds(10), ms(100), seconds(3_600)),
+        quarantine: checker.duration("policies.quarantine", written.quarantine.as_deref(), seconds(5), ms(10), seconds(3_600)),
+        quarantine_max: checker.duration(
+            "policies.quarantine_max",
+            written.quarantine_max.as_deref(),
+            seconds(300),
+            ms(10),
+            seconds(86_400),
+        ),
+    }
+}
+
+fn check_admin(checker: &mut Checker, written: written::Admin) -> Admin {
+    let tokens = written.token.into_iter().enumerate().map(|(index, token)| {
+        let role = match token.role.as_str() {
+            "viewer" => Role::Viewer,
+            "operator" => Role::Operator,
+            other => {
+                checker.refuse(&format!("admin.token[{index}].role"), other, "must be \"viewer\" or \"operator\"");
+                Role::Viewer
+            }
+        };
+        if token.name.is_empty() || token.name.len() > 64 {
+            checker.refuse(
+                &format!("admin.token[{index}].name"),
+                &token.name,
+                "must be 1 to 64 characters: it is recorded with every change",
+            );
+        }
+        AdminToken { name: token.name, role, file: PathBuf::from(token.file) }
+    });
+    Admin { tokens: tokens.collect() }
+}

@@ -1,0 +1,215 @@
+//! The `[[route]]` sections: written form -> checked form.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use http::Method;
+use http::header::HeaderName;
+use http::uri::{Authority, Scheme, Uri};
+
+use super::check::Checker;
+use super::checked::{Endpoint, Health, Pool, Route, RouteMatch, Timeouts, UnitSource};
+use super::written;
+
+const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
+const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http, host, port, and no path";
+const UNIT_RULE: &str = "must be \"header:NAME\", \"cookie:NAME\" or \"client-address\"";
+
+pub(super) fn check_routes(checker: &mut Checker, written: Vec<written::Route>) -> Vec<Route> {
+    if written.is_empty() {
+        checker.missing("route", "at least one [[route]] with a name and a pool");
+    }
+    if written.len() > 10_000 {
+        checker.refuse("route", written.len(), "at most 10000 routes");
+    }
+    let mut names = HashSet::new();
+    written
+        .into_iter()
+        .map(|route| {
+            if !names.insert(route.name.clone()) {
+                checker.refuse("route.name", &route.name, "must be given to one route only");
+            }
+            check_route(checker, route)
+        })
+        .collect()
+}
+
+fn check_route(checker: &mut Checker, written: written::Route) -> Route {
+    let key = format!("route.{}", written.name);
+    check_name(checker, "route.name", &written.name);
+    let pools = check_pools(checker, &key, written.pools);
+    let unit = written.unit.unwrap_or_else(|| vec!["client-address".to_owned()]);
+    if unit.is_empty() {
+        checker.refuse(&format!("{key}.unit"), &unit, "must have at least one source");
+    }
+    let split_policy = written.split_policy.unwrap_or_else(|| "split-weighted".to_owned());
+    check_name(checker, &format!("{key}.split_policy"), &split_policy);
+    let rollback_policy = written.rollback_policy.unwrap_or_else(|| "rollback-guardrail".to_owned());
+    check_name(checker, &format!("{key}.rollback_policy"), &rollback_policy);
+    Route {
+        matches: check_match(checker, &key, written.matches),
+        unit: unit.iter().filter_map(|source| check_unit(checker, &key, source)).collect(),
+        split_policy,
+        split_config: written.split_config.map_or_else(|| "{}".to_owned(), |table| serde_json::json!(table).to_string()),
+        rollback_policy,
+        expose_pool: check_expose(checker, &key, written.expose.unwrap_or_default()),
+        replayable_methods: check_methods(checker, &key, written.replayable_methods),
+        timeouts: check_timeouts(checker, &key, &written.timeouts),
+        initial: check_initial(checker, &key, written.initial.unwrap_or_default(), &pools),
+        name: written.name,
+        pools,
+    }
+}
+
+fn check_name(checker: &mut Checker, key: &str, name: &str) {
+    let good_first = name.starts_with(|first: char| first.is_ascii_lowercase());
+    let good_rest = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
+    if !good_first || !good_rest || name.len() > 64 {
+        checker.refuse(key, name, NAME_RULE);
+    }
+}
+
+fn check_match(checker: &mut Checker, key: &str, written: written::Match) -> RouteMatch {
+    let path_prefix = written.path_prefix.unwrap_or_else(|| "/".to_owned());
+    if !path_prefix.starts_with('/') || path_prefix.contains(['?', '#', ' ']) {
+        checker.refuse(&format!("{key}.match.path_prefix"), &path_prefix, "must be a path that starts with /, like \"/search\"");
+    }
+    let host = written.host.map(|host| host.to_ascii_lowercase());
+    if let Some(host) = &host
+        && (host.is_empty() || host.contains([':', '/', '*', ' ']))
+    {
+        checker.refuse(&format!("{key}.match.host"), host, "must be a host name without a port, like \"search.example.com\"");
+    }
+    RouteMatch { host, path_prefix }
+}
+
+fn check_unit(checker: &mut Checker, key: &str, source: &str) -> Option<UnitSource> {
+    let unit = match source.split_once(':') {
+        None if source == "client-address" => Some(UnitSource::ClientAddress),
+        Some(("header", name)) => HeaderName::try_from(name).ok().map(UnitSource::Header),
+        // A cookie's name is a token, by the same rule as a header's, but with its case kept.
+        Some(("cookie", name)) => HeaderName::try_from(name).ok().map(|_| UnitSource::Cookie(name.to_owned())),
+        _ => None,
+    };
+    if unit.is_none() {
+        checker.refuse(&format!("{key}.unit"), source, UNIT_RULE);
+    }
+    unit
+}
+
+fn check_expose(checker: &mut Checker, key: &str, written: Vec<String>) -> bool {
+    for item in written.iter().filter(|item| *item != "pool") {
+        checker.refuse(&format!("{key}.expose"), item, "must be \"pool\"");
+    }
+    !written.is_empty()
+}
+
+fn check_methods(checker: &mut Checker, key: &str, written: Option<Vec<String>>) -> Vec<Method> {
+    let Some(written) = written else {
+        return vec![Method::GET, Method::HEAD, Method::POST];
+    };
+    let mut methods = Vec::new();
+    for name in written {
+        match Method::from_bytes(name.as_bytes()) {
+            Ok(method) if name.bytes().all(|byte| byte.is_ascii_uppercase()) => methods.push(method),
+            _ => checker.refuse(&format!("{key}.replayable_methods"), name, "must be HTTP methods like \"GET\" or \"POST\""),
+        }
+    }
+    methods
+}
+
+fn check_timeouts(checker: &mut Checker, key: &str, written: &written::Timeouts) -> Timeouts {
+    let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
+    Timeouts {
+        connect: checker.duration(&format!("{key}.timeouts.connect"), written.connect.as_deref(), seconds(1), ms(1), seconds(60)),
+        attempt: checker.duration(&format!("{key}.timeouts.attempt"), written.attempt.as_deref(), seconds(10), ms(1), seconds(3_600)),
+        total: checker.duration(&format!("{key}.timeouts.total"), written.total.as_deref(), seconds(15), ms(1), seconds(3_600)),
+    }
+}
+
+fn check_initial(checker: &mut Checker, key: &str, mut initial: BTreeMap<String, String>, pools: &[Pool]) -> BTreeMap<String, String> {
+    let colour = pools.iter().map(|pool| pool.name.as_str()).find(|name| matches!(*name, "blue" | "green"));
+    let Some(colour) = colour else {
+        checker.missing(&format!("{key}.pools.blue"), "a route needs a pool `blue` or `green`: `live` points at one of them");
+        return initial;
+    };
+    let live = initial.entry("live".to_owned()).or_insert_with(|| colour.to_owned());
+    let known = pools.iter().any(|pool| pool.name == *live);
+    if !known || !matches!(live.as_str(), "blue" | "green") {
+        let live = live.clone();
+        checker.refuse(&format!("{key}.initial.live"), live, "must be \"blue\" or \"green\", and a pool of this route");
+    }
+    initial
+}
+
+fn check_pools(checker: &mut Checker, key: &str, written: BTreeMap<String, written::Pool>) -> Vec<Pool> {
+    if written.len() > 64 {
+        checker.refuse(&format!("{key}.pools"), written.len(), "at most 64 pools");
+    }
+    let mut pools: Vec<Pool> = written.into_iter().map(|(name, pool)| check_pool(checker, key, name, pool)).collect();
+    // The three that the flags speak of come first; the rest stay sorted by name.
+    pools.sort_by_key(|pool| match pool.name.as_str() {
+        "blue" => 0,
+        "green" => 1,
+        "canary" => 2,
+        _ => 3,
+    });
+    pools
+}
+
+fn check_pool(checker: &mut Checker, route_key: &str, name: String, written: written::Pool) -> Pool {
+    let key = format!("{route_key}.pools.{name}");
+    check_name(checker, &key, &name);
+    if written.endpoints.is_empty() || written.endpoints.len() > 1_024 {
+        checker.refuse(&format!("{key}.endpoints"), &written.endpoints, "must have 1 to 1024 endpoints");
+    }
+    let version = written.version.unwrap_or_else(|| "unknown".to_owned());
+    if version.is_empty() || version.len() > 64 || !version.bytes().all(|byte| byte.is_ascii_graphic()) {
+        checker.refuse(&format!("{key}.version"), &version, "must be 1 to 64 printable ASCII characters without spaces");
+    }
+    let seconds = Duration::from_secs;
+    Pool {
+        endpoints: written.endpoints.iter().filter_map(|text| check_endpoint(checker, &key, text)).collect(),
+        version,
+        max_in_flight: checker.count(&format!("{key}.max_in_flight"), written.max_in_flight, 10_000, 1, 1_000_000),
+        idle_timeout: checker.duration(
+            &format!("{key}.idle_timeout"),
+            written.idle_timeout.as_deref(),
+            seconds(4),
+            Duration::from_millis(1),
+            seconds(3_600),
+        ),
+        idle_connections: checker.count(&format!("{key}.idle_connections"), written.idle_connections, 256, 0, 100_000),
+        health: check_health(checker, &key, &written.health),
+        name,
+    }
+}
+
+fn check_endpoint(checker: &mut Checker, key: &str, text: &str) -> Option<Endpoint> {
+    let endpoint = text.parse::<Uri>().ok().and_then(|uri| {
+        let plain = uri.scheme() == Some(&Scheme::HTTP) && uri.path() == "/" && uri.query().is_none() && !text.ends_with('?');
+        let authority: Authority = uri.authority()?.clone();
+        let whole = authority.port_u16().is_some_and(|port| port > 0) && !authority.as_str().contains('@');
+        (plain && whole && !authority.host().is_empty()).then_some(Endpoint { authority })
+    });
+    if endpoint.is_none() {
+        checker.refuse(&format!("{key}.endpoints"), text, ENDPOINT_RULE);
+    }
+    endpoint
+}
+
+fn check_health(checker: &mut Checker, pool_key: &str, written: &written::Health) -> Health {
+    let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
+    let key = |name: &str| format!("{pool_key}.health.{name}");
+    let path = written.path.clone().unwrap_or_else(|| "/v2/health/ready".to_owned());
+    if !path.starts_with('/') || path.parse::<Uri>().is_err() {
+        checker.refuse(&key("path"), &path, "must be a path that starts with /, like \"/v2/health/ready\"");
+    }
+    Health {
+        path,
+        interval: checker.duration(&key("interval"), written.interval.as_deref(), seconds(1), Duration::ZERO, seconds(300)),
+        timeout: checker.duration(&key("timeout"), written.timeout.as_deref(), seconds(1), ms(1), seconds(60)),
+        healthy_after: checker.count(&key("healthy_after"), written.healthy_after, 2, 1, 100),
+        unhealthy_after: checker.count(&key("unhealthy_after"), written.unhealthy_after, 3, 1, 100),
+    }
+}

@@ -1,0 +1,253 @@
+//! The config in its checked form. Whoever holds one of these need not check anything again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Method;
+use http::header::HeaderName;
+use http::uri::Authority;
+
+/// The whole config.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// What a client may take.
+    pub limits: Limits,
+    /// Where flags live.
+    pub state: State,
+    /// Where plugins come from, and what they may take.
+    pub policies: Policies,
+    /// Who may ask the admin API what.
+    pub admin: Admin,
+    /// The routes, in the order in which they are tried. 1..=10_000.
+    pub routes: Vec<Route>,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Search traffic.
+    pub traffic: SocketAddr,
+    /// Admin API, metrics, health.
+    pub admin: SocketAddr,
+    /// Worker threads, 1..=256.
+    pub workers: usize,
+}
+
+/// `[limits]`: what a client may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open client connections in all.
+    pub connections: usize,
+    /// Open client connections from one address.
+    pub connections_per_address: usize,
+    /// From a connection's (or a keep-alive request's) first byte to the end of its head; also the wait for a first byte.
+    pub header_timeout: Duration,
+    /// A request's head.
+    pub header_bytes: usize,
+    /// Header lines of a request.
+    pub headers: usize,
+    /// An idle keep-alive connection is closed after this.
+    pub keepalive_timeout: Duration,
+    /// A body, either way, may pause this long.
+    pub body_idle_timeout: Duration,
+    /// Concurrent streams on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Streams that a client reset and that are still being cleaned up, before its connection is closed.
+    pub h2_pending_resets: usize,
+    /// A request body up to this is kept, so that the query can be sent again.
+    pub replay_bytes: usize,
+    /// How long queries in flight may take to end after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// `[state]`: where flags live.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Redis, or the embedded store.
+    pub url: StateUrl,
+    /// For the embedded store, the copy of the flags, the plugin cache, the admin token.
+    pub data_dir: PathBuf,
+    /// How often flags are read although nothing was announced.
+    pub poll_interval: Duration,
+    /// How often this router says that it lives, and which epoch it applies.
+    pub heartbeat_interval: Duration,
+    /// A router not heard of for this long is listed as unknown.
+    pub router_timeout: Duration,
+    /// This router's name in heartbeats; by default host name and traffic port.
+    pub router_id: Option<String>,
+}
+
+/// Which store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateUrl {
+    /// In-process, durable in the data folder.
+    Embedded,
+    /// A `redis://` or `rediss://` URL.
+    Redis(String),
+}
+
+/// `[policies]`: where plugins come from, and what they may take.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    /// The watched folder.
+    pub dir: PathBuf,
+    /// One decision may take this long before the native decision is used instead.
+    pub deadline: Duration,
+    /// One `configure` may take this long.
+    pub configure_deadline: Duration,
+    /// Linear memory of one instance.
+    pub memory: usize,
+    /// Stack of one call.
+    pub stack: usize,
+    /// Size of a plugin file.
+    pub file_bytes: u64,
+    /// Mean time of a decision at admission; a slower plugin is refused.
+    pub decision_budget: Duration,
+    /// So many failures within `strike_window`, over all workers, quarantine a policy.
+    pub strikes: u32,
+    /// See `strikes`.
+    pub strike_window: Duration,
+    /// The first quarantine; each further one doubles, up to `quarantine_max`.
+    pub quarantine: Duration,
+    /// The longest quarantine.
+    pub quarantine_max: Duration,
+}
+
+/// `[admin]`: who may ask the admin API what.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Bearer tokens beside the one that the router makes for its own CLI in the data folder.
+    pub tokens: Vec<AdminToken>,
+}
+
+/// `[[admin.token]]`
+#[derive(Debug, Clone)]
+pub struct AdminToken {
+    /// Who: recorded with every change.
+    pub name: String,
+    /// What the bearer may do.
+    pub role: Role,
+    /// The file that holds the token, one line.
+    pub file: PathBuf,
+}
+
+/// What a bearer may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Read, but for salts.
+    Viewer,
+    /// Read all, and change flags.
+    Operator,
+}
+
+/// `[[route]]`: a piece of traffic with one rollout at a time.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// 1..=64 of `a-z 0-9 - _`, starting with a letter.
+    pub name: String,
+    /// Which queries.
+    pub matches: RouteMatch,
+    /// Who is randomised: the first of these that a query has. Never empty.
+    pub unit: Vec<UnitSource>,
+    /// The split policy in force unless the flags name another.
+    pub split_policy: String,
+    /// What the split policy gets as its `config`: JSON text.
+    pub split_config: String,
+    /// The rollback policy, unless the flags name another.
+    pub rollback_policy: String,
+    /// Whether every response says which pool answered.
+    pub expose_pool: bool,
+    /// Methods that may be sent a second time.
+    pub replayable_methods: Vec<Method>,
+    /// Time limits towards backends.
+    pub timeouts: Timeouts,
+    /// Flags for a store that has none for this route yet, checked when they are read. Always has `live`.
+    pub initial: BTreeMap<String, String>,
+    /// `blue`, `green`, `canary`, then named pools by name. 1..=64.
+    pub pools: Vec<Pool>,
+}
+
+/// Which queries belong to a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// Exact host, lower case, without port; `None` matches every host.
+    pub host: Option<String>,
+    /// The path starts with this, at a segment's border: `/search` matches `/search` and `/search/x`, not `/searching`.
+    pub path_prefix: String,
+}
+
+/// Where the unit of a query is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitSource {
+    /// The value of a header.
+    Header(HeaderName),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The client's address, without port.
+    ClientAddress,
+}
+
+/// `[route.timeouts]`: time limits towards backends.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// For a TCP connection.
+    pub connect: Duration,
+    /// For one attempt: from sending it to the response's head.
+    pub attempt: Duration,
+    /// For all attempts together, to the head of the response that is passed on.
+    pub total: Duration,
+}
+
+/// `[route.pools.NAME]`: a named set of endpoints.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// `blue`, `green`, `canary`, or a name of the operator's, by the rules of a route's name.
+    pub name: String,
+    /// 1..=1024.
+    pub endpoints: Vec<Endpoint>,
+    /// Which model version it runs, as the operator says; `unknown` otherwise.
+    pub version: String,
+    /// Queries in flight in this process, before further ones get 503 (or fall back to live, for a candidate).
+    pub max_in_flight: usize,
+    /// An idle connection is not used after this: keep it below the backend's own limit.
+    pub idle_timeout: Duration,
+    /// Idle connections kept for each endpoint and worker.
+    pub idle_connections: usize,
+    /// Active health checks.
+    pub health: Health,
+}
+
+/// One backend process: `http://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host and port, as written; the port is always there.
+    pub authority: Authority,
+}
+
+/// `[route.pools.NAME.health]`: active health checks.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// GET this; any 2xx is healthy.
+    pub path: String,
+    /// How often. Zero turns active checks off.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Good checks in a row before an endpoint gets traffic again.
+    pub healthy_after: u32,
+    /// Failed checks in a row before it gets none.
+    pub unhealthy_after: u32,
+}
+
+impl Route {
+    /// The pool of this name.
+    #[must_use]
+    pub fn pool_named(&self, name: &str) -> Option<crate::vocabulary::PoolIndex> {
+        let index = self.pools.iter().position(|pool| pool.name == name)?;
+        u8::try_from(index).ok().map(crate::vocabulary::PoolIndex)
+    }
+}

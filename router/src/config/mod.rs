@@ -1,0 +1,37 @@
+//! The config file: its written form ([`written`], what serde reads) and its checked form ([`checked`], types that cannot be
+//! wrong). Everything past this module sees the checked form only.
+//!
+//! Invariant: a config is refused whole, before any port is bound, with the file, the key, the value and what is allowed.
+
+mod check;
+mod check_route;
+mod checked;
+mod error;
+mod units;
+mod written;
+
+use std::path::Path;
+
+pub use checked::{
+    Admin, AdminToken, Config, Endpoint, Health, Limits, Listen, Policies, Pool, Role, Route, RouteMatch, State, StateUrl, Timeouts,
+    UnitSource,
+};
+pub use error::ConfigError;
+
+/// Reads and checks a config file.
+///
+/// # Errors
+/// [`ConfigError`], with every problem that was found, not just the first.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::unreadable(path, &source))?;
+    parse(&path.display().to_string(), &text)
+}
+
+/// Reads and checks a config from its text; `file` is what errors call it.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
+    let written = written::read(file, text)?;
+    check::check(written).map_err(|problems| ConfigError::new(file, text, problems))
+}

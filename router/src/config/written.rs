@@ -1,0 +1,158 @@
+//! The config as it is written: plain strings and numbers, every key optional where a default makes sense. No unknown keys.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::ConfigError;
+
+/// Parses the file; a wrong type or an unknown key is reported with its line.
+pub(super) fn read(file: &str, text: &str) -> Result<Written, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError::syntax(file, text, &error))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    pub(super) listen: Listen,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) state: State,
+    #[serde(default)]
+    pub(super) registry: Registry,
+    #[serde(default)]
+    pub(super) policies: Policies,
+    #[serde(default)]
+    pub(super) admin: Admin,
+    #[serde(default)]
+    pub(super) route: Vec<Route>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    pub(super) traffic: String,
+    pub(super) admin: String,
+    pub(super) workers: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) connections: Option<u64>,
+    pub(super) connections_per_address: Option<u64>,
+    pub(super) header_timeout: Option<String>,
+    pub(super) header_bytes: Option<String>,
+    pub(super) headers: Option<u64>,
+    pub(super) keepalive_timeout: Option<String>,
+    pub(super) body_idle_timeout: Option<String>,
+    pub(super) h2_streams: Option<u64>,
+    pub(super) h2_pending_resets: Option<u64>,
+    pub(super) replay_bytes: Option<String>,
+    pub(super) drain_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    pub(super) url: Option<String>,
+    pub(super) data_dir: Option<String>,
+    pub(super) poll_interval: Option<String>,
+    pub(super) heartbeat_interval: Option<String>,
+    pub(super) router_timeout: Option<String>,
+    pub(super) router_id: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Registry {
+    pub(super) url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policies {
+    pub(super) dir: Option<String>,
+    pub(super) deadline: Option<String>,
+    pub(super) configure_deadline: Option<String>,
+    pub(super) memory: Option<String>,
+    pub(super) stack: Option<String>,
+    pub(super) file_bytes: Option<String>,
+    pub(super) decision_budget: Option<String>,
+    pub(super) strikes: Option<u64>,
+    pub(super) strike_window: Option<String>,
+    pub(super) quarantine: Option<String>,
+    pub(super) quarantine_max: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    #[serde(default)]
+    pub(super) token: Vec<AdminToken>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdminToken {
+    pub(super) name: String,
+    pub(super) role: String,
+    pub(super) file: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub(super) name: String,
+    #[serde(rename = "match", default)]
+    pub(super) matches: Match,
+    pub(super) unit: Option<Vec<String>>,
+    pub(super) split_policy: Option<String>,
+    pub(super) split_config: Option<toml::Table>,
+    pub(super) rollback_policy: Option<String>,
+    pub(super) expose: Option<Vec<String>>,
+    pub(super) replayable_methods: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) timeouts: Timeouts,
+    pub(super) initial: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub(super) pools: BTreeMap<String, Pool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Match {
+    pub(super) host: Option<String>,
+    pub(super) path_prefix: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Timeouts {
+    pub(super) connect: Option<String>,
+    pub(super) attempt: Option<String>,
+    pub(super) total: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    pub(super) endpoints: Vec<String>,
+    pub(super) version: Option<String>,
+    pub(super) max_in_flight: Option<u64>,
+    pub(super) idle_timeout: Option<String>,
+    pub(super) idle_connections: Option<u64>,
+    #[serde(default)]
+    pub(super) health: Health,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Health {
+    pub(super) path: Option<String>,
+    pub(super) interval: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) healthy_after: Option<u64>,
+    pub(super) unhealthy_after: Option<u64>,
+}

@@ -1,0 +1,24 @@
+//! Switchback: an edge router for ranking models that switches back by itself.
+//!
+//! ```text
+//! client -> listener -> query -> split -> pool -> upstream -> attribution -> client      serve
+//!                        ^ flags (immutable snapshot)              | outcome
+//!                        |                                         v
+//!                      flags                                 quality counters            flags, quality
+//!                        ^                                         |
+//!                      admin API <- CLI, people             metrics, status              admin, cli
+//! ```
+//!
+//! `serve` (the data path) and the control path never import each other: they meet in [`flags`] (down) and [`quality`]
+//! (up). [`policy`] alone imports wasmtime. `tests/tidy.rs` holds these edges.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod flags;
+pub mod policy;
+pub mod quality;
+pub mod ranker;
+pub mod serve;
+pub mod vocabulary;

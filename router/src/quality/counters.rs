@@ -1,0 +1,171 @@
+//! The counters of one worker, and the sum over all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::config::Config;
+
+/// A number with one writer and any number of readers.
+///
+/// Invariant: only the worker that owns it calls [`Count::add`]; that is why it needs no read-modify-write instruction.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds; wraps never in practice (2^64).
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper edges of the duration buckets, in microseconds: 1-2.5-5 decades, 100 us to 10 s.
+pub const DURATION_EDGES_MICROS: [u64; 16] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+
+/// A histogram over [`DURATION_EDGES_MICROS`], for Prometheus.
+#[derive(Debug, Default)]
+pub struct Durations {
+    /// One more than there are edges: the last holds what is beyond.
+    pub buckets: [Count; DURATION_EDGES_MICROS.len() + 1],
+    /// Sum of all, in microseconds.
+    pub sum_micros: Count,
+}
+
+impl Durations {
+    /// Records one duration.
+    pub fn record(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = DURATION_EDGES_MICROS.partition_point(|edge| *edge < micros);
+        if let Some(count) = self.buckets.get(bucket) {
+            count.increment();
+        }
+        self.sum_micros.add(micros);
+    }
+}
+
+/// What happened on one pool: attempts, not final answers.
+#[derive(Debug, Default)]
+pub struct PoolCounters {
+    /// Responses by status class: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub codes: [Count; 5],
+    /// Attempts with no response: connect failures, resets, broken responses. The backend is to blame.
+    pub failures: Count,
+    /// Attempts that ran out of time.
+    pub timeouts: Count,
+    /// Attempts given up because the client went away. Nobody is to blame.
+    pub client_aborts: Count,
+    /// Second attempts on a fresh connection.
+    pub retries: Count,
+    /// Queries of this pool that the live pool answered instead.
+    pub fallbacks: Count,
+    /// From sending an attempt to the response's head.
+    pub durations: Durations,
+}
+
+/// How many kinds of decision are counted: those of the policy interface in its order, then native, pin, override.
+pub const DECISIONS: [&str; 8] = ["live", "candidate", "holdback", "experiment", "rule", "native", "pin", "override"];
+
+/// What happened on one route.
+#[derive(Debug, Default)]
+pub struct RouteCounters {
+    /// By place in [`crate::config::Route::pools`].
+    pub pools: Vec<PoolCounters>,
+    /// Decisions by reason, in the order of [`DECISIONS`].
+    pub decisions: [Count; DECISIONS.len()],
+    /// Time in the policy of a sample of decisions (one in 64).
+    pub policy_durations: Durations,
+    /// Decisions that the policy owed and the native one gave: traps, lateness, nonsense.
+    pub policy_failures: Count,
+    /// Queries answered 502, 503 or 504 by the router itself.
+    pub unanswered: Count,
+}
+
+/// Why a request was refused before it became a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No route matches: 404.
+    NoRoute,
+    /// The framing could be read in two ways: 400.
+    Framing,
+    /// No host, several, or one that cannot be: 400.
+    Host,
+    /// A method or version that is not passed on (CONNECT, TRACE, upgrades that are not allowed): 405 or 501.
+    Method,
+    /// The head did not parse or broke a limit: 400, 408, 431.
+    Head,
+    /// Over the limit of connections: closed.
+    Connections,
+}
+
+impl Refusal {
+    /// All of them, in the order of [`WorkerCounters::refusals`].
+    pub const ALL: [Refusal; 6] = [Refusal::NoRoute, Refusal::Framing, Refusal::Host, Refusal::Method, Refusal::Head, Refusal::Connections];
+
+    /// The `reason` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Refusal::NoRoute => "no_route",
+            Refusal::Framing => "framing",
+            Refusal::Host => "host",
+            Refusal::Method => "method",
+            Refusal::Head => "head",
+            Refusal::Connections => "connections",
+        }
+    }
+}
+
+/// Everything one worker counts.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// By place in [`Config::routes`].
+    pub routes: Vec<RouteCounters>,
+    /// Requests that never became a query, by [`Refusal`].
+    pub refusals: [Count; Refusal::ALL.len()],
+    /// Client connections taken.
+    pub connections: Count,
+}
+
+/// The counters of all workers.
+#[derive(Debug, Clone)]
+pub struct Quality {
+    workers: Vec<Arc<WorkerCounters>>,
+}
+
+impl Quality {
+    /// Zero for every worker, route and pool of the config.
+    #[must_use]
+    pub fn new(config: &Config) -> Quality {
+        let worker = |_| {
+            let routes = config.routes.iter().map(|route| RouteCounters {
+                pools: route.pools.iter().map(|_| PoolCounters::default()).collect(),
+                ..RouteCounters::default()
+            });
+            Arc::new(WorkerCounters { routes: routes.collect(), ..WorkerCounters::default() })
+        };
+        Quality { workers: (0..config.listen.workers).map(worker).collect() }
+    }
+
+    /// One entry for each worker.
+    #[must_use]
+    pub fn workers(&self) -> &[Arc<WorkerCounters>] {
+        &self.workers
+    }
+
+    /// Sums one counter over the workers.
+    pub fn sum(&self, pick: impl Fn(&WorkerCounters) -> Option<&Count>) -> u64 {
+        self.workers.iter().filter_map(|worker| pick(worker)).map(Count::get).sum()
+    }
+}

@@ -1,0 +1,8 @@
+//! Counters: what became of every query, counted by the worker that served it.
+//!
+//! Each worker has counters of its own and is their only writer, so counting is a plain load and store; readers (metrics,
+//! status) sum over the workers whenever they like. No lock, no shared cache line.
+
+mod counters;
+
+pub use counters::{Count, DECISIONS, DURATION_EDGES_MICROS, Durations, PoolCounters, Quality, Refusal, RouteCounters, WorkerCounters};

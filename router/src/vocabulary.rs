@@ -1,0 +1,111 @@
+//! The nouns that the data path and the control path share. One name per idea: see docs/GLOSSARY.md.
+
+use std::fmt;
+
+/// A share of the units in parts per million, 0..=1_000_000. 1 % is 10_000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Ppm(u32);
+
+impl Ppm {
+    /// Nobody.
+    pub const ZERO: Ppm = Ppm(0);
+    /// Everybody.
+    pub const ALL: Ppm = Ppm(1_000_000);
+
+    /// A share, or `None` above [`Ppm::ALL`].
+    #[must_use]
+    pub fn new(ppm: u32) -> Option<Ppm> {
+        (ppm <= Ppm::ALL.0).then_some(Ppm(ppm))
+    }
+
+    /// Reads a percentage as people write it: `25`, `0.5`, `12.3456`; up to 4 decimals, 0 to 100.
+    #[must_use]
+    pub fn from_percent(text: &str) -> Option<Ppm> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let too_long = whole.len() > 3 || decimals.len() > 4;
+        let dangling_point = text.ends_with('.');
+        if whole.is_empty() || too_long || dangling_point || !digits(whole) || !digits(decimals) {
+            return None;
+        }
+        let whole: u32 = whole.parse().ok()?;
+        let decimals: u32 = format!("{decimals:0<4}").parse().ok()?;
+        Ppm::new(whole.checked_mul(10_000)?.checked_add(decimals)?)
+    }
+
+    /// The share in parts per million.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The share in percent, for JSON and for people.
+    #[must_use]
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+}
+
+/// Writes a percentage that [`Ppm::from_percent`] reads back: no trailing zeros, no sign.
+impl fmt::Display for Ppm {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, decimals) = (self.0 / 10_000, self.0 % 10_000);
+        if decimals == 0 {
+            return write!(out, "{whole}");
+        }
+        let text = format!("{decimals:04}");
+        write!(out, "{whole}.{}", text.trim_end_matches('0'))
+    }
+}
+
+/// A pool of one route, by its place in [`crate::config::Route::pools`]. At most 64 pools a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolIndex(pub u8);
+
+impl PoolIndex {
+    /// As an index into a slice of the route's pools.
+    #[must_use]
+    pub fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A route, by its place in [`crate::config::Config::routes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteIndex(pub u16);
+
+impl RouteIndex {
+    /// As an index into a slice of routes.
+    #[must_use]
+    pub fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn percentages_are_read_to_four_decimals() {
+        assert_eq!(Ppm::from_percent("25"), Ppm::new(250_000));
+        assert_eq!(Ppm::from_percent("0.0001"), Ppm::new(1));
+        assert_eq!(Ppm::from_percent("100"), Some(Ppm::ALL));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", "-1", "100.0001", "101", "1e1", " 5", "5%", "0.00001", ".5", "5.", "NaN", "9999999999", "١"] {
+            assert_eq!(Ppm::from_percent(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn display_reads_back(ppm in 0u32..=1_000_000) {
+            let share = Ppm::new(ppm);
+            prop_assert_eq!(share.and_then(|share| Ppm::from_percent(&share.to_string())), share);
+        }
+    }
+}
