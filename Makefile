@@ -52,7 +52,7 @@ check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: form
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
 	@# Advisories are left out: their database is fetched from GitHub, and this check has to work without it.
 	@# `cargo deny check advisories` runs them where GitHub is reachable.
-	$(TOOLS)/bin/cargo-deny --log-level warn --offline --locked check bans licenses sources
+	$(TOOLS)/bin/cargo-deny --log-level warn --locked check bans licenses sources
 	$(SHELLCHECK) .ci/run scripts/*.sh
 	cargo test --release --locked -p switchback-tests --test tidy -- --quiet
 	@echo "make check: all clean"
