@@ -47,7 +47,7 @@ pub(crate) fn unanswered(route: &str, failure: &Failure) -> Response<ResponseBod
 }
 
 fn own(status: StatusCode, text: String) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::Own(Some(Bytes::from(text))));
+    let mut response = Response::new(ResponseBody::own(Some(Bytes::from(text))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response

@@ -8,14 +8,33 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::attempt::Attempt;
+use super::clock::QueryInProgress;
 use super::idle::IdleTimer;
 
 /// What a client gets.
-pub(crate) enum ResponseBody {
+pub(crate) struct ResponseBody {
+    source: Source,
+    /// Held until the body is done: until then the connection is busy.
+    in_progress: Option<QueryInProgress>,
+}
+
+enum Source {
     /// Nothing, or a short text of the router's own.
     Own(Option<Bytes>),
     /// A backend's.
     Passed(PassedBody),
+}
+
+impl ResponseBody {
+    /// A text of the router's own; `None` is an empty body.
+    pub(crate) fn own(text: Option<Bytes>) -> ResponseBody {
+        ResponseBody { source: Source::Own(text), in_progress: None }
+    }
+
+    /// Holds this until the body is done.
+    pub(crate) fn keeps(&mut self, in_progress: QueryInProgress) {
+        self.in_progress = Some(in_progress);
+    }
 }
 
 /// A backend's body on its way to the client, and the attempt that it ends.
@@ -41,10 +60,10 @@ impl PassedBody {
     pub(crate) fn new(incoming: Incoming, attempt: Attempt) -> ResponseBody {
         if incoming.is_end_stream() {
             attempt.completed();
-            return ResponseBody::Own(None);
+            return ResponseBody::own(None);
         }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
-        ResponseBody::Passed(PassedBody { incoming, attempt, idle })
+        ResponseBody { source: Source::Passed(PassedBody { incoming, attempt, idle }), in_progress: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
@@ -74,23 +93,23 @@ impl Body for ResponseBody {
     type Error = PassError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
-        match self.get_mut() {
-            ResponseBody::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            ResponseBody::Passed(body) => body.poll(cx),
+        match &mut self.get_mut().source {
+            Source::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Source::Passed(body) => body.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            ResponseBody::Own(text) => text.is_none(),
-            ResponseBody::Passed(body) => body.incoming.is_end_stream(),
+        match &self.source {
+            Source::Own(text) => text.is_none(),
+            Source::Passed(body) => body.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            ResponseBody::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| u64::try_from(text.len()).unwrap_or(0))),
-            ResponseBody::Passed(body) => body.incoming.size_hint(),
+        match &self.source {
+            Source::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| u64::try_from(text.len()).unwrap_or(0))),
+            Source::Passed(body) => body.incoming.size_hint(),
         }
     }
 }

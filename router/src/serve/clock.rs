@@ -14,6 +14,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::config::Limits;
+
 /// How often connections are looked over: limits are kept to within this.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
@@ -32,6 +34,8 @@ enum Phase {
 pub(crate) struct ConnectionClock {
     phase: Cell<Phase>,
     since: Cell<Instant>,
+    /// Since when the client has not read what we have for it.
+    stuck_since: Cell<Option<Instant>>,
     /// Wakes the connection's task to end it.
     pub(crate) is_over: Notify,
 }
@@ -39,7 +43,7 @@ pub(crate) struct ConnectionClock {
 impl ConnectionClock {
     fn new(now: Instant) -> ConnectionClock {
         // A client that connects and says nothing is held to the time for a head.
-        ConnectionClock { phase: Cell::new(Phase::Head), since: Cell::new(now), is_over: Notify::new() }
+        ConnectionClock { phase: Cell::new(Phase::Head), since: Cell::new(now), stuck_since: Cell::new(None), is_over: Notify::new() }
     }
 
     /// Bytes came in.
@@ -62,12 +66,24 @@ impl ConnectionClock {
         !matches!(self.phase.get(), Phase::Busy(_))
     }
 
-    fn is_late(&self, now: Instant, head: Duration, keepalive: Duration) -> bool {
-        let waited = now.saturating_duration_since(self.since.get());
+    fn is_late(&self, now: Instant, limits: &Limits) -> bool {
+        let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        if self.stuck_since.get().is_some_and(|since| past(since, limits.body_idle_timeout)) {
+            return true;
+        }
         match self.phase.get() {
-            Phase::Idle => waited >= keepalive,
-            Phase::Head => waited >= head,
+            Phase::Idle => past(self.since.get(), limits.keepalive_timeout),
+            Phase::Head => past(self.since.get(), limits.header_timeout),
             Phase::Busy(_) => false,
+        }
+    }
+
+    /// A write was taken by the client's side, or was not.
+    fn wrote(&self, is_stuck: bool) {
+        match (is_stuck, self.stuck_since.get()) {
+            (true, None) => self.stuck_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.stuck_since.set(None),
+            _ => {}
         }
     }
 }
@@ -110,8 +126,8 @@ impl Clocks {
     }
 
     /// Ends the connections that took too long.
-    pub(crate) fn sweep(&self, now: Instant, head: Duration, keepalive: Duration) {
-        for clock in self.all.borrow().values().filter(|clock| clock.is_late(now, head, keepalive)) {
+    pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
+        for clock in self.all.borrow().values().filter(|clock| clock.is_late(now, limits)) {
             clock.is_over.notify_one();
         }
     }
@@ -135,11 +151,19 @@ impl<I: Read + Unpin> Read for Clocked<I> {
 
 impl<I: Write + Unpin> Write for Clocked<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.clock.wrote(result.is_pending());
+        result
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[std::io::IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.clock.wrote(result.is_pending());
+        result
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -161,9 +185,27 @@ mod tests {
 
     const HEAD: Duration = Duration::from_secs(10);
     const KEEPALIVE: Duration = Duration::from_secs(75);
+    const BODY: Duration = Duration::from_secs(30);
 
     fn late_after(clock: &ConnectionClock, waited: Duration) -> bool {
-        clock.is_late(clock.since.get() + waited, HEAD, KEEPALIVE)
+        let config = r#"
+            listen = { traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }
+            limits = { header_timeout = "10s", keepalive_timeout = "75s", body_idle_timeout = "30s" }
+            route = [{ name = "search", pools = { blue = { endpoints = ["http://127.0.0.1:9001"] } } }]
+        "#;
+        let limits = crate::config::parse("test", config).unwrap().limits;
+        clock.is_late(clock.since.get() + waited, &limits)
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_not_waited_for_forever() {
+        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        let _query = clock.begin();
+        clock.wrote(true);
+        assert!(!late_after(&clock, BODY / 2));
+        assert!(late_after(&clock, BODY * 2));
+        clock.wrote(false);
+        assert!(!late_after(&clock, BODY * 2));
     }
 
     #[test]

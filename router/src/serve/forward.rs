@@ -39,13 +39,20 @@ struct Journey {
 type Answer = (Response<Incoming>, Attempt);
 
 /// Has the query answered by the chosen pool, or by the live one in its place.
-pub(crate) async fn forward(route: Rc<RouteWorker>, chosen: Chosen, live: PoolIndex, head: Parts, incoming: Incoming) -> Response<ResponseBody> {
+pub(crate) async fn forward(
+    route: Rc<RouteWorker>,
+    chosen: Chosen,
+    live: PoolIndex,
+    head: Parts,
+    incoming: Incoming,
+) -> Response<ResponseBody> {
     let is_replayable = route.config.replayable_methods.contains(&head.method);
     let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
     let deadline = Instant::now() + route.config.timeouts.total;
     let journey = Journey { route, head, body, deadline, is_replayable };
     let first = journey.ask_pool(chosen.pool, true).await;
-    let must_fall_back = chosen.may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |(response, _)| response.status().is_server_error());
+    let must_fall_back =
+        chosen.may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |(response, _)| response.status().is_server_error());
     if must_fall_back && journey.can_send_again() {
         return journey.fall_back(chosen.pool, live, first).await;
     }

@@ -1,6 +1,6 @@
 //! Which header fields pass: hop-by-hop fields end here, and a backend learns whom it is answering.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Uri, Version};
@@ -89,11 +89,6 @@ fn strip_own(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a request says that it has no body, so that none needs to be kept for a second attempt.
-pub(crate) fn declares_empty_body(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0") && !headers.contains_key(TRANSFER_ENCODING)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,7 +112,8 @@ mod tests {
 
     #[test]
     fn connection_cannot_name_away_end_to_end_fields() {
-        let head = prepared(Request::get("/").header("connection", "Cookie, host, Authorization").header("cookie", "a=b").header("host", "h"));
+        let head =
+            prepared(Request::get("/").header("connection", "Cookie, host, Authorization").header("cookie", "a=b").header("host", "h"));
         assert_eq!(head.headers["cookie"], "a=b");
         assert_eq!(head.headers["host"], "h");
     }

@@ -9,7 +9,7 @@ use siphasher::sip::SipHasher24;
 use switchback_policy::split::POSITIONS;
 
 /// The key of one salt, derived once when the flags change.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct PositionKey(SipHasher24);
 
 impl PositionKey {

@@ -104,14 +104,23 @@ pub(crate) fn host(head: &Parts) -> Option<&str> {
 }
 
 /// A request field for a policy, cut at 1,024 bytes; `None` where the request has none, or none that is UTF-8.
-pub(crate) fn field(head: &Parts, field: &Field) -> Option<String> {
+pub(crate) fn field<'a>(head: &'a Parts, field: &Field) -> Option<Cow<'a, str>> {
     let value = match field {
         Field::Path => Some(Cow::Borrowed(head.uri.path())),
-        Field::Header(name) => head.headers.get(name.as_str()).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).map(Cow::Borrowed),
+        Field::Header(name) => {
+            head.headers.get(name.as_str()).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).map(Cow::Borrowed)
+        }
         Field::Cookie(name) => cookie(head, name).and_then(|value| std::str::from_utf8(value).ok()).map(Cow::Borrowed),
         Field::Query(name) => query_parameter(head.uri.query()?, name),
     };
-    value.map(|value| value.get(..value.floor_char_boundary(FIELD_BYTES)).unwrap_or_default().to_owned())
+    value.map(|value| match value {
+        Cow::Borrowed(text) => Cow::Borrowed(cut(text)),
+        Cow::Owned(text) => Cow::Owned(cut(&text).to_owned()),
+    })
+}
+
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(FIELD_BYTES)).unwrap_or_default()
 }
 
 fn cookie<'a>(head: &'a Parts, name: &str) -> Option<&'a [u8]> {

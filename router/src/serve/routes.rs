@@ -37,7 +37,14 @@ pub(crate) struct RouteWorker {
 }
 
 impl RouteWorker {
-    pub(crate) fn new(config: Arc<config::Route>, index: RouteIndex, split: Split, pools: Vec<Pool>, limits: &config::Limits, counters: Arc<WorkerCounters>) -> RouteWorker {
+    pub(crate) fn new(
+        config: Arc<config::Route>,
+        index: RouteIndex,
+        split: Split,
+        pools: Vec<Pool>,
+        limits: &config::Limits,
+        counters: Arc<WorkerCounters>,
+    ) -> RouteWorker {
         // A pool's name is letters, digits, - and _, so it is always a header value.
         let pool_names = config.pools.iter().map(|pool| HeaderValue::from_str(&pool.name).unwrap_or(HeaderValue::from_static("?")));
         RouteWorker {

@@ -5,19 +5,20 @@
 //!
 //! Invariant: a decision never fails. What a policy cannot answer, the native policy answers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use split_weighted::WeightedSplit;
-use switchback_policy::split::{Decision, Field, Reason, Salt, Share, Snapshot, SplitPolicy, Wanted};
+use switchback_policy::split::{Decision, Field, Reason, Salt, Snapshot, SplitPolicy, Wanted};
 use tokio::time::Instant;
 
 use super::position::PositionKey;
 use super::query::{self, Unit};
 use crate::config;
 use crate::flags::Flags;
-use crate::policy::{PolicyFailure, SplitInForce, SplitInstance};
+use crate::policy::{Kind, PolicyFailure, SplitInForce, SplitInstance, snapshot};
 use crate::quality::{DECISIONS, RouteCounters};
-use crate::vocabulary::{PoolIndex, Ppm};
+use crate::vocabulary::PoolIndex;
 
 /// One decision in so many is timed.
 const TIMED_EVERY: u32 = 64;
@@ -73,10 +74,14 @@ impl Split {
         };
         match instance.configure(&self.snapshot) {
             Ok(wanted) => self.instance = Some(configured(instance, wanted, self.rollout)),
-            Err(failure) => self.policy_failed("configure", &failure),
-        }
-        if self.instance.is_none() {
-            self.instantiate();
+            // Its previous configuration knows the previous live pool: a policy that refuses the flags must not hold up a
+            // flip, so the native decision is used until it accepts some.
+            Err(failure) => {
+                self.policy.failed(&failure, Instant::now());
+                if !failure.keeps_instance() {
+                    self.instantiate();
+                }
+            }
         }
     }
 
@@ -89,17 +94,21 @@ impl Split {
 
     /// Whether a policy should be answering and none is: it failed, or is in quarantine.
     pub(crate) fn lacks_instance(&self) -> bool {
-        self.instance.is_none() && !self.policy.is_native()
+        self.instance.is_none() && self.is_wasm()
+    }
+
+    fn is_wasm(&self) -> bool {
+        self.policy.kind == Kind::Wasm
     }
 
     /// Makes an instance, unless the policy is in quarantine. Takes 10-50 us: not for the query path.
     pub(crate) fn instantiate(&mut self) {
-        if self.policy.is_native() || self.policy.health.is_quarantined() {
+        if !self.is_wasm() || self.policy.health.is_quarantined(Instant::now()) {
             return;
         }
         match self.policy.instantiate(&self.snapshot) {
             Ok((instance, wanted)) => self.instance = Some(configured(instance, wanted, self.rollout)),
-            Err(failure) => self.policy_failed("instantiate", &failure),
+            Err(failure) => drop(self.policy.failed(&failure, Instant::now())),
         }
     }
 
@@ -124,13 +133,12 @@ impl Split {
         if let Some(started) = started {
             counters.policy_durations.record(started.elapsed());
         }
-        let result = result.and_then(|decision| self.check(decision));
         match result {
             Ok(decision) => Some(decision),
             Err(failure) => {
                 counters.policy_failures.increment();
                 self.instance = None;
-                self.policy_failed("route", &failure);
+                self.policy.failed(&failure, Instant::now());
                 None
             }
         }
@@ -141,18 +149,6 @@ impl Split {
         self.until_timed = if overflowed { TIMED_EVERY - 1 } else { left };
         overflowed
     }
-
-    fn check(&self, decision: Decision) -> Result<Decision, PolicyFailure> {
-        let pools = self.snapshot.pools.len();
-        let known = usize::try_from(decision.pool).is_ok_and(|pool| pool < pools);
-        if known { Ok(decision) } else { Err(PolicyFailure::nonsense(decision.pool, pools)) }
-    }
-
-    fn policy_failed(&self, call: &str, failure: &PolicyFailure) {
-        let is_quarantined = self.policy.failed(failure);
-        let (route, policy) = (&self.snapshot.route, &self.policy.name);
-        tracing::warn!(route, policy, call, %failure, is_quarantined, "the policy failed; the native decision is used");
-    }
 }
 
 impl Configured {
@@ -162,7 +158,8 @@ impl Configured {
             return self.instance.route(key.position(unit.bytes()));
         }
         let positions: Vec<u32> = self.keys.iter().map(|key| key.position(unit.bytes())).collect();
-        let values: Vec<Option<String>> = self.fields.iter().map(|field| query::field(head, field)).collect();
+        let values: Vec<Option<Cow<'_, str>>> = self.fields.iter().map(|field| query::field(head, field)).collect();
+        let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
         self.instance.route_fields(&positions, &values)
     }
 }
@@ -178,22 +175,6 @@ fn configured(instance: SplitInstance, wanted: Wanted, rollout: PositionKey) -> 
 /// The native policy accepts every snapshot that is made of checked flags; if it ever should not, all goes to live.
 fn configure_native(snapshot: &Snapshot) -> WeightedSplit {
     WeightedSplit::configure(snapshot).map_or_else(|_| WeightedSplit::all_live(snapshot.live), |(split, _)| split)
-}
-
-/// The flags as a policy may see them.
-fn snapshot(route: &config::Route, flags: &Flags) -> Snapshot {
-    let share = |share: crate::flags::Share| Share { pool: u32::from(share.pool.0), ppm: share.share.get() };
-    Snapshot {
-        route: route.name.clone(),
-        epoch: flags.epoch,
-        pools: route.pools.iter().map(|pool| pool.name.clone()).collect(),
-        live: u32::from(flags.live.0),
-        candidate: (flags.candidate.share > Ppm::ZERO).then(|| share(flags.candidate)),
-        holdback: flags.holdback.map(share),
-        features: flags.features.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-        experiments: flags.experiments.clone(),
-        config: route.split_config.clone(),
-    }
 }
 
 fn reason_index(reason: Reason) -> usize {

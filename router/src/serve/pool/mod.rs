@@ -37,7 +37,12 @@ impl SharedPool {
     #[must_use]
     pub fn new(config: &config::Pool) -> Arc<SharedPool> {
         let endpoints = config.endpoints.iter().map(|endpoint| Arc::new(SharedEndpoint::new(endpoint.authority.clone())));
-        Arc::new(SharedPool { endpoints: endpoints.collect(), config: config.clone(), in_flight: AtomicUsize::new(0), retries: AtomicUsize::new(0) })
+        Arc::new(SharedPool {
+            endpoints: endpoints.collect(),
+            config: config.clone(),
+            in_flight: AtomicUsize::new(0),
+            retries: AtomicUsize::new(0),
+        })
     }
 
     /// Attempts that have not ended, over all workers.
@@ -85,7 +90,8 @@ impl Drop for RetryPermit {
 impl Pool {
     pub(crate) fn new(shared: &Arc<SharedPool>, seed: u64, now: Instant) -> Pool {
         let config = &shared.config;
-        let endpoints = shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), config.idle_connections, config.idle_timeout, now));
+        let endpoints =
+            shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), config.idle_connections, config.idle_timeout, now));
         Pool { endpoints: endpoints.collect(), shared: shared.clone(), random: Cell::new(seed | 1) }
     }
 
@@ -96,7 +102,10 @@ impl Pool {
             return Some((0, only));
         }
         let candidates = |healthy_only: bool| {
-            self.endpoints.iter().enumerate().filter(move |(index, endpoint)| Some(*index) != avoid && (!healthy_only || endpoint.shared.is_healthy()))
+            self.endpoints
+                .iter()
+                .enumerate()
+                .filter(move |(index, endpoint)| Some(*index) != avoid && (!healthy_only || endpoint.shared.is_healthy()))
         };
         let healthy = candidates(true).count();
         let (healthy_only, count) = if healthy > 0 { (true, healthy) } else { (false, candidates(false).count()) };
