@@ -255,6 +255,12 @@ impl Reader<'_> {
 }
 
 impl PolicyRef {
+    /// The newest admitted file of this name.
+    #[must_use]
+    pub fn named(name: &str) -> PolicyRef {
+        PolicyRef { name: name.to_owned(), digest: None }
+    }
+
     /// Reads `name` or `name@digest`.
     #[must_use]
     pub fn parse(text: &str) -> Option<PolicyRef> {
@@ -266,6 +272,16 @@ impl PolicyRef {
         let good_digest =
             digest.is_none_or(|digest| digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
         (good_name && good_digest).then(|| PolicyRef { name: name.to_owned(), digest: digest.map(str::to_owned) })
+    }
+}
+
+/// As [`PolicyRef::parse`] reads it.
+impl std::fmt::Display for PolicyRef {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.digest {
+            Some(digest) => write!(out, "{}@{digest}", self.name),
+            None => out.write_str(&self.name),
+        }
     }
 }
 
