@@ -8,6 +8,7 @@ mod config;
 mod events;
 mod failure;
 mod flag;
+mod logging;
 mod serve;
 mod status;
 mod table;

@@ -5,13 +5,12 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, Access, AdminState};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
@@ -19,7 +18,7 @@ use crate::quality::Quality;
 use crate::serve::{self, Inputs, Serving};
 use crate::vocabulary::RouteIndex;
 
-use super::exit;
+use super::{Failure, logging};
 
 /// Runs the router until it is told to stop.
 #[derive(Debug, clap::Args)]
@@ -28,38 +27,31 @@ use super::exit;
   kill -TERM $(pidof switchback)     # drain: finish the queries in flight, then exit 0
 
 Ready when GET /readyz on the admin listener answers 200.")]
-pub(crate) struct ServeArgs {
+pub(super) struct Serve {
     /// The config file; see docs/CONFIG.md
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
-pub(crate) fn run(args: &ServeArgs) -> ExitCode {
-    let config = match config::load(&args.config) {
-        Ok(config) => Arc::new(config),
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(exit::USAGE);
-        }
-    };
-    match serve(&config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("switchback: {error:#}");
-            ExitCode::from(exit::UNREACHABLE)
-        }
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = config::load(&self.config).map_err(|error| Failure::usage(error.to_string()))?;
+        logging::start()?;
+        let access =
+            Access::open(&config).map_err(|error| Failure::usage(format!("{}: {}", self.config.display(), Failure::chain(&error))))?;
+        serve(&Arc::new(config), access).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }
 }
 
-fn serve(config: &Arc<Config>) -> anyhow::Result<()> {
+fn serve(config: &Arc<Config>, access: Access) -> anyhow::Result<()> {
     let listen = &config.listen;
     let traffic = TcpListener::bind(listen.traffic).with_context(|| format!("listen.traffic: cannot listen on {}", listen.traffic))?;
     let admin = TcpListener::bind(listen.admin).with_context(|| format!("listen.admin: cannot listen on {}", listen.admin))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control thread")?;
-    runtime.block_on(control(config, traffic, admin))
+    runtime.block_on(control(config, traffic, admin, access))
 }
 
-async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener) -> anyhow::Result<()> {
+async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener, access: Access) -> anyhow::Result<()> {
     let flags = FlagStore::open(config).await?;
     let routes: Vec<RouteIndex> = (0..config.routes.len()).filter_map(|index| u16::try_from(index).ok()).map(RouteIndex).collect();
     let policies = Policies::open(config, routes.iter().map(|route| flags.watch(*route)).collect())?;
@@ -70,7 +62,7 @@ async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener)
     };
     let (traffic_address, admin_address) = (traffic.local_addr()?, admin.local_addr()?);
     let serving = serve::start(config, traffic, &inputs, &quality)?;
-    let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone());
+    let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone(), access);
     let readiness = state.readiness();
     let (stop_admin, stopped) = tokio::sync::watch::channel(false);
     let api = tokio::spawn(admin::run(admin, state, stopped));
