@@ -74,6 +74,8 @@ async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener)
     let readiness = state.readiness();
     let (stop_admin, stopped) = tokio::sync::watch::channel(false);
     let api = tokio::spawn(admin::run(admin, state, stopped));
+    // For whoever started us on port 0; everything else is in the log.
+    println!("listening: traffic {traffic_address}, admin {admin_address}");
     tracing::info!(traffic = %traffic_address, admin = %admin_address, workers = config.listen.workers, "listening");
     wait_for_stop().await?;
     readiness.draining();
