@@ -1,2 +1,5 @@
-//! stub
-fn main() {}
+//! The `switchback` binary.
+
+fn main() -> std::process::ExitCode {
+    switchback::cli::run()
+}

@@ -7,7 +7,7 @@ mod check;
 mod check_route;
 mod checked;
 mod error;
-mod units;
+pub(crate) mod units;
 mod written;
 
 use std::path::Path;
