@@ -8,7 +8,7 @@ mod config;
 mod events;
 mod failure;
 mod flag;
-mod logging;
+mod ranker;
 mod serve;
 mod status;
 mod table;
@@ -36,6 +36,7 @@ enum Command {
     Status(status::Status),
     Flag(flag::FlagArgs),
     Config(config::ConfigArgs),
+    Ranker(ranker::RankerArgs),
 }
 
 /// Parses the command line and runs the command; its exit code is the process's.
@@ -55,6 +56,7 @@ pub fn run() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Flag(flag) => flag.run(),
         Command::Config(config) => config.run(),
+        Command::Ranker(ranker) => ranker.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,14 +3,19 @@
 //! The calling thread becomes the control thread (flags, plugins, health checks, admin API); the data path has threads of its
 //! own. SIGTERM and SIGINT drain: readiness off, connections told to close, queries in flight finished.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
-use crate::admin::{self, Access, AdminState};
+use super::Failure;
+use crate::admin::{self, Access, AccessError, AdminState};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
@@ -18,72 +23,102 @@ use crate::quality::Quality;
 use crate::serve::{self, Inputs, Serving};
 use crate::vocabulary::RouteIndex;
 
-use super::{Failure, logging};
-
-/// Runs the router until it is told to stop.
-#[derive(Debug, clap::Args)]
+/// Run the router until it is told to stop.
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchback serve --config /etc/switchback.toml
+  RUST_LOG=debug switchback serve --config switchback.toml --log json
   kill -TERM $(pidof switchback)     # drain: finish the queries in flight, then exit 0
 
-Ready when GET /readyz on the admin listener answers 200.")]
+Prints one line with its addresses when it listens; ready when GET /readyz on the admin listener answers 200.")]
 pub(super) struct Serve {
-    /// The config file; see docs/CONFIG.md
+    /// The config file; see docs/CONFIG.md.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// How log lines look. They go to stderr; RUST_LOG says which (default: info).
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 impl Serve {
+    /// Serves until SIGTERM or SIGINT.
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = config::load(&self.config).map_err(|error| Failure::usage(error.to_string()))?;
-        logging::start()?;
-        let access =
-            Access::open(&config).map_err(|error| Failure::usage(format!("{}: {}", self.config.display(), Failure::chain(&error))))?;
-        serve(&Arc::new(config), access).map_err(|error| Failure::unreachable(format!("{error:#}")))
+        start_log(self.log);
+        let refused = |error: AccessError| Failure::usage(format!("{}: {}", self.config.display(), Failure::chain(&error)));
+        let access = Access::open(&config).map_err(refused)?;
+        serve(config, access).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }
 }
 
-fn serve(config: &Arc<Config>, access: Access) -> anyhow::Result<()> {
-    let listen = &config.listen;
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn serve(mut config: Config, access: Access) -> anyhow::Result<()> {
+    let listen = &mut config.listen;
     let traffic = TcpListener::bind(listen.traffic).with_context(|| format!("listen.traffic: cannot listen on {}", listen.traffic))?;
     let admin = TcpListener::bind(listen.admin).with_context(|| format!("listen.admin: cannot listen on {}", listen.admin))?;
+    // Where port 0 was asked for, everybody hears of the one that was given.
+    listen.traffic = traffic.local_addr()?;
+    listen.admin = admin.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control thread")?;
-    runtime.block_on(control(config, traffic, admin, access))
+    runtime.block_on(control(&Arc::new(config), traffic, admin, access))
 }
 
 async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener, access: Access) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
     let flags = FlagStore::open(config).await?;
-    let routes: Vec<RouteIndex> = (0..config.routes.len()).filter_map(|index| u16::try_from(index).ok()).map(RouteIndex).collect();
+    let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(config, routes.iter().map(|route| flags.watch(*route)).collect())?;
     let quality = Quality::new(config);
     let inputs = Inputs {
         flags: routes.iter().map(|route| flags.watch(*route)).collect(),
         policies: routes.iter().map(|route| policies.split(*route)).collect(),
     };
-    let (traffic_address, admin_address) = (traffic.local_addr()?, admin.local_addr()?);
     let serving = serve::start(config, traffic, &inputs, &quality)?;
     let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone(), access);
     let readiness = state.readiness();
-    let (stop_admin, stopped) = tokio::sync::watch::channel(false);
+    let (stop_admin, stopped) = watch::channel(false);
     let api = tokio::spawn(admin::run(admin, state, stopped));
-    tracing::info!(traffic = %traffic_address, admin = %admin_address, workers = config.listen.workers, "listening");
-    wait_for_stop().await?;
+    announce(config);
+    tracing::info!(signal = stop.await, "draining");
     readiness.draining();
     drain(serving).await;
     stop_admin.send_replace(true);
-    api.await.context("the admin API ended badly")??;
-    Ok(())
+    api.await.context("the admin API ended badly")?.context("the admin listener cannot be used")
 }
 
-async fn wait_for_stop() -> anyhow::Result<()> {
+/// For whoever started us on port 0, and for the log.
+fn announce(config: &Config) {
+    let config::Listen { traffic, admin, workers } = &config.listen;
+    tracing::info!(%traffic, %admin, workers, "listening");
+    let mut stdout = std::io::stdout().lock();
+    // A reader that is gone is no reason not to serve.
+    let _ = writeln!(stdout, "listening: traffic {traffic}, admin {admin}").and_then(|()| stdout.flush());
+}
+
+/// Listens for signals from now on; resolves with the name of the first.
+fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    tracing::info!(signal = name, "draining");
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
 }
 
 async fn drain(serving: Serving) {

@@ -9,7 +9,7 @@ mod check_route;
 mod checked;
 mod error;
 mod locate;
-mod units;
+pub(crate) mod units;
 mod written;
 
 use std::path::Path;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads a duration: a whole number and one of `us`, `ms`, `s`, `m`, `h`. Nothing else, so that `5` is never five of anything.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_number(text)?;
     let micros: u64 = match unit {
         "us" => 1,
@@ -17,7 +17,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads a size: a whole number and one of `B`, `KiB`, `MiB`, `GiB`.
-pub(super) fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
     let factor: u64 = match unit {
         "B" => 1,

@@ -23,6 +23,11 @@ pub(crate) const WRITABLE: [&str; 12] = [
     "experiments",
 ];
 
+/// The most fields that a route's hash may have. A larger one is obeyed in the fields that are known, but cannot be adopted or changed.
+pub(crate) const HASH_FIELDS: usize = 1_024;
+/// The most bytes of names and values that a route's hash may have; see [`HASH_FIELDS`].
+pub(crate) const HASH_BYTES: usize = 1 << 20;
+
 const WHO_CHARS: usize = 128;
 const WHY_CHARS: usize = 1_024;
 
@@ -60,6 +65,11 @@ pub(crate) fn apply(current: &Fields, change: &Change, known: &Flags, route: &Ro
                 after.insert(field.to_owned(), "0".to_owned());
             }
         }
+    }
+    let bytes: usize = after.iter().map(|(field, value)| field.len() + value.len()).sum();
+    if after.len() > HASH_FIELDS || bytes > HASH_BYTES {
+        let value = format!("{} fields, {bytes} bytes", after.len());
+        faults.push(Fault { field: "fields".to_owned(), value, allowed: format!("at most {HASH_FIELDS} fields and {HASH_BYTES} bytes") });
     }
     let (_, found) = Flags::read(&after, known, route);
     faults.extend(found.into_iter().filter(|fault| change.fields.contains_key(&fault.field)));

@@ -13,11 +13,17 @@
 //!
 //! Invariant: a router never applies an epoch below its own, and never waits for a store on the query path.
 
+mod copies;
+mod disk;
 mod edit;
 mod embedded;
 mod error;
+mod identity;
+mod judge;
 mod ledger;
+mod ledger_file;
 mod published;
+mod redis;
 mod render;
 mod routers;
 mod seal;
@@ -30,5 +36,5 @@ pub use ledger::{FieldChange, Kind, LedgerEntry};
 pub use published::{Source, View};
 pub use routers::RouterSeen;
 pub use seal::seal;
-pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, PolicyRef, Share, VALUE_BYTES};
+pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, MAX_EPOCH, PolicyRef, Share, VALUE_BYTES};
 pub use store::FlagStore;

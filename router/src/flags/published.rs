@@ -62,6 +62,15 @@ pub(crate) struct Cause {
     pub(crate) why: String,
 }
 
+/// A change of traffic that is in force.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    route: String,
+    pub(crate) epoch: u64,
+    source: Source,
+    what: String,
+}
+
 #[derive(Debug)]
 struct Place {
     flags: watch::Sender<Arc<Flags>>,
@@ -103,10 +112,6 @@ impl Published {
         self.places.get(index.get()).map(|place| place.flags.subscribe())
     }
 
-    pub(crate) fn watch_applied(&self, index: RouteIndex) -> Option<watch::Receiver<Arc<Applied>>> {
-        self.places.get(index.get()).map(|place| place.applied.subscribe())
-    }
-
     pub(crate) fn flags(&self, index: RouteIndex) -> Option<Arc<Flags>> {
         self.places.get(index.get()).map(|place| place.flags.borrow().clone())
     }
@@ -136,29 +141,31 @@ impl Published {
         self.warnings.send_replace(warnings);
     }
 
-    /// Puts a route's flags in force. Says so in the log when traffic changes, and when a field is newly not obeyed.
-    pub(crate) fn apply(&self, index: RouteIndex, applied: Applied, cause: &Cause) {
-        let (Some(place), Some(route)) = (self.places.get(index.get()), self.route(index)) else { return };
-        for fault in applied.faults.iter().filter(|fault| !place.applied.borrow().faults.contains(fault)) {
-            tracing::warn!(
-                route = route.name,
-                field = fault.field,
-                value = fault.value,
-                allowed = fault.allowed,
-                "a flag is not obeyed; its last good value stays in force"
-            );
+    /// Puts a route's flags in force. Logs fields that are newly not obeyed; answers what changed for traffic, to be logged with its cause.
+    pub(crate) fn apply(&self, index: RouteIndex, applied: Applied) -> Option<Changed> {
+        let (place, route) = (self.places.get(index.get())?, self.route(index)?);
+        let before = place.applied.borrow().clone();
+        for fault in applied.faults.iter().filter(|fault| !before.faults.contains(fault)) {
+            let Fault { field, value, allowed } = fault;
+            tracing::warn!(route = route.name, field, value, allowed, "a flag is not obeyed; its last good value stays in force");
         }
-        let flags = in_force(&applied);
-        let old = place.flags.borrow().clone();
-        if *old != flags {
-            let changes = presentable(difference(&old.render(route), &flags.render(route)));
-            if !changes.is_empty() {
-                let (what, epoch) = (one_line(&changes), flags.epoch);
-                tracing::info!(route = route.name, epoch, what, who = cause.who, why = cause.why, source = ?applied.source, "flags changed");
-            }
-            place.flags.send_replace(Arc::new(flags));
-        }
+        let (old, new) = (place.flags.borrow().clone(), Arc::new(in_force(&applied)));
+        let source = applied.source;
         place.applied.send_replace(Arc::new(applied));
+        if old == new {
+            return None;
+        }
+        place.flags.send_replace(new.clone());
+        let what = one_line(&presentable(difference(&old.render(route), &new.render(route))));
+        (!what.is_empty()).then(|| Changed { route: route.name.clone(), epoch: new.epoch, source, what })
+    }
+}
+
+impl Changed {
+    /// One line for each change of traffic: what it was, what it is, who, why.
+    pub(crate) fn log(&self, cause: &Cause) {
+        let Changed { route, epoch, source, what } = self;
+        tracing::info!(route, epoch, what, who = cause.who, why = cause.why, ?source, "flags changed");
     }
 }
 

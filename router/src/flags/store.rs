@@ -1,5 +1,6 @@
 //! The flag store as everybody else sees it, over the embedded store or Redis.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use tokio::sync::watch;
 
 use super::embedded::Embedded;
 use super::published::{Published, View};
+use super::redis::RedisStore;
 use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen};
-use crate::config::Config;
+use crate::config::{Config, StateUrl};
 use crate::vocabulary::RouteIndex;
 
 /// Flags of every route: many readers, one writer path. A [`RouteIndex`] that is not the config's panics.
@@ -21,6 +23,7 @@ pub struct FlagStore {
 #[derive(Debug)]
 enum Backing {
     Embedded(Embedded),
+    Redis(RedisStore),
 }
 
 impl FlagStore {
@@ -30,8 +33,17 @@ impl FlagStore {
     /// Only what a restart would not mend: an embedded store that another process owns, a data folder that cannot be written. A Redis
     /// that cannot be reached is none: the router starts from its copy on disk.
     pub async fn open(config: &Arc<Config>) -> Result<Arc<FlagStore>, FlagsError> {
-        let (published, embedded) = Embedded::open(config)?;
-        Ok(Arc::new(FlagStore { published, backing: Backing::Embedded(embedded) }))
+        let (published, backing) = match &config.state.url {
+            StateUrl::Embedded => {
+                let (published, embedded) = Embedded::open(config)?;
+                (published, Backing::Embedded(embedded))
+            }
+            StateUrl::Redis(url) => {
+                let (published, redis) = RedisStore::open(config, url).await?;
+                (published, Backing::Redis(redis))
+            }
+        };
+        Ok(Arc::new(FlagStore { published, backing }))
     }
 
     /// The route's flags in force, now and at each change.
@@ -68,6 +80,7 @@ impl FlagStore {
     pub async fn change(&self, route: RouteIndex, change: Change) -> Result<u64, ChangeError> {
         match &self.backing {
             Backing::Embedded(embedded) => embedded.change(route, change).await,
+            Backing::Redis(redis) => redis.change(route, change).await,
         }
     }
 
@@ -76,6 +89,7 @@ impl FlagStore {
     pub fn routers(&self, route: RouteIndex) -> Vec<RouterSeen> {
         match &self.backing {
             Backing::Embedded(embedded) => embedded.routers(route),
+            Backing::Redis(redis) => redis.routers(route),
         }
     }
 
@@ -84,6 +98,7 @@ impl FlagStore {
     pub fn age(&self) -> Duration {
         match &self.backing {
             Backing::Embedded(_) => Duration::ZERO,
+            Backing::Redis(_) => self.published.age(),
         }
     }
 
@@ -94,6 +109,15 @@ impl FlagStore {
     pub async fn history(&self, route: RouteIndex, limit: usize) -> Result<Vec<LedgerEntry>, HistoryError> {
         match &self.backing {
             Backing::Embedded(embedded) => embedded.history(route, limit).await,
+            Backing::Redis(redis) => redis.history(route, limit).await,
+        }
+    }
+
+    /// Tells heartbeats where this router's admin API really listens, once it is bound; before that they say what the config says.
+    pub fn set_admin(&self, address: SocketAddr) {
+        match &self.backing {
+            Backing::Embedded(embedded) => embedded.set_admin(address.to_string()),
+            Backing::Redis(redis) => redis.set_admin(address.to_string()),
         }
     }
 }

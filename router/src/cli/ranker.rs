@@ -1,0 +1,129 @@
+//! `switchback ranker`: serves ONNX rankers over the Open Inference Protocol v2 and `POST /rank`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use crate::config::units;
+use crate::ranker::{Limits, Options, Ranker};
+
+/// Scoring threads stay for a while, so that a pause in the traffic does not cost a thread start.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(600);
+
+/// Serve ONNX ranking models: POST /rank and the Open Inference Protocol v2
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  switchback ranker --model model.onnx
+  switchback ranker --listen 127.0.0.1:0 --json --name ranker --repository models/
+  curl -s http://127.0.0.1:9001/rank -d '{\"query\": \"shoes\", \"documents\": [{\"id\": \"a\", \"features\": [0.1, 0.2]}]}'")]
+pub(crate) struct RankerArgs {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]
+    listen: SocketAddr,
+    /// The model's name
+    #[arg(long, default_value = "ranker")]
+    name: String,
+    /// The ONNX file to serve; without it the newest version in the repository
+    #[arg(long, value_name = "FILE.onnx")]
+    model: Option<PathBuf>,
+    /// The version that --model is
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    version: u64,
+    /// Folder with further versions, as <model>/<version>/model.onnx
+    #[arg(long, value_name = "DIR")]
+    repository: Option<PathBuf>,
+    /// ONNX Runtime's library or the folder it is in [otherwise ORT_DYLIB_PATH, beside the executable, the system]
+    #[arg(long, value_name = "PATH")]
+    onnxruntime: Option<PathBuf>,
+    /// Queries that are scored at the same time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// The largest body, like 512KiB or 4MiB
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = read_size)]
+    max_body: usize,
+    /// The most documents in one query
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_documents: u32,
+    /// The most open connections
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_connections: u32,
+    /// Say where it listens as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl RankerArgs {
+    /// Runs until SIGTERM or Ctrl-C.
+    pub(super) fn run(self) -> Result<(), Failure> {
+        start(self).map_err(|error| Failure::unreachable(format!("{error:#}")))
+    }
+}
+
+fn start(args: RankerArgs) -> anyhow::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE).build().context("starting the runtime")?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: RankerArgs) -> anyhow::Result<()> {
+    let (listen, as_json, name) = (args.listen, args.json, args.name.clone());
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("--listen {listen} cannot be bound"))?;
+    let address = listener.local_addr().context("asking for the bound address")?;
+    let ranker = Ranker::open(options(args)).await?;
+    let loaded = ranker.loaded().context("nothing is loaded")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let line = if as_json {
+        let (version, features) = (loaded.version.to_string(), loaded.features);
+        json!({ "listening": address.to_string(), "model": name, "version": version, "features": features, "onnxruntime": loaded.library })
+            .to_string()
+    } else {
+        let (version, features, library) = (loaded.version, loaded.features, loaded.library);
+        format!("ranker: {name} version {version} ({features} features) on http://{address}, ONNX Runtime from {library}")
+    };
+    say(&line)?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    ranker.serve(listener, shutdown).await;
+    Ok(())
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("writing to the standard output")
+}
+
+fn options(args: RankerArgs) -> Options {
+    let limits = Limits {
+        body_bytes: args.max_body,
+        documents: usize::try_from(args.max_documents).unwrap_or(usize::MAX),
+        connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    Options {
+        name: args.name,
+        model: args.model,
+        version: args.version,
+        repository: args.repository,
+        onnxruntime: args.onnxruntime,
+        threads: usize::from(args.threads),
+        limits,
+    }
+}
+
+fn read_size(text: &str) -> Result<usize, String> {
+    let size = units::bytes(text).filter(|size| (1..=1 << 30).contains(size)).and_then(|size| usize::try_from(size).ok());
+    size.ok_or_else(|| "must be a size from 1B to 1GiB, like 512KiB or 4MiB".to_owned())
+}

@@ -1,0 +1,277 @@
+//! Which versions of a model there are, and which of them a load asks for.
+//!
+//! A repository is a folder `<model>/<version>/model.onnx`, as Triton reads it; a file given at the start stands beside it as one more
+//! version. Version policies are Triton's too: `latest`, `all`, `specific`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Options;
+use super::model::Source;
+use super::refusal::{Refusal, read_json};
+
+pub(super) const NAME_RULE: &str = "1 to 128 of letters, digits, `.`, `_` and `-`, not starting with a dot";
+const FILE_NAME: &str = "model.onnx";
+
+/// Names go into paths, so they can hold nothing that climbs out of the folder.
+pub(super) fn is_model_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=128).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.')
+}
+
+/// Where model files are.
+#[derive(Debug)]
+pub(super) struct Repository {
+    folder: Option<PathBuf>,
+    given: Option<(String, u64, PathBuf)>,
+    file_bytes_at_most: u64,
+}
+
+/// Versions of one model and their files, by number.
+pub(super) type Available = BTreeMap<u64, PathBuf>;
+
+impl Repository {
+    pub(super) fn new(options: &Options) -> Repository {
+        Repository {
+            folder: options.repository.clone(),
+            given: options.model.clone().map(|path| (options.name.clone(), options.version, path)),
+            file_bytes_at_most: options.limits.model_bytes,
+        }
+    }
+
+    /// The versions of one model; the file given at the start goes before a folder of the same number. Blocks.
+    pub(super) fn available(&self, name: &str) -> Available {
+        let mut versions = Available::new();
+        if let Some(folder) = &self.folder {
+            for entry in std::fs::read_dir(folder.join(name)).into_iter().flatten().flatten() {
+                let path = entry.path().join(FILE_NAME);
+                if let Some(version) = entry.file_name().to_str().and_then(read_version).filter(|_| path.is_file()) {
+                    versions.insert(version, path);
+                }
+            }
+        }
+        if let Some((_, version, path)) = self.given.as_ref().filter(|(given, _, _)| given == name) {
+            versions.insert(*version, path.clone());
+        }
+        versions
+    }
+
+    /// The names of all models, in order. Blocks.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = self.given.iter().map(|(name, _, _)| name.clone()).collect();
+        if let Some(folder) = &self.folder {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            names.extend(entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_model_name(name)));
+        }
+        names
+    }
+
+    /// Reads a version's file. Blocks.
+    pub(super) fn read(&self, name: &str, version: u64, path: &Path) -> Result<Source, String> {
+        let shown = path.display();
+        let size = std::fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?.len();
+        if size > self.file_bytes_at_most {
+            return Err(format!("{shown}: {size} bytes; a model file may have {}", self.file_bytes_at_most));
+        }
+        let bytes = std::fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
+        Ok(Source::new(name, version, bytes))
+    }
+
+    /// Where versions of this model are looked for, for errors.
+    pub(super) fn describe(&self, name: &str) -> String {
+        match &self.folder {
+            Some(folder) => format!("{}/<version>/{FILE_NAME}", folder.join(name).display()),
+            None => "nowhere else: the ranker was started without --repository".to_owned(),
+        }
+    }
+}
+
+/// A version's number as a folder or a path segment has it: digits, at least 1, no leading zero.
+pub(super) fn read_version(text: &str) -> Option<u64> {
+    let digits = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// Which versions are to be served once a load is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum VersionPolicy {
+    /// The newest so many.
+    Latest(usize),
+    /// Every one.
+    All,
+    /// Exactly these.
+    Specific(BTreeSet<u64>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct LoadRequest {
+    #[serde(default)]
+    parameters: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ModelConfig {
+    name: Option<String>,
+    version_policy: Option<WrittenPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum WrittenPolicy {
+    Latest {
+        #[serde(default = "one")]
+        num_versions: Number,
+    },
+    All {},
+    Specific {
+        versions: Vec<Number>,
+    },
+}
+
+/// Whole numbers in a model config may be strings: it is the JSON form of a protocol buffer.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Plain(u64),
+    Text(String),
+}
+
+fn one() -> Number {
+    Number::Plain(1)
+}
+
+impl Number {
+    fn read(&self) -> Option<u64> {
+        match self {
+            Number::Plain(value) => Some(*value).filter(|value| *value > 0),
+            Number::Text(text) => read_version(text),
+        }
+    }
+}
+
+impl VersionPolicy {
+    /// Reads the body of a load request for the model `name`. No body, no config or no policy mean the newest version, as in Triton.
+    pub(super) fn read(name: &str, body: &[u8]) -> Result<VersionPolicy, Refusal> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(VersionPolicy::Latest(1));
+        }
+        let request: LoadRequest = read_json(body)?;
+        if let Some(key) = request.parameters.keys().find(|key| key.as_str() != "config") {
+            return Err(Refusal::bad(format!(
+                "parameters.{key}: not known here; allowed is `config` (model files come from the repository)"
+            )));
+        }
+        let Some(config) = request.parameters.get("config") else { return Ok(VersionPolicy::Latest(1)) };
+        let Value::String(text) = config else {
+            let example = r#""{\"version_policy\": {\"specific\": {\"versions\": [1, 2]}}}""#;
+            return Err(Refusal::bad(format!("parameters.config must be a string that holds JSON, like {example}")));
+        };
+        let config: ModelConfig =
+            read_json(text.as_bytes()).map_err(|refusal| Refusal::bad(format!("parameters.config: {}", refusal.message)))?;
+        if config.name.as_deref().is_some_and(|given| given != name) {
+            return Err(Refusal::bad(format!("parameters.config: `name` is another model than the path's, `{name}`")));
+        }
+        config.version_policy.map_or(Ok(VersionPolicy::Latest(1)), VersionPolicy::checked)
+    }
+
+    fn checked(written: WrittenPolicy) -> Result<VersionPolicy, Refusal> {
+        let wrong = |key: &str| Refusal::bad(format!("parameters.config: version_policy.{key} must be whole numbers of at least 1"));
+        match written {
+            WrittenPolicy::All {} => Ok(VersionPolicy::All),
+            WrittenPolicy::Latest { num_versions } => {
+                let count = num_versions.read().and_then(|count| usize::try_from(count).ok());
+                count.map(VersionPolicy::Latest).ok_or_else(|| wrong("latest.num_versions"))
+            }
+            WrittenPolicy::Specific { versions } => {
+                let versions: Option<BTreeSet<u64>> = versions.iter().map(Number::read).collect();
+                let versions = versions.filter(|versions| !versions.is_empty()).ok_or_else(|| wrong("specific.versions"))?;
+                Ok(VersionPolicy::Specific(versions))
+            }
+        }
+    }
+
+    /// The versions to serve, out of those there are. `Err` names the one that is wanted and not there.
+    pub(super) fn choose(&self, available: &Available) -> Result<BTreeSet<u64>, String> {
+        let newest_first = available.keys().rev().copied();
+        match self {
+            _ if available.is_empty() => Err("there is no version of it".to_owned()),
+            VersionPolicy::Latest(count) => Ok(newest_first.take(*count).collect()),
+            VersionPolicy::All => Ok(newest_first.collect()),
+            VersionPolicy::Specific(wanted) => match wanted.iter().find(|version| !available.contains_key(version)) {
+                Some(missing) => {
+                    let found: Vec<String> = available.keys().map(u64::to_string).collect();
+                    Err(format!("there is no version {missing} of it; found: {}", found.join(", ")))
+                }
+                None => Ok(wanted.clone()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(config: &str) -> Result<VersionPolicy, String> {
+        let body = serde_json::json!({ "parameters": { "config": config } }).to_string();
+        VersionPolicy::read("ranker", body.as_bytes()).map_err(|refusal| refusal.message)
+    }
+
+    #[test]
+    fn policies_are_read_as_triton_writes_them() {
+        let specific = Ok(VersionPolicy::Specific([1, 2].into()));
+        assert_eq!(read(r#"{"version_policy": {"specific": {"versions": [1, 2]}}}"#), specific);
+        assert_eq!(read(r#"{"name": "ranker", "version_policy": {"specific": {"versions": ["2", "1"]}}}"#), specific);
+        assert_eq!(read(r#"{"version_policy": {"latest": {"num_versions": 3}}}"#), Ok(VersionPolicy::Latest(3)));
+        assert_eq!(read(r#"{"version_policy": {"all": {}}}"#), Ok(VersionPolicy::All));
+        assert_eq!(read(r#"{"backend": "onnxruntime"}"#), Ok(VersionPolicy::Latest(1)));
+        assert_eq!(VersionPolicy::read("ranker", b""), Ok(VersionPolicy::Latest(1)));
+        assert_eq!(VersionPolicy::read("ranker", b"{}"), Ok(VersionPolicy::Latest(1)));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let wrong = [
+            (r#"{"version_policy": {"specific": {"versions": []}}}"#, "at least 1"),
+            (r#"{"version_policy": {"specific": {"versions": [0]}}}"#, "at least 1"),
+            (r#"{"version_policy": {"newest": {}}}"#, "newest"),
+            (r#"{"name": "other"}"#, "another model"),
+            ("{", "not JSON"),
+        ];
+        for (config, expected) in wrong {
+            let error = read(config).unwrap_err();
+            assert!(error.contains(expected), "{config}: {error}");
+        }
+        let object = VersionPolicy::read("ranker", br#"{"parameters": {"config": {}}}"#).unwrap_err();
+        assert!(object.message.contains("must be a string"), "{}", object.message);
+        let file = VersionPolicy::read("ranker", br#"{"parameters": {"file:1/model.onnx": "AA=="}}"#).unwrap_err();
+        assert!(file.message.contains("parameters.file:1/model.onnx"), "{}", file.message);
+    }
+
+    #[test]
+    fn a_policy_chooses_among_what_is_there() {
+        let available: Available = [1, 2, 10].map(|version| (version, PathBuf::new())).into();
+        assert_eq!(VersionPolicy::Latest(2).choose(&available), Ok([2, 10].into()));
+        assert_eq!(VersionPolicy::All.choose(&available), Ok([1, 2, 10].into()));
+        assert_eq!(VersionPolicy::Specific([1].into()).choose(&available), Ok([1].into()));
+        let missing = VersionPolicy::Specific([1, 3].into()).choose(&available).unwrap_err();
+        assert_eq!(missing, "there is no version 3 of it; found: 1, 2, 10");
+        assert!(VersionPolicy::All.choose(&Available::new()).is_err());
+    }
+
+    #[test]
+    fn names_and_versions_cannot_leave_the_folder() {
+        for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "%2e", "ü"] {
+            assert!(!is_model_name(name), "{name:?}");
+        }
+        assert!(is_model_name("ranker_v1.0-b"));
+        for version in ["0", "01", "", "-1", "1.0", "+1", "99999999999999999999"] {
+            assert_eq!(read_version(version), None, "{version:?}");
+        }
+        assert_eq!(read_version("12"), Some(12));
+    }
+}
