@@ -1,1 +1,3 @@
-//! stub
+//! What the system tests stand on: real servers as child processes, on ports of their own.
+
+pub mod redis;
