@@ -5,6 +5,7 @@
 mod backend;
 pub mod http;
 mod load;
+pub mod redis;
 mod router;
 
 use std::time::{Duration, Instant};
