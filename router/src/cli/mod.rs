@@ -19,17 +19,18 @@ enum Command {
     Ranker(ranker::RankerArgs),
 }
 
+/// Exit codes.
+pub(crate) mod exit {
+    /// Wrong usage, config or input.
+    pub(crate) const USAGE: u8 = 64;
+    /// Something needed is not to be had.
+    pub(crate) const UNREACHABLE: u8 = 69;
+}
+
 /// Reads the command line and runs the command.
 #[must_use]
 pub fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    match Cli::parse().command {
         Command::Ranker(args) => ranker::run(args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("switchback: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }

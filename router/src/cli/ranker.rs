@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::units;
-use crate::ranker::{Limits, Options, Ranker};
+use crate::ranker::{Limits, Options, Ranker, RankerError};
+
+use super::exit;
 
 /// Scoring threads stay for a while, so that a pause in the traffic does not cost a thread start.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(600);
@@ -55,11 +58,17 @@ pub(crate) struct RankerArgs {
     json: bool,
 }
 
-/// Runs until SIGTERM or Ctrl-C.
-///
-/// # Errors
-/// When the address cannot be bound, or ONNX Runtime or the model cannot be used.
-pub(crate) fn run(args: RankerArgs) -> anyhow::Result<()> {
+/// Runs until SIGTERM or Ctrl-C. Exit 64 when the options or the model are wrong, 69 when ONNX Runtime or the address is not to be had.
+pub(crate) fn run(args: RankerArgs) -> ExitCode {
+    let Err(error) = run_until_stopped(args) else { return ExitCode::SUCCESS };
+    eprintln!("switchback ranker: {error:#}");
+    match error.downcast_ref::<RankerError>() {
+        Some(RankerError::Model(_) | RankerError::Options(_)) => ExitCode::from(exit::USAGE),
+        _ => ExitCode::from(exit::UNREACHABLE),
+    }
+}
+
+fn run_until_stopped(args: RankerArgs) -> anyhow::Result<()> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE).build().context("starting the runtime")?;
     runtime.block_on(serve(args))
