@@ -1,17 +1,14 @@
 //! `switchback ranker` on the project's own models: right scores, clear refusals, and versions swapped under load.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
-#[path = "harness/ranker.rs"]
-mod harness;
-
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use harness::{Client, Ranker, demo, queries, report};
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use switchback_tests::ranker::{Client, Ranker, demo, queries, report};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 

@@ -1,5 +1,10 @@
-//! The `switchback` binary.
+//! The `switchback` command: everything is in the library, [`switchback::cli`].
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
     switchback::cli::run()
 }

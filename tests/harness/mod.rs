@@ -1,1 +1,30 @@
-//! stub
+//! What the system tests are made of: real routers, real Redis, real backends, real load. No sleeps: tests wait for the effect.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc, clippy::string_slice)]
+
+mod backend;
+pub mod http;
+mod load;
+pub mod ranker;
+mod router;
+
+use std::time::{Duration, Instant};
+
+pub use backend::{Backend, Behaviour};
+pub use load::{Load, Report};
+pub use router::{Router, Setup, binary};
+
+/// How often an effect is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Waits for an effect and returns it; fails with `what` when it does not come in time.
+pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}

@@ -14,43 +14,37 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-/// The binary under test, which cargo builds into the folder above the test's own.
-pub(crate) fn binary() -> PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    let binary = deps.parent().unwrap().parent().unwrap().join("switchback");
-    assert!(binary.is_file(), "{} is missing: build it with `cargo build --release -p switchback`", binary.display());
-    binary
-}
+use crate::binary;
 
 /// A file under router/demo.
-pub(crate) fn demo(path: &str) -> PathBuf {
+pub fn demo(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../router/demo").join(path)
 }
 
 /// router/demo/models/report.json
-pub(crate) fn report() -> Value {
+pub fn report() -> Value {
     serde_json::from_slice(&std::fs::read(demo("models/report.json")).unwrap()).unwrap()
 }
 
 /// The first test queries.
-pub(crate) fn queries(count: usize) -> Vec<Value> {
+pub fn queries(count: usize) -> Vec<Value> {
     let packed = std::fs::File::open(demo("queries.jsonl.gz")).unwrap();
     let lines = BufReader::new(flate2::read::GzDecoder::new(packed)).lines().take(count);
     lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
 }
 
 /// A running ranker; killed when dropped.
-pub(crate) struct Ranker {
+pub struct Ranker {
     child: Child,
     /// `host:port`
-    pub(crate) address: String,
+    pub address: String,
     /// The JSON line it printed when it began to listen.
-    pub(crate) announced: Value,
+    pub announced: Value,
 }
 
 impl Ranker {
     /// Starts it on a free port. Panics with what it said when it does not start: a missing ONNX Runtime is no reason to skip.
-    pub(crate) fn start(arguments: &[&str]) -> Ranker {
+    pub fn start(arguments: &[&str]) -> Ranker {
         let mut command = Command::new(binary());
         command.args(["ranker", "--listen", "127.0.0.1:0", "--json"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -66,20 +60,20 @@ impl Ranker {
     }
 
     /// Runs it where it is expected to end by itself.
-    pub(crate) fn fails(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    pub fn fails(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new(binary());
         command.args(["ranker", "--listen", "127.0.0.1:0"]).args(arguments).envs(environment.iter().copied());
         command.output().unwrap()
     }
 
     /// Asks it to end, as an init system does.
-    pub(crate) fn terminate(&self) {
+    pub fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
     /// Its exit status, once it ended.
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -91,12 +85,12 @@ impl Ranker {
     }
 
     /// GET.
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         Client::connect(&self.address).await.unwrap().send("GET", path, Bytes::new()).await.unwrap()
     }
 
     /// POST of JSON text.
-    pub(crate) async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
         Client::connect(&self.address).await.unwrap().send("POST", path, body.into()).await.unwrap()
     }
 }
@@ -110,34 +104,38 @@ impl Drop for Ranker {
 
 /// What came back.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
+pub struct Answer {
+    /// Of the answer.
+    pub status: StatusCode,
     /// `x-model-version`
-    pub(crate) version: Option<String>,
-    pub(crate) body: Value,
+    pub version: Option<String>,
+    /// JSON, or a string with what came instead.
+    pub body: Value,
 }
 
 impl Answer {
     /// The text of a refusal.
-    pub(crate) fn error(&self) -> &str {
+    pub fn error(&self) -> &str {
         self.body["error"].as_str().unwrap_or_default()
     }
 }
 
 /// One kept-alive connection.
-pub(crate) struct Client {
+pub struct Client {
     sender: SendRequest<Full<Bytes>>,
 }
 
 impl Client {
-    pub(crate) async fn connect(address: &str) -> anyhow::Result<Client> {
+    /// Connects.
+    pub async fn connect(address: &str) -> anyhow::Result<Client> {
         let stream = TcpStream::connect(address).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Client { sender })
     }
 
-    pub(crate) async fn send(&mut self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+    /// Sends, and reads the whole answer.
+    pub async fn send(&mut self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Answer> {
         self.sender.ready().await?;
         let request = Request::builder().method(method).uri(path).header("host", "ranker").body(Full::new(body))?;
         let response = self.sender.send_request(request).await?;

@@ -20,6 +20,14 @@ pub struct WeightedSplit {
     holdback_from: u32,
 }
 
+impl WeightedSplit {
+    /// Everybody to this pool: what is left when no flags make sense.
+    #[must_use]
+    pub fn all_live(live: u32) -> WeightedSplit {
+        WeightedSplit { live, candidate: live, candidate_below: 0, holdback: live, holdback_from: POSITIONS }
+    }
+}
+
 impl SplitPolicy for WeightedSplit {
     fn configure(snapshot: &Snapshot) -> Result<(Self, Wanted), String> {
         let live = check_pool(snapshot, "live", snapshot.live)?;

@@ -1,36 +1,109 @@
-//! The command line: one file per command.
+//! The command line: one file for each command. Commands that look at or change a running router are clients of its admin API.
+//!
+//! Exit codes: 0 done, 2 refused, 64 bad usage or config, 69 something needed is unreachable or cannot be used, 75 still running
+//! when the time was up.
 
+mod admin_client;
+mod config;
+mod events;
+mod failure;
+mod flag;
 mod ranker;
+mod serve;
+mod status;
+mod table;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// An edge router for ranking models that switches back by itself
+pub(crate) use failure::Failure;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 2 refused, 64 bad usage or config, 69 something needed is unreachable, \
+                          75 still running when the time was up.";
+
+/// An edge router for ranking models that switches back by itself.
 #[derive(Debug, Parser)]
-#[command(name = "switchback", version)]
-struct Cli {
+#[command(name = "switchback", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 110)]
+struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
+    Status(status::Status),
+    Flag(flag::FlagArgs),
+    Config(config::ConfigArgs),
     Ranker(ranker::RankerArgs),
 }
 
-/// Exit codes.
-pub(crate) mod exit {
-    /// Wrong usage, config or input.
-    pub(crate) const USAGE: u8 = 64;
-    /// Something needed is not to be had.
-    pub(crate) const UNREACHABLE: u8 = 69;
-}
-
-/// Reads the command line and runs the command.
+/// Parses the command line and runs the command; its exit code is the process's.
 #[must_use]
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
-        Command::Ranker(args) => ranker::run(args),
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => {
+            let is_answer = error.exit_code() == 0;
+            // Nothing can be said when stdout or stderr is gone.
+            let _ = error.print();
+            return if is_answer { ExitCode::SUCCESS } else { ExitCode::from(failure::USAGE) };
+        }
+    };
+    let done = match command_line.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Status(status) => status.run(),
+        Command::Flag(flag) => flag.run(),
+        Command::Config(config) => config.run(),
+        Command::Ranker(ranker) => ranker.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Runs a client command on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::unreachable(format!("no runtime: {error}")))?.block_on(work)
+}
+
+/// Prints to stdout. A reader that went away (`| head`) is no failure of ours, but the end.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::quiet()),
+        Err(error) => Err(Failure::unreachable(format!("stdout: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        fn walk(command: &clap::Command, path: &str) {
+            for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+                let path = format!("{path} {}", inner.get_name());
+                assert!(inner.get_about().is_some(), "{path} says nothing of itself");
+                let after = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let is_group = inner.get_subcommands().next().is_some();
+                assert!(is_group || after.contains(path.as_str()), "{path} has no example in its help");
+                walk(inner, &path);
+            }
+        }
+        walk(&CommandLine::command(), "switchback");
     }
 }

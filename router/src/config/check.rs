@@ -8,6 +8,13 @@ use super::checked::{Admin, AdminToken, Config, Limits, Listen, Policies, Role, 
 use super::error::Problem;
 use super::{check_route, units, written};
 
+const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
+const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
+const ROLE_RULE: &str = "must be \"viewer\" or \"operator\"";
+const TOKEN_FILE_RULE: &str = "must be the path of a file that holds the token, 16 to 1024 printable characters";
+const ROUTER_ID_RULE: &str = "must be 1 to 64 printable ASCII characters without spaces, different on every router";
+const REDIS_RULE: &str = "must be a URL like \"redis://127.0.0.1:6379\" or \"rediss://user:password@host:6380/0\"; \
+                          leave it out for the embedded store";
 const LOOPBACK_ONLY: &str = "an admin address beyond loopback needs at least one [[admin.token]], so that nobody can flip traffic \
                              without one; allowed without: 127.0.0.1:PORT or [::1]:PORT";
 
@@ -59,11 +66,31 @@ impl Checker {
         N::try_from(value).unwrap_or(default)
     }
 
-    fn address(&mut self, key: &str, text: &str) -> SocketAddr {
-        text.parse().unwrap_or_else(|_| {
-            self.refuse(key, text, "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one");
+    fn address(&mut self, key: &str, text: Option<&str>) -> SocketAddr {
+        let address = text.and_then(|text| text.parse().ok());
+        address.unwrap_or_else(|| {
+            match text {
+                Some(text) => self.refuse(key, text, ADDRESS_RULE),
+                None => self.missing(key, ADDRESS_RULE),
+            }
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
+    }
+
+    /// A key without a default; an empty one when it is missing, so that checking goes on.
+    pub(super) fn required(&mut self, key: &str, value: Option<String>, allowed: &str) -> String {
+        value.unwrap_or_else(|| {
+            self.missing(key, allowed);
+            String::new()
+        })
+    }
+
+    /// Two durations where the first must not be longer.
+    pub(super) fn ordered(&mut self, short: (&str, Duration), long: (&str, Duration)) {
+        if short.1 > long.1 {
+            let allowed = format!("must not be longer than {} ({})", long.0, units::show_duration(long.1));
+            self.refuse(short.0, units::show_duration(short.1), allowed);
+        }
     }
 }
 
@@ -90,15 +117,16 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
 fn check_listen(checker: &mut Checker, written: &written::Listen, admin: &Admin) -> Listen {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let listen = Listen {
-        traffic: checker.address("listen.traffic", &written.traffic),
-        admin: checker.address("listen.admin", &written.admin),
+        traffic: checker.address("listen.traffic", written.traffic.as_deref()),
+        admin: checker.address("listen.admin", written.admin.as_deref()),
         workers: checker.count("listen.workers", written.workers, cores.min(256), 1, 256),
     };
     if !listen.admin.ip().is_loopback() && admin.tokens.is_empty() {
-        checker.refuse("listen.admin", &written.admin, LOOPBACK_ONLY);
+        checker.refuse("listen.admin", listen.admin.to_string(), LOOPBACK_ONLY);
     }
     if listen.traffic == listen.admin && listen.traffic.port() != 0 {
-        checker.refuse("listen.admin", &written.admin, "must differ from listen.traffic: the admin API never shares the public listener");
+        let allowed = "must differ from listen.traffic: the admin API never shares the public listener";
+        checker.refuse("listen.admin", listen.admin.to_string(), allowed);
     }
     listen
 }
@@ -135,22 +163,17 @@ fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
 
 fn check_state(checker: &mut Checker, written: written::State) -> State {
     let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
-    let url = match written.url {
-        None => StateUrl::Embedded,
-        Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => StateUrl::Redis(url),
-        Some(url) => {
-            checker.refuse("state.url", url, "must be a URL like \"redis://127.0.0.1:6379\" or \"rediss://user:password@host:6380/0\"; leave it out for the embedded store");
-            StateUrl::Embedded
-        }
-    };
-    if let StateUrl::Redis(text) = &url
-        && let Err(error) = redis::IntoConnectionInfo::into_connection_info(text.as_str())
-    {
-        checker.refuse("state.url", text, format!("must be a Redis URL like \"redis://127.0.0.1:6379\": {error}"));
+    let data_dir = written.data_dir.unwrap_or_else(|| "/var/lib/switchback".to_owned());
+    if data_dir.is_empty() {
+        checker.refuse("state.data_dir", &data_dir, "must be the path of a folder that the router may write to");
     }
-    State {
-        url,
-        data_dir: PathBuf::from(written.data_dir.unwrap_or_else(|| "/var/lib/switchback".to_owned())),
+    let good_id = |id: &str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    if let Some(id) = written.router_id.as_deref().filter(|id| !good_id(id)) {
+        checker.refuse("state.router_id", id, ROUTER_ID_RULE);
+    }
+    let state = State {
+        url: check_state_url(checker, written.url),
+        data_dir: PathBuf::from(data_dir),
         poll_interval: checker.duration("state.poll_interval", written.poll_interval.as_deref(), seconds(1), ms(10), seconds(60)),
         heartbeat_interval: checker.duration(
             "state.heartbeat_interval",
@@ -161,6 +184,26 @@ fn check_state(checker: &mut Checker, written: written::State) -> State {
         ),
         router_timeout: checker.duration("state.router_timeout", written.router_timeout.as_deref(), seconds(3), ms(200), seconds(60)),
         router_id: written.router_id,
+    };
+    checker.ordered(("state.heartbeat_interval", state.heartbeat_interval), ("state.router_timeout", state.router_timeout));
+    state
+}
+
+fn check_state_url(checker: &mut Checker, written: Option<String>) -> StateUrl {
+    let Some(url) = written else { return StateUrl::Embedded };
+    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+        checker.refuse("state.url", without_password(&url), REDIS_RULE);
+    } else if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
+        checker.refuse("state.url", without_password(&url), format!("{REDIS_RULE} ({error})"));
+    }
+    StateUrl::Redis(url)
+}
+
+/// An error message ends up in logs: what stands between `://` and the last `@` does not.
+fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
+        _ => url.to_owned(),
     }
 }
 
@@ -174,7 +217,7 @@ fn check_registry(checker: &mut Checker, written: &written::Registry) {
 fn check_policies(checker: &mut Checker, written: written::Policies, state: &State) -> Policies {
     let (us, ms, seconds) = (Duration::from_micros, Duration::from_millis, Duration::from_secs);
     let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    Policies {
+    let policies = Policies {
         dir: written.dir.map_or_else(|| state.data_dir.join("policies"), PathBuf::from),
         deadline: checker.duration("policies.deadline", written.deadline.as_deref(), ms(20), ms(5), seconds(1)),
         configure_deadline: checker.duration(
@@ -198,27 +241,36 @@ fn check_policies(checker: &mut Checker, written: written::Policies, state: &Sta
             ms(10),
             seconds(86_400),
         ),
-    }
+    };
+    checker.ordered(("policies.quarantine", policies.quarantine), ("policies.quarantine_max", policies.quarantine_max));
+    checker.ordered(("policies.decision_budget", policies.decision_budget), ("policies.deadline", policies.deadline));
+    policies
 }
 
 fn check_admin(checker: &mut Checker, written: written::Admin) -> Admin {
-    let tokens = written.token.into_iter().enumerate().map(|(index, token)| {
-        let role = match token.role.as_str() {
-            "viewer" => Role::Viewer,
-            "operator" => Role::Operator,
-            other => {
-                checker.refuse(&format!("admin.token[{index}].role"), other, "must be \"viewer\" or \"operator\"");
-                Role::Viewer
-            }
-        };
-        if token.name.is_empty() || token.name.len() > 64 {
-            checker.refuse(
-                &format!("admin.token[{index}].name"),
-                &token.name,
-                "must be 1 to 64 characters: it is recorded with every change",
-            );
+    let tokens = written.token.into_iter().enumerate();
+    Admin { tokens: tokens.map(|(index, token)| check_token(checker, &format!("admin.token[{index}]"), token)).collect() }
+}
+
+fn check_token(checker: &mut Checker, key: &str, written: written::AdminToken) -> AdminToken {
+    let role = match written.role.as_deref() {
+        Some("viewer") => Role::Viewer,
+        Some("operator") => Role::Operator,
+        Some(other) => {
+            checker.refuse(&format!("{key}.role"), other, ROLE_RULE);
+            Role::Viewer
         }
-        AdminToken { name: token.name, role, file: PathBuf::from(token.file) }
-    });
-    Admin { tokens: tokens.collect() }
+        None => {
+            checker.missing(&format!("{key}.role"), ROLE_RULE);
+            Role::Viewer
+        }
+    };
+    if let Some(name) = written.name.as_deref().filter(|name| name.is_empty() || name.chars().count() > 64) {
+        checker.refuse(&format!("{key}.name"), name, TOKEN_NAME_RULE);
+    }
+    AdminToken {
+        name: checker.required(&format!("{key}.name"), written.name, TOKEN_NAME_RULE),
+        role,
+        file: PathBuf::from(checker.required(&format!("{key}.file"), written.file, TOKEN_FILE_RULE)),
+    }
 }

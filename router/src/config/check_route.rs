@@ -9,7 +9,7 @@ use http::uri::{Authority, Scheme, Uri};
 
 use super::check::Checker;
 use super::checked::{Endpoint, Health, Pool, Route, RouteMatch, Timeouts, UnitSource};
-use super::written;
+use super::{check_initial, written};
 
 const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
 const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http, host, port, and no path";
@@ -23,20 +23,31 @@ pub(super) fn check_routes(checker: &mut Checker, written: Vec<written::Route>) 
         checker.refuse("route", written.len(), "at most 10000 routes");
     }
     let mut names = HashSet::new();
-    written
-        .into_iter()
-        .map(|route| {
-            if !names.insert(route.name.clone()) {
-                checker.refuse("route.name", &route.name, "must be given to one route only");
-            }
-            check_route(checker, route)
-        })
-        .collect()
+    let mut matches = Vec::new();
+    let mut routes = Vec::new();
+    for (index, written) in written.into_iter().enumerate() {
+        let by_index = format!("route[{index}]");
+        let name = checker.required(&format!("{by_index}.name"), written.name.clone(), NAME_RULE);
+        if !name.is_empty() && !names.insert(name.clone()) {
+            checker.refuse(&format!("{by_index}.name"), &name, "must be given to one route only");
+        }
+        let route = check_route(checker, &by_index, name, written);
+        if matches.contains(&route.matches) {
+            let RouteMatch { host, path_prefix } = &route.matches;
+            let shown = format!("{}{path_prefix}", host.as_deref().unwrap_or("*"));
+            checker.refuse(&format!("{by_index}.match"), shown, "must differ from the routes before it, which take all of its queries");
+        }
+        matches.push(route.matches.clone());
+        routes.push(route);
+    }
+    routes
 }
 
-fn check_route(checker: &mut Checker, written: written::Route) -> Route {
-    let key = format!("route.{}", written.name);
-    check_name(checker, "route.name", &written.name);
+fn check_route(checker: &mut Checker, by_index: &str, name: String, written: written::Route) -> Route {
+    let key = if name.is_empty() { by_index.to_owned() } else { format!("route.{name}") };
+    if written.name.is_some() {
+        check_name(checker, &format!("{by_index}.name"), &name);
+    }
     let pools = check_pools(checker, &key, written.pools);
     let unit = written.unit.unwrap_or_else(|| vec!["client-address".to_owned()]);
     if unit.is_empty() {
@@ -55,8 +66,8 @@ fn check_route(checker: &mut Checker, written: written::Route) -> Route {
         expose_pool: check_expose(checker, &key, written.expose.unwrap_or_default()),
         replayable_methods: check_methods(checker, &key, written.replayable_methods),
         timeouts: check_timeouts(checker, &key, &written.timeouts),
-        initial: check_initial(checker, &key, written.initial.unwrap_or_default(), &pools),
-        name: written.name,
+        initial: check_initial::check_initial(checker, &key, written.initial.unwrap_or_default(), &pools),
+        name,
         pools,
     }
 }
@@ -120,26 +131,13 @@ fn check_methods(checker: &mut Checker, key: &str, written: Option<Vec<String>>)
 
 fn check_timeouts(checker: &mut Checker, key: &str, written: &written::Timeouts) -> Timeouts {
     let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
-    Timeouts {
+    let timeouts = Timeouts {
         connect: checker.duration(&format!("{key}.timeouts.connect"), written.connect.as_deref(), seconds(1), ms(1), seconds(60)),
         attempt: checker.duration(&format!("{key}.timeouts.attempt"), written.attempt.as_deref(), seconds(10), ms(1), seconds(3_600)),
         total: checker.duration(&format!("{key}.timeouts.total"), written.total.as_deref(), seconds(15), ms(1), seconds(3_600)),
-    }
-}
-
-fn check_initial(checker: &mut Checker, key: &str, mut initial: BTreeMap<String, String>, pools: &[Pool]) -> BTreeMap<String, String> {
-    let colour = pools.iter().map(|pool| pool.name.as_str()).find(|name| matches!(*name, "blue" | "green"));
-    let Some(colour) = colour else {
-        checker.missing(&format!("{key}.pools.blue"), "a route needs a pool `blue` or `green`: `live` points at one of them");
-        return initial;
     };
-    let live = initial.entry("live".to_owned()).or_insert_with(|| colour.to_owned());
-    let known = pools.iter().any(|pool| pool.name == *live);
-    if !known || !matches!(live.as_str(), "blue" | "green") {
-        let live = live.clone();
-        checker.refuse(&format!("{key}.initial.live"), live, "must be \"blue\" or \"green\", and a pool of this route");
-    }
-    initial
+    checker.ordered((&format!("{key}.timeouts.attempt"), timeouts.attempt), (&format!("{key}.timeouts.total"), timeouts.total));
+    timeouts
 }
 
 fn check_pools(checker: &mut Checker, key: &str, written: BTreeMap<String, written::Pool>) -> Vec<Pool> {
@@ -160,8 +158,12 @@ fn check_pools(checker: &mut Checker, key: &str, written: BTreeMap<String, writt
 fn check_pool(checker: &mut Checker, route_key: &str, name: String, written: written::Pool) -> Pool {
     let key = format!("{route_key}.pools.{name}");
     check_name(checker, &key, &name);
-    if written.endpoints.is_empty() || written.endpoints.len() > 1_024 {
-        checker.refuse(&format!("{key}.endpoints"), &written.endpoints, "must have 1 to 1024 endpoints");
+    let endpoints = written.endpoints.unwrap_or_else(|| {
+        checker.missing(&format!("{key}.endpoints"), ENDPOINT_RULE);
+        Vec::new()
+    });
+    if endpoints.len() > 1_024 {
+        checker.refuse(&format!("{key}.endpoints"), endpoints.len(), "must have 1 to 1024 endpoints");
     }
     let version = written.version.unwrap_or_else(|| "unknown".to_owned());
     if version.is_empty() || version.len() > 64 || !version.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -169,7 +171,7 @@ fn check_pool(checker: &mut Checker, route_key: &str, name: String, written: wri
     }
     let seconds = Duration::from_secs;
     Pool {
-        endpoints: written.endpoints.iter().filter_map(|text| check_endpoint(checker, &key, text)).collect(),
+        endpoints: endpoints.iter().filter_map(|text| check_endpoint(checker, &key, text)).collect(),
         version,
         max_in_flight: checker.count(&format!("{key}.max_in_flight"), written.max_in_flight, 10_000, 1, 1_000_000),
         idle_timeout: checker.duration(

@@ -4,9 +4,11 @@
 //! Invariant: a config is refused whole, before any port is bound, with the file, the key, the value and what is allowed.
 
 mod check;
+mod check_initial;
 mod check_route;
 mod checked;
 mod error;
+mod locate;
 pub(crate) mod units;
 mod written;
 

@@ -1,4 +1,5 @@
-//! The config as it is written: plain strings and numbers, every key optional where a default makes sense. No unknown keys.
+//! The config as it is written: plain strings and numbers, every key optional (the checker misses those without a default).
+//! No unknown keys.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +9,14 @@ use super::ConfigError;
 
 /// Parses the file; a wrong type or an unknown key is reported with its line.
 pub(super) fn read(file: &str, text: &str) -> Result<Written, ConfigError> {
-    toml::from_str(text).map_err(|error| ConfigError::syntax(file, text, &error))
+    let deserializer = toml::de::Deserializer::parse(text).map_err(|error| ConfigError::syntax(file, text, &error))?;
+    serde_path_to_error::deserialize(deserializer).map_err(|error| ConfigError::shape(file, text, &error))
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
+    #[serde(default)]
     pub(super) listen: Listen,
     #[serde(default)]
     pub(super) limits: Limits,
@@ -29,11 +32,11 @@ pub(super) struct Written {
     pub(super) route: Vec<Route>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
-    pub(super) traffic: String,
-    pub(super) admin: String,
+    pub(super) traffic: Option<String>,
+    pub(super) admin: Option<String>,
     pub(super) workers: Option<u64>,
 }
 
@@ -96,15 +99,15 @@ pub(super) struct Admin {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AdminToken {
-    pub(super) name: String,
-    pub(super) role: String,
-    pub(super) file: String,
+    pub(super) name: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) file: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Route {
-    pub(super) name: String,
+    pub(super) name: Option<String>,
     #[serde(rename = "match", default)]
     pub(super) matches: Match,
     pub(super) unit: Option<Vec<String>>,
@@ -138,7 +141,7 @@ pub(super) struct Timeouts {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
-    pub(super) endpoints: Vec<String>,
+    pub(super) endpoints: Option<Vec<String>>,
     pub(super) version: Option<String>,
     pub(super) max_in_flight: Option<u64>,
     pub(super) idle_timeout: Option<String>,

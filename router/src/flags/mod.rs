@@ -1,7 +1,40 @@
 //! Flags: the small, operator-readable state that the data path obeys.
 //!
-//! [`snapshot`] is pure; the stores bring hashes to it.
+//! ```text
+//!  redis-cli, admin API                                    data path, policies, heartbeats
+//!          |                                                        ^
+//!          v                                                        | watch(route)
+//!   store (embedded, redis) --stored--> judge --fields--> snapshot --> published
+//!                                         |
+//!                                         +--> write: adopt an edit, reseed a lost store
+//! ```
+//!
+//! [`snapshot`], [`seal`], [`edit`] and [`judge`] are pure; the stores bring hashes to them and do what they say.
+//!
+//! Invariant: a router never applies an epoch below its own, and never waits for a store on the query path.
 
+mod copies;
+mod disk;
+mod edit;
+mod embedded;
+mod error;
+mod identity;
+mod judge;
+mod ledger;
+mod ledger_file;
+mod published;
+mod redis;
+mod render;
+mod routers;
+mod seal;
 mod snapshot;
+mod store;
 
-pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, PolicyRef, Share, VALUE_BYTES};
+pub use edit::Change;
+pub use error::{ChangeError, FlagsError, HistoryError};
+pub use ledger::{FieldChange, Kind, LedgerEntry};
+pub use published::{Source, View};
+pub use routers::RouterSeen;
+pub use seal::seal;
+pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, MAX_EPOCH, PolicyRef, Share, VALUE_BYTES};
+pub use store::FlagStore;

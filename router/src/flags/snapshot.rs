@@ -19,6 +19,8 @@ pub const VALUE_BYTES: usize = 1_024;
 pub const EXPERIMENTS_BYTES: usize = 64 << 10;
 /// How many `flag.<name>` fields a route may have.
 pub const FEATURES: usize = 256;
+/// The highest epoch: it has 48 bits in the token.
+pub const MAX_EPOCH: u64 = (1 << 48) - 1;
 
 /// A share of the units, and the pool that gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +105,8 @@ impl Flags {
         Flags::read(&route.initial, &base, route).0
     }
 
-    /// Reads a hash; `last_good` supplies each field that makes no sense. An absent field is its default, but for `live`,
-    /// which stays as it was. Pure.
+    /// Reads a hash; `last_good` supplies each field that makes no sense. An absent field is its default, but for `live` and
+    /// `salt` (and `epoch`), which stay as they were: traffic stays where it is, and units on their side. Pure.
     #[must_use]
     pub fn read(fields: &Fields, last_good: &Flags, route: &Route) -> (Flags, Vec<Fault>) {
         let mut reader = Reader { fields, route, faults: Vec::new() };
@@ -134,7 +136,7 @@ impl Reader<'_> {
         });
         let candidate = self.candidate(last_good, live);
         Flags {
-            epoch: self.field("epoch", last_good.epoch, last_good.epoch, "a whole number", |text| text.parse().ok()),
+            epoch: self.field("epoch", last_good.epoch, last_good.epoch, "a whole number below 2^48", read_epoch),
             seal: self.fields.get("seal").cloned().unwrap_or_default(),
             live,
             candidate,
@@ -142,7 +144,7 @@ impl Reader<'_> {
             mirror: self.percent("mirror_percent", last_good.mirror),
             pin: self.pin(last_good),
             is_frozen: self.field("freeze", last_good.is_frozen, false, "true or false", read_bool),
-            salt: self.field("salt", last_good.salt.clone(), String::new(), "8 to 128 printable ASCII characters", read_salt),
+            salt: self.field("salt", last_good.salt.clone(), last_good.salt.clone(), "8 to 128 printable ASCII characters", read_salt),
             split_policy: self.policy("split_policy", &last_good.split_policy, &route.split_policy),
             rollback_policy: self.policy("rollback_policy", &last_good.rollback_policy, &route.rollback_policy),
             experiments: self.experiments(last_good),
@@ -154,7 +156,7 @@ impl Reader<'_> {
     fn field<T>(&mut self, name: &str, last_good: T, default: T, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> T {
         let Some(text) = self.fields.get(name).filter(|text| !text.is_empty()) else { return default };
         let most = if name == "experiments" { EXPERIMENTS_BYTES } else { VALUE_BYTES };
-        let value = if text.len() <= most { read(text) } else { None };
+        let value = if text.len() <= most && is_text(text) { read(text) } else { None };
         value.unwrap_or_else(|| {
             self.fault(name, text, allowed);
             last_good
@@ -237,16 +239,17 @@ impl Reader<'_> {
         for (field, value) in fields {
             let Some(name) = field.strip_prefix("flag.") else { continue };
             let named_well = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
-            if named_well && value.len() <= VALUE_BYTES && features.len() < FEATURES {
+            let has_room = features.len() < FEATURES;
+            if named_well && value.len() <= VALUE_BYTES && is_text(value) && has_room {
                 features.insert(name.to_owned(), value.clone());
                 continue;
             }
             self.fault(
                 field,
                 value,
-                "at most 256 flags, flag.<name> with a name of 1 to 64 printable characters and a value of up to 1024 bytes",
+                "at most 256 flags, flag.<name> with a name of 1 to 64 printable characters and a value of up to 1024 bytes of UTF-8",
             );
-            if let Some(value) = last_good.features.get(name) {
+            if let Some(value) = last_good.features.get(name).filter(|_| has_room) {
                 features.insert(name.to_owned(), value.clone());
             }
         }
@@ -255,6 +258,12 @@ impl Reader<'_> {
 }
 
 impl PolicyRef {
+    /// The newest admitted file of this name.
+    #[must_use]
+    pub fn named(name: &str) -> PolicyRef {
+        PolicyRef { name: name.to_owned(), digest: None }
+    }
+
     /// Reads `name` or `name@digest`.
     #[must_use]
     pub fn parse(text: &str) -> Option<PolicyRef> {
@@ -267,6 +276,27 @@ impl PolicyRef {
             digest.is_none_or(|digest| digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
         (good_name && good_digest).then(|| PolicyRef { name: name.to_owned(), digest: digest.map(str::to_owned) })
     }
+}
+
+/// As [`PolicyRef::parse`] reads it.
+impl std::fmt::Display for PolicyRef {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.digest {
+            Some(digest) => write!(out, "{}@{digest}", self.name),
+            None => out.write_str(&self.name),
+        }
+    }
+}
+
+/// Reads an epoch; `None` for anything but a number up to [`MAX_EPOCH`].
+pub(crate) fn read_epoch(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|epoch| is_number && *epoch <= MAX_EPOCH)
+}
+
+/// Stores read bytes that are not UTF-8 with this character in their place: such a value is never obeyed.
+fn is_text(text: &str) -> bool {
+    !text.contains(char::REPLACEMENT_CHARACTER)
 }
 
 fn read_bool(text: &str) -> Option<bool> {

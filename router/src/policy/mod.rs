@@ -1,1 +1,37 @@
-//! stub
+//! Policies: WebAssembly components that decide, under limits, with a native decision behind them.
+//!
+//! ```text
+//! file in the folder --+                        flags name it
+//! shipped in the binary +-> admission -> compiled component -> in force (one pointer) -> an instance in each worker
+//! kept by digest ------+      | refused: says why, the one in force stays              | failure: native decision, strike
+//! ```
+//!
+//! How a worker uses it (see [`SplitInForce`]):
+//! 1. keep the receiver of [`Policies::split`]; when it has changed, or the flags have, get an instance:
+//!    [`SplitInForce::instantiate`] for a new policy, [`SplitInstance::configure`] for new flags;
+//! 2. for each query, unless [`Health::is_quarantined`], call [`SplitInstance::route`] (one salt, no fields wanted) or
+//!    [`SplitInstance::route_fields`];
+//! 3. on `Err`: report it with [`SplitInForce::failed`], drop the instance unless [`PolicyFailure::keeps_instance`], take the
+//!    native decision for this query, and make a new instance for the next one.
+//!
+//! Invariant: nobody else imports wasmtime, and nothing here runs on the query path but 1 to 3.
+
+mod engine;
+mod failure;
+mod health;
+mod host_v0;
+mod in_force;
+mod instance;
+mod policies;
+mod snapshot;
+mod status;
+
+pub use failure::PolicyFailure;
+pub use health::{Health, Patience};
+pub use in_force::{Kind, SplitInForce};
+pub use instance::SplitInstance;
+pub use policies::{Policies, PolicyError};
+pub use snapshot::snapshot;
+pub use split_weighted::WeightedSplit;
+pub use status::{InForceStatus, PolicyState, PolicyStatus, Refusal};
+pub use switchback_policy::split::{Decision, Field, POSITIONS, Reason, Salt, Share, Snapshot, SplitPolicy, Wanted};

@@ -155,10 +155,11 @@ impl Quality {
             });
             Arc::new(WorkerCounters { routes: routes.collect(), ..WorkerCounters::default() })
         };
-        Quality { workers: (0..config.listen.workers).map(worker).collect() }
+        // One more for the listener, which refuses connections before any worker has them.
+        Quality { workers: (0..=config.listen.workers).map(worker).collect() }
     }
 
-    /// One entry for each worker.
+    /// One entry for each worker, and one for the listener.
     #[must_use]
     pub fn workers(&self) -> &[Arc<WorkerCounters>] {
         &self.workers

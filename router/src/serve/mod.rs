@@ -1,1 +1,174 @@
-//! stub
+//! The data path: from a client's bytes to a backend's answer.
+//!
+//! ```text
+//! listener -> connection -> query -> routes -> split -> forward -> attempt -> upstream -> body -> client
+//! ```
+//!
+//! Thread per core: each [`worker`] has its own runtime, upstream connections, policy instances and counters. What workers share
+//! is this list, all of it relaxed atomics: connections in all, per address and per worker ([`listener`]); attempts in flight and retries
+//! per pool, attempts in flight and health per endpoint ([`pool`]); a policy's strikes (`policy::Health`). Flags and policies reach a
+//! worker as immutable snapshots, and it works out then whatever does not depend on a query.
+//!
+//! Invariant: a query takes no lock, waits for no other thread, and never talks to the flag store.
+
+mod answer;
+mod attempt;
+mod body;
+mod clock;
+mod connection;
+mod forward;
+mod headers;
+mod idle;
+mod listener;
+mod pool;
+mod position;
+mod query;
+mod replay;
+mod routes;
+mod split;
+mod upstream;
+mod worker;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+pub use pool::{SharedEndpoint, SharedPool};
+pub use position::PositionKey;
+
+use crate::config::Config;
+use crate::flags::Flags;
+use crate::policy::SplitInForce;
+use crate::quality::Quality;
+
+/// Connections that may wait for a worker to take them.
+const ARRIVALS: usize = 1_024;
+
+/// After the announcement that connections will close, before idle ones are closed: time for a client to hear it on its next
+/// response, so that it does not send a query into a closing connection.
+const ANNOUNCE: Duration = Duration::from_millis(500);
+
+/// Why the data path could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A thread could not be started.
+    #[error("cannot start the thread {name}")]
+    Thread {
+        /// Which.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listening socket is not usable.
+    #[error("cannot use the traffic listener")]
+    Listener(#[source] std::io::Error),
+}
+
+/// What the data path follows.
+pub struct Inputs {
+    /// One per route.
+    pub flags: Vec<watch::Receiver<Arc<Flags>>>,
+    /// One per route.
+    pub policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
+}
+
+/// The running data path.
+pub struct Serving {
+    /// By route, then pool: endpoints with their health and what is in flight.
+    pub pools: Vec<Vec<Arc<SharedPool>>>,
+    stop_listening: watch::Sender<bool>,
+    is_draining: watch::Sender<bool>,
+    close_connections: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    drain_timeout: Duration,
+}
+
+/// Starts the workers and takes connections from `listener` (not yet non-blocking is fine). Health checks run on the calling
+/// runtime, which must be that of the control thread.
+///
+/// # Errors
+/// [`ServeError`], when threads or the socket are not to be had.
+pub fn start(config: &Arc<Config>, listener: TcpListener, inputs: &Inputs, quality: &Quality) -> Result<Serving, ServeError> {
+    listener.set_nonblocking(true).map_err(ServeError::Listener)?;
+    let pools: Vec<Vec<Arc<SharedPool>>> = config.routes.iter().map(|route| route.pools.iter().map(SharedPool::new).collect()).collect();
+    let (stop_listening, stopped) = watch::channel(false);
+    let (is_draining, draining) = watch::channel(false);
+    let (close_connections, closing) = watch::channel(false);
+    let mut threads = Vec::new();
+    let mut doors = Vec::new();
+    for (index, counters) in quality.workers().iter().take(config.listen.workers).enumerate() {
+        let (arrivals, receiver) = mpsc::channel(ARRIVALS);
+        let door = listener::WorkerDoor { arrivals, connections: Arc::default() };
+        let plan = worker::Plan {
+            config: config.clone(),
+            pools: pools.clone(),
+            flags: inputs.flags.clone(),
+            policies: inputs.policies.clone(),
+            counters: counters.clone(),
+            arrivals: receiver,
+            connections: door.connections.clone(),
+            is_draining: draining.clone(),
+            close_connections: closing.clone(),
+            seed: random_seed(index),
+        };
+        doors.push(door);
+        threads.push(spawn(format!("worker-{index}"), move || worker::run(plan))?);
+    }
+    let counters = quality.workers().last().cloned().unwrap_or_default();
+    let acceptor = listener::Acceptor::new(&config.limits, doors, counters);
+    threads.push(spawn("listener".to_owned(), move || accept(acceptor, listener, stopped))?);
+    check_health(config, &pools);
+    Ok(Serving { pools, stop_listening, is_draining, close_connections, threads, drain_timeout: config.limits.drain_timeout })
+}
+
+impl Serving {
+    /// Ends in order: connections are told that they will close, no new ones are taken, and queries in flight end, up to
+    /// the drain timeout. Returns how many queries were cut off by it.
+    pub async fn drain(self) -> usize {
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        self.is_draining.send_replace(true);
+        tokio::time::sleep(ANNOUNCE.min(self.drain_timeout / 2)).await;
+        self.stop_listening.send_replace(true);
+        self.close_connections.send_replace(true);
+        while self.threads.iter().any(|thread| !thread.is_finished()) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.pools.iter().flatten().map(|pool| pool.in_flight()).sum()
+    }
+}
+
+fn accept(acceptor: listener::Acceptor, listener: TcpListener, stopped: watch::Receiver<bool>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(acceptor.run(listener, stopped))
+}
+
+fn check_health(config: &Config, pools: &[Vec<Arc<SharedPool>>]) {
+    for (route, pools) in config.routes.iter().zip(pools) {
+        for pool in pools {
+            for endpoint in &pool.endpoints {
+                tokio::spawn(pool::check_forever(route.name.clone(), pool.clone(), endpoint.clone()));
+            }
+        }
+    }
+}
+
+fn spawn(name: String, run: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Result<JoinHandle<()>, ServeError> {
+    let body = move || {
+        if let Err(error) = run() {
+            tracing::error!(%error, thread = std::thread::current().name(), "a thread of the data path ended");
+        }
+    };
+    std::thread::Builder::new().name(name.clone()).spawn(body).map_err(|source| ServeError::Thread { name, source })
+}
+
+/// Differs between workers and processes, so that they do not all pick the same two endpoints.
+fn random_seed(worker: usize) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_usize(worker);
+    hasher.finish()
+}

@@ -1,0 +1,88 @@
+# The commands that people and CI use. `make help` lists them.
+#
+# Everything is built with the release profile (optimised, with line tables), once, for the demo, the tests and the checks.
+# CARGO_TARGET_DIR may point anywhere; it is `target` by default.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ROOT := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
+export CARGO_TARGET_DIR ?= $(ROOT)/target
+BINARY := $(CARGO_TARGET_DIR)/release/switchback
+TOOLS := $(CARGO_TARGET_DIR)/tools
+ONNXRUNTIME_DIR := $(CARGO_TARGET_DIR)/onnxruntime
+CARGO_DENY_VERSION := 0.20.2
+
+# ONNX Runtime is loaded when a program runs. Whoever has it already names it with ORT_DYLIB_PATH.
+ORT_DYLIB_PATH ?= $(ONNXRUNTIME_DIR)/libonnxruntime.so
+export ORT_DYLIB_PATH
+
+# What `make demo` passes on: `make demo ARGS=--json`.
+ARGS ?=
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: wasm-targets ## Build the router, its policies and the test programs
+	cargo build --release --locked --workspace
+
+.PHONY: demo
+demo: build onnxruntime ## Run the whole system on this machine: rankers, router, users (ARGS=--json for machines)
+	@$(BINARY) demo $(ARGS)
+
+.PHONY: test
+test: test-tools onnxruntime build ## Install what the tests need, and run them all
+	cargo test --release --locked --workspace --doc
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --release --locked --workspace; \
+	else \
+	  cargo test --release --locked --workspace --lib --bins --tests; \
+	fi
+
+.PHONY: test-full
+test-full: test ## All tests; today the same as `make test`
+
+.PHONY: check
+check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: format, lints, docs, dependencies, scripts, tidiness
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+	@# Advisories are left out: their database is fetched from GitHub, and this check has to work without it.
+	@# `cargo deny check advisories` runs them where GitHub is reachable.
+	$(TOOLS)/bin/cargo-deny --log-level warn --locked check bans licenses sources
+	$(SHELLCHECK) .ci/run scripts/*.sh
+	cargo test --release --locked -p switchback-tests --test tidy -- --quiet
+	@echo "make check: all clean"
+
+.PHONY: onnxruntime
+onnxruntime: $(ORT_DYLIB_PATH) ## Fetch the ONNX Runtime library (34 MB) that rankers load
+
+$(ONNXRUNTIME_DIR)/libonnxruntime.so:
+	scripts/fetch_onnxruntime.sh $(ONNXRUNTIME_DIR)
+
+.PHONY: test-tools
+test-tools:
+	@scripts/install_test_tools.sh redis wasm
+
+.PHONY: wasm-targets
+wasm-targets:
+	@scripts/install_test_tools.sh wasm
+
+.PHONY: cargo-deny
+cargo-deny: $(TOOLS)/bin/cargo-deny-$(CARGO_DENY_VERSION)
+
+$(TOOLS)/bin/cargo-deny-$(CARGO_DENY_VERSION):
+	@echo "building cargo-deny $(CARGO_DENY_VERSION), once: some minutes"
+	cargo install --locked --no-default-features --root $(TOOLS) --target-dir $(TOOLS)/build cargo-deny@$(CARGO_DENY_VERSION)
+	@rm -rf $(TOOLS)/build
+	@ln -sf cargo-deny $@
+
+# The one on the PATH, or the one from PyPI in a folder of its own.
+SHELLCHECK = $(shell command -v shellcheck || echo $(TOOLS)/shellcheck/bin/shellcheck)
+
+.PHONY: shellcheck
+shellcheck:
+	@scripts/install_test_tools.sh shellcheck $(TOOLS)/shellcheck

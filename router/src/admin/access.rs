@@ -1,0 +1,287 @@
+//! Who may ask what: bearer tokens with roles, compared in constant time.
+//!
+//! Changing always needs an operator's token. Reading needs a token as soon as the config has one; without any, the listener is
+//! on loopback (the config check sees to that) and reading is open to whoever is on this machine, but not to web pages in its
+//! browser: the `Host` must then be an IP address or `localhost`, so that a rebound DNS name gets nothing.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use axum::extract::FromRequestParts;
+use axum::http::{header, request::Parts};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::Shared;
+use super::error::ApiError;
+use crate::config::{Config, Role};
+
+/// The operator's token of this machine, in `state.data_dir`, readable by the router's user alone.
+pub const TOKEN_FILE: &str = "admin.token";
+
+/// What the holder of [`TOKEN_FILE`] is called in the ledger.
+const LOCAL_NAME: &str = "local-operator";
+const TOKEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=1_024;
+
+/// The tokens in force.
+#[derive(Debug)]
+pub struct Access {
+    tokens: Vec<Token>,
+    /// No token is configured: reading is open.
+    is_reading_open: bool,
+}
+
+#[derive(Debug)]
+struct Token {
+    name: String,
+    role: Role,
+    sha256: [u8; 32],
+}
+
+/// A token that cannot be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The file.
+    #[error("{key} = {path:?}: cannot {what}")]
+    File {
+        /// The config key that names it.
+        key: String,
+        /// Which.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is in it.
+    #[error("{key} = {path:?}: must hold a token of 16 to 1024 printable ASCII characters on one line")]
+    Token {
+        /// The config key that names the file.
+        key: String,
+        /// Which.
+        path: PathBuf,
+    },
+    /// No randomness.
+    #[error("cannot make an admin token: {0}")]
+    Random(getrandom::Error),
+}
+
+impl Access {
+    /// Reads the tokens that the config names, and the one in the data folder, which is made when it is not there.
+    ///
+    /// # Errors
+    /// [`AccessError`], naming the file.
+    pub fn open(config: &Config) -> Result<Access, AccessError> {
+        let mut access = Access::of_config(config)?;
+        let path = config.state.data_dir.join(TOKEN_FILE);
+        access.add(LOCAL_NAME, Role::Operator, &local_token(&path)?);
+        Ok(access)
+    }
+
+    /// Reads the tokens that the config names, and makes nothing: for `switchback config check`.
+    ///
+    /// # Errors
+    /// [`AccessError`], naming the key and the file.
+    pub fn of_config(config: &Config) -> Result<Access, AccessError> {
+        let mut access = Access { tokens: Vec::new(), is_reading_open: config.admin.tokens.is_empty() };
+        for (index, token) in config.admin.tokens.iter().enumerate() {
+            let text = read_token(&format!("admin.token[{index}].file"), &token.file)?;
+            access.add(&token.name, token.role, &text);
+        }
+        Ok(access)
+    }
+
+    fn add(&mut self, name: &str, role: Role, text: &str) {
+        self.tokens.push(Token { name: name.to_owned(), role, sha256: Sha256::digest(text).into() });
+    }
+
+    /// Whose token this is. Looks at every token, so that the time says nothing.
+    fn find(&self, text: &str) -> Option<Caller> {
+        let sha256: [u8; 32] = Sha256::digest(text).into();
+        let mut found = None;
+        for token in &self.tokens {
+            if bool::from(token.sha256.ct_eq(&sha256)) {
+                found = Some(Caller { name: token.name.clone(), role: token.role });
+            }
+        }
+        found
+    }
+
+    fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
+        if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+            let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+            let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+            return token.and_then(|token| self.find(token)).ok_or(ApiError::WrongToken);
+        }
+        if !self.is_reading_open {
+            return Err(ApiError::NoToken);
+        }
+        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        if !is_this_machine(host) {
+            return Err(ApiError::ForeignHost(host.chars().take(128).collect()));
+        }
+        Ok(Caller { name: "anonymous".to_owned(), role: Role::Viewer })
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// For the ledger.
+    pub(super) name: String,
+    pub(super) role: Role,
+}
+
+/// Anybody who may read.
+pub(super) struct Viewer(pub(super) Caller);
+
+/// Somebody who may change flags.
+pub(super) struct Operator(pub(super) Caller);
+
+impl FromRequestParts<Shared> for Viewer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Viewer, ApiError> {
+        shared.state.access.caller(parts).map(Viewer)
+    }
+}
+
+impl FromRequestParts<Shared> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Operator, ApiError> {
+        let caller = match shared.state.access.caller(parts) {
+            // Reading is open here, changing is not.
+            Ok(caller) if !parts.headers.contains_key(header::AUTHORIZATION) && caller.role == Role::Viewer => {
+                return Err(ApiError::NoToken);
+            }
+            other => other?,
+        };
+        if caller.role == Role::Operator { Ok(Operator(caller)) } else { Err(ApiError::NotOperator(caller.name)) }
+    }
+}
+
+/// An IP address or `localhost`, with or without a port.
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    address.parse::<std::net::IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
+fn read_token(key: &str, path: &Path) -> Result<String, AccessError> {
+    let text = std::fs::read_to_string(path).map_err(|source| AccessError::File {
+        key: key.to_owned(),
+        path: path.to_owned(),
+        what: "be read",
+        source,
+    })?;
+    let token = text.trim();
+    let is_good = TOKEN_CHARACTERS.contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_good { Ok(token.to_owned()) } else { Err(AccessError::Token { key: key.to_owned(), path: path.to_owned() }) }
+}
+
+/// The token in the data folder. It is written beside its place and linked there, so that two processes that start at once
+/// agree on one, and nobody reads half of one.
+fn local_token(path: &Path) -> Result<String, AccessError> {
+    let key = "state.data_dir";
+    let fail = |what: &'static str| {
+        let path = path.to_owned();
+        move |source: std::io::Error| AccessError::File { key: key.to_owned(), path, what, source }
+    };
+    if !path.exists() {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(fail("make its folder"))?;
+        let mut file = tempfile::Builder::new().prefix(".admin.token.").tempfile_in(folder).map_err(fail("be made"))?;
+        let mut bytes = [0_u8; 32];
+        getrandom::fill(&mut bytes).map_err(AccessError::Random)?;
+        writeln!(file, "{}", hex::encode(bytes)).map_err(fail("be written"))?;
+        match file.persist_noclobber(path) {
+            Ok(_) => {}
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(fail("be put in place")(error.error)),
+        }
+    }
+    keep_to_owner(path).map_err(fail("be kept to its owner (mode 0600)"))?;
+    read_token(key, path)
+}
+
+#[cfg(unix)]
+fn keep_to_owner(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode.trailing_zeros() < 6 {
+        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others could read the admin token; now only its owner");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn keep_to_owner(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(is_reading_open: bool) -> Access {
+        let mut access = Access { tokens: Vec::new(), is_reading_open };
+        access.add("ann", Role::Operator, "operator-token-of-ann");
+        access.add("bob", Role::Viewer, "viewer-token-of-bob");
+        access
+    }
+
+    fn parts(host: &str, authorization: Option<&str>) -> Parts {
+        let mut request = axum::http::Request::builder().uri("/").header("host", host);
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        request.body(()).map(|request| request.into_parts().0).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_token_says_who_asks() {
+        let caller = access(false).caller(&parts("a.example", Some("Bearer operator-token-of-ann")));
+        assert_eq!(caller.ok(), Some(Caller { name: "ann".to_owned(), role: Role::Operator }));
+        let caller = access(false).caller(&parts("a.example", Some("bearer viewer-token-of-bob")));
+        assert_eq!(caller.ok().map(|caller| caller.role), Some(Role::Viewer));
+    }
+
+    #[test]
+    fn a_wrong_token_is_refused_even_where_reading_is_open() {
+        for wrong in ["Bearer viewer-token-of-bo", "Basic viewer-token-of-bob", "viewer-token-of-bob", "Bearer ", ""] {
+            assert!(matches!(access(true).caller(&parts("127.0.0.1", Some(wrong))), Err(ApiError::WrongToken)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_reads_and_only_where_that_is_open() {
+        for host in ["127.0.0.1:9090", "[::1]:9090", "localhost", "LOCALHOST:1", "::1"] {
+            assert!(access(true).caller(&parts(host, None)).is_ok(), "{host}");
+            assert!(matches!(access(false).caller(&parts(host, None)), Err(ApiError::NoToken)), "{host}");
+        }
+        for host in ["evil.example", "evil.example:9090", "127.0.0.1.evil.example", "localhost.evil.example", ""] {
+            assert!(matches!(access(true).caller(&parts(host, None)), Err(ApiError::ForeignHost(_))), "{host}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_local_token_is_made_once_and_kept_to_its_owner() -> Result<(), Box<dyn std::error::Error>> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("new").join(TOKEN_FILE);
+        let token = local_token(&path)?;
+        assert_eq!(token.len(), 64);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+        assert_eq!(local_token(&path)?, token);
+        assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path().join("new"))?.count(), 1, "nothing is left beside it");
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Takes connections on the admin listener, each under limits: how many, how long for a head, how long for an answer.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::{AdminState, Shared, paths};
+
+/// Open connections; further ones wait in the listener's queue. Streams of events count.
+const CONNECTIONS: usize = 512;
+/// From a connection's or request's first byte to the end of its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the head to the answer's head, the request's body included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For requests in flight when the listener stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// After a failed accept (out of file descriptors), before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the admin API on `listener` until `shutdown` resolves; requests in flight then get two seconds.
+pub async fn run(listener: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
+    let (stop, stopping) = watch::channel(false);
+    let shared = Shared { state, was_ready: Arc::default(), stopping: stopping.clone() };
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    tokio::select! {
+        () = accept(&listener, paths(shared), &slots, &stopping) => {}
+        () = shutdown => {}
+    }
+    stop.send_replace(true);
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, slots.acquire_many(all)).await;
+}
+
+async fn accept(listener: &TcpListener, router: Router, slots: &Arc<Semaphore>, stopping: &watch::Receiver<bool>) {
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (router, stopping) = (router.clone(), stopping.clone());
+                tokio::spawn(async move {
+                    serve_connection(stream, router, stopping).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin listener cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+    let router = TowerToHyperService::new(router);
+    let answer = service_fn(move |request: Request<Incoming>| answer(router.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(100)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = std::pin::pin!(connection);
+    // A connection that breaks is its client's affair: nothing to say.
+    tokio::select! {
+        _ = &mut connection => return,
+        _ = stopping.wait_for(|is_stopping| *is_stopping) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn answer(router: TowerToHyperService<Router>, request: Request<Incoming>) -> Result<Response, Infallible> {
+    use hyper::service::Service as _;
+    match tokio::time::timeout(ANSWER_TIMEOUT, router.call(request)).await {
+        Ok(answered) => answered,
+        Err(_) => Ok((StatusCode::REQUEST_TIMEOUT, "not answered within 30 s\n").into_response()),
+    }
+}

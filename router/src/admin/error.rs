@@ -1,0 +1,81 @@
+//! What the API answers when it does not do what was asked: a status, and JSON that says why.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::flags::{ChangeError, HistoryError};
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("this needs a token: send `Authorization: Bearer TOKEN`")]
+    NoToken,
+    #[error("this token is not known here")]
+    WrongToken,
+    #[error("the token of {0} may read; changing needs a token with the role operator")]
+    NotOperator(String),
+    #[error("without a token the Host must be an IP address or localhost, not {0:?}")]
+    ForeignHost(String),
+    #[error("no such route: {name:?}; the routes here are {known}")]
+    NoRoute { name: String, known: String },
+    #[error("no such path: {0}; GET /api/v1/openapi.json lists what there is")]
+    NoPath(String),
+    #[error("this path does not take that method; GET /api/v1/openapi.json lists what there is")]
+    NoMethod,
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("{0}")]
+    TooLarge(String),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            ApiError::NoToken | ApiError::WrongToken => StatusCode::UNAUTHORIZED,
+            ApiError::NotOperator(_) => StatusCode::FORBIDDEN,
+            ApiError::ForeignHost(_) => StatusCode::MISDIRECTED_REQUEST,
+            ApiError::NoRoute { .. } | ApiError::NoPath(_) => StatusCode::NOT_FOUND,
+            ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
+            ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Change(ChangeError::Conflict { .. }) => StatusCode::PRECONDITION_FAILED,
+            ApiError::Change(ChangeError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            ApiError::Change(ChangeError::Unreachable { .. }) | ApiError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Change(ChangeError::Unanswered { .. }) => StatusCode::GATEWAY_TIMEOUT,
+            ApiError::Change(ChangeError::NotSaved { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut body = json!({ "error": self.to_string() });
+        if let (ApiError::Change(ChangeError::Invalid(faults)), Some(body)) = (&self, body.as_object_mut()) {
+            body.insert("faults".to_owned(), json!(faults));
+        }
+        if let (ApiError::Change(ChangeError::Conflict { expected, found }), Some(body)) = (&self, body.as_object_mut()) {
+            body.insert("expected".to_owned(), json!(expected));
+            body.insert("found".to_owned(), json!(found));
+        }
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"switchback\""));
+        }
+        response
+    }
+}
+
+pub(super) async fn no_such_path(uri: Uri) -> ApiError {
+    ApiError::NoPath(uri.path().chars().take(128).collect())
+}
+
+pub(super) async fn no_such_method() -> ApiError {
+    ApiError::NoMethod
+}

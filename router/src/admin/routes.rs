@@ -1,0 +1,161 @@
+//! `/api/v1/routes/...` and `/api/v1/policies`: look at routes, and change their flags.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::access::{Operator, Viewer};
+use super::error::ApiError;
+use super::{Shared, redact, view};
+use crate::config::Route;
+use crate::flags::Change;
+use crate::vocabulary::RouteIndex;
+
+const HISTORY_DEFAULT: usize = 20;
+const HISTORY_MOST: usize = 1_000;
+
+pub(super) async fn list(Viewer(caller): Viewer, State(shared): State<Shared>) -> Json<Value> {
+    let state = &shared.state;
+    let routes = indexed(&shared).map(|(index, route)| view::route(state, index, route, caller.role));
+    Json(json!({ "routes": routes.collect::<Vec<_>>() }))
+}
+
+pub(super) async fn show(Viewer(caller): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let (index, route) = find(&shared, &name)?;
+    Ok(Json(view::route(&shared.state, index, route, caller.role)))
+}
+
+/// The fields as the store has them, also those that are not obeyed; `ETag` is the epoch that a change may name.
+pub(super) async fn flags(Viewer(caller): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let (index, route) = find(&shared, &name)?;
+    let view = shared.state.flags.view(index);
+    let fields = shared.state.flags.fields(index);
+    let mut body = view::flags_part(&shared.state, index, route, &view.flags);
+    body.retain(|key, _| matches!(key.as_str(), "name" | "epoch" | "applied_epoch"));
+    let epoch = body.get("epoch").and_then(Value::as_u64).unwrap_or(view.flags.epoch);
+    body.insert("fields".to_owned(), json!(redact::fields(fields, caller.role)));
+    body.insert("faults".to_owned(), json!(view::faults(&view, caller.role)));
+    Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(Value::Object(body))).into_response())
+}
+
+/// What a change looks like.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    #[serde(default)]
+    set: BTreeMap<String, Value>,
+    #[serde(default)]
+    unset: Vec<String>,
+    #[serde(default)]
+    why: String,
+}
+
+pub(super) async fn change(
+    Operator(caller): Operator,
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let (index, _) = find(&shared, &name)?;
+    let body = body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(format!("the body must be at most {} bytes", super::BODY_BYTES)),
+        _ => ApiError::BadRequest(format!("the body could not be read: {error}")),
+    })?;
+    let patch: Patch = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::BadRequest(format!(
+            r#"the body must be JSON like {{"set": {{"live": "green"}}, "unset": ["pin"], "why": "v42 is good"}}: {error}"#
+        ))
+    })?;
+    let change = Change { fields: fields(patch.set, patch.unset)?, expected_epoch: if_match(&headers)?, who: caller.name, why: patch.why };
+    let epoch = shared.state.flags.change(index, change).await?;
+    Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(json!({ "name": name, "epoch": epoch }))).into_response())
+}
+
+fn fields(set: BTreeMap<String, Value>, unset: Vec<String>) -> Result<BTreeMap<String, Option<String>>, ApiError> {
+    let mut fields = BTreeMap::new();
+    for (field, value) in set {
+        let text = match value {
+            Value::String(text) => text,
+            Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+            Value::Null | Value::Array(_) => {
+                return Err(ApiError::BadRequest(format!("set.{field} = {value}: must be text, a number, true or false, or an object")));
+            }
+        };
+        fields.insert(field, Some(text));
+    }
+    for field in unset {
+        if fields.insert(field.clone(), None).is_some() {
+            return Err(ApiError::BadRequest(format!("{field} is both in set and in unset, or twice in unset")));
+        }
+    }
+    Ok(fields)
+}
+
+/// `If-Match: "12"`: change only what is still at epoch 12.
+fn if_match(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or("").trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let epoch = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
+    let wrong = || ApiError::BadRequest(format!("If-Match: {text}: must be one epoch in quotes, like \"12\", or *"));
+    epoch.map(Some).ok_or_else(wrong)
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct HistoryQuery {
+    limit: Option<String>,
+}
+
+pub(super) async fn history(
+    Viewer(caller): Viewer,
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let (index, _) = find(&shared, &name)?;
+    let limit = match query.limit.as_deref() {
+        None => HISTORY_DEFAULT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=HISTORY_MOST).contains(limit))
+            .ok_or_else(|| ApiError::BadRequest(format!("limit={text}: must be a whole number from 1 to {HISTORY_MOST}")))?,
+    };
+    let entries = redact::ledger(shared.state.flags.history(index, limit).await?, caller.role);
+    Ok(Json(json!({ "name": name, "entries": entries })))
+}
+
+pub(super) async fn policies(_: Viewer, State(shared): State<Shared>) -> Json<Value> {
+    let mut policies = Vec::new();
+    for (index, route) in indexed(&shared) {
+        for mut policy in view::policies(&shared.state, index) {
+            if let Some(policy) = policy.as_object_mut() {
+                policy.insert("route".to_owned(), json!(route.name));
+            }
+            policies.push(policy);
+        }
+    }
+    Json(json!({ "policies": policies }))
+}
+
+pub(super) fn indexed(shared: &Shared) -> impl Iterator<Item = (RouteIndex, &Route)> {
+    (0..=u16::MAX).map(RouteIndex).zip(&shared.state.config.routes)
+}
+
+/// The route of this name.
+pub(super) fn find<'s>(shared: &'s Shared, name: &str) -> Result<(RouteIndex, &'s Route), ApiError> {
+    indexed(shared).find(|(_, route)| route.name == name).ok_or_else(|| {
+        let known: Vec<&str> = shared.state.config.routes.iter().take(20).map(|route| route.name.as_str()).collect();
+        ApiError::NoRoute { name: name.chars().take(64).collect(), known: known.join(", ") }
+    })
+}

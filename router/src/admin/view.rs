@@ -1,0 +1,102 @@
+//! A route as JSON: what the config says, what the flags say, and what this router does.
+
+use serde_json::{Map, Value, json};
+
+use super::{AdminState, EndpointHealth, redact};
+use crate::config::{Pool, Role, Route};
+use crate::flags::{Flags, View};
+use crate::vocabulary::{PoolIndex, RouteIndex};
+
+/// Everything about a route, as `GET /api/v1/routes/{route}` gives it.
+pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: Role) -> Value {
+    let view = state.flags.view(index);
+    let flags = view.flags.clone();
+    let mut json = flags_part(state, index, route, &flags);
+    let mut add = |key: &str, value: Value| json.insert(key.to_owned(), value);
+    add("source", json!(view.source));
+    add("age_seconds", json!(view.age.as_secs_f64()));
+    add("faults", json!(faults(&view, role)));
+    add("warnings", json!(view.warnings));
+    add("routers", json!(state.flags.routers(index)));
+    add("pools", pools(route, &flags, &(state.endpoints)(), index));
+    add("policies", json!(policies(state, index)));
+    add("rollout", Value::Null);
+    Value::Object(json)
+}
+
+/// The flags as this router applies them; `epoch` is the store's.
+pub(super) fn flags_part(state: &AdminState, index: RouteIndex, route: &Route, flags: &Flags) -> Map<String, Value> {
+    let name = |pool: PoolIndex| route.pools.get(pool.get()).map(|pool| pool.name.as_str());
+    let known_epoch = state.flags.fields(index).get("epoch").and_then(|text| text.parse().ok());
+    let mut json = Map::new();
+    let mut add = |key: &str, value: Value| json.insert(key.to_owned(), value);
+    add("name", json!(route.name));
+    add("live", json!(name(flags.live)));
+    add("candidate_pool", json!(name(flags.candidate.pool)));
+    add("canary_percent", json!(flags.candidate.share.percent()));
+    add("holdback_pool", json!(flags.holdback.and_then(|holdback| name(holdback.pool))));
+    add("holdback_percent", json!(flags.holdback.map_or(0.0, |holdback| holdback.share.percent())));
+    add("mirror_percent", json!(flags.mirror.percent()));
+    add("pin", json!(flags.pin.and_then(name)));
+    add("freeze", json!(flags.is_frozen));
+    add("flags", json!(flags.features));
+    add("epoch", json!(known_epoch.unwrap_or(flags.epoch)));
+    add("applied_epoch", json!(flags.epoch));
+    add("seal", json!(flags.seal));
+    json
+}
+
+/// The policies of a route, each with its kind.
+pub(super) fn policies(state: &AdminState, index: RouteIndex) -> Vec<Value> {
+    let mut split = json!({ "kind": "split" });
+    if let (Some(split), Ok(Value::Object(status))) = (split.as_object_mut(), serde_json::to_value(state.policies.status(index))) {
+        split.extend(status);
+    }
+    vec![split]
+}
+
+/// Fields that are not obeyed. A salt that is not obeyed is still not a viewer's business.
+pub(super) fn faults(view: &View, role: Role) -> Vec<Value> {
+    let show = |fault: &crate::flags::Fault| {
+        let is_hidden = role == Role::Viewer && matches!(fault.field.as_str(), "salt" | "experiments");
+        let value = if is_hidden { redact::HIDDEN } else { &fault.value };
+        json!({ "field": fault.field, "value": value, "allowed": fault.allowed })
+    };
+    view.faults.iter().map(show).collect()
+}
+
+fn pools(route: &Route, flags: &Flags, endpoints: &[EndpointHealth], index: RouteIndex) -> Value {
+    let entry = |(pool_index, pool): (PoolIndex, &Pool)| {
+        let is_of_pool = |endpoint: &&EndpointHealth| endpoint.route == index && endpoint.pool == pool_index;
+        let of_pool: Vec<&EndpointHealth> = endpoints.iter().filter(is_of_pool).collect();
+        let shown = of_pool
+            .iter()
+            .map(|endpoint| json!({ "endpoint": endpoint.endpoint, "is_healthy": endpoint.is_healthy, "in_flight": endpoint.in_flight }));
+        let value = json!({
+            "version": pool.version,
+            "roles": roles(flags, pool_index),
+            "healthy": of_pool.iter().filter(|endpoint| endpoint.is_healthy).count(),
+            "endpoints": shown.collect::<Vec<_>>(),
+        });
+        (pool.name.clone(), value)
+    };
+    Value::Object((0..=u8::MAX).map(PoolIndex).zip(&route.pools).map(entry).collect())
+}
+
+/// What a pool is to this route at this moment.
+fn roles(flags: &Flags, pool: PoolIndex) -> Vec<&'static str> {
+    let mut roles = Vec::new();
+    if flags.live == pool {
+        roles.push("live");
+    }
+    if flags.candidate.pool == pool && flags.candidate.share.get() > 0 {
+        roles.push("candidate");
+    }
+    if flags.holdback.is_some_and(|holdback| holdback.pool == pool) {
+        roles.push("holdback");
+    }
+    if flags.pin == Some(pool) {
+        roles.push("pin");
+    }
+    roles
+}

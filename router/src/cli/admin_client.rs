@@ -1,0 +1,186 @@
+//! Where a router's admin API is, who we are to it, and one request at a time.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::Failure;
+use crate::admin::TOKEN_FILE;
+use crate::config;
+
+const DEFAULT_ADMIN: &str = "http://127.0.0.1:9090";
+const DEFAULT_DATA_DIR: &str = "/var/lib/switchback";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
+/// The most that is read of an answer: 10,000 routes are well under it.
+const ANSWER_BYTES: usize = 256 << 20;
+
+/// Which router, and with which token.
+#[derive(Debug, Args, Default)]
+pub(crate) struct AdminArgs {
+    /// The router's admin address [default: http://127.0.0.1:9090, or that of --config].
+    #[arg(long, value_name = "URL", env = "SWITCHBACK_ADMIN")]
+    admin: Option<String>,
+    /// A file with the bearer token [default: admin.token in the data folder, where it can be read].
+    #[arg(long, value_name = "FILE", env = "SWITCHBACK_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// The router's config: its admin address and data folder are used.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The router's data folder: the token in it is used [default: that of --config, or /var/lib/switchback].
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
+
+/// A router's admin API.
+#[derive(Debug)]
+pub(crate) struct AdminClient {
+    /// `host:port`.
+    authority: String,
+    token: Option<String>,
+    /// Why there is no token, for when one turns out to be needed.
+    no_token: String,
+}
+
+impl AdminArgs {
+    /// Finds the router and the token.
+    ///
+    /// # Errors
+    /// A URL, config or token file that makes no sense.
+    pub(crate) fn client(&self) -> Result<AdminClient, Failure> {
+        let config = self.config.as_deref().map(config::load).transpose().map_err(|error| Failure::usage(error.to_string()))?;
+        let authority = match (&self.admin, &config) {
+            (Some(url), _) => authority_of(url)?,
+            (None, Some(config)) => reachable(config.listen.admin).to_string(),
+            (None, None) => authority_of(DEFAULT_ADMIN)?,
+        };
+        if let Some(path) = &self.token_file {
+            let token = read_token(path).map_err(|why| Failure::usage(format!("--token-file {why}")))?;
+            return Ok(AdminClient { authority, token: Some(token), no_token: String::new() });
+        }
+        let configured = config.map(|config| config.state.data_dir);
+        let data_dir = self.data_dir.clone().or(configured).unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+        let (token, no_token) = match read_token(&data_dir.join(TOKEN_FILE)) {
+            Ok(token) => (Some(token), String::new()),
+            Err(why) => (None, why),
+        };
+        Ok(AdminClient { authority, token, no_token })
+    }
+}
+
+impl AdminClient {
+    /// GET; the answer's JSON.
+    ///
+    /// # Errors
+    /// Unreachable, or refused with the router's words.
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.json(self.request(Method::GET, path), Bytes::new()).await
+    }
+
+    /// PATCH with a JSON body, on condition of an epoch where one is given.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub(crate) async fn patch(&self, path: &str, body: &Value, epoch: Option<u64>) -> Result<Value, Failure> {
+        let mut request = self.request(Method::PATCH, path).header(header::CONTENT_TYPE, "application/json");
+        if let Some(epoch) = epoch {
+            request = request.header(header::IF_MATCH, format!("\"{epoch}\""));
+        }
+        self.json(request, Bytes::from(body.to_string())).await
+    }
+
+    /// GET; the answer's body as it comes, for a stream of events.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub(crate) async fn stream(&self, path: &str) -> Result<Incoming, Failure> {
+        let response = self.send(self.request(Method::GET, path), Bytes::new()).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(response.into_body());
+        }
+        Err(self.refusal(response.status(), &body_of(response).await?))
+    }
+
+    fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
+        let request = Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    async fn json(&self, request: hyper::http::request::Builder, body: Bytes) -> Result<Value, Failure> {
+        let response = self.send(request, body).await?;
+        let status = response.status();
+        let body = body_of(response).await?;
+        if !status.is_success() {
+            return Err(self.refusal(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| Failure::unreachable(format!("{} answered no JSON: is it a router?", self.authority)))
+    }
+
+    async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> Result<Response<Incoming>, Failure> {
+        let unreachable = |why: String| Failure::unreachable(format!("the router at http://{} cannot be reached: {why}", self.authority));
+        let request = request.body(Full::new(body)).map_err(|error| Failure::usage(format!("not a request: {error}")))?;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority)).await;
+        let stream = connected.map_err(|_| unreachable("no connection within 5 s".to_owned()))?.map_err(|e| unreachable(e.to_string()))?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| unreachable(error.to_string()))?;
+        tokio::spawn(connection);
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        answered.map_err(|_| unreachable("no answer within 35 s".to_owned()))?.map_err(|error| unreachable(error.to_string()))
+    }
+
+    /// What the router's refusal means for the exit code.
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let why = json.get("error").and_then(Value::as_str).map_or_else(|| format!("it answered {status}"), str::to_owned);
+        match status {
+            StatusCode::UNAUTHORIZED if self.token.is_none() => Failure::refused(format!(
+                "{why} (no token was sent: {}); name one with --token-file, or the router's --config or --data-dir",
+                self.no_token
+            )),
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Failure::usage(why),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Failure::unreachable(why),
+            _ => Failure::refused(why),
+        }
+    }
+}
+
+async fn body_of(response: Response<Incoming>) -> Result<Bytes, Failure> {
+    let body = tokio::time::timeout(ANSWER_TIMEOUT, Limited::new(response.into_body(), ANSWER_BYTES).collect()).await;
+    let body = body.map_err(|_| Failure::unreachable("the router's answer did not end within 35 s"))?;
+    Ok(body.map_err(|error| Failure::unreachable(format!("the router's answer broke off: {error}")))?.to_bytes())
+}
+
+fn authority_of(url: &str) -> Result<String, Failure> {
+    let wrong = || Failure::usage(format!("--admin {url}: must be like {DEFAULT_ADMIN}: http, host, port"));
+    let uri: hyper::Uri = url.parse().map_err(|_| wrong())?;
+    let is_plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let authority = uri.authority().filter(|_| is_plain).ok_or_else(wrong)?;
+    Ok(if authority.port().is_some() { authority.to_string() } else { format!("{authority}:80") })
+}
+
+/// A router that listens on every address is asked on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+}
+
+fn read_token(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let token = text.trim();
+    let is_good = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_good { Ok(token.to_owned()) } else { Err(format!("{}: holds no token", path.display())) }
+}

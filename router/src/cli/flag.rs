@@ -1,0 +1,222 @@
+//! `switchback flag get|set|watch`: read, change and follow flags through the admin API.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::admin_client::{AdminArgs, AdminClient};
+use super::events::Events;
+use super::table::table;
+use super::{Failure, block_on, print};
+
+/// Read, change and follow the flags that the data path obeys.
+#[derive(Debug, Args)]
+pub(super) struct FlagArgs {
+    #[command(subcommand)]
+    command: FlagCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum FlagCommand {
+    Get(Get),
+    Set(Set),
+    Watch(Watch),
+}
+
+/// Print a route's flags as the store has them, or one of them.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  switchback flag get search\n  switchback flag get search live\n  switchback flag get search --json")]
+struct Get {
+    /// The route.
+    route: String,
+    /// One field, for example live; exit 2 when it is not set.
+    field: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Change a route's flags, all of the change or nothing; prints the new epoch.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  switchback flag set search canary_percent=25 --why 'first step'\n  \
+                        switchback flag set search live=green\n  switchback flag set search --unset pin --if-epoch 12")]
+struct Set {
+    /// The route.
+    route: String,
+    /// FIELD=VALUE, any number of them.
+    #[arg(value_name = "FIELD=VALUE", required_unless_present = "unset")]
+    set: Vec<String>,
+    /// Take a field back to its default; may be given several times.
+    #[arg(long, value_name = "FIELD")]
+    unset: Vec<String>,
+    /// Why, for the ledger.
+    #[arg(long, default_value = "")]
+    why: String,
+    /// Only when the flags are still at this epoch; exit 2 otherwise.
+    #[arg(long, value_name = "EPOCH")]
+    if_epoch: Option<u64>,
+    /// Print JSON: {"name": ..., "epoch": ...}.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Print flags as they are, and then every change as this router applies it, until interrupted.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  switchback flag watch\n  switchback flag watch search --json")]
+struct Watch {
+    /// One route [default: all].
+    route: Option<String>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+impl FlagArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self.command {
+            FlagCommand::Get(get) => block_on(get.run()),
+            FlagCommand::Set(set) => block_on(set.run()),
+            FlagCommand::Watch(watch) => block_on(watch.run()),
+        }
+    }
+}
+
+impl Get {
+    async fn run(self) -> Result<(), Failure> {
+        let answer = self.admin.client()?.get(&flags_path(&self.route)?).await?;
+        let Some(field) = &self.field else {
+            return print(&if self.json { format!("{answer:#}\n") } else { show_fields(&answer) });
+        };
+        let value = answer.get("fields").and_then(|fields| fields.get(field)).and_then(Value::as_str);
+        let value = value.ok_or_else(|| Failure::refused(format!("{field} is not set on route {}", self.route)))?;
+        print(&if self.json { format!("{}\n", Value::from(value)) } else { format!("{value}\n") })
+    }
+}
+
+impl Set {
+    async fn run(self) -> Result<(), Failure> {
+        let mut set = Map::new();
+        for assignment in &self.set {
+            let (field, value) = assignment
+                .split_once('=')
+                .filter(|(field, _)| !field.is_empty())
+                .ok_or_else(|| Failure::usage(format!("{assignment}: must be FIELD=VALUE, for example live=green")))?;
+            if set.insert(field.to_owned(), Value::from(value)).is_some() {
+                return Err(Failure::usage(format!("{field} is given twice")));
+            }
+        }
+        let body = json!({ "set": set, "unset": self.unset, "why": self.why });
+        let answer = self.admin.client()?.patch(&flags_path(&self.route)?, &body, self.if_epoch).await?;
+        print(&if self.json { format!("{answer}\n") } else { format!("epoch {}\n", answer["epoch"]) })
+    }
+}
+
+impl Watch {
+    async fn run(self) -> Result<(), Failure> {
+        let client = self.admin.client()?;
+        let path = match &self.route {
+            Some(route) => format!("/api/v1/events?route={}", checked(route)?),
+            None => "/api/v1/events".to_owned(),
+        };
+        let mut last = Map::new();
+        let mut events = self.connect(&client, &path).await?;
+        loop {
+            while let Some(data) = events.next().await {
+                self.show(&data, &mut last)?;
+            }
+            // The router restarted, or a proxy closed the stream: its first events say what was missed.
+            eprintln!("switchback: the stream ended; connecting again");
+            events = self.reconnect(&client, &path).await;
+        }
+    }
+
+    async fn connect(&self, client: &AdminClient, path: &str) -> Result<Events<hyper::body::Incoming>, Failure> {
+        client.stream(path).await.map(Events::new)
+    }
+
+    async fn reconnect(&self, client: &AdminClient, path: &str) -> Events<hyper::body::Incoming> {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            if let Ok(events) = self.connect(client, path).await {
+                return events;
+            }
+        }
+    }
+
+    fn show(&self, data: &str, last: &mut Map<String, Value>) -> Result<(), Failure> {
+        if self.json {
+            return print(&format!("{data}\n"));
+        }
+        let flags: Value = serde_json::from_str(data).unwrap_or_default();
+        let name = flags["name"].as_str().unwrap_or("?").to_owned();
+        let line = format!("{name} epoch {}: {}\n", flags["applied_epoch"], changes(last.get(&name), &flags));
+        last.insert(name, flags);
+        print(&line)
+    }
+}
+
+/// What differs from the last event of the same route; everything that matters in the first.
+fn changes(last: Option<&Value>, flags: &Value) -> String {
+    let none = Map::new();
+    let mut words = Vec::new();
+    for (field, value) in flags.as_object().unwrap_or(&none) {
+        if matches!(field.as_str(), "name" | "epoch" | "applied_epoch" | "seal") {
+            continue;
+        }
+        match last.and_then(|last| last.get(field)) {
+            Some(old) if old != value => words.push(format!("{field} {} -> {}", plain(old), plain(value))),
+            None if !value.is_null() => words.push(format!("{field} {}", plain(value))),
+            _ => {}
+        }
+    }
+    if words.is_empty() { "nothing that the data path sees".to_owned() } else { words.join(", ") }
+}
+
+/// Text without quotes, nothing as a dash.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn show_fields(answer: &Value) -> String {
+    let none = Map::new();
+    let fields = answer["fields"].as_object().unwrap_or(&none);
+    let mut text = table(&fields.iter().map(|(field, value)| vec![field.clone(), plain(value)]).collect::<Vec<_>>());
+    for fault in answer["faults"].as_array().unwrap_or(&Vec::new()) {
+        let (field, value, allowed) = (plain(&fault["field"]), plain(&fault["value"]), plain(&fault["allowed"]));
+        text.push_str(&format!("  not obeyed: {field} = {value}: must be {allowed}\n"));
+    }
+    text
+}
+
+pub(super) fn flags_path(route: &str) -> Result<String, Failure> {
+    Ok(format!("/api/v1/routes/{}/flags", checked(route)?))
+}
+
+/// A name that can stand in a URL as it is; every route's can.
+fn checked(route: &str) -> Result<&str, Failure> {
+    let is_name = !route.is_empty() && route.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    is_name.then_some(route).ok_or_else(|| Failure::usage(format!("{route:?} is no route's name: a-z, 0-9, - and _")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_as_old_and_new() {
+        let before = json!({ "name": "search", "live": "blue", "pin": null, "canary_percent": 5.0, "epoch": 1 });
+        let after = json!({ "name": "search", "live": "green", "pin": "blue", "canary_percent": 5.0, "epoch": 2 });
+        assert_eq!(changes(Some(&before), &after), "live blue -> green, pin - -> blue");
+        assert_eq!(changes(None, &before), "live blue, canary_percent 5.0");
+        assert_eq!(changes(Some(&after), &after), "nothing that the data path sees");
+    }
+}

@@ -1,0 +1,174 @@
+//! `switchback status`: what each route does at this moment, on one screen.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::admin_client::{AdminArgs, AdminClient};
+use super::flag::plain;
+use super::table::table;
+use super::{Failure, block_on, print};
+
+const EVERY: Duration = Duration::from_secs(1);
+/// Clears a terminal and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Show what each route does: live pool, shares, pools and their health, policies, routers.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  switchback status\n  switchback status --watch\n  switchback status --json")]
+pub(super) struct Status {
+    /// Show it again every second, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    /// Print JSON (with --watch: one object a line).
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+impl Status {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        block_on(async {
+            let client = self.admin.client()?;
+            print(&self.page(&client).await?)?;
+            let mut ticks = tokio::time::interval(EVERY);
+            ticks.tick().await;
+            while self.watch {
+                ticks.tick().await;
+                match self.page(&client).await {
+                    Ok(page) => print(&page)?,
+                    // Watching goes on: a router that restarts comes back.
+                    Err(failure) => drop(failure.report()),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn page(&self, client: &AdminClient) -> Result<String, Failure> {
+        let answer = client.get("/api/v1/routes").await?;
+        if self.json {
+            return Ok(if self.watch { format!("{answer}\n") } else { format!("{answer:#}\n") });
+        }
+        let clear = if self.watch && std::io::stdout().is_terminal() { CLEAR } else { "" };
+        let none = Vec::new();
+        let routes = answer["routes"].as_array().unwrap_or(&none);
+        let pages: Vec<String> = routes.iter().map(show_route).collect();
+        Ok(format!("{clear}{}", pages.join("\n")))
+    }
+}
+
+fn show_route(route: &Value) -> String {
+    let mut text = headline(route);
+    text.push_str(&table(&pool_rows(route)));
+    for policy in list(&route["policies"]) {
+        let digest: String = plain(&policy["digest"]).chars().take(12).collect();
+        let _ = write!(text, "  {} policy {}", plain(&policy["kind"]), plain(&policy["name"]));
+        let _ = write!(text, "{} {}", if digest.is_empty() { String::new() } else { format!("@{digest}") }, plain(&policy["state"]));
+        let why = plain(&policy["why"]);
+        let _ = writeln!(text, "{}", if why.is_empty() { String::new() } else { format!(": {why}") });
+    }
+    text.push_str(&routers(route));
+    for fault in list(&route["faults"]) {
+        let (field, value, allowed) = (plain(&fault["field"]), plain(&fault["value"]), plain(&fault["allowed"]));
+        let _ = writeln!(text, "  not obeyed: {field} = {value}: must be {allowed}");
+    }
+    for warning in list(&route["warnings"]) {
+        let _ = writeln!(text, "  warning: {}", plain(warning));
+    }
+    text
+}
+
+/// `search: live blue, canary 25 % on canary, epoch 12 (redis, heard 0.2 s ago)`
+fn headline(route: &Value) -> String {
+    let mut words = vec![format!("live {}", plain(&route["live"]))];
+    let percent = |field: &str| route[field].as_f64().filter(|percent| *percent > 0.0);
+    if let Some(share) = percent("canary_percent") {
+        words.push(format!("canary {share} % on {}", plain(&route["candidate_pool"])));
+    }
+    if let Some(share) = percent("holdback_percent") {
+        words.push(format!("holdback {share} % on {}", plain(&route["holdback_pool"])));
+    }
+    if let Some(share) = percent("mirror_percent") {
+        words.push(format!("mirror {share} %"));
+    }
+    if !route["pin"].is_null() {
+        words.push(format!("PINNED to {}", plain(&route["pin"])));
+    }
+    if route["freeze"] == true {
+        words.push("frozen".to_owned());
+    }
+    let applied = match (&route["epoch"], &route["applied_epoch"]) {
+        (store, applied) if store == applied => format!("epoch {applied}"),
+        (store, applied) => format!("epoch {applied} applied, {store} in the store"),
+    };
+    let age = route["age_seconds"].as_f64().unwrap_or(0.0);
+    let heard = if age > 0.0 { format!(", heard {age:.1} s ago") } else { String::new() };
+    format!("{}: {}, {applied} ({}{heard})\n", plain(&route["name"]), words.join(", "), plain(&route["source"]))
+}
+
+fn pool_rows(route: &Value) -> Vec<Vec<String>> {
+    let mut rows = vec![["pool", "version", "healthy", "in flight", "role"].map(str::to_owned).to_vec()];
+    for (name, pool) in route["pools"].as_object().into_iter().flatten() {
+        let endpoints = list(&pool["endpoints"]);
+        let in_flight: u64 = endpoints.iter().filter_map(|endpoint| endpoint["in_flight"].as_u64()).sum();
+        let roles: Vec<String> = list(&pool["roles"]).iter().map(plain).collect();
+        let healthy = format!("{}/{}", plain(&pool["healthy"]), endpoints.len());
+        rows.push(vec![name.clone(), plain(&pool["version"]), healthy, in_flight.to_string(), roles.join(", ")]);
+    }
+    rows
+}
+
+fn routers(route: &Value) -> String {
+    let routers = list(&route["routers"]);
+    let (known, unknown): (Vec<&Value>, Vec<&Value>) = routers.iter().partition(|router| router["is_known"] == true);
+    let epoch = &route["epoch"];
+    let behind: Vec<String> = known.iter().filter(|router| &router["epoch"] != epoch).map(|router| plain(&router["id"])).collect();
+    let mut text = format!("  {} router(s)", known.len());
+    match behind.as_slice() {
+        [] => text.push_str(&format!(", all on epoch {epoch}")),
+        behind => text.push_str(&format!(", not on epoch {epoch}: {}", behind.join(", "))),
+    }
+    if !unknown.is_empty() {
+        let names: Vec<String> = unknown.iter().map(|router| plain(&router["id"])).collect();
+        text.push_str(&format!("; not heard of: {}", names.join(", ")));
+    }
+    text.push('\n');
+    text
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_route_fits_on_a_few_lines() {
+        let route = json!({
+            "name": "search", "live": "blue", "candidate_pool": "canary", "canary_percent": 2.5, "holdback_percent": 0.0,
+            "mirror_percent": 0.0, "pin": null, "freeze": true, "epoch": 12, "applied_epoch": 12, "source": "redis", "age_seconds": 0.25,
+            "pools": { "blue": { "version": "v41", "healthy": 1, "roles": ["live"], "endpoints": [{ "in_flight": 3 }, { "in_flight": 0 }] } },
+            "policies": [{ "kind": "split", "name": "split-weighted", "digest": "0123456789abcdef", "state": "in_force", "why": "" }],
+            "routers": [{ "id": "a", "epoch": 12, "is_known": true }, { "id": "b", "epoch": 11, "is_known": true },
+                        { "id": "c", "epoch": 9, "is_known": false }],
+            "faults": [{ "field": "pin", "value": "x", "allowed": "a pool" }], "warnings": ["w"],
+        });
+        let expected = "search: live blue, canary 2.5 % on canary, frozen, epoch 12 (redis, heard 0.2 s ago)\n\
+                        \x20 pool  version  healthy  in flight  role\n\
+                        \x20 blue  v41      1/2      3          live\n\
+                        \x20 split policy split-weighted@0123456789ab in_force\n\
+                        \x20 2 router(s), not on epoch 12: b; not heard of: c\n\
+                        \x20 not obeyed: pin = x: must be a pool\n\
+                        \x20 warning: w\n";
+        assert_eq!(show_route(&route), expected);
+    }
+}

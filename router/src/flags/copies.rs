@@ -1,0 +1,77 @@
+//! Writes copies of the flags to disk behind the router's back: the newest of each route, never holding up a flip.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::disk::{Copy, Disk};
+
+/// The writing end. Dropping it ends the task once everything is written.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    waiting: Arc<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    inner: Mutex<Inner>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_route: BTreeMap<usize, Copy>,
+    is_closed: bool,
+}
+
+impl Copies {
+    /// Starts the task that writes.
+    pub(crate) fn start(disk: Disk) -> Copies {
+        let waiting = Arc::new(Waiting::default());
+        tokio::spawn(write_all(disk, waiting.clone()));
+        Copies { waiting }
+    }
+
+    /// Replaces what waits to be written of this route.
+    pub(crate) fn save(&self, route: usize, copy: Copy) {
+        self.waiting.inner.lock().unwrap_or_else(PoisonError::into_inner).by_route.insert(route, copy);
+        self.waiting.news.notify_one();
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        self.waiting.inner.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+        self.waiting.news.notify_one();
+    }
+}
+
+async fn write_all(disk: Disk, waiting: Arc<Waiting>) {
+    let disk = Arc::new(disk);
+    loop {
+        let (batch, is_closed) = {
+            let mut inner = waiting.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            (std::mem::take(&mut inner.by_route), inner.is_closed)
+        };
+        if batch.is_empty() {
+            if is_closed {
+                return;
+            }
+            waiting.news.notified().await;
+            continue;
+        }
+        let disk = disk.clone();
+        let written = tokio::task::spawn_blocking(move || batch.values().for_each(|copy| save(&disk, copy))).await;
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+fn save(disk: &Disk, copy: &Copy) {
+    if let Err(error) = disk.save(copy) {
+        let path = disk.path(&copy.route);
+        tracing::error!(path = %path.display(), %error, "the flags' copy on disk cannot be written: a restart without Redis would use an older one");
+    }
+}

@@ -1,0 +1,105 @@
+//! Changes that come through the admin API: checked strictly, then applied to the fields. Pure.
+//!
+//! A bare edit in Redis is judged leniently, field by field; here a mistake is refused whole, with every fault named.
+
+use std::collections::BTreeMap;
+
+use super::{Fault, Fields, Flags};
+use crate::config::Route;
+
+/// Every field that a person or Switchback may write, beside `flag.<name>`.
+pub(crate) const WRITABLE: [&str; 12] = [
+    "live",
+    "candidate_pool",
+    "canary_percent",
+    "holdback_pool",
+    "holdback_percent",
+    "mirror_percent",
+    "pin",
+    "freeze",
+    "salt",
+    "split_policy",
+    "rollback_policy",
+    "experiments",
+];
+
+/// The most fields that a route's hash may have. A larger one is obeyed in the fields that are known, but cannot be adopted or changed.
+pub(crate) const HASH_FIELDS: usize = 1_024;
+/// The most bytes of names and values that a route's hash may have; see [`HASH_FIELDS`].
+pub(crate) const HASH_BYTES: usize = 1 << 20;
+
+const WHO_CHARS: usize = 128;
+const WHY_CHARS: usize = 1_024;
+
+/// A change of one route's flags.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Change {
+    /// Field by field; `None` deletes. Setting `live` without `canary_percent` or `holdback_percent` sets those to 0.
+    pub fields: BTreeMap<String, Option<String>>,
+    /// Refuse the change unless the flags are at this epoch.
+    pub expected_epoch: Option<u64>,
+    /// Who asks, for the ledger: 1 to 128 characters.
+    pub who: String,
+    /// Why, for the ledger: up to 1024 characters.
+    pub why: String,
+}
+
+/// What the fields are after a change.
+///
+/// # Errors
+/// Every field of the change that would not be obeyed. Faults in fields that the change does not touch do not refuse it.
+pub(crate) fn apply(current: &Fields, change: &Change, known: &Flags, route: &Route) -> Result<Fields, Vec<Fault>> {
+    let mut faults = check_form(change);
+    let mut after = current.clone();
+    for (field, value) in &change.fields {
+        match value {
+            Some(value) => after.insert(field.clone(), value.clone()),
+            None => after.remove(field),
+        };
+    }
+    if let Some(Some(live)) = change.fields.get("live")
+        && current.get("live") != Some(live)
+    {
+        for field in ["canary_percent", "holdback_percent"] {
+            if !change.fields.contains_key(field) {
+                after.insert(field.to_owned(), "0".to_owned());
+            }
+        }
+    }
+    let bytes: usize = after.iter().map(|(field, value)| field.len() + value.len()).sum();
+    if after.len() > HASH_FIELDS || bytes > HASH_BYTES {
+        let value = format!("{} fields, {bytes} bytes", after.len());
+        faults.push(Fault { field: "fields".to_owned(), value, allowed: format!("at most {HASH_FIELDS} fields and {HASH_BYTES} bytes") });
+    }
+    let (_, found) = Flags::read(&after, known, route);
+    faults.extend(found.into_iter().filter(|fault| change.fields.contains_key(&fault.field)));
+    if faults.is_empty() { Ok(after) } else { Err(faults) }
+}
+
+fn check_form(change: &Change) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |field: &str, value: &str, allowed: String| {
+        faults.push(Fault { field: field.to_owned(), value: value.chars().take(64).collect(), allowed });
+    };
+    if change.fields.is_empty() {
+        fault("fields", "", "at least one field".to_owned());
+    }
+    for (field, value) in &change.fields {
+        let shown = value.as_deref().unwrap_or("(delete)");
+        if matches!(field.as_str(), "epoch" | "seal") {
+            fault(field, shown, "left alone: the store writes it".to_owned());
+        } else if !WRITABLE.contains(&field.as_str()) && !field.starts_with("flag.") {
+            fault(field, shown, format!("one of the fields {}, or flag.<name>", WRITABLE.join(", ")));
+        }
+        if matches!(field.as_str(), "live" | "salt") && value.as_ref().is_none_or(String::is_empty) {
+            fault(field, shown, "set: it cannot be deleted".to_owned());
+        }
+    }
+    if change.who.is_empty() || change.who.chars().count() > WHO_CHARS {
+        fault("who", &change.who, format!("1 to {WHO_CHARS} characters"));
+    }
+    if change.why.chars().count() > WHY_CHARS {
+        fault("why", &change.why, format!("at most {WHY_CHARS} characters"));
+    }
+    faults
+}

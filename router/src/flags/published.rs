@@ -1,0 +1,178 @@
+//! What this router obeys, route by route: written by one store task, read by the data path, policies, admin and heartbeats.
+//!
+//! Readers never wait: each route is two watches, one of the flags alone (it moves only when they do), one of everything else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::ledger::{difference, one_line, presentable};
+use super::{Fault, Fields, Flags};
+use crate::config::{Config, Route};
+use crate::vocabulary::RouteIndex;
+
+/// Where a route's flags come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The config: no store was heard of, and there is no copy on disk.
+    Initial,
+    /// The copy on disk, with nobody on the candidate: no store was heard of since this router started.
+    Disk,
+    /// The embedded store.
+    Embedded,
+    /// Redis, now or when it was last heard of (see [`View::age`]).
+    Redis,
+}
+
+/// One route's flags as this router applies them, for people.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// In force.
+    pub flags: Arc<Flags>,
+    /// Fields that are not obeyed, each with what is allowed there.
+    pub faults: Vec<Fault>,
+    /// Where they come from.
+    pub source: Source,
+    /// How long ago the store was heard; zero for the embedded store.
+    pub age: Duration,
+    /// What an operator should see to: an eviction policy that may drop flags, an edit that cannot be adopted.
+    pub warnings: Vec<String>,
+}
+
+/// Everything about one route at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Applied {
+    /// As last read, with values that are not obeyed.
+    pub(crate) fields: Fields,
+    /// The flags with the candidate where the store has it, also while it is held at 0.
+    pub(crate) known: Flags,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) source: Source,
+}
+
+/// Who made a change, for the log line.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cause {
+    pub(crate) who: String,
+    pub(crate) why: String,
+}
+
+/// A change of traffic that is in force.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    route: String,
+    pub(crate) epoch: u64,
+    source: Source,
+    what: String,
+}
+
+#[derive(Debug)]
+struct Place {
+    flags: watch::Sender<Arc<Flags>>,
+    applied: watch::Sender<Arc<Applied>>,
+}
+
+/// All routes.
+#[derive(Debug)]
+pub(crate) struct Published {
+    config: Arc<Config>,
+    places: Vec<Place>,
+    opened: Instant,
+    /// Microseconds from `opened` to when the store was last heard.
+    heard_micros: AtomicU64,
+    warnings: watch::Sender<Vec<String>>,
+}
+
+impl Published {
+    /// Starts with what is known before a store answers: one [`Applied`] a route.
+    pub(crate) fn new(config: Arc<Config>, starts: Vec<Applied>) -> Published {
+        let place = |start: Applied| {
+            let flags = in_force(&start);
+            Place { flags: watch::channel(Arc::new(flags)).0, applied: watch::channel(Arc::new(start)).0 }
+        };
+        let places = starts.into_iter().map(place).collect();
+        let (warnings, _) = watch::channel(Vec::new());
+        Published { config, places, opened: Instant::now(), heard_micros: AtomicU64::new(0), warnings }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn route(&self, index: RouteIndex) -> Option<&Route> {
+        self.config.routes.get(index.get())
+    }
+
+    pub(crate) fn watch(&self, index: RouteIndex) -> Option<watch::Receiver<Arc<Flags>>> {
+        self.places.get(index.get()).map(|place| place.flags.subscribe())
+    }
+
+    pub(crate) fn flags(&self, index: RouteIndex) -> Option<Arc<Flags>> {
+        self.places.get(index.get()).map(|place| place.flags.borrow().clone())
+    }
+
+    pub(crate) fn applied(&self, index: RouteIndex) -> Option<Arc<Applied>> {
+        self.places.get(index.get()).map(|place| place.applied.borrow().clone())
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        let heard = self.opened + Duration::from_micros(self.heard_micros.load(Ordering::Relaxed));
+        Instant::now().saturating_duration_since(heard)
+    }
+
+    pub(crate) fn heard_now(&self) {
+        let micros = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.heard_micros.fetch_max(micros, Ordering::Relaxed);
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.borrow().clone()
+    }
+
+    pub(crate) fn set_warnings(&self, warnings: Vec<String>) {
+        for warning in warnings.iter().filter(|warning| !self.warnings.borrow().contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        self.warnings.send_replace(warnings);
+    }
+
+    /// Puts a route's flags in force. Logs fields that are newly not obeyed; answers what changed for traffic, to be logged with its cause.
+    pub(crate) fn apply(&self, index: RouteIndex, applied: Applied) -> Option<Changed> {
+        let (place, route) = (self.places.get(index.get())?, self.route(index)?);
+        let before = place.applied.borrow().clone();
+        for fault in applied.faults.iter().filter(|fault| !before.faults.contains(fault)) {
+            let Fault { field, value, allowed } = fault;
+            tracing::warn!(route = route.name, field, value, allowed, "a flag is not obeyed; its last good value stays in force");
+        }
+        let (old, new) = (place.flags.borrow().clone(), Arc::new(in_force(&applied)));
+        let source = applied.source;
+        place.applied.send_replace(Arc::new(applied));
+        if old == new {
+            return None;
+        }
+        place.flags.send_replace(new.clone());
+        let what = one_line(&presentable(difference(&old.render(route), &new.render(route))));
+        (!what.is_empty()).then(|| Changed { route: route.name.clone(), epoch: new.epoch, source, what })
+    }
+}
+
+impl Changed {
+    /// One line for each change of traffic: what it was, what it is, who, why.
+    pub(crate) fn log(&self, cause: &Cause) {
+        let Changed { route, epoch, source, what } = self;
+        tracing::info!(route, epoch, what, who = cause.who, why = cause.why, ?source, "flags changed");
+    }
+}
+
+/// What the data path obeys: a router that has not heard its store yet sends nobody to the candidate.
+fn in_force(applied: &Applied) -> Flags {
+    match applied.source {
+        Source::Initial | Source::Disk => applied.known.clone().without_candidate(),
+        Source::Embedded | Source::Redis => applied.known.clone(),
+    }
+}

@@ -1,0 +1,21 @@
+-- Writes a route's flags, if they are still exactly what the writer judged.
+-- KEYS: flags, sealed, ledger.  ARGV: the seal that the fields should have and the seal that they have (both '' for no fields), the new
+-- epoch, the ledger entry, most ledger entries, the number of deletions, the names to delete, then names and values to set.
+-- Answers: the new seal, or '' when the flags are not what was judged, and nothing was written.
+local flat = redis.call('HGETALL', KEYS[1])
+local content = #flat > 0 and seal_of(flat) or ''
+local seal = redis.call('HGET', KEYS[1], 'seal') or ''
+if content ~= ARGV[1] or seal ~= ARGV[2] then return '' end
+
+local first_set = 7 + tonumber(ARGV[6])
+for i = 7, first_set - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
+for i = first_set, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[3])
+local new_seal = seal_of(redis.call('HGETALL', KEYS[1]))
+redis.call('HSET', KEYS[1], 'seal', new_seal)
+
+redis.call('DEL', KEYS[2])
+local sealed = redis.call('HGETALL', KEYS[1])
+for i = 1, #sealed, 2 do redis.call('HSET', KEYS[2], sealed[i], sealed[i + 1]) end
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'entry', ARGV[4])
+return new_seal

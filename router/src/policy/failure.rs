@@ -1,0 +1,118 @@
+//! What a policy did wrong, as far as the host can know it.
+
+use std::time::Duration;
+
+use wasmtime::Trap;
+
+use super::engine::Guest;
+
+/// The longest text of a policy's own that is kept, in bytes.
+pub(super) const TEXT_BYTES: usize = 512;
+
+/// A policy that gave no usable answer. It never fails a query: the caller takes its native decision.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyFailure {
+    /// It ran past its deadline.
+    #[error("it was stopped at its deadline of {} ms", .limit.as_millis())]
+    Deadline {
+        /// The deadline.
+        limit: Duration,
+    },
+    /// It asked for more memory than it may have.
+    #[error("it asked for more than its {limit} bytes of memory")]
+    Memory {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// It used up its stack.
+    #[error("it used up its stack of {limit} bytes")]
+    Stack {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// It trapped: a panic, an index out of range, a call of an import that is not granted.
+    #[error("it trapped: {reason}")]
+    Trap {
+        /// What WebAssembly calls it.
+        reason: String,
+    },
+    /// Its answer breaks the interface.
+    #[error("it answered nonsense: {what}")]
+    Nonsense {
+        /// What, and what is allowed.
+        what: String,
+    },
+    /// Its `configure` refused the flags; the previous configuration stays in force.
+    #[error("it refused the flags: {reason}")]
+    Refused {
+        /// Its own words, at most 512 bytes.
+        reason: String,
+    },
+}
+
+impl PolicyFailure {
+    /// Whether the instance is still good: only a refused `configure` leaves it so. After any other failure the caller
+    /// drops the instance and makes a new one.
+    #[must_use]
+    pub fn keeps_instance(&self) -> bool {
+        matches!(self, PolicyFailure::Refused { .. })
+    }
+
+    /// The `kind` label in metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            PolicyFailure::Deadline { .. } => "deadline",
+            PolicyFailure::Memory { .. } => "memory",
+            PolicyFailure::Stack { .. } => "stack",
+            PolicyFailure::Trap { .. } => "trap",
+            PolicyFailure::Nonsense { .. } => "nonsense",
+            PolicyFailure::Refused { .. } => "refused",
+        }
+    }
+
+    pub(super) fn nonsense(what: impl Into<String>) -> PolicyFailure {
+        PolicyFailure::Nonsense { what: what.into() }
+    }
+
+    pub(super) fn refused(reason: &str) -> PolicyFailure {
+        PolicyFailure::Refused { reason: printable(reason) }
+    }
+
+    /// Reads a failed call. `limit` is the deadline that the call had.
+    pub(super) fn of_call(error: &wasmtime::Error, guest: &Guest, limit: Duration) -> PolicyFailure {
+        if guest.was_denied_memory() {
+            return PolicyFailure::Memory { limit: guest.limits().memory };
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => PolicyFailure::Deadline { limit },
+            Some(Trap::StackOverflow) => PolicyFailure::Stack { limit: guest.limits().stack },
+            Some(trap) => PolicyFailure::Trap { reason: printable(&trap.to_string()) },
+            None => PolicyFailure::Trap { reason: printable(&error.root_cause().to_string()) },
+        }
+    }
+}
+
+/// Text of outside origin, fit for a log line: at most [`TEXT_BYTES`] bytes, control characters replaced.
+pub(super) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len().min(TEXT_BYTES));
+    for character in text.chars() {
+        if printable.len() + character.len_utf8() > TEXT_BYTES {
+            break;
+        }
+        printable.push(if character.is_control() { ' ' } else { character });
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_at_a_character_and_has_no_control_characters() {
+        let text = printable(&format!("a\nb\u{1b}[31m{}", "é".repeat(400)));
+        assert!(text.starts_with("a b [31m"));
+        assert!(text.len() <= TEXT_BYTES && text.len() > TEXT_BYTES - 2, "{}", text.len());
+    }
+}

@@ -1,0 +1,159 @@
+//! The host side of `switchback:policy@0.1`: the one place that knows this version of the interface.
+//!
+//! A later major gets a file like this one beside it; everything else in [`super`] speaks the guest SDK's types.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchback_policy::split::{Decision, Field, Reason, Salt, Snapshot, Wanted};
+use wasmtime::Store;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use super::engine::{Guest, PolicyEngine};
+use super::failure::PolicyFailure;
+
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod split {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "split-policy",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+use split::exports::switchback::policy::split as guest;
+use split::switchback::policy::{log, split_types as wit};
+
+impl log::Host for Guest {
+    fn log(&mut self, level: log::Level, message: String) {
+        let level = match level {
+            log::Level::Debug => tracing::Level::DEBUG,
+            log::Level::Info => tracing::Level::INFO,
+            log::Level::Warn => tracing::Level::WARN,
+            log::Level::Error => tracing::Level::ERROR,
+        };
+        Guest::log(self, level, &message);
+    }
+}
+
+impl wit::Host for Guest {}
+
+/// A compiled split policy whose imports and exports fit: ready to be instantiated on any worker.
+#[derive(Clone)]
+pub(super) struct SplitProgram {
+    engine: PolicyEngine,
+    pre: split::SplitPolicyPre<Guest>,
+}
+
+impl SplitProgram {
+    /// Links a component. Imports other than ours become traps: admission has refused all that are not `wasi:`.
+    ///
+    /// # Errors
+    /// When an import or export has another type than the interface says.
+    pub(super) fn link(engine: &PolicyEngine, component: &Component) -> wasmtime::Result<SplitProgram> {
+        let mut linker = Linker::<Guest>::new(engine.engine());
+        split::SplitPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
+        linker.define_unknown_imports_as_traps(component)?;
+        let pre = split::SplitPolicyPre::new(linker.instantiate_pre(component)?)?;
+        Ok(SplitProgram { engine: engine.clone(), pre })
+    }
+
+    /// A fresh instance, not yet configured. 20 to 50 us.
+    ///
+    /// # Errors
+    /// When the guest's start-up code fails.
+    pub(super) fn instantiate(&self, label: Arc<str>) -> Result<RunningSplit, PolicyFailure> {
+        let limits = self.engine.limits();
+        let mut store = self.engine.store(label);
+        let bindings =
+            self.pre.instantiate(&mut store).map_err(|error| PolicyFailure::of_call(&error, store.data(), limits.configure_deadline))?;
+        let (decision_ticks, configure_ticks) = (self.engine.ticks(limits.deadline), self.engine.ticks(limits.configure_deadline));
+        Ok(RunningSplit { store, bindings, decision_ticks, configure_ticks })
+    }
+}
+
+/// One instance with its store.
+///
+/// Invariant: after an error other than a refusal it is never called again (a trap poisons the whole store).
+pub(super) struct RunningSplit {
+    store: Store<Guest>,
+    bindings: split::SplitPolicy,
+    decision_ticks: u64,
+    configure_ticks: u64,
+}
+
+impl RunningSplit {
+    pub(super) fn configure(&mut self, snapshot: &Snapshot) -> Result<Wanted, PolicyFailure> {
+        let pools: Vec<&str> = snapshot.pools.iter().map(String::as_str).collect();
+        let features: Vec<(&str, &str)> = snapshot.features.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let share = |share: &switchback_policy::split::Share| wit::Share { pool: share.pool, ppm: share.ppm };
+        let snapshot = guest::Snapshot {
+            route: &snapshot.route,
+            epoch: snapshot.epoch,
+            pools: &pools,
+            live: snapshot.live,
+            candidate: snapshot.candidate.as_ref().map(share),
+            holdback: snapshot.holdback.as_ref().map(share),
+            features: &features,
+            experiments: snapshot.experiments.as_deref(),
+            config: &snapshot.config,
+        };
+        self.store.set_epoch_deadline(self.configure_ticks);
+        let answer = self.bindings.switchback_policy_split().call_configure(&mut self.store, snapshot);
+        match answer {
+            Ok(Ok(wanted)) => Ok(wanted.into()),
+            Ok(Err(reason)) => Err(PolicyFailure::refused(&reason)),
+            Err(error) => Err(self.failure(&error, self.store.data().limits().configure_deadline)),
+        }
+    }
+
+    pub(super) fn route(&mut self, position: u32) -> Result<Decision, PolicyFailure> {
+        self.store.set_epoch_deadline(self.decision_ticks);
+        match self.bindings.switchback_policy_split().call_route(&mut self.store, position) {
+            Ok(decision) => Ok(decision.into()),
+            Err(error) => Err(self.failure(&error, self.store.data().limits().deadline)),
+        }
+    }
+
+    pub(super) fn route_fields(&mut self, positions: &[u32], fields: &[Option<&str>]) -> Result<Decision, PolicyFailure> {
+        self.store.set_epoch_deadline(self.decision_ticks);
+        match self.bindings.switchback_policy_split().call_route_fields(&mut self.store, positions, fields) {
+            Ok(decision) => Ok(decision.into()),
+            Err(error) => Err(self.failure(&error, self.store.data().limits().deadline)),
+        }
+    }
+
+    #[cold]
+    fn failure(&self, error: &wasmtime::Error, limit: Duration) -> PolicyFailure {
+        PolicyFailure::of_call(error, self.store.data(), limit)
+    }
+}
+
+impl From<wit::Decision> for Decision {
+    fn from(decision: wit::Decision) -> Decision {
+        let reason = match decision.reason {
+            wit::Reason::Live => Reason::Live,
+            wit::Reason::Candidate => Reason::Candidate,
+            wit::Reason::Holdback => Reason::Holdback,
+            wit::Reason::Experiment => Reason::Experiment,
+            wit::Reason::Rule => Reason::Rule,
+        };
+        Decision { pool: decision.pool, reason, arm: decision.arm }
+    }
+}
+
+impl From<wit::Wanted> for Wanted {
+    fn from(wanted: wit::Wanted) -> Wanted {
+        let salt = |salt| match salt {
+            wit::Salt::Rollout => Salt::Rollout,
+            wit::Salt::Named(text) => Salt::Named(text),
+        };
+        let field = |field| match field {
+            wit::Field::Path => Field::Path,
+            wit::Field::Query(name) => Field::Query(name),
+            wit::Field::Header(name) => Field::Header(name),
+            wit::Field::Cookie(name) => Field::Cookie(name),
+        };
+        Wanted { salts: wanted.salts.into_iter().map(salt).collect(), fields: wanted.fields.into_iter().map(field).collect() }
+    }
+}

@@ -1,0 +1,72 @@
+//! What operators are told about a route's policy.
+
+use serde::Serialize;
+
+use super::in_force::Kind;
+
+/// A route's split policy as the admin API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyStatus {
+    /// The name in force.
+    pub name: String,
+    /// Its digest, 64 hex digits; empty when native.
+    pub digest: String,
+    /// In one word how things are.
+    pub state: PolicyState,
+    /// What the flags name: `name` or `name@digest`.
+    pub wanted: String,
+    /// Why the one in force is not what the flags name, or why it is quarantined; empty when all is well.
+    pub why: String,
+    /// More about the one in force.
+    pub in_force: InForceStatus,
+    /// The last refusals of plugins with the wanted name, newest first, 8 at most.
+    pub refusals: Vec<Refusal>,
+}
+
+/// In one word how a route's policy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyState {
+    /// What the flags name is in force.
+    InForce,
+    /// What the flags name is being checked and compiled; the previous one serves.
+    Admitting,
+    /// What the flags name is not there or was refused; the previous one serves.
+    Refused,
+    /// It failed too often: native decisions until the quarantine ends.
+    Quarantined,
+    /// There is no component to run: native decisions.
+    Native,
+}
+
+/// The policy in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InForceStatus {
+    /// How it runs.
+    pub kind: Kind,
+    /// Where it came from: `shipped`, `kept`, or the file's path.
+    pub source: String,
+    /// When it came into force, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// Failures since then, over all workers.
+    pub strikes: u64,
+    /// How long the present quarantine still lasts.
+    pub quarantined_for_ms: Option<u64>,
+    /// Its last failure, in words.
+    pub last_failure: Option<String>,
+}
+
+/// A plugin that was not admitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The plugin's name.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// Its digest, where the file could be read.
+    pub digest: Option<String>,
+    /// Why, in words.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+}

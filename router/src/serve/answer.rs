@@ -1,0 +1,54 @@
+//! The router's own answers: short plain text that says what is wrong and what would be right.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::upstream::Failure;
+use crate::quality::Refusal;
+
+/// To a request that does not become a query.
+pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
+    let (status, text) = match refusal {
+        Refusal::NoRoute => (StatusCode::NOT_FOUND, "switchback: no route matches this host and path\n"),
+        Refusal::Framing => (
+            StatusCode::BAD_REQUEST,
+            "switchback: the request's length is ambiguous: send one Content-Length, or Transfer-Encoding: chunked, not both\n",
+        ),
+        Refusal::Host => (StatusCode::BAD_REQUEST, "switchback: a request needs exactly one Host\n"),
+        Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "switchback: CONNECT and TRACE are not passed on\n"),
+        Refusal::Head => (StatusCode::BAD_REQUEST, "switchback: the request's head cannot be read\n"),
+        Refusal::Connections => (StatusCode::SERVICE_UNAVAILABLE, "switchback: too many connections\n"),
+    };
+    let mut response = own(status, text.to_owned());
+    if refusal != Refusal::NoRoute {
+        // Whatever follows on this connection cannot be trusted to start where we think.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// To a query that no backend answered.
+pub(crate) fn unanswered(route: &str, failure: &Failure) -> Response<ResponseBody> {
+    let status = match failure {
+        Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Failure::Full => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Client => StatusCode::BAD_REQUEST,
+        Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => StatusCode::BAD_GATEWAY,
+    };
+    // Addresses of backends are not for clients; the log has the whole failure.
+    let text = match failure {
+        Failure::Connect { .. } => "no backend could be reached".to_owned(),
+        other => other.to_string(),
+    };
+    tracing::warn!(route, %status, %failure, "query not answered");
+    own(status, format!("switchback: {text}\n"))
+}
+
+fn own(status: StatusCode, text: String) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::own(Some(Bytes::from(text))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,169 @@
+//! One attempt to have a query answered by one endpoint: its place in flight, its connection, and what became of it.
+//!
+//! Invariant: every attempt is counted once, whatever way it ends. One that is dropped before it ended was given up because
+//! the client went away, and counts against nobody.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::pool::{Endpoint, Pool, Slot};
+use super::routes::RouteWorker;
+use super::upstream::{Connection, Failure};
+use crate::quality::PoolCounters;
+use crate::vocabulary::PoolIndex;
+
+/// What an unanswered attempt adds to an endpoint's expected latency, so that it gets less for a while.
+const PENALTY: Duration = Duration::from_millis(100);
+
+/// An attempt under way.
+pub(crate) struct Attempt {
+    route: Rc<RouteWorker>,
+    pool: PoolIndex,
+    endpoint: usize,
+    /// Fallback answers count for neither role.
+    is_counted: bool,
+    started: Instant,
+    /// What is given back when it ends: `None` afterwards.
+    held: RefCell<Option<Held>>,
+}
+
+struct Held {
+    _slot: Slot,
+    connection: Option<Connection>,
+    status: Option<StatusCode>,
+}
+
+impl Attempt {
+    /// Starts one on an endpoint of the pool, or says that the pool is full or empty.
+    pub(crate) fn start(route: &Rc<RouteWorker>, pool: PoolIndex, avoid: Option<usize>, is_counted: bool) -> Result<Attempt, Failure> {
+        let now = Instant::now();
+        let side = route.pool(pool).ok_or(Failure::Full)?;
+        let (index, endpoint) = side.pick(avoid, now).ok_or(Failure::Full)?;
+        let slot = side.enter(endpoint).ok_or(Failure::Full)?;
+        let held = RefCell::new(Some(Held { _slot: slot, connection: None, status: None }));
+        Ok(Attempt { route: route.clone(), pool, endpoint: index, is_counted, started: now, held })
+    }
+
+    pub(crate) fn endpoint_index(&self) -> usize {
+        self.endpoint
+    }
+
+    pub(crate) fn body_idle_timeout(&self) -> Duration {
+        self.route.body_idle_timeout
+    }
+
+    /// A connection: an idle one unless a fresh one is asked for.
+    pub(crate) async fn connect(&self, wants_fresh: bool) -> Result<Connection, Failure> {
+        let endpoint = self.endpoint().ok_or(Failure::Full)?;
+        let idle = if wants_fresh { None } else { endpoint.take_idle(self.started) };
+        match idle {
+            Some(connection) => Ok(connection),
+            None => Connection::open(&endpoint.shared, self.route.config.timeouts.connect).await,
+        }
+    }
+
+    /// The head is here: the latency is known, and the connection waits for the body to end.
+    pub(crate) fn answered(&self, status: StatusCode, connection: Connection) {
+        let now = Instant::now();
+        let latency = now.duration_since(self.started);
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.observe(latency, now);
+        }
+        if let Some(counters) = self.counters() {
+            counters.durations.record(latency);
+        }
+        if let Some(held) = self.held.borrow_mut().as_mut() {
+            held.connection = Some(connection);
+            held.status = Some(status);
+        }
+    }
+
+    /// The whole response has passed.
+    pub(crate) fn completed(&self) {
+        let Some(held) = self.held.borrow_mut().take() else { return };
+        if let (Some(counters), Some(status)) = (self.counters(), held.status) {
+            count_status(counters, status);
+        }
+        if let (Some(endpoint), Some(connection)) = (self.endpoint(), held.connection) {
+            endpoint.put_idle(connection, Instant::now());
+        }
+    }
+
+    /// The response was an error that another pool's answer replaces: counted by its status; the connection is closed, since
+    /// draining an error to keep it would make the query wait.
+    pub(crate) fn abandoned(&self) {
+        let Some(held) = self.held.borrow_mut().take() else { return };
+        if let (Some(counters), Some(status)) = (self.counters(), held.status) {
+            count_status(counters, status);
+        }
+    }
+
+    /// The backend failed: no connection, no response, or one that broke off.
+    pub(crate) fn failed(&self) {
+        self.ended_badly(|counters| counters.failures.increment());
+    }
+
+    /// The backend took too long.
+    pub(crate) fn timed_out(&self) {
+        self.ended_badly(|counters| counters.timeouts.increment());
+    }
+
+    /// Counts an attempt by why it failed.
+    pub(crate) fn ended(&self, failure: &Failure) {
+        match failure {
+            Failure::Timeout => self.timed_out(),
+            // A keep-alive connection that the backend happened to close is nobody's failure.
+            Failure::Client | Failure::Full | Failure::Closed { was_reused: true } => drop(self.held.borrow_mut().take()),
+            Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => self.failed(),
+        }
+    }
+
+    fn ended_badly(&self, count: impl FnOnce(&PoolCounters)) {
+        if self.held.borrow_mut().take().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.observe(now.duration_since(self.started).max(PENALTY), now);
+        }
+        if let Some(counters) = self.counters() {
+            count(counters);
+        }
+    }
+
+    fn side(&self) -> Option<&Pool> {
+        self.route.pool(self.pool)
+    }
+
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.side()?.endpoint(self.endpoint)
+    }
+
+    fn counters(&self) -> Option<&PoolCounters> {
+        if !self.is_counted {
+            return None;
+        }
+        self.route.counters().pools.get(self.pool.get())
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.held.borrow_mut().take().is_some()
+            && let Some(counters) = self.counters()
+        {
+            counters.client_aborts.increment();
+        }
+    }
+}
+
+fn count_status(counters: &PoolCounters, status: StatusCode) {
+    let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+    if let Some(count) = counters.codes.get(class) {
+        count.increment();
+    }
+}

@@ -1,0 +1,115 @@
+//! Response bodies: a backend's, passed on as it arrives, or the router's own.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::attempt::Attempt;
+use super::clock::QueryInProgress;
+use super::idle::IdleTimer;
+
+/// What a client gets.
+pub(crate) struct ResponseBody {
+    source: Source,
+    /// Held until the body is done: until then the connection is busy.
+    in_progress: Option<QueryInProgress>,
+}
+
+enum Source {
+    /// Nothing, or a short text of the router's own.
+    Own(Option<Bytes>),
+    /// A backend's.
+    Passed(PassedBody),
+}
+
+impl ResponseBody {
+    /// A text of the router's own; `None` is an empty body.
+    pub(crate) fn own(text: Option<Bytes>) -> ResponseBody {
+        ResponseBody { source: Source::Own(text), in_progress: None }
+    }
+
+    /// Holds this until the body is done.
+    pub(crate) fn keeps(&mut self, in_progress: QueryInProgress) {
+        self.in_progress = Some(in_progress);
+    }
+}
+
+/// A backend's body on its way to the client, and the attempt that it ends.
+pub(crate) struct PassedBody {
+    incoming: Incoming,
+    attempt: Attempt,
+    idle: IdleTimer,
+}
+
+/// Why a body broke off. The client sees its connection (or stream) reset, as it would without the router.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PassError {
+    /// The backend broke off.
+    #[error("the backend broke off its response body: {0}")]
+    Aborted(#[from] hyper::Error),
+    /// The backend sent nothing for too long.
+    #[error("the backend paused its response body for too long")]
+    Idle,
+}
+
+impl PassedBody {
+    /// Wraps a response's body; `attempt` is ended, and its connection given back, when the body is.
+    pub(crate) fn new(incoming: Incoming, attempt: Attempt) -> ResponseBody {
+        if incoming.is_end_stream() {
+            attempt.completed();
+            return ResponseBody::own(None);
+        }
+        let idle = IdleTimer::new(attempt.body_idle_timeout());
+        ResponseBody { source: Source::Passed(PassedBody { incoming, attempt, idle }), in_progress: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => {
+                if self.idle.poll_expired(cx).is_ready() {
+                    self.attempt.timed_out();
+                    return Poll::Ready(Some(Err(PassError::Idle)));
+                }
+                Poll::Pending
+            }
+            Poll::Ready(frame) => {
+                self.idle.progressed();
+                match &frame {
+                    Some(Err(_)) => self.attempt.failed(),
+                    Some(Ok(_)) if !self.incoming.is_end_stream() => {}
+                    _ => self.attempt.completed(),
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(PassError::from)))
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = PassError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
+        match &mut self.get_mut().source {
+            Source::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Source::Passed(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(text) => text.is_none(),
+            Source::Passed(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| u64::try_from(text.len()).unwrap_or(0))),
+            Source::Passed(body) => body.incoming.size_hint(),
+        }
+    }
+}

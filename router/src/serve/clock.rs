@@ -1,0 +1,237 @@
+//! How long a connection may wait: for a head to be complete, and between queries.
+//!
+//! Each worker looks over its connections a few times a second, instead of setting a timer for every query: hyper's own header
+//! timer costs an allocation and a timer a query, and would also be the keep-alive limit.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::config::Limits;
+
+/// How often connections are looked over: limits are kept to within this.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(250);
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Between queries (or before the first), since the moment that follows.
+    Idle,
+    /// Some bytes of a head are here, not all.
+    Head,
+    /// So many queries are being answered.
+    Busy(u32),
+}
+
+/// One connection's clock.
+pub(crate) struct ConnectionClock {
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    /// Since when the client has not read what we have for it.
+    stuck_since: Cell<Option<Instant>>,
+    /// Wakes the connection's task to end it.
+    pub(crate) is_over: Notify,
+}
+
+impl ConnectionClock {
+    fn new(now: Instant) -> ConnectionClock {
+        // A client that connects and says nothing is held to the time for a head.
+        ConnectionClock { phase: Cell::new(Phase::Head), since: Cell::new(now), stuck_since: Cell::new(None), is_over: Notify::new() }
+    }
+
+    /// Bytes came in.
+    fn received(&self) {
+        if self.phase.get() == Phase::Idle {
+            self.phase.set(Phase::Head);
+            self.since.set(Instant::now());
+        }
+    }
+
+    /// A head is complete. The query lasts until the result is dropped.
+    pub(crate) fn begin(self: &Rc<Self>) -> QueryInProgress {
+        let queries = if let Phase::Busy(queries) = self.phase.get() { queries } else { 0 };
+        self.phase.set(Phase::Busy(queries + 1));
+        QueryInProgress(self.clone())
+    }
+
+    /// Whether nothing is being answered.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !matches!(self.phase.get(), Phase::Busy(_))
+    }
+
+    fn is_late(&self, now: Instant, limits: &Limits) -> bool {
+        let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        if self.stuck_since.get().is_some_and(|since| past(since, limits.body_idle_timeout)) {
+            return true;
+        }
+        match self.phase.get() {
+            Phase::Idle => past(self.since.get(), limits.keepalive_timeout),
+            Phase::Head => past(self.since.get(), limits.header_timeout),
+            Phase::Busy(_) => false,
+        }
+    }
+
+    /// A write was taken by the client's side, or was not.
+    fn wrote(&self, is_stuck: bool) {
+        match (is_stuck, self.stuck_since.get()) {
+            (true, None) => self.stuck_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.stuck_since.set(None),
+            _ => {}
+        }
+    }
+}
+
+/// A query that has not been answered to the end.
+pub(crate) struct QueryInProgress(Rc<ConnectionClock>);
+
+impl Drop for QueryInProgress {
+    fn drop(&mut self) {
+        let clock = &self.0;
+        match clock.phase.get() {
+            Phase::Busy(queries) if queries > 1 => clock.phase.set(Phase::Busy(queries - 1)),
+            _ => {
+                clock.phase.set(Phase::Idle);
+                clock.since.set(Instant::now());
+            }
+        }
+    }
+}
+
+/// The clocks of one worker's connections.
+#[derive(Default)]
+pub(crate) struct Clocks {
+    all: RefCell<HashMap<u64, Rc<ConnectionClock>>>,
+    next: Cell<u64>,
+}
+
+impl Clocks {
+    /// A clock for a new connection, and the number under which [`Clocks::forget`] finds it.
+    pub(crate) fn start(&self) -> (u64, Rc<ConnectionClock>) {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        self.all.borrow_mut().insert(number, clock.clone());
+        (number, clock)
+    }
+
+    pub(crate) fn forget(&self, number: u64) {
+        self.all.borrow_mut().remove(&number);
+    }
+
+    /// Ends the connections that took too long.
+    pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
+        for clock in self.all.borrow().values().filter(|clock| clock.is_late(now, limits)) {
+            clock.is_over.notify_one();
+        }
+    }
+}
+
+/// A connection's bytes, with its clock told when some come in.
+pub(crate) struct Clocked<I> {
+    pub(crate) io: I,
+    pub(crate) clock: Rc<ConnectionClock>,
+}
+
+impl<I: Read + Unpin> Read for Clocked<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if result.is_ready() {
+            self.clock.received();
+        }
+        result
+    }
+}
+
+impl<I: Write + Unpin> Write for Clocked<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.clock.wrote(result.is_pending());
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.clock.wrote(result.is_pending());
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Duration = Duration::from_secs(10);
+    const KEEPALIVE: Duration = Duration::from_secs(75);
+    const BODY: Duration = Duration::from_secs(30);
+
+    fn late_after(clock: &ConnectionClock, waited: Duration) -> bool {
+        let config = r#"
+            listen = { traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }
+            limits = { header_timeout = "10s", keepalive_timeout = "75s", body_idle_timeout = "30s" }
+            route = [{ name = "search", pools = { blue = { endpoints = ["http://127.0.0.1:9001"] } } }]
+        "#;
+        let limits = crate::config::parse("test", config).unwrap().limits;
+        clock.is_late(clock.since.get() + waited, &limits)
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_not_waited_for_forever() {
+        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        let _query = clock.begin();
+        clock.wrote(true);
+        assert!(!late_after(&clock, BODY / 2));
+        assert!(late_after(&clock, BODY * 2));
+        clock.wrote(false);
+        assert!(!late_after(&clock, BODY * 2));
+    }
+
+    #[test]
+    fn a_silent_client_has_the_time_of_a_head() {
+        let clock = ConnectionClock::new(Instant::now());
+        assert!(!late_after(&clock, HEAD / 2));
+        assert!(late_after(&clock, HEAD));
+    }
+
+    #[test]
+    fn between_queries_the_keep_alive_limit_holds() {
+        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        drop(clock.begin());
+        assert!(!late_after(&clock, HEAD * 2));
+        assert!(late_after(&clock, KEEPALIVE));
+        clock.received();
+        assert!(late_after(&clock, HEAD));
+    }
+
+    #[test]
+    fn a_query_may_take_as_long_as_it_takes() {
+        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        let (first, second) = (clock.begin(), clock.begin());
+        drop(first);
+        assert!(!late_after(&clock, KEEPALIVE * 100));
+        drop(second);
+        assert!(late_after(&clock, KEEPALIVE));
+    }
+}

@@ -1,0 +1,180 @@
+//! One client connection: HTTP/1.1, or HTTP/2 with prior knowledge, told apart by its first bytes.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::answer;
+use super::body::ResponseBody;
+use super::clock::{Clocked, ConnectionClock};
+use super::forward::forward;
+use super::headers::{self, ClientFields};
+use super::listener::Arrival;
+use super::query::{self, Unit};
+use super::worker::Worker;
+use crate::quality::Refusal;
+
+/// What an HTTP/2 client with prior knowledge says first.
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// While the preface is incomplete it is looked at again this often.
+const PREFACE_POLL: Duration = Duration::from_millis(2);
+
+/// A connection's client.
+struct Client {
+    address: IpAddr,
+    fields: ClientFields,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
+    let Arrival { stream, peer, place } = arrival;
+    let address = peer.ip().to_canonical();
+    // The text of an address is always a header value.
+    let forwarded_for = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+    let client = Rc::new(Client { address, fields: ClientFields { forwarded_for } });
+    let (number, clock) = worker.clocks.start();
+    if let Ok(stream) = stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
+        let is_h2 = tokio::select! {
+            is_h2 = speaks_h2(&stream) => is_h2,
+            () = clock.is_over.notified() => None,
+        };
+        match is_h2 {
+            Some(true) => serve_h2(&worker, client, stream, &clock).await,
+            Some(false) => serve_h1(&worker, client, stream, &clock).await,
+            None => {}
+        }
+    }
+    worker.clocks.forget(number);
+    drop(place);
+}
+
+/// Looks at the first bytes without taking them. `None` when the client goes away before it said anything.
+async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
+    let mut first = [0; H2_PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await.ok()?;
+        let bytes = first.get(..seen).filter(|bytes| !bytes.is_empty())?;
+        if !H2_PREFACE.starts_with(bytes) {
+            return Some(false);
+        }
+        if seen == H2_PREFACE.len() {
+            return Some(true);
+        }
+        tokio::time::sleep(PREFACE_POLL).await;
+    }
+}
+
+/// Ends a connection in order once its worker drains, or at once when its clock says that it took too long.
+macro_rules! drive {
+    ($worker:expr, $clock:expr, $connection:expr) => {{
+        let mut connection = std::pin::pin!($connection);
+        let mut drain: watch::Receiver<bool> = $worker.close_connections.clone();
+        let is_closing = Cell::new(false);
+        loop {
+            tokio::select! {
+                // Whatever went wrong on a client's connection is the client's to know; its queries were counted.
+                _ = connection.as_mut() => break,
+                () = $clock.is_over.notified() => {
+                    if !$clock.is_quiet() || is_closing.replace(true) {
+                        break;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ = drain.wait_for(|close| *close), if !is_closing.get() => {
+                    is_closing.set(true);
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }};
+}
+
+async fn serve_h1(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, clock: &Rc<ConnectionClock>) {
+    let limits = &worker.limits;
+    let mut builder = http1::Builder::new();
+    builder.max_headers(limits.headers).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(64 << 10));
+    builder.header_read_timeout(None);
+    let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
+    let io = Clocked { io: TokioIo::new(stream), clock: clock.clone() };
+    drive!(worker, clock, builder.serve_connection(io, service));
+}
+
+async fn serve_h2(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, clock: &Rc<ConnectionClock>) {
+    let limits = &worker.limits;
+    let mut builder = http2::Builder::new(OnThisWorker);
+    builder.max_concurrent_streams(limits.h2_streams).max_pending_accept_reset_streams(limits.h2_pending_resets);
+    builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX)).timer(TokioTimer::new());
+    builder.keep_alive_interval(limits.keepalive_timeout);
+    let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
+    let io = Clocked { io: TokioIo::new(stream), clock: clock.clone() };
+    drive!(worker, clock, builder.serve_connection(io, service));
+}
+
+/// Runs HTTP/2 streams on the worker's own thread.
+#[derive(Clone, Copy)]
+struct OnThisWorker;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisWorker {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// A request's life: checked, matched to a route, its unit found, split, forwarded.
+async fn answer(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    clock: Rc<ConnectionClock>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let in_progress = clock.begin();
+    let announces_close = worker.is_draining() && request.version() != Version::HTTP_2;
+    let mut response = match decide(&worker, &client, request) {
+        Ok(answered) => answered.await,
+        Err(refusal) => {
+            worker.refuse(refusal);
+            answer::refused(refusal)
+        }
+    };
+    if announces_close {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.body_mut().keeps(in_progress);
+    Ok(response)
+}
+
+fn decide(
+    worker: &Worker,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Result<impl Future<Output = Response<ResponseBody>> + use<>, Refusal> {
+    let (mut head, body) = request.into_parts();
+    query::check(&head)?;
+    let index = worker.routes.table.find(&head).ok_or(Refusal::NoRoute)?;
+    let route = worker.routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
+    let (chosen, live) = {
+        let unit = Unit::of(&head, &route.config.unit, client.address);
+        let mut split = route.split.borrow_mut();
+        let chosen = split.decide(&unit, &head, route.counters());
+        if split.lacks_instance() {
+            route.needs_instance.notify_one();
+        }
+        (chosen, split.flags.live)
+    };
+    headers::prepare_request(&mut head, &client.fields);
+    Ok(forward(route, chosen, live, head, body))
+}

@@ -1,0 +1,135 @@
+//! Which header fields pass: hop-by-hop fields end here, and a backend learns whom it is answering.
+
+use http::header::{CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Uri, Version};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Says which pool answered.
+pub(crate) const X_SWITCHBACK_POOL: HeaderName = HeaderName::from_static("x-switchback-pool");
+const OWN_PREFIX: &str = "x-switchback-";
+
+/// Fields that `Connection` may not name away: a client could hide from a backend who it is, or how long its body is.
+const END_TO_END: [&str; 9] =
+    ["host", "content-length", "content-type", "authorization", "cookie", "set-cookie", "forwarded", "via", "cache-control"];
+
+/// What a connection knows about its client, as header values that are made once.
+pub(crate) struct ClientFields {
+    pub(crate) forwarded_for: HeaderValue,
+}
+
+/// Makes a client's head into one for a backend: origin form, `Host`, no hop-by-hop fields, no `x-switchback-*` from
+/// outside, `Via` and `X-Forwarded-*` set. Whatever `X-Forwarded-*` the client sent is dropped: it is not trusted.
+pub(crate) fn prepare_request(head: &mut Parts, client: &ClientFields) {
+    if let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
+        let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        head.uri = Uri::from(path);
+    }
+    let via = match head.version {
+        Version::HTTP_2 => HeaderValue::from_static("2 switchback"),
+        Version::HTTP_10 => HeaderValue::from_static("1.0 switchback"),
+        _ => HeaderValue::from_static("1.1 switchback"),
+    };
+    head.version = Version::HTTP_11;
+    strip_hop_by_hop(&mut head.headers);
+    strip_own(&mut head.headers);
+    head.headers.remove(FORWARDED);
+    head.headers.insert(X_FORWARDED_FOR, client.forwarded_for.clone());
+    if let Some(host) = head.headers.get(HOST).cloned() {
+        head.headers.insert(X_FORWARDED_HOST, host);
+    }
+    head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    head.headers.append(VIA, via);
+}
+
+/// Makes a backend's response head into one for the client.
+pub(crate) fn prepare_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    strip_own(headers);
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        strip_named(headers);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    let wants_trailers = headers.get(TE).map(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    if wants_trailers == Some(false) {
+        headers.remove(TE);
+    }
+}
+
+/// Removes `Connection` and what it names.
+fn strip_named(headers: &mut HeaderMap) {
+    let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+    headers.remove(CONNECTION);
+    let names = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    for name in names.map(str::trim) {
+        let is_kept = END_TO_END.iter().any(|kept| name.eq_ignore_ascii_case(kept)) || name.eq_ignore_ascii_case("te");
+        if !is_kept && !name.is_empty() {
+            headers.remove(name);
+        }
+    }
+}
+
+fn strip_own(headers: &mut HeaderMap) {
+    let own: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn prepared(request: http::request::Builder) -> Parts {
+        let mut head = request.body(()).unwrap().into_parts().0;
+        prepare_request(&mut head, &ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7") });
+        head
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        let request = Request::get("/").header("connection", "keep-alive, x-hop").header("x-hop", "1").header("keep-alive", "5");
+        let head = prepared(request.header("upgrade", "h2c").header("te", "gzip").header("accept", "*/*"));
+        for gone in ["connection", "x-hop", "keep-alive", "upgrade", "te"] {
+            assert!(!head.headers.contains_key(gone), "{gone}");
+        }
+        assert!(head.headers.contains_key("accept"));
+    }
+
+    #[test]
+    fn connection_cannot_name_away_end_to_end_fields() {
+        let head =
+            prepared(Request::get("/").header("connection", "Cookie, host, Authorization").header("cookie", "a=b").header("host", "h"));
+        assert_eq!(head.headers["cookie"], "a=b");
+        assert_eq!(head.headers["host"], "h");
+    }
+
+    #[test]
+    fn own_fields_from_outside_are_dropped() {
+        let head = prepared(Request::get("/").header("x-switchback-pool", "green").header("x-forwarded-for", "1.2.3.4"));
+        assert!(!head.headers.contains_key("x-switchback-pool"));
+        assert_eq!(head.headers["x-forwarded-for"], "10.0.0.7");
+        assert_eq!(head.headers["via"], "1.1 switchback");
+    }
+
+    #[test]
+    fn absolute_form_becomes_origin_form() {
+        let head = prepared(Request::get("http://search.example/s?q=1").header("host", "other"));
+        assert_eq!(head.uri.to_string(), "/s?q=1");
+        assert_eq!(head.headers["host"], "search.example");
+    }
+}

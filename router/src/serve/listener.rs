@@ -1,0 +1,113 @@
+//! The listening socket: takes connections and hands each to the worker that has the fewest.
+//!
+//! One socket for all workers, so that it can be handed over whole. Long-lived HTTP/2 connections make it matter who gets one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Limits;
+use crate::quality::{Refusal, WorkerCounters};
+
+/// After an error of `accept` (out of descriptors, say): long enough not to spin, short enough not to be noticed.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
+
+/// So many addresses are remembered before those without connections are forgotten.
+const ADDRESSES_BEFORE_SWEEP: usize = 10_000;
+
+/// A connection on its way to a worker.
+pub(crate) struct Arrival {
+    pub(crate) stream: StdStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) place: Place,
+}
+
+/// A connection's place in the counts; given back when dropped.
+pub(crate) struct Place {
+    total: Arc<AtomicUsize>,
+    of_address: Arc<AtomicUsize>,
+    of_worker: Arc<AtomicUsize>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for count in [&self.total, &self.of_address, &self.of_worker] {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The way to one worker.
+pub(crate) struct WorkerDoor {
+    pub(crate) arrivals: mpsc::Sender<Arrival>,
+    pub(crate) connections: Arc<AtomicUsize>,
+}
+
+/// Counts connections, and takes them until told to stop.
+pub(crate) struct Acceptor {
+    limits: Limits,
+    doors: Vec<WorkerDoor>,
+    total: Arc<AtomicUsize>,
+    addresses: HashMap<IpAddr, Arc<AtomicUsize>>,
+    counters: Arc<WorkerCounters>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(limits: &Limits, doors: Vec<WorkerDoor>, counters: Arc<WorkerCounters>) -> Acceptor {
+        Acceptor { limits: limits.clone(), doors, total: Arc::default(), addresses: HashMap::new(), counters }
+    }
+
+    /// Takes connections until `shutdown` says so. The socket is closed when this returns.
+    pub(crate) async fn run(mut self, listener: StdListener, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        let stopped = async move { drop(shutdown.wait_for(|stop| *stop).await) };
+        tokio::pin!(stopped);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stopped => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+                Ok((stream, peer)) => self.place(stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take a connection");
+                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                }
+            }
+        }
+    }
+
+    /// Hands a connection to the worker with the fewest, or closes it when there are too many.
+    fn place(&mut self, stream: StdStream, peer: SocketAddr) {
+        let of_address = self.addresses.entry(peer.ip().to_canonical()).or_default().clone();
+        let is_full = self.total.load(Ordering::Relaxed) >= self.limits.connections;
+        let address_is_full = of_address.load(Ordering::Relaxed) >= self.limits.connections_per_address;
+        let door = self.doors.iter().min_by_key(|door| door.connections.load(Ordering::Relaxed));
+        let Some(door) = door.filter(|_| !is_full && !address_is_full) else {
+            self.refuse();
+            return;
+        };
+        let of_worker = door.connections.clone();
+        for count in [&self.total, &of_address, &of_worker] {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let place = Place { total: self.total.clone(), of_address, of_worker };
+        if door.arrivals.try_send(Arrival { stream, peer, place }).is_err() {
+            self.refuse();
+        }
+        if self.addresses.len() > ADDRESSES_BEFORE_SWEEP {
+            self.addresses.retain(|_, count| count.load(Ordering::Relaxed) > 0);
+        }
+    }
+
+    fn refuse(&self) {
+        if let Some(count) = self.counters.refusals.get(Refusal::Connections as usize) {
+            count.increment();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! One backend process: what all workers know of it, and what one worker keeps for it.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::uri::Authority;
+use tokio::time::Instant;
+
+use super::ewma::PeakEwma;
+use crate::serve::upstream::Connection;
+
+/// What all workers and the health checks share about an endpoint: relaxed atomics, no more.
+#[derive(Debug)]
+pub struct SharedEndpoint {
+    /// Host and port.
+    pub authority: Authority,
+    is_healthy: AtomicBool,
+    in_flight: AtomicUsize,
+}
+
+impl SharedEndpoint {
+    pub(super) fn new(authority: Authority) -> SharedEndpoint {
+        SharedEndpoint { authority, is_healthy: AtomicBool::new(true), in_flight: AtomicUsize::new(0) }
+    }
+
+    /// Whether health checks let it have traffic. True until they say otherwise.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.is_healthy.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_healthy(&self, healthy: bool) {
+        self.is_healthy.store(healthy, Ordering::Relaxed);
+    }
+
+    /// Attempts that have not ended, over all workers.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn enter(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One worker's side of an endpoint: its idle connections and its view of the latency.
+pub(crate) struct Endpoint {
+    pub(crate) shared: Arc<SharedEndpoint>,
+    latency: Cell<PeakEwma>,
+    idle: RefCell<Vec<IdleConnection>>,
+    idle_limit: usize,
+    idle_timeout: Duration,
+}
+
+struct IdleConnection {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Endpoint {
+    pub(super) fn new(shared: Arc<SharedEndpoint>, idle_limit: usize, idle_timeout: Duration, now: Instant) -> Endpoint {
+        Endpoint { shared, latency: Cell::new(PeakEwma::new(now)), idle: RefCell::default(), idle_limit, idle_timeout }
+    }
+
+    /// What one more query would cost here: expected latency times the queries that would then be in flight.
+    pub(super) fn load(&self, now: Instant) -> f64 {
+        let queue = u32::try_from(self.shared.in_flight()).unwrap_or(u32::MAX);
+        self.latency.get().micros(now) * (f64::from(queue) + 1.0)
+    }
+
+    pub(crate) fn observe(&self, latency: Duration, now: Instant) {
+        self.latency.set(self.latency.get().observe(latency, now));
+    }
+
+    /// Takes the connection that was used last, if there is one that is still good. Most recently used first, so that those
+    /// that a burst opened grow old and are closed.
+    pub(crate) fn take_idle(&self, now: Instant) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(IdleConnection { connection, since }) = idle.pop() {
+            if now.duration_since(since) < self.idle_timeout && connection.is_usable() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn put_idle(&self, connection: Connection, now: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.idle_limit && !connection.is_closed() {
+            idle.push(IdleConnection { connection, since: now });
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn close_expired(&self, now: Instant) {
+        let keep = |idle: &IdleConnection| now.duration_since(idle.since) < self.idle_timeout && !idle.connection.is_closed();
+        self.idle.borrow_mut().retain(keep);
+    }
+}

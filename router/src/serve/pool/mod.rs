@@ -1,0 +1,153 @@
+//! Pools: which endpoint gets a query, and how many queries a pool may have.
+//!
+//! [`SharedPool`] is what all workers, the health checks and the admin API see; [`Pool`] is one worker's side of it.
+
+mod endpoint;
+mod ewma;
+mod health;
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::time::Instant;
+
+pub(crate) use endpoint::Endpoint;
+pub use endpoint::SharedEndpoint;
+pub(crate) use health::check_forever;
+
+use crate::config;
+
+/// Retries that a pool may have at any time beside a fifth of its queries in flight.
+const RETRIES_AT_LEAST: usize = 3;
+
+/// A pool as all workers see it.
+#[derive(Debug)]
+pub struct SharedPool {
+    /// As in the config.
+    pub config: config::Pool,
+    /// In the config's order.
+    pub endpoints: Vec<Arc<SharedEndpoint>>,
+    in_flight: AtomicUsize,
+    retries: AtomicUsize,
+}
+
+impl SharedPool {
+    /// A pool of healthy endpoints with nothing in flight.
+    #[must_use]
+    pub fn new(config: &config::Pool) -> Arc<SharedPool> {
+        let endpoints = config.endpoints.iter().map(|endpoint| Arc::new(SharedEndpoint::new(endpoint.authority.clone())));
+        Arc::new(SharedPool {
+            endpoints: endpoints.collect(),
+            config: config.clone(),
+            in_flight: AtomicUsize::new(0),
+            retries: AtomicUsize::new(0),
+        })
+    }
+
+    /// Attempts that have not ended, over all workers.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether any endpoint may have traffic.
+    #[must_use]
+    pub fn has_healthy_endpoint(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.is_healthy())
+    }
+}
+
+/// One worker's side of a pool.
+pub(crate) struct Pool {
+    pub(crate) shared: Arc<SharedPool>,
+    endpoints: Vec<Endpoint>,
+    random: Cell<u64>,
+}
+
+/// A place in the pool's and one endpoint's count of attempts in flight; given back when dropped.
+pub(crate) struct Slot {
+    pool: Arc<SharedPool>,
+    endpoint: Arc<SharedEndpoint>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.pool.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.leave();
+    }
+}
+
+/// A place in the retry budget; given back when dropped.
+pub(crate) struct RetryPermit(Arc<SharedPool>);
+
+impl Drop for RetryPermit {
+    fn drop(&mut self) {
+        self.0.retries.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(shared: &Arc<SharedPool>, seed: u64, now: Instant) -> Pool {
+        let config = &shared.config;
+        let endpoints =
+            shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), config.idle_connections, config.idle_timeout, now));
+        Pool { endpoints: endpoints.collect(), shared: shared.clone(), random: Cell::new(seed | 1) }
+    }
+
+    /// The endpoint for one attempt: the less loaded of two healthy ones taken at random, and not `avoid` if there is another.
+    /// Where none is healthy, any: a health check may be wrong, and no answer is certainly worse.
+    pub(crate) fn pick(&self, avoid: Option<usize>, now: Instant) -> Option<(usize, &Endpoint)> {
+        if let [only] = self.endpoints.as_slice() {
+            return Some((0, only));
+        }
+        let candidates = |healthy_only: bool| {
+            self.endpoints
+                .iter()
+                .enumerate()
+                .filter(move |(index, endpoint)| Some(*index) != avoid && (!healthy_only || endpoint.shared.is_healthy()))
+        };
+        let healthy = candidates(true).count();
+        let (healthy_only, count) = if healthy > 0 { (true, healthy) } else { (false, candidates(false).count()) };
+        let first = self.random_below(count);
+        let second = (first + 1 + self.random_below(count.saturating_sub(1))) % count.max(1);
+        let one = candidates(healthy_only).nth(first)?;
+        let other = candidates(healthy_only).nth(second)?;
+        Some(if other.1.load(now) < one.1.load(now) { other } else { one })
+    }
+
+    pub(crate) fn endpoint(&self, index: usize) -> Option<&Endpoint> {
+        self.endpoints.get(index)
+    }
+
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// A place among the queries in flight, or none when the pool is full.
+    pub(crate) fn enter(&self, endpoint: &Endpoint) -> Option<Slot> {
+        let before = self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        endpoint.shared.enter();
+        let slot = Slot { pool: self.shared.clone(), endpoint: endpoint.shared.clone() };
+        (before < self.shared.config.max_in_flight).then_some(slot)
+    }
+
+    /// Leave to try once more: retries in flight stay within a fifth of all queries in flight, and three.
+    pub(crate) fn permit_retry(&self) -> Option<RetryPermit> {
+        let before = self.shared.retries.fetch_add(1, Ordering::Relaxed);
+        let permit = RetryPermit(self.shared.clone());
+        (before < self.shared.in_flight() / 5 + RETRIES_AT_LEAST).then_some(permit)
+    }
+
+    /// A number below `bound` (0 for a bound of 0): xorshift64*, good enough to spread load and free of system calls.
+    fn random_below(&self, bound: usize) -> usize {
+        let mut state = self.random.get();
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.random.set(state);
+        let high = state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
+        let bound = u64::try_from(bound).unwrap_or(0);
+        usize::try_from((high * bound) >> 32).unwrap_or(0)
+    }
+}

@@ -1,0 +1,196 @@
+//! What is read from a request: whether it may pass at all, whose it is, and the fields that a policy asks for. Pure.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Method, Version};
+use switchback_policy::split::Field;
+
+use crate::config::UnitSource;
+use crate::quality::Refusal;
+
+/// The longest field value that a policy is given, in bytes.
+const FIELD_BYTES: usize = 1_024;
+
+/// Who is randomised, as the bytes that are hashed.
+pub(crate) enum Unit<'a> {
+    /// A user id or session from the request.
+    Named(&'a [u8]),
+    /// The client's address as text, for those who bring neither.
+    Address(AddressText),
+}
+
+/// An IP address as text, without an allocation.
+pub(crate) struct AddressText {
+    bytes: [u8; 46],
+    len: usize,
+}
+
+impl Write for AddressText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len + text.len();
+        self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+impl Unit<'_> {
+    /// What is hashed.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Unit::Named(bytes) => bytes,
+            Unit::Address(text) => text.bytes.get(..text.len).unwrap_or_default(),
+        }
+    }
+
+    /// The first of `sources` that this request has and that is not empty; the client's address when it has none.
+    pub(crate) fn of<'a>(head: &'a Parts, sources: &[UnitSource], client: IpAddr) -> Unit<'a> {
+        for source in sources {
+            let found = match source {
+                UnitSource::Header(name) => head.headers.get(name).map(http::HeaderValue::as_bytes),
+                UnitSource::Cookie(name) => cookie(head, name),
+                UnitSource::ClientAddress => break,
+            };
+            if let Some(bytes) = found.filter(|bytes| !bytes.is_empty()) {
+                return Unit::Named(bytes);
+            }
+        }
+        let mut text = AddressText { bytes: [0; 46], len: 0 };
+        // An address is at most 45 characters, so this always fits.
+        let _ = write!(text, "{}", client.to_canonical());
+        Unit::Address(text)
+    }
+}
+
+/// Refuses what two parsers could read differently, or what is not for a proxy of queries.
+///
+/// # Errors
+/// The reason, which is counted; [`super::answer`] says what the client gets.
+pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::Method);
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    let has_host = first.is_some() || head.uri.authority().is_some();
+    if second.is_some() || (!has_host && head.version != Version::HTTP_10) {
+        return Err(Refusal::Host);
+    }
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    let (length, again) = (lengths.next(), lengths.next());
+    let is_chunked = head.headers.contains_key(TRANSFER_ENCODING);
+    let is_list = length.is_some_and(|length| length.as_bytes().contains(&b','));
+    if again.is_some() || is_list || (is_chunked && (length.is_some() || head.version == Version::HTTP_10)) {
+        return Err(Refusal::Framing);
+    }
+    Ok(())
+}
+
+/// The host that the request is for: lower case is not yet made, the port is cut off.
+pub(crate) fn host(head: &Parts) -> Option<&str> {
+    if let Some(authority) = head.uri.authority() {
+        return Some(authority.host());
+    }
+    let text = head.headers.get(HOST)?.to_str().ok()?;
+    if text.starts_with('[') {
+        let end = text.find(']')?;
+        return text.get(..=end);
+    }
+    Some(text.split(':').next().unwrap_or(text))
+}
+
+/// A request field for a policy, cut at 1,024 bytes; `None` where the request has none, or none that is UTF-8.
+pub(crate) fn field<'a>(head: &'a Parts, field: &Field) -> Option<Cow<'a, str>> {
+    let value = match field {
+        Field::Path => Some(Cow::Borrowed(head.uri.path())),
+        Field::Header(name) => {
+            head.headers.get(name.as_str()).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).map(Cow::Borrowed)
+        }
+        Field::Cookie(name) => cookie(head, name).and_then(|value| std::str::from_utf8(value).ok()).map(Cow::Borrowed),
+        Field::Query(name) => query_parameter(head.uri.query()?, name),
+    };
+    value.map(|value| match value {
+        Cow::Borrowed(text) => Cow::Borrowed(cut(text)),
+        Cow::Owned(text) => Cow::Owned(cut(&text).to_owned()),
+    })
+}
+
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(FIELD_BYTES)).unwrap_or_default()
+}
+
+fn cookie<'a>(head: &'a Parts, name: &str) -> Option<&'a [u8]> {
+    let cookies = head.headers.get_all(COOKIE).iter();
+    let mut pairs = cookies.flat_map(|value| value.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+fn query_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn head(request: http::request::Builder) -> Parts {
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn unit_text(head: &Parts, sources: &[UnitSource]) -> String {
+        String::from_utf8_lossy(Unit::of(head, sources, "10.0.0.7".parse().unwrap()).bytes()).into_owned()
+    }
+
+    #[test]
+    fn the_unit_is_the_first_source_that_is_there() {
+        let sources = [UnitSource::Header("x-user-id".parse().unwrap()), UnitSource::Cookie("sid".to_owned()), UnitSource::ClientAddress];
+        let both = head(Request::get("/").header("x-user-id", "u1").header("cookie", "a=b; sid=s1"));
+        assert_eq!(unit_text(&both, &sources), "u1");
+        let cookie_only = head(Request::get("/").header("x-user-id", "").header("cookie", "asid=x; sid=s1; sid=s2"));
+        assert_eq!(unit_text(&cookie_only, &sources), "s1");
+        assert_eq!(unit_text(&head(Request::get("/")), &sources), "10.0.0.7");
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_same_unit() {
+        let parts = head(Request::get("/"));
+        let mapped = Unit::of(&parts, &[], "::ffff:10.0.0.7".parse().unwrap());
+        assert_eq!(mapped.bytes(), b"10.0.0.7");
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let refused = |request: http::request::Builder| check(&head(request)).err();
+        assert_eq!(refused(Request::get("/").header("host", "a")), None);
+        assert_eq!(refused(Request::get("/").header("host", "a").header("host", "a")), Some(Refusal::Host));
+        assert_eq!(refused(Request::get("/")), Some(Refusal::Host));
+        let both = Request::post("/").header("host", "a").header("content-length", "3").header("transfer-encoding", "chunked");
+        assert_eq!(refused(both), Some(Refusal::Framing));
+        let list = Request::post("/").header("host", "a").header("content-length", "3, 3");
+        assert_eq!(refused(list), Some(Refusal::Framing));
+        assert_eq!(refused(Request::trace("/").header("host", "a")), Some(Refusal::Method));
+    }
+
+    #[test]
+    fn policies_get_the_fields_they_ask_for() {
+        let parts = head(Request::get("/search?q=a%20b&q=c").header("x-tenant", "t1").header("cookie", "sid=s1"));
+        assert_eq!(field(&parts, &Field::Path).as_deref(), Some("/search"));
+        assert_eq!(field(&parts, &Field::Query("q".to_owned())).as_deref(), Some("a b"));
+        assert_eq!(field(&parts, &Field::Header("x-tenant".to_owned())).as_deref(), Some("t1"));
+        assert_eq!(field(&parts, &Field::Cookie("sid".to_owned())).as_deref(), Some("s1"));
+        assert_eq!(field(&parts, &Field::Header("x-none".to_owned())), None);
+    }
+
+    #[test]
+    fn a_long_field_is_cut_at_a_character() {
+        let long = format!("x{}", "é".repeat(600));
+        let parts = head(Request::get("/").header("x-long", http::HeaderValue::from_bytes(long.as_bytes()).unwrap()));
+        let value = field(&parts, &Field::Header("x-long".to_owned())).unwrap();
+        assert_eq!(value.len(), 1_023);
+    }
+}

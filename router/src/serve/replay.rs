@@ -1,0 +1,188 @@
+//! A request body that can be sent a second time.
+//!
+//! The client's body streams through as it arrives; what has passed is remembered (as shared slices, not copies) until it
+//! outgrows the limit. A second attempt is given what is remembered and then goes on from the client.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::idle::IdleTimer;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a request body ended early. All of these are the client's doing, but for `Superseded`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The client broke off.
+    #[error("the client broke off its request body")]
+    Aborted,
+    /// The client sent nothing for too long.
+    #[error("the client paused its request body for too long")]
+    Idle,
+    /// Another attempt reads the body now.
+    #[error("another attempt took over the request body")]
+    Superseded,
+}
+
+/// The client's body and what is remembered of it, shared by the attempts of one query.
+pub(crate) struct Replay {
+    incoming: Incoming,
+    remembered: Vec<Bytes>,
+    remembered_bytes: usize,
+    limit: usize,
+    /// More passed than is remembered: there is no second attempt any more.
+    is_forgotten: bool,
+    is_ended: bool,
+    failure: Option<BodyError>,
+    attempt: u32,
+    idle: IdleTimer,
+}
+
+impl Replay {
+    pub(crate) fn new(incoming: Incoming, limit: usize, idle: Duration) -> Rc<RefCell<Replay>> {
+        Rc::new(RefCell::new(Replay {
+            incoming,
+            remembered: Vec::new(),
+            remembered_bytes: 0,
+            limit,
+            is_forgotten: false,
+            is_ended: false,
+            failure: None,
+            attempt: 0,
+            idle: IdleTimer::new(idle),
+        }))
+    }
+
+    /// What went wrong on the client's side, if anything.
+    pub(crate) fn failure(&self) -> Option<BodyError> {
+        self.failure
+    }
+
+    /// Whether everything that was read of the body can be sent again.
+    pub(crate) fn is_replayable(&self) -> bool {
+        !self.is_forgotten && self.failure.is_none()
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            return match self.idle.poll_expired(cx) {
+                Poll::Ready(()) => Poll::Ready(Some(Err(self.fail(BodyError::Idle)))),
+                Poll::Pending => Poll::Pending,
+            };
+        };
+        self.idle.progressed();
+        Poll::Ready(match frame {
+            None => {
+                self.is_ended = true;
+                None
+            }
+            Some(Ok(frame)) => {
+                self.remember(&frame);
+                Some(Ok(frame))
+            }
+            Some(Err(_)) => Some(Err(self.fail(BodyError::Aborted))),
+        })
+    }
+
+    fn fail(&mut self, error: BodyError) -> BodyError {
+        self.failure = Some(error);
+        error
+    }
+
+    fn remember(&mut self, frame: &Frame<Bytes>) {
+        let fits = frame.data_ref().filter(|data| self.remembered_bytes + data.len() <= self.limit);
+        match fits {
+            Some(data) if !self.is_forgotten => {
+                self.remembered_bytes += data.len();
+                self.remembered.push(data.clone());
+            }
+            // Trailers are not remembered either: a body that has some is sent once.
+            _ => {
+                self.is_forgotten = true;
+                self.remembered = Vec::new();
+            }
+        }
+    }
+}
+
+/// The body of one attempt.
+pub(crate) enum RequestBody {
+    /// There is none.
+    Empty,
+    /// The client's, from the start.
+    Replayed {
+        /// Shared with the other attempts.
+        replay: Rc<RefCell<Replay>>,
+        /// Which attempt this is: a later one supersedes it.
+        attempt: u32,
+        /// How many of the remembered slices this attempt has sent.
+        sent: usize,
+    },
+}
+
+impl RequestBody {
+    /// The body for a further attempt; earlier ones get nothing more.
+    pub(crate) fn of(replay: &Rc<RefCell<Replay>>) -> RequestBody {
+        let mut inner = replay.borrow_mut();
+        inner.attempt += 1;
+        RequestBody::Replayed { replay: replay.clone(), attempt: inner.attempt, sent: 0 }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let RequestBody::Replayed { replay, attempt, sent } = self.get_mut() else {
+            return Poll::Ready(None);
+        };
+        let mut replay = replay.borrow_mut();
+        if replay.attempt != *attempt {
+            return Poll::Ready(Some(Err(BodyError::Superseded.into())));
+        }
+        if let Some(slice) = replay.remembered.get(*sent) {
+            *sent += 1;
+            return Poll::Ready(Some(Ok(Frame::data(slice.clone()))));
+        }
+        if replay.is_ended {
+            return Poll::Ready(None);
+        }
+        let frame = replay.poll_incoming(cx);
+        if let Poll::Ready(Some(Ok(_))) = &frame {
+            *sent += 1;
+        }
+        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Replayed { replay, attempt, sent } => {
+                let replay = replay.borrow();
+                let all_sent = replay.remembered.len() <= *sent || replay.is_forgotten;
+                replay.attempt == *attempt && all_sent && (replay.is_ended || replay.incoming.is_end_stream())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Replayed { replay, sent, .. } => {
+                let replay = replay.borrow();
+                let again: usize = replay.remembered.iter().skip(*sent).map(Bytes::len).sum();
+                let again = u64::try_from(again).unwrap_or(u64::MAX);
+                let rest = replay.incoming.size_hint();
+                rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest.saturating_add(again)))
+            }
+        }
+    }
+}

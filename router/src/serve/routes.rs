@@ -1,0 +1,196 @@
+//! Which route a query belongs to, and one worker's state for each route.
+//!
+//! The lookup costs the same with one route and with a thousand: hosts are hashed, and prefixes are looked up from the path's
+//! longest possible one down, segment by segment.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use http::request::Parts;
+use tokio::sync::Notify;
+
+use super::pool::Pool;
+use super::query;
+use super::split::Split;
+use crate::config;
+use crate::quality::{RouteCounters, WorkerCounters};
+use crate::vocabulary::{PoolIndex, RouteIndex};
+
+/// One worker's state of one route.
+pub(crate) struct RouteWorker {
+    pub(crate) config: Arc<config::Route>,
+    pub(crate) split: RefCell<Split>,
+    /// Wakes the task that makes a new policy instance.
+    pub(crate) needs_instance: Notify,
+    pub(crate) replay_bytes: usize,
+    pub(crate) body_idle_timeout: Duration,
+    index: RouteIndex,
+    pools: Vec<Pool>,
+    pool_names: Vec<HeaderValue>,
+    counters: Arc<WorkerCounters>,
+    /// Stands in if the counters do not know this route, which the constructor rules out.
+    uncounted: RouteCounters,
+}
+
+impl RouteWorker {
+    pub(crate) fn new(
+        config: Arc<config::Route>,
+        index: RouteIndex,
+        split: Split,
+        pools: Vec<Pool>,
+        limits: &config::Limits,
+        counters: Arc<WorkerCounters>,
+    ) -> RouteWorker {
+        // A pool's name is letters, digits, - and _, so it is always a header value.
+        let pool_names = config.pools.iter().map(|pool| HeaderValue::from_str(&pool.name).unwrap_or(HeaderValue::from_static("?")));
+        RouteWorker {
+            pool_names: pool_names.collect(),
+            config,
+            split: RefCell::new(split),
+            needs_instance: Notify::new(),
+            replay_bytes: limits.replay_bytes,
+            body_idle_timeout: limits.body_idle_timeout,
+            index,
+            pools,
+            counters,
+            uncounted: RouteCounters::default(),
+        }
+    }
+
+    pub(crate) fn pool(&self, pool: PoolIndex) -> Option<&Pool> {
+        self.pools.get(pool.get())
+    }
+
+    pub(crate) fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    pub(crate) fn pool_name(&self, pool: PoolIndex) -> Option<HeaderValue> {
+        self.pool_names.get(pool.get()).cloned()
+    }
+
+    pub(crate) fn counters(&self) -> &RouteCounters {
+        self.counters.routes.get(self.index.get()).unwrap_or(&self.uncounted)
+    }
+}
+
+/// Host and path -> route: an exact host before any host, then the longest prefix.
+pub(crate) struct RouteTable {
+    by_host: HashMap<String, Prefixes>,
+    any_host: Prefixes,
+}
+
+/// Prefixes of one host, without their trailing slash.
+#[derive(Default)]
+struct Prefixes {
+    routes: HashMap<String, RouteIndex>,
+    /// Segments of the longest prefix: no need to look further down a path.
+    depth: usize,
+}
+
+impl RouteTable {
+    pub(crate) fn new<'a>(matches: impl Iterator<Item = &'a config::RouteMatch>) -> RouteTable {
+        let mut table = RouteTable { by_host: HashMap::new(), any_host: Prefixes::default() };
+        for (index, route) in matches.enumerate() {
+            let prefixes = match &route.host {
+                Some(host) => table.by_host.entry(host.clone()).or_default(),
+                None => &mut table.any_host,
+            };
+            let prefix = route.path_prefix.trim_end_matches('/');
+            prefixes.depth = prefixes.depth.max(prefix.matches('/').count());
+            let index = RouteIndex(u16::try_from(index).unwrap_or(u16::MAX));
+            prefixes.routes.entry(prefix.to_owned()).or_insert(index);
+        }
+        table
+    }
+
+    pub(crate) fn find(&self, head: &Parts) -> Option<RouteIndex> {
+        let path = head.uri.path();
+        let by_host = if self.by_host.is_empty() { None } else { self.of_host(query::host(head)?) };
+        by_host.and_then(|prefixes| prefixes.find(path)).or_else(|| self.any_host.find(path))
+    }
+
+    fn of_host(&self, host: &str) -> Option<&Prefixes> {
+        match self.by_host.get(host) {
+            None if host.bytes().any(|byte| byte.is_ascii_uppercase()) => self.by_host.get(&host.to_ascii_lowercase()),
+            found => found,
+        }
+    }
+}
+
+impl Prefixes {
+    /// The route of the longest prefix that ends where a segment of `path` ends.
+    fn find(&self, path: &str) -> Option<RouteIndex> {
+        let slashes = path.match_indices('/').map(|(at, _)| at).skip(1);
+        let mut ends: [usize; 32] = [0; 32];
+        let mut count = 0;
+        for end in slashes.chain([path.len()]).take(self.depth.min(ends.len())) {
+            if let Some(slot) = ends.get_mut(count) {
+                *slot = end;
+                count += 1;
+            }
+        }
+        let longest_first = ends.iter().take(count).rev().filter_map(|end| path.get(..*end));
+        longest_first.chain([""]).find_map(|prefix| self.routes.get(prefix).copied())
+    }
+}
+
+/// All of one worker's routes.
+pub(crate) struct Routes {
+    pub(crate) table: RouteTable,
+    pub(crate) all: Vec<Rc<RouteWorker>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn table(routes: &[(Option<&str>, &str)]) -> RouteTable {
+        let matches: Vec<_> = routes
+            .iter()
+            .map(|(host, prefix)| config::RouteMatch { host: host.map(str::to_owned), path_prefix: (*prefix).to_owned() })
+            .collect();
+        RouteTable::new(matches.iter())
+    }
+
+    fn find(table: &RouteTable, host: &str, path: &str) -> Option<u16> {
+        let head = Request::get(path).header("host", host).body(()).unwrap().into_parts().0;
+        table.find(&head).map(|index| index.0)
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let table = table(&[(None, "/"), (None, "/search"), (None, "/search/images/")]);
+        assert_eq!(find(&table, "h", "/"), Some(0));
+        assert_eq!(find(&table, "h", "/search"), Some(1));
+        assert_eq!(find(&table, "h", "/search?q=1"), Some(1));
+        assert_eq!(find(&table, "h", "/search/images"), Some(2));
+        assert_eq!(find(&table, "h", "/search/images/a/b/c"), Some(2));
+    }
+
+    #[test]
+    fn a_prefix_ends_where_a_segment_ends() {
+        let table = table(&[(None, "/search")]);
+        assert_eq!(find(&table, "h", "/searching"), None);
+        assert_eq!(find(&table, "h", "/search/x"), Some(0));
+    }
+
+    #[test]
+    fn an_exact_host_comes_first_and_falls_back_to_any() {
+        let table = table(&[(Some("a.example"), "/search"), (None, "/")]);
+        assert_eq!(find(&table, "A.example:8080", "/search"), Some(0));
+        assert_eq!(find(&table, "a.example", "/other"), Some(1));
+        assert_eq!(find(&table, "b.example", "/search"), Some(1));
+    }
+
+    #[test]
+    fn a_path_of_slashes_costs_no_more_than_the_longest_prefix() {
+        let table = table(&[(None, "/a/b")]);
+        assert_eq!(find(&table, "h", &"/".repeat(10_000)), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! One worker's split of one route: which pool a query goes to, by the policy in force.
+//!
+//! Everything that can be worked out when flags change is worked out then ([`Split::apply`]); a query hashes its unit and
+//! makes one call.
+//!
+//! Invariant: a decision never fails. What a policy cannot answer, the native policy answers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use split_weighted::WeightedSplit;
+use switchback_policy::split::{Decision, Field, Reason, Salt, Snapshot, SplitPolicy, Wanted};
+use tokio::time::Instant;
+
+use super::position::PositionKey;
+use super::query::{self, Unit};
+use crate::config;
+use crate::flags::Flags;
+use crate::policy::{Kind, PolicyFailure, SplitInForce, SplitInstance, snapshot};
+use crate::quality::{DECISIONS, RouteCounters};
+use crate::vocabulary::PoolIndex;
+
+/// One decision in so many is timed.
+const TIMED_EVERY: u32 = 64;
+
+/// Places in [`DECISIONS`] of the reasons that the host adds to the policy's.
+const NATIVE: usize = 5;
+const PIN: usize = 6;
+
+/// Where one query goes, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) pool: PoolIndex,
+    /// The live pool's answer may stand in for this pool's. Not for the live pool itself, and not when an operator pinned one.
+    pub(crate) may_fall_back: bool,
+}
+
+/// One worker's split of one route.
+pub(crate) struct Split {
+    pub(crate) flags: Arc<Flags>,
+    snapshot: Snapshot,
+    rollout: PositionKey,
+    native: WeightedSplit,
+    policy: Arc<SplitInForce>,
+    instance: Option<Configured>,
+    until_timed: u32,
+}
+
+/// A policy instance, and what it wants to see.
+struct Configured {
+    instance: SplitInstance,
+    keys: Vec<PositionKey>,
+    fields: Vec<Field>,
+}
+
+impl Split {
+    pub(crate) fn new(route: &config::Route, flags: Arc<Flags>, policy: Arc<SplitInForce>) -> Split {
+        let snapshot = snapshot(route, &flags);
+        let native = configure_native(&snapshot);
+        let rollout = PositionKey::new(flags.salt.as_bytes());
+        let mut split = Split { flags, snapshot, rollout, native, policy, instance: None, until_timed: 0 };
+        split.instantiate();
+        split
+    }
+
+    /// Takes new flags. The instance is configured again; one that cannot be is made anew.
+    pub(crate) fn apply(&mut self, route: &config::Route, flags: Arc<Flags>) {
+        self.snapshot = snapshot(route, &flags);
+        self.native = configure_native(&self.snapshot);
+        self.rollout = PositionKey::new(flags.salt.as_bytes());
+        self.flags = flags;
+        let Some(Configured { mut instance, .. }) = self.instance.take() else {
+            return self.instantiate();
+        };
+        match instance.configure(&self.snapshot) {
+            Ok(wanted) => self.instance = Some(configured(instance, wanted, self.rollout)),
+            // Its previous configuration knows the previous live pool: a policy that refuses the flags must not hold up a
+            // flip, so the native decision is used until it accepts some.
+            Err(failure) => {
+                self.policy.failed(&failure, Instant::now());
+                if !failure.keeps_instance() {
+                    self.instantiate();
+                }
+            }
+        }
+    }
+
+    /// Takes another policy. The old instance goes on until this has worked out.
+    pub(crate) fn swap(&mut self, policy: Arc<SplitInForce>) {
+        self.policy = policy;
+        self.instance = None;
+        self.instantiate();
+    }
+
+    /// Whether a policy should be answering and none is: it failed, or is in quarantine.
+    pub(crate) fn lacks_instance(&self) -> bool {
+        self.instance.is_none() && self.is_wasm()
+    }
+
+    fn is_wasm(&self) -> bool {
+        self.policy.kind == Kind::Wasm
+    }
+
+    /// Makes an instance, unless the policy is in quarantine. Takes 10-50 us: not for the query path.
+    pub(crate) fn instantiate(&mut self) {
+        if !self.is_wasm() || self.policy.health.is_quarantined(Instant::now()) {
+            return;
+        }
+        match self.policy.instantiate(&self.snapshot) {
+            Ok((instance, wanted)) => self.instance = Some(configured(instance, wanted, self.rollout)),
+            Err(failure) => drop(self.policy.failed(&failure, Instant::now())),
+        }
+    }
+
+    /// Decides one query. Never fails, never waits.
+    pub(crate) fn decide(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Chosen {
+        if let Some(pool) = self.flags.pin {
+            count(counters, PIN);
+            return Chosen { pool, may_fall_back: false };
+        }
+        let (decision, reason) = match self.ask_policy(unit, head, counters) {
+            Some(decision) => (decision, reason_index(decision.reason)),
+            None => (self.native.route(self.rollout.position(unit.bytes())), NATIVE),
+        };
+        count(counters, reason);
+        let pool = u8::try_from(decision.pool).map_or(self.flags.live, PoolIndex);
+        Chosen { pool, may_fall_back: pool != self.flags.live }
+    }
+
+    fn ask_policy(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Option<Decision> {
+        let started = self.is_timed().then(Instant::now);
+        let result = self.instance.as_mut()?.route(unit, head);
+        if let Some(started) = started {
+            counters.policy_durations.record(started.elapsed());
+        }
+        match result {
+            Ok(decision) => Some(decision),
+            Err(failure) => {
+                counters.policy_failures.increment();
+                self.instance = None;
+                self.policy.failed(&failure, Instant::now());
+                None
+            }
+        }
+    }
+
+    fn is_timed(&mut self) -> bool {
+        let (left, overflowed) = self.until_timed.overflowing_sub(1);
+        self.until_timed = if overflowed { TIMED_EVERY - 1 } else { left };
+        overflowed
+    }
+}
+
+impl Configured {
+    /// The cheap call when the policy wants one position and nothing else.
+    fn route(&mut self, unit: &Unit<'_>, head: &http::request::Parts) -> Result<Decision, PolicyFailure> {
+        if let ([key], []) = (self.keys.as_slice(), self.fields.as_slice()) {
+            return self.instance.route(key.position(unit.bytes()));
+        }
+        let positions: Vec<u32> = self.keys.iter().map(|key| key.position(unit.bytes())).collect();
+        let values: Vec<Option<Cow<'_, str>>> = self.fields.iter().map(|field| query::field(head, field)).collect();
+        let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
+        self.instance.route_fields(&positions, &values)
+    }
+}
+
+fn configured(instance: SplitInstance, wanted: Wanted, rollout: PositionKey) -> Configured {
+    let keys = wanted.salts.iter().map(|salt| match salt {
+        Salt::Rollout => rollout,
+        Salt::Named(text) => PositionKey::new(text.as_bytes()),
+    });
+    Configured { instance, keys: keys.collect(), fields: wanted.fields }
+}
+
+/// The native policy accepts every snapshot that is made of checked flags; if it ever should not, all goes to live.
+fn configure_native(snapshot: &Snapshot) -> WeightedSplit {
+    WeightedSplit::configure(snapshot).map_or_else(|_| WeightedSplit::all_live(snapshot.live), |(split, _)| split)
+}
+
+fn reason_index(reason: Reason) -> usize {
+    match reason {
+        Reason::Live => 0,
+        Reason::Candidate => 1,
+        Reason::Holdback => 2,
+        Reason::Experiment => 3,
+        Reason::Rule => 4,
+    }
+}
+
+fn count(counters: &RouteCounters, reason: usize) {
+    debug_assert!(reason < DECISIONS.len());
+    if let Some(count) = counters.decisions.get(reason) {
+        count.increment();
+    }
+}

@@ -1,0 +1,172 @@
+//! Search users: a steady stream of queries over keep-alive connections, each answer counted.
+//!
+//! Open loop: queries are sent when they are due, whether or not earlier ones were answered. There is no retry: what fails here would
+//! have failed a user.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// How much, and to whom.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The router's traffic listener.
+    pub target: SocketAddr,
+    /// Queries a second.
+    pub rate: u32,
+    /// Keep-alive connections they are spread over.
+    pub connections: u32,
+    /// Different users, `user0`...
+    pub users: u32,
+    /// Body of each query; empty sends GET.
+    pub body: Bytes,
+}
+
+/// What became of the queries.
+#[derive(Debug, Default, Clone)]
+pub struct Report {
+    /// Sent.
+    pub sent: u64,
+    /// Not answered with a 2xx: why, and how often.
+    pub failed: BTreeMap<String, u64>,
+    /// Answers by `x-switchback-pool`.
+    pub by_pool: BTreeMap<String, u64>,
+    /// Slowest answer.
+    pub slowest: Duration,
+}
+
+impl Report {
+    /// How many failed in all.
+    pub fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+}
+
+/// A load under way.
+pub struct Running {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: JoinHandle<Report>,
+}
+
+impl Load {
+    /// Ordinary users at this rate.
+    pub fn new(target: SocketAddr, rate: u32) -> Load {
+        Load { target, rate, connections: 16, users: 1_000, body: Bytes::from_static(b"{\"query\":\"red shoes\"}") }
+    }
+
+    /// Starts it on a thread of its own.
+    pub fn start(self) -> Running {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop_flag, sent_count) = (stop.clone(), sent.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(run(self, stop_flag, sent_count))
+        });
+        Running { stop, sent, thread }
+    }
+}
+
+impl Running {
+    /// Queries sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this many queries were sent.
+    pub fn wait_for(&self, queries: u64) {
+        crate::eventually("the load sends its queries", Duration::from_secs(600), || (self.sent() >= queries).then_some(()));
+    }
+
+    /// Stops sending, waits for the answers that are due.
+    pub fn stop(self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+async fn run(load: Load, stop: Arc<AtomicBool>, sent: Arc<AtomicU64>) -> Report {
+    let report = Arc::new(Mutex::new(Report::default()));
+    let each = Duration::from_secs_f64(f64::from(load.connections) / f64::from(load.rate));
+    let clients = (0..load.connections).map(|number| {
+        let client = Client { load: load.clone(), stop: stop.clone(), sent: sent.clone(), report: report.clone() };
+        tokio::spawn(client.run(number, each))
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    Arc::try_unwrap(report).unwrap().into_inner().unwrap()
+}
+
+struct Client {
+    load: Load,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    report: Arc<Mutex<Report>>,
+}
+
+impl Client {
+    async fn run(self, number: u32, each: Duration) {
+        let start = tokio::time::Instant::now() + each.mul_f64(f64::from(number) / f64::from(self.load.connections));
+        let mut ticks = tokio::time::interval_at(start, each);
+        let mut connection = None;
+        let mut user = number;
+        while !self.stop.load(Ordering::Relaxed) {
+            ticks.tick().await;
+            user = (user + self.load.connections) % self.load.users;
+            self.sent.fetch_add(1, Ordering::Relaxed);
+            let started = Instant::now();
+            let outcome = self.query(&mut connection, user).await;
+            self.record(started.elapsed(), outcome);
+        }
+    }
+
+    async fn query(&self, connection: &mut Option<SendRequest<Full<Bytes>>>, user: u32) -> Result<String, String> {
+        let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
+            Some(sender) => sender,
+            None => connect(self.load.target).await?,
+        };
+        sender.ready().await.map_err(|error| format!("connection: {error}"))?;
+        let method = if self.load.body.is_empty() { "GET" } else { "POST" };
+        let request =
+            Request::builder().method(method).uri("/rank").header("host", "search.test").header("x-user-id", format!("user{user}"));
+        let request = request.body(Full::new(self.load.body.clone())).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(30), sender.send_request(request)).await;
+        let response = answer.map_err(|_| "no answer in 30 s".to_owned())?.map_err(|error| format!("no answer: {error:?}"))?;
+        let status = response.status();
+        let pool = response.headers().get("x-switchback-pool").map_or("none", |pool| pool.to_str().unwrap()).to_owned();
+        let body = response.into_body().collect().await.map_err(|error| format!("body: {error:?}"))?.to_bytes();
+        *connection = Some(sender);
+        if status.is_success() { Ok(pool) } else { Err(format!("{status}: {}", String::from_utf8_lossy(&body))) }
+    }
+
+    fn record(&self, took: Duration, outcome: Result<String, String>) {
+        let mut report = self.report.lock().unwrap();
+        report.sent += 1;
+        report.slowest = report.slowest.max(took);
+        match outcome {
+            Ok(pool) => *report.by_pool.entry(pool).or_default() += 1,
+            Err(why) => *report.failed.entry(why).or_default() += 1,
+        }
+    }
+}
+
+async fn connect(target: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String> {
+    let stream = TcpStream::connect(target).await.map_err(|error| format!("connect: {error}"))?;
+    let _ = stream.set_nodelay(true);
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("handshake: {error}"))?;
+    tokio::spawn(connection);
+    Ok(sender)
+}

@@ -1,0 +1,226 @@
+//! A real router process: the real binary, on free ports, with its own data folder.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::{Backend, eventually, http};
+
+/// The binary under test: beside the test's own, or where `SWITCHBACK_BIN` says.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("SWITCHBACK_BIN") {
+        return PathBuf::from(path);
+    }
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(Path::parent).unwrap();
+    let path = folder.join("switchback");
+    assert!(path.exists(), "{} is not there: run `cargo build --release` first", path.display());
+    path
+}
+
+/// What a test's router is told: one route `search` with these pools, everything else as in the defaults.
+#[derive(Default)]
+pub struct Setup {
+    pools: Vec<(String, Vec<String>)>,
+    redis: Option<String>,
+    data_dir: Option<PathBuf>,
+    /// Lines for `[state]`, `[policies]`, ... and for the route, as TOML.
+    top: String,
+    state: String,
+    route: String,
+    workers: usize,
+}
+
+impl Setup {
+    /// A pool with these backends.
+    pub fn pool(mut self, name: &str, backends: &[&Backend]) -> Setup {
+        self.pools.push((name.to_owned(), backends.iter().map(|backend| backend.url()).collect()));
+        self
+    }
+
+    /// Flags in this Redis instead of the embedded store.
+    pub fn redis(mut self, url: &str) -> Setup {
+        self.redis = Some(url.to_owned());
+        self
+    }
+
+    /// A data folder that outlives the router.
+    pub fn data_dir(mut self, path: &Path) -> Setup {
+        self.data_dir = Some(path.to_owned());
+        self
+    }
+
+    /// More sections, as TOML.
+    pub fn top(mut self, toml: &str) -> Setup {
+        self.top.push_str(toml);
+        self.top.push('\n');
+        self
+    }
+
+    /// More keys of `[state]`.
+    pub fn state(mut self, toml: &str) -> Setup {
+        self.state.push_str(toml);
+        self.state.push('\n');
+        self
+    }
+
+    /// More keys of the route.
+    pub fn route(mut self, toml: &str) -> Setup {
+        self.route.push_str(toml);
+        self.route.push('\n');
+        self
+    }
+
+    /// Worker threads; one unless said otherwise.
+    pub fn workers(mut self, workers: usize) -> Setup {
+        self.workers = workers;
+        self
+    }
+
+    fn toml(&self, data_dir: &Path) -> String {
+        let redis = self.redis.as_ref().map_or_else(String::new, |url| format!("url = {url:?}\n"));
+        let pools: String = self
+            .pools
+            .iter()
+            .map(|(name, endpoints)| format!("[route.pools.{name}]\nendpoints = {endpoints:?}\nhealth = {{ interval = \"100ms\" }}\n"))
+            .collect();
+        format!(
+            "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = {}\n[state]\n{redis}data_dir = {:?}\n{}\n{}\n\
+             [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"cookie:sid\", \"client-address\"]\nexpose = [\"pool\"]\n{}\n{pools}",
+            self.workers.max(1),
+            data_dir.display().to_string(),
+            self.state,
+            self.top,
+            self.route,
+        )
+    }
+
+    /// Starts the router and waits until it is ready.
+    pub fn start(self) -> Router {
+        let router = self.start_unready();
+        eventually("the router is ready", Duration::from_secs(20), || {
+            let (status, _) = http::get(router.admin, "/readyz").ok()?;
+            (status == 200).then_some(())
+        });
+        router
+    }
+
+    /// Starts the router and waits only until it listens.
+    pub fn start_unready(self) -> Router {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
+        let config = folder.path().join("switchback.toml");
+        std::fs::write(&config, self.toml(&data_dir)).unwrap();
+        let log = std::fs::File::create(folder.path().join("router.log")).unwrap();
+        let mut child = Command::new(binary())
+            .args(["serve", "--config"])
+            .arg(&config)
+            .env("RUST_LOG", "info")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut router = Router { traffic: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), data_dir, folder, child };
+        let address = |name: &str| {
+            line.split_once(name).and_then(|(_, rest)| rest.trim_start().split([',', '\n']).next()?.parse::<SocketAddr>().ok())
+        };
+        router.traffic = address("traffic").unwrap_or_else(|| panic!("no traffic address in {line:?}; log:\n{}", router.log()));
+        router.admin = address("admin").unwrap_or_else(|| panic!("no admin address in {line:?}; log:\n{}", router.log()));
+        router
+    }
+}
+
+/// A running router; killed when dropped.
+pub struct Router {
+    /// Where search traffic goes.
+    pub traffic: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// Its data folder.
+    pub data_dir: PathBuf,
+    folder: TempDir,
+    child: Child,
+}
+
+impl Router {
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("router.log")).unwrap_or_default()
+    }
+
+    /// The watched folder for plugins.
+    pub fn policies_dir(&self) -> PathBuf {
+        self.data_dir.join("policies")
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `GET /api/v1/routes/search`, parsed.
+    pub fn route(&self) -> serde_json::Value {
+        let (status, body) = http::get(self.admin, "/api/v1/routes/search").unwrap();
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// One metric's samples, summed over those whose labels contain all of `labels`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, body) = http::get(self.admin, "/metrics").unwrap();
+        let samples = body.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
+        samples
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// Sets flags through the CLI, as an operator does.
+    pub fn set_flags(&self, assignments: &[&str]) {
+        let output = self.cli().args(["flag", "set", "search"]).args(assignments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "flag set {assignments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// The CLI, pointed at this router.
+    pub fn cli(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.env("SWITCHBACK_ADMIN", format!("http://{}", self.admin)).env("SWITCHBACK_TOKEN_FILE", self.data_dir.join("admin.token"));
+        command
+    }
+
+    /// Kills it at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to drain, and says how it ended and how long that took.
+    pub fn terminate(&mut self) -> (std::process::ExitStatus, Duration) {
+        let started = std::time::Instant::now();
+        assert!(Command::new("kill").arg(self.pid().to_string()).status().unwrap().success());
+        (self.child.wait().unwrap(), started.elapsed())
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the router's last lines ---");
+            tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
