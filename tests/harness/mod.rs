@@ -5,6 +5,7 @@
 mod backend;
 pub mod http;
 mod load;
+pub mod ranker;
 pub mod redis;
 mod router;
 

@@ -151,12 +151,7 @@ fn check_layer(bytes: &[u8]) -> Result<(), Rejection> {
     }
 }
 
-fn compile(
-    engine: &PolicyEngine,
-    cache: Option<&ArtefactCache>,
-    digest: &str,
-    bytes: &[u8],
-) -> Result<(Component, bool), Rejection> {
+fn compile(engine: &PolicyEngine, cache: Option<&ArtefactCache>, digest: &str, bytes: &[u8]) -> Result<(Component, bool), Rejection> {
     let engine = engine.engine();
     if let Some(component) = cache.and_then(|cache| cache.load(engine, digest)) {
         return Ok((component, true));
