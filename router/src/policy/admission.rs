@@ -92,7 +92,8 @@ pub(crate) struct Admitted {
 }
 
 /// SHA-256 of a plugin, 64 lower-case hex digits.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
@@ -151,12 +152,7 @@ fn check_layer(bytes: &[u8]) -> Result<(), Rejection> {
     }
 }
 
-fn compile(
-    engine: &PolicyEngine,
-    cache: Option<&ArtefactCache>,
-    digest: &str,
-    bytes: &[u8],
-) -> Result<(Component, bool), Rejection> {
+fn compile(engine: &PolicyEngine, cache: Option<&ArtefactCache>, digest: &str, bytes: &[u8]) -> Result<(Component, bool), Rejection> {
     let engine = engine.engine();
     if let Some(component) = cache.and_then(|cache| cache.load(engine, digest)) {
         return Ok((component, true));

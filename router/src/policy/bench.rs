@@ -107,8 +107,7 @@ impl Contender {
 /// When a contender fails.
 pub(crate) fn run(mut contenders: Vec<Contender>, length: Duration, mut progress: impl FnMut(f64)) -> Result<Vec<Cost>, PolicyFailure> {
     let snapshot = Contender::snapshot("{}");
-    let questions: Vec<Vec<Question>> =
-        contenders.iter().map(|contender| golden::questions(&snapshot, &contender.wanted)).collect();
+    let questions: Vec<Vec<Question>> = contenders.iter().map(|contender| golden::questions(&snapshot, &contender.wanted)).collect();
     for (contender, questions) in contenders.iter_mut().zip(&questions) {
         contender.round(questions)?;
         contender.batches.clear();

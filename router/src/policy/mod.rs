@@ -37,8 +37,9 @@ mod snapshot;
 mod status;
 mod workshop;
 
-pub use admission::{Report, World};
 pub(crate) use admission::Terms;
+pub use admission::digest;
+pub use admission::{Report, World};
 pub(crate) use engine::{Limits, PolicyEngine};
 pub use failure::PolicyFailure;
 pub use health::{Health, Patience};

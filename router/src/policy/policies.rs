@@ -29,8 +29,7 @@ use crate::vocabulary::RouteIndex;
 pub(super) const SPLIT_WEIGHTED: &str = "split-weighted";
 
 /// The plugins inside the binary, by name.
-pub(super) const SHIPPED: [(&str, &[u8]); 1] =
-    [(SPLIT_WEIGHTED, include_bytes!(concat!(env!("OUT_DIR"), "/split-weighted.wasm")))];
+pub(super) const SHIPPED: [(&str, &[u8]); 1] = [(SPLIT_WEIGHTED, include_bytes!(concat!(env!("OUT_DIR"), "/split-weighted.wasm")))];
 
 /// Wake-ups that may wait; more say nothing new.
 const EVENTS: usize = 64;

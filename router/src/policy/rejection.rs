@@ -51,7 +51,9 @@ pub enum Rejection {
         reason: String,
     },
     /// It is a policy for another version of the interface.
-    #[error("it is made for {found}; this router speaks {INTERFACE} (0.1.0 and later 0.1.x): build it against the wit/ folder of this release")]
+    #[error(
+        "it is made for {found}; this router speaks {INTERFACE} (0.1.0 and later 0.1.x): build it against the wit/ folder of this release"
+    )]
     Version {
         /// The export as found, with its version.
         found: String,

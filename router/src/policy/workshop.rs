@@ -64,15 +64,13 @@ impl Workshop {
                 Ok(None) => (None, Outcome::Unsettled),
                 Err(rejection) => (None, Outcome::Rejected(rejection)),
             },
-            Job::Kept { digest, .. } => {
-                match self.kept.as_ref().and_then(|kept| kept.load(digest, self.terms.file_bytes)) {
-                    Some(bytes) => self.judge(&bytes, None),
-                    None => {
-                        let reason = "the kept copy is broken".to_owned();
-                        (Some(digest.clone()), Outcome::Rejected(Rejection::Unreadable { reason }))
-                    }
+            Job::Kept { digest, .. } => match self.kept.as_ref().and_then(|kept| kept.load(digest, self.terms.file_bytes)) {
+                Some(bytes) => self.judge(&bytes, None),
+                None => {
+                    let reason = "the kept copy is broken".to_owned();
+                    (Some(digest.clone()), Outcome::Rejected(Rejection::Unreadable { reason }))
                 }
-            }
+            },
         };
         Done { job, digest, outcome }
     }
