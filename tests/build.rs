@@ -15,8 +15,8 @@ const HOSTILE: [&str; 8] = [
     "hostile-slow",
     "hostile-refuse",
 ];
-/// Components that are no policies of this interface.
-const MISFITS: [&str; 4] = ["hostile-wrong-version", "hostile-wrong-types", "hostile-foreign-import", "hostile-no-policy"];
+/// Components that are no split policies.
+const MISFITS: [&str; 5] = ["always-hold", "hostile-wrong-version", "hostile-wrong-types", "hostile-foreign-import", "hostile-no-policy"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -192,7 +192,7 @@ async fn every_bad_plugin_is_refused_with_a_reason_and_the_old_one_goes_on() {
     host.install("mine", &guest("hello-split"));
     host.want("mine", None);
     host.eventually_in_force(&guest("hello-split")).await;
-    let cases: [(&str, Vec<u8>, &str); 17] = [
+    let cases: [(&str, Vec<u8>, &str); 18] = [
         ("trap", guest("hostile-trap"), "it trapped: wasm `unreachable` instruction executed"),
         ("spin", guest("hostile-spin"), "stopped at its deadline of 20 ms"),
         ("memory bomb", guest("hostile-memory-bomb"), "more than its 16777216 bytes of memory"),
@@ -210,6 +210,7 @@ async fn every_bad_plugin_is_refused_with_a_reason_and_the_old_one_goes_on() {
         ("wrong types", guest("hostile-wrong-types"), "do not have the types of switchback:policy@0.1"),
         ("foreign import", guest("hostile-foreign-import"), "it imports switchback:policy/secrets@0.1.0, which no policy gets"),
         ("no policy", guest("hostile-no-policy"), "exports neither switchback:policy/split nor switchback:policy/rollback"),
+        ("rollback policy", guest("always-hold"), "it is a rollback policy"),
         ("core module", b"\0asm\x01\0\0\0".to_vec(), "a core WebAssembly module, not a component; build it with"),
         ("not WebAssembly", b"#!/bin/sh\n".to_vec(), "not a WebAssembly binary: the first bytes are 23212f62696e2f73"),
         ("empty", Vec::new(), "the first bytes are none"),
@@ -217,9 +218,8 @@ async fn every_bad_plugin_is_refused_with_a_reason_and_the_old_one_goes_on() {
     ];
     for (case, bytes, reason) in cases {
         host.install("mine", &bytes);
-        let is_refused = |status: &PolicyStatus| status.state == PolicyState::Refused && status.refusals[0].digest == Some(digest(&bytes));
+        let is_refused = |status: &PolicyStatus| status.state == PolicyState::Refused && status.why.contains(reason);
         let status = host.eventually(case, is_refused).await;
-        assert!(status.why.contains(reason), "{case}: {}", status.why);
         assert!(status.refusals.len() <= 8);
         assert_eq!(status.digest, digest(&guest("hello-split")), "{case} took over");
         assert!(host.instance().is_ok(), "{case}: the old one must go on serving");
@@ -250,9 +250,9 @@ async fn a_policy_that_goes_bad_costs_no_query_is_struck_out_and_comes_back() {
         worker = None;
         let native = Decision { pool: 2, reason: Reason::Candidate, arm: None };
         for query in 1..=3 {
-            assert_eq!(host.decide(&mut worker, 5), (native.clone(), true), "{kind}, query {query}");
+            assert_eq!(host.decide(&mut worker, 5), (native, true), "{kind}, query {query}");
         }
-        assert_eq!(host.decide(&mut worker, 5), (native.clone(), false), "{kind} is not even asked in quarantine");
+        assert_eq!(host.decide(&mut worker, 5), (native, false), "{kind} is not even asked in quarantine");
         let status = host.status();
         assert_eq!((status.state, status.in_force.strikes), (PolicyState::Quarantined, 3), "{kind}");
         assert!(status.why.contains(reason), "{kind}: {}", status.why);
@@ -400,23 +400,37 @@ async fn two_hundred_swaps_leave_no_memory_behind() {
     let host = Host::open("");
     host.install("one", &guest("hello-split"));
     host.install("two", &sleeper("hostile-trap"));
-    let swap = async |times: usize| {
-        for (name, bytes) in std::iter::repeat_n([("one", guest("hello-split")), ("two", sleeper("hostile-trap"))], times).flatten() {
-            host.want(name, None);
-            host.eventually_in_force(&bytes).await;
-            host.instance().unwrap().route_fields(&[1], &[None]).unwrap();
+    // The least of ten readings: other tests of this process come and go meanwhile.
+    let least_after_swaps = async |times: usize| {
+        let mut readings = Vec::new();
+        for _ in 0..times / 2 {
+            for (name, bytes) in [("one", guest("hello-split")), ("two", sleeper("hostile-trap"))] {
+                host.want(name, None);
+                host.eventually_in_force(&bytes).await;
+                host.instance().unwrap().route_fields(&[1], &[None]).unwrap();
+            }
+            readings.push(resident_bytes());
         }
+        readings.into_iter().rev().take(10).min().unwrap()
     };
-    swap(10).await;
-    let before = resident_bytes();
-    swap(100).await;
-    let grown = resident_bytes().saturating_sub(before);
+    let before = least_after_swaps(20).await;
+    let grown = least_after_swaps(200).await.saturating_sub(before);
     assert!(grown < 8 << 20, "200 swaps left {grown} bytes behind");
 }
 
-/// Resident memory of this process; other tests run in it too when the runner uses threads, so the bound is a loose one.
+/// Resident memory of this process.
 fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+}
+
+/// The documentation shows the example as it is built and tested.
+#[test]
+fn the_documented_policy_is_the_one_that_is_tested() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let source = fs::read_to_string(root.join("plugins/examples/hello-split/src/lib.rs")).unwrap();
+    let page = fs::read_to_string(root.join("docs/POLICIES.md")).unwrap();
+    let code = source.split_once("\n\n").unwrap().1;
+    assert!(page.contains(code), "docs/POLICIES.md does not show plugins/examples/hello-split/src/lib.rs");
 }

@@ -13,7 +13,7 @@ use super::engine::{Guest, PolicyEngine};
 use super::failure::PolicyFailure;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
-mod split {
+pub(super) mod split {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "split-policy",

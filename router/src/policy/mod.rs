@@ -27,6 +27,7 @@ mod folder;
 mod golden;
 mod health;
 mod host_v0;
+mod host_v0_rollback;
 mod in_force;
 mod instance;
 mod keeper;

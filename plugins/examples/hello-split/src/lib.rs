@@ -2,7 +2,8 @@
 
 use switchback_policy::split::{Decision, Field, Level, Reason, Salt, Snapshot, SplitPolicy, Wanted, log};
 
-struct HelloSplit {
+/// The policy.
+pub struct HelloSplit {
     live: u32,
     candidate: u32,
 }
@@ -10,7 +11,7 @@ struct HelloSplit {
 impl SplitPolicy for HelloSplit {
     fn configure(snapshot: &Snapshot) -> Result<(Self, Wanted), String> {
         let candidate = snapshot.candidate.as_ref().map_or(snapshot.live, |share| share.pool);
-        log(Level::Info, &format!("hello, {}: British users go to {}", snapshot.route, snapshot.pools[candidate as usize]));
+        log(Level::Info, &format!("hello from route {}: British users go to pool {candidate}", snapshot.route));
         let wanted = Wanted { salts: vec![Salt::Rollout], fields: vec![Field::Header("accept-language".into())] };
         Ok((HelloSplit { live: snapshot.live, candidate }, wanted))
     }

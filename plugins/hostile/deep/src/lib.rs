@@ -13,7 +13,8 @@ fn descend(depth: u64) -> u64 {
     descend(depth + 1).rotate_left(7).wrapping_mul(depth | 1)
 }
 
-struct Deep {
+/// The policy.
+pub struct Deep {
     manners: Manners,
 }
 

@@ -3,7 +3,8 @@
 use hostile_kit::{Manners, wanted};
 use switchback_policy::split::{Decision, Snapshot, SplitPolicy, Wanted};
 
-struct MemoryBomb {
+/// The policy.
+pub struct MemoryBomb {
     manners: Manners,
 }
 

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use hostile_kit::{Manners, wanted};
 use switchback_policy::split::{Decision, Snapshot, SplitPolicy, Wanted};
 
-struct Moody {
+/// The policy.
+pub struct Moody {
     manners: Manners,
     turn: Cell<u32>,
 }

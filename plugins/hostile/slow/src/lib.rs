@@ -3,7 +3,8 @@
 use hostile_kit::{Manners, wanted};
 use switchback_policy::split::{Decision, Snapshot, SplitPolicy, Wanted};
 
-struct Slow {
+/// The policy.
+pub struct Slow {
     manners: Manners,
 }
 
@@ -15,7 +16,7 @@ impl SplitPolicy for Slow {
     fn route(&self, position: u32) -> Decision {
         if self.manners.are_bad {
             let mut turns = u64::from(position);
-            for _ in 0..2_000_000 {
+            for _ in 0..500_000 {
                 turns = std::hint::black_box(turns.wrapping_add(1));
             }
         }

@@ -3,7 +3,8 @@
 use hostile_kit::{Manners, wanted};
 use switchback_policy::split::{Decision, Snapshot, SplitPolicy, Wanted};
 
-struct Trap {
+/// The policy.
+pub struct Trap {
     manners: Manners,
 }
 

@@ -3,7 +3,8 @@
 use hostile_kit::{Manners, wanted};
 use switchback_policy::split::{Decision, Snapshot, SplitPolicy, Wanted};
 
-struct Wasi {
+/// The policy.
+pub struct Wasi {
     manners: Manners,
 }
 
