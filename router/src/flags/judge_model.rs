@@ -271,3 +271,62 @@ fn an_edit_is_obeyed_even_when_it_cannot_be_adopted() {
     let Verdict::Obey { fields, adoption: None } = judge.judge(&stored, &mine) else { panic!("not obeyed") };
     assert_eq!((fields["live"].as_str(), fields["canary_percent"].as_str()), ("green", "0"));
 }
+
+fn hash(pairs: &[(&str, &str)]) -> Fields {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A store that was sealed at epoch 12, and then edited by hand to hold these fields.
+fn edited(fields: Fields) -> Stored {
+    let base = hash(&[("live", "blue"), ("canary_percent", "25"), ("pin", "green"), ("salt", "s12345678"), ("epoch", "12"), ("seal", "x")]);
+    let content = if fields.is_empty() { String::new() } else { seal(&fields) };
+    Stored { fields, content, base, is_oversized: false }
+}
+
+fn adopted(fields: Fields) -> (Fields, u64) {
+    let judge = Judge { me: "router", colours: &["blue", "green"], fresh_salt: "fresh-salt" };
+    match judge.judge(&edited(fields), &Mine { epoch: 12, ..Mine::default() }) {
+        Verdict::Obey { fields, adoption: Some(write) } => {
+            assert_eq!(fields, write.fields, "what is obeyed is what is adopted");
+            (fields, write.epoch)
+        }
+        verdict => panic!("{verdict:?}"),
+    }
+}
+
+#[test]
+fn a_flip_by_hand_zeroes_the_shares_also_when_it_sets_them() {
+    let flip = [("live", "green"), ("canary_percent", "50"), ("holdback_percent", "5"), ("salt", "s12345678"), ("epoch", "12")];
+    let expected = [("live", "green"), ("canary_percent", "0"), ("holdback_percent", "0"), ("salt", "s12345678")];
+    assert_eq!(adopted(hash(&flip)), (hash(&expected), 13));
+    let no_flip = [("live", "purple"), ("canary_percent", "50"), ("salt", "s12345678"), ("epoch", "12")];
+    assert_eq!(adopted(hash(&no_flip)), (hash(&no_flip[..3]), 13));
+}
+
+#[test]
+fn a_deleted_field_is_deleted_but_live_and_salt_stay() {
+    assert_eq!(
+        adopted(hash(&[("canary_percent", "25"), ("epoch", "12")])),
+        (hash(&[("live", "blue"), ("canary_percent", "25"), ("salt", "s12345678")]), 13)
+    );
+}
+
+#[test]
+fn a_hash_made_anew_by_hand_says_what_it_says_and_the_rest_stays() {
+    let expected = hash(&[("live", "blue"), ("canary_percent", "5"), ("pin", "green"), ("salt", "s12345678")]);
+    assert_eq!(adopted(hash(&[("canary_percent", "5")])), (expected, 13));
+}
+
+#[test]
+fn a_deleted_hash_comes_back_as_it_was_last_sealed_even_by_a_router_that_never_knew_it() {
+    let judge = Judge { me: "router", colours: &["blue", "green"], fresh_salt: "fresh-salt" };
+    let initial = hash(&[("live", "green"), ("canary_percent", "0")]);
+    let new_router = Mine { sealed: initial.clone(), in_force: initial.clone(), ..Mine::default() };
+    let stored = edited(Fields::new());
+    let Verdict::Reseed(write) = judge.judge(&stored, &new_router) else { panic!("not written back") };
+    assert_eq!((write.fields, write.epoch), (without_epoch(&stored.base), 13));
+
+    let Verdict::Reseed(write) = judge.judge(&Stored::default(), &new_router) else { panic!("not seeded") };
+    let seeded = hash(&[("live", "green"), ("canary_percent", "0"), ("salt", "fresh-salt")]);
+    assert_eq!((write.fields, write.epoch, write.why.as_str()), (seeded, 1, "first start: the store had no flags for this route"));
+}
