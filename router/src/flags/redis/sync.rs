@@ -196,6 +196,7 @@ pub(super) fn explain(error: &RedisError) -> String {
         }
         ErrorKind::AuthenticationFailed => "; check the user and password in state.url",
         ErrorKind::RESP3NotSupported => "; Redis 6 or newer is needed",
+        _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => "; check the user and password in state.url",
         _ if error.code() == Some("WRONGTYPE") => "; the key holds something else than a hash: DEL it, and it is written anew",
         _ => "",
     };
