@@ -186,10 +186,15 @@ fn ticks(interval: Duration) -> tokio::time::Interval {
     ticks
 }
 
+const ACL_HINT: &str = "; the ACL user needs the keys and commands listed in docs/FLAGS.md";
+
 /// An error in words that say what to do.
 pub(super) fn explain(error: &RedisError) -> String {
+    // Redis 7.0 has no code of its own for a command that is refused within a script.
+    let is_refused_in_script = error.detail().is_some_and(|detail| detail.contains("can't run this command"));
     let hint = match error.kind() {
-        ErrorKind::Server(ServerErrorKind::NoPerm) => "; the ACL user needs the keys and commands listed in docs/FLAGS.md",
+        _ if is_refused_in_script => ACL_HINT,
+        ErrorKind::Server(ServerErrorKind::NoPerm) => ACL_HINT,
         ErrorKind::Server(ServerErrorKind::ReadOnly) => "; state.url must name the primary, not a replica",
         ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot) => {
             "; state.url must name a single Redis, not a cluster's node"
