@@ -5,12 +5,14 @@
 mod backend;
 pub mod http;
 mod load;
+pub mod ranker;
+pub mod redis;
 mod router;
 
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Behaviour};
-pub use load::{Load, Report};
+pub use load::{Load, Report, Running};
 pub use router::{Router, Setup, binary};
 
 /// How often an effect is looked for.

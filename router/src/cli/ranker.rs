@@ -1,61 +1,66 @@
 //! `switchback ranker`: serves ONNX rankers over the Open Inference Protocol v2 and `POST /rank`.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Failure;
 use crate::config::units;
-use crate::ranker::{Limits, Options, Ranker};
+use crate::ranker::{Limits, Options, Ranker, RankerError};
+
+use super::{Failure, print};
+
+const EXAMPLES: &str = "Examples:
+  switchback ranker --model ranker.onnx --listen 127.0.0.1:9001
+  switchback ranker --name shop --repository /var/lib/models     # shop/1/model.onnx, shop/2/model.onnx, ...
+  curl -d '{\"documents\": [{\"id\": \"d1\", \"features\": [0.5, 1.2]}]}' http://127.0.0.1:9001/rank
+  curl -X POST http://127.0.0.1:9001/v2/repository/models/shop/load
+
+Takes ONNX Runtime from --onnxruntime, else ORT_DYLIB_PATH, else beside the executable or in onnxruntime/ one folder up, else the
+system's; `scripts/fetch_onnxruntime.sh` gets it.";
 
 /// Scoring threads stay for a while, so that a pause in the traffic does not cost a thread start.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(600);
 
-/// Serve ONNX ranking models: POST /rank and the Open Inference Protocol v2
+/// Serve ONNX ranking models: POST /rank and the Open Inference Protocol v2.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  switchback ranker --model model.onnx
-  switchback ranker --listen 127.0.0.1:0 --json --name ranker --repository models/
-  curl -s http://127.0.0.1:9001/rank -d '{\"query\": \"shoes\", \"documents\": [{\"id\": \"a\", \"features\": [0.1, 0.2]}]}'")]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct RankerArgs {
-    /// Where to listen; port 0 takes a free one
+    /// Where to listen; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]
     listen: SocketAddr,
-    /// The model's name
+    /// The model's name.
     #[arg(long, default_value = "ranker")]
     name: String,
-    /// The ONNX file to serve; without it the newest version in the repository
+    /// The ONNX file to serve; without it the newest version in the repository.
     #[arg(long, value_name = "FILE.onnx")]
     model: Option<PathBuf>,
-    /// The version that --model is
+    /// The version that --model is.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     version: u64,
-    /// Folder with further versions, as <model>/<version>/model.onnx
+    /// Folder with further versions, as <model>/<version>/model.onnx.
     #[arg(long, value_name = "DIR")]
     repository: Option<PathBuf>,
-    /// ONNX Runtime's library or the folder it is in [otherwise ORT_DYLIB_PATH, beside the executable, the system]
+    /// ONNX Runtime's library or the folder it is in [otherwise ORT_DYLIB_PATH, beside the executable, the system].
     #[arg(long, value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
-    /// Queries that are scored at the same time
+    /// Queries that are scored at the same time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// The largest body, like 512KiB or 4MiB
+    /// The largest body, like 512KiB or 4MiB.
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = read_size)]
     max_body: usize,
-    /// The most documents in one query
+    /// The most documents in one query.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_documents: u32,
-    /// The most open connections
+    /// The most open connections.
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_connections: u32,
-    /// Say where it listens as one line of JSON
+    /// Say where it listens as one line of JSON.
     #[arg(long)]
     json: bool,
 }
@@ -63,24 +68,19 @@ pub(crate) struct RankerArgs {
 impl RankerArgs {
     /// Runs until SIGTERM or Ctrl-C.
     pub(super) fn run(self) -> Result<(), Failure> {
-        start(self).map_err(|error| Failure::unreachable(format!("{error:#}")))
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE).build();
+        runtime.map_err(|error| Failure::unreachable(format!("no runtime: {error}")))?.block_on(serve(self))
     }
 }
 
-fn start(args: RankerArgs) -> anyhow::Result<()> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE).build().context("starting the runtime")?;
-    runtime.block_on(serve(args))
-}
-
-async fn serve(args: RankerArgs) -> anyhow::Result<()> {
+async fn serve(args: RankerArgs) -> Result<(), Failure> {
     let (listen, as_json, name) = (args.listen, args.json, args.name.clone());
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("--listen {listen} cannot be bound"))?;
-    let address = listener.local_addr().context("asking for the bound address")?;
-    let ranker = Ranker::open(options(args)).await?;
-    let loaded = ranker.loaded().context("nothing is loaded")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let listener = TcpListener::bind(listen).await.map_err(|error| Failure::unreachable(format!("--listen {listen}: {error}")))?;
+    let address = listener.local_addr().map_err(|error| Failure::unreachable(format!("--listen {listen}: {error}")))?;
+    let ranker = Ranker::open(options(args)).await.map_err(|error| failure(&error))?;
+    let loaded = ranker.loaded().ok_or_else(|| Failure::unreachable("nothing is loaded"))?;
+    let shutdown = shutdown().map_err(|error| Failure::unreachable(format!("no signals: {error}")))?;
     let line = if as_json {
         let (version, features) = (loaded.version.to_string(), loaded.features);
         json!({ "listening": address.to_string(), "model": name, "version": version, "features": features, "onnxruntime": loaded.library })
@@ -89,20 +89,28 @@ async fn serve(args: RankerArgs) -> anyhow::Result<()> {
         let (version, features, library) = (loaded.version, loaded.features, loaded.library);
         format!("ranker: {name} version {version} ({features} features) on http://{address}, ONNX Runtime from {library}")
     };
-    say(&line)?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    print(&format!("{line}\n"))?;
     ranker.serve(listener, shutdown).await;
     Ok(())
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("writing to the standard output")
+/// Ends at SIGTERM or Ctrl-C.
+fn shutdown() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn failure(error: &RankerError) -> Failure {
+    match error {
+        RankerError::Model(_) | RankerError::Options(_) => Failure::usage(error.to_string()),
+        RankerError::Library(_) | RankerError::Start(_) => Failure::unreachable(error.to_string()),
+    }
 }
 
 fn options(args: RankerArgs) -> Options {

@@ -1,0 +1,148 @@
+//! `switchback ranker` as a real process, and a client for it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use crate::binary;
+
+/// A file under router/demo.
+pub fn demo(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../router/demo").join(path)
+}
+
+/// router/demo/models/report.json
+pub fn report() -> Value {
+    serde_json::from_slice(&std::fs::read(demo("models/report.json")).unwrap()).unwrap()
+}
+
+/// The first test queries.
+pub fn queries(count: usize) -> Vec<Value> {
+    let packed = std::fs::File::open(demo("queries.jsonl.gz")).unwrap();
+    let lines = BufReader::new(flate2::read::GzDecoder::new(packed)).lines().take(count);
+    lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+}
+
+/// A running ranker; killed when dropped.
+pub struct Ranker {
+    child: Child,
+    /// `host:port`
+    pub address: String,
+    /// The JSON line it printed when it began to listen.
+    pub announced: Value,
+}
+
+impl Ranker {
+    /// Starts it on a free port. Panics with what it said when it does not start: a missing ONNX Runtime is no reason to skip.
+    pub fn start(arguments: &[&str]) -> Ranker {
+        let mut command = Command::new(binary());
+        command.args(["ranker", "--listen", "127.0.0.1:0", "--json"]).args(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("the ranker did not start ({}): {said}", child.wait().unwrap());
+        }
+        let announced: Value = serde_json::from_str(&line).unwrap();
+        Ranker { child, address: announced["listening"].as_str().unwrap().to_owned(), announced }
+    }
+
+    /// Runs it where it is expected to end by itself.
+    pub fn fails(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(binary());
+        command.args(["ranker", "--listen", "127.0.0.1:0"]).args(arguments).envs(environment.iter().copied());
+        command.output().unwrap()
+    }
+
+    /// Asks it to end, as an init system does.
+    pub fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Its exit status, once it ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the ranker did not end");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> Answer {
+        Client::connect(&self.address).await.unwrap().send("GET", path, Bytes::new()).await.unwrap()
+    }
+
+    /// POST of JSON text.
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        Client::connect(&self.address).await.unwrap().send("POST", path, body.into()).await.unwrap()
+    }
+}
+
+impl Drop for Ranker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// Of the answer.
+    pub status: StatusCode,
+    /// `x-model-version`
+    pub version: Option<String>,
+    /// JSON, or a string with what came instead.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The text of a refusal.
+    pub fn error(&self) -> &str {
+        self.body["error"].as_str().unwrap_or_default()
+    }
+}
+
+/// One kept-alive connection.
+pub struct Client {
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    /// Connects.
+    pub async fn connect(address: &str) -> anyhow::Result<Client> {
+        let stream = TcpStream::connect(address).await?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Client { sender })
+    }
+
+    /// Sends, and reads the whole answer.
+    pub async fn send(&mut self, method: &str, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+        self.sender.ready().await?;
+        let request = Request::builder().method(method).uri(path).header("host", "ranker").body(Full::new(body))?;
+        let response = self.sender.send_request(request).await?;
+        let status = response.status();
+        let version = response.headers().get("x-model-version").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = response.into_body().collect().await?.to_bytes();
+        let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+        Ok(Answer { status, version, body })
+    }
+}
