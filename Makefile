@@ -15,7 +15,8 @@ ONNXRUNTIME_DIR := $(CARGO_TARGET_DIR)/onnxruntime
 CARGO_DENY_VERSION := 0.20.2
 
 # ONNX Runtime is loaded when a program runs. Whoever has it already names it with ORT_DYLIB_PATH.
-ORT_DYLIB_PATH ?= $(ONNXRUNTIME_DIR)/libonnxruntime.so
+ONNXRUNTIME := $(ONNXRUNTIME_DIR)/libonnxruntime.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
+ORT_DYLIB_PATH ?= $(ONNXRUNTIME)
 export ORT_DYLIB_PATH
 
 # What `make demo` passes on: `make demo ARGS=--json`.
@@ -49,18 +50,18 @@ test-full: test ## All tests; today the same as `make test`
 check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: format, lints, docs, dependencies, scripts, tidiness
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
 	@# Advisories are left out: their database is fetched from GitHub, and this check has to work without it.
 	@# `cargo deny check advisories` runs them where GitHub is reachable.
 	$(TOOLS)/bin/cargo-deny --log-level warn --locked check bans licenses sources
 	$(SHELLCHECK) .ci/run scripts/*.sh
-	cargo test --release --locked -p switchback-tests --test tidy -- --quiet
+	cargo test --release --locked --workspace --test tidy -- --quiet
 	@echo "make check: all clean"
 
 .PHONY: onnxruntime
 onnxruntime: $(ORT_DYLIB_PATH) ## Fetch the ONNX Runtime library (34 MB) that rankers load
 
-$(ONNXRUNTIME_DIR)/libonnxruntime.so:
+$(ONNXRUNTIME):
 	scripts/fetch_onnxruntime.sh $(ONNXRUNTIME_DIR)
 
 .PHONY: test-tools
