@@ -201,7 +201,7 @@ async fn every_bad_plugin_is_refused_with_a_reason_and_the_old_one_goes_on() {
         ("moody", guest("hostile-moody"), "it is not deterministic"),
         ("slow", guest("hostile-slow"), "policies.decision_budget allows 50.0 us"),
         ("refuses all flags", guest("hostile-refuse"), "it said: this policy wants other flags"),
-        ("calls WASI", guest("hostile-wasi"), "it called `wasi:clocks/wall-clock@0.2.6#now`, which no policy gets"),
+        ("calls WASI", guest("hostile-wasi"), "it called wasi:clocks/wall-clock@0.2.6#now, which no policy gets"),
         (
             "wrong version",
             guest("hostile-wrong-version"),
@@ -423,6 +423,55 @@ fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_start_with_new_flags_is_struck_out_not_tried_for_every_query() {
+    let host = Host::open("strikes = 3");
+    host.install("mine", &sleeper("hostile-refuse"));
+    host.want("mine", None);
+    host.eventually_in_force(&sleeper("hostile-refuse")).await;
+    host.change(misbehave);
+    let mut worker = None;
+    let failed = (0..100).filter(|position| host.decide(&mut worker, *position).1).count();
+    assert_eq!(failed, 3);
+    assert_eq!(host.status().why, "it refused the flags: this policy wants other flags");
+}
+
+/// A later patch of the interface is the same interface; a later minor of 0.x is another one. The versions have the same length, so that a
+/// component can be renamed byte by byte.
+#[tokio::test]
+async fn plugins_for_a_later_patch_are_taken_and_for_a_later_minor_are_not() {
+    let made_for = |version: &str| {
+        let mut bytes = guest("hello-split");
+        let from = b"@0.1.0";
+        let mut renamed = 0;
+        for start in 0..bytes.len() - from.len() {
+            let is_ours =
+                bytes[..start].ends_with(b"switchback:policy/split") || bytes[..start].ends_with(b"switchback:policy/split-types");
+            let is_log = bytes[..start].ends_with(b"switchback:policy/log");
+            if (is_ours || is_log) && bytes[start..].starts_with(from) {
+                bytes[start..start + from.len()].copy_from_slice(version.as_bytes());
+                renamed += 1;
+            }
+        }
+        assert!(renamed > 0);
+        bytes
+    };
+    let host = Host::open("");
+    host.want("mine", None);
+    host.install("mine", &made_for("@0.1.7"));
+    host.eventually_in_force(&made_for("@0.1.7")).await;
+    host.install("mine", &made_for("@0.2.0"));
+    let status = host.eventually("refused", |status| status.state == PolicyState::Refused).await;
+    assert!(status.why.contains("made for switchback:policy/split@0.2.0"), "{}", status.why);
+}
+
+#[test]
+fn a_policy_in_force_is_shared_by_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<SplitInForce>();
+    is_shared::<Policies>();
 }
 
 /// The documentation shows the example as it is built and tested.

@@ -11,6 +11,7 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::engine::{Guest, PolicyEngine};
 use super::failure::PolicyFailure;
+use super::not_granted::stub_wasi;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 pub(super) mod split {
@@ -47,14 +48,14 @@ pub(crate) struct SplitProgram {
 }
 
 impl SplitProgram {
-    /// Links a component. Imports other than ours become traps: admission has refused all that are not `wasi:`.
+    /// Links a component. Its `wasi:` imports become traps.
     ///
     /// # Errors
     /// When an import has another type than the interface says, or an export is missing.
     pub(super) fn link(engine: &PolicyEngine, component: &Component) -> wasmtime::Result<SplitProgram> {
         let mut linker = Linker::<Guest>::new(engine.engine());
         split::SplitPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
-        linker.define_unknown_imports_as_traps(component)?;
+        stub_wasi(&mut linker, component)?;
         let pre = linker.instantiate_pre(component)?;
         let indices = split::SplitPolicyIndices::new(&pre)?;
         Ok(SplitProgram { engine: engine.clone(), pre, indices })
