@@ -194,7 +194,7 @@ async fn every_bad_plugin_is_refused_with_a_reason_and_the_old_one_goes_on() {
     host.eventually_in_force(&guest("hello-split")).await;
     let cases: [(&str, Vec<u8>, &str); 18] = [
         ("trap", guest("hostile-trap"), "it trapped: wasm `unreachable` instruction executed"),
-        ("spin", guest("hostile-spin"), "stopped at its deadline of 20 ms"),
+        ("spin", guest("hostile-spin"), "stopped at its deadline of 1000 ms"),
         ("memory bomb", guest("hostile-memory-bomb"), "more than its 16777216 bytes of memory"),
         ("deep recursion", guest("hostile-deep"), "used up its stack of 262144 bytes"),
         ("nonsense", guest("hostile-nonsense"), "pool 999, where the route has 3 pools"),
@@ -238,7 +238,7 @@ async fn a_policy_that_goes_bad_costs_no_query_is_struck_out_and_comes_back() {
         ("hostile-nonsense", "pool 999"),
     ];
     for (kind, reason) in kinds {
-        let host = Host::open("strikes = 3\nquarantine = \"300ms\"\nquarantine_max = \"300ms\"\nstrike_window = \"2s\"");
+        let host = Host::open("strikes = 3\nquarantine = \"500ms\"\nquarantine_max = \"500ms\"\nstrike_window = \"2s\"");
         host.install("mine", &sleeper(kind));
         host.want("mine", None);
         host.eventually_in_force(&sleeper(kind)).await;
@@ -358,6 +358,22 @@ async fn a_digest_pins_one_version_even_after_its_file_was_replaced_and_the_rout
     let status = host.eventually("refused", |status| status.state == PolicyState::Refused).await;
     assert!(status.why.contains("no plugin with this digest"), "{}", status.why);
     assert_eq!(status.digest, digest(&old));
+}
+
+#[tokio::test]
+async fn a_router_that_starts_with_a_bad_file_serves_with_the_last_good_one() {
+    let host = Host::open("");
+    host.install("mine", &guest("hello-split"));
+    host.want("mine", None);
+    host.eventually_in_force(&guest("hello-split")).await;
+    let Host { policies, dir, config, .. } = host;
+    drop(policies);
+    fs::write(config.policies.dir.join("mine.wasm"), "no plugin").unwrap();
+    let host = Host::open_in(dir, "", |flags| flags.split_policy = PolicyRef { name: "mine".to_owned(), digest: None });
+    let status = host.status();
+    assert_eq!((status.state, status.digest), (PolicyState::Refused, digest(&guest("hello-split"))));
+    assert_eq!(status.in_force.source, "kept");
+    assert!(status.why.contains("not a WebAssembly binary"), "{}", status.why);
 }
 
 #[tokio::test]
