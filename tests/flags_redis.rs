@@ -535,6 +535,40 @@ async fn the_documented_acl_user_is_enough_and_a_lesser_one_is_told_what_is_miss
     assert_eq!(wrong.store.view(SEARCH).source, Source::Initial);
 }
 
+/// Certificates are trusted by the environment of a process, so the router runs in a process of its own: this test's program again.
+#[tokio::test]
+async fn redis_over_tls_is_checked_against_the_trusted_roots() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (certificate, key) = (path("redis.crt"), path("redis.key"));
+    let openssl =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost"];
+    let names =
+        ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &certificate];
+    assert!(std::process::Command::new("openssl").args(openssl).args(names).output().unwrap().status.success());
+    let tls_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let tls = ["--tls-port", &tls_port, "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+    let server = RedisServer::start_with(&tls).await.unwrap();
+    let child = |trusted: &str| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "a_router_over_tls", "--ignored"]).env("SWITCHBACK_TEST_URL", format!("rediss://127.0.0.1:{tls_port}"));
+        command.env("SSL_CERT_FILE", trusted).output().unwrap()
+    };
+    let output = child(&certificate);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(server.cli(&["HGET", FLAGS, "flag.tls"]).unwrap(), "on");
+    std::fs::write(folder.path().join("none.crt"), "").unwrap();
+    assert!(!child(&path("none.crt")).status.success(), "an unknown certificate is refused");
+}
+
+#[tokio::test]
+#[ignore = "a part of redis_over_tls_is_checked_against_the_trusted_roots"]
+async fn a_router_over_tls() {
+    let router = Router::at(&std::env::var("SWITCHBACK_TEST_URL").unwrap(), "tls", tempfile::tempdir().unwrap()).await;
+    router.store.change(SEARCH, change(&[("flag.tls", Some("on"))], None)).await.unwrap();
+    assert_eq!(router.store.view(SEARCH).source, Source::Redis);
+}
+
 #[tokio::test]
 async fn two_routers_under_one_id_are_noticed() {
     let server = RedisServer::start().await.unwrap();
