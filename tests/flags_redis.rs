@@ -72,6 +72,22 @@ impl Router {
     }
 }
 
+/// Watches that a router never goes back an epoch, until it is dropped.
+fn never_back(router: &Router) -> tokio::task::JoinHandle<u64> {
+    let mut watch = router.store.watch(SEARCH);
+    let mut epoch = 0;
+    tokio::spawn(async move {
+        loop {
+            let now = watch.borrow_and_update().epoch;
+            assert!(now >= epoch, "back from {epoch} to {now}");
+            epoch = now;
+            if watch.changed().await.is_err() {
+                return epoch;
+            }
+        }
+    })
+}
+
 async fn eventually(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !is_so() {
@@ -290,16 +306,87 @@ async fn a_redis_that_comes_back_older_never_takes_a_router_back() {
     }
     let before = one.flags();
     eventually("both heard", SOON, || other.flags() == before).await;
-    let mut watches = [one.store.watch(SEARCH), other.store.watch(SEARCH)];
+    let watches = [never_back(&one), never_back(&other)];
     server.restart_with(&old).await.unwrap();
     let took =
         eventually("recovered", Duration::from_secs(2), || one.flags().epoch > before.epoch && other.flags().epoch > before.epoch).await;
     println!("recovered {took:?} after an older return");
-    for (router, watch) in [&one, &other].into_iter().zip(&mut watches) {
+    for router in [&one, &other] {
         assert_eq!((router.flags().live, router.flags().candidate.share.percent()), (GREEN, 25.0));
-        assert!(watch.borrow_and_update().epoch > before.epoch);
     }
     assert_eq!(stored(&mut server.connection().await.unwrap()).await["canary_percent"], "25");
+    // Again, over and over: older, empty, older.
+    for round in 0..6 {
+        let epoch = one.flags().epoch;
+        if round % 2 == 0 {
+            server.restart_empty().await.unwrap()
+        } else {
+            server.restart_with(&old).await.unwrap()
+        }
+        let is_higher = || one.flags().epoch > epoch && other.flags().epoch > epoch && one.flags() == other.flags();
+        eventually("recovered", Duration::from_secs(2), is_higher).await;
+    }
+    assert_eq!(one.flags().candidate.share.percent(), 25.0);
+    let epoch = one.flags().epoch;
+    drop((one, other));
+    for watch in watches {
+        assert_eq!(watch.await.expect("never back"), epoch);
+    }
+}
+
+#[tokio::test]
+async fn a_change_made_after_a_lost_write_wins_over_it() {
+    let mut server = RedisServer::start().await.unwrap();
+    let heard = Router::open(&server, "heard").await;
+    let before_loss = server.dump().await.unwrap();
+    heard.store.change(SEARCH, change(&[("live", Some("green"))], None)).await.unwrap();
+    let lost = heard.flags();
+    server.kill().unwrap();
+
+    // The new primary had not heard of it; somebody looks there, and changes something through a router that had not either.
+    let mut promoted = RedisServer::start().await.unwrap();
+    promoted.restart_with(&before_loss).await.unwrap();
+    let other = Router::open(&promoted, "other").await;
+    let epoch = other.store.change(SEARCH, change(&[("canary_percent", Some("7"))], None)).await.unwrap();
+    assert_eq!(epoch, lost.epoch, "two contents under one epoch");
+    server.restart_with(&promoted.dump().await.unwrap()).await.unwrap();
+
+    eventually("settled", SOON, || heard.flags().candidate.share.percent() == 7.0).await;
+    assert_eq!(heard.flags(), other.flags());
+    assert_eq!(stored(&mut server.connection().await.unwrap()).await["epoch"], epoch.to_string(), "nothing was written for it");
+}
+
+#[tokio::test]
+async fn arbitrary_bytes_beside_it_never_hold_up_live() {
+    let server = RedisServer::start().await.unwrap();
+    let router = Router::open(&server, "a").await;
+    let mut connection = server.connection().await.unwrap();
+    let names =
+        ["canary_percent", "candidate_pool", "holdback_pool", "pin", "epoch", "seal", "experiments", "split_policy", "flag.\u{7}", "\u{0}"];
+    // A fixed sequence, so that a failure can be repeated.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for round in 0..150 {
+        let live = if round % 2 == 0 { "green" } else { "blue" };
+        let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = vec![(b"live".to_vec(), live.as_bytes().to_vec())];
+        for _ in 0..random() % 4 {
+            let name = names[random() as usize % names.len()];
+            if name != "pin" {
+                pairs.push((name.as_bytes().to_vec(), (0..random() % 40).map(|_| random() as u8).collect()));
+            }
+        }
+        let () = connection.hset_multiple(FLAGS, &pairs).await.unwrap();
+        let pool = if live == "green" { GREEN } else { BLUE };
+        eventually("live is obeyed and adopted", SOON, || router.flags().live == pool && router.is_sealed()).await;
+        assert_eq!(router.flags().candidate.share.get(), 0);
+    }
+    let epochs: Vec<u64> = router.store.history(SEARCH, 1_000).await.unwrap().iter().map(|entry| entry.epoch).collect();
+    assert_eq!(epochs, (1..=151).rev().collect::<Vec<u64>>(), "each edit one epoch");
 }
 
 #[tokio::test]

@@ -63,8 +63,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Write {
     /// [`Stored::content`] as judged.
     pub(crate) expected_content: String,
-    /// The `seal` field as judged; empty when there was none.
-    pub(crate) expected_seal: String,
+    /// Whether the flags were sealed as judged.
+    pub(crate) expected_sealed: bool,
     /// Every field after the write, without `epoch` and `seal`.
     pub(crate) fields: Fields,
     /// The epoch after the write.
@@ -93,8 +93,11 @@ impl Stored {
 
     /// The epoch, when these flags are as Switchback wrote them.
     pub(crate) fn sealed_epoch(&self) -> Option<u64> {
-        let is_sealed = !self.is_oversized && !self.content.is_empty() && self.field("seal") == self.content;
-        self.epoch().filter(|_| is_sealed)
+        self.epoch().filter(|_| self.is_sealed())
+    }
+
+    fn is_sealed(&self) -> bool {
+        !self.is_oversized && !self.content.is_empty() && self.field("seal") == self.content
     }
 
     fn epoch(&self) -> Option<u64> {
@@ -181,7 +184,7 @@ impl Judge<'_> {
         }
         Write {
             expected_content: stored.content.clone(),
-            expected_seal: stored.field("seal").to_owned(),
+            expected_sealed: stored.is_sealed(),
             fields,
             epoch: next_epoch(highest),
             kind,
