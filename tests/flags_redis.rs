@@ -21,6 +21,10 @@ const BLUE: PoolIndex = PoolIndex(0);
 const GREEN: PoolIndex = PoolIndex(1);
 
 fn config(url: &str, data_dir: &Path, id: &str) -> Arc<Config> {
+    config_of(&["search", "ads"], url, data_dir, id)
+}
+
+fn config_of(routes: &[&str], url: &str, data_dir: &Path, id: &str) -> Arc<Config> {
     let pools = |route: &str| {
         format!(
             "[[route]]\nname = \"{route}\"\nmatch = {{ path_prefix = \"/{route}\" }}\nunit = [\"client-address\"]\n\
@@ -30,9 +34,8 @@ fn config(url: &str, data_dir: &Path, id: &str) -> Arc<Config> {
     };
     let text = format!(
         "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n[state]\n{url}data_dir = {data_dir:?}\nrouter_id = \"{id}\"\n\
-         heartbeat_interval = \"100ms\"\nrouter_timeout = \"1s\"\n{}{}",
-        pools("search"),
-        pools("ads")
+         heartbeat_interval = \"100ms\"\nrouter_timeout = \"1s\"\n{}",
+        routes.iter().map(|route| pools(route)).collect::<String>()
     );
     Arc::new(config::parse("test.toml", &text).unwrap())
 }
@@ -131,6 +134,22 @@ async fn a_bare_hset_is_obeyed_within_milliseconds() {
     println!("HSET to obeyed: median {:?}, worst {:?}", took[20], took[39]);
     assert!(took[20] < Duration::from_millis(50), "median {:?}", took[20]);
     assert!(took[39] < Duration::from_millis(250), "worst {:?}", took[39]);
+}
+
+#[tokio::test]
+async fn a_flip_of_one_of_many_routes_is_announced_too() {
+    let server = RedisServer::start().await.unwrap();
+    let names: Vec<String> = (0..300).map(|index| format!("route-{index}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("url = {:?}\npoll_interval = \"60s\"\n", server.url());
+    let store = FlagStore::open(&config_of(&names, &text, folder.path(), "a")).await.unwrap();
+    let mut connection = server.connection().await.unwrap();
+    for index in [0u16, 150, 299] {
+        let mut watch = store.watch(RouteIndex(index));
+        let () = connection.hset(format!("{{switchback:route-{index}}}:flags"), "live", "green").await.unwrap();
+        tokio::time::timeout(SOON, watch.wait_for(|flags| flags.live == GREEN)).await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
