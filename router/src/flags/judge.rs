@@ -209,7 +209,8 @@ fn edit(stored: &Stored) -> Vec<FieldChange> {
 }
 
 /// Settles a tie: two contents under one epoch, because the store lost a write that this router had applied. A change or an edit on the
-/// store's side was made after the loss, by somebody who meant it: it wins. A reseed was a router that had not heard of our epoch: ours wins.
+/// store's side was made after the loss, by somebody who meant it: it wins. A reseed was made by a router that had not heard of our
+/// epoch: ours wins.
 pub(crate) fn settle(last_kind: Option<Kind>) -> Settled {
     match last_kind {
         Some(Kind::Reseed) => Settled::OursWins,

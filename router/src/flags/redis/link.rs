@@ -21,8 +21,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(750);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// About how many entries a route's ledger keeps.
 const LEDGER_ENTRIES: usize = 10_000;
-/// Each write makes Redis try all prefixes that are tracked: 1,000 take it 0.2 ms, 10,000 take 2 ms and 3 s to register. With more routes than
-/// this, one prefix is tracked that all their keys share, and announcements of other keys are ignored.
+/// Each write makes Redis try all prefixes that are tracked: 1,000 take it 0.2 ms, 10,000 take 2 ms and 3 s to register. With more routes
+/// than this, one prefix is tracked that all their keys share, and announcements of other keys are ignored.
 const MOST_PREFIXES: usize = 100;
 /// What the keys of every route start with.
 const KEYS_PREFIX: &str = "{switchback:";
@@ -103,10 +103,11 @@ impl Link {
         let link = Link { connection, signals };
         let mut command = redis::cmd("CLIENT");
         command.arg("TRACKING").arg("ON").arg("BCAST");
-        if keys.len() <= MOST_PREFIXES {
-            keys.iter().for_each(|keys| drop(command.arg("PREFIX").arg(&keys.flags)));
-        } else {
-            command.arg("PREFIX").arg(KEYS_PREFIX);
+        let shared = [KEYS_PREFIX.to_owned()];
+        let prefixes: Vec<&String> =
+            if keys.len() <= MOST_PREFIXES { keys.iter().map(|keys| &keys.flags).collect() } else { shared.iter().collect() };
+        for prefix in prefixes {
+            command.arg("PREFIX").arg(prefix);
         }
         command.exec_async(&mut link.connection.clone()).await?;
         Ok(link)
@@ -172,7 +173,8 @@ impl Link {
     }
 }
 
-/// Whether the connection is of no more use, so that the next thing is to connect again. Other errors are the server's answer to one command.
+/// Whether the connection is of no more use, so that the next thing is to connect again. Other errors are the server's answer to one
+/// command.
 pub(super) fn is_lost(error: &RedisError) -> bool {
     let comes_back_later = matches!(
         error.kind(),
