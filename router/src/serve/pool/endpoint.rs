@@ -72,7 +72,14 @@ struct IdleConnection {
 
 impl Endpoint {
     pub(super) fn new(shared: Arc<SharedEndpoint>, idle_limit: usize, idle_timeout: Duration, now: Instant) -> Endpoint {
-        Endpoint { shared, latency: Cell::new(PeakEwma::new(now)), recoveries_seen: Cell::new(0), idle: RefCell::default(), idle_limit, idle_timeout }
+        Endpoint {
+            shared,
+            latency: Cell::new(PeakEwma::new(now)),
+            recoveries_seen: Cell::new(0),
+            idle: RefCell::default(),
+            idle_limit,
+            idle_timeout,
+        }
     }
 
     /// What one more query would cost here: expected latency times the queries that would then be in flight.
