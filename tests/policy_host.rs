@@ -115,7 +115,7 @@ impl Host {
                 return status;
             }
             assert!(Instant::now() < deadline, "not in time: {what}; last: {status:#?}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            switchback_tests::look_again().await;
         }
     }
 
@@ -303,10 +303,11 @@ async fn a_file_written_in_place_bit_by_bit_is_taken_when_it_is_whole() {
     host.want("mine", None);
     let bytes = guest("hello-split");
     let mut file = fs::File::create(host.file("mine")).unwrap();
+    let mut writes = tokio::time::interval(Duration::from_millis(20));
     for part in bytes.chunks(bytes.len() / 5 + 1) {
+        writes.tick().await;
         file.write_all(part).unwrap();
         file.flush().unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     host.eventually_in_force(&bytes).await;
     fs::write(host.file("mine"), sleeper("hostile-trap")).unwrap();

@@ -31,3 +31,8 @@ pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Opti
         std::thread::park_timeout(LOOK_EVERY);
     }
 }
+
+/// The pause between two looks, for tests that poll inside a runtime.
+pub async fn look_again() {
+    tokio::time::sleep(LOOK_EVERY).await;
+}
