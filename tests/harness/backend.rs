@@ -181,8 +181,14 @@ fn full(bytes: Bytes) -> Body {
 }
 
 fn broken_body() -> Body {
-    let frames = vec![Ok(Frame::data(Bytes::from_static(b"half of"))), Err(std::io::Error::other("the backend broke"))];
-    BodyExt::boxed(StreamBody::new(tokio_stream::iter(frames)))
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        let _ = sender.send(Ok(Frame::data(Bytes::from_static(b"half of")))).await;
+        // Later than the first half, or it would never be sent.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _ = sender.send(Err(std::io::Error::other("the backend broke"))).await;
+    });
+    BodyExt::boxed(StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)))
 }
 
 fn show_head(request: &Request<Incoming>) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Status and body of a GET on a connection of its own.
 pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let response = raw(address, &format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"))?;
+    let response = raw(address, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))?;
     let status =
         response.get(9..12).and_then(|text| text.parse().ok()).ok_or_else(|| std::io::Error::other(format!("no status: {response:?}")))?;
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));

@@ -6,6 +6,7 @@ mod backend;
 pub mod http;
 mod load;
 pub mod ranker;
+pub mod redis;
 mod router;
 
 use std::time::{Duration, Instant};

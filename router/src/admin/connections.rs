@@ -1,7 +1,6 @@
 //! Takes connections on the admin listener, each under limits: how many, how long for a head, how long for an answer.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,18 +28,25 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failed accept (out of file descriptors), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the admin API on `listener` until `shutdown` resolves; requests in flight then get two seconds.
-pub async fn run(listener: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
-    let (stop, stopping) = watch::channel(false);
-    let shared = Shared { state, was_ready: Arc::default(), stopping: stopping.clone() };
+/// Serves the admin API on `listener` until `stopping` says true; requests in flight then get two seconds. On the current runtime.
+///
+/// # Errors
+/// When the listener cannot be used at all.
+pub async fn run(listener: std::net::TcpListener, state: AdminState, stopping: watch::Receiver<bool>) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut stopped = stopping.clone();
+    let router = paths(Shared { state, stopping: stopping.clone() });
     tokio::select! {
-        () = accept(&listener, paths(shared), &slots, &stopping) => {}
-        () = shutdown => {}
+        () = accept(&listener, router, &slots, &stopping) => {}
+        // A sender that is gone stops too.
+        _ = stopped.wait_for(|is_stopping| *is_stopping) => {}
     }
-    stop.send_replace(true);
+    drop(listener);
     let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, slots.acquire_many(all)).await;
+    Ok(())
 }
 
 async fn accept(listener: &TcpListener, router: Router, slots: &Arc<Semaphore>, stopping: &watch::Receiver<bool>) {

@@ -35,7 +35,7 @@ pub(super) async fn stream(
     Query(query): Query<EventsQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let only = query.route.map(|name| routes::find(&shared, &name).map(|(index, _)| index)).transpose()?;
-    let watched = routes::indexed(&shared).filter(|(index, _)| only.is_none_or(|only| only == *index));
+    let watched = shared.state.routes().filter(|(index, _)| only.is_none_or(|only| only == *index));
     let streams = watched.map(|(index, route)| {
         let (state, route) = (shared.state.clone(), route.clone());
         let changes = WatchStream::new(shared.state.flags.watch(index));

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use crate::flags::Source;
-use crate::vocabulary::RouteIndex;
 
 /// The process answers: 200, always.
 pub(super) async fn alive() -> &'static str {
@@ -18,33 +17,32 @@ pub(super) async fn alive() -> &'static str {
 
 /// 200 when queries can be sent here, else 503; either way with what is amiss.
 ///
-/// To become ready, a router needs its listener, flags of every route that are not just the config's first ones, and a healthy
-/// endpoint in the pool that gets everybody. Once ready it stays so until it drains: a pool that dies later is dead for every
+/// To become ready, a router needs flags of every route that are not just the config's first ones, and a healthy endpoint in the
+/// pool that gets everybody. Once ready it stays so until it drains: a pool that dies later is dead for every
 /// router alike, and taking all of them out would turn one broken route into an outage of all.
 pub(super) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
-    let is_listening = *shared.state.is_listening.borrow();
+    let readiness = &shared.state.readiness;
+    let is_draining = readiness.is_draining.load(Ordering::Relaxed);
     let problems = problems(&shared);
-    if is_listening && problems.is_empty() {
-        shared.was_ready.store(true, Ordering::Relaxed);
+    if problems.is_empty() {
+        readiness.was_ready.store(true, Ordering::Relaxed);
     }
-    let is_ready = is_listening && shared.was_ready.load(Ordering::Relaxed);
+    let is_ready = !is_draining && readiness.was_ready.load(Ordering::Relaxed);
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": is_ready, "listening": is_listening, "problems": problems })))
+    (status, Json(json!({ "ready": is_ready, "draining": is_draining, "problems": problems })))
 }
 
 /// One line for each route that would not answer.
 fn problems(shared: &Shared) -> Vec<String> {
     let state = &shared.state;
-    let endpoints = (state.endpoints)();
     let mut problems = Vec::new();
-    for (index, route) in (0..=u16::MAX).map(RouteIndex).zip(&state.config.routes) {
+    for (index, route) in state.routes() {
         let view = state.flags.view(index);
         if view.source == Source::Initial {
             problems.push(format!("route {}: its flags were never read from the store, and there is no copy on disk", route.name));
         }
         let pool = view.flags.pin.unwrap_or(view.flags.live);
-        let serves = |endpoint: &&super::EndpointHealth| endpoint.route == index && endpoint.pool == pool && endpoint.is_healthy;
-        if endpoints.iter().find(serves).is_none() {
+        if !state.pools(index).get(pool.get()).is_some_and(|pool| pool.has_healthy_endpoint()) {
             let name = route.pools.get(pool.get()).map_or("?", |pool| pool.name.as_str());
             problems.push(format!("route {}: pool {name} has no healthy endpoint", route.name));
         }

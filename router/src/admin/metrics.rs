@@ -2,6 +2,8 @@
 //!
 //! Labels are bounded: route, pool, version and endpoint are the config's, codes and reasons a fixed list. No user key.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 
@@ -33,13 +35,10 @@ fn page(state: &AdminState) -> String {
     page.finish()
 }
 
-fn routes(state: &AdminState) -> impl Iterator<Item = (RouteIndex, &Route)> {
-    (0..=u16::MAX).map(RouteIndex).zip(&state.config.routes)
-}
-
 fn pools(state: &AdminState) -> impl Iterator<Item = (RouteIndex, &Route, PoolIndex, &Pool)> {
     let indices = || (0..=u8::MAX).map(PoolIndex);
-    routes(state)
+    state
+        .routes()
         .flat_map(move |(index, route)| indices().zip(&route.pools).map(move |(pool_index, pool)| (index, route, pool_index, pool)))
 }
 
@@ -77,7 +76,7 @@ fn pool_counters(page: &mut Exposition, state: &AdminState) {
 
 fn route_counters(page: &mut Exposition, state: &AdminState) {
     page.family("switchback_decisions_total", "counter", "Queries by the reason for which their pool was chosen.");
-    for (index, route) in routes(state) {
+    for (index, route) in state.routes() {
         for (place, reason) in DECISIONS.into_iter().enumerate() {
             let labels = [("route", route.name.as_str()), ("reason", reason)];
             page.count(&labels, sum_route(state, index, &|counters| counters.decisions.get(place)));
@@ -91,12 +90,12 @@ fn route_counters(page: &mut Exposition, state: &AdminState) {
     ];
     for (name, help, pick) in families {
         page.family(name, "counter", help);
-        for (index, route) in routes(state) {
+        for (index, route) in state.routes() {
             page.count(&[("route", &route.name)], sum_route(state, index, &|counters| Some(pick(counters))));
         }
     }
     page.family("switchback_policy_duration_seconds", "histogram", "Time in the split policy, of one decision in 64.");
-    for (index, route) in routes(state) {
+    for (index, route) in state.routes() {
         page.histogram(&[("route", &route.name)], &sum_durations(state, index, |route| Some(&route.policy_durations)));
     }
 }
@@ -111,19 +110,22 @@ fn process_counters(page: &mut Exposition, state: &AdminState) {
 }
 
 fn endpoints(page: &mut Exposition, state: &AdminState) {
-    let endpoints = (state.endpoints)();
-    let named = endpoints.iter().filter_map(|endpoint| {
-        let route = state.config.routes.get(endpoint.route.get())?;
-        let pool = route.pools.get(endpoint.pool.get())?;
-        Some(([("route", route.name.as_str()), ("pool", pool.name.as_str()), ("endpoint", endpoint.endpoint.as_str())], endpoint))
-    });
+    let endpoints = || {
+        pools(state).flat_map(|(index, route, pool_index, pool)| {
+            let shared = state.pools(index).get(pool_index.get());
+            let label = move |endpoint: &'_ _| (route, pool, Arc::clone(endpoint));
+            shared.into_iter().flat_map(|shared| &shared.endpoints).map(label)
+        })
+    };
     page.family("switchback_endpoint_healthy", "gauge", "1 while the endpoint gets traffic.");
-    for (labels, endpoint) in named.clone() {
-        page.gauge(&labels, f64::from(u8::from(endpoint.is_healthy)));
+    for (route, pool, endpoint) in endpoints() {
+        let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("endpoint", endpoint.authority.as_str())];
+        page.gauge(&labels, f64::from(u8::from(endpoint.is_healthy())));
     }
-    page.family("switchback_endpoint_in_flight", "gauge", "Queries in flight from this router.");
-    for (labels, endpoint) in named {
-        page.count(&labels, endpoint.in_flight);
+    page.family("switchback_endpoint_in_flight", "gauge", "Attempts in flight from this router.");
+    for (route, pool, endpoint) in endpoints() {
+        let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("endpoint", endpoint.authority.as_str())];
+        page.count(&labels, endpoint.in_flight() as u64);
     }
 }
 
@@ -131,11 +133,11 @@ fn flags(page: &mut Exposition, state: &AdminState) {
     page.family("switchback_flags_age_seconds", "gauge", "Since the flag store was last heard; 0 with the embedded store.");
     page.gauge(&[], state.flags.age().as_secs_f64());
     page.family("switchback_flags_epoch", "gauge", "The epoch of the flags that this router applies.");
-    for (index, route) in routes(state) {
+    for (index, route) in state.routes() {
         page.count(&[("route", &route.name)], state.flags.view(index).flags.epoch);
     }
     page.family("switchback_flags_faults", "gauge", "Fields of the flags that are not obeyed.");
-    for (index, route) in routes(state) {
+    for (index, route) in state.routes() {
         page.count(&[("route", &route.name)], state.flags.view(index).faults.len() as u64);
     }
     page.family("switchback_flags_live", "gauge", "1 for the pool that `live` points at.");
@@ -144,21 +146,21 @@ fn flags(page: &mut Exposition, state: &AdminState) {
         page.gauge(&[("route", &route.name), ("pool", &pool.name)], f64::from(u8::from(is_live)));
     }
     page.family("switchback_flags_canary_percent", "gauge", "Share of the units that the candidate gets, in percent.");
-    for (index, route) in routes(state) {
+    for (index, route) in state.routes() {
         page.gauge(&[("route", &route.name)], state.flags.view(index).flags.candidate.share.percent());
     }
 }
 
 fn policies(page: &mut Exposition, state: &AdminState) {
     page.family("switchback_policy_info", "gauge", "The policy in force, and in one word how it is; always 1.");
-    for (index, route) in routes(state) {
+    for (index, route) in state.routes() {
         let status = state.policies.status(index);
         let word = serde_json::to_value(status.state).ok();
         let word = word.as_ref().and_then(|word| word.as_str()).unwrap_or("");
         page.gauge(&[("route", &route.name), ("kind", "split"), ("name", &status.name), ("digest", &status.digest), ("state", word)], 1.0);
     }
     page.family("switchback_policy_quarantined", "gauge", "1 while native decisions stand in for a policy that failed too often.");
-    for (index, route) in routes(state) {
+    for (index, route) in state.routes() {
         let is_quarantined = state.policies.status(index).in_force.quarantined_for_ms.is_some();
         page.gauge(&[("route", &route.name), ("kind", "split")], f64::from(u8::from(is_quarantined)));
     }

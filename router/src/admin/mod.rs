@@ -22,7 +22,7 @@ mod routes;
 mod view;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -32,11 +32,12 @@ use tokio::sync::watch;
 pub use access::{Access, AccessError, TOKEN_FILE};
 pub use connections::run;
 
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::Quality;
-use crate::vocabulary::{PoolIndex, RouteIndex};
+use crate::serve::SharedPool;
+use crate::vocabulary::RouteIndex;
 
 /// The largest request body, in bytes: a change with `experiments` of 64 KiB, escaped.
 const BODY_BYTES: usize = 256 << 10;
@@ -44,46 +45,67 @@ const BODY_BYTES: usize = 256 << 10;
 /// The API's description; a test holds it to [`paths`].
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// An endpoint as the data path sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointHealth {
-    /// Of which route.
-    pub route: RouteIndex,
-    /// Of which pool.
-    pub pool: PoolIndex,
-    /// Host and port.
-    pub endpoint: String,
-    /// Whether it gets traffic: neither failed its health checks nor ejected.
-    pub is_healthy: bool,
-    /// Queries in flight from this process.
-    pub in_flight: u64,
-}
-
 /// What the admin listener shows and changes.
 #[derive(Clone)]
 pub struct AdminState {
-    /// The config in force.
-    pub config: Arc<Config>,
-    /// Flags of all routes.
-    pub flags: Arc<FlagStore>,
-    /// Policies of all routes.
-    pub policies: Arc<Policies>,
-    /// The data path's counters.
-    pub quality: Quality,
-    /// Every endpoint of every pool, now.
-    pub endpoints: Arc<dyn Fn() -> Vec<EndpointHealth> + Send + Sync>,
-    /// Whether the traffic listener takes connections; false before it does, and while it drains.
-    pub is_listening: watch::Receiver<bool>,
-    /// Who may ask what.
-    pub access: Arc<Access>,
+    config: Arc<Config>,
+    flags: Arc<FlagStore>,
+    policies: Arc<Policies>,
+    quality: Quality,
+    /// By route, then pool.
+    pools: Vec<Vec<Arc<SharedPool>>>,
+    access: Arc<Access>,
+    readiness: Readiness,
+}
+
+impl AdminState {
+    /// Of a router whose traffic listener takes connections. `pools` are the data path's, by route and pool.
+    #[must_use]
+    pub fn new(
+        config: Arc<Config>,
+        flags: Arc<FlagStore>,
+        policies: Arc<Policies>,
+        quality: Quality,
+        pools: Vec<Vec<Arc<SharedPool>>>,
+        access: Access,
+    ) -> AdminState {
+        AdminState { config, flags, policies, quality, pools, access: Arc::new(access), readiness: Readiness::default() }
+    }
+
+    /// To say that the router drains.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    fn routes(&self) -> impl Iterator<Item = (RouteIndex, &Route)> {
+        (0..=u16::MAX).map(RouteIndex).zip(&self.config.routes)
+    }
+
+    fn pools(&self, route: RouteIndex) -> &[Arc<SharedPool>] {
+        self.pools.get(route.get()).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What `/readyz` remembers.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    /// Set by the first `/readyz` that found everything in place.
+    was_ready: Arc<AtomicBool>,
+    is_draining: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// From here on the router is not ready: it finishes what it has.
+    pub fn draining(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What handlers get: the state, and what this listener itself remembers.
 #[derive(Clone)]
 struct Shared {
     state: AdminState,
-    /// Set by the first `/readyz` that found everything in place.
-    was_ready: Arc<AtomicBool>,
     /// Ends streams of events.
     stopping: watch::Receiver<bool>,
 }

@@ -23,7 +23,7 @@ const HISTORY_MOST: usize = 1_000;
 
 pub(super) async fn list(Viewer(caller): Viewer, State(shared): State<Shared>) -> Json<Value> {
     let state = &shared.state;
-    let routes = indexed(&shared).map(|(index, route)| view::route(state, index, route, caller.role));
+    let routes = shared.state.routes().map(|(index, route)| view::route(state, index, route, caller.role));
     Json(json!({ "routes": routes.collect::<Vec<_>>() }))
 }
 
@@ -137,7 +137,7 @@ pub(super) async fn history(
 
 pub(super) async fn policies(_: Viewer, State(shared): State<Shared>) -> Json<Value> {
     let mut policies = Vec::new();
-    for (index, route) in indexed(&shared) {
+    for (index, route) in shared.state.routes() {
         for mut policy in view::policies(&shared.state, index) {
             if let Some(policy) = policy.as_object_mut() {
                 policy.insert("route".to_owned(), json!(route.name));
@@ -148,13 +148,9 @@ pub(super) async fn policies(_: Viewer, State(shared): State<Shared>) -> Json<Va
     Json(json!({ "policies": policies }))
 }
 
-pub(super) fn indexed(shared: &Shared) -> impl Iterator<Item = (RouteIndex, &Route)> {
-    (0..=u16::MAX).map(RouteIndex).zip(&shared.state.config.routes)
-}
-
 /// The route of this name.
 pub(super) fn find<'s>(shared: &'s Shared, name: &str) -> Result<(RouteIndex, &'s Route), ApiError> {
-    indexed(shared).find(|(_, route)| route.name == name).ok_or_else(|| {
+    shared.state.routes().find(|(_, route)| route.name == name).ok_or_else(|| {
         let known: Vec<&str> = shared.state.config.routes.iter().take(20).map(|route| route.name.as_str()).collect();
         ApiError::NoRoute { name: name.chars().take(64).collect(), known: known.join(", ") }
     })

@@ -1,10 +1,13 @@
 //! A route as JSON: what the config says, what the flags say, and what this router does.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
-use super::{AdminState, EndpointHealth, redact};
-use crate::config::{Pool, Role, Route};
+use super::{AdminState, redact};
+use crate::config::{Role, Route};
 use crate::flags::{Flags, View};
+use crate::serve::{SharedEndpoint, SharedPool};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// Everything about a route, as `GET /api/v1/routes/{route}` gives it.
@@ -18,7 +21,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     add("faults", json!(faults(&view, role)));
     add("warnings", json!(view.warnings));
     add("routers", json!(state.flags.routers(index)));
-    add("pools", pools(route, &flags, &(state.endpoints)(), index));
+    add("pools", pools(state.pools(index), &flags));
     add("policies", json!(policies(state, index)));
     add("rollout", Value::Null);
     Value::Object(json)
@@ -65,22 +68,22 @@ pub(super) fn faults(view: &View, role: Role) -> Vec<Value> {
     view.faults.iter().map(show).collect()
 }
 
-fn pools(route: &Route, flags: &Flags, endpoints: &[EndpointHealth], index: RouteIndex) -> Value {
-    let entry = |(pool_index, pool): (PoolIndex, &Pool)| {
-        let is_of_pool = |endpoint: &&EndpointHealth| endpoint.route == index && endpoint.pool == pool_index;
-        let of_pool: Vec<&EndpointHealth> = endpoints.iter().filter(is_of_pool).collect();
-        let shown = of_pool
-            .iter()
-            .map(|endpoint| json!({ "endpoint": endpoint.endpoint, "is_healthy": endpoint.is_healthy, "in_flight": endpoint.in_flight }));
+fn pools(pools: &[Arc<SharedPool>], flags: &Flags) -> Value {
+    let entry = |(index, pool): (PoolIndex, &Arc<SharedPool>)| {
+        let show = |endpoint: &Arc<SharedEndpoint>| {
+            let endpoint_name = endpoint.authority.as_str();
+            json!({ "endpoint": endpoint_name, "is_healthy": endpoint.is_healthy(), "in_flight": endpoint.in_flight() })
+        };
         let value = json!({
-            "version": pool.version,
-            "roles": roles(flags, pool_index),
-            "healthy": of_pool.iter().filter(|endpoint| endpoint.is_healthy).count(),
-            "endpoints": shown.collect::<Vec<_>>(),
+            "version": pool.config.version,
+            "roles": roles(flags, index),
+            "healthy": pool.endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count(),
+            "in_flight": pool.in_flight(),
+            "endpoints": pool.endpoints.iter().map(show).collect::<Vec<_>>(),
         });
-        (pool.name.clone(), value)
+        (pool.config.name.clone(), value)
     };
-    Value::Object((0..=u8::MAX).map(PoolIndex).zip(&route.pools).map(entry).collect())
+    Value::Object((0..=u8::MAX).map(PoolIndex).zip(pools).map(entry).collect())
 }
 
 /// What a pool is to this route at this moment.

@@ -8,6 +8,7 @@ mod config;
 mod events;
 mod failure;
 mod flag;
+mod policy;
 mod ranker;
 mod serve;
 mod status;
@@ -36,6 +37,7 @@ enum Command {
     Status(status::Status),
     Flag(flag::FlagArgs),
     Config(config::ConfigArgs),
+    Policy(policy::PolicyArgs),
     Ranker(ranker::RankerArgs),
 }
 
@@ -56,6 +58,7 @@ pub fn run() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Flag(flag) => flag.run(),
         Command::Config(config) => config.run(),
+        Command::Policy(policy) => return policy::run(policy),
         Command::Ranker(ranker) => ranker.run(),
     };
     match done {

@@ -15,13 +15,13 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
-use crate::admin::{self, Access, AdminState, EndpointHealth};
+use crate::admin::{self, Access, AccessError, AdminState};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::Quality;
-use crate::serve::{self, Inputs, Serving, SharedPool};
-use crate::vocabulary::{PoolIndex, RouteIndex};
+use crate::serve::{self, Inputs, Serving};
+use crate::vocabulary::RouteIndex;
 
 /// Run the router until it is told to stop.
 #[derive(Debug, Args)]
@@ -51,7 +51,9 @@ impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = config::load(&self.config).map_err(|error| Failure::usage(error.to_string()))?;
         start_log(self.log);
-        serve(config).map_err(|error| Failure::unreachable(format!("{error:#}")))
+        let refused = |error: AccessError| Failure::usage(format!("{}: {}", self.config.display(), Failure::chain(&error)));
+        let access = Access::open(&config).map_err(refused)?;
+        serve(config, access).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }
 }
 
@@ -64,7 +66,7 @@ fn start_log(format: LogFormat) {
     }
 }
 
-fn serve(mut config: Config) -> anyhow::Result<()> {
+fn serve(mut config: Config, access: Access) -> anyhow::Result<()> {
     let listen = &mut config.listen;
     let traffic = TcpListener::bind(listen.traffic).with_context(|| format!("listen.traffic: cannot listen on {}", listen.traffic))?;
     let admin = TcpListener::bind(listen.admin).with_context(|| format!("listen.admin: cannot listen on {}", listen.admin))?;
@@ -72,12 +74,11 @@ fn serve(mut config: Config) -> anyhow::Result<()> {
     listen.traffic = traffic.local_addr()?;
     listen.admin = admin.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control thread")?;
-    runtime.block_on(control(&Arc::new(config), traffic, admin))
+    runtime.block_on(control(&Arc::new(config), traffic, admin, access))
 }
 
-async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener) -> anyhow::Result<()> {
+async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener, access: Access) -> anyhow::Result<()> {
     let stop = stop_signal()?;
-    let access = Access::open(config)?;
     let flags = FlagStore::open(config).await?;
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(config, routes.iter().map(|route| flags.watch(*route)).collect())?;
@@ -87,19 +88,16 @@ async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener)
         policies: routes.iter().map(|route| policies.split(*route)).collect(),
     };
     let serving = serve::start(config, traffic, &inputs, &quality)?;
-    let (listening, is_listening) = watch::channel(true);
-    let pools = serving.pools.clone();
-    let endpoints = Arc::new(move || endpoint_health(&pools));
-    let state = AdminState { config: config.clone(), flags, policies, quality, endpoints, is_listening, access: Arc::new(access) };
-    admin.set_nonblocking(true)?;
+    let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone(), access);
+    let readiness = state.readiness();
     let (stop_admin, stopped) = watch::channel(false);
-    let api = tokio::spawn(admin::run(tokio::net::TcpListener::from_std(admin)?, state, until(stopped)));
+    let api = tokio::spawn(admin::run(admin, state, stopped));
     announce(config);
     tracing::info!(signal = stop.await, "draining");
-    listening.send_replace(false);
+    readiness.draining();
     drain(serving).await;
     stop_admin.send_replace(true);
-    api.await.context("the admin API ended badly")
+    api.await.context("the admin API ended badly")?.context("the admin listener cannot be used")
 }
 
 /// For whoever started us on port 0, and for the log.
@@ -109,27 +107,6 @@ fn announce(config: &Config) {
     let mut stdout = std::io::stdout().lock();
     // A reader that is gone is no reason not to serve.
     let _ = writeln!(stdout, "listening: traffic {traffic}, admin {admin}").and_then(|()| stdout.flush());
-}
-
-async fn until(mut flag: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is the end too.
-    let _ = flag.wait_for(|set| *set).await;
-}
-
-fn endpoint_health(pools: &[Vec<Arc<SharedPool>>]) -> Vec<EndpointHealth> {
-    let mut all = Vec::new();
-    for (route, pools) in (0..=u16::MAX).map(RouteIndex).zip(pools) {
-        for (pool, shared) in (0..=u8::MAX).map(PoolIndex).zip(pools) {
-            all.extend(shared.endpoints.iter().map(|endpoint| EndpointHealth {
-                route,
-                pool,
-                endpoint: endpoint.authority.to_string(),
-                is_healthy: endpoint.is_healthy(),
-                in_flight: u64::try_from(endpoint.in_flight()).unwrap_or(u64::MAX),
-            }));
-        }
-    }
-    all
 }
 
 /// Listens for signals from now on; resolves with the name of the first.

@@ -69,6 +69,8 @@ impl PolicyEngine {
         config.epoch_interruption(true);
         config.memory_reservation(MEMORY_RESERVATION.max(limits.memory as u64));
         config.max_wasm_stack(limits.stack);
+        // A plugin compiles on one core while queries are served on all of them.
+        config.parallel_compilation(false);
         let engine = Engine::new(&config)?;
         // Four ticks to a deadline: fine enough for a limit that only hostile guests meet, and few wake-ups.
         let tick = (limits.deadline.min(limits.configure_deadline) / 4).max(Duration::from_millis(1));

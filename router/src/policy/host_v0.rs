@@ -40,7 +40,7 @@ impl wit::Host for Guest {}
 
 /// A compiled split policy whose imports and exports fit: ready to be instantiated on any worker.
 #[derive(Clone)]
-pub(super) struct SplitProgram {
+pub(crate) struct SplitProgram {
     engine: PolicyEngine,
     pre: split::SplitPolicyPre<Guest>,
 }

@@ -16,21 +16,36 @@
 //!
 //! Invariant: nobody else imports wasmtime, and nothing here runs on the query path but 1 to 3.
 
+pub(crate) mod bench;
+
+pub(crate) mod admission;
+mod artefact;
+mod catalogue;
 mod engine;
 mod failure;
+mod folder;
+mod golden;
 mod health;
 mod host_v0;
 mod in_force;
 mod instance;
+mod keeper;
+mod kept;
 mod policies;
+mod rejection;
 mod snapshot;
 mod status;
+mod workshop;
 
+pub(crate) use admission::Terms;
+pub use admission::{Report, World};
+pub(crate) use engine::{Limits, PolicyEngine};
 pub use failure::PolicyFailure;
 pub use health::{Health, Patience};
 pub use in_force::{Kind, SplitInForce};
 pub use instance::SplitInstance;
 pub use policies::{Policies, PolicyError};
+pub use rejection::Rejection;
 pub use snapshot::snapshot;
 pub use split_weighted::WeightedSplit;
 pub use status::{InForceStatus, PolicyState, PolicyStatus, Refusal};

@@ -1,5 +1,7 @@
 //! What operators are told about a route's policy.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::Serialize;
 
 use super::in_force::Kind;
@@ -69,4 +71,10 @@ pub struct Refusal {
     pub reason: String,
     /// When, in milliseconds since 1970.
     pub unix_ms: u64,
+}
+
+/// Milliseconds since 1970, for people.
+pub(super) fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

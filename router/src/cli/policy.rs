@@ -1,0 +1,257 @@
+//! `switchback policy`: check a plugin before it goes anywhere near traffic, and see what its decisions cost.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::config::{self, Config};
+use crate::policy::bench::{self, Contender, Cost};
+use crate::policy::{Limits, PolicyEngine, Rejection, Report, Terms, World, admission};
+
+/// Refused: the file is there and is no good policy.
+const REFUSED: u8 = 2;
+/// Bad usage: no such file, a broken config.
+const USAGE: u8 = 64;
+
+/// Check a plugin before it goes near traffic, and measure what its decisions cost.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    #[command(after_help = "Example:\n  switchback policy check my-split.wasm")]
+    /// Says whether the router would admit a plugin, and why not. Exit code 0: admitted, 2: refused, 64: bad usage.
+    Check {
+        #[command(flatten)]
+        plugin: PluginArgs,
+    },
+    #[command(after_help = "Example:\n  switchback policy bench my-split.wasm --seconds 10")]
+    /// Measures nanoseconds per decision (p50, p99), with the shipped policy and native code beside it.
+    Bench {
+        #[command(flatten)]
+        plugin: PluginArgs,
+        /// How long to measure, in seconds: 0.1 to 600.
+        #[arg(long, default_value_t = 3.0, value_parser = seconds)]
+        seconds: f64,
+    },
+}
+
+#[derive(Debug, Args)]
+struct PluginArgs {
+    /// The plugin: a WebAssembly component.
+    #[arg(value_name = "FILE.wasm")]
+    file: PathBuf,
+    /// Take the limits, and the routes' `split_config`, from this config instead of the defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The policy's own config, JSON, as a route's `split_config` would give it.
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
+    split_config: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command; what it prints goes to standard output, reasons for a failure to standard error.
+pub(crate) fn run(args: PolicyArgs) -> ExitCode {
+    match args.command {
+        PolicyCommand::Check { plugin } => check(&plugin),
+        PolicyCommand::Bench { plugin, seconds } => measure(&plugin, Duration::from_secs_f64(seconds)),
+    }
+}
+
+fn check(args: &PluginArgs) -> ExitCode {
+    let (bench, bytes) = match prepare(args) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
+    };
+    match admission::admit(&bench.engine, None, &bench.terms, &bytes) {
+        Ok(admitted) => {
+            let report = &admitted.report;
+            if args.json {
+                println!("{}", json!({"admitted": true, "file": args.file, "report": report}));
+            } else {
+                print_report(&args.file, report);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(rejection) => refuse(args, &rejection),
+    }
+}
+
+fn measure(args: &PluginArgs, length: Duration) -> ExitCode {
+    let (bench, bytes) = match prepare(args) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
+    };
+    let admitted = match admission::admit(&bench.engine, None, &bench.terms, &bytes) {
+        Ok(admitted) => admitted,
+        Err(rejection) => return refuse(args, &rejection),
+    };
+    let split_config = args.split_config.as_deref().unwrap_or("{}");
+    let Some(plugin) = Contender::wasm(&admitted, split_config) else {
+        return usage(&args.file, "it is a rollback policy; only split policies are on the query path and measured here");
+    };
+    let bar = progress_bar(args.json);
+    let costs = plugin.and_then(|plugin| {
+        let contenders = vec![plugin, Contender::native()?];
+        bench::run(contenders, length, |share| bar.set_position((share * 1_000.0) as u64))
+    });
+    bar.finish_and_clear();
+    let costs = match costs {
+        Ok(costs) => costs,
+        Err(failure) => return refuse(args, &Rejection::Failed { step: "bench".to_owned(), failure }),
+    };
+    let [plugin, native] = costs.as_slice() else { return ExitCode::FAILURE };
+    if args.json {
+        let report = &admitted.report;
+        println!("{}", json!({"file": args.file, "digest": report.digest, "plugin": plugin, "native_split_weighted": native}));
+    } else {
+        println!("{:<34} {:>9} {:>9} {:>9} {:>12}", "ns per decision", "p50", "p99", "fastest", "decisions");
+        print_cost(&args.file.file_name().unwrap_or_default().to_string_lossy(), plugin);
+        print_cost("split-weighted as native code", native);
+    }
+    ExitCode::SUCCESS
+}
+
+/// The engine and the terms that a plugin is held against.
+struct Bench {
+    engine: PolicyEngine,
+    terms: Terms,
+}
+
+fn prepare(args: &PluginArgs) -> Result<(Bench, Vec<u8>), ExitCode> {
+    let config = match &args.config {
+        Some(path) => config::load(path).map_err(|error| {
+            eprintln!("{error}");
+            ExitCode::from(USAGE)
+        })?,
+        None => default_config(),
+    };
+    let mut terms = Terms::of(&config);
+    if let Some(split_config) = &args.split_config {
+        terms.split_configs = vec![split_config.clone()];
+    }
+    let bytes = read(&args.file, &terms).map_err(|error| match error {
+        ReadError::Usage(reason) => usage(&args.file, &reason),
+        ReadError::Refused(rejection) => refuse(args, &rejection),
+    })?;
+    let engine = PolicyEngine::new(Limits::of(&config.policies)).map_err(|error| {
+        eprintln!("the WebAssembly engine cannot start on this machine: {error:#}");
+        ExitCode::FAILURE
+    })?;
+    Ok((Bench { engine, terms }, bytes))
+}
+
+enum ReadError {
+    Usage(String),
+    Refused(Rejection),
+}
+
+fn read(file: &Path, terms: &Terms) -> Result<Vec<u8>, ReadError> {
+    let unreadable = |error: std::io::Error| ReadError::Usage(format!("cannot be read: {error}"));
+    let size = std::fs::metadata(file).map_err(unreadable)?.len();
+    admission::check_size(size, terms.file_bytes).map_err(ReadError::Refused)?;
+    std::fs::read(file).map_err(unreadable)
+}
+
+/// The defaults of every limit, for a plugin that is checked without a config.
+#[allow(clippy::expect_used, reason = "the text is part of the program, and a test parses it")]
+fn default_config() -> Config {
+    config::parse("defaults", DEFAULTS).expect("the defaults are a valid config")
+}
+
+const DEFAULTS: &str = r#"
+[listen]
+traffic = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+
+[[route]]
+name = "search"
+match = { path_prefix = "/" }
+
+[route.pools.blue]
+endpoints = ["http://127.0.0.1:9001"]
+"#;
+
+fn refuse(args: &PluginArgs, rejection: &Rejection) -> ExitCode {
+    let reason = rejection.to_string();
+    if args.json {
+        println!("{}", json!({"admitted": false, "file": args.file, "reason": reason}));
+    } else {
+        eprintln!("{}: refused: {reason}", args.file.display());
+    }
+    ExitCode::from(REFUSED)
+}
+
+fn usage(file: &Path, reason: &str) -> ExitCode {
+    eprintln!("{}: {reason}", file.display());
+    ExitCode::from(USAGE)
+}
+
+fn print_report(file: &Path, report: &Report) {
+    let world = match report.world {
+        World::SplitPolicy => "split-policy",
+        World::RollbackPolicy => "rollback-policy",
+    };
+    println!("{}: admitted", file.display());
+    println!("  world      {world} ({})", report.exports);
+    println!("  digest     {}", report.digest);
+    println!("  size       {} bytes", report.bytes);
+    println!("  imports    {}", if report.imports.is_empty() { "none".to_owned() } else { report.imports.join(", ") });
+    println!("  compiled   in {:.0} ms", report.compile_ms);
+    if report.world == World::RollbackPolicy {
+        return;
+    }
+    let refused = match report.snapshots_refused {
+        0 => String::new(),
+        refused => format!(" ({refused} refused by the policy in its own words)"),
+    };
+    println!("  trial      {} decisions, each asked twice, over {} states of the flags{refused}", report.decisions, report.snapshots);
+    println!("  cost       {:.0} ns per decision", report.decision_ns);
+}
+
+fn print_cost(name: &str, cost: &Cost) {
+    println!("{name:<34} {:>9.1} {:>9.1} {:>9.1} {:>12}", cost.p50_ns, cost.p99_ns, cost.min_ns, cost.decisions);
+}
+
+fn progress_bar(is_json: bool) -> ProgressBar {
+    let bar = ProgressBar::new(1_000);
+    if is_json || !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) = ProgressStyle::with_template("measuring {bar:40} {percent}% {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number of seconds from 0.1 to 600".to_owned()),
+    }
+}
+
+fn json_object(text: &str) -> Result<String, String> {
+    let parsed = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
+    parsed.map(|_| text.to_owned()).map_err(|error| format!("must be a JSON object: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_a_config() {
+        assert_eq!(default_config().routes.len(), 1);
+    }
+}

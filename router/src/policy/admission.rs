@@ -1,0 +1,228 @@
+//! What a plugin must show before it can be put in force.
+//!
+//! In this order, the cheap checks first: size, digest, that it is a component, that it compiles, its exports and imports, and then
+//! a trial: the golden questions, their answers twice, and the time they take. Pure but for the cache: the same bytes and
+//! limits give the same verdict (but for [`Rejection::Slow`], which depends on the machine).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use wasmtime::component::Component;
+
+use super::artefact::ArtefactCache;
+use super::engine::PolicyEngine;
+use super::failure::printable;
+use super::golden::{self, Trial};
+use super::host_v0::SplitProgram;
+use super::instance::SplitInstance;
+use super::rejection::Rejection;
+use crate::config::Config;
+
+/// Configs that a plugin is tried with. Each costs a few milliseconds.
+const MOST_CONFIGS: usize = 16;
+
+/// What an admission may take, beside the limits of every call.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// Size of the file.
+    pub(crate) file_bytes: u64,
+    /// Mean time of a decision.
+    pub(crate) decision_budget: Duration,
+    /// The `split_config`s that it will meet, JSON texts.
+    pub(crate) split_configs: Vec<String>,
+}
+
+impl Terms {
+    /// As the config says: with the `split_config` of every route, and without one.
+    pub(crate) fn of(config: &Config) -> Terms {
+        let mut split_configs: Vec<String> = config.routes.iter().map(|route| route.split_config.clone()).collect();
+        split_configs.push("{}".to_owned());
+        split_configs.sort();
+        split_configs.dedup();
+        split_configs.truncate(MOST_CONFIGS);
+        Terms { file_bytes: config.policies.file_bytes, decision_budget: config.policies.decision_budget, split_configs }
+    }
+}
+
+/// Which world a plugin is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum World {
+    /// It routes queries.
+    SplitPolicy,
+    /// It judges candidates.
+    RollbackPolicy,
+}
+
+/// What was found out about a plugin.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// SHA-256 of the file, 64 hex digits.
+    pub digest: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its world.
+    pub world: World,
+    /// The interface it exports, with its version.
+    pub exports: String,
+    /// Everything that it imports.
+    pub imports: Vec<String>,
+    /// Time to compile it, in milliseconds; about 0 when it came from the cache.
+    pub compile_ms: f64,
+    /// Whether the compiled code came from the cache.
+    pub was_cached: bool,
+    /// Trial decisions that were checked, each twice.
+    pub decisions: usize,
+    /// Trial configurations.
+    pub snapshots: usize,
+    /// How many of them it refused in its own words.
+    pub snapshots_refused: usize,
+    /// Mean time of a trial decision, in nanoseconds, in the fastest batch.
+    pub decision_ns: f64,
+}
+
+/// A plugin that may be put in force.
+pub(crate) struct Admitted {
+    /// What was found out about it.
+    pub(crate) report: Report,
+    /// The policy; `None` for a rollback policy.
+    pub(crate) split: Option<SplitProgram>,
+}
+
+/// SHA-256 of a plugin, 64 lower-case hex digits.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Judges a plugin. Takes 15 ms to seconds: never on a worker.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub(crate) fn admit(engine: &PolicyEngine, cache: Option<&ArtefactCache>, terms: &Terms, bytes: &[u8]) -> Result<Admitted, Rejection> {
+    check_size(bytes.len() as u64, terms.file_bytes)?;
+    check_layer(bytes)?;
+    let digest = digest(bytes);
+    let began = Instant::now();
+    let (component, was_cached) = compile(engine, cache, &digest, bytes)?;
+    let compile_ms = began.elapsed().as_secs_f64() * 1e3;
+    let surface = Surface::of(engine, &component);
+    let (world, exports) = surface.world()?;
+    surface.check_imports()?;
+    let mut report = Report {
+        digest,
+        bytes: bytes.len() as u64,
+        world,
+        exports,
+        imports: surface.imports,
+        compile_ms,
+        was_cached,
+        decisions: 0,
+        snapshots: 0,
+        snapshots_refused: 0,
+        decision_ns: 0.0,
+    };
+    if world == World::RollbackPolicy {
+        return Ok(Admitted { report, split: None });
+    }
+    let split = SplitProgram::link(engine, &component).map_err(|error| Rejection::Types { reason: printable(&format!("{error:#}")) })?;
+    let trial = try_split(&split, terms)?;
+    report.decisions = trial.decisions;
+    report.snapshots = trial.snapshots;
+    report.snapshots_refused = trial.refused;
+    report.decision_ns = trial.decision_time.as_nanos() as f64;
+    Ok(Admitted { report, split: Some(split) })
+}
+
+/// # Errors
+/// [`Rejection::TooLarge`].
+pub(crate) fn check_size(bytes: u64, limit: u64) -> Result<(), Rejection> {
+    if bytes > limit { Err(Rejection::TooLarge { bytes, limit }) } else { Ok(()) }
+}
+
+/// A component says so in its eight-byte header: `\0asm`, a version, and the layer 1. A core module has layer 0.
+fn check_layer(bytes: &[u8]) -> Result<(), Rejection> {
+    let start = bytes.get(..8).unwrap_or(bytes);
+    match start {
+        [0, b'a', b's', b'm', _, _, 1, 0] => Ok(()),
+        [0, b'a', b's', b'm', _, _, 0, 0] => Err(Rejection::CoreModule),
+        _ => Err(Rejection::NotWasm { start: if start.is_empty() { "none".to_owned() } else { hex::encode(start) } }),
+    }
+}
+
+fn compile(engine: &PolicyEngine, cache: Option<&ArtefactCache>, digest: &str, bytes: &[u8]) -> Result<(Component, bool), Rejection> {
+    let engine = engine.engine();
+    if let Some(component) = cache.and_then(|cache| cache.load(engine, digest)) {
+        return Ok((component, true));
+    }
+    let invalid = |error: wasmtime::Error| Rejection::Invalid { reason: printable(&format!("{error:#}")) };
+    let component = Component::from_binary(engine, bytes).map_err(invalid)?;
+    if let Some(cache) = cache {
+        cache.store(digest, &component.serialize().map_err(invalid)?);
+    }
+    Ok((component, false))
+}
+
+/// What a component exports and imports, by name.
+struct Surface {
+    exports: Vec<String>,
+    imports: Vec<String>,
+}
+
+impl Surface {
+    fn of(engine: &PolicyEngine, component: &Component) -> Surface {
+        let kind = component.component_type();
+        let engine = engine.engine();
+        Surface {
+            exports: kind.exports(engine).map(|(name, _)| name.to_owned()).collect(),
+            imports: kind.imports(engine).map(|(name, _)| name.to_owned()).collect(),
+        }
+    }
+
+    fn world(&self) -> Result<(World, String), Rejection> {
+        let mut other_version = None;
+        for export in &self.exports {
+            let Some((interface, version)) = our_interface(export) else { continue };
+            let world = match interface {
+                "split" => World::SplitPolicy,
+                "rollback" => World::RollbackPolicy,
+                _ => continue,
+            };
+            if is_spoken(version) {
+                return Ok((world, export.clone()));
+            }
+            other_version = Some(export.clone());
+        }
+        match other_version {
+            Some(found) => Err(Rejection::Version { found }),
+            None => Err(Rejection::NoPolicy { exports: self.exports.clone() }),
+        }
+    }
+
+    fn check_imports(&self) -> Result<(), Rejection> {
+        for name in &self.imports {
+            let is_ours = our_interface(name)
+                .is_some_and(|(interface, version)| matches!(interface, "log" | "split-types" | "rollback-types") && is_spoken(version));
+            if !is_ours && !name.starts_with("wasi:") {
+                return Err(Rejection::Import { name: printable(name) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `switchback:policy/INTERFACE@VERSION`, taken apart.
+fn our_interface(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("switchback:policy/")?.split_once('@')
+}
+
+/// Whether a version is one of 0.1.x: the same types by the growth rules in wit/README.md. Pre-releases never match.
+fn is_spoken(version: &str) -> bool {
+    version.strip_prefix("0.1.").is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn try_split(split: &SplitProgram, terms: &Terms) -> Result<Trial, Rejection> {
+    let instantiate = |snapshot: &_| SplitInstance::wasm(split.instantiate("admission".into())?, snapshot);
+    golden::try_split(instantiate, &terms.split_configs, terms.decision_budget)
+}

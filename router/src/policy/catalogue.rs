@@ -1,0 +1,238 @@
+//! Which plugins there are, and which one a name means. Pure: no file is touched here.
+//!
+//! A name means the newest admitted file of that name in the folder, else the shipped plugin. A file that is refused changes
+//! nothing: the name goes on meaning what it meant. `name@digest` means exactly those bytes, wherever they came from.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::admission::Admitted;
+use super::host_v0::SplitProgram;
+use super::rejection::Rejection;
+use super::status::Refusal;
+use crate::flags::PolicyRef;
+
+/// Refusals that are remembered, over all names.
+const MOST_REFUSALS: usize = 64;
+/// Refusals of one name that are shown.
+const SHOWN_REFUSALS: usize = 8;
+
+/// All plugins that the router knows.
+#[derive(Default)]
+pub(super) struct Catalogue {
+    /// Name to digest.
+    shipped: BTreeMap<String, String>,
+    /// The folder, by name.
+    files: BTreeMap<String, FileState>,
+    /// By digest.
+    admitted: HashMap<String, Arc<Admitted>>,
+    /// Kept plugins that were refused when they were needed again, by digest.
+    broken_kept: HashMap<String, String>,
+    /// Newest first.
+    refusals: VecDeque<Refusal>,
+}
+
+struct FileState {
+    newest: Newest,
+    /// The digest of the last admitted file of this name.
+    last_good: Option<String>,
+    path: String,
+}
+
+enum Newest {
+    Waiting,
+    Admitted,
+    Refused { digest: Option<String>, reason: String },
+}
+
+/// What a route gets for what its flags name.
+pub(super) struct Choice {
+    /// What can be put in force; `None` leaves the one that is.
+    pub(super) found: Option<Found>,
+    /// Why that is not what the flags name.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// A split policy that can be put in force.
+pub(super) struct Found {
+    pub(super) digest: String,
+    pub(super) source: String,
+    pub(super) program: SplitProgram,
+}
+
+/// Why the flags are not obeyed, for now or until somebody does something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It is being looked at.
+    Admitting,
+    /// In words.
+    Refused(String),
+}
+
+impl Choice {
+    fn nothing(trouble: Trouble) -> Choice {
+        Choice { found: None, trouble: Some(trouble) }
+    }
+}
+
+impl Catalogue {
+    /// A plugin of the binary itself.
+    pub(super) fn ship(&mut self, name: &str, admitted: Admitted) {
+        let digest = admitted.report.digest.clone();
+        self.admitted.insert(digest.clone(), Arc::new(admitted));
+        self.shipped.insert(name.to_owned(), digest);
+    }
+
+    /// A file is new or has changed, and will be looked at.
+    pub(super) fn file_waits(&mut self, name: &str, path: String) {
+        let file = self.files.entry(name.to_owned()).or_insert(FileState { newest: Newest::Waiting, last_good: None, path: String::new() });
+        file.newest = Newest::Waiting;
+        file.path = path;
+    }
+
+    /// A file is gone: its name means the shipped plugin again, if there is one.
+    pub(super) fn file_gone(&mut self, name: &str) {
+        self.files.remove(name);
+    }
+
+    /// A file holds this plugin, which is known already or has just been admitted. False when it is not known after all: it was
+    /// forgotten while the file was read.
+    pub(super) fn file_admitted(&mut self, name: &str, digest: &str, admitted: Option<Admitted>) -> bool {
+        if let Some(admitted) = admitted {
+            self.admitted.insert(digest.to_owned(), Arc::new(admitted));
+        }
+        if !self.admitted.contains_key(digest) {
+            return false;
+        }
+        if let Some(file) = self.files.get_mut(name) {
+            file.newest = Newest::Admitted;
+            file.last_good = Some(digest.to_owned());
+        }
+        true
+    }
+
+    /// A file is refused.
+    pub(super) fn file_refused(&mut self, refusal: Refusal) {
+        if let Some(file) = self.files.get_mut(&refusal.name) {
+            file.newest = Newest::Refused { digest: refusal.digest.clone(), reason: refusal.reason.clone() };
+        }
+        self.remember(refusal);
+    }
+
+    /// A kept plugin was admitted again.
+    pub(super) fn kept_admitted(&mut self, digest: &str, admitted: Admitted) {
+        self.broken_kept.remove(digest);
+        self.admitted.insert(digest.to_owned(), Arc::new(admitted));
+    }
+
+    /// A kept plugin was refused: the limits are tighter now, or the file is broken.
+    pub(super) fn kept_refused(&mut self, digest: &str, refusal: Refusal) {
+        if self.broken_kept.len() >= MOST_REFUSALS {
+            self.broken_kept.clear();
+        }
+        self.broken_kept.insert(digest.to_owned(), refusal.reason.clone());
+        self.remember(refusal);
+    }
+
+    /// Remembers a refusal for the status.
+    pub(super) fn remember(&mut self, refusal: Refusal) {
+        self.refusals.push_front(refusal);
+        self.refusals.truncate(MOST_REFUSALS);
+    }
+
+    /// The digests of all admitted plugins.
+    pub(super) fn known(&self) -> HashSet<String> {
+        self.admitted.keys().cloned().collect()
+    }
+
+    /// Whether this digest could only come from the kept ones: not admitted, and not refused from there before.
+    pub(super) fn lacks(&self, digest: &str) -> bool {
+        !self.admitted.contains_key(digest) && !self.broken_kept.contains_key(digest)
+    }
+
+    /// The last refusals of plugins with this name, or of this digest, newest first.
+    pub(super) fn refusals(&self, wanted: &PolicyRef) -> Vec<Refusal> {
+        let is_meant = |refusal: &&Refusal| refusal.name == wanted.name || (wanted.digest.is_some() && refusal.digest == wanted.digest);
+        self.refusals.iter().filter(is_meant).take(SHOWN_REFUSALS).cloned().collect()
+    }
+
+    /// Drops admitted plugins that no name means any more, but for these: those in force, and those that flags name.
+    pub(super) fn forget_unused(&mut self, in_use: &HashSet<String>) {
+        let last_good = self.files.values().filter_map(|file| file.last_good.as_ref());
+        let used: HashSet<&String> = self.shipped.values().chain(last_good).chain(in_use).collect();
+        self.admitted.retain(|digest, _| used.contains(digest));
+    }
+
+    /// What a route gets.
+    pub(super) fn choose(&self, wanted: &PolicyRef) -> Choice {
+        match &wanted.digest {
+            Some(digest) => self.choose_digest(wanted, digest),
+            None => self.choose_name(&wanted.name),
+        }
+    }
+
+    fn choose_digest(&self, wanted: &PolicyRef, digest: &str) -> Choice {
+        if self.admitted.contains_key(digest) {
+            return self.found(digest, self.source_of(digest), None);
+        }
+        let refused_file = self.files.values().find_map(|file| match &file.newest {
+            Newest::Refused { digest: Some(refused), reason } if refused == digest => Some(reason),
+            _ => None,
+        });
+        if let Some(reason) = refused_file.or_else(|| self.broken_kept.get(digest)) {
+            return Choice::nothing(Trouble::Refused(reason.clone()));
+        }
+        if self.files.values().any(|file| matches!(file.newest, Newest::Waiting)) {
+            return Choice::nothing(Trouble::Admitting);
+        }
+        let is_there = self.files.contains_key(&wanted.name) || self.shipped.contains_key(&wanted.name);
+        let hint = if is_there { "; there is one of this name with another digest" } else { "" };
+        Choice::nothing(Trouble::Refused(format!("no plugin with this digest is in the folder, shipped or kept{hint}")))
+    }
+
+    fn choose_name(&self, name: &str) -> Choice {
+        let shipped = self.shipped.get(name);
+        let Some(file) = self.files.get(name) else {
+            return match shipped {
+                Some(digest) => self.found(digest, "shipped".to_owned(), None),
+                None => Choice::nothing(Trouble::Refused(self.no_such_name(name))),
+            };
+        };
+        let trouble = match &file.newest {
+            Newest::Admitted => None,
+            Newest::Waiting => Some(Trouble::Admitting),
+            Newest::Refused { reason, .. } => Some(Trouble::Refused(reason.clone())),
+        };
+        match (&file.last_good, shipped) {
+            (Some(digest), _) => self.found(digest, file.path.clone(), trouble),
+            // A first file that is still being looked at must not bring the shipped plugin into force for a moment.
+            (None, _) if trouble == Some(Trouble::Admitting) => Choice { found: None, trouble },
+            (None, Some(digest)) => self.found(digest, "shipped".to_owned(), trouble),
+            (None, None) => Choice { found: None, trouble },
+        }
+    }
+
+    fn no_such_name(&self, name: &str) -> String {
+        let names: Vec<&str> = self.shipped.keys().chain(self.files.keys()).map(String::as_str).collect();
+        format!("no plugin {name:?}: there is no such file in the folder, and the shipped ones are other; there are: {}", names.join(", "))
+    }
+
+    fn found(&self, digest: &str, source: String, trouble: Option<Trouble>) -> Choice {
+        let Some(admitted) = self.admitted.get(digest) else {
+            return Choice::nothing(trouble.unwrap_or(Trouble::Admitting));
+        };
+        match &admitted.split {
+            Some(program) => Choice { found: Some(Found { digest: digest.to_owned(), source, program: program.clone() }), trouble },
+            None => Choice::nothing(Trouble::Refused(Rejection::WrongKind.to_string())),
+        }
+    }
+
+    fn source_of(&self, digest: &str) -> String {
+        let file = self.files.values().find(|file| file.last_good.as_deref() == Some(digest));
+        match file {
+            Some(file) => file.path.clone(),
+            None if self.shipped.values().any(|shipped| shipped == digest) => "shipped".to_owned(),
+            None => "kept".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The watched folder: which plugin files it holds, and when one is ready to be read.
+//!
+//! A file may arrive by rename (at once whole) or be written in place (whole at some time). Both work: a file is read when it has
+//! not changed for [`SETTLE`], and what was read counts only if it did not change meanwhile. One that was read too early is
+//! refused as broken and read again when it changes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::admission::check_size;
+use super::rejection::Rejection;
+use crate::flags::PolicyRef;
+
+/// A file must be left alone for this long before it is read.
+pub(super) const SETTLE: Duration = Duration::from_millis(100);
+/// Plugin files that are looked at, by name; further ones are left out, with a line in the log.
+const MOST_FILES: usize = 64;
+
+/// What tells one state of a file from another, without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Stamp {
+        Stamp { length: file.len(), modified: file.modified().ok(), inode: file.ino(), changed: (file.ctime(), file.ctime_nsec()) }
+    }
+}
+
+struct Seen {
+    stamp: Stamp,
+    since: Instant,
+    was_offered: bool,
+}
+
+/// The folder as it was last looked at.
+pub(super) struct Folder {
+    dir: PathBuf,
+    seen: BTreeMap<String, Seen>,
+    is_crowded: bool,
+}
+
+/// What a look at the folder found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Plugins whose file is new or has changed, and is settled.
+    pub(super) changed: Vec<String>,
+    /// Plugins whose file is gone.
+    pub(super) gone: Vec<String>,
+    /// Whether a file is still being written: look again after [`SETTLE`].
+    pub(super) is_settling: bool,
+}
+
+impl Folder {
+    pub(super) fn new(dir: &Path) -> Folder {
+        Folder { dir: dir.to_owned(), seen: BTreeMap::new(), is_crowded: false }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.wasm"))
+    }
+
+    /// Looks at every plugin file. When the folder itself cannot be read, nothing has changed: what was admitted stays.
+    pub(super) fn look(&mut self, now: Instant) -> Look {
+        let Ok(found) = self.list() else { return Look::default() };
+        let mut look = Look::default();
+        self.seen.retain(|name, _| {
+            let is_there = found.contains_key(name);
+            if !is_there {
+                look.gone.push(name.clone());
+            }
+            is_there
+        });
+        for (name, stamp) in found {
+            let seen = self.seen.entry(name.clone()).or_insert_with(|| Seen { stamp: stamp.clone(), since: now, was_offered: false });
+            if seen.stamp != stamp {
+                *seen = Seen { stamp, since: now, was_offered: false };
+            }
+            if seen.was_offered {
+                continue;
+            }
+            if is_settled(seen, now) {
+                seen.was_offered = true;
+                look.changed.push(name);
+            } else {
+                look.is_settling = true;
+            }
+        }
+        look
+    }
+
+    /// Offers this plugin again at a later look: it changed while it was read.
+    pub(super) fn offer_again(&mut self, name: &str, now: Instant) {
+        if let Some(seen) = self.seen.get_mut(name) {
+            seen.was_offered = false;
+            seen.since = now;
+        }
+    }
+
+    fn list(&mut self) -> io::Result<BTreeMap<String, Stamp>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let Some(name) = plugin_name(&path) else { continue };
+            // Follows links: a mounted folder may hold links to the files of its present generation.
+            let Ok(file) = fs::metadata(&path) else { continue };
+            if file.is_file() {
+                found.insert(name, Stamp::of(&file));
+            }
+        }
+        let is_crowded = found.len() > MOST_FILES;
+        if is_crowded && !self.is_crowded {
+            tracing::warn!(dir = %self.dir.display(), files = found.len(), "more plugin files than the {MOST_FILES} that are looked at");
+        }
+        self.is_crowded = is_crowded;
+        while found.len() > MOST_FILES {
+            found.pop_last();
+        }
+        Ok(found)
+    }
+}
+
+/// The name of a plugin by its file's: `NAME.wasm`, where the name is one that flags can say.
+fn plugin_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".wasm")?;
+    PolicyRef::parse(name).filter(|parsed| parsed.digest.is_none()).map(|parsed| parsed.name)
+}
+
+/// Left alone for long enough, by what was seen or by the file's own time (which spares a start the wait).
+fn is_settled(seen: &Seen, now: Instant) -> bool {
+    let is_old = seen.stamp.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age >= 20 * SETTLE);
+    is_old || now.duration_since(seen.since) >= SETTLE
+}
+
+/// Reads a plugin file; `None` when it changed meanwhile.
+///
+/// # Errors
+/// [`Rejection::Unreadable`] and [`Rejection::TooLarge`].
+pub(super) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Rejection> {
+    let unreadable = |error: io::Error| Rejection::Unreadable { reason: error.to_string() };
+    let file = File::open(path).map_err(unreadable)?;
+    let before = file.metadata().map_err(unreadable)?;
+    check_size(before.len(), limit)?;
+    let mut bytes = Vec::new();
+    (&file).take(limit + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let after = fs::metadata(path).map_err(unreadable)?;
+    let is_same = Stamp::of(&before) == Stamp::of(&after) && bytes.len() as u64 == after.len();
+    Ok(is_same.then_some(bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn changed(names: &[&str]) -> Look {
+        Look { changed: names.iter().map(|name| (*name).to_owned()).collect(), ..Look::default() }
+    }
+
+    #[test]
+    fn a_file_is_offered_once_when_it_has_settled_and_again_when_it_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(dir.path());
+        let start = Instant::now();
+        assert_eq!(folder.look(start), Look::default());
+        fs::write(dir.path().join("a.wasm"), "one").unwrap();
+        assert_eq!(folder.look(start), Look { is_settling: true, ..Look::default() });
+        assert_eq!(folder.look(start + SETTLE), changed(&["a"]));
+        assert_eq!(folder.look(start + 2 * SETTLE), Look::default());
+
+        fs::write(dir.path().join("a.wasm"), "two, longer").unwrap();
+        assert!(folder.look(start + 3 * SETTLE).is_settling);
+        assert_eq!(folder.look(start + 4 * SETTLE), changed(&["a"]));
+
+        fs::write(dir.path().join(".new"), "three").unwrap();
+        fs::rename(dir.path().join(".new"), dir.path().join("a.wasm")).unwrap();
+        assert!(folder.look(start + 5 * SETTLE).is_settling);
+        assert_eq!(folder.look(start + 6 * SETTLE), changed(&["a"]));
+
+        fs::remove_file(dir.path().join("a.wasm")).unwrap();
+        assert_eq!(folder.look(start + 7 * SETTLE).gone, ["a"]);
+    }
+
+    #[test]
+    fn other_files_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["README.md", ".hidden.wasm", "Upper.wasm", "a b.wasm", "x@y.wasm", "half.wasm.tmp"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(dir.path().join("folder.wasm")).unwrap();
+        assert_eq!(Folder::new(dir.path()).look(Instant::now()), Look::default());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.wasm"), "one").unwrap();
+        let mut folder = Folder::new(dir.path());
+        let start = Instant::now();
+        folder.look(start);
+        assert_eq!(folder.look(start + SETTLE), changed(&["a"]));
+        fs::remove_dir_all(dir.path()).unwrap();
+        assert_eq!(folder.look(start + 2 * SETTLE), Look::default());
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.wasm");
+        fs::write(&path, vec![0; 100]).unwrap();
+        assert_eq!(read(&path, 99), Err(Rejection::TooLarge { bytes: 100, limit: 99 }));
+        assert_eq!(read(&path, 100), Ok(Some(vec![0; 100])));
+    }
+}

@@ -1,0 +1,277 @@
+//! The thread that keeps every route on the policy that its flags name.
+//!
+//! It wakes when flags change, when the folder changes, when an admission is done, and once a second in case a change was
+//! not announced. It never waits for an admission: flags that name a plugin which is there are obeyed at once.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use notify::Watcher;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::catalogue::{Catalogue, Choice, Found, Trouble};
+use super::folder::{Folder, SETTLE};
+use super::health::Patience;
+use super::in_force::SplitInForce;
+use super::kept::Kept;
+use super::snapshot::snapshot;
+use super::status::{Refusal, now_unix_ms};
+use super::workshop::{Done, Job, Outcome, Workshop};
+use crate::config::Route;
+use crate::flags::{Flags, PolicyRef};
+
+/// How often the folder is looked at although nothing was announced. A look is a `stat` for each plugin.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What wakes the thread.
+pub(super) enum Event {
+    /// Flags or the folder changed.
+    Changed,
+    /// An admission is done.
+    Done(Box<Done>),
+    /// The router ends.
+    Stop,
+}
+
+/// One route, as this thread sees it.
+pub(super) struct RouteSlot {
+    pub(super) route: Route,
+    pub(super) flags: watch::Receiver<Arc<Flags>>,
+    pub(super) in_force: watch::Sender<Arc<SplitInForce>>,
+    /// Digest, epoch and words of the last policy that failed on this route's own flags.
+    pub(super) failed_trial: Option<(String, u64, String)>,
+}
+
+/// What [`super::Policies::status`] shows beside the policy in force itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RouteView {
+    pub(super) wanted: String,
+    pub(super) trouble: Option<Trouble>,
+    pub(super) source: String,
+    pub(super) since_unix_ms: u64,
+    pub(super) refusals: Vec<Refusal>,
+}
+
+/// The views of all routes, written by the keeper, read by the admin API.
+pub(super) type Board = Arc<Mutex<Vec<RouteView>>>;
+
+/// The thread's state.
+pub(super) struct Keeper {
+    pub(super) catalogue: Catalogue,
+    pub(super) folder: Folder,
+    pub(super) dir: PathBuf,
+    /// Names whose files wait for admission.
+    pub(super) queue: VecDeque<String>,
+    pub(super) workshop: Arc<Workshop>,
+    pub(super) patience: Patience,
+    pub(super) routes: Vec<RouteSlot>,
+    pub(super) board: Board,
+    pub(super) is_busy: bool,
+    pub(super) is_settling: bool,
+}
+
+impl Keeper {
+    /// Puts what the flags name in force before the first query, as far as it is there.
+    pub(super) fn start(&mut self) {
+        self.look();
+        while let Some(job) = self.next_job().filter(|job| self.is_wanted(job)) {
+            let done = self.workshop.perform(job);
+            self.record(done);
+        }
+        self.settle();
+    }
+
+    /// Runs until [`Event::Stop`].
+    pub(super) fn run(mut self, events: &Receiver<Event>, wake: &SyncSender<Event>, jobs: &SyncSender<Job>) {
+        let mut watcher = None;
+        loop {
+            watcher = watcher.or_else(|| watch_folder(&self.dir, wake.clone()));
+            self.look();
+            self.settle();
+            self.hand_out(jobs);
+            let wait = if self.is_settling { SETTLE } else { POLL };
+            match events.recv_timeout(wait) {
+                Ok(Event::Changed) => {}
+                Ok(Event::Done(done)) => {
+                    self.is_busy = false;
+                    self.record(*done);
+                }
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if !self.dir.is_dir() {
+                        watcher = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let look = self.folder.look(Instant::now());
+        self.is_settling = look.is_settling;
+        for name in look.gone {
+            self.queue.retain(|queued| *queued != name);
+            self.catalogue.file_gone(&name);
+        }
+        for name in look.changed {
+            self.catalogue.file_waits(&name, self.folder.path(&name).display().to_string());
+            if !self.queue.contains(&name) {
+                self.queue.push_back(name);
+            }
+        }
+    }
+
+    /// The next thing to admit: what a route waits for first.
+    fn next_job(&mut self) -> Option<Job> {
+        let wanted: Vec<PolicyRef> = self.routes.iter().map(|slot| slot.flags.borrow().split_policy.clone()).collect();
+        let kept = self.workshop.kept.as_ref();
+        for wanted in &wanted {
+            let Some(digest) = &wanted.digest else { continue };
+            if self.catalogue.lacks(digest) && kept.is_some_and(|kept: &Kept| kept.has(digest)) {
+                return Some(Job::Kept { name: wanted.name.clone(), digest: digest.clone() });
+            }
+        }
+        let urgent = self.queue.iter().position(|name| wanted.iter().any(|wanted| wanted.name == *name));
+        let name = self.queue.remove(urgent.unwrap_or(0))?;
+        Some(Job::File { path: self.folder.path(&name), name, known: self.catalogue.known() })
+    }
+
+    fn is_wanted(&mut self, job: &Job) -> bool {
+        let Job::File { name, .. } = job else { return true };
+        let is_wanted = self.routes.iter().any(|slot| slot.flags.borrow().split_policy.name == *name);
+        if !is_wanted {
+            self.queue.push_front(name.clone());
+        }
+        is_wanted
+    }
+
+    fn hand_out(&mut self, jobs: &SyncSender<Job>) {
+        if self.is_busy {
+            return;
+        }
+        let Some(job) = self.next_job() else { return };
+        match jobs.try_send(job) {
+            Ok(()) => self.is_busy = true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                tracing::error!("the thread that admits plugins is gone; no further plugin will be admitted");
+            }
+        }
+    }
+
+    fn record(&mut self, done: Done) {
+        let refusal = |name: &str, source: String, rejection: &dyn std::fmt::Display| {
+            let reason = rejection.to_string();
+            tracing::warn!(plugin = name, source, digest = done.digest.as_deref().unwrap_or(""), "plugin refused: {reason}");
+            Refusal { name: name.to_owned(), source, digest: done.digest.clone(), reason, unix_ms: now_unix_ms() }
+        };
+        let digest = done.digest.as_deref().unwrap_or("");
+        match (done.job, done.outcome) {
+            (Job::File { name, .. }, Outcome::Unsettled) => self.folder.offer_again(&name, Instant::now()),
+            (Job::File { name, .. }, Outcome::Known) => {
+                if !self.catalogue.file_admitted(&name, digest, None) {
+                    self.folder.offer_again(&name, Instant::now());
+                }
+            }
+            (Job::File { name, .. }, Outcome::Admitted(admitted)) => {
+                tracing::info!(plugin = name, digest, decision_ns = admitted.report.decision_ns, "plugin admitted");
+                self.catalogue.file_admitted(&name, digest, Some(*admitted));
+            }
+            (Job::File { name, path, .. }, Outcome::Rejected(rejection)) => {
+                self.catalogue.file_refused(refusal(&name, path.display().to_string(), &rejection));
+            }
+            (Job::Kept { digest, .. }, Outcome::Admitted(admitted)) => self.catalogue.kept_admitted(&digest, *admitted),
+            (Job::Kept { name, digest }, Outcome::Rejected(rejection)) => {
+                self.catalogue.kept_refused(&digest, refusal(&name, "kept".to_owned(), &rejection));
+            }
+            (Job::Kept { .. }, Outcome::Unsettled | Outcome::Known) => {}
+        }
+    }
+
+    /// Gives every route what its flags name, as far as it is there.
+    fn settle(&mut self) {
+        let mut views = self.board.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (slot, view) in self.routes.iter_mut().zip(&mut views) {
+            settle_route(slot, view, &self.catalogue, self.patience);
+        }
+        *self.board.lock().unwrap_or_else(PoisonError::into_inner) = views;
+        let in_force = self.routes.iter().map(|slot| slot.in_force.borrow().digest.clone());
+        let named = self.routes.iter().filter_map(|slot| slot.flags.borrow().split_policy.digest.clone());
+        let in_use: HashSet<String> = in_force.chain(named).collect();
+        self.catalogue.forget_unused(&in_use);
+    }
+}
+
+fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogue, patience: Patience) {
+    let flags = Arc::clone(&slot.flags.borrow());
+    let wanted = &flags.split_policy;
+    let Choice { found, mut trouble } = catalogue.choose(wanted);
+    let in_force = Arc::clone(&slot.in_force.borrow());
+    let is_new = |found: &Found| found.digest != in_force.digest || wanted.name != in_force.name;
+    if let Some(found) = found.filter(is_new) {
+        match try_on_route(slot, &found, &flags, patience) {
+            Ok(split) => {
+                tracing::info!(
+                    route = slot.route.name,
+                    old = in_force.name,
+                    old_digest = in_force.digest,
+                    new = split.name,
+                    new_digest = split.digest,
+                    epoch = flags.epoch,
+                    "policy in force changed"
+                );
+                view.source = found.source;
+                view.since_unix_ms = now_unix_ms();
+                slot.in_force.send_replace(Arc::new(split));
+            }
+            Err(reason) => trouble = Some(Trouble::Refused(reason)),
+        }
+    }
+    view.wanted = match &wanted.digest {
+        Some(digest) => format!("{}@{digest}", wanted.name),
+        None => wanted.name.clone(),
+    };
+    view.refusals = catalogue.refusals(wanted);
+    view.trouble = trouble;
+}
+
+/// The last check before a policy takes over: it takes this route's own flags.
+fn try_on_route(slot: &mut RouteSlot, found: &Found, flags: &Flags, patience: Patience) -> Result<SplitInForce, String> {
+    if let Some((digest, epoch, reason)) = &slot.failed_trial
+        && *digest == found.digest
+        && *epoch == flags.epoch
+    {
+        return Err(reason.clone());
+    }
+    let name = &flags.split_policy.name;
+    let split = SplitInForce::wasm(&slot.route.name, name, &found.digest, found.program.clone(), patience);
+    match split.instantiate(&snapshot(&slot.route, flags)) {
+        Ok(_) => {
+            slot.failed_trial = None;
+            Ok(split)
+        }
+        Err(failure) => {
+            let reason = format!("with this route's flags, {failure}");
+            tracing::warn!(route = slot.route.name, policy = name, digest = found.digest, "policy not put in force: {reason}");
+            slot.failed_trial = Some((found.digest.clone(), flags.epoch, reason.clone()));
+            Err(reason)
+        }
+    }
+}
+
+/// Has the folder announce its changes; `None` where it cannot, and polling must do.
+fn watch_folder(dir: &std::path::Path, wake: SyncSender<Event>) -> Option<notify::RecommendedWatcher> {
+    let announce = move |event: notify::Result<notify::Event>| {
+        let is_reading = matches!(&event, Ok(event) if event.kind.is_access());
+        if !is_reading {
+            // When the channel is full, the thread is awake anyway and looks at the folder.
+            let _ = wake.try_send(Event::Changed);
+        }
+    };
+    let mut watcher = notify::recommended_watcher(announce).ok()?;
+    watcher.watch(dir, notify::RecursiveMode::NonRecursive).ok()?;
+    Some(watcher)
+}

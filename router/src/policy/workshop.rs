@@ -1,0 +1,94 @@
+//! The slow work: reading and admitting plugins, one after the other, on a thread of its own.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use super::admission::{self, Admitted, Terms};
+use super::artefact::ArtefactCache;
+use super::engine::PolicyEngine;
+use super::folder;
+use super::keeper::Event;
+use super::kept::Kept;
+use super::rejection::Rejection;
+
+/// Something to read and admit.
+pub(super) enum Job {
+    /// A file of the folder. Bytes whose digest is `known` are not admitted again.
+    File { name: String, path: PathBuf, known: HashSet<String> },
+    /// A kept plugin, for flags that name it by digest.
+    Kept { name: String, digest: String },
+}
+
+/// What became of a job.
+pub(super) struct Done {
+    pub(super) job: Job,
+    /// Digest of what was read.
+    pub(super) digest: Option<String>,
+    pub(super) outcome: Outcome,
+}
+
+/// See [`Done`].
+pub(super) enum Outcome {
+    /// The file changed while it was read.
+    Unsettled,
+    /// These bytes were admitted before.
+    Known,
+    Admitted(Box<Admitted>),
+    Rejected(Rejection),
+}
+
+/// Everything that admission needs.
+pub(super) struct Workshop {
+    pub(super) engine: PolicyEngine,
+    pub(super) terms: Terms,
+    pub(super) cache: Option<ArtefactCache>,
+    pub(super) kept: Option<Kept>,
+}
+
+impl Workshop {
+    /// Works until the sender of the jobs is gone.
+    pub(super) fn work(&self, jobs: &Receiver<Job>, done: &SyncSender<Event>) {
+        while let Ok(job) = jobs.recv() {
+            if done.send(Event::Done(Box::new(self.perform(job)))).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Does one job. Milliseconds to seconds.
+    pub(super) fn perform(&self, job: Job) -> Done {
+        let (digest, outcome) = match &job {
+            Job::File { path, known, .. } => match folder::read(path, self.terms.file_bytes) {
+                Ok(Some(bytes)) => self.judge(&bytes, Some(known)),
+                Ok(None) => (None, Outcome::Unsettled),
+                Err(rejection) => (None, Outcome::Rejected(rejection)),
+            },
+            Job::Kept { digest, .. } => match self.kept.as_ref().and_then(|kept| kept.load(digest, self.terms.file_bytes)) {
+                Some(bytes) => self.judge(&bytes, None),
+                None => {
+                    let reason = "the kept copy is broken".to_owned();
+                    (Some(digest.clone()), Outcome::Rejected(Rejection::Unreadable { reason }))
+                }
+            },
+        };
+        Done { job, digest, outcome }
+    }
+
+    fn judge(&self, bytes: &[u8], known: Option<&HashSet<String>>) -> (Option<String>, Outcome) {
+        let digest = admission::digest(bytes);
+        if known.is_some_and(|known| known.contains(&digest)) {
+            return (Some(digest), Outcome::Known);
+        }
+        let outcome = match admission::admit(&self.engine, self.cache.as_ref(), &self.terms, bytes) {
+            Ok(admitted) => {
+                if let Some(kept) = &self.kept {
+                    kept.store(&digest, bytes);
+                }
+                Outcome::Admitted(Box::new(admitted))
+            }
+            Err(rejection) => Outcome::Rejected(rejection),
+        };
+        (Some(digest), outcome)
+    }
+}
