@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use componentize::{Guests, Target};
+
+const SHIPPED: [&str; 1] = ["split-weighted"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
-    for name in ["split-weighted"] {
-        let crate_dir = plugins.join(name);
-        println!("cargo:rerun-if-changed={}", crate_dir.display());
-        componentize::build(&crate_dir, name, &out_dir)?;
-    }
-    for shared in ["sdk/src", "sdk/Cargo.toml", "../wit"] {
-        println!("cargo:rerun-if-changed={}", plugins.join(shared).display());
+    Guests { workspace: &workspace, packages: &SHIPPED, features: &[], target: Target::Bare }.build(&out_dir.join("guests"), &out_dir)?;
+    let sources = SHIPPED.iter().map(|name| format!("plugins/{name}"));
+    for path in sources.chain(["plugins/sdk".to_owned(), "wit".to_owned()]) {
+        println!("cargo:rerun-if-changed={}", workspace.join(path).display());
     }
     Ok(())
 }

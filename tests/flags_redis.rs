@@ -494,6 +494,58 @@ async fn an_eviction_policy_that_may_drop_flags_is_warned_of() {
     eventually("warned", SOON, warned).await;
 }
 
+/// The commands that docs/FLAGS.md says a router's ACL user needs.
+const ACL: &str = "~{switchback* resetchannels -@all +hello +auth +client|tracking +select +info +eval +evalsha +script|load +hlen \
+                   +hkeys +hstrlen +hget +hgetall +hset +hdel +del +xadd +xrevrange +time +zadd +zrange +zrangebyscore +zrem +pexpire";
+
+#[tokio::test]
+async fn the_documented_acl_user_is_enough_and_a_lesser_one_is_told_what_is_missing() {
+    let docs = include_str!("../docs/FLAGS.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let acl = ACL.split_whitespace().collect::<Vec<_>>();
+    assert!(docs.contains(&acl.join(" ")), "docs/FLAGS.md shows this very line");
+    let server = RedisServer::start().await.unwrap();
+    server.cli(&[&["ACL", "SETUSER", "switchback", "on", ">secret"][..], &acl].concat()).unwrap();
+    let url = server.url().replace("redis://", "redis://switchback:secret@");
+    let router = Router::at(&url, "a", tempfile::tempdir().unwrap()).await;
+    router.store.change(SEARCH, change(&[("canary_percent", Some("5"))], None)).await.unwrap();
+    server.cli(&["HSET", FLAGS, "live", "green"]).unwrap();
+    eventually("adopted", SOON, || router.flags().live == GREEN && router.is_sealed()).await;
+    assert_eq!(router.store.history(SEARCH, 10).await.unwrap().len(), 3);
+    eventually("reported", SOON, || router.store.routers(SEARCH).len() == 1).await;
+    assert_eq!(router.store.view(SEARCH).warnings, [""; 0]);
+
+    server.cli(&["ACL", "SETUSER", "switchback", "-hset"]).unwrap();
+    server.cli(&["HSET", FLAGS, "live", "blue"]).unwrap();
+    eventually("obeyed all the same", SOON, || router.flags().live == BLUE).await;
+    let warned =
+        || router.store.view(SEARCH).warnings.iter().any(|warning| warning.contains("cannot be written") && warning.contains("FLAGS.md"));
+    eventually("said", SOON, warned).await;
+    let entries = || router.store.history(SEARCH, 100);
+    let before = entries().await.unwrap().len();
+    server.cli(&["HSET", FLAGS, "flag.again", "1"]).unwrap();
+    eventually("tried in vain", SOON, || router.flags().features.contains_key("again")).await;
+    assert_eq!(entries().await.unwrap().len(), before, "what was not written is not in the ledger");
+    server.cli(&["ACL", "SETUSER", "switchback", "+hset"]).unwrap();
+    eventually("adopted, and said no more", SOON, || router.is_sealed() && router.store.view(SEARCH).warnings.is_empty()).await;
+
+    let wrong = Router::at(&url.replace("secret", "guess"), "b", tempfile::tempdir().unwrap()).await;
+    let warned =
+        || wrong.store.view(SEARCH).warnings.iter().any(|warning| warning.contains("password in state.url") && !warning.contains("guess"));
+    eventually("the wrong password is said", SOON, warned).await;
+    assert_eq!(wrong.store.view(SEARCH).source, Source::Initial);
+}
+
+#[tokio::test]
+async fn two_routers_under_one_id_are_noticed() {
+    let server = RedisServer::start().await.unwrap();
+    let (one, other) = (Router::open(&server, "same").await, Router::open(&server, "same").await);
+    let warned = |router: &Router| router.store.view(SEARCH).warnings.iter().any(|warning| warning.contains("state.router_id"));
+    eventually("said", SOON, || warned(&one) && warned(&other)).await;
+    let router = other.restart().await;
+    drop(one);
+    eventually("a restart is no twin", SOON, || !warned(&router) && router.store.routers(SEARCH).len() == 1).await;
+}
+
 #[tokio::test]
 async fn the_embedded_store_has_one_owner_and_keeps_its_flags() {
     let folder = tempfile::tempdir().unwrap();

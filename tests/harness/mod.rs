@@ -12,7 +12,7 @@ mod router;
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Behaviour};
-pub use load::{Load, Report};
+pub use load::{Load, Report, Running};
 pub use router::{Router, Setup, binary};
 
 /// How often an effect is looked for.

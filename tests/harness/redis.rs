@@ -56,7 +56,7 @@ impl RedisServer {
 
     /// Runs the real redis-cli and returns what it prints.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output().context("redis-cli")?;
+        let output = Command::new("redis-cli").args(["-e", "-p", &self.port.to_string()]).args(arguments).output().context("redis-cli")?;
         ensure!(output.status.success(), "redis-cli {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }

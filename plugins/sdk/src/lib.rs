@@ -5,7 +5,7 @@
 //! ```
 //! use switchback_policy::split::{Decision, Reason, Salt, Snapshot, SplitPolicy, Wanted};
 //!
-//! struct EvenOdd { live: u32, other: u32 }
+//! pub struct EvenOdd { live: u32, other: u32 }
 //!
 //! impl SplitPolicy for EvenOdd {
 //!     fn configure(snapshot: &Snapshot) -> Result<(Self, Wanted), String> {

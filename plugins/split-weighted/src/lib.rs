@@ -74,3 +74,6 @@ fn check_share(snapshot: &Snapshot, role: &str, share: Option<&Share>) -> Result
     }
     Ok(Share { pool: check_pool(snapshot, role, share.pool)?, ppm: share.ppm })
 }
+
+#[cfg(test)]
+mod tests;

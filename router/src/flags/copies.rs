@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::disk::{Copy, Disk};
+
+/// A copy that could not be written is tried again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The writing end. Dropping it ends the task once everything is written.
 #[derive(Debug)]
@@ -50,10 +54,7 @@ impl Drop for Copies {
 async fn write_all(disk: Disk, waiting: Arc<Waiting>) {
     let disk = Arc::new(disk);
     loop {
-        let (batch, is_closed) = {
-            let mut inner = waiting.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            (std::mem::take(&mut inner.by_route), inner.is_closed)
-        };
+        let (batch, is_closed) = waiting.take();
         if batch.is_empty() {
             if is_closed {
                 return;
@@ -61,17 +62,37 @@ async fn write_all(disk: Disk, waiting: Arc<Waiting>) {
             waiting.news.notified().await;
             continue;
         }
-        let disk = disk.clone();
-        let written = tokio::task::spawn_blocking(move || batch.values().for_each(|copy| save(&disk, copy))).await;
-        if written.is_err() {
-            return;
+        let writer = disk.clone();
+        let written = tokio::task::spawn_blocking(move || batch.into_iter().filter(|(_, copy)| !save(&writer, copy)).collect()).await;
+        let Ok(failed): Result<BTreeMap<usize, Copy>, _> = written else { return };
+        if !failed.is_empty() {
+            if is_closed {
+                return;
+            }
+            waiting.put_back(failed);
+            tokio::time::sleep(RETRY_AFTER).await;
         }
     }
 }
 
-fn save(disk: &Disk, copy: &Copy) {
-    if let Err(error) = disk.save(copy) {
-        let path = disk.path(&copy.route);
-        tracing::error!(path = %path.display(), %error, "the flags' copy on disk cannot be written: a restart without Redis would use an older one");
+impl Waiting {
+    fn take(&self) -> (BTreeMap<usize, Copy>, bool) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut inner.by_route), inner.is_closed)
     }
+
+    /// Keeps what could not be written, unless there is something newer.
+    fn put_back(&self, failed: BTreeMap<usize, Copy>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for (route, copy) in failed {
+            inner.by_route.entry(route).or_insert(copy);
+        }
+    }
+}
+
+fn save(disk: &Disk, copy: &Copy) -> bool {
+    let Err(error) = disk.save(copy) else { return true };
+    let path = disk.path(&copy.route);
+    tracing::error!(path = %path.display(), %error, "the flags' copy on disk cannot be written: a restart without Redis would use an older one");
+    false
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fault, Fields, Flags};
+use super::{Fault, Fields, Flags, MAX_EPOCH};
 use crate::config::Route;
 
 /// Every field that a person or Switchback may write, beside `flag.<name>`.
@@ -74,6 +74,11 @@ pub(crate) fn apply(current: &Fields, change: &Change, known: &Flags, route: &Ro
     let (_, found) = Flags::read(&after, known, route);
     faults.extend(found.into_iter().filter(|fault| change.fields.contains_key(&fault.field)));
     if faults.is_empty() { Ok(after) } else { Err(faults) }
+}
+
+/// The epoch after this one.
+pub(crate) fn next_epoch(epoch: u64) -> u64 {
+    epoch.saturating_add(1).min(MAX_EPOCH)
 }
 
 fn check_form(change: &Change) -> Vec<Fault> {

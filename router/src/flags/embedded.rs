@@ -14,7 +14,7 @@ use super::judge::without_epoch;
 use super::ledger::{Kind, LedgerEntry, difference, presentable};
 use super::ledger_file::LedgerFile;
 use super::published::{Applied, Cause, Published, Source};
-use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, MAX_EPOCH, RouterSeen, edit, identity, seal};
+use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, RouterSeen, edit, identity, seal};
 use crate::config::{Config, Route};
 use crate::vocabulary::RouteIndex;
 
@@ -94,7 +94,7 @@ impl Inner {
             return Err(ChangeError::Conflict { expected, found });
         }
         let fields = edit::apply(&applied.fields, change, &applied.known, route).map_err(ChangeError::Invalid)?;
-        let fields = sealed(fields, next(found));
+        let fields = sealed(fields, edit::next_epoch(found));
         let (known, faults) = Flags::read(&fields, &applied.known, route);
         let entry = LedgerEntry {
             epoch: known.epoch,
@@ -153,7 +153,7 @@ fn start(route: &Route, disk: &Disk) -> Result<Applied, FlagsError> {
     let (mut fields, epoch, is_new) = match disk.load(&route.name)? {
         Some(copy) if copy.store == STORE => (copy.fields, copy.epoch, false),
         // Flags that were in Redis before go on from there.
-        Some(copy) => (copy.fields, next(copy.epoch), true),
+        Some(copy) => (copy.fields, edit::next_epoch(copy.epoch), true),
         None => (without_epoch(&initial.render(route)), 1, true),
     };
     if fields.get("salt").is_none_or(String::is_empty) {
@@ -177,10 +177,6 @@ fn sealed(mut fields: Fields, epoch: u64) -> Fields {
     fields.insert("epoch".to_owned(), epoch.to_string());
     fields.insert("seal".to_owned(), seal(&fields));
     fields
-}
-
-fn next(epoch: u64) -> u64 {
-    epoch.saturating_add(1).min(MAX_EPOCH)
 }
 
 fn now_ms() -> u64 {

@@ -14,9 +14,10 @@
 //! Invariants: the epoch written is above both ours and every epoch that the store sealed; what is obeyed of an edit never depends on
 //! whether the write succeeds.
 
+use super::Fields;
+use super::edit::next_epoch;
 use super::ledger::{FieldChange, Kind, difference};
 use super::snapshot::read_epoch;
-use super::{Fields, MAX_EPOCH};
 
 /// What a store holds for one route, read in one atomic step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -182,7 +183,7 @@ impl Judge<'_> {
             expected_content: stored.content.clone(),
             expected_seal: stored.field("seal").to_owned(),
             fields,
-            epoch: (highest + 1).min(MAX_EPOCH),
+            epoch: next_epoch(highest),
             kind,
             who: self.me.to_owned(),
             why: String::new(),

@@ -20,6 +20,8 @@ mod embedded;
 mod error;
 mod identity;
 mod judge;
+#[cfg(test)]
+mod judge_model;
 mod ledger;
 mod ledger_file;
 mod published;
@@ -28,6 +30,8 @@ mod render;
 mod routers;
 mod seal;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod store;
 
 pub use edit::Change;

@@ -223,7 +223,7 @@ impl Catalogue {
         };
         match &admitted.split {
             Some(program) => Choice { found: Some(Found { digest: digest.to_owned(), source, program: program.clone() }), trouble },
-            None => Choice::nothing(Trouble::Refused(Rejection::WrongKind.to_string())),
+            None => Choice::nothing(trouble.unwrap_or_else(|| Trouble::Refused(Rejection::WrongKind.to_string()))),
         }
     }
 

@@ -36,6 +36,12 @@ pub enum PolicyFailure {
         /// What WebAssembly calls it.
         reason: String,
     },
+    /// Its exports have the right names and other types than the interface says.
+    #[error("its exports do not have the interface's types: {reason}")]
+    Types {
+        /// What does not fit.
+        reason: String,
+    },
     /// Its answer breaks the interface.
     #[error("it answered nonsense: {what}")]
     Nonsense {
@@ -66,6 +72,7 @@ impl PolicyFailure {
             PolicyFailure::Memory { .. } => "memory",
             PolicyFailure::Stack { .. } => "stack",
             PolicyFailure::Trap { .. } => "trap",
+            PolicyFailure::Types { .. } => "types",
             PolicyFailure::Nonsense { .. } => "nonsense",
             PolicyFailure::Refused { .. } => "refused",
         }
@@ -87,9 +94,23 @@ impl PolicyFailure {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => PolicyFailure::Deadline { limit },
             Some(Trap::StackOverflow) => PolicyFailure::Stack { limit: guest.limits().stack },
-            Some(trap) => PolicyFailure::Trap { reason: printable(&trap.to_string()) },
-            None => PolicyFailure::Trap { reason: printable(&error.root_cause().to_string()) },
+            Some(trap) => PolicyFailure::trap(&trap.to_string()),
+            None => PolicyFailure::trap(&error.root_cause().to_string()),
         }
+    }
+
+    pub(super) fn of_types(error: &wasmtime::Error) -> PolicyFailure {
+        PolicyFailure::Types { reason: printable(&format!("{error:#}")) }
+    }
+
+    fn trap(text: &str) -> PolicyFailure {
+        let text = text.strip_prefix("wasm trap: ").unwrap_or(text);
+        let not_granted = text.strip_prefix("unknown import: ").and_then(|import| import.strip_suffix(" has not been defined"));
+        let reason = match not_granted {
+            Some(import) => format!("it called {import}, which no policy gets"),
+            None => text.to_owned(),
+        };
+        PolicyFailure::Trap { reason: printable(&reason) }
     }
 }
 

@@ -70,8 +70,18 @@ impl Folder {
         self.dir.join(format!("{name}.wasm"))
     }
 
+    /// The first look, at start: every file is taken as it is, so that what the flags name serves the first query. One that is
+    /// just being written is refused, and read again when it changes.
+    pub(super) fn look_at_start(&mut self, now: Instant) -> Look {
+        self.look_by(now, |_, _| true)
+    }
+
     /// Looks at every plugin file. When the folder itself cannot be read, nothing has changed: what was admitted stays.
     pub(super) fn look(&mut self, now: Instant) -> Look {
+        self.look_by(now, is_settled)
+    }
+
+    fn look_by(&mut self, now: Instant, is_settled: fn(&Seen, Instant) -> bool) -> Look {
         let Ok(found) = self.list() else { return Look::default() };
         let mut look = Look::default();
         self.seen.retain(|name, _| {
@@ -136,10 +146,8 @@ fn plugin_name(path: &Path) -> Option<String> {
     PolicyRef::parse(name).filter(|parsed| parsed.digest.is_none()).map(|parsed| parsed.name)
 }
 
-/// Left alone for long enough, by what was seen or by the file's own time (which spares a start the wait).
 fn is_settled(seen: &Seen, now: Instant) -> bool {
-    let is_old = seen.stamp.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age >= 20 * SETTLE);
-    is_old || now.duration_since(seen.since) >= SETTLE
+    now.duration_since(seen.since) >= SETTLE
 }
 
 /// Reads a plugin file; `None` when it changed meanwhile.

@@ -59,6 +59,7 @@ pub(super) fn try_split(
                 last_refusal = reason;
                 continue;
             }
+            Err(PolicyFailure::Types { reason }) => return Err(Rejection::Types { reason }),
             Err(failure) => return Err(failed(failure)),
         };
         let mut old = match veteran.take() {

@@ -146,13 +146,12 @@ impl Health {
     /// Puts the strike in the ring: true when as many as the window holds were all within it.
     fn remember(&self, now_ms: u64) -> bool {
         let count = self.strikes.fetch_add(1, Ordering::Relaxed);
-        let slots = self.recent.len();
-        let slot = |back: u64| usize::try_from(count.wrapping_sub(back) % slots as u64).ok().and_then(|index| self.recent.get(index));
-        if let Some(newest) = slot(0) {
+        let slot = |count: u64| usize::try_from(count % self.recent.len() as u64).ok().and_then(|index| self.recent.get(index));
+        if let Some(newest) = slot(count) {
             newest.store(now_ms + 1, Ordering::Relaxed);
         }
-        // The oldest of the last N strikes is in the slot after the newest, which is N - 1 strikes back.
-        let oldest = slot(slots as u64 - 1).map_or(0, |oldest| oldest.load(Ordering::Relaxed));
+        // The ring holds the last N strikes: the oldest is in the slot that the next one will take.
+        let oldest = slot(count.wrapping_add(1)).map_or(0, |oldest| oldest.load(Ordering::Relaxed));
         oldest != 0 && now_ms + 1 - oldest.min(now_ms + 1) <= millis(self.patience.strike_window)
     }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use switchback_policy::split::{Decision, Field, Reason, Salt, Snapshot, Wanted};
 use wasmtime::Store;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::engine::{Guest, PolicyEngine};
 use super::failure::PolicyFailure;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
-mod split {
+pub(super) mod split {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "split-policy",
@@ -42,31 +42,34 @@ impl wit::Host for Guest {}
 #[derive(Clone)]
 pub(crate) struct SplitProgram {
     engine: PolicyEngine,
-    pre: split::SplitPolicyPre<Guest>,
+    pre: InstancePre<Guest>,
+    indices: split::SplitPolicyIndices,
 }
 
 impl SplitProgram {
     /// Links a component. Imports other than ours become traps: admission has refused all that are not `wasi:`.
     ///
     /// # Errors
-    /// When an import or export has another type than the interface says.
+    /// When an import has another type than the interface says, or an export is missing.
     pub(super) fn link(engine: &PolicyEngine, component: &Component) -> wasmtime::Result<SplitProgram> {
         let mut linker = Linker::<Guest>::new(engine.engine());
         split::SplitPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
         linker.define_unknown_imports_as_traps(component)?;
-        let pre = split::SplitPolicyPre::new(linker.instantiate_pre(component)?)?;
-        Ok(SplitProgram { engine: engine.clone(), pre })
+        let pre = linker.instantiate_pre(component)?;
+        let indices = split::SplitPolicyIndices::new(&pre)?;
+        Ok(SplitProgram { engine: engine.clone(), pre, indices })
     }
 
     /// A fresh instance, not yet configured. 20 to 50 us.
     ///
     /// # Errors
-    /// When the guest's start-up code fails.
+    /// When the guest's start-up code fails, or its exports have other types than the interface says.
     pub(super) fn instantiate(&self, label: Arc<str>) -> Result<RunningSplit, PolicyFailure> {
         let limits = self.engine.limits();
         let mut store = self.engine.store(label);
-        let bindings =
-            self.pre.instantiate(&mut store).map_err(|error| PolicyFailure::of_call(&error, store.data(), limits.configure_deadline))?;
+        let instance = self.pre.instantiate(&mut store);
+        let instance = instance.map_err(|error| PolicyFailure::of_call(&error, store.data(), limits.configure_deadline))?;
+        let bindings = self.indices.load(&mut store, &instance).map_err(|error| PolicyFailure::of_types(&error))?;
         let (decision_ticks, configure_ticks) = (self.engine.ticks(limits.deadline), self.engine.ticks(limits.configure_deadline));
         Ok(RunningSplit { store, bindings, decision_ticks, configure_ticks })
     }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::catalogue::{Catalogue, Choice, Found, Trouble};
-use super::folder::{Folder, SETTLE};
+use super::folder::{Folder, Look, SETTLE};
 use super::health::Patience;
 use super::in_force::SplitInForce;
 use super::kept::Kept;
@@ -77,7 +77,8 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Puts what the flags name in force before the first query, as far as it is there.
     pub(super) fn start(&mut self) {
-        self.look();
+        let look = self.folder.look_at_start(Instant::now());
+        self.take_in(look);
         while let Some(job) = self.next_job().filter(|job| self.is_wanted(job)) {
             let done = self.workshop.perform(job);
             self.record(done);
@@ -90,7 +91,8 @@ impl Keeper {
         let mut watcher = None;
         loop {
             watcher = watcher.or_else(|| watch_folder(&self.dir, wake.clone()));
-            self.look();
+            let look = self.folder.look(Instant::now());
+            self.take_in(look);
             self.settle();
             self.hand_out(jobs);
             let wait = if self.is_settling { SETTLE } else { POLL };
@@ -102,6 +104,7 @@ impl Keeper {
                 }
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
+                    // A folder that was removed and made again has to be watched anew.
                     if !self.dir.is_dir() {
                         watcher = None;
                     }
@@ -110,8 +113,7 @@ impl Keeper {
         }
     }
 
-    fn look(&mut self) {
-        let look = self.folder.look(Instant::now());
+    fn take_in(&mut self, look: Look) {
         self.is_settling = look.is_settling;
         for name in look.gone {
             self.queue.retain(|queued| *queued != name);

@@ -27,6 +27,7 @@ mod folder;
 mod golden;
 mod health;
 mod host_v0;
+mod host_v0_rollback;
 mod in_force;
 mod instance;
 mod keeper;
@@ -38,6 +39,7 @@ mod status;
 mod workshop;
 
 pub(crate) use admission::Terms;
+pub use admission::digest;
 pub use admission::{Report, World};
 pub(crate) use engine::{Limits, PolicyEngine};
 pub use failure::PolicyFailure;

@@ -136,8 +136,9 @@ impl Link {
     pub(super) async fn ledger(&self, keys: &Keys, limit: usize) -> RedisResult<Vec<LedgerEntry>> {
         let mut command = redis::cmd("XREVRANGE");
         command.arg(&keys.ledger).arg("+").arg("-").arg("COUNT").arg(limit);
-        let items: Vec<(String, Vec<(String, Vec<u8>)>)> = command.query_async(&mut self.connection.clone()).await?;
-        let read = |(id, fields): (String, Vec<(String, Vec<u8>)>)| {
+        type Item = (String, Vec<(String, Vec<u8>)>);
+        let items: Vec<Item> = command.query_async(&mut self.connection.clone()).await?;
+        let read = |(id, fields): Item| {
             let (_, text) = fields.into_iter().find(|(name, _)| name == "entry")?;
             let mut entry: LedgerEntry = serde_json::from_slice(&text).ok()?;
             entry.time_ms = id.split('-').next()?.parse().ok()?;

@@ -1,13 +1,16 @@
 //! Flags in Redis: one hash a route that people read and flip, obeyed by every router within milliseconds.
 //!
-//! [`sync`] is one task that owns the connection and everything that is written; [`link`] is what goes over the wire; the Lua scripts beside
-//! are the atomic steps. Nothing here is on the query path.
+//! [`sync`] is one task that owns the connection and everything that is written ([`step`] for one route, [`report`] for heartbeats); [`link`]
+//! is what goes over the wire; the Lua scripts beside are the atomic steps. Nothing here is on the query path.
 
 mod fleet;
 mod link;
+mod report;
 mod signals;
+mod step;
 mod sync;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,9 +69,9 @@ impl RedisStore {
             admin: admin.clone(),
             copies: Copies::start(disk),
             fleet: fleet_sender,
-            notes: Default::default(),
+            notes: BTreeMap::new(),
             first_heard: Some(heard),
-            is_report_due: true,
+            is_report_due: false,
         };
         tokio::spawn(sync.run(inbox));
         let _ = tokio::time::timeout(STARTUP_WAIT, first_heard).await;
@@ -77,7 +80,7 @@ impl RedisStore {
 
     pub(crate) async fn change(&self, route: RouteIndex, change: Change) -> Result<u64, ChangeError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Change { route: route.get(), change, reply };
+        let request = Request::Change { route, change, reply };
         self.requests.try_send(request).map_err(|_| ChangeError::Unreachable { why: "too many changes are waiting for it".to_owned() })?;
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
@@ -87,7 +90,7 @@ impl RedisStore {
 
     pub(crate) async fn history(&self, route: RouteIndex, limit: usize) -> Result<Vec<LedgerEntry>, HistoryError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::History { route: route.get(), limit, reply };
+        let request = Request::History { route, limit, reply };
         self.requests.try_send(request).map_err(|_| HistoryError { why: "too many requests are waiting for Redis".to_owned() })?;
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,

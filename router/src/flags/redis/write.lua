@@ -7,6 +7,14 @@ local content = #flat > 0 and seal_of(flat) or ''
 local seal = redis.call('HGET', KEYS[1], 'seal') or ''
 if content ~= ARGV[1] or seal ~= ARGV[2] then return '' end
 
+-- A script is not undone when a command in it fails. So before the first field changes: may this user write here, and is the entry in the
+-- ledger? Where there were no fields the entry comes last, or each failing attempt would leave one.
+local function tell() redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'entry', ARGV[4]) end
+if #flat > 0 then
+  redis.call('HSET', KEYS[1], flat[1], flat[2])
+  tell()
+end
+
 local first_set = 7 + tonumber(ARGV[6])
 for i = 7, first_set - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
 for i = first_set, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
@@ -17,5 +25,5 @@ redis.call('HSET', KEYS[1], 'seal', new_seal)
 redis.call('DEL', KEYS[2])
 local sealed = redis.call('HGETALL', KEYS[1])
 for i = 1, #sealed, 2 do redis.call('HSET', KEYS[2], sealed[i], sealed[i + 1]) end
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'entry', ARGV[4])
+if #flat == 0 then tell() end
 return new_seal

@@ -1,0 +1,219 @@
+//! One route's step: what was read is judged, obeyed and, where the judge says so, written; and changes that are asked for.
+
+use redis::RedisResult;
+
+use super::copy_of;
+use super::link::{Keys, Link, is_lost};
+use super::sync::{Sync, explain};
+use crate::config::Route;
+use crate::flags::identity::random_hex;
+use crate::flags::judge::{Judge, Settled, Stored, Verdict, Write, settle, without_epoch};
+use crate::flags::ledger::{Kind, difference, presentable};
+use crate::flags::published::{Applied, Cause, Changed, Source};
+use crate::flags::{Change, ChangeError, Fields, Flags, LedgerEntry, edit};
+use crate::vocabulary::RouteIndex;
+
+/// Read, judge and write again so often when others write at the same time; then the next announcement or poll goes on.
+const ROUNDS: usize = 16;
+/// How far back in the ledger to look for who made an epoch.
+const CAUSES: usize = 8;
+
+impl Sync {
+    /// Brings one route in step with the store: obeys, adopts, reseeds, until the store is sealed and in force here. Answers what the
+    /// store holds then; `None` when it cannot be sealed (too large, not permitted, or others write all the time).
+    ///
+    /// # Errors
+    /// The connection was lost. What the server refuses concerns this route only and becomes a note.
+    pub(super) async fn step(&mut self, link: &Link, index: RouteIndex, first: RedisResult<Stored>) -> RedisResult<Option<Stored>> {
+        let published = self.published.clone();
+        let (Some(route), Some(keys)) = (published.route(index), self.keys.get(index.get()).cloned()) else { return Ok(None) };
+        let mut read = first;
+        for _ in 0..ROUNDS {
+            let stored = match read {
+                Ok(stored) => stored,
+                Err(error) if is_lost(&error) => return Err(error),
+                Err(error) => {
+                    self.note(&route.name, Some(format!("the flags cannot be read: {}", explain(&error))));
+                    return Ok(None);
+                }
+            };
+            published.heard_now();
+            let write = match self.verdict(link, index, route, &stored).await? {
+                Verdict::Apply | Verdict::Tie => {
+                    self.apply(link, index, route, &stored).await?;
+                    return Ok(Some(stored));
+                }
+                Verdict::Obey { fields, adoption } => {
+                    self.obey(index, route, &stored, &fields);
+                    let Some(write) = adoption else {
+                        self.note(&route.name, Some(oversized(&keys.flags)));
+                        return Ok(None);
+                    };
+                    write
+                }
+                Verdict::Reseed(write) => {
+                    tracing::warn!(route = route.name, epoch = write.epoch, why = write.why, "writing the flags back to the store");
+                    write
+                }
+            };
+            match self.write(link, index, route, &stored, &write).await {
+                Ok(Some(stored)) => return Ok(Some(stored)),
+                Ok(None) => {}
+                Err(error) if is_lost(&error) => return Err(error),
+                Err(error) => {
+                    self.note(&route.name, Some(format!("the flags cannot be written: {}", explain(&error))));
+                    return Ok(None);
+                }
+            }
+            read = link.read(&keys).await;
+        }
+        link.signals.touch_index(index.get());
+        Ok(None)
+    }
+
+    async fn verdict(&self, link: &Link, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<Verdict> {
+        let (Some(mine), Some(keys)) = (self.mines.get(index.get()), self.keys.get(index.get())) else { return Ok(Verdict::Apply) };
+        let colours: Vec<&str> = ["blue", "green"].into_iter().filter(|colour| route.pool_named(colour).is_some()).collect();
+        let judge = Judge { me: &self.id, colours: &colours, fresh_salt: &random_hex(16) };
+        let verdict = judge.judge(stored, mine);
+        if verdict != Verdict::Tie {
+            return Ok(verdict);
+        }
+        let last = link.ledger(keys, 1).await?.first().map(|entry| entry.kind);
+        Ok(match settle(last) {
+            Settled::TheirsWins => Verdict::Apply,
+            Settled::OursWins => Verdict::Reseed(judge.put_back(stored, mine)),
+        })
+    }
+
+    /// Sealed flags are in force.
+    async fn apply(&mut self, link: &Link, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<()> {
+        let epoch_before = self.mines.get(index.get()).map_or(0, |mine| mine.epoch);
+        let changed = self.put_in_force(index, route, &stored.fields, &stored.fields);
+        self.note(&route.name, None);
+        if let Some(changed) = changed {
+            // Who and why are read only after the flags are in force: a flip does not wait for its log line.
+            let cause = match self.keys.get(index.get()) {
+                Some(keys) if changed.epoch > epoch_before => cause_of(link, keys, changed.epoch).await?,
+                _ => Cause::default(),
+            };
+            changed.log(&cause);
+        }
+        Ok(())
+    }
+
+    /// An edit by hand is in force, at the epoch that was in force before.
+    fn obey(&mut self, index: RouteIndex, route: &Route, stored: &Stored, fields: &Fields) {
+        if let Some(changed) = self.put_in_force(index, route, &without_epoch(fields), &stored.fields) {
+            changed.log(&Cause { who: "external".to_owned(), why: "external edit".to_owned() });
+        }
+    }
+
+    /// Reads the fields against the last good flags and publishes them. With a seal among the fields they are the new `mine`.
+    fn put_in_force(&mut self, index: RouteIndex, route: &Route, fields: &Fields, shown: &Fields) -> Option<Changed> {
+        let before = self.published.applied(index)?;
+        let (known, faults) = Flags::read(fields, &before.known, route);
+        let mine = self.mines.get_mut(index.get())?;
+        let mine_before = mine.clone();
+        mine.in_force = without_epoch(&known.render(route));
+        if fields.contains_key("seal") {
+            (mine.epoch, mine.seal) = (known.epoch, known.seal.clone());
+            mine.sealed = mine.in_force.clone();
+        }
+        if *mine != mine_before {
+            self.copies.save(index.get(), copy_of(route, mine, &self.address.name));
+            self.is_report_due = true;
+        }
+        self.published.apply(index, Applied { fields: shown.clone(), known, faults, source: Source::Redis })
+    }
+
+    /// One atomic write. What was written is in force here when it returns; `None` when the store no longer held what was judged.
+    async fn write(
+        &mut self,
+        link: &Link,
+        index: RouteIndex,
+        route: &Route,
+        stored: &Stored,
+        write: &Write,
+    ) -> RedisResult<Option<Stored>> {
+        let Some(keys) = self.keys.get(index.get()) else { return Ok(None) };
+        let (kind, who, why) = (write.kind, write.who.clone(), write.why.clone());
+        let entry = LedgerEntry { epoch: write.epoch, time_ms: 0, kind, who, why, what: presentable(write.what.clone()) };
+        let Some(seal) = link.write(keys, &stored.fields, write, &entry).await? else { return Ok(None) };
+        let mut fields = write.fields.clone();
+        fields.insert("epoch".to_owned(), write.epoch.to_string());
+        fields.insert("seal".to_owned(), seal.clone());
+        let changed = self.put_in_force(index, route, &fields, &fields);
+        self.note(&route.name, None);
+        if let Some(changed) = changed {
+            changed.log(&Cause { who: entry.who, why: entry.why });
+        }
+        if write.kind == Kind::ExternalEdit {
+            tracing::info!(route = route.name, epoch = write.epoch, "adopted an external edit");
+        }
+        Ok(Some(Stored { fields, content: seal, base: Fields::new(), is_oversized: false }))
+    }
+
+    /// Makes a change that was asked for. The outer error is a connection lost before anything was written.
+    pub(super) async fn change(&mut self, link: &Link, index: RouteIndex, change: &Change) -> RedisResult<Result<u64, ChangeError>> {
+        let published = self.published.clone();
+        let (Some(route), Some(keys)) = (published.route(index), self.keys.get(index.get()).cloned()) else {
+            return Ok(Err(ChangeError::NotSaved { why: "there is no such route".to_owned() }));
+        };
+        for _ in 0..ROUNDS {
+            // An edit by hand that nobody has adopted yet comes first, and then counts as somebody else's change.
+            let read = link.read(&keys).await;
+            let Some(stored) = self.step(link, index, read).await? else { break };
+            let write = match self.prepare(&stored, index, route, change) {
+                Ok(write) => write,
+                Err(error) => return Ok(Err(error)),
+            };
+            match self.write(link, index, route, &stored, &write).await {
+                Ok(Some(_)) => return Ok(Ok(write.epoch)),
+                Ok(None) => {}
+                Err(error) if is_lost(&error) => return Ok(Err(ChangeError::Unanswered { why: explain(&error) })),
+                Err(error) => return Ok(Err(ChangeError::NotSaved { why: explain(&error) })),
+            }
+        }
+        let why = self.notes.get(&route.name).cloned().unwrap_or_else(|| "others write to it all the time".to_owned());
+        Ok(Err(ChangeError::NotSaved { why }))
+    }
+
+    fn prepare(&self, stored: &Stored, index: RouteIndex, route: &Route, change: &Change) -> Result<Write, ChangeError> {
+        let found = stored.sealed_epoch().unwrap_or(0);
+        if let Some(expected) = change.expected_epoch.filter(|expected| *expected != found) {
+            return Err(ChangeError::Conflict { expected, found });
+        }
+        let known = self.published.applied(index).map_or_else(|| Flags::initial(route), |applied| applied.known.clone());
+        let fields = edit::apply(&stored.fields, change, &known, route).map_err(ChangeError::Invalid)?;
+        Ok(Write {
+            expected_content: stored.content.clone(),
+            expected_seal: stored.fields.get("seal").cloned().unwrap_or_default(),
+            what: difference(&stored.fields, &fields),
+            fields: without_epoch(&fields),
+            epoch: edit::next_epoch(found),
+            kind: Kind::Change,
+            who: change.who.clone(),
+            why: change.why.clone(),
+        })
+    }
+}
+
+async fn cause_of(link: &Link, keys: &Keys, epoch: u64) -> RedisResult<Cause> {
+    match link.ledger(keys, CAUSES).await {
+        Ok(entries) => {
+            let entry = entries.into_iter().find(|entry| entry.epoch == epoch);
+            Ok(entry.map(|entry| Cause { who: entry.who, why: entry.why }).unwrap_or_default())
+        }
+        Err(error) if is_lost(&error) => Err(error),
+        Err(_) => Ok(Cause::default()),
+    }
+}
+
+fn oversized(key: &str) -> String {
+    let (fields, bytes) = (edit::HASH_FIELDS, edit::HASH_BYTES);
+    format!(
+        "the hash {key} has more than {fields} fields or {bytes} bytes: its known fields are obeyed, but it cannot be adopted or changed; \
+         HDEL what does not belong there"
+    )
+}

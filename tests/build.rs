@@ -1,0 +1,38 @@
+//! Builds the guests that tests put into routers: the hostile ones, and the example of the documentation.
+
+use std::path::{Path, PathBuf};
+
+use componentize::{Guests, Target};
+
+/// Guests that misbehave in a decision; built twice, see `plugins/hostile/kit`.
+const HOSTILE: [&str; 8] = [
+    "hostile-trap",
+    "hostile-spin",
+    "hostile-memory-bomb",
+    "hostile-deep",
+    "hostile-nonsense",
+    "hostile-moody",
+    "hostile-slow",
+    "hostile-refuse",
+];
+/// Components that are no split policies.
+const MISFITS: [&str; 5] = ["always-hold", "hostile-wrong-version", "hostile-wrong-types", "hostile-foreign-import", "hostile-no-policy"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
+    let scratch = out_dir.join("guests");
+    let sleepers = out_dir.join("sleepers");
+    std::fs::create_dir_all(&sleepers)?;
+    let guests = Guests { workspace: &workspace, packages: &HOSTILE, features: &[], target: Target::Bare };
+    guests.build(&scratch, &out_dir)?;
+    Guests { packages: &MISFITS, ..guests }.build(&scratch, &out_dir)?;
+    let is_sleeper = HOSTILE.map(|package| format!("{package}/sleeper"));
+    Guests { features: &is_sleeper.each_ref().map(String::as_str), ..guests }.build(&scratch, &sleepers)?;
+    Guests { packages: &["hello-split", "hostile-wasi"], target: Target::Wasip2, ..guests }.build(&scratch, &out_dir)?;
+    for path in ["plugins", "wit"] {
+        println!("cargo:rerun-if-changed={}", workspace.join(path).display());
+    }
+    println!("cargo:rustc-env=SWITCHBACK_GUESTS={}", out_dir.display());
+    Ok(())
+}

@@ -1,0 +1,436 @@
+//! Promise: a bad plugin never takes over, or is taken out again, and says why; a good one is in force a moment after it appears.
+//!
+//! The policy host as a library, with real components built from `plugins/`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchback::config::{self, Config};
+use switchback::flags::{Flags, PolicyRef, Share};
+use switchback::policy::{
+    Decision, Kind, Policies, PolicyFailure, PolicyState, PolicyStatus, Reason, SplitInForce, SplitInstance, SplitPolicy, WeightedSplit,
+    snapshot,
+};
+use switchback::vocabulary::{PoolIndex, Ppm, RouteIndex};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+const ROUTE: RouteIndex = RouteIndex(0);
+const GUESTS: &str = env!("SWITCHBACK_GUESTS");
+/// Long enough for a compilation on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A policy host over a folder of its own.
+struct Host {
+    policies: Arc<Policies>,
+    flags: watch::Sender<Arc<Flags>>,
+    config: Arc<Config>,
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    /// Inside a runtime. `policies` is TOML under `[policies]`.
+    fn open(policies: &str) -> Host {
+        Host::open_in(tempfile::tempdir().unwrap(), policies, |_| ())
+    }
+
+    fn open_in(dir: tempfile::TempDir, policies: &str, change: impl FnOnce(&mut Flags)) -> Host {
+        let text = format!(
+            r#"
+            [listen]
+            traffic = "127.0.0.1:0"
+            admin = "127.0.0.1:0"
+            [state]
+            data_dir = "{}"
+            [policies]
+            {policies}
+            [[route]]
+            name = "search"
+            match = {{ path_prefix = "/" }}
+            [route.pools.blue]
+            endpoints = ["http://127.0.0.1:1"]
+            [route.pools.green]
+            endpoints = ["http://127.0.0.1:2"]
+            [route.pools.canary]
+            endpoints = ["http://127.0.0.1:3"]
+            "#,
+            dir.path().display()
+        );
+        let config = Arc::new(config::parse("test", &text).unwrap());
+        fs::create_dir_all(&config.policies.dir).unwrap();
+        let mut initial = Flags::initial(&config.routes[0]);
+        change(&mut initial);
+        let (flags, receiver) = watch::channel(Arc::new(initial));
+        let policies = Policies::open(&config, vec![receiver]).unwrap();
+        Host { policies, flags, config, dir }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Flags)) {
+        self.flags.send_modify(|flags| {
+            let mut changed = Flags::clone(flags);
+            change(&mut changed);
+            changed.epoch += 1;
+            *flags = Arc::new(changed);
+        });
+    }
+
+    fn want(&self, name: &str, digest: Option<&str>) {
+        self.change(|flags| flags.split_policy = PolicyRef { name: name.to_owned(), digest: digest.map(str::to_owned) });
+    }
+
+    fn in_force(&self) -> Arc<SplitInForce> {
+        self.policies.split(ROUTE).borrow().clone()
+    }
+
+    fn status(&self) -> PolicyStatus {
+        self.policies.status(ROUTE)
+    }
+
+    fn instance(&self) -> Result<SplitInstance, PolicyFailure> {
+        let snapshot = snapshot(&self.config.routes[0], &self.flags.borrow());
+        self.in_force().instantiate(&snapshot).map(|(instance, _)| instance)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.config.policies.dir.join(format!("{name}.wasm"))
+    }
+
+    /// Puts a plugin in the folder at once, by rename.
+    fn install(&self, name: &str, bytes: &[u8]) {
+        let new = self.dir.path().join("new");
+        fs::write(&new, bytes).unwrap();
+        fs::rename(new, self.file(name)).unwrap();
+    }
+
+    /// Waits for a status; fails with the last one.
+    async fn eventually(&self, what: &str, is_so: impl Fn(&PolicyStatus) -> bool) -> PolicyStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if is_so(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "not in time: {what}; last: {status:#?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn eventually_in_force(&self, bytes: &[u8]) {
+        let digest = digest(bytes);
+        self.eventually("in force", |status| status.state == PolicyState::InForce && status.digest == digest).await;
+    }
+
+    /// The decision for one query as a worker takes it: the policy's, else the native one. True with it when the policy failed.
+    fn decide(&self, worker: &mut Option<SplitInstance>, position: u32) -> (Decision, bool) {
+        let native = || {
+            let snapshot = snapshot(&self.config.routes[0], &self.flags.borrow());
+            WeightedSplit::configure(&snapshot).unwrap().0.route(position)
+        };
+        let in_force = self.in_force();
+        if in_force.health.is_quarantined(Instant::now()) {
+            return (native(), false);
+        }
+        let answer = match worker {
+            Some(instance) => instance.route(position),
+            None => self.instance().and_then(|mut instance| {
+                let answer = instance.route(position);
+                *worker = Some(instance);
+                answer
+            }),
+        };
+        answer.map(|decision| (decision, false)).unwrap_or_else(|failure| {
+            in_force.failed(&failure, Instant::now());
+            *worker = None;
+            (native(), true)
+        })
+    }
+}
+
+fn guest(name: &str) -> Vec<u8> {
+    fs::read(Path::new(GUESTS).join(format!("{name}.wasm"))).unwrap()
+}
+
+/// The guest that behaves until it is told not to.
+fn sleeper(name: &str) -> Vec<u8> {
+    fs::read(Path::new(GUESTS).join("sleepers").join(format!("{name}.wasm"))).unwrap()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    switchback::policy::digest(bytes)
+}
+
+fn misbehave(flags: &mut Flags) {
+    flags.features = BTreeMap::from([("misbehave".to_owned(), "true".to_owned())]);
+}
+
+fn ramp(ppm: u32) -> impl FnOnce(&mut Flags) {
+    move |flags| flags.candidate = Share { pool: PoolIndex(2), share: Ppm::new(ppm).unwrap() }
+}
+
+#[tokio::test]
+async fn the_shipped_policy_is_in_force_from_the_first_moment_and_decides_as_its_native_twin() {
+    let host = Host::open("");
+    let status = host.status();
+    assert_eq!((status.name.as_str(), status.state, status.in_force.kind), ("split-weighted", PolicyState::InForce, Kind::Wasm));
+    host.change(ramp(250_000));
+    host.change(|flags| flags.holdback = Some(Share { pool: PoolIndex(1), share: Ppm::new(100_000).unwrap() }));
+    let snapshot = snapshot(&host.config.routes[0], &host.flags.borrow());
+    let (native, _) = WeightedSplit::configure(&snapshot).unwrap();
+    let mut wasm = host.instance().unwrap();
+    for position in (0..1_000_000).step_by(997).chain([249_999, 250_000, 899_999, 900_000, 999_999]) {
+        assert_eq!(wasm.route(position).unwrap(), native.route(position), "position {position}");
+    }
+}
+
+#[tokio::test]
+async fn every_bad_plugin_is_refused_with_a_reason_and_the_old_one_goes_on() {
+    let host = Host::open("");
+    host.install("mine", &guest("hello-split"));
+    host.want("mine", None);
+    host.eventually_in_force(&guest("hello-split")).await;
+    let cases: [(&str, Vec<u8>, &str); 18] = [
+        ("trap", guest("hostile-trap"), "it trapped: wasm `unreachable` instruction executed"),
+        ("spin", guest("hostile-spin"), "stopped at its deadline of 20 ms"),
+        ("memory bomb", guest("hostile-memory-bomb"), "more than its 16777216 bytes of memory"),
+        ("deep recursion", guest("hostile-deep"), "used up its stack of 262144 bytes"),
+        ("nonsense", guest("hostile-nonsense"), "pool 999, where the route has 3 pools"),
+        ("moody", guest("hostile-moody"), "it is not deterministic"),
+        ("slow", guest("hostile-slow"), "policies.decision_budget allows 50.0 us"),
+        ("refuses all flags", guest("hostile-refuse"), "it said: this policy wants other flags"),
+        ("calls WASI", guest("hostile-wasi"), "it called `wasi:clocks/wall-clock@0.2.6#now`, which no policy gets"),
+        (
+            "wrong version",
+            guest("hostile-wrong-version"),
+            "made for switchback:policy/split@0.9.0; this router speaks switchback:policy@0.1",
+        ),
+        ("wrong types", guest("hostile-wrong-types"), "do not have the types of switchback:policy@0.1"),
+        ("foreign import", guest("hostile-foreign-import"), "it imports switchback:policy/secrets@0.1.0, which no policy gets"),
+        ("no policy", guest("hostile-no-policy"), "exports neither switchback:policy/split nor switchback:policy/rollback"),
+        ("rollback policy", guest("always-hold"), "it is a rollback policy"),
+        ("core module", b"\0asm\x01\0\0\0".to_vec(), "a core WebAssembly module, not a component; build it with"),
+        ("not WebAssembly", b"#!/bin/sh\n".to_vec(), "not a WebAssembly binary: the first bytes are 23212f62696e2f73"),
+        ("empty", Vec::new(), "the first bytes are none"),
+        ("cut in half", guest("hello-split")[..20_000].to_vec(), "not a valid component"),
+    ];
+    for (case, bytes, reason) in cases {
+        host.install("mine", &bytes);
+        let is_refused = |status: &PolicyStatus| status.state == PolicyState::Refused && status.why.contains(reason);
+        let status = host.eventually(case, is_refused).await;
+        assert!(status.refusals.len() <= 8);
+        assert_eq!(status.digest, digest(&guest("hello-split")), "{case} took over");
+        assert!(host.instance().is_ok(), "{case}: the old one must go on serving");
+    }
+    host.install("mine", &sleeper("hostile-trap"));
+    host.eventually_in_force(&sleeper("hostile-trap")).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_goes_bad_costs_no_query_is_struck_out_and_comes_back() {
+    let kinds: [(&str, &str); 5] = [
+        ("hostile-trap", "trapped"),
+        ("hostile-spin", "deadline of 20 ms"),
+        ("hostile-memory-bomb", "bytes of memory"),
+        ("hostile-deep", "stack of 262144 bytes"),
+        ("hostile-nonsense", "pool 999"),
+    ];
+    for (kind, reason) in kinds {
+        let host = Host::open("strikes = 3\nquarantine = \"300ms\"\nquarantine_max = \"300ms\"\nstrike_window = \"2s\"");
+        host.install("mine", &sleeper(kind));
+        host.want("mine", None);
+        host.eventually_in_force(&sleeper(kind)).await;
+        let mut worker = None;
+        assert_eq!(host.decide(&mut worker, 5).0.reason, Reason::Rule, "{kind} behaves at first");
+
+        host.change(misbehave);
+        host.change(ramp(500_000));
+        worker = None;
+        let native = Decision { pool: 2, reason: Reason::Candidate, arm: None };
+        for query in 1..=3 {
+            assert_eq!(host.decide(&mut worker, 5), (native, true), "{kind}, query {query}");
+        }
+        assert_eq!(host.decide(&mut worker, 5), (native, false), "{kind} is not even asked in quarantine");
+        let status = host.status();
+        assert_eq!((status.state, status.in_force.strikes), (PolicyState::Quarantined, 3), "{kind}");
+        assert!(status.why.contains(reason), "{kind}: {}", status.why);
+        assert!(status.in_force.quarantined_for_ms.is_some());
+
+        host.eventually("the quarantine ends", |status| status.state != PolicyState::Quarantined).await;
+        assert_eq!(host.decide(&mut worker, 5), (native, true), "{kind} is tried again, and one strike is enough on probation");
+        assert_eq!(host.status().state, PolicyState::Quarantined);
+        host.eventually("the second quarantine ends", |status| status.state != PolicyState::Quarantined).await;
+        host.change(|flags| flags.features.clear());
+        assert_eq!(host.decide(&mut worker, 5).0.reason, Reason::Rule, "{kind} is forgiven when it behaves");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_refuses_new_flags_keeps_its_configuration() {
+    let host = Host::open("");
+    host.install("mine", &sleeper("hostile-refuse"));
+    host.want("mine", None);
+    host.eventually_in_force(&sleeper("hostile-refuse")).await;
+    let mut instance = host.instance().unwrap();
+    host.change(misbehave);
+    let snapshot = snapshot(&host.config.routes[0], &host.flags.borrow());
+    let failure = instance.configure(&snapshot).unwrap_err();
+    assert_eq!(failure, PolicyFailure::Refused { reason: "this policy wants other flags".to_owned() });
+    assert!(failure.keeps_instance());
+    assert_eq!(instance.route(1).unwrap().reason, Reason::Rule);
+}
+
+#[tokio::test]
+async fn a_plugin_that_refuses_the_routes_own_flags_does_not_take_over() {
+    let host = Host::open("");
+    host.change(misbehave);
+    host.install("mine", &sleeper("hostile-refuse"));
+    host.want("mine", None);
+    let status =
+        host.eventually("refused", |status| status.state == PolicyState::Refused && status.why.contains("with this route's flags")).await;
+    assert!(status.why.contains("this policy wants other flags"), "{}", status.why);
+    assert_eq!(status.name, "split-weighted");
+    host.change(|flags| flags.features.clear());
+    host.eventually_in_force(&sleeper("hostile-refuse")).await;
+}
+
+#[tokio::test]
+async fn a_file_written_in_place_bit_by_bit_is_taken_when_it_is_whole() {
+    use std::io::Write;
+    let host = Host::open("");
+    host.want("mine", None);
+    let bytes = guest("hello-split");
+    let mut file = fs::File::create(host.file("mine")).unwrap();
+    for part in bytes.chunks(bytes.len() / 5 + 1) {
+        file.write_all(part).unwrap();
+        file.flush().unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    host.eventually_in_force(&bytes).await;
+    fs::write(host.file("mine"), sleeper("hostile-trap")).unwrap();
+    host.eventually_in_force(&sleeper("hostile-trap")).await;
+}
+
+#[tokio::test]
+async fn a_file_beats_the_shipped_policy_of_its_name_until_it_is_removed() {
+    let host = Host::open("");
+    let shipped = host.status().digest;
+    host.install("split-weighted", &sleeper("hostile-trap"));
+    host.eventually_in_force(&sleeper("hostile-trap")).await;
+    fs::remove_file(host.file("split-weighted")).unwrap();
+    host.eventually("shipped again", |status| status.state == PolicyState::InForce && status.digest == shipped).await;
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_leaves_the_one_in_force_and_says_so() {
+    let host = Host::open("");
+    host.want("missing", None);
+    let status = host.eventually("refused", |status| status.state == PolicyState::Refused).await;
+    assert_eq!((status.name.as_str(), status.wanted.as_str()), ("split-weighted", "missing"));
+    assert!(status.why.contains("no plugin \"missing\"") && status.why.contains("split-weighted"), "{}", status.why);
+    host.install("missing", &guest("hello-split"));
+    host.eventually_in_force(&guest("hello-split")).await;
+}
+
+#[tokio::test]
+async fn a_digest_pins_one_version_even_after_its_file_was_replaced_and_the_router_restarted() {
+    let (old, new) = (guest("hello-split"), sleeper("hostile-trap"));
+    let host = Host::open("");
+    host.install("mine", &old);
+    host.want("mine", None);
+    host.eventually_in_force(&old).await;
+    host.install("mine", &new);
+    host.eventually_in_force(&new).await;
+    host.want("mine", Some(&digest(&old)));
+    host.eventually_in_force(&old).await;
+    assert_eq!(host.status().wanted, format!("mine@{}", digest(&old)));
+
+    let Host { policies, dir, .. } = host;
+    drop(policies);
+    let pin = PolicyRef { name: "mine".to_owned(), digest: Some(digest(&old)) };
+    let host = Host::open_in(dir, "", |flags| flags.split_policy = pin);
+    let status = host.status();
+    assert_eq!((status.state, status.digest, status.in_force.source), (PolicyState::InForce, digest(&old), "kept".to_owned()));
+
+    host.want("mine", Some(&"0".repeat(64)));
+    let status = host.eventually("refused", |status| status.state == PolicyState::Refused).await;
+    assert!(status.why.contains("no plugin with this digest"), "{}", status.why);
+    assert_eq!(status.digest, digest(&old));
+}
+
+#[tokio::test]
+async fn compiled_code_is_cached_and_a_forged_cache_is_not_trusted() {
+    let host = Host::open("");
+    host.install("mine", &guest("hello-split"));
+    host.want("mine", None);
+    host.eventually_in_force(&guest("hello-split")).await;
+    let cache = host.dir.path().join("cache");
+    let artefact = |dir: &Path| {
+        let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let is_ours = |path: &PathBuf| path.to_string_lossy().contains(&digest(&guest("hello-split")));
+        files.filter(is_ours).collect::<Vec<_>>()
+    };
+    let [path] = artefact(&cache).try_into().unwrap();
+    let written = fs::metadata(&path).unwrap().modified().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&cache).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+
+    let Host { policies, dir, .. } = host;
+    drop(policies);
+    let mine = |flags: &mut Flags| flags.split_policy = PolicyRef { name: "mine".to_owned(), digest: None };
+    let host = Host::open_in(dir, "", mine);
+    assert_eq!(host.status().digest, digest(&guest("hello-split")), "in force before the first query");
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), written, "not compiled again");
+
+    let Host { policies, dir, .. } = host;
+    drop(policies);
+    let mut forged = fs::read(&path).unwrap();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    fs::write(&path, &forged).unwrap();
+    let host = Host::open_in(dir, "", mine);
+    assert!(host.instance().unwrap().route_fields(&[1], &[None]).is_ok());
+    assert_ne!(fs::read(&path).unwrap(), forged, "compiled and written anew");
+}
+
+#[tokio::test]
+async fn two_hundred_swaps_leave_no_memory_behind() {
+    let host = Host::open("");
+    host.install("one", &guest("hello-split"));
+    host.install("two", &sleeper("hostile-trap"));
+    // The least of ten readings: other tests of this process come and go meanwhile.
+    let least_after_swaps = async |times: usize| {
+        let mut readings = Vec::new();
+        for _ in 0..times / 2 {
+            for (name, bytes) in [("one", guest("hello-split")), ("two", sleeper("hostile-trap"))] {
+                host.want(name, None);
+                host.eventually_in_force(&bytes).await;
+                host.instance().unwrap().route_fields(&[1], &[None]).unwrap();
+            }
+            readings.push(resident_bytes());
+        }
+        readings.into_iter().rev().take(10).min().unwrap()
+    };
+    let before = least_after_swaps(20).await;
+    let grown = least_after_swaps(200).await.saturating_sub(before);
+    assert!(grown < 8 << 20, "200 swaps left {grown} bytes behind");
+}
+
+/// Resident memory of this process.
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+}
+
+/// The documentation shows the example as it is built and tested.
+#[test]
+fn the_documented_policy_is_the_one_that_is_tested() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let source = fs::read_to_string(root.join("plugins/examples/hello-split/src/lib.rs")).unwrap();
+    let page = fs::read_to_string(root.join("docs/POLICIES.md")).unwrap();
+    let code = source.split_once("\n\n").unwrap().1;
+    assert!(page.contains(code), "docs/POLICIES.md does not show plugins/examples/hello-split/src/lib.rs");
+}
