@@ -1,4 +1,5 @@
 //! `switchback demo` from beginning to end: it keeps what it promises, and leaves nothing behind.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,16 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
     let names: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(
         names,
-        ["steady on blue", "canary 1 %", "canary 5 %", "canary 25 %", "plugin swapped", "canary 50 %", "flip to green", "flip back to blue"]
+        [
+            "steady on blue",
+            "canary 1 %",
+            "canary 5 %",
+            "canary 25 %",
+            "plugin swapped",
+            "canary 50 %",
+            "flip to green",
+            "flip back to blue"
+        ]
     );
     assert!(steps.iter().all(|step| step["is_within_4_sigma"] == true), "{line}");
     for flip in steps.iter().filter(|step| step["step"].as_str().unwrap().starts_with("flip")) {

@@ -9,7 +9,7 @@
 //!
 //! Every process is this same binary, on ports that the system gives out, in a folder that is removed at the end.
 //!
-//! Invariant: whatever way the demo ends, its processes end with it.
+//! Invariant: whatever way the demo ends (but for a SIGKILL to itself), its processes end with it.
 
 mod cast;
 mod clicks;
@@ -126,7 +126,10 @@ pub(crate) async fn run(options: &Options) -> Result<Outcome, DemoError> {
 async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoError> {
     let queries = Arc::new(queries::embedded().map_err(|error| QueriesBroken(chain(&error)))?);
     screen.title("Switchback demo");
-    screen.say("Three rankers with LambdaMART models (v1 on blue, v2 on green and canary), a router with its WASM policy, users who click.");
+    screen.paragraph(
+        "Three rankers with LambdaMART models (v1 on blue, v2 on green and canary), the router with its WebAssembly policy, and search \
+         users who click. Every process is this same binary.",
+    );
     screen.say("");
     let mut cast = Cast::start().await?;
     introduce(screen, &cast, options, queries.len());
@@ -156,17 +159,25 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     }
     screen.clear_status();
     let drained = cast.drain_router().await;
-    screen.event(if drained { Tone::Quiet } else { Tone::Bad }, "end", if drained { "router drained, rankers stopped" } else { "the router did not drain" });
+    let (tone, said) = if drained { (Tone::Quiet, "the router drained") } else { (Tone::Bad, "the router did not drain") };
+    screen.event(tone, "end", said);
     let summary = Summary::of(&lock(&record), &plugin_swaps, screen.elapsed());
     summary.show(screen);
-    Ok(Outcome { is_good: summary.is_good() && drained, json: summary.json() })
+    let (is_good, said) = (summary.is_good() && drained, "no query failed, nobody changed sides, every share as configured");
+    screen.say("");
+    screen.say(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
+    Ok(Outcome { is_good, json: summary.json() })
 }
 
 fn introduce(screen: &mut Screen, cast: &Cast, options: &Options, queries: usize) {
     let (rankers, runtime) = (cast.rankers.map(|ranker| ranker.port().to_string()).join(", "), &cast.onnxruntime);
     screen.event(Tone::Quiet, "rankers", &format!("warm on ports {rankers}; ONNX Runtime from {runtime}"));
     let (traffic, admin) = (cast.traffic, cast.admin);
-    screen.event(Tone::Quiet, "router", &format!("ready: traffic on http://{traffic}, admin API on http://{admin}, flags in the embedded store"));
+    screen.event(
+        Tone::Quiet,
+        "router",
+        &format!("ready: traffic on http://{traffic}, admin API on http://{admin}, flags in the embedded store"),
+    );
     let (rate, users) = (options.rate, options.users);
     screen.event(Tone::Quiet, "users", &format!("{rate} queries a second from {users} users, out of {queries} judged queries"));
 }

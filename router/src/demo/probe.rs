@@ -19,7 +19,7 @@ use super::queries::Query;
 use super::users::{SharedRecord, lock, pool_of};
 
 /// Pairs of queries a second: enough for a p99, too few to be load.
-const PAIRS_PER_SECOND: u32 = 25;
+const PAIRS_PER_SECOND: u32 = 40;
 
 /// Measures until the demo is over.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Probe {
         match answer {
             Ok(answer) if answer.status == StatusCode::OK => return pool_of(&answer.headers).map(|pool| (pool, took)),
             Ok(answer) => record.fail(format!("probe: {}", answer.status)),
-            Err(error) => record.fail(format!("probe: {}", crate::demo::chain(&error))),
+            Err(error) => record.fail(format!("probe: {}", super::chain(&error))),
         }
         None
     }

@@ -184,8 +184,14 @@ mod tests {
             step(Change::Plugin, 200, [0.5, 0.0, 0.5]),
             step(Change::Flip, 300, [0.0, 1.0, 0.0]),
         ];
-        let observation =
-            |(unit, pool, ms): &(u32, usize, u64)| Observation { unit: *unit, pool: *pool, sent: at(*ms), answered: at(ms + 1), ndcg: 0.5, clicks: 1 };
+        let observation = |(unit, pool, ms): &(u32, usize, u64)| Observation {
+            unit: *unit,
+            pool: *pool,
+            sent: at(*ms),
+            answered: at(ms + 1),
+            ndcg: 0.5,
+            clicks: 1,
+        };
         Record { steps, observations: seen.iter().map(observation).collect(), ..Record::default() }
     }
 
@@ -198,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_growing_canary_a_plugin_and_a_flip_move_nobody_the_wrong_way() {
-        let all_is_well = record(&[(1, BLUE, 50), (1, CANARY, 110), (1, CANARY, 210), (1, GREEN, 310), (2, BLUE, 50), (2, BLUE, 220), (2, GREEN, 320)]);
+        let all_is_well =
+            record(&[(1, BLUE, 50), (1, CANARY, 110), (1, CANARY, 210), (1, GREEN, 310), (2, BLUE, 50), (2, BLUE, 220), (2, GREEN, 320)]);
         assert_eq!(all_is_well.units_that_changed_arm(), 0);
         let within_a_step = record(&[(1, BLUE, 110), (1, CANARY, 120)]);
         assert_eq!(within_a_step.units_that_changed_arm(), 1);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 const NARROWEST: usize = 60;
 const WIDEST: usize = 118;
 /// Columns before a timeline entry's text: the time and the label.
-const INDENT: usize = 24;
+const INDENT: usize = 29;
 /// Characters of a share's bar.
 const BAR: usize = 14;
 
@@ -62,10 +62,17 @@ impl Screen {
         self.say(&text);
     }
 
+    /// A paragraph, wrapped at the terminal's width.
+    pub(super) fn paragraph(&mut self, text: &str) {
+        for line in wrap(text, self.width()) {
+            self.say(&line);
+        }
+    }
+
     /// An entry of the timeline: when, what, and more about it, wrapped at the terminal's width.
     pub(super) fn event(&mut self, tone: Tone, label: &str, text: &str) {
         let (time, style) = (format!("{:6.1} s", self.elapsed().as_secs_f64()), style(tone));
-        let label = self.paint(&style, &format!("{label:<13}"));
+        let label = self.paint(&style, &format!("{label:<17}"));
         let time = self.paint(&Style::new().dim(), &time);
         let mut lines = wrap(text, self.width() - INDENT).into_iter();
         self.say(&format!(" {time}  {label} {}", lines.next().unwrap_or_default()));

@@ -43,7 +43,7 @@ impl Pace {
     /// About a minute in all.
     pub(super) fn usual() -> Pace {
         let seconds = Duration::from_secs;
-        Pace { steady: seconds(4), step: seconds(5), plugin: seconds(4), flip: seconds(7) }
+        Pace { steady: seconds(4), step: seconds(6), plugin: seconds(4), flip: seconds(8) }
     }
 
     /// About a quarter of that.
@@ -91,12 +91,13 @@ impl<'a> Script<'a> {
     async fn ramp(&mut self, percent: u32) -> Result<(), DemoError> {
         let share = f64::from(percent) / 100.0;
         let mut set = json!({ "canary_percent": percent });
-        if percent == RAMP.iter().copied().min().unwrap_or_default() {
+        if percent == RAMP[0] {
             set.as_object_mut().map(|set| set.insert("salt".to_owned(), json!(salt())));
         }
         let label = format!("canary {percent} %");
         let took = self.change(&label, Change::Ramp, &set, [1.0 - share, 0.0, share]).await?;
-        let text = format!("canary_percent = {percent}, obeyed {} later; a growing canary only adds users", show(took));
+        let adds = if percent == RAMP[0] { "; from here on a growing canary only adds users" } else { "" };
+        let text = format!("canary_percent = {percent}, obeyed {} later{adds}", show(took));
         self.screen.event(Tone::Change, &label, &text);
         self.watch(self.pace.step).await;
         Ok(())
@@ -108,7 +109,11 @@ impl<'a> Script<'a> {
         let step = lock(&self.record).steps.len().saturating_sub(1);
         self.watch(RECENT.min(self.pace.flip)).await;
         let last = lock(&self.record).last_answer_of_old_pool(step).unwrap_or_default();
-        let last = if last.is_zero() { "none came from the old pool after that".to_owned() } else { format!("the last answer of the old pool came {} after the write", show(last)) };
+        let last = if last.is_zero() {
+            "no answer of the old pool came after the write".to_owned()
+        } else {
+            format!("the last answer of the old pool came {} after the write", show(last))
+        };
         self.screen.event(Tone::Good, label, &format!("live = {live}, one pointer, obeyed {} later; {last}", show(took)));
         self.watch(self.pace.flip.saturating_sub(RECENT)).await;
         Ok(())
@@ -164,7 +169,7 @@ impl<'a> Script<'a> {
         if stays != before {
             return Err(DemoError::Change(format!("a broken plugin displaced the one in force: {before} -> {stays}")));
         }
-        let reason: String = reason.chars().take(90).collect();
+        let reason: String = reason.chars().take(160).collect();
         self.screen.event(Tone::Change, "bad plugin", &format!("refused ({reason}); {} goes on", short(&before)));
         self.watch(self.pace.plugin).await;
         Ok(())

@@ -20,6 +20,15 @@ pub(super) struct StepSummary {
     last_of_old: Option<Duration>,
 }
 
+/// Latency at one quantile, in microseconds.
+#[derive(Debug, Clone, Copy)]
+struct Added {
+    routed: f64,
+    direct: f64,
+    /// Standard error of their difference.
+    se: f64,
+}
+
 /// One pool's quality.
 #[derive(Debug)]
 struct PoolSummary {
@@ -39,9 +48,8 @@ pub(super) struct Summary {
     steps: Vec<StepSummary>,
     pools: [PoolSummary; 3],
     pairs: usize,
-    /// Microseconds at p50 and p99: through the router, straight to the ranker.
-    routed: [f64; 2],
-    direct: [f64; 2],
+    /// At p50 and p99.
+    added: [Added; 2],
     seconds: f64,
     /// From a plugin's arrival in the folder to the moment it was in force.
     plugin_swaps: Vec<Duration>,
@@ -67,8 +75,7 @@ impl Summary {
             steps: steps.collect(),
             pools: [0, 1, 2].map(|pool| pool_summary(record, pool)),
             pairs: record.routed.len(),
-            routed: percentiles(&record.routed),
-            direct: percentiles(&record.direct),
+            added: [0.50, 0.99].map(|quantile| Added::at(quantile, &record.routed, &record.direct)),
             seconds: elapsed.as_secs_f64(),
             plugin_swaps: plugin_swaps.to_vec(),
         }
@@ -95,7 +102,7 @@ impl Summary {
         let pools = self.pools.iter().zip(POOLS).map(|(pool, name)| {
             (name.to_owned(), json!({ "queries": pool.queries, "ndcg_at_10": pool.ndcg, "clicks_per_query": pool.clicks }))
         });
-        let ([routed_p50, routed_p99], [direct_p50, direct_p99]) = (self.routed, self.direct);
+        let [p50, p99] = self.added;
         json!({
             "promoted": null,
             "rolled_back": null,
@@ -106,8 +113,12 @@ impl Summary {
             "seconds": self.seconds,
             "units": self.units,
             "units_that_changed_arm": self.units_changed,
-            "router_added_p50_us": routed_p50 - direct_p50,
-            "router_added_p99_us": routed_p99 - direct_p99,
+            "router_added_p50_us": p50.routed - p50.direct,
+            "router_added_p50_se_us": p50.se,
+            "router_added_p99_us": p99.routed - p99.direct,
+            "router_added_p99_se_us": p99.se,
+            "direct_p50_us": p50.direct,
+            "direct_p99_us": p99.direct,
             "latency_pairs": self.pairs,
             "plugin_swap_ms": self.plugin_swaps.iter().copied().map(milliseconds).collect::<Vec<_>>(),
             "steps": steps.collect::<Vec<_>>(),
@@ -130,7 +141,7 @@ impl Summary {
     }
 
     fn show_steps(&self, screen: &mut Screen) {
-        let mut rows = vec![row(["step", "queries", "configured: blue / green / canary", "measured", ""])];
+        let mut rows = vec![row(["step", "queries", "configured %", "measured %", "blue / green / canary"])];
         for step in &self.steps {
             let mark = if step.is_within() { "" } else { "off" };
             let queries = step.traffic.queries.to_string();
@@ -150,15 +161,12 @@ impl Summary {
     }
 
     fn show_promises(&self, screen: &mut Screen) {
-        let ([routed_p50, routed_p99], [direct_p50, direct_p99]) = (self.routed, self.direct);
-        let added = format!("p50 {:+.2} ms, p99 {:+.2} ms", (routed_p50 - direct_p50) / 1e3, (routed_p99 - direct_p99) / 1e3);
-        let compared = format!("{} pairs of the same query, through the router and straight to its ranker, all on this machine", self.pairs);
         let swaps: Vec<String> = self.plugin_swaps.iter().map(|swap| format!("{:.0} ms", milliseconds(*swap))).collect();
         let mut rows = vec![
             vec!["queries sent".to_owned(), self.sent.to_string(), format!("in {:.0} s", self.seconds)],
             vec!["queries failed".to_owned(), screen.verdict(self.failed == 0, &self.failed.to_string()), String::new()],
             vec![
-                "users who changed sides outside a ramp step".to_owned(),
+                "users who changed sides unasked".to_owned(),
                 screen.verdict(self.units_changed == 0, &self.units_changed.to_string()),
                 format!("of {}", self.units),
             ],
@@ -166,11 +174,29 @@ impl Summary {
         for step in self.steps.iter().filter(|step| step.change == Change::Flip) {
             let late = step.last_of_old.map_or(0.0, milliseconds);
             let said = if late > 0.0 { format!("{late:.1} ms") } else { "at once".to_owned() };
-            rows.push(vec![format!("last answer of the old pool, {}", step.label), said, "after the flag was written".to_owned()]);
+            rows.push(vec![format!("last of the old pool, {}", step.label), said, "after the flag was written".to_owned()]);
         }
         rows.push(vec!["plugin in force".to_owned(), swaps.join(", "), "after its file arrived".to_owned()]);
-        rows.push(vec!["added by the router".to_owned(), added, compared]);
+        for (quantile, added) in ["p50", "p99"].iter().zip(self.added) {
+            let Added { routed, direct, se } = added;
+            let difference = format!("{:+.2} ± {:.2} ms", (routed - direct) / 1e3, se / 1e3);
+            let note = format!("{:.2} ms routed, {:.2} ms straight", routed / 1e3, direct / 1e3);
+            rows.push(vec![format!("added by the router, {quantile}"), difference, note]);
+        }
         screen.table(&rows, &[]);
+        let pairs = self.pairs;
+        screen.say("");
+        screen.paragraph(&format!(
+            "Unasked: within a step, over a plugin, or off a growing canary. Latency: {pairs} times the same query both ways, beside the other \
+             traffic, with all processes on this machine."
+        ));
+    }
+}
+
+impl Added {
+    fn at(quantile: f64, routed: &[Duration], direct: &[Duration]) -> Added {
+        let ((routed, routed_se), (direct, direct_se)) = (at_quantile(routed, quantile), at_quantile(direct, quantile));
+        Added { routed, direct, se: routed_se.hypot(direct_se) }
     }
 }
 
@@ -196,14 +222,20 @@ fn pool_summary(record: &Record, pool: usize) -> PoolSummary {
     PoolSummary { queries: queries as usize, ndcg: ndcg / count, clicks: clicks / count }
 }
 
-/// p50 and p99 in microseconds; zero without samples.
-fn percentiles(samples: &[Duration]) -> [f64; 2] {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable();
-    [50, 99].map(|percent| {
-        let place = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-        sorted.get(place).map_or(0.0, |sample| sample.as_secs_f64() * 1e6)
-    })
+/// A quantile in microseconds with its standard error, which is half the distance between the values one standard error of the
+/// rank below and above. Zero without samples.
+fn at_quantile(samples: &[Duration], quantile: f64) -> (f64, f64) {
+    let mut sorted: Vec<f64> = samples.iter().map(|sample| sample.as_secs_f64() * 1e6).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let count = f64::from(u32::try_from(sorted.len()).unwrap_or(u32::MAX));
+    let rank_se = (count * quantile * (1.0 - quantile)).sqrt();
+    let at = |rank: f64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank within the list, rounded down")]
+        let place = rank.clamp(0.0, (count - 1.0).max(0.0)) as usize;
+        sorted.get(place).copied().unwrap_or(0.0)
+    };
+    let rank = count * quantile;
+    (at(rank), (at(rank + rank_se) - at(rank - rank_se)) / 2.0)
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -215,9 +247,38 @@ fn by_pool(shares: [f64; 3]) -> Value {
 }
 
 fn three(shares: [f64; 3], decimals: usize) -> String {
-    shares.map(|share| format!("{:>5.decimals$} %", share * 100.0)).join("  ")
+    shares.map(|share| format!("{:>5.decimals$}", share * 100.0)).join(" / ")
 }
 
 fn row(cells: [&str; 5]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_of_even_steps_is_where_it_should_be() {
+        let samples: Vec<Duration> = (0..10_000).map(Duration::from_micros).collect();
+        let (median, se) = at_quantile(&samples, 0.5);
+        assert!((median - 5_000.0).abs() < 1.5, "{median}");
+        assert!((se - 50.0).abs() < 2.0, "{se}");
+        assert_eq!(at_quantile(&[], 0.99), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_share_far_from_the_configured_one_is_noticed() {
+        let step = |measured: f64| StepSummary {
+            label: String::new(),
+            change: Change::Ramp,
+            configured: [0.75, 0.0, 0.25],
+            traffic: Traffic { queries: 1_000, shares: [1.0 - measured, 0.0, measured], units: 1_000 },
+            last_of_old: None,
+        };
+        assert!(step(0.27).is_within());
+        assert!(!step(0.35).is_within());
+        let leak = StepSummary { traffic: Traffic { queries: 1_000, shares: [0.749, 0.001, 0.25], units: 1_000 }, ..step(0.25) };
+        assert!(!leak.is_within(), "a pool that should get nothing");
+    }
 }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
+use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
-use rand::SeedableRng as _;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -89,7 +89,7 @@ impl Users {
         let user = format!("u{unit}");
         let answer = client.send(Method::POST, "/rank", &[("x-user-id", &user)], query.body.clone()).await;
         let answered = Instant::now();
-        let seen = answer.map_err(|error| crate::demo::chain(&error)).and_then(|answer| look(&answer, query));
+        let seen = answer.map_err(|error| super::chain(&error)).and_then(|answer| look(&answer, query));
         let mut record = lock(&self.record);
         record.sent += 1;
         match seen {
