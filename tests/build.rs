@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let guests = Guests { workspace: &workspace, packages: &HOSTILE, features: &[], target: Target::Bare };
     guests.build(&scratch, &out_dir)?;
     Guests { packages: &MISFITS, ..guests }.build(&scratch, &out_dir)?;
+    Guests { packages: &["split-weighted"], ..guests }.build(&scratch, &out_dir)?;
     let is_sleeper = HOSTILE.map(|package| format!("{package}/sleeper"));
     Guests { features: &is_sleeper.each_ref().map(String::as_str), ..guests }.build(&scratch, &sleepers)?;
     Guests { packages: &["hello-split", "hostile-wasi"], target: Target::Wasip2, ..guests }.build(&scratch, &out_dir)?;
