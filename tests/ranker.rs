@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use switchback_tests::binary;
 use switchback_tests::ranker::{Client, Ranker, demo, queries, report};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -269,6 +271,22 @@ async fn a_termination_is_announced_before_connections_close() {
     let last = client.send("POST", "/rank", query.into()).await.unwrap();
     assert_eq!(last.status, StatusCode::OK, "a query that comes after the announcement is still answered");
     assert!(ranker.ended().await.success());
+}
+
+/// ONNX Runtime's telemetry leaves a session file in the folder for temporary files and an id of the machine in the home folder, and
+/// keeps quiet where it believes to run in CI: so the environment here is bare.
+#[tokio::test]
+async fn onnx_runtime_reports_to_nobody() {
+    let folder = TempDir::new().unwrap();
+    let mut command = Command::new(binary());
+    command.env_clear().env("HOME", folder.path()).env("TMPDIR", folder.path());
+    command.envs(std::env::vars_os().filter(|(name, _)| name == "ORT_DYLIB_PATH" || name == "LD_LIBRARY_PATH"));
+    let mut ranker = Ranker::start_as(command, &["--model", &model("ranker_v1")]);
+    assert_eq!(ranker.post("/rank", queries(1)[0].to_string()).await.status, StatusCode::OK);
+    ranker.terminate();
+    assert!(ranker.ended().await.success());
+    let traces: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(traces.is_empty(), "{traces:?}");
 }
 
 #[test]

@@ -45,7 +45,11 @@ pub struct Ranker {
 impl Ranker {
     /// Starts it on a free port. Panics with what it said when it does not start: a missing ONNX Runtime is no reason to skip.
     pub fn start(arguments: &[&str]) -> Ranker {
-        let mut command = Command::new(binary());
+        Ranker::start_as(Command::new(binary()), arguments)
+    }
+
+    /// As [`Ranker::start`], with an environment of the caller's.
+    pub fn start_as(mut command: Command, arguments: &[&str]) -> Ranker {
         command.args(["ranker", "--listen", "127.0.0.1:0", "--json"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();

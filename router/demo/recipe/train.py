@@ -15,9 +15,12 @@ The settings were picked with --cv, by cross-validation on the training queries;
 import gzip
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before ONNX Runtime is loaded: it would report models to its vendor
 
 import lightgbm
 import numpy as np

@@ -5,6 +5,7 @@
 
 mod admin_client;
 mod config;
+mod demo;
 mod events;
 mod failure;
 mod flag;
@@ -37,6 +38,7 @@ enum Command {
     Status(status::Status),
     Flag(flag::FlagArgs),
     Config(config::ConfigArgs),
+    Demo(demo::Demo),
     Policy(policy::PolicyArgs),
     Ranker(ranker::RankerArgs),
 }
@@ -58,6 +60,7 @@ pub fn run() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Flag(flag) => flag.run(),
         Command::Config(config) => config.run(),
+        Command::Demo(demo) => demo.run(),
         Command::Policy(policy) => return policy::run(policy),
         Command::Ranker(ranker) => ranker.run(),
     };

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::units;
-use crate::ranker::{Limits, Options, Ranker, RankerError};
+use crate::ranker::{Limits, Options, Ranker, RankerError, ensure_no_telemetry};
 
 use super::{Failure, print};
 
@@ -21,7 +21,7 @@ const EXAMPLES: &str = "Examples:
   curl -X POST http://127.0.0.1:9001/v2/repository/models/shop/load
 
 Takes ONNX Runtime from --onnxruntime, else ORT_DYLIB_PATH, else beside the executable or in onnxruntime/ one folder up, else the
-system's; `scripts/fetch_onnxruntime.sh` gets it.";
+system's; `scripts/fetch_onnxruntime.sh` gets it. Its telemetry is off (ORT_DISABLE_TELEMETRY=0 allows it).";
 
 /// Scoring threads stay for a while, so that a pause in the traffic does not cost a thread start.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(600);
@@ -68,6 +68,7 @@ pub(crate) struct RankerArgs {
 impl RankerArgs {
     /// Runs until SIGTERM or Ctrl-C.
     pub(super) fn run(self) -> Result<(), Failure> {
+        ensure_no_telemetry().map_err(|error| Failure::unreachable(error.to_string()))?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE).build();
         runtime.map_err(|error| Failure::unreachable(format!("no runtime: {error}")))?.block_on(serve(self))

@@ -40,6 +40,9 @@ pub enum LibraryError {
         /// What the loader said.
         reason: String,
     },
+    /// This process could not be started again with the library's telemetry off, or was not asked to.
+    #[error("{TELEMETRY_SWITCH} is not set: ONNX Runtime would report to its vendor. Set it to 1 (or to 0, to allow that)")]
+    Telemetry,
     /// It was loaded, but does not work.
     #[error("ONNX Runtime was loaded from {path} but does not start: {reason}")]
     Environment {
@@ -55,6 +58,32 @@ const FILE_NAME: &str = "libonnxruntime.dylib";
 #[cfg(not(target_os = "macos"))]
 const FILE_NAME: &str = "libonnxruntime.so";
 
+/// ONNX Runtime from 1.29 on sends the names, hashes and metadata of models, and a lasting id of the machine, to its vendor unless this
+/// is set before it is loaded. Turning it off later through its API comes too late for the first report.
+const TELEMETRY_SWITCH: &str = "ORT_DISABLE_TELEMETRY";
+
+/// Makes sure that ONNX Runtime's telemetry is off: where nobody has said what they want, this process is replaced by itself, same
+/// id and arguments, with the variable set. (To set it in place would need unsafe code, as other threads may be reading.) To be
+/// called first thing, before anything is opened.
+///
+/// # Errors
+/// [`LibraryError::Telemetry`], when this binary cannot be started again.
+pub fn ensure_no_telemetry() -> Result<(), LibraryError> {
+    use std::os::unix::process::CommandExt as _;
+    if std::env::var_os(TELEMETRY_SWITCH).is_some() {
+        return Ok(());
+    }
+    let binary = std::env::current_exe().map_err(|_| LibraryError::Telemetry)?;
+    let mut arguments = std::env::args_os();
+    let mut again = std::process::Command::new(binary);
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    // Returns only when it failed.
+    let _ = again.args(arguments).env(TELEMETRY_SWITCH, "1").exec();
+    Err(LibraryError::Telemetry)
+}
+
 static LIBRARY: OnceLock<Result<Library, LibraryError>> = OnceLock::new();
 
 /// Loads the library, or returns the one that is loaded already. Blocks for some 50 ms.
@@ -66,6 +95,9 @@ pub(super) fn load(wanted: Option<&Path>) -> Result<&'static Library, LibraryErr
 }
 
 fn find(wanted: Option<&Path>) -> Result<Library, LibraryError> {
+    if std::env::var_os(TELEMETRY_SWITCH).is_none() {
+        return Err(LibraryError::Telemetry);
+    }
     if let Some(path) = wanted {
         return open_named("--onnxruntime", path);
     }

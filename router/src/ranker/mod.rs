@@ -34,7 +34,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use self::catalog::Catalog;
 use self::library::Library;
-pub use self::library::LibraryError;
+pub use self::library::{LibraryError, ensure_no_telemetry};
 use self::repository::{Repository, VersionPolicy};
 use self::server::Drain;
 

@@ -1,0 +1,180 @@
+//! The processes of the demo: three rankers and the router, each this same binary, in a folder that goes away with them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::DemoError;
+use super::http::Client;
+use super::record::POOLS;
+use crate::admin::TOKEN_FILE;
+
+/// The model that stands behind each pool, by [`POOLS`], and its version.
+const MODELS: [(&str, &[u8]); 3] = [("1", RANKER_V1), ("2", RANKER_V2), ("2", RANKER_V2)];
+const RANKER_V1: &[u8] = include_bytes!("../../demo/models/ranker_v1.onnx");
+const RANKER_V2: &[u8] = include_bytes!("../../demo/models/ranker_v2.onnx");
+
+/// A process that says nothing for so long will not start.
+const START_WITHIN: Duration = Duration::from_secs(30);
+/// How long the router may take to drain.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// How often the router is asked whether it is ready.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+/// Lines of a process's own words in an error.
+const LAST_WORDS: usize = 6;
+
+/// The running processes. Dropping it kills them and removes the folder.
+#[derive(Debug)]
+pub(super) struct Cast {
+    /// By [`POOLS`].
+    pub(super) rankers: [SocketAddr; 3],
+    /// Where ONNX Runtime was found.
+    pub(super) onnxruntime: String,
+    /// The router's traffic listener.
+    pub(super) traffic: SocketAddr,
+    /// Its admin listener.
+    pub(super) admin: SocketAddr,
+    /// Bearer token of the admin API.
+    pub(super) token: String,
+    router: Child,
+    _rankers: Vec<Child>,
+    folder: TempDir,
+}
+
+impl Cast {
+    /// Starts the rankers, then the router, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When one of them does not start, with its own words.
+    pub(super) async fn start() -> Result<Cast, DemoError> {
+        let folder = TempDir::with_prefix("switchback-demo-").map_err(DemoError::Folder)?;
+        let (mut rankers, mut addresses, mut onnxruntime) = (Vec::new(), Vec::new(), String::new());
+        for (pool, (version, model)) in POOLS.iter().zip(MODELS) {
+            let (child, announced) = start_ranker(folder.path(), pool, version, model).await?;
+            let text = |key: &str| announced.get(key).and_then(Value::as_str).unwrap_or_default();
+            let address = text("listening").parse().map_err(|_| DemoError::process("a ranker", "did not say where it listens"))?;
+            text("onnxruntime").clone_into(&mut onnxruntime);
+            rankers.push(child);
+            addresses.push(address);
+        }
+        let rankers_at: [SocketAddr; 3] = addresses.try_into().map_err(|_| DemoError::process("a ranker", "is missing"))?;
+        let (router, traffic, admin) = start_router(folder.path(), &rankers_at).await?;
+        wait_until_ready(admin, folder.path()).await?;
+        let token = std::fs::read_to_string(folder.path().join("data").join(TOKEN_FILE)).map_err(DemoError::Folder)?.trim().to_owned();
+        Ok(Cast { rankers: rankers_at, onnxruntime, traffic, admin, token, router, _rankers: rankers, folder })
+    }
+
+    /// The folder that the router watches for plugins.
+    pub(super) fn plugins(&self) -> PathBuf {
+        self.folder.path().join("data").join("policies")
+    }
+
+    /// Drains the router as an init system would; whether it ended by itself with success.
+    pub(super) async fn drain_router(&mut self) -> bool {
+        let Some(id) = self.router.id() else { return false };
+        let asked = Command::new("kill").args(["-TERM", &id.to_string()]).status().await;
+        if !asked.is_ok_and(|status| status.success()) {
+            return false;
+        }
+        matches!(timeout(DRAIN_WITHIN, self.router.wait()).await, Ok(Ok(status)) if status.success())
+    }
+}
+
+async fn start_ranker(folder: &Path, pool: &str, version: &str, model: &[u8]) -> Result<(Child, Value), DemoError> {
+    let name = format!("ranker-{pool}");
+    let file = folder.join(format!("{name}.onnx"));
+    std::fs::write(&file, model).map_err(DemoError::Folder)?;
+    let mut command = own_binary()?;
+    command.args(["ranker", "--listen", "127.0.0.1:0", "--name", "shop", "--version", version, "--json", "--model"]).arg(&file);
+    let (child, line) = start(command, &name, folder).await?;
+    let announced = serde_json::from_str(&line).map_err(|_| DemoError::process(&name, &line))?;
+    Ok((child, announced))
+}
+
+async fn start_router(folder: &Path, rankers: &[SocketAddr; 3]) -> Result<(Child, SocketAddr, SocketAddr), DemoError> {
+    let data = folder.join("data");
+    std::fs::create_dir_all(data.join("policies")).map_err(DemoError::Folder)?;
+    let config = folder.join("switchback.toml");
+    std::fs::write(&config, router_config(&data, rankers)).map_err(DemoError::Folder)?;
+    let mut command = own_binary()?;
+    command.args(["serve", "--config"]).arg(&config);
+    let (child, line) = start(command, "router", folder).await?;
+    let address = |name: &str| {
+        let (_, rest) = line.split_once(name)?;
+        rest.trim_start().split([',', ' ', '\n']).next()?.parse().ok()
+    };
+    match (address("traffic"), address("admin")) {
+        (Some(traffic), Some(admin)) => Ok((child, traffic, admin)),
+        _ => Err(DemoError::process("router", &line)),
+    }
+}
+
+/// As an operator would write it, but for ports that are given out by the system and quick health checks.
+fn router_config(data: &Path, rankers: &[SocketAddr; 3]) -> String {
+    let mut text = format!(
+        "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[state]\ndata_dir = {:?}\n\n\
+         [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"client-address\"]\n\
+         expose = [\"pool\"]\nsplit_policy = \"split-weighted\"\n",
+        data.display().to_string()
+    );
+    for ((pool, address), (version, _)) in POOLS.iter().zip(rankers).zip(MODELS) {
+        let pool = format!(
+            "\n[route.pools.{pool}]\nendpoints = [\"http://{address}\"]\nversion = \"v{version}\"\nhealth = {{ interval = \"250ms\" }}\n"
+        );
+        text.push_str(&pool);
+    }
+    text
+}
+
+fn own_binary() -> Result<Command, DemoError> {
+    let binary = std::env::current_exe().map_err(DemoError::Binary)?;
+    let mut command = Command::new(binary);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    Ok(command)
+}
+
+/// Starts a process and returns the first line that it prints.
+async fn start(mut command: Command, name: &str, folder: &Path) -> Result<(Child, String), DemoError> {
+    let log = std::fs::File::create(log_file(folder, name)).map_err(DemoError::Folder)?;
+    let mut child = command.stderr(log).spawn().map_err(DemoError::Binary)?;
+    let Some(stdout) = child.stdout.take() else { return Err(DemoError::process(name, "has no output")) };
+    let mut line = String::new();
+    let read = timeout(START_WITHIN, BufReader::new(stdout).read_line(&mut line)).await;
+    match read {
+        Ok(Ok(length)) if length > 0 => Ok((child, line)),
+        _ => Err(DemoError::process(name, &last_words(folder, name))),
+    }
+}
+
+async fn wait_until_ready(admin: SocketAddr, folder: &Path) -> Result<(), DemoError> {
+    let deadline = Instant::now() + START_WITHIN;
+    let mut client = Client::new(admin);
+    while Instant::now() < deadline {
+        let answer = client.send(Method::GET, "/readyz", &[], Bytes::new()).await;
+        if answer.is_ok_and(|answer| answer.status == StatusCode::OK) {
+            return Ok(());
+        }
+        sleep(ASK_EVERY).await;
+    }
+    Err(DemoError::process("router", &format!("was not ready in time\n{}", last_words(folder, "router"))))
+}
+
+fn log_file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.log"))
+}
+
+fn last_words(folder: &Path, name: &str) -> String {
+    let log = std::fs::read_to_string(log_file(folder, name)).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let tail = lines.get(lines.len().saturating_sub(LAST_WORDS)..).unwrap_or_default();
+    if tail.is_empty() { "ended without a word".to_owned() } else { tail.join("\n") }
+}

@@ -1,0 +1,94 @@
+//! `switchback demo` from beginning to end: it keeps what it promises, and leaves nothing behind.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use switchback_tests::{binary, eventually};
+
+fn demo(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("demo").args(arguments).env("TMPDIR", folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn leftovers(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(&["--fast", "--json"], folder.path()).output().unwrap();
+    let timeline = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{timeline}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let line: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    for key in ["promoted", "rolled_back", "detection_seconds", "rollback_seconds"] {
+        assert!(line.get(key).is_some(), "{key} is missing in {line}");
+    }
+    assert_eq!(line["failed_requests"], 0, "{timeline}");
+    assert_eq!(line["units_that_changed_arm"], 0, "{timeline}");
+    assert!(line["requests"].as_u64().unwrap() > 2_000, "{line}");
+    let steps = line["steps"].as_array().unwrap();
+    let names: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "steady on blue",
+            "canary 1 %",
+            "canary 5 %",
+            "canary 25 %",
+            "plugin swapped",
+            "canary 50 %",
+            "flip to green",
+            "flip back to blue"
+        ]
+    );
+    assert!(steps.iter().all(|step| step["is_within_4_sigma"] == true), "{line}");
+    for flip in steps.iter().filter(|step| step["step"].as_str().unwrap().starts_with("flip")) {
+        assert!(flip["last_answer_of_old_pool_ms"].as_f64().unwrap() < 250.0, "{flip}");
+    }
+    let worth = |pool: &str| line["pools"][pool]["ndcg_at_10"].as_f64().unwrap();
+    assert!((0.8..0.95).contains(&worth("blue")) && (0.8..0.95).contains(&worth("green")), "real rankings: {line}");
+    for said in ["plugin", "bad plugin", "flip to green", "NDCG@10", "no query failed"] {
+        assert!(timeline.contains(said), "{timeline} lacks {said}");
+    }
+    assert!(!timeline.contains('\u{1b}'), "no colours where nobody sees them");
+    assert_eq!(leftovers(folder.path()), Vec::<PathBuf>::new());
+}
+
+/// The processes that this one started, by id.
+fn children_of(child: &Child) -> Vec<u32> {
+    let path = format!("/proc/{0}/task/{0}/children", child.id());
+    std::fs::read_to_string(path).unwrap_or_default().split_whitespace().map(|id| id.parse().unwrap()).collect()
+}
+
+#[test]
+fn ctrl_c_ends_everything_that_the_demo_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = demo(&[], folder.path()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("queries a second")), "the demo did not start");
+    let started = children_of(&child);
+    assert_eq!(started.len(), 4, "three rankers and a router");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let status = eventually("the demo ends", Duration::from_secs(10), || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(2));
+    eventually("its processes end", Duration::from_secs(10), || {
+        started.iter().all(|id| !Path::new(&format!("/proc/{id}")).exists()).then_some(())
+    });
+    assert_eq!(leftovers(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_missing_onnx_runtime_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(&["--fast"], folder.path()).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains("scripts/fetch_onnxruntime.sh"), "{said}");
+}
