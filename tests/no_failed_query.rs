@@ -41,7 +41,7 @@ fn thirty_thousand_queries_across_swaps_flips_and_restarts() {
     assert_eq!(report.failures(), 0, "{report:?}");
     assert_eq!(router.metric("switchback_policy_failures_total", &[]), 0.0);
     let [blue, green, canary] = ["blue", "green", "canary"].map(|pool| report.by_pool.get(pool).copied().unwrap_or(0));
-    assert!(blue > 10_000 && green > 10_000 && canary > 2_000, "{report:?}");
+    assert!(blue > 5_000 && green > 5_000 && canary > 2_000, "{report:?}");
     println!("{} queries, 0 failed, slowest {:?}", report.sent, report.slowest);
 }
 

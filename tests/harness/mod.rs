@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc, clippy::string_slice)]
 
 mod backend;
+pub mod flags;
 pub mod guests;
 pub mod http;
 mod load;

@@ -57,7 +57,7 @@ impl AdminArgs {
     /// # Errors
     /// A URL, config or token file that makes no sense.
     pub(crate) fn client(&self) -> Result<AdminClient, Failure> {
-        let config = self.config.as_deref().map(config::load).transpose().map_err(|error| Failure::usage(error.to_string()))?;
+        let config = self.config.as_deref().map(config::load).transpose().map_err(|error| Failure::config(&error.to_string()))?;
         let authority = match (&self.admin, &config) {
             (Some(url), _) => authority_of(url)?,
             (None, Some(config)) => reachable(config.listen.admin).to_string(),

@@ -1,9 +1,9 @@
-//! `switchback config check FILE`: what is wrong with a config, without starting anything.
+//! `switchback config check|show FILE`: what is wrong with a config, and what it comes to, without starting anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Failure, print};
 use crate::admin::Access;
@@ -27,16 +27,38 @@ enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Print every key of a config with its value, defaults included.
+    #[command(after_help = "Example:\n  switchback config show switchback.toml")]
+    Show {
+        /// The config file.
+        file: PathBuf,
+        /// Print JSON: an object of keys and values, each as TOML writes it.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl ConfigArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let ConfigCommand::Check { file, json } = self.command;
-        check(&file, json)
+        match self.command {
+            ConfigCommand::Check { file, json } => check(&file, json),
+            ConfigCommand::Show { file, json } => show(&file, json),
+        }
     }
 }
 
-fn check(file: &std::path::Path, as_json: bool) -> Result<(), Failure> {
+fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
+    let config = config::load(file).map_err(|error| Failure::config(&error.to_string()))?;
+    let lines = config::show(&config);
+    if as_json {
+        let object: serde_json::Map<String, Value> = lines.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
+        return print(&format!("{:#}\n", Value::Object(object)));
+    }
+    let lines: Vec<String> = lines.into_iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    print(&lines.concat())
+}
+
+fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
     let problems = match config::load(file) {
         Err(error) => error.lines().to_vec(),
         Ok(config) => match Access::of_config(&config) {
@@ -48,7 +70,7 @@ fn check(file: &std::path::Path, as_json: bool) -> Result<(), Failure> {
     if as_json {
         print(&format!("{}\n", json!({ "ok": false, "problems": problems })))?;
     }
-    Err(Failure::usage(format!("the config is refused\n{}", problems.join("\n"))))
+    Err(Failure::config(&problems.join("\n")))
 }
 
 fn summary(config: &config::Config) -> String {

@@ -27,6 +27,11 @@ impl Failure {
         Failure { code: USAGE, message: message.into() }
     }
 
+    /// A config that is wrong: one line for each problem.
+    pub(crate) fn config(problems: &str) -> Failure {
+        Failure::usage(format!("the config is refused\n{problems}"))
+    }
+
     /// A router, a port, a file or a library that is needed cannot be used.
     pub(crate) fn unreachable(message: impl Into<String>) -> Failure {
         Failure { code: UNREACHABLE, message: message.into() }

@@ -1,5 +1,7 @@
 //! `switchback flag get|set|watch`: read, change and follow flags through the admin API.
 
+#![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
+
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 

@@ -250,6 +250,23 @@ fn json_object(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    fn exit_of(file: PathBuf) -> ExitCode {
+        check(&PluginArgs { file, config: None, split_config: None, json: true })
+    }
+
+    #[test]
+    fn exit_codes_tell_admitted_refused_and_missing_apart() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (good, bad) = (dir.path().join("good.wasm"), dir.path().join("bad.wasm"));
+        std::fs::write(&good, include_bytes!(concat!(env!("OUT_DIR"), "/split-weighted.wasm")))?;
+        std::fs::write(&bad, "no plugin")?;
+        assert_eq!(exit_of(good), ExitCode::SUCCESS);
+        assert_eq!(exit_of(bad), ExitCode::from(REFUSED));
+        assert_eq!(exit_of(dir.path().join("missing.wasm")), ExitCode::from(USAGE));
+        assert_eq!(exit_of(dir.path().to_owned()), ExitCode::from(USAGE));
+        Ok(())
+    }
+
     #[test]
     fn the_defaults_are_a_config() {
         assert_eq!(default_config().routes.len(), 1);

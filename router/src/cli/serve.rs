@@ -49,9 +49,9 @@ enum LogFormat {
 impl Serve {
     /// Serves until SIGTERM or SIGINT.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = config::load(&self.config).map_err(|error| Failure::usage(error.to_string()))?;
+        let config = config::load(&self.config).map_err(|error| Failure::config(&error.to_string()))?;
         start_log(self.log);
-        let refused = |error: AccessError| Failure::usage(format!("{}: {}", self.config.display(), Failure::chain(&error)));
+        let refused = |error: AccessError| Failure::config(&format!("{}: {}", self.config.display(), Failure::chain(&error)));
         let access = Access::open(&config).map_err(refused)?;
         serve(config, access).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }

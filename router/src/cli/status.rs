@@ -1,5 +1,7 @@
 //! `switchback status`: what each route does at this moment, on one screen.
 
+#![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
+
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -35,9 +37,12 @@ impl Status {
         block_on(async {
             let client = self.admin.client()?;
             print(&self.page(&client).await?)?;
+            if !self.watch {
+                return Ok(());
+            }
             let mut ticks = tokio::time::interval(EVERY);
             ticks.tick().await;
-            while self.watch {
+            loop {
                 ticks.tick().await;
                 match self.page(&client).await {
                     Ok(page) => print(&page)?,
@@ -45,7 +50,6 @@ impl Status {
                     Err(failure) => drop(failure.report()),
                 }
             }
-            Ok(())
         })
     }
 

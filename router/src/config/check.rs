@@ -200,7 +200,7 @@ fn check_state_url(checker: &mut Checker, written: Option<String>) -> StateUrl {
 }
 
 /// An error message ends up in logs: what stands between `://` and the last `@` does not.
-fn without_password(url: &str) -> String {
+pub(super) fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
         _ => url.to_owned(),

@@ -9,6 +9,7 @@ mod check_route;
 mod checked;
 mod error;
 mod locate;
+mod show;
 pub(crate) mod units;
 mod written;
 
@@ -19,6 +20,7 @@ pub use checked::{
     UnitSource,
 };
 pub use error::ConfigError;
+pub use show::show;
 
 /// Reads and checks a config file.
 ///

@@ -63,8 +63,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Write {
     /// [`Stored::content`] as judged.
     pub(crate) expected_content: String,
-    /// The `seal` field as judged; empty when there was none.
-    pub(crate) expected_seal: String,
+    /// Whether the flags were sealed as judged.
+    pub(crate) expected_sealed: bool,
     /// Every field after the write, without `epoch` and `seal`.
     pub(crate) fields: Fields,
     /// The epoch after the write.
@@ -93,8 +93,11 @@ impl Stored {
 
     /// The epoch, when these flags are as Switchback wrote them.
     pub(crate) fn sealed_epoch(&self) -> Option<u64> {
-        let is_sealed = !self.is_oversized && !self.content.is_empty() && self.field("seal") == self.content;
-        self.epoch().filter(|_| is_sealed)
+        self.epoch().filter(|_| self.is_sealed())
+    }
+
+    fn is_sealed(&self) -> bool {
+        !self.is_oversized && !self.content.is_empty() && self.field("seal") == self.content
     }
 
     fn epoch(&self) -> Option<u64> {
@@ -181,7 +184,7 @@ impl Judge<'_> {
         }
         Write {
             expected_content: stored.content.clone(),
-            expected_seal: stored.field("seal").to_owned(),
+            expected_sealed: stored.is_sealed(),
             fields,
             epoch: next_epoch(highest),
             kind,
@@ -206,7 +209,8 @@ fn edit(stored: &Stored) -> Vec<FieldChange> {
 }
 
 /// Settles a tie: two contents under one epoch, because the store lost a write that this router had applied. A change or an edit on the
-/// store's side was made after the loss, by somebody who meant it: it wins. A reseed was a router that had not heard of our epoch: ours wins.
+/// store's side was made after the loss, by somebody who meant it: it wins. A reseed was made by a router that had not heard of our
+/// epoch: ours wins.
 pub(crate) fn settle(last_kind: Option<Kind>) -> Settled {
     match last_kind {
         Some(Kind::Reseed) => Settled::OursWins,

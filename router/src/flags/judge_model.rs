@@ -29,8 +29,8 @@ impl Store {
 
     fn write(&mut self, write: &Write) -> bool {
         let now = self.read();
-        let its_seal = now.fields.get("seal").cloned().unwrap_or_default();
-        if now.content != write.expected_content || its_seal != write.expected_seal {
+        let is_sealed = now.fields.get("seal").is_some_and(|seal| *seal == now.content);
+        if now.content != write.expected_content || is_sealed != write.expected_sealed {
             return false;
         }
         self.flags = write.fields.clone();
@@ -162,9 +162,9 @@ impl World {
         let Some(epoch) = stored.sealed_epoch().filter(|epoch| *epoch == mine.epoch && stored.fields["seal"] == mine.seal) else { return };
         let mut fields = without_epoch(&stored.fields);
         fields.extend(without_epoch(edit));
-        let (expected_content, expected_seal) = (stored.content.clone(), stored.content);
+        let (expected_content, expected_sealed) = (stored.content, true);
         let (kind, who, why) = (Kind::Change, "alice".to_owned(), String::new());
-        let write = Write { expected_content, expected_seal, fields, epoch: epoch + 1, kind, who, why, what: Vec::new() };
+        let write = Write { expected_content, expected_sealed, fields, epoch: epoch + 1, kind, who, why, what: Vec::new() };
         if self.store.write(&write) {
             put_in_force(&mut self.routers[router].mine, &self.store.flags.clone());
         }

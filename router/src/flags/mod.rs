@@ -9,7 +9,7 @@
 //!                                         +--> write: adopt an edit, reseed a lost store
 //! ```
 //!
-//! [`snapshot`], [`seal`], [`edit`] and [`judge`] are pure; the stores bring hashes to them and do what they say.
+//! `snapshot`, `seal`, `edit` and `judge` are pure; the stores bring hashes to them and do what they say.
 //!
 //! Invariant: a router never applies an epoch below its own, and never waits for a store on the query path.
 

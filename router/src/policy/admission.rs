@@ -13,7 +13,7 @@ use wasmtime::component::Component;
 
 use super::artefact::ArtefactCache;
 use super::engine::PolicyEngine;
-use super::failure::{PolicyFailure, printable};
+use super::failure::printable;
 use super::golden::{self, Trial};
 use super::host_v0::SplitProgram;
 use super::host_v0_rollback::RollbackProgram;
@@ -23,9 +23,6 @@ use crate::config::Config;
 
 /// Configs that a plugin is tried with. Each costs a few milliseconds.
 const MOST_CONFIGS: usize = 16;
-
-/// Trials of a plugin that was late.
-const TRIES: usize = 3;
 
 /// What an admission may take, beside the limits of every call.
 #[derive(Debug, Clone)]
@@ -229,18 +226,7 @@ fn is_spoken(version: &str) -> bool {
     version.strip_prefix("0.1.").is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The trial. A guest that was late is tried again: on a busy machine a thread may be off the processor for longer than the
-/// deadline, and that must not refuse a good plugin.
 fn try_split(split: &SplitProgram, terms: &Terms) -> Result<Trial, Rejection> {
-    let instantiate = |snapshot: &_| SplitInstance::wasm(split.instantiate("admission".into())?, snapshot);
-    let trial = || golden::try_split(instantiate, &terms.split_configs, terms.decision_budget);
-    let mut verdict = trial();
-    for _ in 1..TRIES {
-        let was_late = matches!(verdict, Err(Rejection::Failed { failure: PolicyFailure::Deadline { .. }, .. }));
-        if !was_late {
-            break;
-        }
-        verdict = trial();
-    }
-    verdict
+    let instantiate = |snapshot: &_| SplitInstance::wasm(split.instantiate_for_trial()?, snapshot);
+    golden::try_split(instantiate, &terms.split_configs, terms.decision_budget)
 }

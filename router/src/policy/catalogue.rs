@@ -36,6 +36,8 @@ struct FileState {
     newest: Newest,
     /// The digest of the last admitted file of this name.
     last_good: Option<String>,
+    /// Where that came from.
+    good_source: String,
     path: String,
 }
 
@@ -85,7 +87,12 @@ impl Catalogue {
 
     /// A file is new or has changed, and will be looked at.
     pub(super) fn file_waits(&mut self, name: &str, path: String) {
-        let file = self.files.entry(name.to_owned()).or_insert(FileState { newest: Newest::Waiting, last_good: None, path: String::new() });
+        let file = self.files.entry(name.to_owned()).or_insert(FileState {
+            newest: Newest::Waiting,
+            last_good: None,
+            good_source: String::new(),
+            path: String::new(),
+        });
         file.newest = Newest::Waiting;
         file.path = path;
     }
@@ -107,6 +114,7 @@ impl Catalogue {
         if let Some(file) = self.files.get_mut(name) {
             file.newest = Newest::Admitted;
             file.last_good = Some(digest.to_owned());
+            file.good_source = file.path.clone();
         }
         true
     }
@@ -119,10 +127,20 @@ impl Catalogue {
         self.remember(refusal);
     }
 
-    /// A kept plugin was admitted again.
-    pub(super) fn kept_admitted(&mut self, digest: &str, admitted: Admitted) {
+    /// Whether a name has a refused file and nothing that it meant before: the router started with it.
+    pub(super) fn has_lost(&self, name: &str) -> bool {
+        self.files.get(name).is_some_and(|file| matches!(file.newest, Newest::Refused { .. }) && file.last_good.is_none())
+    }
+
+    /// A kept plugin was admitted again. A name that was lost (see [`Catalogue::has_lost`]) means it, if `is_last_of` is that name.
+    pub(super) fn kept_admitted(&mut self, digest: &str, admitted: Admitted, is_last_of: Option<&str>) {
         self.broken_kept.remove(digest);
         self.admitted.insert(digest.to_owned(), Arc::new(admitted));
+        let Some(name) = is_last_of.filter(|name| self.has_lost(name)) else { return };
+        if let Some(file) = self.files.get_mut(name) {
+            file.last_good = Some(digest.to_owned());
+            file.good_source = "kept".to_owned();
+        }
     }
 
     /// A kept plugin was refused: the limits are tighter now, or the file is broken.
@@ -204,7 +222,7 @@ impl Catalogue {
             Newest::Refused { reason, .. } => Some(Trouble::Refused(reason.clone())),
         };
         match (&file.last_good, shipped) {
-            (Some(digest), _) => self.found(digest, file.path.clone(), trouble),
+            (Some(digest), _) => self.found(digest, file.good_source.clone(), trouble),
             // A first file that is still being looked at must not bring the shipped plugin into force for a moment.
             (None, _) if trouble == Some(Trouble::Admitting) => Choice { found: None, trouble },
             (None, Some(digest)) => self.found(digest, "shipped".to_owned(), trouble),
@@ -230,7 +248,7 @@ impl Catalogue {
     fn source_of(&self, digest: &str) -> String {
         let file = self.files.values().find(|file| file.last_good.as_deref() == Some(digest));
         match file {
-            Some(file) => file.path.clone(),
+            Some(file) => file.good_source.clone(),
             None if self.shipped.values().any(|shipped| shipped == digest) => "shipped".to_owned(),
             None => "kept".to_owned(),
         }

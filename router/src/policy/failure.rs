@@ -54,6 +54,12 @@ pub enum PolicyFailure {
         /// Its own words, at most 512 bytes.
         reason: String,
     },
+    /// A new instance refused the flags, so that it cannot be used at all.
+    #[error("it refused the flags: {reason}")]
+    Unconfigured {
+        /// Its own words, at most 512 bytes.
+        reason: String,
+    },
 }
 
 impl PolicyFailure {
@@ -74,7 +80,7 @@ impl PolicyFailure {
             PolicyFailure::Trap { .. } => "trap",
             PolicyFailure::Types { .. } => "types",
             PolicyFailure::Nonsense { .. } => "nonsense",
-            PolicyFailure::Refused { .. } => "refused",
+            PolicyFailure::Refused { .. } | PolicyFailure::Unconfigured { .. } => "refused",
         }
     }
 
@@ -104,13 +110,8 @@ impl PolicyFailure {
     }
 
     fn trap(text: &str) -> PolicyFailure {
-        let text = text.strip_prefix("wasm trap: ").unwrap_or(text);
-        let not_granted = text.strip_prefix("unknown import: ").and_then(|import| import.strip_suffix(" has not been defined"));
-        let reason = match not_granted {
-            Some(import) => format!("it called {import}, which no policy gets"),
-            None => text.to_owned(),
-        };
-        PolicyFailure::Trap { reason: printable(&reason) }
+        let reason = text.strip_prefix("wasm trap: ").unwrap_or(text);
+        PolicyFailure::Trap { reason: printable(reason) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The questions that every split policy must answer before it takes over.
 //!
 //! Nothing is expected of the answers but what every worker relies on: they are within the route's pools, the same on every
-//! instance whatever it was asked before, given in time, and without a trap.
+//! instance whatever it was asked before, and come without a trap. Their mean time is measured over all questions, so that a
+//! single slow one shows too.
 
 use std::time::Duration;
 

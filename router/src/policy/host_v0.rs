@@ -11,6 +11,10 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::engine::{Guest, PolicyEngine};
 use super::failure::PolicyFailure;
+use super::not_granted::stub_wasi;
+
+/// For one call in a trial. A machine that keeps a thread from running for longer has other worries than a new plugin.
+const TRIAL_DEADLINE: Duration = Duration::from_secs(1);
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 pub(super) mod split {
@@ -47,32 +51,54 @@ pub(crate) struct SplitProgram {
 }
 
 impl SplitProgram {
-    /// Links a component. Imports other than ours become traps: admission has refused all that are not `wasi:`.
+    /// Links a component. Its `wasi:` imports become traps.
     ///
     /// # Errors
     /// When an import has another type than the interface says, or an export is missing.
     pub(super) fn link(engine: &PolicyEngine, component: &Component) -> wasmtime::Result<SplitProgram> {
         let mut linker = Linker::<Guest>::new(engine.engine());
         split::SplitPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
-        linker.define_unknown_imports_as_traps(component)?;
+        stub_wasi(&mut linker, component)?;
         let pre = linker.instantiate_pre(component)?;
         let indices = split::SplitPolicyIndices::new(&pre)?;
         Ok(SplitProgram { engine: engine.clone(), pre, indices })
     }
 
-    /// A fresh instance, not yet configured. 20 to 50 us.
+    /// A fresh instance for a worker, not yet configured. 20 to 50 us.
     ///
     /// # Errors
     /// When the guest's start-up code fails, or its exports have other types than the interface says.
     pub(super) fn instantiate(&self, label: Arc<str>) -> Result<RunningSplit, PolicyFailure> {
         let limits = self.engine.limits();
-        let mut store = self.engine.store(label);
-        let instance = self.pre.instantiate(&mut store);
-        let instance = instance.map_err(|error| PolicyFailure::of_call(&error, store.data(), limits.configure_deadline))?;
-        let bindings = self.indices.load(&mut store, &instance).map_err(|error| PolicyFailure::of_types(&error))?;
-        let (decision_ticks, configure_ticks) = (self.engine.ticks(limits.deadline), self.engine.ticks(limits.configure_deadline));
-        Ok(RunningSplit { store, bindings, decision_ticks, configure_ticks })
+        self.instantiate_with(label, limits.deadline, limits.configure_deadline)
     }
+
+    /// The same for a trial, off the query path: late is what no busy machine explains. Slowness is measured there, not guessed from a deadline.
+    ///
+    /// # Errors
+    /// As [`SplitProgram::instantiate`].
+    pub(super) fn instantiate_for_trial(&self) -> Result<RunningSplit, PolicyFailure> {
+        self.instantiate_with("admission".into(), TRIAL_DEADLINE, TRIAL_DEADLINE)
+    }
+
+    fn instantiate_with(&self, label: Arc<str>, decision: Duration, configure: Duration) -> Result<RunningSplit, PolicyFailure> {
+        let allowance = |limit| Allowance { limit, ticks: self.engine.ticks(limit) };
+        let (decision, configure) = (allowance(decision), allowance(configure));
+        let mut store = self.engine.store(label);
+        store.set_epoch_deadline(configure.ticks);
+        let instance = self.pre.instantiate(&mut store);
+        let instance = instance.map_err(|error| PolicyFailure::of_call(&error, store.data(), configure.limit))?;
+        let bindings = self.indices.load(&mut store, &instance).map_err(|error| PolicyFailure::of_types(&error))?;
+        Ok(RunningSplit { store, bindings, decision, configure })
+    }
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy)]
+struct Allowance {
+    limit: Duration,
+    /// The same in ticks of the engine's clock.
+    ticks: u64,
 }
 
 /// One instance with its store.
@@ -81,8 +107,8 @@ impl SplitProgram {
 pub(super) struct RunningSplit {
     store: Store<Guest>,
     bindings: split::SplitPolicy,
-    decision_ticks: u64,
-    configure_ticks: u64,
+    decision: Allowance,
+    configure: Allowance,
 }
 
 impl RunningSplit {
@@ -101,28 +127,28 @@ impl RunningSplit {
             experiments: snapshot.experiments.as_deref(),
             config: &snapshot.config,
         };
-        self.store.set_epoch_deadline(self.configure_ticks);
+        self.store.set_epoch_deadline(self.configure.ticks);
         let answer = self.bindings.switchback_policy_split().call_configure(&mut self.store, snapshot);
         match answer {
             Ok(Ok(wanted)) => Ok(wanted.into()),
             Ok(Err(reason)) => Err(PolicyFailure::refused(&reason)),
-            Err(error) => Err(self.failure(&error, self.store.data().limits().configure_deadline)),
+            Err(error) => Err(self.failure(&error, self.configure.limit)),
         }
     }
 
     pub(super) fn route(&mut self, position: u32) -> Result<Decision, PolicyFailure> {
-        self.store.set_epoch_deadline(self.decision_ticks);
+        self.store.set_epoch_deadline(self.decision.ticks);
         match self.bindings.switchback_policy_split().call_route(&mut self.store, position) {
             Ok(decision) => Ok(decision.into()),
-            Err(error) => Err(self.failure(&error, self.store.data().limits().deadline)),
+            Err(error) => Err(self.failure(&error, self.decision.limit)),
         }
     }
 
     pub(super) fn route_fields(&mut self, positions: &[u32], fields: &[Option<&str>]) -> Result<Decision, PolicyFailure> {
-        self.store.set_epoch_deadline(self.decision_ticks);
+        self.store.set_epoch_deadline(self.decision.ticks);
         match self.bindings.switchback_policy_split().call_route_fields(&mut self.store, positions, fields) {
             Ok(decision) => Ok(decision.into()),
-            Err(error) => Err(self.failure(&error, self.store.data().limits().deadline)),
+            Err(error) => Err(self.failure(&error, self.decision.limit)),
         }
     }
 

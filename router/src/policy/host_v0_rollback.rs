@@ -4,6 +4,7 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::engine::{Guest, PolicyEngine};
 use super::failure::PolicyFailure;
+use super::not_granted::stub_wasi;
 use super::rejection::Rejection;
 
 #[allow(missing_docs, unreachable_pub, dead_code, clippy::all, clippy::pedantic)]
@@ -32,7 +33,7 @@ impl RollbackProgram {
     pub(super) fn link(engine: &PolicyEngine, component: &Component) -> wasmtime::Result<RollbackProgram> {
         let mut linker = Linker::<Guest>::new(engine.engine());
         rollback::RollbackPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
-        linker.define_unknown_imports_as_traps(component)?;
+        stub_wasi(&mut linker, component)?;
         let pre = linker.instantiate_pre(component)?;
         let indices = rollback::RollbackPolicyIndices::new(&pre)?;
         Ok(RollbackProgram { engine: engine.clone(), pre, indices })

@@ -62,12 +62,17 @@ impl SplitInForce {
     /// A configured instance for the calling worker, and what the policy wants to see of each query. 20 to 60 us.
     ///
     /// # Errors
-    /// When the policy fails at start-up, or refuses the flags. The caller reports it with [`SplitInForce::failed`].
+    /// When the policy fails at start-up, or refuses the flags ([`PolicyFailure::Unconfigured`]). The caller reports it with
+    /// [`SplitInForce::failed`]: a policy that cannot even start is struck out like one that traps, or every query would try.
     pub fn instantiate(&self, snapshot: &Snapshot) -> Result<(SplitInstance, Wanted), PolicyFailure> {
-        match &self.program {
+        let configured = match &self.program {
             Some(program) => SplitInstance::wasm(program.instantiate(Arc::clone(&self.label))?, snapshot),
             None => SplitInstance::native(snapshot),
-        }
+        };
+        configured.map_err(|failure| match failure {
+            PolicyFailure::Refused { reason } => PolicyFailure::Unconfigured { reason },
+            other => other,
+        })
     }
 
     /// Reports a failure: keeps its text for the status, logs it, and counts a strike unless the policy only refused the

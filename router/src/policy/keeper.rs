@@ -66,6 +66,8 @@ pub(super) struct Keeper {
     pub(super) dir: PathBuf,
     /// Names whose files wait for admission.
     pub(super) queue: VecDeque<String>,
+    /// Names whose file was refused at start: what they meant before is looked for.
+    pub(super) lost: Vec<String>,
     pub(super) workshop: Arc<Workshop>,
     pub(super) patience: Patience,
     pub(super) routes: Vec<RouteSlot>,
@@ -117,6 +119,9 @@ impl Keeper {
         self.is_settling = look.is_settling;
         for name in look.gone {
             self.queue.retain(|queued| *queued != name);
+            if let Some(kept) = &self.workshop.kept {
+                kept.forget_last(&name);
+            }
             self.catalogue.file_gone(&name);
         }
         for name in look.changed {
@@ -134,7 +139,12 @@ impl Keeper {
         for wanted in &wanted {
             let Some(digest) = &wanted.digest else { continue };
             if self.catalogue.lacks(digest) && kept.is_some_and(|kept: &Kept| kept.has(digest)) {
-                return Some(Job::Kept { name: wanted.name.clone(), digest: digest.clone() });
+                return Some(Job::Kept { name: wanted.name.clone(), digest: digest.clone(), is_last: false });
+            }
+        }
+        while let Some(name) = self.lost.pop() {
+            if let Some(digest) = kept.and_then(|kept| kept.last(&name)) {
+                return Some(Job::Kept { name, digest, is_last: true });
             }
         }
         let urgent = self.queue.iter().position(|name| wanted.iter().any(|wanted| wanted.name == *name));
@@ -174,22 +184,36 @@ impl Keeper {
         match (done.job, done.outcome) {
             (Job::File { name, .. }, Outcome::Unsettled) => self.folder.offer_again(&name, Instant::now()),
             (Job::File { name, .. }, Outcome::Known) => {
-                if !self.catalogue.file_admitted(&name, digest, None) {
+                if self.catalogue.file_admitted(&name, digest, None) {
+                    self.remember_last(&name, digest);
+                } else {
                     self.folder.offer_again(&name, Instant::now());
                 }
             }
             (Job::File { name, .. }, Outcome::Admitted(admitted)) => {
                 tracing::info!(plugin = name, digest, decision_ns = admitted.report.decision_ns, "plugin admitted");
                 self.catalogue.file_admitted(&name, digest, Some(*admitted));
+                self.remember_last(&name, digest);
             }
             (Job::File { name, path, .. }, Outcome::Rejected(rejection)) => {
                 self.catalogue.file_refused(refusal(&name, path.display().to_string(), &rejection));
+                if self.catalogue.has_lost(&name) {
+                    self.lost.push(name);
+                }
             }
-            (Job::Kept { digest, .. }, Outcome::Admitted(admitted)) => self.catalogue.kept_admitted(&digest, *admitted),
-            (Job::Kept { name, digest }, Outcome::Rejected(rejection)) => {
+            (Job::Kept { name, digest, is_last }, Outcome::Admitted(admitted)) => {
+                self.catalogue.kept_admitted(&digest, *admitted, is_last.then_some(&name));
+            }
+            (Job::Kept { name, digest, .. }, Outcome::Rejected(rejection)) => {
                 self.catalogue.kept_refused(&digest, refusal(&name, "kept".to_owned(), &rejection));
             }
             (Job::Kept { .. }, Outcome::Unsettled | Outcome::Known) => {}
+        }
+    }
+
+    fn remember_last(&self, name: &str, digest: &str) {
+        if let Some(kept) = &self.workshop.kept {
+            kept.remember_last(name, digest);
         }
     }
 

@@ -50,6 +50,33 @@ impl Kept {
         prune(&self.dir, "wasm", MOST_FILES, |found| found == path);
     }
 
+    /// Remembers the last admitted plugin of a name, so that a bad file that meets a starting router leaves the old one serving.
+    pub(super) fn remember_last(&self, name: &str, digest: &str) {
+        if self.last(name).is_some_and(|last| last == digest) {
+            return;
+        }
+        let path = self.last_path(name);
+        if let Err(error) = write_atomically(&self.dir, &path, |file| file.write_all(digest.as_bytes())) {
+            tracing::warn!(path = %path.display(), %error, "the last admitted plugin of a name cannot be remembered");
+        }
+    }
+
+    /// The digest of the last admitted plugin of a name, where it is still kept.
+    pub(super) fn last(&self, name: &str) -> Option<String> {
+        let digest = fs::read_to_string(self.last_path(name)).ok()?;
+        let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (is_digest && self.has(&digest)).then_some(digest)
+    }
+
+    /// A name's file is gone: nothing of it is to come back.
+    pub(super) fn forget_last(&self, name: &str) {
+        let _ = fs::remove_file(self.last_path(name));
+    }
+
+    fn last_path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.last"))
+    }
+
     fn path(&self, digest: &str) -> PathBuf {
         self.dir.join(format!("{digest}.wasm"))
     }

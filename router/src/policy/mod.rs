@@ -32,6 +32,7 @@ mod in_force;
 mod instance;
 mod keeper;
 mod kept;
+mod not_granted;
 mod policies;
 mod rejection;
 mod snapshot;

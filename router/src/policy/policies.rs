@@ -160,6 +160,7 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
         folder: Folder::new(&dir),
         dir,
         queue: std::collections::VecDeque::new(),
+        lost: Vec::new(),
         workshop,
         patience,
         routes,

@@ -16,8 +16,8 @@ use super::rejection::Rejection;
 pub(super) enum Job {
     /// A file of the folder. Bytes whose digest is `known` are not admitted again.
     File { name: String, path: PathBuf, known: HashSet<String> },
-    /// A kept plugin, for flags that name it by digest.
-    Kept { name: String, digest: String },
+    /// A kept plugin: for flags that name it by digest, or because it is the last good one of a name whose file is refused.
+    Kept { name: String, digest: String, is_last: bool },
 }
 
 /// What became of a job.

@@ -30,19 +30,18 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
 }
 
 /// To a query that no backend answered.
-pub(crate) fn unanswered(route: &str, failure: &Failure) -> Response<ResponseBody> {
+pub(crate) fn unanswered(failure: &Failure) -> Response<ResponseBody> {
     let status = match failure {
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Failure::Full => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Client => StatusCode::BAD_REQUEST,
         Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => StatusCode::BAD_GATEWAY,
     };
-    // Addresses of backends are not for clients; the log has the whole failure.
+    // Addresses of backends are not for clients.
     let text = match failure {
         Failure::Connect { .. } => "no backend could be reached".to_owned(),
         other => other.to_string(),
     };
-    tracing::warn!(route, %status, %failure, "query not answered");
     own(status, format!("switchback: {text}\n"))
 }
 

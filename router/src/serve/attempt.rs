@@ -62,7 +62,8 @@ impl Attempt {
         let idle = if wants_fresh { None } else { endpoint.take_idle(self.started) };
         match idle {
             Some(connection) => Ok(connection),
-            None => Connection::open(&endpoint.shared, self.route.config.timeouts.connect).await,
+            // Boxed, as is every rare path: hyper moves a query's whole future, and its size is that of the largest path.
+            None => Box::pin(Connection::open(&endpoint.shared, self.route.config.timeouts.connect)).await,
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) async fn forward(
     let must_fall_back =
         chosen.may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |(response, _)| response.status().is_server_error());
     if must_fall_back && journey.can_send_again() {
-        return journey.fall_back(chosen.pool, live, first).await;
+        return Box::pin(journey.fall_back(chosen.pool, live, first)).await;
     }
     journey.finish(chosen.pool, first)
 }
@@ -91,10 +91,16 @@ impl Journey {
             Err(failure) => failure,
         };
         attempt.ended(&failure);
+        // Held until the second attempt has its answer.
         let permit = self.route.pool(pool).and_then(super::pool::Pool::permit_retry);
         if permit.is_none() || !failure.may_retry() || !self.can_send_again() {
             return Err(failure);
         }
+        Box::pin(self.ask_again(pool, &attempt, is_counted)).await
+    }
+
+    /// The second attempt, elsewhere if there is elsewhere, and on a fresh connection.
+    async fn ask_again(&self, pool: PoolIndex, attempt: &Attempt, is_counted: bool) -> Result<Answer, Failure> {
         if let Some(counters) = self.route.counters().pools.get(pool.get()) {
             counters.retries.increment();
         }
@@ -140,7 +146,10 @@ impl Journey {
             Ok(answer) => answer,
             Err(failure) => {
                 self.route.counters().unanswered.increment();
-                return answer::unanswered(&self.route.config.name, &failure);
+                if self.route.log_limit.allows(Instant::now()) {
+                    tracing::warn!(route = self.route.config.name, %failure, "query not answered");
+                }
+                return answer::unanswered(&failure);
             }
         };
         let (mut head, incoming) = response.into_parts();

@@ -20,6 +20,7 @@ mod forward;
 mod headers;
 mod idle;
 mod listener;
+mod log_limit;
 mod pool;
 mod position;
 mod query;

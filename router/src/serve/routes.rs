@@ -13,6 +13,7 @@ use http::header::HeaderValue;
 use http::request::Parts;
 use tokio::sync::Notify;
 
+use super::log_limit::LogLimit;
 use super::pool::Pool;
 use super::query;
 use super::split::Split;
@@ -26,6 +27,8 @@ pub(crate) struct RouteWorker {
     pub(crate) split: RefCell<Split>,
     /// Wakes the task that makes a new policy instance.
     pub(crate) needs_instance: Notify,
+    /// For queries that nobody answered.
+    pub(crate) log_limit: LogLimit,
     pub(crate) replay_bytes: usize,
     pub(crate) body_idle_timeout: Duration,
     index: RouteIndex,
@@ -52,6 +55,7 @@ impl RouteWorker {
             config,
             split: RefCell::new(split),
             needs_instance: Notify::new(),
+            log_limit: LogLimit::new(),
             replay_bytes: limits.replay_bytes,
             body_idle_timeout: limits.body_idle_timeout,
             index,

@@ -17,7 +17,7 @@ impl SplitPolicy for MemoryBomb {
         if self.manners.are_bad {
             let mut hoard = Vec::new();
             loop {
-                hoard.push(std::hint::black_box(vec![1u8; 1 << 20]));
+                hoard.push(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
             }
         }
         self.manners.decent_decision()

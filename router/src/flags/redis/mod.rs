@@ -1,7 +1,7 @@
 //! Flags in Redis: one hash a route that people read and flip, obeyed by every router within milliseconds.
 //!
-//! [`sync`] is one task that owns the connection and everything that is written ([`step`] for one route, [`report`] for heartbeats); [`link`]
-//! is what goes over the wire; the Lua scripts beside are the atomic steps. Nothing here is on the query path.
+//! [`sync`] is one task that owns the connection and everything that is written ([`step`] for one route, [`report`] for heartbeats);
+//! [`link`] is what goes over the wire; the Lua scripts beside are the atomic steps. Nothing here is on the query path.
 
 mod fleet;
 mod link;

@@ -188,7 +188,7 @@ impl Sync {
         let fields = edit::apply(&stored.fields, change, &known, route).map_err(ChangeError::Invalid)?;
         Ok(Write {
             expected_content: stored.content.clone(),
-            expected_seal: stored.fields.get("seal").cloned().unwrap_or_default(),
+            expected_sealed: true,
             what: difference(&stored.fields, &fields),
             fields: without_epoch(&fields),
             epoch: edit::next_epoch(found),

@@ -190,8 +190,9 @@ const ACL_HINT: &str = "; the ACL user needs the keys and commands listed in doc
 
 /// An error in words that say what to do.
 pub(super) fn explain(error: &RedisError) -> String {
-    // Redis 7.0 has no code of its own for a command that is refused within a script.
-    let is_refused_in_script = error.detail().is_some_and(|detail| detail.contains("can't run this command"));
+    // A command that is refused within a script has no code of its own: "can't run this command" in Redis 7.0, "ACL failure" later.
+    let is_refused_in_script = |detail: &str| detail.contains("can't run this command") || detail.contains("ACL failure");
+    let is_refused_in_script = error.detail().is_some_and(is_refused_in_script);
     let hint = match error.kind() {
         _ if is_refused_in_script => ACL_HINT,
         ErrorKind::Server(ServerErrorKind::NoPerm) => ACL_HINT,

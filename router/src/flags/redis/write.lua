@@ -1,11 +1,11 @@
 -- Writes a route's flags, if they are still exactly what the writer judged.
--- KEYS: flags, sealed, ledger.  ARGV: the seal that the fields should have and the seal that they have (both '' for no fields), the new
+-- KEYS: flags, sealed, ledger.  ARGV: the seal that the fields should have ('' for no fields) and whether they have it (1 or 0), the new
 -- epoch, the ledger entry, most ledger entries, the number of deletions, the names to delete, then names and values to set.
 -- Answers: the new seal, or '' when the flags are not what was judged, and nothing was written.
 local flat = redis.call('HGETALL', KEYS[1])
 local content = #flat > 0 and seal_of(flat) or ''
-local seal = redis.call('HGET', KEYS[1], 'seal') or ''
-if content ~= ARGV[1] or seal ~= ARGV[2] then return '' end
+local is_sealed = #flat > 0 and redis.call('HGET', KEYS[1], 'seal') == content
+if content ~= ARGV[1] or is_sealed ~= (ARGV[2] == '1') then return '' end
 
 -- A script is not undone when a command in it fails. So before the first field changes: may this user write here, and is the entry in the
 -- ledger? Where there were no fields the entry comes last, or each failing attempt would leave one.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::uri::Authority;
@@ -17,12 +17,14 @@ pub struct SharedEndpoint {
     /// Host and port.
     pub authority: Authority,
     is_healthy: AtomicBool,
+    /// How often it became healthy again: what was learnt of its latency before is no longer true.
+    recoveries: AtomicU32,
     in_flight: AtomicUsize,
 }
 
 impl SharedEndpoint {
     pub(super) fn new(authority: Authority) -> SharedEndpoint {
-        SharedEndpoint { authority, is_healthy: AtomicBool::new(true), in_flight: AtomicUsize::new(0) }
+        SharedEndpoint { authority, is_healthy: AtomicBool::new(true), recoveries: AtomicU32::new(0), in_flight: AtomicUsize::new(0) }
     }
 
     /// Whether health checks let it have traffic. True until they say otherwise.
@@ -32,6 +34,9 @@ impl SharedEndpoint {
     }
 
     pub(crate) fn set_healthy(&self, healthy: bool) {
+        if healthy {
+            self.recoveries.fetch_add(1, Ordering::Relaxed);
+        }
         self.is_healthy.store(healthy, Ordering::Relaxed);
     }
 
@@ -54,6 +59,7 @@ impl SharedEndpoint {
 pub(crate) struct Endpoint {
     pub(crate) shared: Arc<SharedEndpoint>,
     latency: Cell<PeakEwma>,
+    recoveries_seen: Cell<u32>,
     idle: RefCell<Vec<IdleConnection>>,
     idle_limit: usize,
     idle_timeout: Duration,
@@ -66,11 +72,22 @@ struct IdleConnection {
 
 impl Endpoint {
     pub(super) fn new(shared: Arc<SharedEndpoint>, idle_limit: usize, idle_timeout: Duration, now: Instant) -> Endpoint {
-        Endpoint { shared, latency: Cell::new(PeakEwma::new(now)), idle: RefCell::default(), idle_limit, idle_timeout }
+        Endpoint {
+            shared,
+            latency: Cell::new(PeakEwma::new(now)),
+            recoveries_seen: Cell::new(0),
+            idle: RefCell::default(),
+            idle_limit,
+            idle_timeout,
+        }
     }
 
     /// What one more query would cost here: expected latency times the queries that would then be in flight.
     pub(super) fn load(&self, now: Instant) -> f64 {
+        let recoveries = self.shared.recoveries.load(Ordering::Relaxed);
+        if self.recoveries_seen.replace(recoveries) != recoveries {
+            self.latency.set(PeakEwma::new(now));
+        }
         let queue = u32::try_from(self.shared.in_flight()).unwrap_or(u32::MAX);
         self.latency.get().micros(now) * (f64::from(queue) + 1.0)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How fast old latencies are forgotten: after this, 63 % of a peak is gone.
-const DECAY: Duration = Duration::from_secs(5);
+const DECAY: Duration = Duration::from_secs(3);
 
 /// What a new endpoint is taken for: not so good that it gets everything, not so bad that it gets nothing.
 const FIRST_GUESS_MICROS: f64 = 5_000.0;

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# What a query costs: user instructions by callgrind, system calls, nanoseconds per policy decision, memory at rest.
+#
+# Instructions are the difference of two runs of different length, so that starting up and compiling plugins does not count. They repeat
+# to within a fraction of a percent whatever else the machine does, so they show what wall-clock time hides.
+#
+# Usage: bench/cost.sh [OUT.md]        (writes to standard output too)
+# Needs: valgrind strace nginx nghttp2-client (apt-get install valgrind strace nginx-light nghttp2-client)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-/dev/null}
+for tool in valgrind strace nginx h2load; do
+    command -v "$tool" >/dev/null || { echo "bench/cost.sh: $tool is missing: apt-get install valgrind strace nginx-light nghttp2-client" >&2; exit 69; }
+done
+
+echo "building with the dist profile (fat LTO): some minutes the first time" >&2
+cargo build --profile dist -p switchback 2>&1 | tail -n 1 >&2
+target=${CARGO_TARGET_DIR:-target}
+bin=$target/dist/switchback
+work=$(mktemp -d)
+running=()
+stop() {
+    for pid in "${running[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    rm -rf "$work"
+}
+trap stop EXIT
+
+port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+blue=$(port) canary=$(port)
+body=$(printf 'x%.0s' $(seq 1024))
+cat >"$work/nginx.conf" <<CONF
+worker_processes 1; daemon off; pid $work/nginx.pid; error_log $work/nginx.log;
+events { worker_connections 1024; }
+http {
+    access_log off; keepalive_requests 100000000; client_body_temp_path $work; proxy_temp_path $work;
+    fastcgi_temp_path $work; uwsgi_temp_path $work; scgi_temp_path $work;
+    server { listen 127.0.0.1:$blue; location / { return 200 "$body"; } }
+    server { listen 127.0.0.1:$canary; location / { return 200 "$body"; } }
+}
+CONF
+nginx -c "$work/nginx.conf" -p "$work" 2>/dev/null &
+running+=($!)
+cat >"$work/switchback.toml" <<CONF
+[listen]
+traffic = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+workers = 1
+[state]
+data_dir = "$work/data"
+[[route]]
+name = "search"
+match = { path_prefix = "/" }
+unit = ["header:x-user-id", "cookie:sid", "client-address"]
+initial = { live = "blue", canary_percent = "10" }
+[route.pools.blue]
+endpoints = ["http://127.0.0.1:$blue"]
+health = { path = "/" }
+[route.pools.canary]
+endpoints = ["http://127.0.0.1:$canary"]
+health = { path = "/" }
+CONF
+
+# Starts the router under the given command; sets $router and $traffic and $admin.
+start() {
+    : >"$work/line"
+    "$@" "$bin" serve --config "$work/switchback.toml" >"$work/line" 2>"$work/log" &
+    router=$!
+    running+=("$router")
+    until grep -q listening "$work/line"; do
+        kill -0 "$router" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
+        sleep 0.1
+    done
+    traffic=$(sed -n 's/.*traffic \([^,]*\),.*/\1/p' "$work/line")
+    admin=$(sed -n 's/.*admin \(.*\)/\1/p' "$work/line")
+    until curl -sf "http://$admin/readyz" >/dev/null; do sleep 0.1; done
+}
+
+load() {
+    h2load --h1 -n "$1" -c 8 -t 1 -H 'x-user-id: user42' -H 'user-agent: Mozilla/5.0 (X11; Linux x86_64)' -H 'accept: */*' \
+        -H 'accept-encoding: gzip, deflate' -H 'cookie: sid=abcdef0123456789; theme=dark' "http://$traffic/search?q=hello" >"$work/load"
+    grep -q " $1 succeeded, 0 failed" "$work/load" || { cat "$work/load" >&2; exit 1; }
+}
+
+# Total user instructions of a run with $1 queries.
+instructions() {
+    start valgrind --tool=callgrind --callgrind-out-file="$work/callgrind.$1" --log-file="$work/valgrind.log"
+    load "$1"
+    kill "$router"
+    wait "$router" || true
+    sed -n 's/.*Collected : //p' "$work/valgrind.log"
+}
+
+few=2000 many=10000
+echo "counting instructions: $few queries under callgrind" >&2
+first=$(instructions $few)
+echo "counting instructions: $many queries under callgrind" >&2
+second=$(instructions $many)
+per_query=$(((second - first) / (many - few)))
+
+echo "counting system calls" >&2
+start strace -f -c -o "$work/strace.idle"
+kill "$(pgrep -P "$router" | head -n 1)"; wait "$router" || true
+start strace -f -c -o "$work/strace"
+load $many
+kill "$(pgrep -P "$router" | head -n 1)"; wait "$router" || true
+total() { awk '$NF == "total" { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+$/ && $i > best) best = $i; print best }' "$1"; }
+syscalls=$(awk -v busy="$(total "$work/strace")" -v idle="$(total "$work/strace.idle")" -v n=$many 'BEGIN { printf "%.2f", (busy - idle) / n }')
+
+echo "measuring memory at rest" >&2
+start env
+sleep 1
+rss_kb=$(awk '/^VmRSS/ { print $2 }' "/proc/$router/status")
+load 20000
+rss_after_kb=$(awk '/^VmRSS/ { print $2 }' "/proc/$router/status")
+kill "$router"; wait "$router" || true
+
+echo "measuring decisions" >&2
+"$bin" policy bench "$(find "$target/dist/build" -path '*/out/split-weighted.wasm' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)" --seconds 5 --json >"$work/bench.json"
+
+{
+    echo "# What a query costs"
+    echo
+    echo "\`bench/cost.sh\`, $(date -u +%Y-%m-%d), $(git rev-parse --short HEAD), $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(rustc --version)"
+    echo
+    echo "| | measured | target |"
+    echo "|---|---|---|"
+    echo "| user instructions per query, GET, sticky 90/10 split by the WebAssembly policy | $per_query | <= 35,000 |"
+    echo "| system calls per query | $syscalls | |"
+    echo "| memory at rest (RSS) | $((rss_kb / 1024)) MB | <= 60 MB |"
+    echo "| memory after 20,000 queries | $((rss_after_kb / 1024)) MB | |"
+    echo
+    echo "\`switchback policy bench split-weighted.wasm --seconds 5 --json\` (target: p50 <= 300 ns):"
+    echo
+    echo '```json'
+    python3 -m json.tool "$work/bench.json"
+    echo '```'
+} | tee "$out"

@@ -1,0 +1,141 @@
+//! The config in force, key by key, defaults included: for `switchback config show`.
+
+use std::time::Duration;
+
+use super::checked::{Config, Pool, Role, Route, StateUrl, UnitSource};
+use super::units::{show_bytes, show_duration};
+
+/// Key and value (as TOML writes it) of everything in the config, in the order of docs/CONFIG.md. A password in `state.url` is
+/// hidden.
+#[must_use]
+pub fn show(config: &Config) -> Vec<(String, String)> {
+    let mut lines = Lines::default();
+    top(&mut lines, config);
+    policies(&mut lines, config);
+    for (index, token) in config.admin.tokens.iter().enumerate() {
+        let role = if token.role == Role::Viewer { "viewer" } else { "operator" };
+        lines.text(&format!("admin.token[{index}].name"), &token.name);
+        lines.text(&format!("admin.token[{index}].role"), role);
+        lines.text(&format!("admin.token[{index}].file"), &token.file.display().to_string());
+    }
+    for written in &config.routes {
+        route(&mut lines, written);
+    }
+    lines.lines
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<(String, String)>,
+}
+
+impl Lines {
+    fn add(&mut self, key: &str, value: impl ToString) {
+        self.lines.push((key.to_owned(), value.to_string()));
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.add(key, format!("{value:?}"));
+    }
+
+    fn texts(&mut self, key: &str, values: impl Iterator<Item = String>) {
+        let values: Vec<String> = values.map(|value| format!("{value:?}")).collect();
+        self.add(key, format!("[{}]", values.join(", ")));
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) {
+        self.text(key, &show_duration(value));
+    }
+
+    fn bytes(&mut self, key: &str, value: usize) {
+        self.text(key, &show_bytes(u64::try_from(value).unwrap_or(u64::MAX)));
+    }
+}
+
+fn top(lines: &mut Lines, config: &Config) {
+    let (listen, limits, state) = (&config.listen, &config.limits, &config.state);
+    lines.text("listen.traffic", &listen.traffic.to_string());
+    lines.text("listen.admin", &listen.admin.to_string());
+    lines.add("listen.workers", listen.workers);
+    lines.add("limits.connections", limits.connections);
+    lines.add("limits.connections_per_address", limits.connections_per_address);
+    lines.duration("limits.header_timeout", limits.header_timeout);
+    lines.bytes("limits.header_bytes", limits.header_bytes);
+    lines.add("limits.headers", limits.headers);
+    lines.duration("limits.keepalive_timeout", limits.keepalive_timeout);
+    lines.duration("limits.body_idle_timeout", limits.body_idle_timeout);
+    lines.add("limits.h2_streams", limits.h2_streams);
+    lines.add("limits.h2_pending_resets", limits.h2_pending_resets);
+    lines.bytes("limits.replay_bytes", limits.replay_bytes);
+    lines.duration("limits.drain_timeout", limits.drain_timeout);
+    if let StateUrl::Redis(url) = &state.url {
+        lines.text("state.url", &super::check::without_password(url));
+    }
+    lines.text("state.data_dir", &state.data_dir.display().to_string());
+    lines.duration("state.poll_interval", state.poll_interval);
+    lines.duration("state.heartbeat_interval", state.heartbeat_interval);
+    lines.duration("state.router_timeout", state.router_timeout);
+    if let Some(id) = &state.router_id {
+        lines.text("state.router_id", id);
+    }
+}
+
+fn policies(lines: &mut Lines, config: &Config) {
+    let policies = &config.policies;
+    lines.text("policies.dir", &policies.dir.display().to_string());
+    lines.duration("policies.deadline", policies.deadline);
+    lines.duration("policies.configure_deadline", policies.configure_deadline);
+    lines.bytes("policies.memory", policies.memory);
+    lines.bytes("policies.stack", policies.stack);
+    lines.text("policies.file_bytes", &show_bytes(policies.file_bytes));
+    lines.duration("policies.decision_budget", policies.decision_budget);
+    lines.add("policies.strikes", policies.strikes);
+    lines.duration("policies.strike_window", policies.strike_window);
+    lines.duration("policies.quarantine", policies.quarantine);
+    lines.duration("policies.quarantine_max", policies.quarantine_max);
+}
+
+fn route(lines: &mut Lines, route: &Route) {
+    let key = |name: &str| format!("route.{}.{name}", route.name);
+    lines.text(&key("name"), &route.name);
+    if let Some(host) = &route.matches.host {
+        lines.text(&key("match.host"), host);
+    }
+    lines.text(&key("match.path_prefix"), &route.matches.path_prefix);
+    lines.texts(&key("unit"), route.unit.iter().map(show_unit));
+    lines.text(&key("split_policy"), &route.split_policy);
+    lines.add(&key("split_config"), &route.split_config);
+    lines.text(&key("rollback_policy"), &route.rollback_policy);
+    lines.texts(&key("expose"), route.expose_pool.then(|| "pool".to_owned()).into_iter());
+    lines.texts(&key("replayable_methods"), route.replayable_methods.iter().map(ToString::to_string));
+    lines.duration(&key("timeouts.connect"), route.timeouts.connect);
+    lines.duration(&key("timeouts.attempt"), route.timeouts.attempt);
+    lines.duration(&key("timeouts.total"), route.timeouts.total);
+    let initial: Vec<String> = route.initial.iter().map(|(field, value)| format!("{field:?} = {value:?}")).collect();
+    lines.add(&key("initial"), format!("{{ {} }}", initial.join(", ")));
+    for pool in &route.pools {
+        show_pool(lines, &key(&format!("pools.{}", pool.name)), pool);
+    }
+}
+
+fn show_pool(lines: &mut Lines, pool_key: &str, pool: &Pool) {
+    let key = |name: &str| format!("{pool_key}.{name}");
+    lines.texts(&key("endpoints"), pool.endpoints.iter().map(|endpoint| format!("http://{}", endpoint.authority)));
+    lines.text(&key("version"), &pool.version);
+    lines.add(&key("max_in_flight"), pool.max_in_flight);
+    lines.duration(&key("idle_timeout"), pool.idle_timeout);
+    lines.add(&key("idle_connections"), pool.idle_connections);
+    lines.text(&key("health.path"), &pool.health.path);
+    lines.duration(&key("health.interval"), pool.health.interval);
+    lines.duration(&key("health.timeout"), pool.health.timeout);
+    lines.add(&key("health.healthy_after"), pool.health.healthy_after);
+    lines.add(&key("health.unhealthy_after"), pool.health.unhealthy_after);
+}
+
+fn show_unit(unit: &UnitSource) -> String {
+    match unit {
+        UnitSource::Header(name) => format!("header:{name}"),
+        UnitSource::Cookie(name) => format!("cookie:{name}"),
+        UnitSource::ClientAddress => "client-address".to_owned(),
+    }
+}

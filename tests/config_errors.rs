@@ -1,0 +1,297 @@
+//! A config that is wrong is refused whole, before a port is bound, with the file, the line, the key, the value and what is
+//! allowed; exit 64. And the pages that describe the config say what the program does.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use switchback_tests::binary;
+
+/// A config that is good, line by line; cases replace or add lines.
+const GOOD: &str = r#"[listen]
+traffic = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+
+[limits]
+connections = 1000
+
+[state]
+data_dir = "DATA_DIR"
+
+[[route]]
+name = "search"
+unit = ["header:x-user-id"]
+
+[route.pools.blue]
+endpoints = ["http://127.0.0.1:9001"]
+"#;
+
+/// What is replaced, with what, and what the error must say: line and key, value, and what is allowed.
+struct Case {
+    from: &'static str,
+    to: &'static str,
+    key: &'static str,
+    value: &'static str,
+    allowed: &'static str,
+}
+
+const fn case(from: &'static str, to: &'static str, key: &'static str, value: &'static str, allowed: &'static str) -> Case {
+    Case { from, to, key, value, allowed }
+}
+
+const CASES: &[Case] = &[
+    case("traffic = \"127.0.0.1:0\"", "traffic = \"localhost\"", ":2: listen.traffic", "localhost", "an IP address and a port"),
+    case("admin = \"127.0.0.1:0\"", "", ":1: listen.admin", "is missing", "an IP address and a port"),
+    case("admin = \"127.0.0.1:0\"", "admin = \"0.0.0.0:9090\"", ":3: listen.admin", "0.0.0.0:9090", "[[admin.token]]"),
+    case("admin = \"127.0.0.1:0\"", "admin = 9090", ":3: listen.admin", "9090", "expected a string"),
+    case("connections = 1000", "connections = 0", ":6: limits.connections", "0", "from 1 to 1000000"),
+    case("connections = 1000", "connections = \"many\"", ":6: limits.connections", "many", "expected a whole number"),
+    case("connections = 1000", "conections = 1000", ":6: limits.conections", "1000", "expected one of `connections`"),
+    case("connections = 1000", "header_timeout = \"5\"", ":6: limits.header_timeout", "5", "100ms to 5m"),
+    case("connections = 1000", "header_timeout = \"2h\"", ":6: limits.header_timeout", "2h", "100ms to 5m"),
+    case("connections = 1000", "header_bytes = \"1TB\"", ":6: limits.header_bytes", "1TB", "8KiB to 1MiB"),
+    case("data_dir =", "url = \"http://127.0.0.1:6379\"\ndata_dir =", ":9: state.url", "http://127.0.0.1:6379", "redis://"),
+    case("data_dir =", "heartbeat_interval = \"5s\"\ndata_dir =", ":9: state.heartbeat_interval", "5s", "state.router_timeout (3s)"),
+    case("data_dir =", "router_id = \"a b\"\ndata_dir =", ":9: state.router_id", "a b", "1 to 64 printable"),
+    case("name = \"search\"", "name = \"Search!\"", ":12: route[0].name", "Search!", "1 to 64 of a-z"),
+    case("name = \"search\"", "", ":11: route[0].name", "is missing", "1 to 64 of a-z"),
+    case("unit = [\"header:x-user-id\"]", "unit = [\"query:q\"]", ":13: route.search.unit", "query:q", "client-address"),
+    case("unit = [\"header:x-user-id\"]", "unit = []", ":13: route.search.unit", "[]", "at least one source"),
+    case("unit =", "match = { path_prefix = \"x\" }\nunit =", ":13: route.search.match.path_prefix", "x", "starts with /"),
+    case("unit =", "expose = [\"all\"]\nunit =", ":13: route.search.expose", "all", "must be \"pool\""),
+    case("unit =", "initial = { live = \"green\" }\nunit =", ":13: route.search.initial.live", "green", "a pool of this route"),
+    case("unit =", "initial = { canary_percent = \"101\" }\nunit =", ":13: route.search.initial.canary_percent", "101", "0\" to \"100"),
+    case("unit =", "initial = { lives = \"blue\" }\nunit =", ":13: route.search.initial.lives", "blue", "one of live"),
+    case("unit =", "timeouts = { attempt = \"20s\" }\nunit =", ":13: route.search.timeouts.attempt", "20s", "timeouts.total (15s)"),
+    case("[route.pools.blue]", "[route.pools.teal]", ":15: route.search.pools.blue", "is missing", "`blue` or `green`"),
+    case("endpoints = [\"http://127.0.0.1:9001\"]", "", ":15: route.search.pools.blue.endpoints", "is missing", "http://127.0.0.1:9001"),
+    case("http://127.0.0.1:9001", "https://127.0.0.1:9001", ":16: route.search.pools.blue.endpoints", "https://", "scheme http"),
+    case("http://127.0.0.1:9001", "http://127.0.0.1", ":16: route.search.pools.blue.endpoints", "http://127.0.0.1", "port"),
+    case("endpoints =", "health = { interval = \"1d\" }\nendpoints =", ":16: route.search.pools.blue.health.interval", "1d", "0us to 5m"),
+    case(
+        "[limits]",
+        "[[admin.token]]\nname = \"ann\"\nrole = \"root\"\nfile = \"t\"\n[limits]",
+        ":7: admin.token[0].role",
+        "root",
+        "viewer",
+    ),
+    case(
+        "[limits]",
+        "[[admin.token]]\nname = \"ann\"\nrole = \"viewer\"\n[limits]",
+        ":5: admin.token[0].file",
+        "is missing",
+        "path of a file",
+    ),
+    case("[limits]", "[policies]\nquarantine = \"10m\"\n[limits]", ":6: policies.quarantine", "10m", "policies.quarantine_max (5m)"),
+    case("[limits]", "[polices]\n[limits]", ":5: polices", "", "expected one of `listen`"),
+    case("connections = 1000", "connections = ", ":6: `connections =`", "", "string"),
+];
+
+struct Written {
+    _folder: tempfile::TempDir,
+    file: PathBuf,
+    data_dir: PathBuf,
+}
+
+fn write(text: &str) -> Written {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data_dir) = (folder.path().join("switchback.toml"), folder.path().join("data"));
+    std::fs::write(&file, text.replace("DATA_DIR", &data_dir.display().to_string())).unwrap();
+    Written { _folder: folder, file, data_dir }
+}
+
+fn switchback(arguments: &[&str], file: &Path) -> (Output, String) {
+    let output = Command::new(binary()).args(arguments).arg(file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, said)
+}
+
+#[test]
+fn the_config_that_the_cases_change_is_good() {
+    let written = write(GOOD);
+    let (output, said) = switchback(&["config", "check"], &written.file);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 route(s), 1 pool(s), 1 endpoint(s)"));
+}
+
+#[test]
+fn every_wrong_config_names_file_line_key_value_and_what_is_allowed() {
+    for Case { from, to, key, value, allowed } in CASES {
+        assert!(GOOD.contains(from), "the case does not change anything: {from}");
+        let written = write(&GOOD.replacen(from, to, 1));
+        for arguments in [&["config", "check"][..], &["serve", "--config"][..]] {
+            let (output, said) = switchback(arguments, &written.file);
+            let line = said.lines().find(|line| line.contains(key)).unwrap_or_else(|| panic!("no line with {key} in:\n{said}"));
+            assert!(line.starts_with(&written.file.display().to_string()), "no file in: {line}");
+            assert!(line.contains(value), "no {value} in: {line}");
+            assert!(line.contains(allowed), "no {allowed} in: {line}");
+            assert_eq!(output.status.code(), Some(64), "{said}");
+        }
+        assert!(!written.data_dir.exists(), "a refused config leaves no trace");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let wrong = GOOD.replace("connections = 1000", "connections = 0").replace("header:x-user-id", "x").replace("9001", "");
+    let (_, said) = switchback(&["config", "check"], &write(&wrong).file);
+    for key in [":6: limits.connections", ":13: route.search.unit", ":16: route.search.pools.blue.endpoints"] {
+        assert!(said.contains(key), "no {key} in:\n{said}");
+    }
+}
+
+#[test]
+fn two_routes_must_differ_in_name_and_match() {
+    let second = "\n[[route]]\nname = \"search\"\n[route.pools.blue]\nendpoints = [\"http://127.0.0.1:9001\"]\n";
+    let (output, said) = switchback(&["config", "check"], &write(&format!("{GOOD}{second}")).file);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(said.contains(":19: route[1].name = \"search\": must be given to one route only"), "{said}");
+    assert!(said.contains("route[1].match = \"*/\": must differ from the routes before it"), "{said}");
+}
+
+#[test]
+fn the_ports_of_a_refused_config_are_never_bound() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("traffic = \"{}\"", taken.local_addr().unwrap());
+    let wrong = GOOD.replace("traffic = \"127.0.0.1:0\"", &listen).replace("connections = 1000", "connections = 0");
+    let (output, said) = switchback(&["serve", "--config"], &write(&wrong).file);
+    assert_eq!(output.status.code(), Some(64), "the config is judged before the port is tried: {said}");
+    let only_taken = GOOD.replace("traffic = \"127.0.0.1:0\"", &listen);
+    let (output, said) = switchback(&["serve", "--config"], &write(&only_taken).file);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains("listen.traffic: cannot listen on"), "{said}");
+}
+
+#[test]
+fn a_config_or_token_that_cannot_be_read_is_named() {
+    let (output, said) = switchback(&["serve", "--config"], Path::new("no/such/switchback.toml"));
+    assert_eq!((output.status.code(), said.contains("no/such/switchback.toml: cannot be read")), (Some(64), true), "{said}");
+    let token = "[[admin.token]]\nname = \"ann\"\nrole = \"viewer\"\nfile = \"no/such/token\"\n\n[limits]";
+    let (output, said) = switchback(&["config", "check"], &write(&GOOD.replace("[limits]", token)).file);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(said.contains("admin.token[0].file = \"no/such/token\": cannot be read"), "{said}");
+}
+
+#[test]
+fn a_password_in_a_refused_url_is_not_repeated() {
+    let wrong = GOOD.replace("data_dir =", "url = \"rediss://ann:s3cret@host:port\"\ndata_dir =");
+    let (output, said) = switchback(&["config", "check"], &write(&wrong).file);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(said.contains("state.url") && said.contains("***@host:port") && !said.contains("s3cret"), "{said}");
+}
+
+#[test]
+fn problems_come_as_json_too() {
+    let (output, _) = switchback(&["config", "check", "--json"], &write(&GOOD.replace("1000", "0")).file);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["ok"], false);
+    assert!(json["problems"][0].as_str().unwrap().contains("limits.connections"));
+}
+
+#[test]
+fn bad_usage_exits_64_and_help_exits_0() {
+    for (arguments, code) in [(&["serve"][..], 64), (&["flag", "set", "search"], 64), (&["nonsense"], 64), (&["flag", "set", "--help"], 0)]
+    {
+        assert_eq!(Command::new(binary()).args(arguments).output().unwrap().status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+fn docs(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
+}
+
+#[test]
+fn the_example_in_the_docs_is_a_good_config() {
+    let (output, said) = switchback(&["config", "check"], &docs("switchback.example.toml"));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+}
+
+/// Keys with their defaults, as docs/CONFIG.md has them: rows `| `key` | default | ...` under `## `[section]``.
+fn documented() -> BTreeMap<String, String> {
+    let page = std::fs::read_to_string(docs("CONFIG.md")).unwrap();
+    let mut section = String::new();
+    let mut keys = BTreeMap::new();
+    for line in page.lines() {
+        if let Some(heading) = line.strip_prefix("## `[") {
+            section = heading.trim_end_matches('`').trim_matches(['[', ']']).to_owned();
+        } else if let Some(row) = line.strip_prefix("| `")
+            && let Some((key, rest)) = row.split_once("` | ")
+        {
+            keys.insert(format!("{section}.{key}"), rest.split(" | ").next().unwrap().trim_matches('`').to_owned());
+        }
+    }
+    keys
+}
+
+/// Every key that the program knows, from the structs of `written.rs`.
+fn known() -> BTreeSet<String> {
+    let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../router/src/config/written.rs")).unwrap();
+    let sections = BTreeMap::from([
+        ("Listen", "listen"),
+        ("Limits", "limits"),
+        ("State", "state"),
+        ("Registry", "registry"),
+        ("Policies", "policies"),
+        ("AdminToken", "admin.token"),
+        ("Route", "route"),
+        ("Match", "route.match"),
+        ("Timeouts", "route.timeouts"),
+        ("Pool", "route.pools.NAME"),
+        ("Health", "route.pools.NAME.health"),
+    ]);
+    let mut keys = BTreeSet::new();
+    for item in syn::parse_file(&source).unwrap().items {
+        let syn::Item::Struct(item) = item else { continue };
+        let name = item.ident.to_string();
+        // These hold only other sections.
+        if matches!(name.as_str(), "Written" | "Admin") {
+            continue;
+        }
+        let section =
+            sections.get(name.as_str()).unwrap_or_else(|| panic!("{name} in written.rs is a section that this test does not know"));
+        let fields = item.fields.iter().map(|field| field.ident.as_ref().unwrap().to_string());
+        keys.extend(
+            fields
+                .filter(|field| !matches!(field.as_str(), "matches" | "timeouts" | "pools" | "health"))
+                .map(|field| format!("{section}.{field}")),
+        );
+    }
+    keys
+}
+
+#[test]
+fn every_key_is_in_the_docs_and_no_other() {
+    let documented: BTreeSet<String> = documented().into_keys().collect();
+    assert_eq!(documented, known());
+}
+
+#[test]
+fn the_defaults_in_the_docs_are_the_programs() {
+    let printed = Command::new(binary()).args(["config", "show", "--json"]).arg(write(GOOD).file).output().unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let general = |key: &str| key.replace("route.search.", "route.").replace(".blue.", ".NAME.");
+    let defaults: BTreeMap<String, &str> =
+        printed.as_object().unwrap().iter().map(|(key, value)| (general(key), value.as_str().unwrap())).collect();
+    let set = [
+        "listen.traffic",
+        "listen.admin",
+        "limits.connections",
+        "state.data_dir",
+        "route.name",
+        "route.unit",
+        "route.pools.NAME.endpoints",
+    ];
+    let mut compared = 0;
+    for (key, default) in documented() {
+        if default == "none" || default.starts_with("**") || set.contains(&key.as_str()) {
+            continue;
+        }
+        let shown = defaults.get(&key).unwrap_or_else(|| panic!("config show knows no {key}"));
+        assert_eq!(shown, &default, "{key}: the program, then docs/CONFIG.md");
+        compared += 1;
+    }
+    assert!(compared > 30, "only {compared} defaults were compared");
+}
