@@ -13,8 +13,9 @@ const NARROWEST: usize = 60;
 const WIDEST: usize = 118;
 /// Columns before a timeline entry's text: the time and the label.
 const INDENT: usize = 29;
-/// Characters of a share's bar.
-const BAR: usize = 14;
+/// Characters of a share's bar: as many as the living line has room for beside [`STATUS_TEXT`] others.
+const BARS: std::ops::RangeInclusive<usize> = 3..=14;
+const STATUS_TEXT: usize = 74;
 
 /// How an entry of the timeline is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +91,11 @@ impl Screen {
         self.frame += 1;
         let spinner = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
         let spinner = spinner.get(self.frame % spinner.len()).copied().unwrap_or_default();
+        let cells = (self.width().saturating_sub(STATUS_TEXT) / names.len()).clamp(*BARS.start(), *BARS.end());
         let mut line = format!(" {:6.1} s  {} ", self.elapsed().as_secs_f64(), self.paint(&Style::new().cyan(), spinner));
         for (name, share) in names.iter().zip(shares) {
             let colour = pool_style(name);
-            let (full, rest) = bar(share);
+            let (full, rest) = bar(share, cells);
             let (full, rest) = (self.paint(&colour, &full), self.paint(&Style::new().dim(), &rest));
             line.push_str(&format!(" {name} {full}{rest} {:>3.0} % ", share * 100.0));
         }
@@ -164,10 +166,10 @@ fn pool_style(name: &str) -> Style {
 }
 
 /// A share as full and empty cells; a share that is not zero always shows.
-fn bar(share: f64) -> (String, String) {
-    let cells = (0..BAR).filter(|cell| share * BAR as f64 > *cell as f64 + 0.5).count();
-    let cells = if share > 0.0 { cells.max(1) } else { 0 };
-    ("█".repeat(cells), "░".repeat(BAR - cells))
+fn bar(share: f64, width: usize) -> (String, String) {
+    let full = (0..width).filter(|cell| share * width as f64 > *cell as f64 + 0.5).count();
+    let full = if share > 0.0 { full.max(1) } else { 0 };
+    ("█".repeat(full), "░".repeat(width - full))
 }
 
 fn pad(cell: &str, width: usize, to_right: bool) -> String {
@@ -205,10 +207,10 @@ mod tests {
 
     #[test]
     fn a_small_share_still_shows_and_a_whole_one_fills_the_bar() {
-        assert_eq!(bar(0.0).0, "");
-        assert_eq!(bar(0.01).0.chars().count(), 1);
-        assert_eq!(bar(1.0), ("█".repeat(BAR), String::new()));
-        assert_eq!(bar(0.5).0.chars().count(), BAR / 2);
+        assert_eq!(bar(0.0, 14).0, "");
+        assert_eq!(bar(0.01, 14).0.chars().count(), 1);
+        assert_eq!(bar(1.0, 14), ("█".repeat(14), String::new()));
+        assert_eq!(bar(0.5, 14).0.chars().count(), 7);
     }
 
     #[test]

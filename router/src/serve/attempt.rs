@@ -16,9 +16,6 @@ use super::upstream::{Connection, Failure};
 use crate::quality::PoolCounters;
 use crate::vocabulary::PoolIndex;
 
-/// What an unanswered attempt adds to an endpoint's expected latency, so that it gets less for a while.
-const PENALTY: Duration = Duration::from_millis(100);
-
 /// An attempt under way.
 pub(crate) struct Attempt {
     route: Rc<RouteWorker>,
@@ -110,6 +107,11 @@ impl Attempt {
 
     /// The backend took too long.
     pub(crate) fn timed_out(&self) {
+        let now = Instant::now();
+        // A failure that comes fast says nothing about latency; this one does.
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.observe(now.duration_since(self.started), now);
+        }
         self.ended_badly(|counters| counters.timeouts.increment());
     }
 
@@ -129,7 +131,7 @@ impl Attempt {
         }
         let now = Instant::now();
         if let Some(endpoint) = self.endpoint() {
-            endpoint.observe(now.duration_since(self.started).max(PENALTY), now);
+            endpoint.leave_alone(now);
         }
         if let Some(counters) = self.counters() {
             count(counters);

@@ -11,6 +11,13 @@ use tokio::time::Instant;
 use super::ewma::PeakEwma;
 use crate::serve::upstream::Connection;
 
+/// A worker leaves an endpoint alone this long after a failure, if it has another: long enough not to meet every restart with
+/// a burst of retries, short enough to notice at once that it is back.
+const LEFT_ALONE: Duration = Duration::from_millis(500);
+
+/// The load of an endpoint that is left alone: above that of any other.
+const LEFT_ALONE_LOAD: f64 = 1e15;
+
 /// What all workers and the health checks share about an endpoint: relaxed atomics, no more.
 #[derive(Debug)]
 pub struct SharedEndpoint {
@@ -60,6 +67,7 @@ pub(crate) struct Endpoint {
     pub(crate) shared: Arc<SharedEndpoint>,
     latency: Cell<PeakEwma>,
     recoveries_seen: Cell<u32>,
+    left_alone_until: Cell<Instant>,
     idle: RefCell<Vec<IdleConnection>>,
     idle_limit: usize,
     idle_timeout: Duration,
@@ -76,6 +84,7 @@ impl Endpoint {
             shared,
             latency: Cell::new(PeakEwma::new(now)),
             recoveries_seen: Cell::new(0),
+            left_alone_until: Cell::new(now),
             idle: RefCell::default(),
             idle_limit,
             idle_timeout,
@@ -87,6 +96,10 @@ impl Endpoint {
         let recoveries = self.shared.recoveries.load(Ordering::Relaxed);
         if self.recoveries_seen.replace(recoveries) != recoveries {
             self.latency.set(PeakEwma::new(now));
+            self.left_alone_until.set(now);
+        }
+        if now < self.left_alone_until.get() {
+            return LEFT_ALONE_LOAD;
         }
         let queue = u32::try_from(self.shared.in_flight()).unwrap_or(u32::MAX);
         self.latency.get().micros(now) * (f64::from(queue) + 1.0)
@@ -94,6 +107,11 @@ impl Endpoint {
 
     pub(crate) fn observe(&self, latency: Duration, now: Instant) {
         self.latency.set(self.latency.get().observe(latency, now));
+    }
+
+    /// An attempt failed: others first, for a moment.
+    pub(crate) fn leave_alone(&self, now: Instant) {
+        self.left_alone_until.set(now + LEFT_ALONE);
     }
 
     /// Takes the connection that was used last, if there is one that is still good. Most recently used first, so that those
