@@ -73,8 +73,8 @@ impl Fleet {
 
     fn settle(&self) {
         eventually("both routers are on the sealed epoch", Duration::from_secs(5), || {
-            let epoch = self.field("epoch");
-            let is_applied = |router: &Router| router.route()["applied_epoch"].to_string() == epoch;
+            let epoch: u64 = self.field("epoch").parse().ok()?;
+            let is_applied = |router: &Router| router.route()["applied_epoch"] == epoch;
             self.routers.iter().all(is_applied).then_some(())
         });
     }

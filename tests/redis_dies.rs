@@ -77,7 +77,7 @@ fn no_failures(loads: Vec<Running>) {
     for load in loads {
         let report = load.stop();
         assert_eq!(report.failures(), 0, "{report:?}");
-        assert!(report.by_pool.get("blue").is_none(), "nobody went back to the old colour: {report:?}");
+        assert!(!report.by_pool.contains_key("blue"), "nobody went back to the old colour: {report:?}");
         assert!(report.by_pool["green"] > 0 && report.by_pool["canary"] > 0, "{report:?}");
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::redis::RedisServer;
 
-/// The first route of [`config`].
+/// The first route of [`config()`].
 pub const SEARCH: RouteIndex = RouteIndex(0);
 /// The second.
 pub const ADS: RouteIndex = RouteIndex(1);

@@ -31,6 +31,16 @@ impl ResponseBody {
         ResponseBody { source: Source::Own(text), in_progress: None }
     }
 
+    /// A backend's body; `attempt` is ended, and its connection given back, when the body is.
+    pub(crate) fn passed(incoming: Incoming, attempt: Attempt) -> ResponseBody {
+        if incoming.is_end_stream() {
+            attempt.completed();
+            return ResponseBody::own(None);
+        }
+        let idle = IdleTimer::new(attempt.body_idle_timeout());
+        ResponseBody { source: Source::Passed(PassedBody { incoming, attempt, idle }), in_progress: None }
+    }
+
     /// Holds this until the body is done.
     pub(crate) fn keeps(&mut self, in_progress: QueryInProgress) {
         self.in_progress = Some(in_progress);
@@ -56,16 +66,6 @@ pub(crate) enum PassError {
 }
 
 impl PassedBody {
-    /// Wraps a response's body; `attempt` is ended, and its connection given back, when the body is.
-    pub(crate) fn new(incoming: Incoming, attempt: Attempt) -> ResponseBody {
-        if incoming.is_end_stream() {
-            attempt.completed();
-            return ResponseBody::own(None);
-        }
-        let idle = IdleTimer::new(attempt.body_idle_timeout());
-        ResponseBody { source: Source::Passed(PassedBody { incoming, attempt, idle }), in_progress: None }
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer;
 use super::attempt::Attempt;
-use super::body::{PassedBody, ResponseBody};
+use super::body::ResponseBody;
 use super::headers::{self, X_SWITCHBACK_POOL};
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
@@ -159,6 +159,6 @@ impl Journey {
         {
             head.headers.insert(X_SWITCHBACK_POOL, name);
         }
-        Response::from_parts(head, PassedBody::new(incoming, attempt))
+        Response::from_parts(head, ResponseBody::passed(incoming, attempt))
     }
 }
