@@ -42,7 +42,7 @@ pub(crate) struct RankerArgs {
     /// The version that --model is.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     version: u64,
-    /// Folder with further versions, as <model>/<version>/model.onnx.
+    /// Folder with further versions, as `MODEL/VERSION/model.onnx`.
     #[arg(long, value_name = "DIR")]
     repository: Option<PathBuf>,
     /// ONNX Runtime's library or the folder it is in [otherwise ORT_DYLIB_PATH, beside the executable, the system].

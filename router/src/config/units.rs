@@ -41,7 +41,7 @@ pub(super) fn show_duration(value: Duration) -> String {
     format!("{micros}us")
 }
 
-/// Writes a size as [`bytes`] reads it.
+/// Writes a size as [`bytes()`] reads it.
 pub(super) fn show_bytes(value: u64) -> String {
     for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if value >= 1 << shift && value.is_multiple_of(1 << shift) {
