@@ -103,6 +103,34 @@ fn plugins_that_go_bad_under_load_cost_no_query_and_a_good_one_heals() {
     assert!(report.slowest < Duration::from_secs(1), "{:?}", report.slowest);
 }
 
+#[test]
+fn a_plugin_that_refuses_the_flags_holds_up_no_flip() {
+    let scene = Scene::start();
+    let picky = guests::sleeper("hostile-refuse");
+    scene.install(&picky);
+    scene.eventually_in_force(&picky);
+    let load = Load::new(scene.router.traffic, RATE).start();
+    scene.router.set_flags(&["flag.misbehave=on", "canary_percent=100"]);
+    let policy = eventually("it says that it refuses", SOON, || {
+        let policy = scene.policy();
+        (policy["state"] == "unconfigured").then_some(policy)
+    });
+    assert_eq!(policy["why"], "it refused the flags: this policy wants other flags");
+    assert_eq!(policy["in_force"]["strikes"], 0);
+    let to_blue = || scene.router.metric("switchback_requests_total", &["pool=\"blue\""]);
+    let before = (to_blue(), load.sent());
+    load.wait_for(before.1 + 300);
+    assert!(
+        to_blue() <= before.0 + 5.0,
+        "under the new flags everything goes to the canary; blue had {} before, now {}",
+        before.0,
+        to_blue()
+    );
+    scene.router.set_flags(&["--unset", "flag.misbehave"]);
+    scene.eventually_in_force(&picky);
+    assert_eq!(load.stop().failures(), 0);
+}
+
 fn failures(scene: &Scene) -> f64 {
     scene.router.metric("switchback_policy_failures_total", &[])
 }

@@ -7,6 +7,7 @@ use redis::AsyncCommands;
 use switchback::flags::{ChangeError, FlagStore, RouterSeen, Source};
 use switchback_tests::flags::{ADS, BLUE, FLAGS, GREEN, Router, SEARCH, SOON, change, config, eventually, hset, stored};
 use switchback_tests::redis::RedisServer;
+use switchback_tests::{Backend, Setup};
 
 #[tokio::test]
 async fn routers_see_each_other_and_what_they_apply() {
@@ -101,7 +102,7 @@ async fn the_documented_acl_user_is_enough_and_a_lesser_one_is_told_what_is_miss
     assert_eq!(wrong.store.view(SEARCH).source, Source::Initial);
 }
 
-/// Certificates are trusted by the environment of a process, so the router runs in a process of its own: this test's program again.
+/// Certificates are trusted by the environment of a process, so this is the real router.
 #[tokio::test]
 async fn redis_over_tls_is_checked_against_the_trusted_roots() {
     let folder = tempfile::tempdir().unwrap();
@@ -115,24 +116,20 @@ async fn redis_over_tls_is_checked_against_the_trusted_roots() {
     let tls_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let tls = ["--tls-port", &tls_port, "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-auth-clients", "no"];
     let server = RedisServer::start_with(&tls).await.unwrap();
-    let child = |trusted: &str| {
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "a_router_over_tls", "--ignored"]).env("SWITCHBACK_TEST_URL", format!("rediss://127.0.0.1:{tls_port}"));
-        command.env("SSL_CERT_FILE", trusted).output().unwrap()
-    };
-    let output = child(&certificate);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert_eq!(server.cli(&["HGET", FLAGS, "flag.tls"]).unwrap(), "on");
     std::fs::write(folder.path().join("none.crt"), "").unwrap();
-    assert!(!child(&path("none.crt")).status.success(), "an unknown certificate is refused");
-}
 
-#[tokio::test]
-#[ignore = "a part of redis_over_tls_is_checked_against_the_trusted_roots"]
-async fn a_router_over_tls() {
-    let router = Router::at(&std::env::var("SWITCHBACK_TEST_URL").unwrap(), "tls", tempfile::tempdir().unwrap()).await;
-    router.store.change(SEARCH, change(&[("flag.tls", Some("on"))], None)).await.unwrap();
-    assert_eq!(router.store.view(SEARCH).source, Source::Redis);
+    let backend = Backend::start("blue");
+    let pools = |setup: Setup| ["blue", "green", "canary"].into_iter().fold(setup, |setup, pool| setup.pool(pool, &[&backend]));
+    let router = |roots: &str| pools(Setup::default().redis(&format!("rediss://127.0.0.1:{tls_port}")).env("SSL_CERT_FILE", roots));
+    let trusting = router(&certificate).start();
+    trusting.set_flags(&["flag.tls=on"]);
+    assert_eq!(server.cli(&["HGET", FLAGS, "flag.tls"]).unwrap(), "on");
+
+    let doubting = router(&path("none.crt")).start_unready();
+    let refused = || doubting.log().contains("certificate").then_some(());
+    switchback_tests::eventually("an unknown certificate is refused, and said", SOON, refused);
+    let flag = doubting.route()["flags"]["tls"].clone();
+    assert!(flag.is_null(), "nothing was read over an unverified connection, but {flag}");
 }
 
 #[tokio::test]

@@ -3,173 +3,20 @@
 //! The policy host as a library, with real components built from `plugins/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+#[path = "policy_host/host.rs"]
+mod host;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use switchback::config::{self, Config};
-use switchback::flags::{Flags, PolicyRef, Share};
+use host::{Host, digest, guest, misbehave, ramp, sleeper};
+use switchback::flags::{PolicyRef, Share};
 use switchback::policy::{
-    Decision, Kind, Policies, PolicyFailure, PolicyState, PolicyStatus, Reason, SplitInForce, SplitInstance, SplitPolicy, WeightedSplit,
-    snapshot,
+    Decision, Kind, Policies, PolicyFailure, PolicyState, PolicyStatus, Reason, SplitInForce, SplitPolicy, WeightedSplit, snapshot,
 };
-use switchback::vocabulary::{PoolIndex, Ppm, RouteIndex};
-use tokio::sync::watch;
+use switchback::vocabulary::{PoolIndex, Ppm};
 use tokio::time::Instant;
-
-const ROUTE: RouteIndex = RouteIndex(0);
-const GUESTS: &str = env!("SWITCHBACK_GUESTS");
-/// Long enough for a compilation on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A policy host over a folder of its own.
-struct Host {
-    policies: Arc<Policies>,
-    flags: watch::Sender<Arc<Flags>>,
-    config: Arc<Config>,
-    dir: tempfile::TempDir,
-}
-
-impl Host {
-    /// Inside a runtime. `policies` is TOML under `[policies]`.
-    fn open(policies: &str) -> Host {
-        Host::open_in(tempfile::tempdir().unwrap(), policies, |_| ())
-    }
-
-    fn open_in(dir: tempfile::TempDir, policies: &str, change: impl FnOnce(&mut Flags)) -> Host {
-        let text = format!(
-            r#"
-            [listen]
-            traffic = "127.0.0.1:0"
-            admin = "127.0.0.1:0"
-            [state]
-            data_dir = "{}"
-            [policies]
-            {policies}
-            [[route]]
-            name = "search"
-            match = {{ path_prefix = "/" }}
-            [route.pools.blue]
-            endpoints = ["http://127.0.0.1:1"]
-            [route.pools.green]
-            endpoints = ["http://127.0.0.1:2"]
-            [route.pools.canary]
-            endpoints = ["http://127.0.0.1:3"]
-            "#,
-            dir.path().display()
-        );
-        let config = Arc::new(config::parse("test", &text).unwrap());
-        fs::create_dir_all(&config.policies.dir).unwrap();
-        let mut initial = Flags::initial(&config.routes[0]);
-        change(&mut initial);
-        let (flags, receiver) = watch::channel(Arc::new(initial));
-        let policies = Policies::open(&config, vec![receiver]).unwrap();
-        Host { policies, flags, config, dir }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Flags)) {
-        self.flags.send_modify(|flags| {
-            let mut changed = Flags::clone(flags);
-            change(&mut changed);
-            changed.epoch += 1;
-            *flags = Arc::new(changed);
-        });
-    }
-
-    fn want(&self, name: &str, digest: Option<&str>) {
-        self.change(|flags| flags.split_policy = PolicyRef { name: name.to_owned(), digest: digest.map(str::to_owned) });
-    }
-
-    fn in_force(&self) -> Arc<SplitInForce> {
-        self.policies.split(ROUTE).borrow().clone()
-    }
-
-    fn status(&self) -> PolicyStatus {
-        self.policies.status(ROUTE)
-    }
-
-    fn instance(&self) -> Result<SplitInstance, PolicyFailure> {
-        let snapshot = snapshot(&self.config.routes[0], &self.flags.borrow());
-        self.in_force().instantiate(&snapshot).map(|(instance, _)| instance)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.config.policies.dir.join(format!("{name}.wasm"))
-    }
-
-    /// Puts a plugin in the folder at once, by rename.
-    fn install(&self, name: &str, bytes: &[u8]) {
-        let new = self.dir.path().join("new");
-        fs::write(&new, bytes).unwrap();
-        fs::rename(new, self.file(name)).unwrap();
-    }
-
-    /// Waits for a status; fails with the last one.
-    async fn eventually(&self, what: &str, is_so: impl Fn(&PolicyStatus) -> bool) -> PolicyStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status();
-            if is_so(&status) {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "not in time: {what}; last: {status:#?}");
-            switchback_tests::look_again().await;
-        }
-    }
-
-    async fn eventually_in_force(&self, bytes: &[u8]) {
-        let digest = digest(bytes);
-        self.eventually("in force", |status| status.state == PolicyState::InForce && status.digest == digest).await;
-    }
-
-    /// The decision for one query as a worker takes it: the policy's, else the native one. True with it when the policy failed.
-    fn decide(&self, worker: &mut Option<SplitInstance>, position: u32) -> (Decision, bool) {
-        let native = || {
-            let snapshot = snapshot(&self.config.routes[0], &self.flags.borrow());
-            WeightedSplit::configure(&snapshot).unwrap().0.route(position)
-        };
-        let in_force = self.in_force();
-        if in_force.health.is_quarantined(Instant::now()) {
-            return (native(), false);
-        }
-        let answer = match worker {
-            Some(instance) => instance.route(position),
-            None => self.instance().and_then(|mut instance| {
-                let answer = instance.route(position);
-                *worker = Some(instance);
-                answer
-            }),
-        };
-        answer.map(|decision| (decision, false)).unwrap_or_else(|failure| {
-            in_force.failed(&failure, Instant::now());
-            *worker = None;
-            (native(), true)
-        })
-    }
-}
-
-fn guest(name: &str) -> Vec<u8> {
-    fs::read(Path::new(GUESTS).join(format!("{name}.wasm"))).unwrap()
-}
-
-/// The guest that behaves until it is told not to.
-fn sleeper(name: &str) -> Vec<u8> {
-    fs::read(Path::new(GUESTS).join("sleepers").join(format!("{name}.wasm"))).unwrap()
-}
-
-fn digest(bytes: &[u8]) -> String {
-    switchback::policy::digest(bytes)
-}
-
-fn misbehave(flags: &mut Flags) {
-    flags.features = BTreeMap::from([("misbehave".to_owned(), "true".to_owned())]);
-}
-
-fn ramp(ppm: u32) -> impl FnOnce(&mut Flags) {
-    move |flags| flags.candidate = Share { pool: PoolIndex(2), share: Ppm::new(ppm).unwrap() }
-}
 
 #[tokio::test]
 async fn the_shipped_policy_is_in_force_from_the_first_moment_and_decides_as_its_native_twin() {
@@ -268,7 +115,7 @@ async fn a_policy_that_goes_bad_costs_no_query_is_struck_out_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_policy_that_refuses_new_flags_keeps_its_configuration() {
+async fn a_policy_that_refuses_new_flags_says_so_and_gets_no_strike() {
     let host = Host::open("");
     host.install("mine", &sleeper("hostile-refuse"));
     host.want("mine", None);
@@ -278,8 +125,14 @@ async fn a_policy_that_refuses_new_flags_keeps_its_configuration() {
     let snapshot = snapshot(&host.config.routes[0], &host.flags.borrow());
     let failure = instance.configure(&snapshot).unwrap_err();
     assert_eq!(failure, PolicyFailure::Refused { reason: "this policy wants other flags".to_owned() });
-    assert!(failure.keeps_instance());
-    assert_eq!(instance.route(1).unwrap().reason, Reason::Rule);
+    let in_force = host.in_force();
+    assert!(!in_force.failed(&failure, Instant::now()));
+    let status = host.status();
+    assert_eq!((status.state, status.in_force.strikes), (PolicyState::Unconfigured, 0));
+    assert_eq!(status.why, "it refused the flags: this policy wants other flags");
+    host.change(|flags| flags.features.clear());
+    assert_eq!(host.instance().unwrap().route(1).unwrap().reason, Reason::Rule);
+    assert_eq!((host.status().state, host.status().why), (PolicyState::InForce, String::new()));
 }
 
 #[tokio::test]
@@ -440,19 +293,6 @@ fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
-}
-
-#[tokio::test]
-async fn a_policy_that_cannot_start_with_new_flags_is_struck_out_not_tried_for_every_query() {
-    let host = Host::open("strikes = 3");
-    host.install("mine", &sleeper("hostile-refuse"));
-    host.want("mine", None);
-    host.eventually_in_force(&sleeper("hostile-refuse")).await;
-    host.change(misbehave);
-    let mut worker = None;
-    let failed = (0..100).filter(|position| host.decide(&mut worker, *position).1).count();
-    assert_eq!(failed, 3);
-    assert_eq!(host.status().why, "it refused the flags: this policy wants other flags");
 }
 
 /// A later patch of the interface is the same interface; a later minor of 0.x is another one. The versions have the same length, so that a

@@ -33,6 +33,7 @@ pub struct Setup {
     state: String,
     route: String,
     workers: usize,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -81,6 +82,12 @@ impl Setup {
         self
     }
 
+    /// An environment variable of the router's process.
+    pub fn env(mut self, name: &str, value: &str) -> Setup {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     fn toml(&self, data_dir: &Path) -> String {
         let redis = self.redis.as_ref().map_or_else(String::new, |url| format!("url = {url:?}\n"));
         let pools: String = self
@@ -120,6 +127,7 @@ impl Setup {
             .args(["serve", "--config"])
             .arg(&config)
             .env("RUST_LOG", "info")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

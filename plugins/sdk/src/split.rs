@@ -30,7 +30,7 @@ pub trait SplitPolicy: Sized {
     /// Builds the policy for these flags, and says which salts and request fields it wants to see of each query.
     ///
     /// # Errors
-    /// A sentence for the operator, when the flags or the policy's config make no sense. The previous one stays in force.
+    /// A sentence for the operator, when the flags or the policy's config make no sense. The router decides natively until they change.
     fn configure(snapshot: &Snapshot) -> Result<(Self, Wanted), String>;
 
     /// Routes one query by the unit's position, 0..[`POSITIONS`], under the one salt that was wanted. Asked when no field was

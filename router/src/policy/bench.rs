@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 use switchback_policy::split::{POSITIONS, Share, Snapshot, Wanted};
 use tokio::time::Instant;
@@ -18,6 +19,8 @@ use super::instance::SplitInstance;
 const BATCH: u32 = 100;
 /// Batches between two looks at the clock of the whole run.
 const ROUND: usize = 500;
+/// The longest batch that is told from longer ones, in nanoseconds: 100 decisions at the longest deadline.
+const LONGEST_BATCH_NS: u64 = 100_000_000_000;
 
 /// Nanoseconds of one decision.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -36,7 +39,8 @@ pub(crate) struct Cost {
 pub(crate) struct Contender {
     instance: SplitInstance,
     wanted: Wanted,
-    batches: Vec<f64>,
+    /// Nanoseconds of whole batches, to three digits.
+    batches: Histogram<u64>,
 }
 
 impl Contender {
@@ -60,7 +64,9 @@ impl Contender {
     }
 
     fn new((instance, wanted): (SplitInstance, Wanted)) -> Contender {
-        Contender { instance, wanted, batches: Vec::new() }
+        #[allow(clippy::expect_used, reason = "constant bounds, which hdrhistogram accepts: 1 <= 2 * low <= high, at most 5 digits")]
+        let batches = Histogram::new_with_max(LONGEST_BATCH_NS, 3).expect("constant bounds");
+        Contender { instance, wanted, batches }
     }
 
     /// A route in the middle of a ramp, with a holdback: every branch of the split is taken.
@@ -85,18 +91,19 @@ impl Contender {
             for question in questions.by_ref().take(BATCH as usize) {
                 std::hint::black_box(question.ask(&mut self.instance, &self.wanted)?);
             }
-            self.batches.push(began.elapsed().as_nanos() as f64 / f64::from(BATCH));
+            self.batches.saturating_record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
         Ok(())
     }
 
-    fn cost(mut self) -> Cost {
-        self.batches.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let index = (self.batches.len().saturating_sub(1)) as f64 * share;
-            self.batches.get(index.round() as usize).copied().unwrap_or_default()
-        };
-        Cost { p50_ns: at(0.5), p99_ns: at(0.99), min_ns: at(0.0), decisions: self.batches.len() as u64 * u64::from(BATCH) }
+    fn cost(&self) -> Cost {
+        let each = |batch_ns: u64| batch_ns as f64 / f64::from(BATCH);
+        Cost {
+            p50_ns: each(self.batches.value_at_quantile(0.5)),
+            p99_ns: each(self.batches.value_at_quantile(0.99)),
+            min_ns: each(self.batches.min()),
+            decisions: self.batches.len() * u64::from(BATCH),
+        }
     }
 }
 
@@ -120,7 +127,7 @@ pub(crate) fn run(mut contenders: Vec<Contender>, length: Duration, mut progress
         let passed = began.elapsed();
         progress((passed.as_secs_f64() / length.as_secs_f64()).min(1.0));
         if passed >= length {
-            return Ok(contenders.into_iter().map(Contender::cost).collect());
+            return Ok(contenders.iter().map(Contender::cost).collect());
         }
     }
 }

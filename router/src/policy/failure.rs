@@ -48,25 +48,19 @@ pub enum PolicyFailure {
         /// What, and what is allowed.
         what: String,
     },
-    /// Its `configure` refused the flags; the previous configuration stays in force.
+    /// Its `configure` refused the flags: it is not asked again until they change.
     #[error("it refused the flags: {reason}")]
     Refused {
-        /// Its own words, at most 512 bytes.
-        reason: String,
-    },
-    /// A new instance refused the flags, so that it cannot be used at all.
-    #[error("it refused the flags: {reason}")]
-    Unconfigured {
         /// Its own words, at most 512 bytes.
         reason: String,
     },
 }
 
 impl PolicyFailure {
-    /// Whether the instance is still good: only a refused `configure` leaves it so. After any other failure the caller
-    /// drops the instance and makes a new one.
+    /// Whether the policy refused the flags, in order. Then the same flags need not be tried again; after any other failure a
+    /// new instance may do better.
     #[must_use]
-    pub fn keeps_instance(&self) -> bool {
+    pub fn is_refusal(&self) -> bool {
         matches!(self, PolicyFailure::Refused { .. })
     }
 
@@ -80,7 +74,7 @@ impl PolicyFailure {
             PolicyFailure::Trap { .. } => "trap",
             PolicyFailure::Types { .. } => "types",
             PolicyFailure::Nonsense { .. } => "nonsense",
-            PolicyFailure::Refused { .. } | PolicyFailure::Unconfigured { .. } => "refused",
+            PolicyFailure::Refused { .. } => "refused",
         }
     }
 

@@ -1,5 +1,6 @@
 //! The split policy that a route has in force: one value that every worker shares, and that a swap replaces whole.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
@@ -34,6 +35,7 @@ pub struct SplitInForce {
     label: Arc<str>,
     program: Option<SplitProgram>,
     last_failure: Mutex<Option<String>>,
+    refuses_flags: AtomicBool,
 }
 
 impl SplitInForce {
@@ -56,23 +58,32 @@ impl SplitInForce {
             label: format!("{route}/{name}").into(),
             program,
             last_failure: Mutex::new(None),
+            refuses_flags: AtomicBool::new(false),
         }
     }
 
     /// A configured instance for the calling worker, and what the policy wants to see of each query. 20 to 60 us.
     ///
     /// # Errors
-    /// When the policy fails at start-up, or refuses the flags ([`PolicyFailure::Unconfigured`]). The caller reports it with
-    /// [`SplitInForce::failed`]: a policy that cannot even start is struck out like one that traps, or every query would try.
+    /// When the policy fails at start-up, or refuses the flags. The caller reports it with [`SplitInForce::failed`].
     pub fn instantiate(&self, snapshot: &Snapshot) -> Result<(SplitInstance, Wanted), PolicyFailure> {
         let configured = match &self.program {
             Some(program) => SplitInstance::wasm(program.instantiate(Arc::clone(&self.label))?, snapshot),
             None => SplitInstance::native(snapshot),
-        };
-        configured.map_err(|failure| match failure {
-            PolicyFailure::Refused { reason } => PolicyFailure::Unconfigured { reason },
-            other => other,
-        })
+        }?;
+        self.accepted_flags();
+        Ok(configured)
+    }
+
+    /// Reports that an instance took the newest flags.
+    pub fn accepted_flags(&self) {
+        self.refuses_flags.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it refused the newest flags, so that native decisions stand in until they change.
+    #[must_use]
+    pub fn refuses_flags(&self) -> bool {
+        self.refuses_flags.load(Ordering::Relaxed)
     }
 
     /// Reports a failure: keeps its text for the status, logs it, and counts a strike unless the policy only refused the
@@ -80,8 +91,10 @@ impl SplitInForce {
     pub fn failed(&self, failure: &PolicyFailure, now: Instant) -> bool {
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.to_string());
         let policy = &*self.label;
-        if failure.keeps_instance() {
-            tracing::warn!(policy, digest = self.digest, "policy {failure}; its previous configuration stays in force");
+        if failure.is_refusal() {
+            if !self.refuses_flags.swap(true, Ordering::Relaxed) {
+                tracing::warn!(policy, digest = self.digest, "policy refused the flags, native decisions until they change: {failure}");
+            }
             return false;
         }
         let is_quarantined = self.health.strike(now);

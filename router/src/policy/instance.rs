@@ -13,8 +13,8 @@ const NAME_BYTES: usize = 128;
 
 /// A configured split policy that belongs to one worker thread.
 ///
-/// After an `Err` whose [`PolicyFailure::keeps_instance`] is false, drop it: a trap leaves the guest's memory as it was in
-/// the middle of the call, so every further call fails too.
+/// After an `Err`, drop it: a trap leaves the guest's memory as it was in the middle of the call, so every further call fails
+/// too; and one that refused the flags is configured for older ones.
 pub struct SplitInstance {
     running: Running,
     /// Pools in the snapshot that it was configured with.
@@ -40,7 +40,7 @@ impl SplitInstance {
     /// Takes new flags. About 2 us.
     ///
     /// # Errors
-    /// [`PolicyFailure::Refused`] leaves the previous configuration in force; any other means: drop the instance.
+    /// Drop the instance.
     pub fn configure(&mut self, snapshot: &Snapshot) -> Result<Wanted, PolicyFailure> {
         let wanted = match &mut self.running {
             Running::Wasm(running) => check_wanted(running.configure(snapshot)?)?,

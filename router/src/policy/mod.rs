@@ -11,8 +11,8 @@
 //!    [`SplitInForce::instantiate`] for a new policy, [`SplitInstance::configure`] for new flags;
 //! 2. for each query, unless [`Health::is_quarantined`], call [`SplitInstance::route`] (one salt, no fields wanted) or
 //!    [`SplitInstance::route_fields`];
-//! 3. on `Err`: report it with [`SplitInForce::failed`], drop the instance unless [`PolicyFailure::keeps_instance`], take the
-//!    native decision for this query, and make a new instance for the next one.
+//! 3. on `Err`: report it with [`SplitInForce::failed`], drop the instance and take the native decision; make a new instance for
+//!    the next query, or, after a [`PolicyFailure::is_refusal`], for the next flags.
 //!
 //! Invariant: nobody else imports wasmtime, and nothing here runs on the query path but 1 to 3.
 

@@ -99,6 +99,7 @@ impl Policies {
             (Some(Trouble::Refused(reason)), _, Kind::Wasm) => (PolicyState::Refused, reason.clone()),
             (Some(Trouble::Refused(reason)), _, Kind::Native) => (PolicyState::Native, reason.clone()),
             (None, None, Kind::Native) => (PolicyState::Native, "no component could be compiled on this machine".to_owned()),
+            (None, None, Kind::Wasm) if in_force.refuses_flags() => (PolicyState::Unconfigured, last_failure.clone().unwrap_or_default()),
             (None, None, Kind::Wasm) => (PolicyState::InForce, String::new()),
         };
         PolicyStatus {

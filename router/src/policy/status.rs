@@ -17,7 +17,7 @@ pub struct PolicyStatus {
     pub state: PolicyState,
     /// What the flags name: `name` or `name@digest`.
     pub wanted: String,
-    /// Why the one in force is not what the flags name, or why it is quarantined; empty when all is well.
+    /// Why the one in force is not what the flags name, or why native decisions stand in for it; empty when all is well.
     pub why: String,
     /// More about the one in force.
     pub in_force: InForceStatus,
@@ -37,6 +37,8 @@ pub enum PolicyState {
     Refused,
     /// It failed too often: native decisions until the quarantine ends.
     Quarantined,
+    /// It refuses the flags in force: native decisions until they change.
+    Unconfigured,
     /// There is no component to run: native decisions.
     Native,
 }

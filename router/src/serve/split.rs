@@ -43,6 +43,8 @@ pub(crate) struct Split {
     native: WeightedSplit,
     policy: Arc<SplitInForce>,
     instance: Option<Configured>,
+    /// The policy refused these flags: it is asked again when they change.
+    is_refused: bool,
     until_timed: u32,
 }
 
@@ -58,7 +60,7 @@ impl Split {
         let snapshot = snapshot(route, &flags);
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
-        let mut split = Split { flags, snapshot, rollout, native, policy, instance: None, until_timed: 0 };
+        let mut split = Split { flags, snapshot, rollout, native, policy, instance: None, is_refused: false, until_timed: 0 };
         split.instantiate();
         split
     }
@@ -69,32 +71,42 @@ impl Split {
         self.native = configure_native(&self.snapshot);
         self.rollout = PositionKey::new(flags.salt.as_bytes());
         self.flags = flags;
+        self.is_refused = false;
         let Some(Configured { mut instance, .. }) = self.instance.take() else {
             return self.instantiate();
         };
         match instance.configure(&self.snapshot) {
-            Ok(wanted) => self.instance = Some(configured(instance, wanted, self.rollout)),
-            // Its previous configuration knows the previous live pool: a policy that refuses the flags must not hold up a
-            // flip, so the native decision is used until it accepts some.
+            Ok(wanted) => {
+                self.policy.accepted_flags();
+                self.instance = Some(configured(instance, wanted, self.rollout));
+            }
             Err(failure) => {
-                self.policy.failed(&failure, Instant::now());
-                if !failure.keeps_instance() {
+                self.configuring_failed(&failure);
+                if !self.is_refused {
                     self.instantiate();
                 }
             }
         }
     }
 
+    /// A policy that refuses the flags is not kept at older ones: it would know the previous live pool, and must not hold up a
+    /// flip. Native decisions stand in until the flags change.
+    fn configuring_failed(&mut self, failure: &PolicyFailure) {
+        self.is_refused = failure.is_refusal();
+        self.policy.failed(failure, Instant::now());
+    }
+
     /// Takes another policy. The old instance goes on until this has worked out.
     pub(crate) fn swap(&mut self, policy: Arc<SplitInForce>) {
         self.policy = policy;
+        self.is_refused = false;
         self.instance = None;
         self.instantiate();
     }
 
     /// Whether a policy should be answering and none is: it failed, or is in quarantine.
     pub(crate) fn lacks_instance(&self) -> bool {
-        self.instance.is_none() && self.is_wasm()
+        self.instance.is_none() && self.is_wasm() && !self.is_refused
     }
 
     fn is_wasm(&self) -> bool {
@@ -108,7 +120,7 @@ impl Split {
         }
         match self.policy.instantiate(&self.snapshot) {
             Ok((instance, wanted)) => self.instance = Some(configured(instance, wanted, self.rollout)),
-            Err(failure) => drop(self.policy.failed(&failure, Instant::now())),
+            Err(failure) => self.configuring_failed(&failure),
         }
     }
 
