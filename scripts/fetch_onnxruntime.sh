@@ -19,10 +19,21 @@ say() {
 
 mkdir -p "$FOLDER" || fail "cannot make the folder $FOLDER"
 FOLDER=$(cd "$FOLDER" && pwd)
-case $(uname -s) in
-    Linux) LIBRARY=libonnxruntime.so ;;
-    Darwin) LIBRARY=libonnxruntime.dylib ;;
-    *) fail "no ONNX Runtime wheel is known for $(uname -s); install ONNX Runtime $VERSION yourself and set ORT_DYLIB_PATH" ;;
+# One wheel for each platform, whatever Python there is: only the library inside is used.
+case $(uname -s)-$(uname -m) in
+    Linux-x86_64)
+        LIBRARY=libonnxruntime.so PLATFORM=manylinux_2_28_x86_64
+        SHA256=5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d
+        ;;
+    Linux-aarch64)
+        LIBRARY=libonnxruntime.so PLATFORM=manylinux_2_28_aarch64
+        SHA256=2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c
+        ;;
+    Darwin-arm64)
+        LIBRARY=libonnxruntime.dylib PLATFORM=macosx_14_0_arm64
+        SHA256=366b9e53d07812cc5c92822cecf7563b76a8a0f32ba3bb8dd232a206ac3bcb6c
+        ;;
+    *) fail "no ONNX Runtime wheel is known for $(uname -s) on $(uname -m); install ONNX Runtime $VERSION yourself and set ORT_DYLIB_PATH" ;;
 esac
 
 if [ -s "$FOLDER/$LIBRARY" ] && [ "$(cat "$FOLDER/VERSION" 2>/dev/null)" = "$VERSION" ]; then
@@ -38,9 +49,11 @@ trap 'rm -rf "$SCRATCH"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say "downloading the wheel onnxruntime $VERSION (about 20 MB)"
-"$PYTHON" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest "$SCRATCH" "onnxruntime==$VERSION" ||
-    fail "pip could not download onnxruntime $VERSION for this platform and Python; is the package index reachable?"
+say "downloading the wheel onnxruntime $VERSION (28 MB)"
+echo "onnxruntime==$VERSION --hash=sha256:$SHA256" >"$SCRATCH/requirements.txt"
+"$PYTHON" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp --python-version 3.11 \
+    --platform "$PLATFORM" --require-hashes --requirement "$SCRATCH/requirements.txt" --dest "$SCRATCH" ||
+    fail "pip could not download onnxruntime $VERSION for $PLATFORM; is the package index reachable?"
 
 say "unpacking"
 "$PYTHON" - "$SCRATCH" "$LIBRARY" <<'PYTHON' || fail "the wheel could not be unpacked"

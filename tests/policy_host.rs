@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use host::{Host, digest, guest, misbehave, ramp, sleeper};
-use switchback::flags::{PolicyRef, Share};
+use switchback::flags::{Flags, PolicyRef, Share};
 use switchback::policy::{
     Decision, Kind, Policies, PolicyFailure, PolicyState, PolicyStatus, Reason, SplitInForce, SplitPolicy, WeightedSplit, snapshot,
 };

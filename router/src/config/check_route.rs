@@ -13,6 +13,8 @@ use super::{check_initial, written};
 
 const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
 const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http, host, port, and no path";
+/// The data path looks up a path's prefixes one by one.
+const PREFIX_SEGMENTS: usize = 32;
 const UNIT_RULE: &str = "must be \"header:NAME\", \"cookie:NAME\" or \"client-address\"";
 
 pub(super) fn check_routes(checker: &mut Checker, written: Vec<written::Route>) -> Vec<Route> {
@@ -84,6 +86,10 @@ fn check_match(checker: &mut Checker, key: &str, written: written::Match) -> Rou
     let path_prefix = written.path_prefix.unwrap_or_else(|| "/".to_owned());
     if !path_prefix.starts_with('/') || path_prefix.contains(['?', '#', ' ']) {
         checker.refuse(&format!("{key}.match.path_prefix"), &path_prefix, "must be a path that starts with /, like \"/search\"");
+    }
+    if path_prefix.matches('/').count() > PREFIX_SEGMENTS {
+        let allowed = format!("must have at most {PREFIX_SEGMENTS} segments");
+        checker.refuse(&format!("{key}.match.path_prefix"), &path_prefix, allowed);
     }
     let host = written.host.map(|host| host.to_ascii_lowercase());
     if let Some(host) = &host

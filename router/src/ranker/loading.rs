@@ -30,7 +30,7 @@ impl Ranker {
         let available = blocking(move || repository.available(&wanted)).await.map_err(Refusal::fault)?;
         let chosen = policy.choose(&available).map_err(|reason| {
             let place = self.repository.describe(name);
-            Refusal::not_found(format!("the model `{name}`: {reason} (looked in {place})"))
+            Refusal::not_found(format!("the model `{name}`: {reason} ({place})"))
         })?;
         if chosen.len() > self.limits.versions {
             let (wanted, most) = (chosen.len(), self.limits.versions);

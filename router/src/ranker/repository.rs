@@ -83,8 +83,8 @@ impl Repository {
     /// Where versions of this model are looked for, for errors.
     pub(super) fn describe(&self, name: &str) -> String {
         match &self.folder {
-            Some(folder) => format!("{}/<version>/{FILE_NAME}", folder.join(name).display()),
-            None => "nowhere else: the ranker was started without --repository".to_owned(),
+            Some(folder) => format!("looked in {}/<version>/{FILE_NAME}", folder.join(name).display()),
+            None => "the ranker was started without --repository".to_owned(),
         }
     }
 }

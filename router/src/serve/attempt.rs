@@ -30,18 +30,29 @@ pub(crate) struct Attempt {
 
 struct Held {
     _slot: Slot,
-    connection: Option<Connection>,
-    status: Option<StatusCode>,
+    answer: Option<Answered>,
+}
+
+/// What is known once the head of a response is here.
+struct Answered {
+    connection: Connection,
+    status: StatusCode,
+    at: Instant,
 }
 
 impl Attempt {
     /// Starts one on an endpoint of the pool, or says that the pool is full or empty.
-    pub(crate) fn start(route: &Rc<RouteWorker>, pool: PoolIndex, avoid: Option<usize>, is_counted: bool) -> Result<Attempt, Failure> {
-        let now = Instant::now();
+    pub(crate) fn start(
+        route: &Rc<RouteWorker>,
+        pool: PoolIndex,
+        avoid: Option<usize>,
+        is_counted: bool,
+        now: Instant,
+    ) -> Result<Attempt, Failure> {
         let side = route.pool(pool).ok_or(Failure::Full)?;
         let (index, endpoint) = side.pick(avoid, now).ok_or(Failure::Full)?;
         let slot = side.enter(endpoint).ok_or(Failure::Full)?;
-        let held = RefCell::new(Some(Held { _slot: slot, connection: None, status: None }));
+        let held = RefCell::new(Some(Held { _slot: slot, answer: None }));
         Ok(Attempt { route: route.clone(), pool, endpoint: index, is_counted, started: now, held })
     }
 
@@ -49,19 +60,28 @@ impl Attempt {
         self.endpoint
     }
 
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     pub(crate) fn body_idle_timeout(&self) -> Duration {
         self.route.body_idle_timeout
     }
 
     /// A connection: an idle one unless a fresh one is asked for.
-    pub(crate) async fn connect(&self, wants_fresh: bool) -> Result<Connection, Failure> {
+    pub(crate) async fn connect(&self, wants_fresh: bool, deadline: Instant) -> Result<Connection, Failure> {
         let endpoint = self.endpoint().ok_or(Failure::Full)?;
         let idle = if wants_fresh { None } else { endpoint.take_idle(self.started) };
         match idle {
             Some(connection) => Ok(connection),
             // Boxed, as is every rare path: hyper moves a query's whole future, and its size is that of the largest path.
-            None => Box::pin(Connection::open(&endpoint.shared, self.route.config.timeouts.connect)).await,
+            None => Box::pin(self.open(endpoint, deadline)).await,
         }
+    }
+
+    async fn open(&self, endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Failure> {
+        let opening = Connection::open(&endpoint.shared, self.route.config.timeouts.connect);
+        tokio::time::timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Timeout))
     }
 
     /// The head is here: the latency is known, and the connection waits for the body to end.
@@ -75,29 +95,32 @@ impl Attempt {
             counters.durations.record(latency);
         }
         if let Some(held) = self.held.borrow_mut().as_mut() {
-            held.connection = Some(connection);
-            held.status = Some(status);
+            held.answer = Some(Answered { connection, status, at: now });
         }
     }
 
     /// The whole response has passed.
     pub(crate) fn completed(&self) {
-        let Some(held) = self.held.borrow_mut().take() else { return };
-        if let (Some(counters), Some(status)) = (self.counters(), held.status) {
+        let Some(Answered { connection, status, at }) = self.take_answer() else { return };
+        if let Some(counters) = self.counters() {
             count_status(counters, status);
         }
-        if let (Some(endpoint), Some(connection)) = (self.endpoint(), held.connection) {
-            endpoint.put_idle(connection, Instant::now());
+        // Idle since the head came, which is a little early and saves a look at the clock.
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.put_idle(connection, at);
         }
     }
 
     /// The response was an error that another pool's answer replaces: counted by its status; the connection is closed, since
     /// draining an error to keep it would make the query wait.
     pub(crate) fn abandoned(&self) {
-        let Some(held) = self.held.borrow_mut().take() else { return };
-        if let (Some(counters), Some(status)) = (self.counters(), held.status) {
-            count_status(counters, status);
+        if let (Some(answer), Some(counters)) = (self.take_answer(), self.counters()) {
+            count_status(counters, answer.status);
         }
+    }
+
+    fn take_answer(&self) -> Option<Answered> {
+        self.held.borrow_mut().take()?.answer
     }
 
     /// The backend failed: no connection, no response, or one that broke off.

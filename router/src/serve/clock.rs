@@ -7,22 +7,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::Limits;
 
-/// How often connections are looked over: limits are kept to within this.
+/// How often connections are looked over: limits are kept to within twice this.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Between queries (or before the first), since the moment that follows.
+    /// Between queries.
     Idle,
     /// Some bytes of a head are here, not all.
     Head,
@@ -33,24 +32,62 @@ enum Phase {
 /// One connection's clock.
 pub(crate) struct ConnectionClock {
     phase: Cell<Phase>,
-    since: Cell<Instant>,
+    /// When a sweep first saw the phase, so that no query looks at the clock for it.
+    since: Cell<Option<Instant>>,
     /// Since when the client has not read what we have for it.
     stuck_since: Cell<Option<Instant>>,
-    /// Wakes the connection's task to end it.
-    pub(crate) is_over: Notify,
+    /// What the worker asks of the connection, which its task has not taken yet.
+    asked: Cell<Option<Ask>>,
+    task: RefCell<Option<Waker>>,
+}
+
+/// What a worker asks of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// It took too long: end in order if nothing is being answered, else at once.
+    End,
+    /// The worker drains: end in order, after what is being answered.
+    Close,
 }
 
 impl ConnectionClock {
-    fn new(now: Instant) -> ConnectionClock {
+    fn new() -> ConnectionClock {
         // A client that connects and says nothing is held to the time for a head.
-        ConnectionClock { phase: Cell::new(Phase::Head), since: Cell::new(now), stuck_since: Cell::new(None), is_over: Notify::new() }
+        ConnectionClock {
+            phase: Cell::new(Phase::Head),
+            since: Cell::new(None),
+            stuck_since: Cell::new(None),
+            asked: Cell::new(None),
+            task: RefCell::new(None),
+        }
+    }
+
+    /// Asks the connection's task something, and wakes it.
+    fn ask(&self, ask: Ask) {
+        self.asked.set(Some(ask));
+        if let Some(task) = self.task.borrow().as_ref() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Ready with what the worker asks. Costs two comparisons while it asks nothing: this is polled with every query, which is why
+    /// it is no channel and no `Notify` (both lock).
+    pub(crate) fn poll_asked(&self, cx: &mut Context<'_>) -> Poll<Ask> {
+        if let Some(ask) = self.asked.take() {
+            return Poll::Ready(ask);
+        }
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Bytes came in.
     fn received(&self) {
         if self.phase.get() == Phase::Idle {
             self.phase.set(Phase::Head);
-            self.since.set(Instant::now());
+            self.since.set(None);
         }
     }
 
@@ -71,9 +108,11 @@ impl ConnectionClock {
         if self.stuck_since.get().is_some_and(|since| past(since, limits.body_idle_timeout)) {
             return true;
         }
+        let since = self.since.get().unwrap_or(now);
+        self.since.set(Some(since));
         match self.phase.get() {
-            Phase::Idle => past(self.since.get(), limits.keepalive_timeout),
-            Phase::Head => past(self.since.get(), limits.header_timeout),
+            Phase::Idle => past(since, limits.keepalive_timeout),
+            Phase::Head => past(since, limits.header_timeout),
             Phase::Busy(_) => false,
         }
     }
@@ -98,7 +137,7 @@ impl Drop for QueryInProgress {
             Phase::Busy(queries) if queries > 1 => clock.phase.set(Phase::Busy(queries - 1)),
             _ => {
                 clock.phase.set(Phase::Idle);
-                clock.since.set(Instant::now());
+                clock.since.set(None);
             }
         }
     }
@@ -109,6 +148,7 @@ impl Drop for QueryInProgress {
 pub(crate) struct Clocks {
     all: RefCell<HashMap<u64, Rc<ConnectionClock>>>,
     next: Cell<u64>,
+    are_closing: Cell<bool>,
 }
 
 impl Clocks {
@@ -116,7 +156,10 @@ impl Clocks {
     pub(crate) fn start(&self) -> (u64, Rc<ConnectionClock>) {
         let number = self.next.get();
         self.next.set(number + 1);
-        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        let clock = Rc::new(ConnectionClock::new());
+        if self.are_closing.get() {
+            clock.ask(Ask::Close);
+        }
         self.all.borrow_mut().insert(number, clock.clone());
         (number, clock)
     }
@@ -128,7 +171,15 @@ impl Clocks {
     /// Ends the connections that took too long.
     pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
         for clock in self.all.borrow().values().filter(|clock| clock.is_late(now, limits)) {
-            clock.is_over.notify_one();
+            clock.ask(Ask::End);
+        }
+    }
+
+    /// Ends all connections in order, those that still come included.
+    pub(crate) fn close(&self) {
+        self.are_closing.set(true);
+        for clock in self.all.borrow().values() {
+            clock.ask(Ask::Close);
         }
     }
 }
@@ -194,12 +245,13 @@ mod tests {
             route = [{ name = "search", pools = { blue = { endpoints = ["http://127.0.0.1:9001"] } } }]
         "#;
         let limits = crate::config::parse("test", config).unwrap().limits;
-        clock.is_late(clock.since.get() + waited, &limits)
+        let seen = clock.since.get().unwrap_or_else(Instant::now);
+        clock.is_late(seen, &limits) || clock.is_late(seen + waited, &limits)
     }
 
     #[test]
     fn a_client_that_does_not_read_is_not_waited_for_forever() {
-        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        let clock = Rc::new(ConnectionClock::new());
         let _query = clock.begin();
         clock.wrote(true);
         assert!(!late_after(&clock, BODY / 2));
@@ -210,14 +262,14 @@ mod tests {
 
     #[test]
     fn a_silent_client_has_the_time_of_a_head() {
-        let clock = ConnectionClock::new(Instant::now());
+        let clock = ConnectionClock::new();
         assert!(!late_after(&clock, HEAD / 2));
         assert!(late_after(&clock, HEAD));
     }
 
     #[test]
     fn between_queries_the_keep_alive_limit_holds() {
-        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        let clock = Rc::new(ConnectionClock::new());
         drop(clock.begin());
         assert!(!late_after(&clock, HEAD * 2));
         assert!(late_after(&clock, KEEPALIVE));
@@ -227,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_query_may_take_as_long_as_it_takes() {
-        let clock = Rc::new(ConnectionClock::new(Instant::now()));
+        let clock = Rc::new(ConnectionClock::new());
         let (first, second) = (clock.begin(), clock.begin());
         drop(first);
         assert!(!late_after(&clock, KEEPALIVE * 100));

@@ -1,9 +1,9 @@
 //! One client connection: HTTP/1.1, or HTTP/2 with prior knowledge, told apart by its first bytes.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -13,15 +13,15 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use super::answer;
 use super::body::ResponseBody;
-use super::clock::{Clocked, ConnectionClock};
-use super::forward::forward;
+use super::clock::{Ask, Clocked, ConnectionClock};
+use super::forward::Journey;
 use super::headers::{self, ClientFields};
 use super::listener::Arrival;
 use super::query::{self, Unit};
+use super::seen::Seen;
 use super::worker::Worker;
 use crate::quality::Refusal;
 
@@ -48,7 +48,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     if let Ok(stream) = stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
         let is_h2 = tokio::select! {
             is_h2 = speaks_h2(&stream) => is_h2,
-            () = clock.is_over.notified() => None,
+            _ = std::future::poll_fn(|cx| clock.poll_asked(cx)) => None,
         };
         match is_h2 {
             Some(true) => serve_h2(&worker, client, stream, &clock).await,
@@ -76,28 +76,24 @@ async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
     }
 }
 
-/// Ends a connection in order once its worker drains, or at once when its clock says that it took too long.
+/// Polls a connection to its end, or ends it when the worker asks for that.
 macro_rules! drive {
-    ($worker:expr, $clock:expr, $connection:expr) => {{
+    ($clock:expr, $connection:expr) => {{
         let mut connection = std::pin::pin!($connection);
-        let mut drain: watch::Receiver<bool> = $worker.close_connections.clone();
-        let is_closing = Cell::new(false);
-        loop {
-            tokio::select! {
-                // Whatever went wrong on a client's connection is the client's to know; its queries were counted.
-                _ = connection.as_mut() => break,
-                () = $clock.is_over.notified() => {
-                    if !$clock.is_quiet() || is_closing.replace(true) {
-                        break;
-                    }
-                    connection.as_mut().graceful_shutdown();
+        let mut is_closing = false;
+        let driven = std::future::poll_fn(|cx| {
+            // Whatever went wrong on a client's connection is the client's to know; its queries were counted.
+            while connection.as_mut().poll(cx).is_pending() {
+                let Poll::Ready(ask) = $clock.poll_asked(cx) else { return Poll::Pending };
+                if ask == Ask::End && (is_closing || !$clock.is_quiet()) {
+                    break;
                 }
-                _ = drain.wait_for(|close| *close), if !is_closing.get() => {
-                    is_closing.set(true);
-                    connection.as_mut().graceful_shutdown();
-                }
+                is_closing = true;
+                connection.as_mut().graceful_shutdown();
             }
-        }
+            Poll::Ready(())
+        });
+        driven.await
     }};
 }
 
@@ -108,7 +104,7 @@ async fn serve_h1(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, cl
     builder.header_read_timeout(None);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     let io = Clocked { io: TokioIo::new(stream), clock: clock.clone() };
-    drive!(worker, clock, builder.serve_connection(io, service));
+    drive!(clock, builder.serve_connection(io, service));
 }
 
 async fn serve_h2(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, clock: &Rc<ConnectionClock>) {
@@ -119,7 +115,7 @@ async fn serve_h2(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, cl
     builder.keep_alive_interval(limits.keepalive_timeout);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     let io = Clocked { io: TokioIo::new(stream), clock: clock.clone() };
-    drive!(worker, clock, builder.serve_connection(io, service));
+    drive!(clock, builder.serve_connection(io, service));
 }
 
 /// Runs HTTP/2 streams on the worker's own thread.
@@ -144,7 +140,7 @@ async fn answer(
     let in_progress = clock.begin();
     let announces_close = worker.is_draining() && request.version() != Version::HTTP_2;
     let mut response = match decide(&worker, &client, request) {
-        Ok(answered) => answered.await,
+        Ok(journey) => journey.forward().await,
         Err(refusal) => {
             worker.refuse(refusal);
             answer::refused(refusal)
@@ -157,13 +153,10 @@ async fn answer(
     Ok(response)
 }
 
-fn decide(
-    worker: &Worker,
-    client: &Client,
-    request: Request<Incoming>,
-) -> Result<impl Future<Output = Response<ResponseBody>> + use<>, Refusal> {
+fn decide(worker: &Worker, client: &Client, request: Request<Incoming>) -> Result<Journey, Refusal> {
     let (mut head, body) = request.into_parts();
-    query::check(&head)?;
+    let seen = Seen::of(&head.headers);
+    query::check(&head, &seen)?;
     let index = worker.routes.table.find(&head).ok_or(Refusal::NoRoute)?;
     let route = worker.routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
     let (chosen, live) = {
@@ -175,6 +168,6 @@ fn decide(
         }
         (chosen, split.flags.live)
     };
-    headers::prepare_request(&mut head, &client.fields);
-    Ok(forward(route, chosen, live, head, body))
+    headers::prepare_request(&mut head, &seen, &client.fields);
+    Ok(Journey::new(route, chosen, live, head, body))
 }

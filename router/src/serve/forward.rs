@@ -8,13 +8,13 @@
 //!    502, 503 or 504
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::answer;
 use super::attempt::Attempt;
@@ -27,37 +27,24 @@ use super::upstream::Failure;
 use crate::vocabulary::PoolIndex;
 
 /// One query on its way through its attempts.
-struct Journey {
+pub(crate) struct Journey {
     route: Rc<RouteWorker>,
-    head: Parts,
+    chosen: Chosen,
+    live: PoolIndex,
+    method: Method,
+    uri: Uri,
+    /// Until the first attempt takes them.
+    headers: Cell<Option<HeaderMap>>,
+    /// The same for further attempts; empty where there can be none. A list is cheaper to make than a second map, and next to
+    /// no query needs it.
+    kept_headers: Vec<(HeaderName, HeaderValue)>,
     body: Option<Rc<RefCell<Replay>>>,
-    deadline: Instant,
+    started: Instant,
     is_replayable: bool,
 }
 
 /// What an attempt came to.
 type Answer = (Response<Incoming>, Attempt);
-
-/// Has the query answered by the chosen pool, or by the live one in its place.
-pub(crate) async fn forward(
-    route: Rc<RouteWorker>,
-    chosen: Chosen,
-    live: PoolIndex,
-    head: Parts,
-    incoming: Incoming,
-) -> Response<ResponseBody> {
-    let is_replayable = route.config.replayable_methods.contains(&head.method);
-    let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
-    let deadline = Instant::now() + route.config.timeouts.total;
-    let journey = Journey { route, head, body, deadline, is_replayable };
-    let first = journey.ask_pool(chosen.pool, true).await;
-    let must_fall_back =
-        chosen.may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |(response, _)| response.status().is_server_error());
-    if must_fall_back && journey.can_send_again() {
-        return Box::pin(journey.fall_back(chosen.pool, live, first)).await;
-    }
-    journey.finish(chosen.pool, first)
-}
 
 /// The client's own failure would only happen again.
 fn calls_for_fallback(failure: &Failure) -> bool {
@@ -65,8 +52,35 @@ fn calls_for_fallback(failure: &Failure) -> bool {
 }
 
 impl Journey {
+    /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it.
+    pub(crate) fn new(route: Rc<RouteWorker>, chosen: Chosen, live: PoolIndex, head: Parts, incoming: Incoming) -> Journey {
+        let is_replayable = route.config.replayable_methods.contains(&head.method);
+        let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
+        let Parts { method, uri, headers, .. } = head;
+        let mut kept_headers = Vec::new();
+        if is_replayable {
+            kept_headers.reserve_exact(headers.len());
+            kept_headers.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        let headers = Cell::new(Some(headers));
+        Journey { route, chosen, live, method, uri, headers, kept_headers, body, started: Instant::now(), is_replayable }
+    }
+
+    /// Has the query answered by the chosen pool, or by the live one in its place.
+    pub(crate) async fn forward(&self) -> Response<ResponseBody> {
+        let Chosen { pool, may_fall_back } = self.chosen;
+        let first = self.ask_pool(pool, true, self.started).await;
+        let must_fall_back =
+            may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |(response, _)| response.status().is_server_error());
+        if must_fall_back && self.can_send_again() {
+            return Box::pin(self.fall_back(first)).await;
+        }
+        self.finish(pool, first)
+    }
+
     /// The live pool answers instead; if it cannot, the first pool's 5xx is better than nothing.
-    async fn fall_back(self, failed: PoolIndex, live: PoolIndex, first: Result<Answer, Failure>) -> Response<ResponseBody> {
+    async fn fall_back(&self, first: Result<Answer, Failure>) -> Response<ResponseBody> {
+        let (failed, live) = (self.chosen.pool, self.live);
         if let Some(counters) = self.route.counters().pools.get(failed.get()) {
             counters.fallbacks.increment();
         }
@@ -74,7 +88,7 @@ impl Journey {
             // Counted by its status now; its connection is not worth draining an error for.
             attempt.abandoned();
         }
-        match self.ask_pool(live, false).await {
+        match self.ask_pool(live, false, Instant::now()).await {
             Ok(answer) => self.finish(live, Ok(answer)),
             Err(failure) => match first {
                 Ok(answer) => self.finish(failed, Ok(answer)),
@@ -84,27 +98,27 @@ impl Journey {
     }
 
     /// One attempt, and one more where that is safe and within the budget.
-    async fn ask_pool(&self, pool: PoolIndex, is_counted: bool) -> Result<Answer, Failure> {
-        let attempt = Attempt::start(&self.route, pool, None, is_counted)?;
+    async fn ask_pool(&self, pool: PoolIndex, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
+        let attempt = Attempt::start(&self.route, pool, None, is_counted, now)?;
         let failure = match self.run(&attempt, false).await {
             Ok(response) => return Ok((response, attempt)),
             Err(failure) => failure,
         };
         attempt.ended(&failure);
-        // Held until the second attempt has its answer.
-        let permit = self.route.pool(pool).and_then(super::pool::Pool::permit_retry);
-        if permit.is_none() || !failure.may_retry() || !self.can_send_again() {
+        let is_worth_it = failure.may_retry() && self.can_send_again();
+        let now = Instant::now();
+        if !is_worth_it || !self.route.pool(pool).is_some_and(|pool| pool.may_retry(now)) {
             return Err(failure);
         }
-        Box::pin(self.ask_again(pool, &attempt, is_counted)).await
+        Box::pin(self.ask_again(pool, &attempt, is_counted, now)).await
     }
 
     /// The second attempt, elsewhere if there is elsewhere, and on a fresh connection.
-    async fn ask_again(&self, pool: PoolIndex, attempt: &Attempt, is_counted: bool) -> Result<Answer, Failure> {
+    async fn ask_again(&self, pool: PoolIndex, attempt: &Attempt, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
         if let Some(counters) = self.route.counters().pools.get(pool.get()) {
             counters.retries.increment();
         }
-        let again = Attempt::start(&self.route, pool, Some(attempt.endpoint_index()), is_counted)?;
+        let again = Attempt::start(&self.route, pool, Some(attempt.endpoint_index()), is_counted, now)?;
         match self.run(&again, true).await {
             Ok(response) => Ok((response, again)),
             Err(failure) => {
@@ -116,32 +130,44 @@ impl Journey {
 
     /// Connects, sends, and waits for the head, within the attempt's time and the query's.
     async fn run(&self, attempt: &Attempt, wants_fresh: bool) -> Result<Response<Incoming>, Failure> {
-        let deadline = self.deadline.min(Instant::now() + self.route.config.timeouts.attempt);
-        let exchange = async {
-            let mut connection = attempt.connect(wants_fresh).await?;
-            let response = connection.send(self.request()).await?;
-            attempt.answered(response.status(), connection);
-            Ok(response)
+        let timeouts = &self.route.config.timeouts;
+        let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
+        let failure = match attempt.connect(wants_fresh, deadline).await {
+            Ok(mut connection) => match connection.send(self.request(), deadline).await {
+                Ok(response) => {
+                    attempt.answered(response.status(), connection);
+                    return Ok(response);
+                }
+                Err(failure) => failure,
+            },
+            Err(failure) => failure,
         };
-        let result = timeout_at(deadline, exchange).await.unwrap_or(Err(Failure::Timeout));
         let client_failed = self.body.as_ref().is_some_and(|body| body.borrow().failure().is_some());
-        if result.is_err() && client_failed { Err(Failure::Client) } else { result }
+        Err(if client_failed { Failure::Client } else { failure })
     }
 
     fn request(&self) -> Request<RequestBody> {
         let body = self.body.as_ref().map_or(RequestBody::Empty, RequestBody::of);
         let mut request = Request::new(body);
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.head.uri.clone();
-        *request.headers_mut() = self.head.headers.clone();
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.take().unwrap_or_else(|| self.headers_again());
         request
+    }
+
+    fn headers_again(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.kept_headers.len());
+        for (name, value) in &self.kept_headers {
+            headers.append(name, value.clone());
+        }
+        headers
     }
 
     fn can_send_again(&self) -> bool {
         self.is_replayable && self.body.as_ref().is_none_or(|body| body.borrow().is_replayable())
     }
 
-    fn finish(self, pool: PoolIndex, result: Result<Answer, Failure>) -> Response<ResponseBody> {
+    fn finish(&self, pool: PoolIndex, result: Result<Answer, Failure>) -> Response<ResponseBody> {
         let (response, attempt) = match result {
             Ok(answer) => answer,
             Err(failure) => {

@@ -1,9 +1,11 @@
 //! Which header fields pass: hop-by-hop fields end here, and a backend learns whom it is answering.
 
-use http::header::{CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Uri, Version};
+
+use super::seen::{OWN_PREFIX, Seen, is_trailers};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -12,7 +14,6 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Says which pool answered.
 pub(crate) const X_SWITCHBACK_POOL: HeaderName = HeaderName::from_static("x-switchback-pool");
-const OWN_PREFIX: &str = "x-switchback-";
 
 /// Fields that `Connection` may not name away: a client could hide from a backend who it is, or how long its body is.
 const END_TO_END: [&str; 9] =
@@ -25,7 +26,7 @@ pub(crate) struct ClientFields {
 
 /// Makes a client's head into one for a backend: origin form, `Host`, no hop-by-hop fields, no `x-switchback-*` from
 /// outside, `Via` and `X-Forwarded-*` set. Whatever `X-Forwarded-*` the client sent is dropped: it is not trusted.
-pub(crate) fn prepare_request(head: &mut Parts, client: &ClientFields) {
+pub(crate) fn prepare_request(head: &mut Parts, seen: &Seen, client: &ClientFields) {
     if let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
@@ -39,9 +40,10 @@ pub(crate) fn prepare_request(head: &mut Parts, client: &ClientFields) {
         _ => HeaderValue::from_static("1.1 switchback"),
     };
     head.version = Version::HTTP_11;
-    strip_hop_by_hop(&mut head.headers);
-    strip_own(&mut head.headers);
-    head.headers.remove(FORWARDED);
+    strip(&mut head.headers, seen);
+    if seen.has_forwarded {
+        head.headers.remove(FORWARDED);
+    }
     head.headers.insert(X_FORWARDED_FOR, client.forwarded_for.clone());
     if let Some(host) = head.headers.get(HOST).cloned() {
         head.headers.insert(X_FORWARDED_HOST, host);
@@ -52,25 +54,35 @@ pub(crate) fn prepare_request(head: &mut Parts, client: &ClientFields) {
 
 /// Makes a backend's response head into one for the client.
 pub(crate) fn prepare_response(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    strip_own(headers);
+    let seen = Seen::of(headers);
+    strip(headers, &seen);
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+/// Removes what ends here: hop-by-hop fields, and the router's own from elsewhere.
+fn strip(headers: &mut HeaderMap, seen: &Seen) {
+    if seen.has_connection {
         strip_named(headers);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    if seen.has_hop_by_hop {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+            headers.remove(name);
+        }
+        if headers.get(TE).is_some_and(|te| !is_trailers(te)) {
+            headers.remove(TE);
+        }
     }
-    let wants_trailers = headers.get(TE).map(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    if wants_trailers == Some(false) {
-        headers.remove(TE);
+    if seen.has_own {
+        strip_own(headers);
     }
 }
 
 /// Removes `Connection` and what it names.
 fn strip_named(headers: &mut HeaderMap) {
+    let Entry::Occupied(entry) = headers.entry(CONNECTION) else { return };
+    if entry.iter().all(names_nothing) {
+        entry.remove();
+        return;
+    }
     let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     headers.remove(CONNECTION);
     let names = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
@@ -80,6 +92,12 @@ fn strip_named(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
+}
+
+/// What nearly every `Connection` says.
+fn names_nothing(connection: &HeaderValue) -> bool {
+    let text = connection.as_bytes();
+    text.eq_ignore_ascii_case(b"keep-alive") || text.eq_ignore_ascii_case(b"close")
 }
 
 fn strip_own(headers: &mut HeaderMap) {
@@ -96,7 +114,8 @@ mod tests {
 
     fn prepared(request: http::request::Builder) -> Parts {
         let mut head = request.body(()).unwrap().into_parts().0;
-        prepare_request(&mut head, &ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7") });
+        let seen = Seen::of(&head.headers);
+        prepare_request(&mut head, &seen, &ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7") });
         head
     }
 
@@ -108,6 +127,15 @@ mod tests {
             assert!(!head.headers.contains_key(gone), "{gone}");
         }
         assert!(head.headers.contains_key("accept"));
+    }
+
+    #[test]
+    fn a_plain_connection_takes_keep_alive_with_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("Keep-Alive"));
+        headers.insert(KEEP_ALIVE, HeaderValue::from_static("timeout=5"));
+        prepare_response(&mut headers);
+        assert!(headers.is_empty(), "{headers:?}");
     }
 
     #[test]

@@ -26,7 +26,9 @@ mod position;
 mod query;
 mod replay;
 mod routes;
+mod seen;
 mod split;
+mod timer;
 mod upstream;
 mod worker;
 

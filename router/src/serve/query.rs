@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::{Method, Version};
 use switchback_policy::split::Field;
 
+use super::seen::Seen;
 use crate::config::UnitSource;
 use crate::quality::Refusal;
 
@@ -70,21 +71,16 @@ impl Unit<'_> {
 ///
 /// # Errors
 /// The reason, which is counted; [`super::answer`] says what the client gets.
-pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
+pub(crate) fn check(head: &Parts, seen: &Seen) -> Result<(), Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    let has_host = first.is_some() || head.uri.authority().is_some();
-    if second.is_some() || (!has_host && head.version != Version::HTTP_10) {
+    let has_host = seen.hosts == 1 || head.uri.authority().is_some();
+    if seen.hosts > 1 || (!has_host && head.version != Version::HTTP_10) {
         return Err(Refusal::Host);
     }
-    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
-    let (length, again) = (lengths.next(), lengths.next());
-    let is_chunked = head.headers.contains_key(TRANSFER_ENCODING);
-    let is_list = length.is_some_and(|length| length.as_bytes().contains(&b','));
-    if again.is_some() || is_list || (is_chunked && (length.is_some() || head.version == Version::HTTP_10)) {
+    let is_old_or_long = seen.content_lengths > 0 || head.version == Version::HTTP_10;
+    if seen.content_lengths > 1 || seen.has_length_list || (seen.has_transfer_encoding && is_old_or_long) {
         return Err(Refusal::Framing);
     }
     Ok(())
@@ -165,7 +161,10 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        let refused = |request: http::request::Builder| check(&head(request)).err();
+        let refused = |request: http::request::Builder| {
+            let head = head(request);
+            check(&head, &Seen::of(&head.headers)).err()
+        };
         assert_eq!(refused(Request::get("/").header("host", "a")), None);
         assert_eq!(refused(Request::get("/").header("host", "a").header("host", "a")), Some(Refusal::Host));
         assert_eq!(refused(Request::get("/")), Some(Refusal::Host));

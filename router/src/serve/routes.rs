@@ -92,6 +92,8 @@ pub(crate) struct RouteTable {
 #[derive(Default)]
 struct Prefixes {
     routes: HashMap<String, RouteIndex>,
+    /// The route of the empty prefix, which most configs have and no hash is needed for.
+    root: Option<RouteIndex>,
     /// Segments of the longest prefix: no need to look further down a path.
     depth: usize,
 }
@@ -107,7 +109,11 @@ impl RouteTable {
             let prefix = route.path_prefix.trim_end_matches('/');
             prefixes.depth = prefixes.depth.max(prefix.matches('/').count());
             let index = RouteIndex(u16::try_from(index).unwrap_or(u16::MAX));
-            prefixes.routes.entry(prefix.to_owned()).or_insert(index);
+            if prefix.is_empty() {
+                prefixes.root.get_or_insert(index);
+            } else {
+                prefixes.routes.entry(prefix.to_owned()).or_insert(index);
+            }
         }
         table
     }
@@ -129,6 +135,9 @@ impl RouteTable {
 impl Prefixes {
     /// The route of the longest prefix that ends where a segment of `path` ends.
     fn find(&self, path: &str) -> Option<RouteIndex> {
+        if self.depth == 0 {
+            return self.root;
+        }
         let slashes = path.match_indices('/').map(|(at, _)| at).skip(1);
         let mut ends: [usize; 32] = [0; 32];
         let mut count = 0;
@@ -139,7 +148,7 @@ impl Prefixes {
             }
         }
         let longest_first = ends.iter().take(count).rev().filter_map(|end| path.get(..*end));
-        longest_first.chain([""]).find_map(|prefix| self.routes.get(prefix).copied())
+        longest_first.filter(|prefix| !prefix.is_empty()).find_map(|prefix| self.routes.get(prefix).copied()).or(self.root)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One HTTP/1.1 connection to an endpoint, and what can go wrong on it.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -7,13 +8,16 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::pool::SharedEndpoint;
 use super::replay::RequestBody;
+use super::timer::ReusedTimer;
 
 /// A connection that can carry one query at a time.
 pub(crate) struct Connection {
     sender: SendRequest<RequestBody>,
+    timer: ReusedTimer,
     is_reused: bool,
 }
 
@@ -75,7 +79,7 @@ impl Connection {
             // What went wrong is told to whoever waits for the response.
             let _ = connection.await;
         });
-        Ok(Connection { sender, is_reused: false })
+        Ok(Connection { sender, timer: ReusedTimer::new(Instant::now() + timeout), is_reused: false })
     }
 
     /// Can take a query now.
@@ -90,10 +94,20 @@ impl Connection {
     /// Sends a query and waits for the response's head.
     ///
     /// # Errors
-    /// [`Failure::Closed`] or [`Failure::Broken`].
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+    /// [`Failure::Closed`], [`Failure::Broken`], or [`Failure::Timeout`].
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>, deadline: Instant) -> Result<Response<Incoming>, Failure> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
-        let result = self.sender.send_request(request).await;
-        result.map_err(|error| if error.is_parse() { Failure::Broken(error.to_string()) } else { Failure::Closed { was_reused } })
+        let mut answer = std::pin::pin!(self.sender.send_request(request));
+        let timer = &mut self.timer;
+        let in_time = std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Pending => timer.poll_passed(deadline, cx).map(|()| None),
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+        });
+        match in_time.await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(error)) if error.is_parse() => Err(Failure::Broken(error.to_string())),
+            Some(Err(_)) => Err(Failure::Closed { was_reused }),
+            None => Err(Failure::Timeout),
+        }
     }
 }

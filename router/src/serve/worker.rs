@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here is shared with another worker but what is listed in [`super`].
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,14 +48,13 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) routes: Routes,
     pub(crate) clocks: Clocks,
-    pub(crate) close_connections: watch::Receiver<bool>,
-    is_draining: watch::Receiver<bool>,
+    is_draining: Cell<bool>,
     counters: Arc<WorkerCounters>,
 }
 
 impl Worker {
     pub(crate) fn is_draining(&self) -> bool {
-        *self.is_draining.borrow()
+        self.is_draining.get()
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
@@ -80,6 +80,7 @@ async fn serve(mut plan: Plan) {
         tokio::task::spawn_local(follow(route.clone(), flags, policy));
     }
     tokio::task::spawn_local(sweep(worker.clone()));
+    tokio::task::spawn_local(drain(worker.clone(), plan.is_draining, plan.close_connections));
     while let Some(arrival) = plan.arrivals.recv().await {
         worker.counters.connections.increment();
         tokio::task::spawn_local(connection::serve(worker.clone(), arrival));
@@ -105,8 +106,7 @@ fn build(plan: &Plan) -> Worker {
         limits: config.limits.clone(),
         routes: Routes { table, all: all.collect() },
         clocks: Clocks::default(),
-        close_connections: plan.close_connections.clone(),
-        is_draining: plan.is_draining.clone(),
+        is_draining: Cell::new(false),
         counters: plan.counters.clone(),
     }
 }
@@ -136,6 +136,15 @@ async fn follow(route: Rc<RouteWorker>, mut flags: watch::Receiver<Arc<Flags>>, 
             () = route.needs_instance.notified(), if !lacks_instance => {}
             () = tokio::time::sleep(INSTANCE_RETRY), if lacks_instance => route.split.borrow_mut().instantiate(),
         }
+    }
+}
+
+/// Announces the end in responses, then closes the connections, when the router says so.
+async fn drain(worker: Rc<Worker>, mut is_draining: watch::Receiver<bool>, mut close_connections: watch::Receiver<bool>) {
+    let announced = is_draining.wait_for(|draining| *draining).await.is_ok();
+    worker.is_draining.set(announced);
+    if announced && close_connections.wait_for(|close| *close).await.is_ok() {
+        worker.clocks.close();
     }
 }
 

@@ -5,6 +5,7 @@
 mod endpoint;
 mod ewma;
 mod health;
+mod retry_budget;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -17,9 +18,7 @@ pub use endpoint::SharedEndpoint;
 pub(crate) use health::check_forever;
 
 use crate::config;
-
-/// Retries that a pool may have at any time beside a fifth of its queries in flight.
-const RETRIES_AT_LEAST: usize = 3;
+use retry_budget::RetryBudget;
 
 /// A pool as all workers see it.
 #[derive(Debug)]
@@ -29,7 +28,6 @@ pub struct SharedPool {
     /// In the config's order.
     pub endpoints: Vec<Arc<SharedEndpoint>>,
     in_flight: AtomicUsize,
-    retries: AtomicUsize,
 }
 
 impl SharedPool {
@@ -37,12 +35,7 @@ impl SharedPool {
     #[must_use]
     pub fn new(config: &config::Pool) -> Arc<SharedPool> {
         let endpoints = config.endpoints.iter().map(|endpoint| Arc::new(SharedEndpoint::new(endpoint.authority.clone())));
-        Arc::new(SharedPool {
-            endpoints: endpoints.collect(),
-            config: config.clone(),
-            in_flight: AtomicUsize::new(0),
-            retries: AtomicUsize::new(0),
-        })
+        Arc::new(SharedPool { endpoints: endpoints.collect(), config: config.clone(), in_flight: AtomicUsize::new(0) })
     }
 
     /// Attempts that have not ended, over all workers.
@@ -63,6 +56,7 @@ pub(crate) struct Pool {
     pub(crate) shared: Arc<SharedPool>,
     endpoints: Vec<Endpoint>,
     random: Cell<u64>,
+    retries: RetryBudget,
 }
 
 /// A place in the pool's and one endpoint's count of attempts in flight; given back when dropped.
@@ -78,21 +72,12 @@ impl Drop for Slot {
     }
 }
 
-/// A place in the retry budget; given back when dropped.
-pub(crate) struct RetryPermit(Arc<SharedPool>);
-
-impl Drop for RetryPermit {
-    fn drop(&mut self) {
-        self.0.retries.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Pool {
     pub(crate) fn new(shared: &Arc<SharedPool>, seed: u64, now: Instant) -> Pool {
         let config = &shared.config;
         let endpoints =
             shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), config.idle_connections, config.idle_timeout, now));
-        Pool { endpoints: endpoints.collect(), shared: shared.clone(), random: Cell::new(seed | 1) }
+        Pool { endpoints: endpoints.collect(), shared: shared.clone(), random: Cell::new(seed | 1), retries: RetryBudget::new(now) }
     }
 
     /// The endpoint for one attempt: the less loaded of two healthy ones taken at random, and not `avoid` if there is another.
@@ -128,15 +113,14 @@ impl Pool {
     pub(crate) fn enter(&self, endpoint: &Endpoint) -> Option<Slot> {
         let before = self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
         endpoint.shared.enter();
+        self.retries.deposit();
         let slot = Slot { pool: self.shared.clone(), endpoint: endpoint.shared.clone() };
         (before < self.shared.config.max_in_flight).then_some(slot)
     }
 
-    /// Leave to try once more: retries in flight stay within a fifth of all queries in flight, and three.
-    pub(crate) fn permit_retry(&self) -> Option<RetryPermit> {
-        let before = self.shared.retries.fetch_add(1, Ordering::Relaxed);
-        let permit = RetryPermit(self.shared.clone());
-        (before < self.shared.in_flight() / 5 + RETRIES_AT_LEAST).then_some(permit)
+    /// Leave to try a query once more; see [`retry_budget`].
+    pub(crate) fn may_retry(&self, now: Instant) -> bool {
+        self.retries.withdraw(now)
     }
 
     /// A number below `bound` (0 for a bound of 0): xorshift64*, good enough to spread load and free of system calls.

@@ -1,0 +1,97 @@
+//! One look over a head's fields: what is there of those that decide framing, or that end at a hop.
+//!
+//! Most heads have hardly any, so that asking the map for each of a dozen names costs more than reading the head did. Pure.
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE};
+
+/// The prefix of the router's own fields, which nobody else may set.
+pub(crate) const OWN_PREFIX: &str = "x-switchback-";
+
+/// What one look over a head's fields found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) hosts: usize,
+    pub(crate) content_lengths: usize,
+    /// A `Content-Length` is a list.
+    pub(crate) has_length_list: bool,
+    pub(crate) has_transfer_encoding: bool,
+    pub(crate) has_connection: bool,
+    /// Of `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding` and `Upgrade`, and a `TE` that wants more than trailers.
+    pub(crate) has_hop_by_hop: bool,
+    pub(crate) has_forwarded: bool,
+    pub(crate) has_own: bool,
+}
+
+impl Seen {
+    pub(crate) fn of(headers: &HeaderMap) -> Seen {
+        let mut seen = Seen::default();
+        for name in headers.keys() {
+            seen.add(name.as_str(), headers);
+        }
+        seen
+    }
+
+    /// Told apart by length first: most names need no comparison of text at all.
+    fn add(&mut self, name: &str, headers: &HeaderMap) {
+        match name.len() {
+            2 if name == "te" => self.has_hop_by_hop |= !headers.get_all(TE).iter().all(is_trailers),
+            4 if name == "host" => self.hosts = headers.get_all(HOST).iter().count(),
+            7 if name == "upgrade" => self.has_hop_by_hop = true,
+            9 if name == "forwarded" => self.has_forwarded = true,
+            10 if name == "connection" => self.has_connection = true,
+            10 if name == "keep-alive" => self.has_hop_by_hop = true,
+            14 if name == "content-length" => {
+                for length in headers.get_all(CONTENT_LENGTH) {
+                    self.content_lengths += 1;
+                    self.has_length_list |= length.as_bytes().contains(&b',');
+                }
+            }
+            16 if name == "proxy-connection" => self.has_hop_by_hop = true,
+            17 if name == "transfer-encoding" => {
+                self.has_transfer_encoding = true;
+                self.has_hop_by_hop = true;
+            }
+            length if length > OWN_PREFIX.len() && name.starts_with(OWN_PREFIX) => self.has_own = true,
+            _ => {}
+        }
+    }
+}
+
+/// Whether a `TE` asks for trailers alone, which pass.
+pub(crate) fn is_trailers(te: &HeaderValue) -> bool {
+    te.as_bytes().eq_ignore_ascii_case(b"trailers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn seen(fields: &[(&'static str, &'static str)]) -> Seen {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        Seen::of(&headers)
+    }
+
+    #[test]
+    fn ordinary_fields_are_none_of_these() {
+        assert_eq!(seen(&[("accept", "*/*"), ("x-user-id", "u1"), ("te", "trailers"), ("x-switchback", "1")]), Seen::default());
+    }
+
+    #[test]
+    fn each_field_counts_as_often_as_it_stands_there() {
+        let twice = seen(&[("host", "a"), ("content-length", "1"), ("host", "b"), ("content-length", "2, 2")]);
+        assert_eq!((twice.hosts, twice.content_lengths, twice.has_length_list), (2, 2, true));
+    }
+
+    #[test]
+    fn what_ends_at_a_hop_is_seen() {
+        for name in ["keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te"] {
+            assert!(seen(&[(name, "x")]).has_hop_by_hop, "{name}");
+        }
+        assert!(seen(&[("connection", "close")]).has_connection && seen(&[("forwarded", "for=a")]).has_forwarded);
+        assert!(seen(&[("x-switchback-pool", "green")]).has_own);
+    }
+}
