@@ -1,5 +1,7 @@
 //! One route's step: what was read is judged, obeyed and, where the judge says so, written; and changes that are asked for.
 
+use std::time::Duration;
+
 use redis::RedisResult;
 
 use super::copy_of;
@@ -14,7 +16,10 @@ use crate::flags::{Change, ChangeError, Fields, Flags, LedgerEntry, edit};
 use crate::vocabulary::RouteIndex;
 
 /// Read, judge and write again so often when others write at the same time; then the next announcement or poll goes on.
-const ROUNDS: usize = 16;
+const ROUNDS: u32 = 32;
+/// Between two rounds a writer that came too late waits a random time up to this, so that two routers do not go on getting in each
+/// other's way. With [`ROUNDS`] it adds up to some 60 ms at the worst.
+const PAUSE_MICROS: u64 = 4_000;
 /// How far back in the ledger to look for who made an epoch.
 const CAUSES: usize = 8;
 
@@ -28,7 +33,7 @@ impl Sync {
         let published = self.published.clone();
         let (Some(route), Some(keys)) = (published.route(index), self.keys.get(index.get()).cloned()) else { return Ok(None) };
         let mut read = first;
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let stored = match read {
                 Ok(stored) => stored,
                 Err(error) if is_lost(&error) => return Err(error),
@@ -65,6 +70,7 @@ impl Sync {
                     return Ok(None);
                 }
             }
+            stand_aside(round).await;
             read = link.read(&keys).await;
         }
         link.signals.touch_index(index.get());
@@ -160,17 +166,22 @@ impl Sync {
         let (Some(route), Some(keys)) = (published.route(index), self.keys.get(index.get()).cloned()) else {
             return Ok(Err(ChangeError::NotSaved { why: "there is no such route".to_owned() }));
         };
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             // An edit by hand that nobody has adopted yet comes first, and then counts as somebody else's change.
             let read = link.read(&keys).await;
-            let Some(stored) = self.step(link, index, read).await? else { break };
+            let Some(stored) = self.step(link, index, read).await? else {
+                if self.notes.contains_key(&route.name) {
+                    break;
+                }
+                continue;
+            };
             let write = match self.prepare(&stored, index, route, change) {
                 Ok(write) => write,
                 Err(error) => return Ok(Err(error)),
             };
             match self.write(link, index, route, &stored, &write).await {
                 Ok(Some(_)) => return Ok(Ok(write.epoch)),
-                Ok(None) => {}
+                Ok(None) => stand_aside(round).await,
                 Err(error) if is_lost(&error) => return Ok(Err(ChangeError::Unanswered { why: explain(&error) })),
                 Err(error) => return Ok(Err(ChangeError::NotSaved { why: explain(&error) })),
             }
@@ -216,4 +227,11 @@ fn oversized(key: &str) -> String {
         "the hash {key} has more than {fields} fields or {bytes} bytes: its known fields are obeyed, but it cannot be adopted or changed; \
          HDEL what does not belong there"
     )
+}
+
+/// The first round that came too late tries again at once.
+async fn stand_aside(round: u32) {
+    if round > 0 {
+        tokio::time::sleep(Duration::from_micros(rand::random_range(0..=PAUSE_MICROS))).await;
+    }
 }
