@@ -17,9 +17,10 @@ struct Scene {
 impl Scene {
     fn start() -> Scene {
         let backends = [Backend::start("blue"), Backend::start("canary")];
-        let patience = "[policies]\nquarantine = \"500ms\"\nstrikes = 3\n";
+        let patience = "[policies]\nquarantine = \"2s\"\nstrikes = 3\n";
         let initial = "initial = { live = \"blue\", canary_percent = \"20\" }";
-        let router = Setup::default().pool("blue", &[&backends[0]]).pool("canary", &[&backends[1]]).top(patience).route(initial).start();
+        let router =
+            Setup::default().pool("blue", &[&backends[0]]).pool("canary", &[&backends[1]]).workers(2).top(patience).route(initial).start();
         Scene { router, _backends: backends }
     }
 
@@ -90,6 +91,11 @@ fn plugins_that_go_bad_under_load_cost_no_query_and_a_good_one_heals() {
         let canary = || scene.router.metric("switchback_requests_total", &["pool=\"canary\""]);
         let before = canary();
         eventually("native decisions send a share to the canary", SOON, || (canary() > before + 20.0).then_some(()));
+        // Not even by a worker that had an instance which never failed.
+        let by_policy = || scene.router.metric("switchback_decisions_total", &["reason=\"rule\""]);
+        let (asked, sent) = (by_policy(), load.sent());
+        load.wait_for(sent + 100);
+        assert_eq!(by_policy(), asked, "{name}: nobody asks a policy in quarantine");
         assert!(self::failures(&scene) > failures && self::native(&scene) > native, "{name}: visible in the metrics");
         assert!(scene.policy()["why"].as_str().is_some_and(|why| !why.is_empty()), "{name}: says why");
         scene.router.set_flags(&["--unset", "flag.misbehave"]);

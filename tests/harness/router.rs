@@ -43,6 +43,12 @@ impl Setup {
         self
     }
 
+    /// A pool with this one endpoint, for a test that plays the backend itself.
+    pub fn pool_at(mut self, name: &str, address: SocketAddr) -> Setup {
+        self.pools.push((name.to_owned(), vec![format!("http://{address}")]));
+        self
+    }
+
     /// Flags in this Redis instead of the embedded store.
     pub fn redis(mut self, url: &str) -> Setup {
         self.redis = Some(url.to_owned());

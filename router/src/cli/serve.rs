@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
@@ -50,20 +51,28 @@ impl Serve {
     /// Serves until SIGTERM or SIGINT.
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = config::load(&self.config).map_err(|error| Failure::config(&error.to_string()))?;
-        start_log(self.log);
+        // Writes what is still to be written when it is dropped.
+        let _log = start_log(self.log);
         let refused = |error: AccessError| Failure::config(&format!("{}: {}", self.config.display(), Failure::chain(&error)));
         let access = Access::open(&config).map_err(refused)?;
         serve(config, access).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }
 }
 
-fn start_log(format: LogFormat) {
+/// Log lines that may wait to be written.
+const LOG_LINES: usize = 10_000;
+
+/// Lines are written by a thread of their own: whoever reads stderr may be slow or stuck, and no worker waits for that. Lines beyond
+/// [`LOG_LINES`] are dropped.
+fn start_log(format: LogFormat) -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
     }
+    guard
 }
 
 fn serve(mut config: Config, access: Access) -> anyhow::Result<()> {

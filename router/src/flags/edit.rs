@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fault, Fields, Flags, MAX_EPOCH};
+use super::{FEATURES, Fault, Fields, Flags, MAX_EPOCH};
 use crate::config::Route;
 
 /// Every field that a person or Switchback may write, beside `flag.<name>`.
@@ -71,9 +71,22 @@ pub(crate) fn apply(current: &Fields, change: &Change, known: &Flags, route: &Ro
         let value = format!("{} fields, {bytes} bytes", after.len());
         faults.push(Fault { field: "fields".to_owned(), value, allowed: format!("at most {HASH_FIELDS} fields and {HASH_BYTES} bytes") });
     }
+    faults.extend(too_many_features(current, &after, change));
     let (_, found) = Flags::read(&after, known, route);
     faults.extend(found.into_iter().filter(|fault| change.fields.contains_key(&fault.field)));
     if faults.is_empty() { Ok(after) } else { Err(faults) }
+}
+
+/// One flag too many would push out another, which nobody asked for.
+fn too_many_features(current: &Fields, after: &Fields, change: &Change) -> Option<Fault> {
+    let is_feature = |field: &&String| field.starts_with("flag.");
+    if after.keys().filter(is_feature).count() <= FEATURES {
+        return None;
+    }
+    let (field, value) =
+        change.fields.iter().find(|(field, value)| is_feature(field) && value.is_some() && !current.contains_key(*field))?;
+    let allowed = format!("at most {FEATURES} flags flag.<name>; take one away first");
+    Some(Fault { field: field.clone(), value: value.clone().unwrap_or_default(), allowed })
 }
 
 /// The epoch after this one.

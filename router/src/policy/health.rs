@@ -112,6 +112,12 @@ impl Health {
         packed != 0 && self.ms(now) < unpack(packed).until_ms
     }
 
+    /// Whether there was a quarantine at all: one relaxed load, for the query path to look at before it looks at the clock.
+    #[must_use]
+    pub fn has_quarantine(&self) -> bool {
+        self.quarantine.load(Ordering::Relaxed) != 0
+    }
+
     /// Counts a failure. True when it began a quarantine.
     pub fn strike(&self, now: Instant) -> bool {
         let now_ms = self.ms(now);

@@ -37,13 +37,20 @@ pub(super) enum Event {
     Stop,
 }
 
+/// A policy that failed on these flags need not be tried on them again.
+pub(super) struct FailedTrial {
+    digest: String,
+    flags: Arc<Flags>,
+    reason: String,
+}
+
 /// One route, as this thread sees it.
 pub(super) struct RouteSlot {
     pub(super) route: Route,
     pub(super) flags: watch::Receiver<Arc<Flags>>,
     pub(super) in_force: watch::Sender<Arc<SplitInForce>>,
-    /// Digest, epoch and words of the last policy that failed on this route's own flags.
-    pub(super) failed_trial: Option<(String, u64, String)>,
+    /// The last policy that failed on this route's own flags.
+    pub(super) failed_trial: Option<FailedTrial>,
 }
 
 /// What [`super::Policies::status`] shows beside the policy in force itself.
@@ -265,12 +272,13 @@ fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogu
 }
 
 /// The last check before a policy takes over: it takes this route's own flags.
-fn try_on_route(slot: &mut RouteSlot, found: &Found, flags: &Flags, patience: Patience) -> Result<SplitInForce, String> {
-    if let Some((digest, epoch, reason)) = &slot.failed_trial
-        && *digest == found.digest
-        && *epoch == flags.epoch
+fn try_on_route(slot: &mut RouteSlot, found: &Found, flags: &Arc<Flags>, patience: Patience) -> Result<SplitInForce, String> {
+    // An edit that is obeyed and not adopted yet has no epoch of its own, so the flags themselves are compared.
+    if let Some(failed) = &slot.failed_trial
+        && failed.digest == found.digest
+        && Arc::ptr_eq(&failed.flags, flags)
     {
-        return Err(reason.clone());
+        return Err(failed.reason.clone());
     }
     let name = &flags.split_policy.name;
     let split = SplitInForce::wasm(&slot.route.name, name, &found.digest, found.program.clone(), patience);
@@ -282,7 +290,7 @@ fn try_on_route(slot: &mut RouteSlot, found: &Found, flags: &Flags, patience: Pa
         Err(failure) => {
             let reason = format!("with this route's flags, {failure}");
             tracing::warn!(route = slot.route.name, policy = name, digest = found.digest, "policy not put in force: {reason}");
-            slot.failed_trial = Some((found.digest.clone(), flags.epoch, reason.clone()));
+            slot.failed_trial = Some(FailedTrial { digest: found.digest.clone(), flags: Arc::clone(flags), reason: reason.clone() });
             Err(reason)
         }
     }

@@ -13,6 +13,7 @@ use super::kept::Kept;
 use super::rejection::Rejection;
 
 /// Something to read and admit.
+#[derive(Clone)]
 pub(super) enum Job {
     /// A file of the folder. Bytes whose digest is `known` are not admitted again.
     File { name: String, path: PathBuf, known: HashSet<String> },
@@ -50,10 +51,19 @@ impl Workshop {
     /// Works until the sender of the jobs is gone.
     pub(super) fn work(&self, jobs: &Receiver<Job>, done: &SyncSender<Event>) {
         while let Ok(job) = jobs.recv() {
-            if done.send(Event::Done(Box::new(self.perform(job)))).is_err() {
+            if done.send(Event::Done(Box::new(self.perform_safely(job)))).is_err() {
                 return;
             }
         }
+    }
+
+    /// A plugin that makes the compiler panic is refused like any other, and the thread goes on.
+    fn perform_safely(&self, job: Job) -> Done {
+        let again = job.clone();
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.perform(job))).unwrap_or_else(|_| {
+            let reason = "the WebAssembly compiler panicked; the log has its message".to_owned();
+            Done { job: again, digest: None, outcome: Outcome::Rejected(Rejection::Unreadable { reason }) }
+        })
     }
 
     /// Does one job. Milliseconds to seconds.

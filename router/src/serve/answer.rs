@@ -14,9 +14,11 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
         Refusal::NoRoute => (StatusCode::NOT_FOUND, "switchback: no route matches this host and path\n"),
         Refusal::Framing => (
             StatusCode::BAD_REQUEST,
-            "switchback: the request's length is ambiguous: send one Content-Length, or Transfer-Encoding: chunked, not both\n",
+            "switchback: the request's length is ambiguous: send one Content-Length, or Transfer-Encoding: chunked and nothing else, not both\n",
         ),
-        Refusal::Host => (StatusCode::BAD_REQUEST, "switchback: a request needs exactly one Host\n"),
+        Refusal::Host => {
+            (StatusCode::BAD_REQUEST, "switchback: a request needs exactly one Host: a name or an address, and perhaps a port\n")
+        }
         Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "switchback: CONNECT and TRACE are not passed on\n"),
         Refusal::Head => (StatusCode::BAD_REQUEST, "switchback: the request's head cannot be read\n"),
         Refusal::Connections => (StatusCode::SERVICE_UNAVAILABLE, "switchback: too many connections\n"),
@@ -34,7 +36,7 @@ pub(crate) fn unanswered(failure: &Failure) -> Response<ResponseBody> {
     let status = match failure {
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Failure::Full => StatusCode::SERVICE_UNAVAILABLE,
-        Failure::Client => StatusCode::BAD_REQUEST,
+        Failure::Client => StatusCode::REQUEST_TIMEOUT,
         Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => StatusCode::BAD_GATEWAY,
     };
     // Addresses of backends are not for clients.

@@ -142,9 +142,27 @@ impl Attempt {
     pub(crate) fn ended(&self, failure: &Failure) {
         match failure {
             Failure::Timeout => self.timed_out(),
-            // A keep-alive connection that the backend happened to close is nobody's failure.
-            Failure::Client | Failure::Full | Failure::Closed { was_reused: true } => drop(self.held.borrow_mut().take()),
+            Failure::Client => self.aborted(),
+            Failure::Full => drop(self.held.borrow_mut().take()),
             Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => self.failed(),
+        }
+    }
+
+    /// As [`Attempt::ended`], when the query is tried once more: a keep-alive connection that the backend happened to close is
+    /// nobody's failure then.
+    pub(crate) fn is_followed_by_another(&self, failure: &Failure) {
+        match failure {
+            Failure::Closed { was_reused: true } => drop(self.held.borrow_mut().take()),
+            failure => self.ended(failure),
+        }
+    }
+
+    /// The client went away, or did not send its whole request.
+    pub(crate) fn aborted(&self) {
+        if self.held.borrow_mut().take().is_some()
+            && let Some(counters) = self.counters()
+        {
+            counters.client_aborts.increment();
         }
     }
 
@@ -179,11 +197,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if self.held.borrow_mut().take().is_some()
-            && let Some(counters) = self.counters()
-        {
-            counters.client_aborts.increment();
-        }
+        self.aborted();
     }
 }
 

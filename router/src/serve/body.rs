@@ -1,6 +1,8 @@
 //! Response bodies: a backend's, passed on as it arrives, or the router's own.
 
+use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,6 +12,7 @@ use hyper::body::Incoming;
 use super::attempt::Attempt;
 use super::clock::QueryInProgress;
 use super::idle::IdleTimer;
+use super::replay::Replay;
 
 /// What a client gets.
 pub(crate) struct ResponseBody {
@@ -31,14 +34,15 @@ impl ResponseBody {
         ResponseBody { source: Source::Own(text), in_progress: None }
     }
 
-    /// A backend's body; `attempt` is ended, and its connection given back, when the body is.
-    pub(crate) fn passed(incoming: Incoming, attempt: Attempt) -> ResponseBody {
+    /// A backend's body; `attempt` is ended, and its connection given back, when the body is. `request` is the client's body,
+    /// which may go on meanwhile.
+    pub(crate) fn passed(incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Attempt) -> ResponseBody {
         if incoming.is_end_stream() {
             attempt.completed();
             return ResponseBody::own(None);
         }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
-        ResponseBody { source: Source::Passed(PassedBody { incoming, attempt, idle }), in_progress: None }
+        ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle }), in_progress: None }
     }
 
     /// Holds this until the body is done.
@@ -50,6 +54,7 @@ impl ResponseBody {
 /// A backend's body on its way to the client, and the attempt that it ends.
 pub(crate) struct PassedBody {
     incoming: Incoming,
+    request: Option<Rc<RefCell<Replay>>>,
     attempt: Attempt,
     idle: IdleTimer,
 }
@@ -66,11 +71,20 @@ pub(crate) enum PassError {
 }
 
 impl PassedBody {
+    /// The backend is to blame, unless the client's own body is.
+    fn broke_off(&self, blame_backend: fn(&Attempt), is_clients_fault: fn(&Replay) -> bool) {
+        if self.request.as_ref().is_some_and(|request| is_clients_fault(&request.borrow())) {
+            self.attempt.aborted();
+        } else {
+            blame_backend(&self.attempt);
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 if self.idle.poll_expired(cx).is_ready() {
-                    self.attempt.timed_out();
+                    self.broke_off(Attempt::timed_out, Replay::holds_things_up);
                     return Poll::Ready(Some(Err(PassError::Idle)));
                 }
                 Poll::Pending
@@ -78,8 +92,9 @@ impl PassedBody {
             Poll::Ready(frame) => {
                 self.idle.progressed();
                 match &frame {
-                    Some(Err(_)) => self.attempt.failed(),
-                    Some(Ok(_)) if !self.incoming.is_end_stream() => {}
+                    Some(Err(_)) => self.broke_off(Attempt::failed, Replay::has_failed),
+                    // Trailers are the end, and nobody asks for more after them.
+                    Some(Ok(frame)) if !frame.is_trailers() && !self.incoming.is_end_stream() => {}
                     _ => self.attempt.completed(),
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(PassError::from)))

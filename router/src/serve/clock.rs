@@ -32,6 +32,7 @@ enum Phase {
 /// One connection's clock.
 pub(crate) struct ConnectionClock {
     phase: Cell<Phase>,
+    is_h2: Cell<bool>,
     /// When a sweep first saw the phase, so that no query looks at the clock for it.
     since: Cell<Option<Instant>>,
     /// Since when the client has not read what we have for it.
@@ -55,6 +56,7 @@ impl ConnectionClock {
         // A client that connects and says nothing is held to the time for a head.
         ConnectionClock {
             phase: Cell::new(Phase::Head),
+            is_h2: Cell::new(false),
             since: Cell::new(None),
             stuck_since: Cell::new(None),
             asked: Cell::new(None),
@@ -83,9 +85,15 @@ impl ConnectionClock {
         Poll::Pending
     }
 
+    /// The connection speaks HTTP/2: there, bytes between queries may be control frames, and are no head.
+    pub(crate) fn is_h2(&self) {
+        self.is_h2.set(true);
+        self.phase.set(Phase::Idle);
+    }
+
     /// Bytes came in.
     fn received(&self) {
-        if self.phase.get() == Phase::Idle {
+        if self.phase.get() == Phase::Idle && !self.is_h2.get() {
             self.phase.set(Phase::Head);
             self.since.set(None);
         }
@@ -275,6 +283,16 @@ mod tests {
         assert!(late_after(&clock, KEEPALIVE));
         clock.received();
         assert!(late_after(&clock, HEAD));
+    }
+
+    #[test]
+    fn control_frames_of_http2_are_no_head() {
+        let clock = Rc::new(ConnectionClock::new());
+        clock.is_h2();
+        drop(clock.begin());
+        clock.received();
+        assert!(!late_after(&clock, HEAD * 2));
+        assert!(late_after(&clock, KEEPALIVE));
     }
 
     #[test]

@@ -28,8 +28,9 @@ use crate::quality::Refusal;
 /// What an HTTP/2 client with prior knowledge says first.
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// While the preface is incomplete it is looked at again this often.
+/// While the preface is incomplete it is looked at again after this, and then after twice as long each time.
 const PREFACE_POLL: Duration = Duration::from_millis(2);
+const PREFACE_POLL_MOST: Duration = Duration::from_millis(250);
 
 /// A connection's client.
 struct Client {
@@ -63,6 +64,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
 /// Looks at the first bytes without taking them. `None` when the client goes away before it said anything.
 async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
     let mut first = [0; H2_PREFACE.len()];
+    let mut pause = PREFACE_POLL;
     loop {
         let seen = stream.peek(&mut first).await.ok()?;
         let bytes = first.get(..seen).filter(|bytes| !bytes.is_empty())?;
@@ -72,7 +74,8 @@ async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
         if seen == H2_PREFACE.len() {
             return Some(true);
         }
-        tokio::time::sleep(PREFACE_POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PREFACE_POLL_MOST);
     }
 }
 
@@ -114,6 +117,7 @@ async fn serve_h2(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, cl
     builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX)).timer(TokioTimer::new());
     builder.keep_alive_interval(limits.keepalive_timeout);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
+    clock.is_h2();
     let io = Clocked { io: TokioIo::new(stream), clock: clock.clone() };
     drive!(clock, builder.serve_connection(io, service));
 }

@@ -11,6 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
@@ -56,7 +57,11 @@ impl Journey {
     pub(crate) fn new(route: Rc<RouteWorker>, chosen: Chosen, live: PoolIndex, head: Parts, incoming: Incoming) -> Journey {
         let is_replayable = route.config.replayable_methods.contains(&head.method);
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
-        let Parts { method, uri, headers, .. } = head;
+        let Parts { method, uri, mut headers, .. } = head;
+        if body.is_some() && !headers.contains_key(CONTENT_LENGTH) {
+            // Without it hyper takes a GET for one that has no body.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let mut kept_headers = Vec::new();
         if is_replayable {
             kept_headers.reserve_exact(headers.len());
@@ -104,12 +109,13 @@ impl Journey {
             Ok(response) => return Ok((response, attempt)),
             Err(failure) => failure,
         };
-        attempt.ended(&failure);
         let is_worth_it = failure.may_retry() && self.can_send_again();
         let now = Instant::now();
         if !is_worth_it || !self.route.pool(pool).is_some_and(|pool| pool.may_retry(now)) {
+            attempt.ended(&failure);
             return Err(failure);
         }
+        attempt.is_followed_by_another(&failure);
         Box::pin(self.ask_again(pool, &attempt, is_counted, now)).await
     }
 
@@ -142,8 +148,11 @@ impl Journey {
             },
             Err(failure) => failure,
         };
-        let client_failed = self.body.as_ref().is_some_and(|body| body.borrow().failure().is_some());
-        Err(if client_failed { Failure::Client } else { failure })
+        let is_clients_fault = self.body.as_ref().is_some_and(|body| match failure {
+            Failure::Timeout => body.borrow().holds_things_up(),
+            _ => body.borrow().has_failed(),
+        });
+        Err(if is_clients_fault { Failure::Client } else { failure })
     }
 
     fn request(&self) -> Request<RequestBody> {
@@ -171,10 +180,7 @@ impl Journey {
         let (response, attempt) = match result {
             Ok(answer) => answer,
             Err(failure) => {
-                self.route.counters().unanswered.increment();
-                if self.route.log_limit.allows(Instant::now()) {
-                    tracing::warn!(route = self.route.config.name, %failure, "query not answered");
-                }
+                self.count_unanswered(&failure);
                 return answer::unanswered(&failure);
             }
         };
@@ -185,6 +191,16 @@ impl Journey {
         {
             head.headers.insert(X_SWITCHBACK_POOL, name);
         }
-        Response::from_parts(head, ResponseBody::passed(incoming, attempt))
+        Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt))
+    }
+
+    fn count_unanswered(&self, failure: &Failure) {
+        if matches!(failure, Failure::Client) {
+            return;
+        }
+        self.route.counters().unanswered.increment();
+        if self.route.log_limit.allows(Instant::now()) {
+            tracing::warn!(route = self.route.config.name, %failure, "query not answered");
+        }
     }
 }

@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Uri, Version};
 
-use super::seen::{OWN_PREFIX, Seen, is_trailers};
+use super::seen::{FORWARDED_PREFIX, OWN_PREFIX, Seen, is_trailers};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -44,6 +44,9 @@ pub(crate) fn prepare_request(head: &mut Parts, seen: &Seen, client: &ClientFiel
     if seen.has_forwarded {
         head.headers.remove(FORWARDED);
     }
+    if seen.has_x_forwarded {
+        strip_prefix(&mut head.headers, FORWARDED_PREFIX);
+    }
     head.headers.insert(X_FORWARDED_FOR, client.forwarded_for.clone());
     if let Some(host) = head.headers.get(HOST).cloned() {
         head.headers.insert(X_FORWARDED_HOST, host);
@@ -67,12 +70,12 @@ fn strip(headers: &mut HeaderMap, seen: &Seen) {
         for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
             headers.remove(name);
         }
-        if headers.get(TE).is_some_and(|te| !is_trailers(te)) {
+        if !headers.get_all(TE).iter().all(is_trailers) {
             headers.remove(TE);
         }
     }
     if seen.has_own {
-        strip_own(headers);
+        strip_prefix(headers, OWN_PREFIX);
     }
 }
 
@@ -100,9 +103,9 @@ fn names_nothing(connection: &HeaderValue) -> bool {
     text.eq_ignore_ascii_case(b"keep-alive") || text.eq_ignore_ascii_case(b"close")
 }
 
-fn strip_own(headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
-    for name in own {
+fn strip_prefix(headers: &mut HeaderMap, prefix: &str) {
+    let named: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
+    for name in named {
         headers.remove(name);
     }
 }
@@ -148,7 +151,10 @@ mod tests {
 
     #[test]
     fn own_fields_from_outside_are_dropped() {
-        let head = prepared(Request::get("/").header("x-switchback-pool", "green").header("x-forwarded-for", "1.2.3.4"));
+        let head = prepared(
+            Request::get("/").header("x-switchback-pool", "green").header("x-forwarded-for", "1.2.3.4").header("x-forwarded-prefix", "/a"),
+        );
+        assert!(!head.headers.contains_key("x-forwarded-prefix"));
         assert!(!head.headers.contains_key("x-switchback-pool"));
         assert_eq!(head.headers["x-forwarded-for"], "10.0.0.7");
         assert_eq!(head.headers["via"], "1.1 switchback");

@@ -54,12 +54,20 @@ pub(crate) struct Acceptor {
     doors: Vec<WorkerDoor>,
     total: Arc<AtomicUsize>,
     addresses: HashMap<IpAddr, Arc<AtomicUsize>>,
+    sweep_at: usize,
     counters: Arc<WorkerCounters>,
 }
 
 impl Acceptor {
     pub(crate) fn new(limits: &Limits, doors: Vec<WorkerDoor>, counters: Arc<WorkerCounters>) -> Acceptor {
-        Acceptor { limits: limits.clone(), doors, total: Arc::default(), addresses: HashMap::new(), counters }
+        Acceptor {
+            limits: limits.clone(),
+            doors,
+            total: Arc::default(),
+            addresses: HashMap::new(),
+            sweep_at: ADDRESSES_BEFORE_SWEEP,
+            counters,
+        }
     }
 
     /// Takes connections until `shutdown` says so. The socket is closed when this returns.
@@ -84,6 +92,11 @@ impl Acceptor {
 
     /// Hands a connection to the worker with the fewest, or closes it when there are too many.
     fn place(&mut self, stream: StdStream, peer: SocketAddr) {
+        if self.addresses.len() >= self.sweep_at {
+            self.addresses.retain(|_, count| count.load(Ordering::Relaxed) > 0);
+            // Again only when it has doubled, or each connection would look at all of many.
+            self.sweep_at = (self.addresses.len() * 2).max(ADDRESSES_BEFORE_SWEEP);
+        }
         let of_address = self.addresses.entry(peer.ip().to_canonical()).or_default().clone();
         let is_full = self.total.load(Ordering::Relaxed) >= self.limits.connections;
         let address_is_full = of_address.load(Ordering::Relaxed) >= self.limits.connections_per_address;
@@ -99,9 +112,6 @@ impl Acceptor {
         let place = Place { total: self.total.clone(), of_address, of_worker };
         if door.arrivals.try_send(Arrival { stream, peer, place }).is_err() {
             self.refuse();
-        }
-        if self.addresses.len() > ADDRESSES_BEFORE_SWEEP {
-            self.addresses.retain(|_, count| count.load(Ordering::Relaxed) > 0);
         }
     }
 

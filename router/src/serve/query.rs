@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{Method, Version};
 use switchback_policy::split::Field;
 
-use super::seen::Seen;
+use super::seen::{Seen, is_host};
 use crate::config::UnitSource;
 use crate::quality::Refusal;
 
@@ -76,11 +76,15 @@ pub(crate) fn check(head: &Parts, seen: &Seen) -> Result<(), Refusal> {
         return Err(Refusal::Method);
     }
     let has_host = seen.hosts == 1 || head.uri.authority().is_some();
+    let authority = head.uri.authority().map_or("", |authority| authority.as_str());
+    if seen.has_odd_host || !(authority.is_empty() || is_host(authority.as_bytes())) {
+        return Err(Refusal::Host);
+    }
     if seen.hosts > 1 || (!has_host && head.version != Version::HTTP_10) {
         return Err(Refusal::Host);
     }
     let is_old_or_long = seen.content_lengths > 0 || head.version == Version::HTTP_10;
-    if seen.content_lengths > 1 || seen.has_length_list || (seen.has_transfer_encoding && is_old_or_long) {
+    if seen.content_lengths > 1 || seen.has_length_list || seen.has_odd_coding || (seen.has_transfer_encoding && is_old_or_long) {
         return Err(Refusal::Framing);
     }
     Ok(())
@@ -172,6 +176,9 @@ mod tests {
         assert_eq!(refused(both), Some(Refusal::Framing));
         let list = Request::post("/").header("host", "a").header("content-length", "3, 3");
         assert_eq!(refused(list), Some(Refusal::Framing));
+        let coded = Request::post("/").header("host", "a").header("transfer-encoding", "gzip, chunked");
+        assert_eq!(refused(coded), Some(Refusal::Framing));
+        assert_eq!(refused(Request::get("http://a.example:80@b.example/").header("host", "b.example")), Some(Refusal::Host));
         assert_eq!(refused(Request::trace("/").header("host", "a")), Some(Refusal::Method));
     }
 

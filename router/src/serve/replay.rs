@@ -41,6 +41,8 @@ pub(crate) struct Replay {
     is_forgotten: bool,
     is_ended: bool,
     failure: Option<BodyError>,
+    /// The last look found that the client had not sent more yet.
+    is_waiting: bool,
     attempt: u32,
     idle: IdleTimer,
 }
@@ -55,14 +57,20 @@ impl Replay {
             is_forgotten: false,
             is_ended: false,
             failure: None,
+            is_waiting: false,
             attempt: 0,
             idle: IdleTimer::new(idle),
         }))
     }
 
-    /// What went wrong on the client's side, if anything.
-    pub(crate) fn failure(&self) -> Option<BodyError> {
-        self.failure
+    /// The client broke off, or paused for too long.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// The client is being waited for, or has failed: then nobody else can be blamed for being late.
+    pub(crate) fn holds_things_up(&self) -> bool {
+        self.is_waiting || self.has_failed()
     }
 
     /// Whether everything that was read of the body can be sent again.
@@ -71,7 +79,9 @@ impl Replay {
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.is_waiting = polled.is_pending();
+        let Poll::Ready(frame) = polled else {
             return match self.idle.poll_expired(cx) {
                 Poll::Ready(()) => Poll::Ready(Some(Err(self.fail(BodyError::Idle)))),
                 Poll::Pending => Poll::Pending,

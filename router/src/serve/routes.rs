@@ -120,7 +120,7 @@ impl RouteTable {
 
     pub(crate) fn find(&self, head: &Parts) -> Option<RouteIndex> {
         let path = head.uri.path();
-        let by_host = if self.by_host.is_empty() { None } else { self.of_host(query::host(head)?) };
+        let by_host = if self.by_host.is_empty() { None } else { query::host(head).and_then(|host| self.of_host(host)) };
         by_host.and_then(|prefixes| prefixes.find(path)).or_else(|| self.any_host.find(path))
     }
 

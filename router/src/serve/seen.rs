@@ -2,10 +2,13 @@
 //!
 //! Most heads have hardly any, so that asking the map for each of a dozen names costs more than reading the head did. Pure.
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
 
 /// The prefix of the router's own fields, which nobody else may set.
 pub(crate) const OWN_PREFIX: &str = "x-switchback-";
+
+/// The prefix of what proxies say about a client, and a client could say about itself.
+pub(crate) const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// What one look over a head's fields found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,10 +18,15 @@ pub(crate) struct Seen {
     /// A `Content-Length` is a list.
     pub(crate) has_length_list: bool,
     pub(crate) has_transfer_encoding: bool,
+    /// It says something else than `chunked`, once.
+    pub(crate) has_odd_coding: bool,
+    /// A `Host` has characters that no host and port have.
+    pub(crate) has_odd_host: bool,
     pub(crate) has_connection: bool,
     /// Of `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding` and `Upgrade`, and a `TE` that wants more than trailers.
     pub(crate) has_hop_by_hop: bool,
     pub(crate) has_forwarded: bool,
+    pub(crate) has_x_forwarded: bool,
     pub(crate) has_own: bool,
 }
 
@@ -35,7 +43,12 @@ impl Seen {
     fn add(&mut self, name: &str, headers: &HeaderMap) {
         match name.len() {
             2 if name == "te" => self.has_hop_by_hop |= !headers.get_all(TE).iter().all(is_trailers),
-            4 if name == "host" => self.hosts = headers.get_all(HOST).iter().count(),
+            4 if name == "host" => {
+                for host in headers.get_all(HOST) {
+                    self.hosts += 1;
+                    self.has_odd_host |= !is_host(host.as_bytes());
+                }
+            }
             7 if name == "upgrade" => self.has_hop_by_hop = true,
             9 if name == "forwarded" => self.has_forwarded = true,
             10 if name == "connection" => self.has_connection = true,
@@ -48,13 +61,26 @@ impl Seen {
             }
             16 if name == "proxy-connection" => self.has_hop_by_hop = true,
             17 if name == "transfer-encoding" => {
+                let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
                 self.has_transfer_encoding = true;
                 self.has_hop_by_hop = true;
+                self.has_odd_coding = !codings.next().is_some_and(is_chunked) || codings.next().is_some();
             }
+            length if length > FORWARDED_PREFIX.len() && name.starts_with(FORWARDED_PREFIX) => self.has_x_forwarded = true,
             length if length > OWN_PREFIX.len() && name.starts_with(OWN_PREFIX) => self.has_own = true,
             _ => {}
         }
     }
+}
+
+fn is_chunked(coding: &HeaderValue) -> bool {
+    coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+}
+
+/// Whether all characters are those of `host`, `host:port` or `[address]:port`. User information, blanks and paths are not.
+pub(crate) fn is_host(text: &[u8]) -> bool {
+    let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'_' | b'[' | b']' | b'~' | b'%');
+    !text.is_empty() && text.iter().all(is_good)
 }
 
 /// Whether a `TE` asks for trailers alone, which pass.
@@ -87,10 +113,30 @@ mod tests {
     }
 
     #[test]
+    fn only_chunked_and_only_once_is_an_ordinary_coding() {
+        assert!(!seen(&[("transfer-encoding", "Chunked")]).has_odd_coding);
+        for odd in ["gzip, chunked", "chunked, chunked", "identity", ""] {
+            assert!(seen(&[("transfer-encoding", odd)]).has_odd_coding, "{odd}");
+        }
+        assert!(seen(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]).has_odd_coding);
+    }
+
+    #[test]
+    fn hosts_are_hosts() {
+        for good in ["a.example", "a.example:8080", "[::1]:80", "127.0.0.1", "under_score"] {
+            assert!(!seen(&[("host", good)]).has_odd_host, "{good}");
+        }
+        for odd in ["", "user@b.example", "a b", "a/b", "a,b"] {
+            assert!(seen(&[("host", odd)]).has_odd_host, "{odd}");
+        }
+    }
+
+    #[test]
     fn what_ends_at_a_hop_is_seen() {
         for name in ["keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te"] {
             assert!(seen(&[(name, "x")]).has_hop_by_hop, "{name}");
         }
+        assert!(seen(&[("te", "trailers"), ("te", "gzip")]).has_hop_by_hop, "the second of two");
         assert!(seen(&[("connection", "close")]).has_connection && seen(&[("forwarded", "for=a")]).has_forwarded);
         assert!(seen(&[("x-switchback-pool", "green")]).has_own);
     }

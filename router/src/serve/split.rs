@@ -72,7 +72,8 @@ impl Split {
         self.rollout = PositionKey::new(flags.salt.as_bytes());
         self.flags = flags;
         self.is_refused = false;
-        let Some(Configured { mut instance, .. }) = self.instance.take() else {
+        let kept = self.instance.take().filter(|_| !self.policy.health.is_quarantined(Instant::now()));
+        let Some(Configured { mut instance, .. }) = kept else {
             return self.instantiate();
         };
         match instance.configure(&self.snapshot) {
@@ -140,6 +141,11 @@ impl Split {
     }
 
     fn ask_policy(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Option<Decision> {
+        if self.policy.health.has_quarantine() && self.policy.health.is_quarantined(Instant::now()) {
+            // Struck out by another worker: this one's instance goes too, and comes back when the quarantine ends.
+            self.instance = None;
+            return None;
+        }
         let started = self.is_timed().then(Instant::now);
         let result = self.instance.as_mut()?.route(unit, head);
         if let Some(started) = started {

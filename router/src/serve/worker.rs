@@ -126,14 +126,12 @@ async fn follow(route: Rc<RouteWorker>, mut flags: watch::Receiver<Arc<Flags>>, 
                 let newest = flags.borrow_and_update().clone();
                 route.split.borrow_mut().apply(&route.config, newest);
             }
-            changed = policy.changed() => {
-                if changed.is_err() {
-                    return;
-                }
+            // When nobody can send another policy any more, the one in force stays, and flags are still obeyed.
+            Ok(()) = policy.changed() => {
                 let newest = policy.borrow_and_update().clone();
                 route.split.borrow_mut().swap(newest);
             }
-            () = route.needs_instance.notified(), if !lacks_instance => {}
+            () = route.needs_instance.notified(), if !lacks_instance => route.split.borrow_mut().instantiate(),
             () = tokio::time::sleep(INSTANCE_RETRY), if lacks_instance => route.split.borrow_mut().instantiate(),
         }
     }

@@ -85,7 +85,12 @@ impl Sync {
         if verdict != Verdict::Tie {
             return Ok(verdict);
         }
-        let last = link.ledger(keys, 1).await?.first().map(|entry| entry.kind);
+        let last = match link.ledger(keys, 1).await {
+            Ok(entries) => entries.first().map(|entry| entry.kind),
+            Err(error) if is_lost(&error) => return Err(error),
+            // Who wrote last cannot be told: the same as a ledger that was lost.
+            Err(_) => None,
+        };
         Ok(match settle(last) {
             Settled::TheirsWins => Verdict::Apply,
             Settled::OursWins => Verdict::Reseed(judge.put_back(stored, mine)),

@@ -80,24 +80,26 @@ impl Pool {
         Pool { endpoints: endpoints.collect(), shared: shared.clone(), random: Cell::new(seed | 1), retries: RetryBudget::new(now) }
     }
 
-    /// The endpoint for one attempt: the less loaded of two healthy ones taken at random, and not `avoid` if there is another.
-    /// Where none is healthy, any: a health check may be wrong, and no answer is certainly worse.
+    /// The endpoint for one attempt: the less loaded of two healthy ones taken at random, and not `avoid` if there is another
+    /// healthy one. Where none is healthy, any: a health check may be wrong, and no answer is certainly worse.
     pub(crate) fn pick(&self, avoid: Option<usize>, now: Instant) -> Option<(usize, &Endpoint)> {
         if let [only] = self.endpoints.as_slice() {
             return Some((0, only));
         }
-        let candidates = |healthy_only: bool| {
-            self.endpoints
-                .iter()
-                .enumerate()
-                .filter(move |(index, endpoint)| Some(*index) != avoid && (!healthy_only || endpoint.shared.is_healthy()))
+        let choices = [(true, avoid), (true, None), (false, avoid), (false, None)];
+        choices.into_iter().find_map(|(healthy_only, avoid)| self.pick_among(healthy_only, avoid, now))
+    }
+
+    fn pick_among(&self, healthy_only: bool, avoid: Option<usize>, now: Instant) -> Option<(usize, &Endpoint)> {
+        let candidates = || {
+            let all = self.endpoints.iter().enumerate();
+            all.filter(|(index, endpoint)| Some(*index) != avoid && (!healthy_only || endpoint.shared.is_healthy()))
         };
-        let healthy = candidates(true).count();
-        let (healthy_only, count) = if healthy > 0 { (true, healthy) } else { (false, candidates(false).count()) };
+        let count = candidates().count();
         let first = self.random_below(count);
         let second = (first + 1 + self.random_below(count.saturating_sub(1))) % count.max(1);
-        let one = candidates(healthy_only).nth(first)?;
-        let other = candidates(healthy_only).nth(second)?;
+        let one = candidates().nth(first)?;
+        let other = candidates().nth(second)?;
         Some(if other.1.load(now) < one.1.load(now) { other } else { one })
     }
 
@@ -133,5 +135,42 @@ impl Pool {
         let high = state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
         let bound = u64::try_from(bound).unwrap_or(0);
         usize::try_from((high * bound) >> 32).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(endpoints: &[&str]) -> Pool {
+        let text = format!(
+            r#"
+            listen = {{ traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }}
+            route = [{{ name = "search", pools = {{ blue = {{ endpoints = {endpoints:?} }} }} }}]
+            "#
+        );
+        let config = crate::config::parse("test", &text).unwrap();
+        Pool::new(&SharedPool::new(&config.routes[0].pools[0]), 7, Instant::now())
+    }
+
+    fn picked(pool: &Pool, avoid: Option<usize>) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..200).map(|_| pool.pick(avoid, Instant::now()).unwrap().0).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    #[test]
+    fn a_second_attempt_goes_elsewhere_but_never_to_a_dead_endpoint_while_a_healthy_one_is_there() {
+        let pool = pool(&["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"]);
+        assert_eq!(picked(&pool, None), [0, 1, 2]);
+        assert_eq!(picked(&pool, Some(1)), [0, 2]);
+        pool.endpoints[2].shared.set_healthy(false);
+        assert_eq!(picked(&pool, Some(1)), [0]);
+        assert_eq!(picked(&pool, None), [0, 1]);
+        pool.endpoints[0].shared.set_healthy(false);
+        assert_eq!(picked(&pool, Some(1)), [1], "the only healthy one, although it was just tried");
+        pool.endpoints[1].shared.set_healthy(false);
+        assert_eq!(picked(&pool, Some(1)), [0, 2]);
     }
 }
