@@ -252,6 +252,30 @@ fn a_silent_client_and_one_that_dawdles_are_hung_up_on() {
 }
 
 #[test]
+fn an_http2_client_that_lets_its_streams_wait_is_hung_up_on() {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let blue = Backend::start("blue");
+    blue.behave(Behaviour::Large(10 << 20));
+    let router = Setup::default().pool("blue", &[&blue]).top("[limits]\nbody_idle_timeout = \"300ms\"").start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(router.traffic).await.unwrap();
+        let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = client.initial_stream_window_size(1_000).handshake(TokioIo::new(stream)).await.unwrap();
+        let driven = tokio::spawn(connection);
+        let request = hyper::Request::get("http://search.test/rank").body(Empty::<bytes::Bytes>::new()).unwrap();
+        let mut response = sender.send_request(request).await.unwrap();
+        assert!(response.frame().await.unwrap().is_ok(), "it takes a little, and then no more");
+        let ended = tokio::time::timeout(Duration::from_secs(5), driven).await;
+        assert!(ended.is_ok(), "the router must not wait for it forever");
+    });
+    eventually("its place in the pool is free again", Duration::from_secs(5), || {
+        (router.metric("switchback_endpoint_in_flight", &[]) == 0.0).then_some(())
+    });
+}
+
+#[test]
 fn a_head_over_the_limit_is_refused() {
     let blue = Backend::start("blue");
     let router = Setup::default().pool("blue", &[&blue]).top("[limits]\nheader_bytes = \"8KiB\"\nheaders = 20").start();

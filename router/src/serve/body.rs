@@ -108,10 +108,15 @@ impl Body for ResponseBody {
     type Error = PassError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
-        match &mut self.get_mut().source {
+        let body = self.get_mut();
+        let polled = match &mut body.source {
             Source::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Source::Passed(body) => body.poll(cx),
+        };
+        if let Some(in_progress) = &body.in_progress {
+            in_progress.polled_body(polled.is_pending());
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -35,11 +35,35 @@ pub(crate) struct ConnectionClock {
     is_h2: Cell<bool>,
     /// When a sweep first saw the phase, so that no query looks at the clock for it.
     since: Cell<Option<Instant>>,
+    /// Of HTTP/2 only: there can be many, and each can be stuck by itself.
+    streams: RefCell<Vec<Weak<StreamClock>>>,
     /// Since when the client has not read what we have for it.
     stuck_since: Cell<Option<Instant>>,
     /// What the worker asks of the connection, which its task has not taken yet.
     asked: Cell<Option<Ask>>,
     task: RefCell<Option<Waker>>,
+}
+
+/// One HTTP/2 stream's response. A client that gives its stream no window stops us without stopping the connection: then nobody
+/// polls the body any more, although it is not the backend that is waited for.
+#[derive(Default)]
+struct StreamClock {
+    was_polled: Cell<bool>,
+    waits_for_backend: Cell<bool>,
+    stuck_since: Cell<Option<Instant>>,
+}
+
+impl StreamClock {
+    /// Whether nobody has asked for more of the body for so long. To be asked at each sweep.
+    fn is_stuck(&self, now: Instant, limit: Duration) -> bool {
+        if self.was_polled.take() || self.waits_for_backend.get() {
+            self.stuck_since.set(None);
+            return false;
+        }
+        let since = self.stuck_since.get().unwrap_or(now);
+        self.stuck_since.set(Some(since));
+        now.saturating_duration_since(since) >= limit
+    }
 }
 
 /// What a worker asks of a connection.
@@ -57,6 +81,7 @@ impl ConnectionClock {
         ConnectionClock {
             phase: Cell::new(Phase::Head),
             is_h2: Cell::new(false),
+            streams: RefCell::default(),
             since: Cell::new(None),
             stuck_since: Cell::new(None),
             asked: Cell::new(None),
@@ -103,7 +128,13 @@ impl ConnectionClock {
     pub(crate) fn begin(self: &Rc<Self>) -> QueryInProgress {
         let queries = if let Phase::Busy(queries) = self.phase.get() { queries } else { 0 };
         self.phase.set(Phase::Busy(queries + 1));
-        QueryInProgress(self.clone())
+        let stream = self.is_h2.get().then(|| {
+            // Until the head of the response is here, it is the backend that is waited for.
+            let stream = Rc::new(StreamClock { waits_for_backend: Cell::new(true), ..StreamClock::default() });
+            self.streams.borrow_mut().push(Rc::downgrade(&stream));
+            stream
+        });
+        QueryInProgress { clock: self.clone(), stream }
     }
 
     /// Whether nothing is being answered.
@@ -116,6 +147,9 @@ impl ConnectionClock {
         if self.stuck_since.get().is_some_and(|since| past(since, limits.body_idle_timeout)) {
             return true;
         }
+        if self.has_stuck_stream(now, limits.body_idle_timeout) {
+            return true;
+        }
         let since = self.since.get().unwrap_or(now);
         self.since.set(Some(since));
         match self.phase.get() {
@@ -123,6 +157,18 @@ impl ConnectionClock {
             Phase::Head => past(since, limits.header_timeout),
             Phase::Busy(_) => false,
         }
+    }
+
+    fn has_stuck_stream(&self, now: Instant, limit: Duration) -> bool {
+        let mut is_stuck = false;
+        self.streams.borrow_mut().retain(|stream| match stream.upgrade() {
+            Some(stream) => {
+                is_stuck |= stream.is_stuck(now, limit);
+                true
+            }
+            None => false,
+        });
+        is_stuck
     }
 
     /// A write was taken by the client's side, or was not.
@@ -136,11 +182,24 @@ impl ConnectionClock {
 }
 
 /// A query that has not been answered to the end.
-pub(crate) struct QueryInProgress(Rc<ConnectionClock>);
+pub(crate) struct QueryInProgress {
+    clock: Rc<ConnectionClock>,
+    stream: Option<Rc<StreamClock>>,
+}
+
+impl QueryInProgress {
+    /// The response's body was asked for more; `is_pending` when the backend has none yet.
+    pub(crate) fn polled_body(&self, is_pending: bool) {
+        if let Some(stream) = &self.stream {
+            stream.was_polled.set(true);
+            stream.waits_for_backend.set(is_pending);
+        }
+    }
+}
 
 impl Drop for QueryInProgress {
     fn drop(&mut self) {
-        let clock = &self.0;
+        let clock = &self.clock;
         match clock.phase.get() {
             Phase::Busy(queries) if queries > 1 => clock.phase.set(Phase::Busy(queries - 1)),
             _ => {
@@ -293,6 +352,22 @@ mod tests {
         clock.received();
         assert!(!late_after(&clock, HEAD * 2));
         assert!(late_after(&clock, KEEPALIVE));
+    }
+
+    #[test]
+    fn a_stream_that_its_client_stopped_is_not_waited_for_forever() {
+        let clock = Rc::new(ConnectionClock::new());
+        clock.is_h2();
+        let (stuck, slow) = (clock.begin(), clock.begin());
+        assert!(!late_after(&clock, BODY * 100), "a backend may take as long as it takes");
+        stuck.polled_body(false);
+        slow.polled_body(true);
+        assert!(!late_after(&clock, BODY / 2));
+        stuck.polled_body(false);
+        assert!(!late_after(&clock, BODY / 2), "somebody asked for more");
+        assert!(late_after(&clock, BODY * 3), "nobody did since");
+        drop(stuck);
+        assert!(!late_after(&clock, BODY * 100));
     }
 
     #[test]
