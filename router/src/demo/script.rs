@@ -169,8 +169,7 @@ impl<'a> Script<'a> {
         if stays != before {
             return Err(DemoError::Change(format!("a broken plugin displaced the one in force: {before} -> {stays}")));
         }
-        let reason: String = reason.chars().take(160).collect();
-        self.screen.event(Tone::Change, "bad plugin", &format!("refused ({reason}); {} goes on", short(&before)));
+        self.screen.event(Tone::Change, "bad plugin", &format!("refused, and {} goes on: {}", short(&before), cut(&reason)));
         self.watch(self.pace.plugin).await;
         Ok(())
     }
@@ -251,4 +250,13 @@ fn short(digest: &str) -> &str {
 fn show(duration: Duration) -> String {
     let ms = duration.as_secs_f64() * 1e3;
     if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// The beginning of a long reason: the API has the whole.
+fn cut(reason: &str) -> String {
+    const MOST: usize = 110;
+    match reason.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} ...", reason.get(..end).unwrap_or(reason)),
+        None => reason.to_owned(),
+    }
 }
