@@ -1,6 +1,7 @@
 //! `switchback policy`: check a plugin before it goes anywhere near traffic, and see what its decisions cost.
 
 use std::io::IsTerminal;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -160,7 +161,11 @@ fn read(file: &Path, terms: &Terms) -> Result<Vec<u8>, ReadError> {
     let unreadable = |error: std::io::Error| ReadError::Usage(format!("cannot be read: {error}"));
     let size = std::fs::metadata(file).map_err(unreadable)?.len();
     admission::check_size(size, terms.file_bytes).map_err(ReadError::Refused)?;
-    std::fs::read(file).map_err(unreadable)
+    // A device has no size, and no end.
+    let mut bytes = Vec::new();
+    std::fs::File::open(file).and_then(|file| file.take(terms.file_bytes + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    admission::check_size(bytes.len() as u64, terms.file_bytes).map_err(ReadError::Refused)?;
+    Ok(bytes)
 }
 
 /// The defaults of every limit, for a plugin that is checked without a config.

@@ -69,13 +69,7 @@ impl Status {
 fn show_route(route: &Value) -> String {
     let mut text = headline(route);
     text.push_str(&table(&pool_rows(route)));
-    for policy in list(&route["policies"]) {
-        let digest: String = plain(&policy["digest"]).chars().take(12).collect();
-        let _ = write!(text, "  {} policy {}", plain(&policy["kind"]), plain(&policy["name"]));
-        let _ = write!(text, "{} {}", if digest.is_empty() { String::new() } else { format!("@{digest}") }, plain(&policy["state"]));
-        let why = plain(&policy["why"]);
-        let _ = writeln!(text, "{}", if why.is_empty() { String::new() } else { format!(": {why}") });
-    }
+    list(&route["policies"]).iter().for_each(|policy| text.push_str(&policy_line(policy)));
     text.push_str(&routers(route));
     for fault in list(&route["faults"]) {
         let (field, value, allowed) = (plain(&fault["field"]), plain(&fault["value"]), plain(&fault["allowed"]));
@@ -85,6 +79,20 @@ fn show_route(route: &Value) -> String {
         let _ = writeln!(text, "  warning: {}", plain(warning));
     }
     text
+}
+
+/// The one in force with its digest, and what became of the one that the flags name, where that is another.
+fn policy_line(policy: &Value) -> String {
+    let digest: String = plain(&policy["digest"]).chars().take(12).collect();
+    let at_digest = if digest.is_empty() { String::new() } else { format!("@{digest}") };
+    let (kind, name, state, why) = (plain(&policy["kind"]), plain(&policy["name"]), plain(&policy["state"]), plain(&policy["why"]));
+    let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+    match state.as_str() {
+        "admitting" | "refused" => {
+            format!("  {kind} policy {name}{at_digest} in force; the wanted {} {state}{because}\n", plain(&policy["wanted"]))
+        }
+        _ => format!("  {kind} policy {name}{at_digest} {}{because}\n", state.replace('_', " ")),
+    }
 }
 
 /// `search: live blue, canary 25 % on canary, epoch 12 (redis, heard 0.2 s ago)`
@@ -134,6 +142,7 @@ fn routers(route: &Value) -> String {
     let behind: Vec<String> = known.iter().filter(|router| &router["epoch"] != epoch).map(|router| plain(&router["id"])).collect();
     let mut text = format!("  {} router(s)", known.len());
     match behind.as_slice() {
+        [] if known.is_empty() => {}
         [] => text.push_str(&format!(", all on epoch {epoch}")),
         behind => text.push_str(&format!(", not on epoch {epoch}: {}", behind.join(", "))),
     }
@@ -156,6 +165,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refused_policy_is_not_mistaken_for_the_one_in_force() {
+        let policy = json!({
+            "kind": "split", "name": "mine", "digest": "0123456789abcdef", "state": "refused", "wanted": "mine", "why": "it trapped"
+        });
+        assert_eq!(policy_line(&policy), "  split policy mine@0123456789ab in force; the wanted mine refused: it trapped\n");
+    }
+
+    #[test]
     fn a_route_fits_on_a_few_lines() {
         let route = json!({
             "name": "search", "live": "blue", "candidate_pool": "canary", "canary_percent": 2.5, "holdback_percent": 0.0,
@@ -169,7 +186,7 @@ mod tests {
         let expected = "search: live blue, canary 2.5 % on canary, frozen, epoch 12 (redis, heard 0.2 s ago)\n\
                         \x20 pool  version  healthy  in flight  role\n\
                         \x20 blue  v41      1/2      3          live\n\
-                        \x20 split policy split-weighted@0123456789ab in_force\n\
+                        \x20 split policy split-weighted@0123456789ab in force\n\
                         \x20 2 router(s), not on epoch 12: b; not heard of: c\n\
                         \x20 not obeyed: pin = x: must be a pool\n\
                         \x20 warning: w\n";

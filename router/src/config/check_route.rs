@@ -164,12 +164,17 @@ fn check_pools(checker: &mut Checker, key: &str, written: BTreeMap<String, writt
 fn check_pool(checker: &mut Checker, route_key: &str, name: String, written: written::Pool) -> Pool {
     let key = format!("{route_key}.pools.{name}");
     check_name(checker, &key, &name);
+    let is_written = written.endpoints.is_some();
     let endpoints = written.endpoints.unwrap_or_else(|| {
         checker.missing(&format!("{key}.endpoints"), ENDPOINT_RULE);
         Vec::new()
     });
-    if endpoints.len() > 1_024 {
+    if is_written && !(1..=1_024).contains(&endpoints.len()) {
         checker.refuse(&format!("{key}.endpoints"), endpoints.len(), "must have 1 to 1024 endpoints");
+    }
+    let mut seen = HashSet::new();
+    if let Some(twice) = endpoints.iter().find(|endpoint| !seen.insert(endpoint.trim_end_matches('/'))) {
+        checker.refuse(&format!("{key}.endpoints"), twice, "must name each endpoint once");
     }
     let version = written.version.unwrap_or_else(|| "unknown".to_owned());
     if version.is_empty() || version.len() > 64 || !version.bytes().all(|byte| byte.is_ascii_graphic()) {

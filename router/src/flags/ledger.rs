@@ -30,13 +30,20 @@ pub struct FieldChange {
     pub new: Option<String>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_in_the_id(time_ms: &u64) -> bool {
+    *time_ms == 0
+}
+
 /// One line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerEntry {
     /// The epoch that this change made.
     pub epoch: u64,
     /// When, in milliseconds since 1970, by the store's clock.
-    #[serde(default)]
+    ///
+    /// Redis keeps it as the entry's id, so it is not written there a second time.
+    #[serde(default, skip_serializing_if = "is_in_the_id")]
     pub time_ms: u64,
     /// What kind of write.
     pub kind: Kind,

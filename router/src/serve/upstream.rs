@@ -46,7 +46,7 @@ pub(crate) enum Failure {
     #[error("no response in time")]
     Timeout,
     /// The pool has as many queries in flight as it may.
-    #[error("the pool is full")]
+    #[error("the pool has no room for another query")]
     Full,
     /// The client did not send its whole body.
     #[error("the client did not send its whole request")]
