@@ -167,6 +167,29 @@ async fn everybody_writing_at_once_leaves_one_truth() {
 }
 
 #[tokio::test]
+async fn a_router_that_starts_under_garbage_does_as_those_that_knew_better() {
+    let server = RedisServer::start().await.unwrap();
+    let old = Router::open(&server, "old").await;
+    let set = [("live", Some("green")), ("pin", Some("canary")), ("canary_percent", Some("25")), ("flag.new-ui", Some("on"))];
+    old.store.change(SEARCH, change(&set, None)).await.unwrap();
+    let mut connection = server.connection().await.unwrap();
+    let long = "x".repeat(2_000);
+    hset(&mut connection, &[("live", "purple"), ("pin", "nowhere"), ("canary_percent", "2,5"), ("salt", "x"), ("flag.new-ui", &long)])
+        .await;
+    eventually("adopted with its faults", SOON, || old.is_sealed() && old.store.view(SEARCH).faults.len() == 5).await;
+    let fresh = Router::open(&server, "fresh").await;
+    eventually("the same epoch", SOON, || fresh.flags().epoch == old.flags().epoch).await;
+    assert_eq!(fresh.flags(), old.flags());
+    assert_eq!(fresh.store.view(SEARCH).faults.len(), 5, "and it says the same");
+    hset(&mut connection, &[("canary_percent", "30")]).await;
+    eventually("what makes sense is obeyed by both", SOON, || {
+        [&old, &fresh].iter().all(|router| router.flags().candidate.share.get() == 300_000 && router.is_sealed())
+    })
+    .await;
+    assert_eq!(fresh.flags(), old.flags());
+}
+
+#[tokio::test]
 async fn the_seal_is_the_same_in_redis_and_here() {
     let server = RedisServer::start().await.unwrap();
     let router = Router::open(&server, "a").await;

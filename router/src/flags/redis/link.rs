@@ -40,12 +40,14 @@ pub(super) struct Keys {
     sealed: String,
     /// Who changed what.
     ledger: String,
+    /// What stands in for fields of the sealed flags that make no sense, so that a router which never knew better does as the others.
+    good: String,
 }
 
 impl Keys {
     pub(super) fn of(route: &str) -> Keys {
         let key = |name: &str| format!("{KEYS_PREFIX}{route}}}:{name}");
-        Keys { flags: key("flags"), sealed: key("sealed"), ledger: key("ledger") }
+        Keys { flags: key("flags"), sealed: key("sealed"), ledger: key("ledger"), good: key("good") }
     }
 }
 
@@ -122,18 +124,32 @@ impl Link {
     }
 
     /// The new seal; `None` when the store no longer holds what was judged.
-    pub(super) async fn write(&self, keys: &Keys, stored: &Fields, write: &Write, entry: &LedgerEntry) -> RedisResult<Option<String>> {
+    pub(super) async fn write(
+        &self,
+        keys: &Keys,
+        stored: &Fields,
+        write: &Write,
+        good: &Fields,
+        entry: &LedgerEntry,
+    ) -> RedisResult<Option<String>> {
         let is_meta = |name: &str| matches!(name, "epoch" | "seal");
         let deletions: Vec<&String> = stored.keys().filter(|name| !write.fields.contains_key(*name) && !is_meta(name)).collect();
         let entry = serde_json::to_string(entry).unwrap_or_default();
         let mut call = WRITE.key(&keys.flags);
-        call.key(&keys.sealed).key(&keys.ledger).arg(&write.expected_content).arg(u8::from(write.expected_sealed));
-        call.arg(write.epoch).arg(entry).arg(LEDGER_ENTRIES).arg(deletions.len()).arg(deletions);
+        let good = if good.is_empty() { String::new() } else { serde_json::to_string(good).unwrap_or_default() };
+        call.key(&keys.sealed).key(&keys.ledger).key(&keys.good).arg(&write.expected_content).arg(u8::from(write.expected_sealed));
+        call.arg(write.epoch).arg(entry).arg(LEDGER_ENTRIES).arg(good).arg(deletions.len()).arg(deletions);
         for (name, value) in write.fields.iter().filter(|(name, value)| stored.get(*name) != Some(value)) {
             call.arg(name).arg(value);
         }
         let seal: String = call.invoke_async(&mut self.connection.clone()).await?;
         Ok((!seal.is_empty()).then_some(seal))
+    }
+
+    /// What stands in for fields of the sealed flags that make no sense; an empty value for the field's default.
+    pub(super) async fn good(&self, keys: &Keys) -> RedisResult<Fields> {
+        let text: Option<Vec<u8>> = redis::cmd("HGET").arg(&keys.good).arg("fields").query_async(&mut self.connection.clone()).await?;
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
     }
 
     /// The newest ledger entries, newest first. Entries that make no sense are left out.

@@ -12,7 +12,7 @@ use crate::flags::identity::random_hex;
 use crate::flags::judge::{Judge, Settled, Stored, Verdict, Write, settle, without_epoch};
 use crate::flags::ledger::{Kind, difference, presentable};
 use crate::flags::published::{Applied, Cause, Changed, Source};
-use crate::flags::{Change, ChangeError, Fields, Flags, LedgerEntry, edit};
+use crate::flags::{Change, ChangeError, Fault, Fields, Flags, LedgerEntry, edit};
 use crate::vocabulary::RouteIndex;
 
 /// Read, judge and write again so often when others write at the same time; then the next announcement or poll goes on.
@@ -100,7 +100,8 @@ impl Sync {
     /// Sealed flags are in force.
     async fn apply(&mut self, link: &Link, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<()> {
         let epoch_before = self.mines.get(index.get()).map_or(0, |mine| mine.epoch);
-        let changed = self.put_in_force(index, route, &stored.fields, &stored.fields);
+        let last_good = self.last_good(link, index, route, stored).await?;
+        let changed = self.put_in_force(index, route, &stored.fields, &stored.fields, last_good);
         self.note(&route.name, None);
         if let Some(changed) = changed {
             // Who and why are read only after the flags are in force: a flip does not wait for its log line.
@@ -115,15 +116,63 @@ impl Sync {
 
     /// An edit by hand is in force, at the epoch that was in force before.
     fn obey(&mut self, index: RouteIndex, route: &Route, stored: &Stored, fields: &Fields) {
-        if let Some(changed) = self.put_in_force(index, route, &without_epoch(fields), &stored.fields) {
+        if let Some(changed) = self.put_in_force(index, route, &without_epoch(fields), &stored.fields, None) {
             changed.log(&Cause { who: "external".to_owned(), why: "external edit".to_owned() });
         }
     }
 
-    /// Reads the fields against the last good flags and publishes them. With a seal among the fields they are the new `mine`.
-    fn put_in_force(&mut self, index: RouteIndex, route: &Route, fields: &Fields, shown: &Fields) -> Option<Changed> {
+    /// The last good flags for a new epoch with fields that make no sense: what the router that sealed it had. This router may never
+    /// have known that, and "epoch 13 is applied" means one content. `None` when its own will do.
+    async fn last_good(&self, link: &Link, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<Option<Flags>> {
+        let (Some(before), Some(mine), Some(keys)) =
+            (self.published.applied(index), self.mines.get(index.get()), self.keys.get(index.get()))
+        else {
+            return Ok(None);
+        };
+        let is_new = stored.sealed_epoch().is_some_and(|epoch| epoch > mine.epoch);
+        if !is_new || Flags::read(&stored.fields, &before.known, route).1.is_empty() {
+            return Ok(None);
+        }
+        let good = match link.good(keys).await {
+            Ok(good) => good,
+            Err(error) if is_lost(&error) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let mut meant = stored.fields.clone();
+        for (field, value) in good {
+            if value.is_empty() {
+                meant.remove(&field)
+            } else {
+                meant.insert(field, value)
+            };
+        }
+        Ok(Some(Flags::read(&meant, &before.known, route).0))
+    }
+
+    /// What stands in for fields that make no sense, as [`Link::good`] gives it to other routers.
+    fn good_values(&self, index: RouteIndex, route: &Route, fields: &Fields) -> Fields {
+        let Some(applied) = self.published.applied(index) else { return Fields::new() };
+        let (known, faults) = Flags::read(fields, &applied.known, route);
+        let rendered = known.render(route);
+        let good = |fault: Fault| {
+            let value = rendered.get(&fault.field).cloned().unwrap_or_default();
+            (fault.field, value)
+        };
+        faults.into_iter().map(good).collect()
+    }
+
+    /// Reads the fields against the last good flags (this router's own, unless others are given) and publishes them. With a seal
+    /// among the fields they are the new `mine`.
+    fn put_in_force(
+        &mut self,
+        index: RouteIndex,
+        route: &Route,
+        fields: &Fields,
+        shown: &Fields,
+        last_good: Option<Flags>,
+    ) -> Option<Changed> {
         let before = self.published.applied(index)?;
-        let (known, faults) = Flags::read(fields, &before.known, route);
+        let (known, faults) = Flags::read(fields, last_good.as_ref().unwrap_or(&before.known), route);
         let mine = self.mines.get_mut(index.get())?;
         let mine_before = mine.clone();
         mine.in_force = without_epoch(&known.render(route));
@@ -150,11 +199,12 @@ impl Sync {
         let Some(keys) = self.keys.get(index.get()) else { return Ok(None) };
         let (kind, who, why) = (write.kind, write.who.clone(), write.why.clone());
         let entry = LedgerEntry { epoch: write.epoch, time_ms: 0, kind, who, why, what: presentable(write.what.clone()) };
-        let Some(seal) = link.write(keys, &stored.fields, write, &entry).await? else { return Ok(None) };
+        let good = self.good_values(index, route, &write.fields);
+        let Some(seal) = link.write(keys, &stored.fields, write, &good, &entry).await? else { return Ok(None) };
         let mut fields = write.fields.clone();
         fields.insert("epoch".to_owned(), write.epoch.to_string());
         fields.insert("seal".to_owned(), seal.clone());
-        let changed = self.put_in_force(index, route, &fields, &fields);
+        let changed = self.put_in_force(index, route, &fields, &fields, None);
         self.note(&route.name, None);
         if let Some(changed) = changed {
             changed.log(&Cause { who: entry.who, why: entry.why });

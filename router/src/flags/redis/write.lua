@@ -1,6 +1,7 @@
 -- Writes a route's flags, if they are still exactly what the writer judged.
--- KEYS: flags, sealed, ledger.  ARGV: the seal that the fields should have ('' for no fields) and whether they have it (1 or 0), the new
--- epoch, the ledger entry, most ledger entries, the number of deletions, the names to delete, then names and values to set.
+-- KEYS: flags, sealed, ledger, good.  ARGV: the seal that the fields should have ('' for no fields) and whether they have it (1 or 0),
+-- the new epoch, the ledger entry, most ledger entries, what stands in for fields that make no sense ('' for nothing), the number of
+-- deletions, the names to delete, then names and values to set.
 -- Answers: the new seal, or '' when the flags are not what was judged, and nothing was written.
 local flat = redis.call('HGETALL', KEYS[1])
 local content = #flat > 0 and seal_of(flat) or ''
@@ -15,8 +16,8 @@ if #flat > 0 then
   tell()
 end
 
-local first_set = 7 + tonumber(ARGV[6])
-for i = 7, first_set - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
+local first_set = 8 + tonumber(ARGV[7])
+for i = 8, first_set - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
 for i = first_set, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3])
 local new_seal = seal_of(redis.call('HGETALL', KEYS[1]))
@@ -25,5 +26,6 @@ redis.call('HSET', KEYS[1], 'seal', new_seal)
 redis.call('DEL', KEYS[2])
 local sealed = redis.call('HGETALL', KEYS[1])
 for i = 1, #sealed, 2 do redis.call('HSET', KEYS[2], sealed[i], sealed[i + 1]) end
+if ARGV[6] == '' then redis.call('DEL', KEYS[4]) else redis.call('HSET', KEYS[4], 'fields', ARGV[6]) end
 if #flat == 0 then tell() end
 return new_seal
