@@ -56,31 +56,34 @@ fn a_response_with_trailers_is_a_success_and_keeps_its_connection() {
     eventually_counted_alone(&router, "2xx");
 }
 
-#[test]
-fn a_client_that_dawdles_over_its_request_is_not_the_backends_timeout() {
+/// A router before a backend that never answers.
+fn before_a_hanging_backend(route: &str) -> (Router, Backend) {
     let blue = Backend::start("blue");
-    blue.behave(Behaviour::Echo);
-    let router = Setup::default().pool("blue", &[&blue]).route("timeouts = { attempt = \"200ms\", total = \"400ms\" }").start();
-    // An echo begins its answer at once, so the backend here waits for the whole request instead.
     blue.behave(Behaviour::Hang);
-    let mut stream = open(&router, PART);
-    let mut response = String::new();
-    let _ = stream.read_to_string(&mut response);
-    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
-    eventually_counted_alone(&router, "client_abort");
+    (Setup::default().pool("blue", &[&blue]).route(route).start(), blue)
+}
+
+fn assert_only_the_client_is_blamed(router: &Router) {
+    eventually_counted_alone(router, "client_abort");
     assert_eq!(router.metric("switchback_unanswered_total", &[]), 0.0);
 }
 
 #[test]
+fn a_client_that_dawdles_over_its_request_is_not_the_backends_timeout() {
+    let (router, _blue) = before_a_hanging_backend("timeouts = { attempt = \"200ms\", total = \"400ms\" }");
+    let mut response = String::new();
+    let _ = open(&router, PART).read_to_string(&mut response);
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
+    assert_only_the_client_is_blamed(&router);
+}
+
+#[test]
 fn a_client_that_goes_away_before_its_request_is_whole_counts_as_that() {
-    let blue = Backend::start("blue");
-    blue.behave(Behaviour::Hang);
-    let router = Setup::default().pool("blue", &[&blue]).start();
+    let (router, blue) = before_a_hanging_backend("");
     let stream = open(&router, PART);
     eventually("the backend has it", SOON, || (blue.arrivals() == 1).then_some(()));
     drop(stream);
-    eventually_counted_alone(&router, "client_abort");
-    assert_eq!(router.metric("switchback_unanswered_total", &[]), 0.0);
+    assert_only_the_client_is_blamed(&router);
 }
 
 #[test]

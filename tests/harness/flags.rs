@@ -112,7 +112,7 @@ pub async fn eventually(what: &str, within: Duration, mut is_so: impl FnMut() ->
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < within, "not within {within:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        crate::look_again().await;
     }
     start.elapsed()
 }

@@ -133,7 +133,7 @@ impl RedisServer {
             if self.log().contains("Ready to accept connections") {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            crate::look_again().await;
         }
         bail!("redis-server is not ready within {STARTS_WITHIN:?}")
     }

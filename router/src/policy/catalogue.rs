@@ -62,7 +62,7 @@ pub(super) struct Found {
     pub(super) program: SplitProgram,
 }
 
-/// Why the flags are not obeyed, for now or until somebody does something.
+/// Why what the flags name is not in force: it is still being admitted, or it was refused and somebody has to act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// It is being looked at.
