@@ -106,6 +106,11 @@ fn a_bad_change_is_refused_whole_and_says_why() {
         (json!({ "set": { "freeze": "true", "live": "purple" } }), 422, "blue or green"),
         (json!({ "set": { "canary_percent": 101 } }), 422, "0 to 100"),
         (json!({ "set": { "lively": "green" } }), 422, "one of the fields"),
+        (
+            json!({ "set": { "canary_percent": 70, "candidate_pool": "green", "holdback_pool": "green", "holdback_percent": 40 } }),
+            422,
+            "leaves 30",
+        ),
         (json!({ "set": { "epoch": 900 } }), 422, "left alone"),
         (json!({ "unset": ["live"] }), 422, "cannot be deleted"),
         (json!({}), 422, "at least one field"),
@@ -126,6 +131,19 @@ fn a_bad_change_is_refused_whole_and_says_why() {
     assert_eq!(change(&router, &[], &large).status, 413);
     let after = router.route();
     assert_eq!((&after["epoch"], &after["live"], &after["freeze"]), (&before["epoch"], &json!("blue"), &json!(false)));
+}
+
+#[test]
+fn a_flip_to_a_pool_where_nobody_answers_is_made_and_warned_of() {
+    let (blue, mut green) = (Backend::start("blue"), Backend::start("green"));
+    let router = colours(&blue, &green).start();
+    assert_eq!(change(&router, &[], &json!({ "set": { "freeze": true } })).json()["warnings"], json!([]));
+    green.stop();
+    let is_dead = || router.route()["pools"]["green"]["healthy"] == 0;
+    eventually("green is known to be down", SOON, || is_dead().then_some(()));
+    let (code, said, warned) = router.run(&["flag", "set", "search", "live=green"]);
+    assert_eq!((code, said.starts_with("epoch ")), (0, true), "{said}");
+    assert!(warned.contains("warning: pool green (live) has no healthy endpoint"), "{warned}");
 }
 
 #[test]
@@ -308,11 +326,7 @@ fn a_client_that_never_ends_its_head_is_cut_off() {
 #[test]
 fn the_command_line_says_what_the_router_says() {
     let (_blue, _green, router) = two_colours();
-    let run = |arguments: &[&str]| {
-        let output = router.cli().args(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-    };
+    let run = |arguments: &[&str]| router.run(arguments);
     let (code, said, _) = run(&["flag", "set", "search", "holdback_pool=green", "holdback_percent=2.5", "--why", "keep some"]);
     assert_eq!((code, said.starts_with("epoch ")), (0, true), "{said}");
     assert_eq!(run(&["flag", "get", "search", "holdback_percent"]).1, "2.5\n");
@@ -372,4 +386,5 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     let history = ask(router.admin, "GET", "/api/v1/routes/search/history", &[], "").json();
     assert_eq!(methods(&history["entries"][0]), fields("LedgerEntry"));
     assert_eq!(methods(&ask(router.admin, "GET", "/readyz", &[], "").json()), fields("Readiness"));
+    assert_eq!(methods(&ask(router.admin, "GET", "/api/v1/routes/search/flags", &[], "").json()), fields("Fields"));
 }

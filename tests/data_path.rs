@@ -234,6 +234,24 @@ fn what_could_be_read_in_two_ways_is_refused_and_never_reaches_a_backend() {
 }
 
 #[test]
+fn a_path_that_is_another_one_to_a_backend_is_refused_where_paths_decide() {
+    let blue = Backend::start("blue");
+    blue.behave(Behaviour::ShowHead);
+    let ask = |router: &Router, path: &str| http::raw(router.traffic, &QUERY.replacen("/rank", path, 1)).unwrap();
+    let anywhere = Setup::default().pool("blue", &[&blue]).start();
+    assert!(ask(&anywhere, "/a/../b").contains("GET /a/../b"), "passed on as it is where there is one route for all paths");
+    let top =
+        format!("[[route]]\nname = \"ads\"\nmatch = {{ path_prefix = \"/ads\" }}\n[route.pools.blue]\nendpoints = [{:?}]\n", blue.url());
+    let apart = Setup::default().pool("blue", &[&blue]).top(&top).start();
+    for path in ["/ads/../rank", "/ads/%2E%2e/rank", "/./ads"] {
+        let response = ask(&apart, path);
+        assert!(response.starts_with("HTTP/1.1 400") && response.contains("without them"), "{path}: {response}");
+    }
+    assert!(ask(&apart, "/ads/a.b").starts_with("HTTP/1.1 200"));
+    assert_eq!(apart.metric("switchback_refusals_total", &["reason=\"path\""]), 3.0);
+}
+
+#[test]
 fn a_silent_client_and_one_that_dawdles_are_hung_up_on() {
     let blue = Backend::start("blue");
     let router = Setup::default().pool("blue", &[&blue]).top("[limits]\nheader_timeout = \"300ms\"\nkeepalive_timeout = \"1s\"").start();

@@ -95,6 +95,25 @@ async fn a_change_made_after_a_lost_write_wins_over_it() {
     assert_eq!(stored(&mut server.connection().await.unwrap()).await["epoch"], epoch.to_string(), "nothing was written for it");
 }
 
+/// The same, when the ledger cannot say who wrote last.
+#[tokio::test]
+async fn two_contents_under_one_epoch_are_settled_also_without_a_ledger() {
+    let mut server = RedisServer::start().await.unwrap();
+    let heard = Router::open(&server, "heard").await;
+    let before_loss = server.dump().await.unwrap();
+    heard.store.change(SEARCH, change(&[("live", Some("green"))], None)).await.unwrap();
+    server.kill().unwrap();
+    let mut promoted = RedisServer::start().await.unwrap();
+    promoted.restart_with(&before_loss).await.unwrap();
+    let other = Router::open(&promoted, "other").await;
+    other.store.change(SEARCH, change(&[("canary_percent", Some("7"))], None)).await.unwrap();
+    drop(other);
+    promoted.cli(&["SET", "{switchback:search}:ledger", "not a stream"]).unwrap();
+    server.restart_with(&promoted.dump().await.unwrap()).await.unwrap();
+    eventually("settled", SOON, || heard.flags().candidate.share.percent() == 7.0).await;
+    assert_eq!(heard.flags().live, BLUE, "what the store has counts");
+}
+
 #[tokio::test]
 async fn a_flip_on_a_redis_that_came_back_older_counts_and_nothing_else_goes_back() {
     let mut server = RedisServer::start().await.unwrap();

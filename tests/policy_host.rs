@@ -8,6 +8,7 @@ mod host;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use host::{Host, digest, guest, misbehave, ramp, sleeper};
@@ -112,6 +113,31 @@ async fn a_policy_that_goes_bad_costs_no_query_is_struck_out_and_comes_back() {
         host.change(|flags| flags.features.clear());
         assert_eq!(host.decide(&mut worker, 5).0.reason, Reason::Rule, "{kind} is forgiven when it behaves");
     }
+}
+
+/// An edit that is obeyed and not adopted yet leaves the epoch as it is.
+#[tokio::test]
+async fn a_policy_that_refused_some_flags_is_asked_again_about_others_of_the_same_epoch() {
+    let host = Host::open("");
+    host.install("mine", &sleeper("hostile-refuse"));
+    host.change(misbehave);
+    host.want("mine", None);
+    host.eventually("refused", |status| status.state == PolicyState::Refused && status.why.contains("with this route's flags")).await;
+    host.flags.send_modify(|flags| {
+        let mut edited = Flags::clone(flags);
+        edited.features.clear();
+        *flags = Arc::new(edited);
+    });
+    host.eventually_in_force(&sleeper("hostile-refuse")).await;
+}
+
+#[tokio::test]
+async fn a_trial_that_takes_too_long_is_ended() {
+    let host = Host::open("deadline = \"1s\"\ndecision_budget = \"20ms\"\ntrial_timeout = \"100ms\"");
+    host.install("mine", &guest("hostile-slow"));
+    host.want("mine", None);
+    let reason = "its trial was not over after policies.trial_timeout (100ms)";
+    host.eventually("refused", |status| status.state == PolicyState::Refused && status.why.contains(reason)).await;
 }
 
 #[tokio::test]

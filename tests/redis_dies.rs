@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use switchback_tests::redis::RedisServer;
-use switchback_tests::{Backend, Load, Router, Running, Setup, eventually};
+use switchback_tests::{Backend, Load, Router, Running, Setup, eventually, http};
 
 const KEY: &str = "{switchback:search}:flags";
 const RECOVERY: Duration = Duration::from_secs(2);
@@ -90,6 +90,16 @@ fn killed_and_back_empty() {
     scene.redis.kill().unwrap();
     eventually("the age of the flags tells", SOON, || (scene.age(0) > 1.5 && scene.age(1) > 1.5).then_some(()));
     scene.everywhere("the last flags hold", |route| route["live"] == "green" && route["canary_percent"] == 10.0);
+    let (_, flags, _) = scene.routers[0].run(&["flag", "get", "search"]);
+    assert!(flags.contains("  warning: store: ") && flags.contains(" is away "), "{flags}");
+    let (_, flags, _) = scene.routers[0].run(&["flag", "get", "search", "--json"]);
+    let flags: serde_json::Value = serde_json::from_str(&flags).unwrap();
+    assert!(flags["source"] == "redis" && flags["age_seconds"].as_f64().unwrap() > 1.5, "{flags}");
+    eventually("readiness tells too", SOON, || {
+        let (status, ready) = http::get(scene.routers[0].admin, "/readyz").unwrap();
+        assert_eq!(status, 200, "{ready}");
+        ready.contains("the flag store was last heard").then_some(())
+    });
     scene.runtime.block_on(scene.redis.restart_empty()).unwrap();
     scene.recovers(before[0]);
     assert!(scene.epochs().iter().zip(&before).all(|(now, then)| now >= then), "{:?} after {before:?}", scene.epochs());
@@ -141,6 +151,10 @@ fn a_router_that_starts_without_redis_serves_from_its_copy_with_nobody_on_the_ca
     scene.redis.kill().unwrap();
     scene.routers.remove(1).kill();
     let late = scene.router(1);
+    let (_, status, _) = late.run(&["status"]);
+    assert!(status.contains("(disk, the store was never heard, for "), "{status}");
+    let (_, ready) = http::get(late.admin, "/readyz").unwrap();
+    assert!(ready.contains("the flag store was never heard"), "{ready}");
     let route = late.route();
     assert_eq!(route["live"], "green");
     assert_eq!(route["canary_percent"], 0.0);

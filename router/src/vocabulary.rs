@@ -39,6 +39,12 @@ impl Ppm {
         self.0
     }
 
+    /// What is left for others.
+    #[must_use]
+    pub fn rest(self) -> Ppm {
+        Ppm(Ppm::ALL.0 - self.0)
+    }
+
     /// The share in percent, for JSON and for people.
     #[must_use]
     pub fn percent(self) -> f64 {

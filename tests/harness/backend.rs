@@ -184,9 +184,8 @@ fn broken_body() -> Body {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
         let _ = sender.send(Ok(Frame::data(Bytes::from_static(b"half of")))).await;
-        // Later than the first half, or it would never be sent.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let _ = sender.send(Err(std::io::Error::other("the backend broke"))).await;
+        // There is room when the connection has taken the first half; it flushes that before it looks for more.
+        let _ = sender.reserve().await.map(|room| room.send(Err(std::io::Error::other("the backend broke"))));
     });
     BodyExt::boxed(StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver)))
 }

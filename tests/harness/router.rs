@@ -34,6 +34,7 @@ pub struct Setup {
     route: String,
     workers: usize,
     environment: Vec<(String, String)>,
+    has_deaf_log: bool,
 }
 
 impl Setup {
@@ -94,6 +95,12 @@ impl Setup {
         self
     }
 
+    /// Its log goes into a pipe that nobody reads.
+    pub fn deaf_log(mut self) -> Setup {
+        self.has_deaf_log = true;
+        self
+    }
+
     fn toml(&self, data_dir: &Path) -> String {
         let redis = self.redis.as_ref().map_or_else(String::new, |url| format!("url = {url:?}\n"));
         let pools: String = self
@@ -122,22 +129,33 @@ impl Setup {
         router
     }
 
-    /// Starts the router and waits only until it listens.
-    pub fn start_unready(self) -> Router {
+    /// Starts a router that ends by itself; answers its exit code and what it said.
+    pub fn fails(self) -> (i32, String) {
         let folder = tempfile::tempdir().unwrap();
+        let output = self.command(&folder).0.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// `switchback serve` with the config in this folder, and the data folder that it names.
+    fn command(&self, folder: &TempDir) -> (Command, PathBuf) {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
         let config = folder.path().join("switchback.toml");
         std::fs::write(&config, self.toml(&data_dir)).unwrap();
-        let log = std::fs::File::create(folder.path().join("router.log")).unwrap();
-        let mut child = Command::new(binary())
-            .args(["serve", "--config"])
-            .arg(&config)
-            .env("RUST_LOG", "info")
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(binary());
+        command.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "info");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        (command, data_dir)
+    }
+
+    /// Starts the router and waits only until it listens.
+    pub fn start_unready(self) -> Router {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut command, data_dir) = self.command(&folder);
+        let log = match self.has_deaf_log {
+            true => Stdio::piped(),
+            false => std::fs::File::create(folder.path().join("router.log")).unwrap().into(),
+        };
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let mut router = Router { traffic: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), data_dir, folder, child };
@@ -211,6 +229,13 @@ impl Router {
         let mut command = Command::new(binary());
         command.env("SWITCHBACK_ADMIN", format!("http://{}", self.admin)).env("SWITCHBACK_TOKEN_FILE", self.data_dir.join("admin.token"));
         command
+    }
+
+    /// Runs the CLI; answers its exit code, standard output and standard error.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.cli().args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
     }
 
     /// Kills it at once.

@@ -67,6 +67,17 @@ pub enum AccessError {
     Random(getrandom::Error),
 }
 
+impl AccessError {
+    /// The config key that leads to what is wrong.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            AccessError::File { key, .. } | AccessError::Token { key, .. } => key,
+            AccessError::Random(_) => "state.data_dir",
+        }
+    }
+}
+
 impl Access {
     /// Reads the tokens that the config names, and the one in the data folder, which is made when it is not there.
     ///
@@ -74,8 +85,7 @@ impl Access {
     /// [`AccessError`], naming the file.
     pub fn open(config: &Config) -> Result<Access, AccessError> {
         let mut access = Access::of_config(config)?;
-        let path = config.state.data_dir.join(TOKEN_FILE);
-        access.add(LOCAL_NAME, Role::Operator, &local_token(&path)?);
+        access.add(LOCAL_NAME, Role::Operator, &local_token(&config.state.data_dir)?);
         Ok(access)
     }
 
@@ -186,27 +196,27 @@ fn read_token(key: &str, path: &Path) -> Result<String, AccessError> {
 
 /// The token in the data folder. It is written beside its place and linked there, so that two processes that start at once
 /// agree on one, and nobody reads half of one.
-fn local_token(path: &Path) -> Result<String, AccessError> {
+fn local_token(folder: &Path) -> Result<String, AccessError> {
     let key = "state.data_dir";
     let fail = |what: &'static str| {
-        let path = path.to_owned();
+        let path = folder.to_owned();
         move |source: std::io::Error| AccessError::File { key: key.to_owned(), path, what, source }
     };
+    let path = folder.join(TOKEN_FILE);
     if !path.exists() {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(fail("make its folder"))?;
-        let mut file = tempfile::Builder::new().prefix(".admin.token.").tempfile_in(folder).map_err(fail("be made"))?;
+        std::fs::create_dir_all(folder).map_err(fail("make the folder"))?;
+        let mut file = tempfile::Builder::new().prefix(".admin.token.").tempfile_in(folder).map_err(fail("make a file in it"))?;
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(AccessError::Random)?;
-        writeln!(file, "{}", hex::encode(bytes)).map_err(fail("be written"))?;
-        match file.persist_noclobber(path) {
+        writeln!(file, "{}", hex::encode(bytes)).map_err(fail("write a file in it"))?;
+        match file.persist_noclobber(&path) {
             Ok(_) => {}
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(fail("be put in place")(error.error)),
+            Err(error) => return Err(fail("put admin.token in place")(error.error)),
         }
     }
-    keep_to_owner(path).map_err(fail("be kept to its owner (mode 0600)"))?;
-    read_token(key, path)
+    keep_to_owner(&path).map_err(fail("keep admin.token to its owner (mode 0600)"))?;
+    read_token(key, &path)
 }
 
 #[cfg(unix)]
@@ -275,13 +285,14 @@ mod tests {
     fn the_local_token_is_made_once_and_kept_to_its_owner() -> Result<(), Box<dyn std::error::Error>> {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir()?;
-        let path = folder.path().join("new").join(TOKEN_FILE);
-        let token = local_token(&path)?;
+        let data_dir = folder.path().join("new");
+        let path = data_dir.join(TOKEN_FILE);
+        let token = local_token(&data_dir)?;
         assert_eq!(token.len(), 64);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
-        assert_eq!(local_token(&path)?, token);
+        assert_eq!(local_token(&data_dir)?, token);
         assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(folder.path().join("new"))?.count(), 1, "nothing is left beside it");
+        assert_eq!(std::fs::read_dir(data_dir)?.count(), 1, "nothing is left beside it");
         Ok(())
     }
 }

@@ -29,7 +29,28 @@ pub(super) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
     }
     let is_ready = !is_draining && readiness.was_ready.load(Ordering::Relaxed);
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": is_ready, "draining": is_draining, "problems": problems })))
+    let warnings: Vec<String> = store_warning(&shared).into_iter().collect();
+    (status, Json(json!({ "ready": is_ready, "draining": is_draining, "problems": problems, "warnings": warnings })))
+}
+
+/// Whether the flag store is away. Queries are answered all the same, so this takes no router out; nor does it say where the store is,
+/// to whoever asks without a token.
+fn store_warning(shared: &Shared) -> Option<String> {
+    let state = &shared.state;
+    let (index, _) = state.routes().next()?;
+    let view = state.flags.view(index);
+    let age = view.age.as_secs_f64();
+    match view.source {
+        Source::Initial => Some(format!("the flag store was never heard in the {age:.0} s since this router started")),
+        Source::Disk => Some(format!(
+            "the flag store was never heard in the {age:.0} s since this router started: flags are those of the copy on disk, with nobody on the \
+             candidate"
+        )),
+        Source::Redis if view.age > state.config.state.router_timeout => {
+            Some(format!("the flag store was last heard {age:.0} s ago: the last known flags stay in force"))
+        }
+        Source::Redis | Source::Embedded => None,
+    }
 }
 
 /// One line for each route that would not answer.

@@ -41,7 +41,10 @@ pub(super) async fn flags(Viewer(caller): Viewer, State(shared): State<Shared>, 
     body.retain(|key, _| matches!(key.as_str(), "name" | "epoch" | "applied_epoch"));
     let epoch = body.get("epoch").and_then(Value::as_u64).unwrap_or(view.flags.epoch);
     body.insert("fields".to_owned(), json!(redact::fields(fields, caller.role)));
+    body.insert("source".to_owned(), json!(view.source));
+    body.insert("age_seconds".to_owned(), json!(view.age.as_secs_f64()));
     body.insert("faults".to_owned(), json!(view::faults(&view, caller.role)));
+    body.insert("warnings".to_owned(), json!(view.warnings));
     Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(Value::Object(body))).into_response())
 }
 
@@ -64,7 +67,7 @@ pub(super) async fn change(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let (index, _) = find(&shared, &name)?;
+    let (index, route) = find(&shared, &name)?;
     let body = body.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(format!("the body must be at most {} bytes", super::BODY_BYTES)),
         _ => ApiError::BadRequest(format!("the body could not be read: {error}")),
@@ -76,7 +79,8 @@ pub(super) async fn change(
     })?;
     let change = Change { fields: fields(patch.set, patch.unset)?, expected_epoch: if_match(&headers)?, who: caller.name, why: patch.why };
     let epoch = shared.state.flags.change(index, change).await?;
-    Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(json!({ "name": name, "epoch": epoch }))).into_response())
+    let warnings = view::without_health(&shared.state, index, route);
+    Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(json!({ "name": name, "epoch": epoch, "warnings": warnings }))).into_response())
 }
 
 fn fields(set: BTreeMap<String, Value>, unset: Vec<String>) -> Result<BTreeMap<String, Option<String>>, ApiError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{AdminState, redact};
-use crate::config::{Role, Route};
+use crate::config::{Pool, Role, Route};
 use crate::flags::{Flags, View};
 use crate::serve::{SharedEndpoint, SharedPool};
 use crate::vocabulary::{PoolIndex, RouteIndex};
@@ -84,6 +84,18 @@ fn pools(pools: &[Arc<SharedPool>], flags: &Flags) -> Value {
         (pool.config.name.clone(), value)
     };
     Value::Object((0..=u8::MAX).map(PoolIndex).zip(pools).map(entry).collect())
+}
+
+/// A line for each pool that gets queries and has nobody to answer them, as far as this router knows.
+pub(super) fn without_health(state: &AdminState, index: RouteIndex, route: &Route) -> Vec<String> {
+    let flags = state.flags.view(index).flags;
+    let pools = (0..=u8::MAX).map(PoolIndex).zip(&route.pools).zip(state.pools(index));
+    let line = |((index, config), pool): ((PoolIndex, &Pool), &Arc<SharedPool>)| {
+        let roles = roles(&flags, index);
+        let is_dead = !roles.is_empty() && !pool.has_healthy_endpoint();
+        is_dead.then(|| format!("pool {} ({}) has no healthy endpoint", config.name, roles.join(", ")))
+    };
+    pools.filter_map(line).collect()
 }
 
 /// What a pool is to this route at this moment.

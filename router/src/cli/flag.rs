@@ -58,7 +58,7 @@ struct Set {
     /// Only when the flags are still at this epoch; exit 2 otherwise.
     #[arg(long, value_name = "EPOCH")]
     if_epoch: Option<u64>,
-    /// Print JSON: {"name": ..., "epoch": ...}.
+    /// Print JSON: {"name": ..., "epoch": ..., "warnings": [...]}.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -114,6 +114,9 @@ impl Set {
         }
         let body = json!({ "set": set, "unset": self.unset, "why": self.why });
         let answer = self.admin.client()?.patch(&flags_path(&self.route)?, &body, self.if_epoch).await?;
+        for warning in answer["warnings"].as_array().into_iter().flatten() {
+            eprintln!("switchback: warning: {}", plain(warning));
+        }
         print(&if self.json { format!("{answer}\n") } else { format!("epoch {}\n", answer["epoch"]) })
     }
 }
@@ -156,7 +159,7 @@ impl Watch {
         }
         let flags: Value = serde_json::from_str(data).unwrap_or_default();
         let name = flags["name"].as_str().unwrap_or("?").to_owned();
-        let line = format!("{name} epoch {}: {}\n", flags["applied_epoch"], changes(last.get(&name), &flags));
+        let line = format!("{name} epoch {}: {}\n{}", flags["applied_epoch"], changes(last.get(&name), &flags), concerns(&flags));
         last.insert(name, flags);
         print(&line)
     }
@@ -167,7 +170,7 @@ fn changes(last: Option<&Value>, flags: &Value) -> String {
     let none = Map::new();
     let mut words = Vec::new();
     for (field, value) in flags.as_object().unwrap_or(&none) {
-        if matches!(field.as_str(), "name" | "epoch" | "applied_epoch" | "seal") {
+        if matches!(field.as_str(), "name" | "epoch" | "applied_epoch" | "seal" | "faults") {
             continue;
         }
         match last.and_then(|last| last.get(field)) {
@@ -192,11 +195,19 @@ fn show_fields(answer: &Value) -> String {
     let none = Map::new();
     let fields = answer["fields"].as_object().unwrap_or(&none);
     let mut text = table(&fields.iter().map(|(field, value)| vec![field.clone(), plain(value)]).collect::<Vec<_>>());
-    for fault in answer["faults"].as_array().unwrap_or(&Vec::new()) {
-        let (field, value, allowed) = (plain(&fault["field"]), plain(&fault["value"]), plain(&fault["allowed"]));
-        text.push_str(&format!("  not obeyed: {field} = {value}: must be {allowed}\n"));
-    }
+    text.push_str(&concerns(answer));
     text
+}
+
+/// Fields that are not obeyed and what an operator should see to, a line each.
+pub(super) fn concerns(answer: &Value) -> String {
+    let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    let show = |fault: Value| {
+        let (field, value, allowed) = (plain(&fault["field"]), plain(&fault["value"]), plain(&fault["allowed"]));
+        format!("  not obeyed: {field} = {value}: must be {allowed}\n")
+    };
+    let faults = list("faults").into_iter().map(show);
+    faults.chain(list("warnings").iter().map(|warning| format!("  warning: {}\n", plain(warning)))).collect()
 }
 
 pub(super) fn flags_path(route: &str) -> Result<String, Failure> {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::config::{self, Config};
 use crate::policy::bench::{self, Contender, Cost};
-use crate::policy::{Limits, PolicyEngine, Rejection, Report, Terms, World, admission};
+use crate::policy::{self, Limits, PolicyEngine, Rejection, Report, Terms, World, admission};
 
 /// Refused: the file is there and is no good policy.
 const REFUSED: u8 = 2;
@@ -74,6 +74,9 @@ fn check(args: &PluginArgs) -> ExitCode {
         Ok(prepared) => prepared,
         Err(exit) => return exit,
     };
+    if let Err(rejection) = policy::check_name(&args.file) {
+        return refuse(args, &rejection);
+    }
     match admission::admit(&bench.engine, None, &bench.terms, &bytes) {
         Ok(admitted) => {
             let report = &admitted.report;
@@ -99,7 +102,7 @@ fn measure(args: &PluginArgs, length: Duration) -> ExitCode {
     };
     let split_config = args.split_config.as_deref().unwrap_or("{}");
     let Some(plugin) = Contender::wasm(&admitted, split_config) else {
-        return usage(&args.file, "it is a rollback policy; only split policies are on the query path and measured here");
+        return usage(args, "it is a rollback policy; only split policies are on the query path and measured here");
     };
     let bar = progress_bar(args.json);
     let costs = plugin.and_then(|plugin| {
@@ -132,7 +135,7 @@ struct Bench {
 fn prepare(args: &PluginArgs) -> Result<(Bench, Vec<u8>), ExitCode> {
     let config = match &args.config {
         Some(path) => config::load(path).map_err(|error| {
-            eprintln!("{error}");
+            tell(args, &error.to_string(), &error.to_string());
             ExitCode::from(USAGE)
         })?,
         None => default_config(),
@@ -142,7 +145,7 @@ fn prepare(args: &PluginArgs) -> Result<(Bench, Vec<u8>), ExitCode> {
         terms.split_configs = vec![split_config.clone()];
     }
     let bytes = read(&args.file, &terms).map_err(|error| match error {
-        ReadError::Usage(reason) => usage(&args.file, &reason),
+        ReadError::Usage(reason) => usage(args, &reason),
         ReadError::Refused(rejection) => refuse(args, &rejection),
     })?;
     let engine = PolicyEngine::new(Limits::of(&config.policies)).map_err(|error| {
@@ -189,17 +192,22 @@ endpoints = ["http://127.0.0.1:9001"]
 
 fn refuse(args: &PluginArgs, rejection: &Rejection) -> ExitCode {
     let reason = rejection.to_string();
-    if args.json {
-        println!("{}", json!({"admitted": false, "file": args.file, "reason": reason}));
-    } else {
-        eprintln!("{}: refused: {reason}", args.file.display());
-    }
+    tell(args, &reason, &format!("{}: refused: {reason}", args.file.display()));
     ExitCode::from(REFUSED)
 }
 
-fn usage(file: &Path, reason: &str) -> ExitCode {
-    eprintln!("{}: {reason}", file.display());
+fn usage(args: &PluginArgs, reason: &str) -> ExitCode {
+    tell(args, reason, &format!("{}: {reason}", args.file.display()));
     ExitCode::from(USAGE)
+}
+
+/// Why not, for machines or for people.
+fn tell(args: &PluginArgs, reason: &str, line: &str) {
+    if args.json {
+        println!("{}", json!({"admitted": false, "file": args.file, "reason": reason}));
+    } else {
+        eprintln!("{line}");
+    }
 }
 
 fn print_report(file: &Path, report: &Report) {

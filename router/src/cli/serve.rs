@@ -53,7 +53,8 @@ impl Serve {
         let config = config::load(&self.config).map_err(|error| Failure::config(&error.to_string()))?;
         // Writes what is still to be written when it is dropped.
         let _log = start_log(self.log);
-        let refused = |error: AccessError| Failure::config(&format!("{}: {}", self.config.display(), Failure::chain(&error)));
+        let refused =
+            |error: AccessError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
         let access = Access::open(&config).map_err(refused)?;
         serve(config, access).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }

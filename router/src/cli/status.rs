@@ -2,7 +2,6 @@
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
 
-use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::admin_client::{AdminArgs, AdminClient};
-use super::flag::plain;
+use super::flag::{concerns, plain};
 use super::table::table;
 use super::{Failure, block_on, print};
 
@@ -71,13 +70,7 @@ fn show_route(route: &Value) -> String {
     text.push_str(&table(&pool_rows(route)));
     list(&route["policies"]).iter().for_each(|policy| text.push_str(&policy_line(policy)));
     text.push_str(&routers(route));
-    for fault in list(&route["faults"]) {
-        let (field, value, allowed) = (plain(&fault["field"]), plain(&fault["value"]), plain(&fault["allowed"]));
-        let _ = writeln!(text, "  not obeyed: {field} = {value}: must be {allowed}");
-    }
-    for warning in list(&route["warnings"]) {
-        let _ = writeln!(text, "  warning: {}", plain(warning));
-    }
+    text.push_str(&concerns(route));
     text
 }
 
@@ -119,7 +112,11 @@ fn headline(route: &Value) -> String {
         (store, applied) => format!("epoch {applied} applied, {store} in the store"),
     };
     let age = route["age_seconds"].as_f64().unwrap_or(0.0);
-    let heard = if age > 0.0 { format!(", heard {age:.1} s ago") } else { String::new() };
+    let heard = match route["source"].as_str() {
+        Some("disk" | "initial") => format!(", the store was never heard, for {age:.1} s"),
+        _ if age > 0.0 => format!(", heard {age:.1} s ago"),
+        _ => String::new(),
+    };
     format!("{}: {}, {applied} ({}{heard})\n", plain(&route["name"]), words.join(", "), plain(&route["source"]))
 }
 

@@ -231,6 +231,7 @@ fn check_policies(checker: &mut Checker, written: written::Policies, state: &Sta
         stack: bytes(checker.bytes("policies.stack", written.stack.as_deref(), 256 << 10, 64 << 10, 1 << 20)),
         file_bytes: checker.bytes("policies.file_bytes", written.file_bytes.as_deref(), 32 << 20, 1 << 10, 256 << 20),
         decision_budget: checker.duration("policies.decision_budget", written.decision_budget.as_deref(), us(50), us(1), ms(20)),
+        trial_timeout: checker.duration("policies.trial_timeout", written.trial_timeout.as_deref(), seconds(10), ms(100), seconds(600)),
         strikes: checker.count("policies.strikes", written.strikes, 5, 1, 10_000),
         strike_window: checker.duration("policies.strike_window", written.strike_window.as_deref(), seconds(10), ms(100), seconds(3_600)),
         quarantine: checker.duration("policies.quarantine", written.quarantine.as_deref(), seconds(5), ms(10), seconds(3_600)),

@@ -107,6 +107,8 @@ pub struct Policies {
     pub file_bytes: u64,
     /// Mean time of a decision at admission; a slower plugin is refused.
     pub decision_budget: Duration,
+    /// Time for a plugin's whole trial at admission.
+    pub trial_timeout: Duration,
     /// So many failures within `strike_window`, over all workers, quarantine a policy.
     pub strikes: u32,
     /// See `strikes`.

@@ -31,6 +31,13 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     parse(&path.display().to_string(), &text)
 }
 
+/// Where a key stands, for an error that comes to light after the config was read: `FILE:LINE`, and `FILE` alone where it does not.
+#[must_use]
+pub fn place(path: &Path, key: &str) -> String {
+    let line = std::fs::read_to_string(path).ok().and_then(|text| locate::Locator::new(&text).line(key));
+    line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()))
+}
+
 /// Reads and checks a config from its text; `file` is what errors call it.
 ///
 /// # Errors

@@ -89,6 +89,7 @@ fn policies(lines: &mut Lines, config: &Config) {
     lines.bytes("policies.stack", policies.stack);
     lines.text("policies.file_bytes", &show_bytes(policies.file_bytes));
     lines.duration("policies.decision_budget", policies.decision_budget);
+    lines.duration("policies.trial_timeout", policies.trial_timeout);
     lines.add("policies.strikes", policies.strikes);
     lines.duration("policies.strike_window", policies.strike_window);
     lines.duration("policies.quarantine", policies.quarantine);

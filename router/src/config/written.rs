@@ -83,6 +83,7 @@ pub(super) struct Policies {
     pub(super) stack: Option<String>,
     pub(super) file_bytes: Option<String>,
     pub(super) decision_budget: Option<String>,
+    pub(super) trial_timeout: Option<String>,
     pub(super) strikes: Option<u64>,
     pub(super) strike_window: Option<String>,
     pub(super) quarantine: Option<String>,

@@ -96,11 +96,14 @@ impl Summary {
                 "configured": by_pool(step.configured),
                 "measured": by_pool(step.traffic.shares),
                 "is_within_4_sigma": step.is_within(),
-                "last_answer_of_old_pool_ms": step.last_of_old.map(milliseconds),
+                "last_answer_of_old_pool_ms": step.last_of_old.map(|late| rounded(milliseconds(late), 2)),
             })
         });
         let pools = self.pools.iter().zip(POOLS).map(|(pool, name)| {
-            (name.to_owned(), json!({ "queries": pool.queries, "ndcg_at_10": pool.ndcg, "clicks_per_query": pool.clicks }))
+            (
+                name.to_owned(),
+                json!({ "queries": pool.queries, "ndcg_at_10": rounded(pool.ndcg, 4), "clicks_per_query": rounded(pool.clicks, 4) }),
+            )
         });
         let [p50, p99] = self.added;
         json!({
@@ -110,17 +113,17 @@ impl Summary {
             "detection_seconds": null,
             "rollback_seconds": null,
             "requests": self.sent,
-            "seconds": self.seconds,
+            "seconds": rounded(self.seconds, 1),
             "units": self.units,
             "units_that_changed_arm": self.units_changed,
-            "router_added_p50_us": p50.routed - p50.direct,
-            "router_added_p50_se_us": p50.se,
-            "router_added_p99_us": p99.routed - p99.direct,
-            "router_added_p99_se_us": p99.se,
-            "direct_p50_us": p50.direct,
-            "direct_p99_us": p99.direct,
+            "router_added_p50_us": rounded(p50.routed - p50.direct, 1),
+            "router_added_p50_se_us": rounded(p50.se, 1),
+            "router_added_p99_us": rounded(p99.routed - p99.direct, 1),
+            "router_added_p99_se_us": rounded(p99.se, 1),
+            "direct_p50_us": rounded(p50.direct, 1),
+            "direct_p99_us": rounded(p99.direct, 1),
             "latency_pairs": self.pairs,
-            "plugin_swap_ms": self.plugin_swaps.iter().copied().map(milliseconds).collect::<Vec<_>>(),
+            "plugin_swap_ms": self.plugin_swaps.iter().map(|swap| rounded(milliseconds(*swap), 2)).collect::<Vec<_>>(),
             "steps": steps.collect::<Vec<_>>(),
             "pools": pools.collect::<serde_json::Map<_, _>>(),
         })
@@ -243,7 +246,13 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 fn by_pool(shares: [f64; 3]) -> Value {
-    Value::Object(POOLS.into_iter().zip(shares).map(|(pool, share)| (pool.to_owned(), json!(share))).collect())
+    Value::Object(POOLS.into_iter().zip(shares).map(|(pool, share)| (pool.to_owned(), json!(rounded(share, 4)))).collect())
+}
+
+/// No more digits than mean something.
+fn rounded(value: f64, decimals: i32) -> f64 {
+    let scale = 10_f64.powi(decimals);
+    (value * scale).round() / scale
 }
 
 fn three(shares: [f64; 3], decimals: usize) -> String {

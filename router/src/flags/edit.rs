@@ -72,9 +72,18 @@ pub(crate) fn apply(current: &Fields, change: &Change, known: &Flags, route: &Ro
         faults.push(Fault { field: "fields".to_owned(), value, allowed: format!("at most {HASH_FIELDS} fields and {HASH_BYTES} bytes") });
     }
     faults.extend(too_many_features(current, &after, change));
-    let (_, found) = Flags::read(&after, known, route);
+    let (flags, found) = Flags::read(&after, known, route);
     faults.extend(found.into_iter().filter(|fault| change.fields.contains_key(&fault.field)));
+    faults.extend(more_than_everybody(&flags, change));
     if faults.is_empty() { Ok(after) } else { Err(faults) }
+}
+
+/// Shares that cannot both be given, where the change has one of them.
+fn more_than_everybody(flags: &Flags, change: &Change) -> Option<Fault> {
+    let most = flags.cut_holdback()?;
+    let (field, value) = ["holdback_percent", "canary_percent"].iter().find_map(|field| change.fields.get_key_value(*field))?;
+    let allowed = format!("such that candidate and holdback are 100 together: canary_percent {} leaves {most}", flags.candidate.share);
+    Some(Fault { field: field.clone(), value: value.clone().unwrap_or_default(), allowed })
 }
 
 /// One flag too many would push out another, which nobody asked for.

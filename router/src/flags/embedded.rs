@@ -3,13 +3,10 @@
 //!
 //! Invariant: a change is on disk before anybody obeys it.
 
-use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::disk::{Copy, Disk, private_file};
+use super::disk::{Copy, Disk};
 use super::judge::without_epoch;
 use super::ledger::{Kind, LedgerEntry, difference, presentable};
 use super::ledger_file::LedgerFile;
@@ -34,14 +31,11 @@ struct Inner {
     disk: Disk,
     /// One change at a time.
     writing: Mutex<Vec<LedgerFile>>,
-    /// Held as long as the store is open.
-    _lock: File,
 }
 
 impl Embedded {
     pub(crate) fn open(config: &Arc<Config>) -> Result<(Arc<Published>, Embedded), FlagsError> {
         let disk = Disk::open(&config.state.data_dir)?;
-        let lock = own(&config.state.data_dir.join("flags").join("owner"))?;
         let mut starts = Vec::new();
         for route in &config.routes {
             starts.push(start(route, &disk)?);
@@ -49,7 +43,7 @@ impl Embedded {
         let published = Arc::new(Published::new(config.clone(), starts));
         let folder = config.state.data_dir.join("flags");
         let ledgers = config.routes.iter().map(|route| LedgerFile::new(&folder, &route.name)).collect();
-        let inner = Inner { published: published.clone(), disk, writing: Mutex::new(ledgers), _lock: lock };
+        let inner = Inner { published: published.clone(), disk, writing: Mutex::new(ledgers) };
         let admin = Mutex::new(config.listen.admin.to_string());
         Ok((published, Embedded { inner: Arc::new(inner), id: identity::router_id(config), admin }))
     }
@@ -122,29 +116,6 @@ impl Inner {
         let (Some(ledger), Some(applied)) = (ledgers.get(index.get()), self.published.applied(index)) else { return Ok(Vec::new()) };
         ledger.newest(applied.known.epoch, limit).map_err(|error| HistoryError { why: error.to_string() })
     }
-}
-
-/// Takes the lock, or says who has it.
-fn own(path: &Path) -> Result<File, FlagsError> {
-    let fails = |what| move |source| FlagsError::File { path: path.to_owned(), what, source };
-    let mut file = private_file().read(true).write(true).create(true).truncate(false).open(path).map_err(fails("open it"))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
-            return Err(FlagsError::Owned { path: path.to_owned(), pid });
-        }
-        Err(TryLockError::Error(source)) => return Err(fails("lock it")(source)),
-    }
-    let write_pid = |file: &mut File| {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())
-    };
-    write_pid(&mut file).map_err(fails("write it"))?;
-    Ok(file)
 }
 
 /// The route's flags as they were left, or its initial ones with a salt of its own.

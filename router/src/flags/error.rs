@@ -7,10 +7,10 @@ use super::Fault;
 /// A flag store that could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum FlagsError {
-    /// Another process owns the embedded store.
+    /// Another router uses the data folder.
     #[error(
-        "{path}: the embedded flag store is owned by another process (pid {pid}); stop that one, or give this router a state.data_dir of its \
-         own, or share flags through Redis with state.url"
+        "{path}: another router (pid {pid}) uses this data folder; stop that one, or give this router a state.data_dir of its own. Routers \
+         share flags through Redis, with state.url"
     )]
     Owned {
         /// The lock file.

@@ -24,6 +24,7 @@ mod judge;
 mod judge_model;
 mod ledger;
 mod ledger_file;
+mod owner;
 mod published;
 mod redis;
 mod render;

@@ -112,6 +112,10 @@ impl Published {
         self.places.get(index.get()).map(|place| place.flags.subscribe())
     }
 
+    pub(crate) fn watch_reads(&self, index: RouteIndex) -> Option<watch::Receiver<Arc<Applied>>> {
+        self.places.get(index.get()).map(|place| place.applied.subscribe())
+    }
+
     pub(crate) fn flags(&self, index: RouteIndex) -> Option<Arc<Flags>> {
         self.places.get(index.get()).map(|place| place.flags.borrow().clone())
     }

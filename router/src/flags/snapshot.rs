@@ -114,6 +114,13 @@ impl Flags {
         (flags, reader.faults)
     }
 
+    /// What the holdback can get at most, when candidate and holdback want more than everybody: the candidate comes first.
+    #[must_use]
+    pub(crate) fn cut_holdback(&self) -> Option<Ppm> {
+        let most = self.candidate.share.rest();
+        self.holdback.filter(|holdback| holdback.share > most).map(|_| most)
+    }
+
     /// The same flags with nobody on the candidate: for a router that starts without its store.
     #[must_use]
     pub fn without_candidate(mut self) -> Flags {

@@ -210,3 +210,37 @@ fn a_change_is_refused_with_every_fault() {
     named.dedup();
     assert_eq!(named, ["canary_percent", "epoch", "flag.", "liv", "live", "salt", "seal", "who"]);
 }
+
+#[test]
+fn shares_that_cannot_both_be_given_are_refused_whichever_is_changed() {
+    let current = fields(&[("live", "blue"), ("candidate_pool", "green"), ("canary_percent", "70"), ("holdback_pool", "canary")]);
+    let faults = |current: &Fields, field: &str, value: &str| {
+        let change = Change { fields: [(field.to_owned(), Some(value.to_owned()))].into(), who: "alice".to_owned(), ..Change::default() };
+        let faults = edit::apply(current, &change, &Flags::initial(&route()), &route()).err().unwrap_or_default();
+        faults.into_iter().map(|fault| (fault.field, fault.allowed)).collect::<Vec<_>>()
+    };
+    assert_eq!(faults(&current, "holdback_percent", "30"), []);
+    let refused = faults(&current, "holdback_percent", "30.0001");
+    assert_eq!(refused[0].0, "holdback_percent");
+    assert!(refused[0].1.ends_with("canary_percent 70 leaves 30"), "{refused:?}");
+    let full = current.into_iter().chain(fields(&[("holdback_percent", "30")])).collect();
+    assert_eq!(faults(&full, "canary_percent", "71")[0].0, "canary_percent");
+    let over: Fields = full.into_iter().chain(fields(&[("canary_percent", "71")])).collect();
+    assert_eq!(faults(&over, "freeze", "true"), [], "a hand edit that is over holds up no other change");
+    assert_eq!(Flags::read(&over, &Flags::initial(&route()), &route()).0.cut_holdback(), Ppm::from_percent("29"));
+}
+
+#[test]
+fn a_257th_feature_flag_is_refused_and_those_that_are_there_may_change_and_go() {
+    let full: Fields = (0..256).map(|index| (format!("flag.f{index:03}"), "on".to_owned())).collect();
+    let change = |pairs: &[(&str, Option<&str>)]| {
+        let fields = pairs.iter().map(|(field, value)| ((*field).to_owned(), value.map(str::to_owned))).collect();
+        let change = Change { fields, who: "alice".to_owned(), ..Change::default() };
+        edit::apply(&full, &change, &Flags::initial(&route()), &route())
+    };
+    let faults = change(&[("flag.a", Some("on"))]).unwrap_err();
+    assert_eq!((faults[0].field.as_str(), faults[0].allowed.as_str()), ("flag.a", "at most 256 flags flag.<name>; take one away first"));
+    assert_eq!(change(&[("flag.f007", Some("off"))]).unwrap()["flag.f007"], "off");
+    assert_eq!(change(&[("flag.f007", None), ("flag.a", Some("on"))]).unwrap().len(), 256);
+    assert!(change(&[("freeze", Some("true"))]).is_ok());
+}

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::embedded::Embedded;
-use super::published::{Published, View};
+use super::owner::Owner;
+use super::published::{Applied, Published, View};
 use super::redis::RedisStore;
 use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen};
 use crate::config::{Config, StateUrl};
@@ -18,6 +19,7 @@ use crate::vocabulary::RouteIndex;
 pub struct FlagStore {
     published: Arc<Published>,
     backing: Backing,
+    _owner: Owner,
 }
 
 #[derive(Debug)]
@@ -30,9 +32,10 @@ impl FlagStore {
     /// Opens the store that the config names, and starts its tasks on the current tokio runtime.
     ///
     /// # Errors
-    /// Only what a restart would not mend: an embedded store that another process owns, a data folder that cannot be written. A Redis
+    /// Only what a restart would not mend: a data folder that another router uses, or that cannot be written. A Redis
     /// that cannot be reached is none: the router starts from its copy on disk.
     pub async fn open(config: &Arc<Config>) -> Result<Arc<FlagStore>, FlagsError> {
+        let owner = Owner::of(&config.state.data_dir)?;
         let (published, backing) = match &config.state.url {
             StateUrl::Embedded => {
                 let (published, embedded) = Embedded::open(config)?;
@@ -43,7 +46,7 @@ impl FlagStore {
                 (published, Backing::Redis(redis))
             }
         };
-        Ok(Arc::new(FlagStore { published, backing }))
+        Ok(Arc::new(FlagStore { published, backing, _owner: owner }))
     }
 
     /// The route's flags in force, now and at each change.
@@ -53,18 +56,23 @@ impl FlagStore {
         self.published.watch(route).expect("a route of the config")
     }
 
+    /// An item whenever the route's fields were read from the store, also when nothing came of it.
+    #[allow(clippy::expect_used)]
+    pub(crate) fn watch_reads(&self, route: RouteIndex) -> watch::Receiver<Arc<Applied>> {
+        self.published.watch_reads(route).expect("a route of the config")
+    }
+
     /// The route's flags with what is wrong with them and where they come from.
     #[must_use]
     #[allow(clippy::expect_used)]
     pub fn view(&self, route: RouteIndex) -> View {
         let applied = self.published.applied(route).expect("a route of the config");
-        View {
-            flags: self.published.flags(route).expect("a route of the config"),
-            faults: applied.faults.clone(),
-            source: applied.source,
-            age: self.age(),
-            warnings: self.published.warnings(),
-        }
+        let flags = self.published.flags(route).expect("a route of the config");
+        let mut warnings = self.published.warnings();
+        warnings.extend(
+            flags.cut_holdback().map(|most| format!("canary_percent leaves {most} % for the holdback, and holdback_percent is more")),
+        );
+        View { flags, faults: applied.faults.clone(), source: applied.source, age: self.age(), warnings }
     }
 
     /// The route's fields as last read from the store, also those that are not obeyed.

@@ -19,7 +19,7 @@ use super::host_v0::SplitProgram;
 use super::host_v0_rollback::RollbackProgram;
 use super::instance::SplitInstance;
 use super::rejection::Rejection;
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// Configs that a plugin is tried with. Each costs a few milliseconds.
 const MOST_CONFIGS: usize = 16;
@@ -31,6 +31,8 @@ pub(crate) struct Terms {
     pub(crate) file_bytes: u64,
     /// Mean time of a decision.
     pub(crate) decision_budget: Duration,
+    /// Time for the whole trial.
+    pub(crate) trial_timeout: Duration,
     /// The `split_config`s that it will meet, JSON texts.
     pub(crate) split_configs: Vec<String>,
 }
@@ -43,7 +45,8 @@ impl Terms {
         split_configs.sort();
         split_configs.dedup();
         split_configs.truncate(MOST_CONFIGS);
-        Terms { file_bytes: config.policies.file_bytes, decision_budget: config.policies.decision_budget, split_configs }
+        let config::Policies { file_bytes, decision_budget, trial_timeout, .. } = config.policies;
+        Terms { file_bytes, decision_budget, trial_timeout, split_configs }
     }
 }
 
@@ -228,5 +231,5 @@ fn is_spoken(version: &str) -> bool {
 
 fn try_split(split: &SplitProgram, terms: &Terms) -> Result<Trial, Rejection> {
     let instantiate = |snapshot: &_| SplitInstance::wasm(split.instantiate_for_trial()?, snapshot);
-    golden::try_split(instantiate, &terms.split_configs, terms.decision_budget)
+    golden::try_split(instantiate, terms)
 }

@@ -48,6 +48,8 @@ pub(super) struct Folder {
     dir: PathBuf,
     seen: BTreeMap<String, Seen>,
     is_crowded: bool,
+    /// Files `.wasm` with names that flags cannot say, as last found.
+    unusable: Vec<PathBuf>,
 }
 
 /// What a look at the folder found.
@@ -63,7 +65,7 @@ pub(super) struct Look {
 
 impl Folder {
     pub(super) fn new(dir: &Path) -> Folder {
-        Folder { dir: dir.to_owned(), seen: BTreeMap::new(), is_crowded: false }
+        Folder { dir: dir.to_owned(), seen: BTreeMap::new(), is_crowded: false, unusable: Vec::new() }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -118,10 +120,15 @@ impl Folder {
     }
 
     fn list(&mut self) -> io::Result<BTreeMap<String, Stamp>> {
-        let mut found = BTreeMap::new();
+        let (mut found, mut unusable) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            let Some(name) = plugin_name(&path) else { continue };
+            let Some(name) = plugin_name(&path) else {
+                if looks_like_a_plugin(&path) && unusable.len() < MOST_FILES {
+                    unusable.push(path);
+                }
+                continue;
+            };
             // Follows links: a mounted folder may hold links to the files of its present generation.
             let Ok(file) = fs::metadata(&path) else { continue };
             if file.is_file() {
@@ -133,11 +140,29 @@ impl Folder {
             tracing::warn!(dir = %self.dir.display(), files = found.len(), "more plugin files than the {MOST_FILES} that are looked at");
         }
         self.is_crowded = is_crowded;
+        for path in unusable.iter().filter(|path| !self.unusable.contains(path)) {
+            tracing::warn!(path = %path.display(), "a plugin is not looked at: {}", Rejection::Name);
+        }
+        self.unusable = unusable;
         while found.len() > MOST_FILES {
             found.pop_last();
         }
         Ok(found)
     }
+}
+
+/// Somebody means it to be one: `.wasm`, and not hidden as files are that are still being written.
+fn looks_like_a_plugin(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.ends_with(b".wasm") && !name.starts_with(b".") && path.is_file()
+}
+
+/// Refuses a file that the router would not look at.
+///
+/// # Errors
+/// [`Rejection::Name`].
+pub(crate) fn check_name(path: &Path) -> Result<(), Rejection> {
+    plugin_name(path).map(|_| ()).ok_or(Rejection::Name)
 }
 
 /// The name of a plugin by its file's: `NAME.wasm`, where the name is one that flags can say.
@@ -206,7 +231,11 @@ mod tests {
             fs::write(dir.path().join(name), "x").unwrap();
         }
         fs::create_dir(dir.path().join("folder.wasm")).unwrap();
-        assert_eq!(Folder::new(dir.path()).look(Instant::now()), Look::default());
+        let mut folder = Folder::new(dir.path());
+        assert_eq!(folder.look(Instant::now()), Look::default());
+        // Those that somebody means to be plugins are told of.
+        folder.unusable.sort();
+        assert_eq!(folder.unusable, ["Upper.wasm", "a b.wasm", "x@y.wasm"].map(|name| dir.path().join(name)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use switchback_policy::split::{Decision, POSITIONS, Share, Snapshot, Wanted};
 use tokio::time::Instant;
 
+use super::admission::Terms;
 use super::failure::PolicyFailure;
 use super::instance::SplitInstance;
 use super::rejection::Rejection;
@@ -19,8 +20,6 @@ const SPREAD_STEP: u32 = 15_485_863;
 /// Decisions in one timed batch, and how many batches; the fastest one counts, so that a busy machine refuses nobody.
 const BATCH: u32 = 256;
 const BATCHES: usize = 4;
-/// The whole trial may take this long: some 25,000 decisions, of which a policy within its budget takes a fraction.
-const TRIAL: Duration = Duration::from_secs(10);
 
 /// What the trial found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,22 +34,21 @@ pub(super) struct Trial {
     pub(super) decision_time: Duration,
 }
 
-/// Asks all questions. `configs` are the `split_config`s to try, JSON texts.
+/// Asks all questions, some 25,000: a policy within its budget takes a fraction of the time that there is.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub(super) fn try_split(
     instantiate: impl Fn(&Snapshot) -> Result<(SplitInstance, Wanted), PolicyFailure>,
-    configs: &[String],
-    budget: Duration,
+    terms: &Terms,
 ) -> Result<Trial, Rejection> {
-    let snapshots: Vec<Snapshot> = configs.iter().flat_map(|config| snapshots(config)).collect();
+    let snapshots: Vec<Snapshot> = terms.split_configs.iter().flat_map(|config| snapshots(config)).collect();
     let mut trial = Trial { decisions: 0, snapshots: snapshots.len(), refused: 0, decision_time: Duration::ZERO };
     let began = Instant::now();
     let mut last_refusal = String::new();
     // One instance goes through all snapshots; a fresh one for each must answer the same.
     let mut veteran: Option<SplitInstance> = None;
-    let is_over = || began.elapsed() > TRIAL;
+    let is_over = || began.elapsed() > terms.trial_timeout;
     for snapshot in &snapshots {
         let step = describe(snapshot);
         let failed = |failure| Rejection::Failed { step: step.clone(), failure };
@@ -76,8 +74,7 @@ pub(super) fn try_split(
         let first = answers(&mut fresh, questions.iter(), &wanted, is_over).map_err(failed)?;
         let mut second = answers(&mut old, questions.iter().rev(), &wanted, is_over).map_err(failed)?;
         if first.len() + second.len() < 2 * questions.len() {
-            let asked = u32::try_from(trial.decisions + first.len() + second.len()).unwrap_or(u32::MAX);
-            return Err(Rejection::Slow { found: began.elapsed() / asked.max(1), limit: budget });
+            return Err(Rejection::Late { limit: terms.trial_timeout });
         }
         second.reverse();
         for ((question, first), second) in questions.iter().zip(&first).zip(&second) {
@@ -86,8 +83,11 @@ pub(super) fn try_split(
         trial.decisions += first.len();
         trial.decision_time = trial.decision_time.max(fastest_batch(&mut fresh, &questions, &wanted, is_over).map_err(failed)?);
         veteran = Some(old);
-        if trial.decision_time > budget || is_over() {
-            return Err(Rejection::Slow { found: trial.decision_time, limit: budget });
+        if trial.decision_time > terms.decision_budget {
+            return Err(Rejection::Slow { found: trial.decision_time, limit: terms.decision_budget });
+        }
+        if is_over() {
+            return Err(Rejection::Late { limit: terms.trial_timeout });
         }
     }
     if trial.refused == trial.snapshots {

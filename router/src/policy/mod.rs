@@ -44,6 +44,7 @@ pub use admission::digest;
 pub use admission::{Report, World};
 pub(crate) use engine::{Limits, PolicyEngine};
 pub use failure::PolicyFailure;
+pub(crate) use folder::check_name;
 pub use health::{Health, Patience};
 pub use in_force::{Kind, SplitInForce};
 pub use instance::SplitInstance;

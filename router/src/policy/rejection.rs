@@ -16,6 +16,9 @@ pub enum Rejection {
         /// The system's words.
         reason: String,
     },
+    /// A name that flags cannot say.
+    #[error("its name must be NAME.wasm, with 1 to 64 of a-z, 0-9, - and _ for NAME: the router would not look at it")]
+    Name,
     /// Over `policies.file_bytes`.
     #[error("the file has {bytes} bytes; policies.file_bytes allows {limit}")]
     TooLarge {
@@ -112,6 +115,12 @@ pub enum Rejection {
     Slow {
         /// The mean of the fastest batch.
         found: Duration,
+        /// The limit.
+        limit: Duration,
+    },
+    /// Not through its trial in time.
+    #[error("its trial was not over after policies.trial_timeout ({limit:?})")]
+    Late {
         /// The limit.
         limit: Duration,
     },

@@ -51,19 +51,10 @@ impl Workshop {
     /// Works until the sender of the jobs is gone.
     pub(super) fn work(&self, jobs: &Receiver<Job>, done: &SyncSender<Event>) {
         while let Ok(job) = jobs.recv() {
-            if done.send(Event::Done(Box::new(self.perform_safely(job)))).is_err() {
+            if done.send(Event::Done(Box::new(safely(job, |job| self.perform(job))))).is_err() {
                 return;
             }
         }
-    }
-
-    /// A plugin that makes the compiler panic is refused like any other, and the thread goes on.
-    fn perform_safely(&self, job: Job) -> Done {
-        let again = job.clone();
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.perform(job))).unwrap_or_else(|_| {
-            let reason = "the WebAssembly compiler panicked; the log has its message".to_owned();
-            Done { job: again, digest: None, outcome: Outcome::Rejected(Rejection::Unreadable { reason }) }
-        })
     }
 
     /// Does one job. Milliseconds to seconds.
@@ -100,5 +91,28 @@ impl Workshop {
             Err(rejection) => Outcome::Rejected(rejection),
         };
         (Some(digest), outcome)
+    }
+}
+
+/// A plugin that makes the compiler panic is refused like any other, and the thread goes on.
+fn safely(job: Job, perform: impl FnOnce(Job) -> Done) -> Done {
+    let again = job.clone();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(job))).unwrap_or_else(|_| {
+        let reason = "the WebAssembly compiler panicked; the log has its message".to_owned();
+        Done { job: again, digest: None, outcome: Outcome::Rejected(Rejection::Unreadable { reason }) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_that_makes_the_compiler_panic_is_refused() {
+        let job = Job::File { name: "mine".to_owned(), path: PathBuf::from("mine.wasm"), known: HashSet::new() };
+        let done = safely(job, |_| panic!("internal compiler error"));
+        assert!(matches!(&done.job, Job::File { name, .. } if name == "mine"));
+        let Outcome::Rejected(rejection) = done.outcome else { panic!("it was not refused") };
+        assert!(rejection.to_string().contains("the WebAssembly compiler panicked"), "{rejection}");
     }
 }

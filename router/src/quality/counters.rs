@@ -101,6 +101,8 @@ pub enum Refusal {
     Framing,
     /// No host, several, or one that cannot be: 400.
     Host,
+    /// Dot segments in the path, where routes are told apart by their paths: 400.
+    Path,
     /// A method or version that is not passed on (CONNECT, TRACE, upgrades that are not allowed): 405 or 501.
     Method,
     /// The head did not parse or broke a limit: 400, 408, 431.
@@ -111,7 +113,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of [`WorkerCounters::refusals`].
-    pub const ALL: [Refusal; 6] = [Refusal::NoRoute, Refusal::Framing, Refusal::Host, Refusal::Method, Refusal::Head, Refusal::Connections];
+    pub const ALL: [Refusal; 7] =
+        [Refusal::NoRoute, Refusal::Framing, Refusal::Host, Refusal::Path, Refusal::Method, Refusal::Head, Refusal::Connections];
 
     /// The `reason` label.
     #[must_use]
@@ -120,6 +123,7 @@ impl Refusal {
             Refusal::NoRoute => "no_route",
             Refusal::Framing => "framing",
             Refusal::Host => "host",
+            Refusal::Path => "path",
             Refusal::Method => "method",
             Refusal::Head => "head",
             Refusal::Connections => "connections",

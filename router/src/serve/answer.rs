@@ -19,12 +19,13 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
         Refusal::Host => {
             (StatusCode::BAD_REQUEST, "switchback: a request needs exactly one Host: a name or an address, and perhaps a port\n")
         }
+        Refusal::Path => (StatusCode::BAD_REQUEST, "switchback: the path has a . or .. segment: send it as it is without them\n"),
         Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "switchback: CONNECT and TRACE are not passed on\n"),
         Refusal::Head => (StatusCode::BAD_REQUEST, "switchback: the request's head cannot be read\n"),
         Refusal::Connections => (StatusCode::SERVICE_UNAVAILABLE, "switchback: too many connections\n"),
     };
     let mut response = own(status, text.to_owned());
-    if refusal != Refusal::NoRoute {
+    if !matches!(refusal, Refusal::NoRoute | Refusal::Path) {
         // Whatever follows on this connection cannot be trusted to start where we think.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -28,9 +28,12 @@ use crate::quality::Refusal;
 /// What an HTTP/2 client with prior knowledge says first.
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// While the preface is incomplete it is looked at again after this, and then after twice as long each time.
-const PREFACE_POLL: Duration = Duration::from_millis(2);
-const PREFACE_POLL_MOST: Duration = Duration::from_millis(250);
+/// While the preface is incomplete it is looked at again after these: a client that stops in the middle of it costs next to nothing.
+fn preface_pauses() -> impl Iterator<Item = Duration> {
+    const FIRST: Duration = Duration::from_millis(2);
+    const LONGEST: Duration = Duration::from_millis(250);
+    std::iter::successors(Some(FIRST), |pause| Some((*pause * 2).min(LONGEST)))
+}
 
 /// A connection's client.
 struct Client {
@@ -64,8 +67,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
 /// Looks at the first bytes without taking them. `None` when the client goes away before it said anything.
 async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
     let mut first = [0; H2_PREFACE.len()];
-    let mut pause = PREFACE_POLL;
-    loop {
+    for pause in preface_pauses() {
         let seen = stream.peek(&mut first).await.ok()?;
         let bytes = first.get(..seen).filter(|bytes| !bytes.is_empty())?;
         if !H2_PREFACE.starts_with(bytes) {
@@ -75,8 +77,8 @@ async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
             return Some(true);
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PREFACE_POLL_MOST);
     }
+    None
 }
 
 /// Polls a connection to its end, or ends it when the worker asks for that.
@@ -161,6 +163,9 @@ fn decide(worker: &Worker, client: &Client, request: Request<Incoming>) -> Resul
     let (mut head, body) = request.into_parts();
     let seen = Seen::of(&head.headers);
     query::check(&head, &seen)?;
+    if worker.routes.table.tells_paths_apart && query::has_dot_segment(head.uri.path()) {
+        return Err(Refusal::Path);
+    }
     let index = worker.routes.table.find(&head).ok_or(Refusal::NoRoute)?;
     let route = worker.routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
     let (chosen, live) = {
@@ -172,6 +177,24 @@ fn decide(worker: &Worker, client: &Client, request: Request<Incoming>) -> Resul
         }
         (chosen, split.flags.live)
     };
-    headers::prepare_request(&mut head, &seen, &client.fields);
+    headers::prepare_request(&mut head, seen, &client.fields);
     Ok(Journey::new(route, chosen, live, head, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_preface_is_looked_at_soon_and_then_seldom() {
+        let within = |limit: Duration| {
+            let ends = preface_pauses().scan(Duration::ZERO, |passed, pause| {
+                *passed += pause;
+                Some(*passed)
+            });
+            ends.take_while(|passed| *passed <= limit).count()
+        };
+        assert_eq!(within(Duration::from_millis(30)), 4, "after 2, 6, 14 and 30 ms");
+        assert!(within(Duration::from_secs(10)) < 50);
+    }
 }

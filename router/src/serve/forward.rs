@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -32,16 +32,43 @@ pub(crate) struct Journey {
     route: Rc<RouteWorker>,
     chosen: Chosen,
     live: PoolIndex,
-    method: Method,
-    uri: Uri,
-    /// Until the first attempt takes them.
-    headers: Cell<Option<HeaderMap>>,
-    /// The same for further attempts; empty where there can be none. A list is cheaper to make than a second map, and next to
-    /// no query needs it.
-    kept_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Until the first attempt takes it.
+    first: Cell<Option<Request<RequestBody>>>,
+    /// For further attempts; `None` where there can be none.
+    again: Option<Again>,
     body: Option<Rc<RefCell<Replay>>>,
     started: Instant,
-    is_replayable: bool,
+}
+
+/// A request's head, to be sent once more. A list of fields is cheaper to make than a second map, and next to no query needs it.
+struct Again {
+    method: Method,
+    uri: Uri,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Again {
+    fn of(head: &Parts) -> Again {
+        let mut headers = Vec::with_capacity(head.headers.len());
+        headers.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Again { method: head.method.clone(), uri: head.uri.clone(), headers }
+    }
+
+    fn request(&self, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().reserve(self.headers.len());
+        for (name, value) in &self.headers {
+            request.headers_mut().append(name, value.clone());
+        }
+        request
+    }
+}
+
+/// The client's body for the next attempt.
+fn request_body(body: Option<&Rc<RefCell<Replay>>>) -> RequestBody {
+    body.map_or(RequestBody::Empty, RequestBody::of)
 }
 
 /// What an attempt came to.
@@ -54,21 +81,15 @@ fn calls_for_fallback(failure: &Failure) -> bool {
 
 impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it.
-    pub(crate) fn new(route: Rc<RouteWorker>, chosen: Chosen, live: PoolIndex, head: Parts, incoming: Incoming) -> Journey {
-        let is_replayable = route.config.replayable_methods.contains(&head.method);
+    pub(crate) fn new(route: Rc<RouteWorker>, chosen: Chosen, live: PoolIndex, mut head: Parts, incoming: Incoming) -> Journey {
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
-        let Parts { method, uri, mut headers, .. } = head;
-        if body.is_some() && !headers.contains_key(CONTENT_LENGTH) {
+        if body.is_some() && !head.headers.contains_key(CONTENT_LENGTH) {
             // Without it hyper takes a GET for one that has no body.
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let mut kept_headers = Vec::new();
-        if is_replayable {
-            kept_headers.reserve_exact(headers.len());
-            kept_headers.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        }
-        let headers = Cell::new(Some(headers));
-        Journey { route, chosen, live, method, uri, headers, kept_headers, body, started: Instant::now(), is_replayable }
+        let again = route.config.replayable_methods.contains(&head.method).then(|| Again::of(&head));
+        let first = Cell::new(Some(Request::from_parts(head, request_body(body.as_ref()))));
+        Journey { route, chosen, live, first, again, body, started: Instant::now() }
     }
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
@@ -139,7 +160,7 @@ impl Journey {
         let timeouts = &self.route.config.timeouts;
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
         let failure = match attempt.connect(wants_fresh, deadline).await {
-            Ok(mut connection) => match connection.send(self.request(), deadline).await {
+            Ok(mut connection) => match connection.send(self.request()?, deadline).await {
                 Ok(response) => {
                     attempt.answered(response.status(), connection);
                     return Ok(response);
@@ -155,25 +176,16 @@ impl Journey {
         Err(if is_clients_fault { Failure::Client } else { failure })
     }
 
-    fn request(&self) -> Request<RequestBody> {
-        let body = self.body.as_ref().map_or(RequestBody::Empty, RequestBody::of);
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.take().unwrap_or_else(|| self.headers_again());
-        request
-    }
-
-    fn headers_again(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.kept_headers.len());
-        for (name, value) in &self.kept_headers {
-            headers.append(name, value.clone());
-        }
-        headers
+    /// The request of the next attempt.
+    fn request(&self) -> Result<Request<RequestBody>, Failure> {
+        let first = self.first.take();
+        let again = || self.again.as_ref().map(|again| again.request(request_body(self.body.as_ref())));
+        // Nobody asks a second time for what cannot be sent again.
+        first.or_else(again).ok_or(Failure::Closed { was_reused: false })
     }
 
     fn can_send_again(&self) -> bool {
-        self.is_replayable && self.body.as_ref().is_none_or(|body| body.borrow().is_replayable())
+        self.again.is_some() && self.body.as_ref().is_none_or(|body| body.borrow().is_replayable())
     }
 
     fn finish(&self, pool: PoolIndex, result: Result<Answer, Failure>) -> Response<ResponseBody> {

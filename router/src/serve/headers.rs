@@ -26,11 +26,12 @@ pub(crate) struct ClientFields {
 
 /// Makes a client's head into one for a backend: origin form, `Host`, no hop-by-hop fields, no `x-switchback-*` from
 /// outside, `Via` and `X-Forwarded-*` set. Whatever `X-Forwarded-*` the client sent is dropped: it is not trusted.
-pub(crate) fn prepare_request(head: &mut Parts, seen: &Seen, client: &ClientFields) {
+pub(crate) fn prepare_request(head: &mut Parts, mut seen: Seen, client: &ClientFields) {
     if let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
-        head.headers.insert(HOST, host);
+        head.headers.insert(HOST, host.clone());
+        seen.host = Some(host);
         let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from(path);
     }
@@ -40,7 +41,7 @@ pub(crate) fn prepare_request(head: &mut Parts, seen: &Seen, client: &ClientFiel
         _ => HeaderValue::from_static("1.1 switchback"),
     };
     head.version = Version::HTTP_11;
-    strip(&mut head.headers, seen);
+    strip(&mut head.headers, &seen);
     if seen.has_forwarded {
         head.headers.remove(FORWARDED);
     }
@@ -48,7 +49,7 @@ pub(crate) fn prepare_request(head: &mut Parts, seen: &Seen, client: &ClientFiel
         strip_prefix(&mut head.headers, FORWARDED_PREFIX);
     }
     head.headers.insert(X_FORWARDED_FOR, client.forwarded_for.clone());
-    if let Some(host) = head.headers.get(HOST).cloned() {
+    if let Some(host) = seen.host {
         head.headers.insert(X_FORWARDED_HOST, host);
     }
     head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
@@ -118,7 +119,7 @@ mod tests {
     fn prepared(request: http::request::Builder) -> Parts {
         let mut head = request.body(()).unwrap().into_parts().0;
         let seen = Seen::of(&head.headers);
-        prepare_request(&mut head, &seen, &ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7") });
+        prepare_request(&mut head, seen, &ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7") });
         head
     }
 

@@ -121,3 +121,36 @@ impl Acceptor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_without_connections_are_forgotten() {
+        let config = crate::config::parse(
+            "test",
+            r#"
+            listen = { traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }
+            route = [{ name = "search", pools = { blue = { endpoints = ["http://127.0.0.1:1"] } } }]
+            "#,
+        );
+        let (arrivals, mut arrived) = mpsc::channel(4);
+        let door = WorkerDoor { arrivals, connections: Arc::default() };
+        let mut acceptor = Acceptor::new(&config.unwrap().limits, vec![door], Arc::default());
+        acceptor.sweep_at = 8;
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let connect = || StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        acceptor.place(connect(), ([10, 9, 9, 9], 1).into());
+        let held = arrived.try_recv().unwrap();
+        for last in 0..100 {
+            acceptor.place(connect(), ([10, 0, 0, last], 1).into());
+            drop(arrived.try_recv().unwrap());
+            // The limit is that of real life after the first sweep.
+            acceptor.sweep_at = 8;
+            assert!(acceptor.addresses.len() <= 8);
+        }
+        assert!(acceptor.addresses.contains_key(&held.peer.ip()), "one that has a connection is kept");
+        assert_eq!(acceptor.total.load(Ordering::Relaxed), 1);
+    }
+}

@@ -90,6 +90,22 @@ pub(crate) fn check(head: &Parts, seen: &Seen) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether a segment of the path is `.` or `..`, also percent-encoded. A backend may take such a path for another than the one that the
+/// route was found by.
+pub(crate) fn has_dot_segment(path: &str) -> bool {
+    // Next to no path has either character, and then nothing needs to be taken apart.
+    path.bytes().any(|byte| matches!(byte, b'.' | b'%')) && path.split('/').any(is_dot_segment)
+}
+
+fn is_dot_segment(segment: &str) -> bool {
+    let mut rest = segment.as_bytes();
+    let mut dots = 0;
+    while let Some(after) = rest.strip_prefix(b".").or_else(|| rest.strip_prefix(b"%2e")).or_else(|| rest.strip_prefix(b"%2E")) {
+        (rest, dots) = (after, dots + 1);
+    }
+    rest.is_empty() && matches!(dots, 1 | 2)
+}
+
 /// The host that the request is for: lower case is not yet made, the port is cut off.
 pub(crate) fn host(head: &Parts) -> Option<&str> {
     if let Some(authority) = head.uri.authority() {
@@ -180,6 +196,16 @@ mod tests {
         assert_eq!(refused(coded), Some(Refusal::Framing));
         assert_eq!(refused(Request::get("http://a.example:80@b.example/").header("host", "b.example")), Some(Refusal::Host));
         assert_eq!(refused(Request::trace("/").header("host", "a")), Some(Refusal::Method));
+    }
+
+    #[test]
+    fn dot_segments_are_seen_also_in_disguise() {
+        for dotted in ["/a/../b", "/..", "/a/.", "/./a", "/a/%2e%2E/b", "/a/.%2e", "/%2e"] {
+            assert!(has_dot_segment(dotted), "{dotted}");
+        }
+        for plain in ["/", "/a.b/c", "/...", "/.well-known/x", "/a/..b", "/%2f", "/a%2eb", "/.%2e."] {
+            assert!(!has_dot_segment(plain), "{plain}");
+        }
     }
 
     #[test]

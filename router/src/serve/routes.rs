@@ -86,6 +86,8 @@ impl RouteWorker {
 pub(crate) struct RouteTable {
     by_host: HashMap<String, Prefixes>,
     any_host: Prefixes,
+    /// Some route has a path prefix other than `/`.
+    pub(crate) tells_paths_apart: bool,
 }
 
 /// Prefixes of one host, without their trailing slash.
@@ -100,13 +102,14 @@ struct Prefixes {
 
 impl RouteTable {
     pub(crate) fn new<'a>(matches: impl Iterator<Item = &'a config::RouteMatch>) -> RouteTable {
-        let mut table = RouteTable { by_host: HashMap::new(), any_host: Prefixes::default() };
+        let mut table = RouteTable { by_host: HashMap::new(), any_host: Prefixes::default(), tells_paths_apart: false };
         for (index, route) in matches.enumerate() {
+            let prefix = route.path_prefix.trim_end_matches('/');
+            table.tells_paths_apart |= !prefix.is_empty();
             let prefixes = match &route.host {
                 Some(host) => table.by_host.entry(host.clone()).or_default(),
                 None => &mut table.any_host,
             };
-            let prefix = route.path_prefix.trim_end_matches('/');
             prefixes.depth = prefixes.depth.max(prefix.matches('/').count());
             let index = RouteIndex(u16::try_from(index).unwrap_or(u16::MAX));
             if prefix.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! Most heads have hardly any, so that asking the map for each of a dozen names costs more than reading the head did. Pure.
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
+use http::header::{HeaderMap, HeaderValue};
 
 /// The prefix of the router's own fields, which nobody else may set.
 pub(crate) const OWN_PREFIX: &str = "x-switchback-";
@@ -14,6 +14,8 @@ pub(crate) const FORWARDED_PREFIX: &str = "x-forwarded-";
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) hosts: usize,
+    /// The last of them.
+    pub(crate) host: Option<HeaderValue>,
     pub(crate) content_lengths: usize,
     /// A `Content-Length` is a list.
     pub(crate) has_length_list: bool,
@@ -33,38 +35,34 @@ pub(crate) struct Seen {
 impl Seen {
     pub(crate) fn of(headers: &HeaderMap) -> Seen {
         let mut seen = Seen::default();
-        for name in headers.keys() {
-            seen.add(name.as_str(), headers);
+        for (name, value) in headers {
+            seen.add(name.as_str(), value);
         }
         seen
     }
 
     /// Told apart by length first: most names need no comparison of text at all.
-    fn add(&mut self, name: &str, headers: &HeaderMap) {
+    fn add(&mut self, name: &str, value: &HeaderValue) {
         match name.len() {
-            2 if name == "te" => self.has_hop_by_hop |= !headers.get_all(TE).iter().all(is_trailers),
+            2 if name == "te" => self.has_hop_by_hop |= !is_trailers(value),
             4 if name == "host" => {
-                for host in headers.get_all(HOST) {
-                    self.hosts += 1;
-                    self.has_odd_host |= !is_host(host.as_bytes());
-                }
+                self.hosts += 1;
+                self.has_odd_host |= !is_host(value.as_bytes());
+                self.host = Some(value.clone());
             }
             7 if name == "upgrade" => self.has_hop_by_hop = true,
             9 if name == "forwarded" => self.has_forwarded = true,
             10 if name == "connection" => self.has_connection = true,
             10 if name == "keep-alive" => self.has_hop_by_hop = true,
             14 if name == "content-length" => {
-                for length in headers.get_all(CONTENT_LENGTH) {
-                    self.content_lengths += 1;
-                    self.has_length_list |= length.as_bytes().contains(&b',');
-                }
+                self.content_lengths += 1;
+                self.has_length_list |= value.as_bytes().contains(&b',');
             }
             16 if name == "proxy-connection" => self.has_hop_by_hop = true,
             17 if name == "transfer-encoding" => {
-                let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+                self.has_odd_coding |= self.has_transfer_encoding || !is_chunked(value);
                 self.has_transfer_encoding = true;
                 self.has_hop_by_hop = true;
-                self.has_odd_coding = !codings.next().is_some_and(is_chunked) || codings.next().is_some();
             }
             length if length > FORWARDED_PREFIX.len() && name.starts_with(FORWARDED_PREFIX) => self.has_x_forwarded = true,
             length if length > OWN_PREFIX.len() && name.starts_with(OWN_PREFIX) => self.has_own = true,
@@ -79,9 +77,21 @@ fn is_chunked(coding: &HeaderValue) -> bool {
 
 /// Whether all characters are those of `host`, `host:port` or `[address]:port`. User information, blanks and paths are not.
 pub(crate) fn is_host(text: &[u8]) -> bool {
-    let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'_' | b'[' | b']' | b'~' | b'%');
-    !text.is_empty() && text.iter().all(is_good)
+    !text.is_empty() && text.iter().all(|byte| HOST_BYTES.get(usize::from(*byte)) == Some(&true))
 }
+
+/// Which bytes a host and port can have: looked up, since every query has one.
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler")]
+static HOST_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let character = byte as u8;
+        table[byte] = character.is_ascii_alphanumeric() || matches!(character, b'.' | b'-' | b':' | b'_' | b'[' | b']' | b'~' | b'%');
+        byte += 1;
+    }
+    table
+};
 
 /// Whether a `TE` asks for trailers alone, which pass.
 pub(crate) fn is_trailers(te: &HeaderValue) -> bool {

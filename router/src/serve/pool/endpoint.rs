@@ -9,6 +9,7 @@ use http::uri::Authority;
 use tokio::time::Instant;
 
 use super::ewma::PeakEwma;
+use crate::config;
 use crate::serve::upstream::Connection;
 
 /// A worker leaves an endpoint alone this long after a failure, if it has another: long enough not to meet every restart with
@@ -71,23 +72,27 @@ pub(crate) struct Endpoint {
     idle: RefCell<Vec<IdleConnection>>,
     idle_limit: usize,
     idle_timeout: Duration,
+    /// The only one of its pool: nobody asks for its load.
+    is_alone: bool,
 }
 
 struct IdleConnection {
     connection: Connection,
-    since: Instant,
+    until: Instant,
 }
 
 impl Endpoint {
-    pub(super) fn new(shared: Arc<SharedEndpoint>, idle_limit: usize, idle_timeout: Duration, now: Instant) -> Endpoint {
+    /// One worker's side of an endpoint of this pool.
+    pub(super) fn new(shared: Arc<SharedEndpoint>, pool: &config::Pool, now: Instant) -> Endpoint {
         Endpoint {
             shared,
             latency: Cell::new(PeakEwma::new(now)),
             recoveries_seen: Cell::new(0),
             left_alone_until: Cell::new(now),
             idle: RefCell::default(),
-            idle_limit,
-            idle_timeout,
+            idle_limit: pool.idle_connections,
+            idle_timeout: pool.idle_timeout,
+            is_alone: pool.endpoints.len() == 1,
         }
     }
 
@@ -106,6 +111,9 @@ impl Endpoint {
     }
 
     pub(crate) fn observe(&self, latency: Duration, now: Instant) {
+        if self.is_alone {
+            return;
+        }
         self.latency.set(self.latency.get().observe(latency, now));
     }
 
@@ -118,8 +126,8 @@ impl Endpoint {
     /// that a burst opened grow old and are closed.
     pub(crate) fn take_idle(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(IdleConnection { connection, since }) = idle.pop() {
-            if now.duration_since(since) < self.idle_timeout && connection.is_usable() {
+        while let Some(IdleConnection { connection, until }) = idle.pop() {
+            if now < until && connection.is_usable() {
                 return Some(connection);
             }
         }
@@ -129,13 +137,13 @@ impl Endpoint {
     pub(crate) fn put_idle(&self, connection: Connection, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.idle_limit && !connection.is_closed() {
-            idle.push(IdleConnection { connection, since: now });
+            idle.push(IdleConnection { connection, until: now + self.idle_timeout });
         }
     }
 
     /// Closes what has been idle for too long.
     pub(crate) fn close_expired(&self, now: Instant) {
-        let keep = |idle: &IdleConnection| now.duration_since(idle.since) < self.idle_timeout && !idle.connection.is_closed();
+        let keep = |idle: &IdleConnection| now < idle.until && !idle.connection.is_closed();
         self.idle.borrow_mut().retain(keep);
     }
 }

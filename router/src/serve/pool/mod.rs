@@ -75,8 +75,7 @@ impl Drop for Slot {
 impl Pool {
     pub(crate) fn new(shared: &Arc<SharedPool>, seed: u64, now: Instant) -> Pool {
         let config = &shared.config;
-        let endpoints =
-            shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), config.idle_connections, config.idle_timeout, now));
+        let endpoints = shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), config, now));
         Pool { endpoints: endpoints.collect(), shared: shared.clone(), random: Cell::new(seed | 1), retries: RetryBudget::new(now) }
     }
 

@@ -1,0 +1,46 @@
+//! The data folder has one owner, and a log that nobody reads holds nothing up.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use switchback_tests::redis::RedisServer;
+use switchback_tests::{Backend, Setup, http};
+
+#[test]
+fn a_second_router_on_the_same_folder_is_told_who_has_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let redis = runtime.block_on(RedisServer::start()).unwrap();
+    let (blue, folder) = (Backend::start("blue"), tempfile::tempdir().unwrap());
+    let here = || Setup::default().pool("blue", &[&blue]).data_dir(folder.path());
+    let mut first = here().redis(&redis.url()).start();
+    for second in [here(), here().redis(&redis.url())] {
+        let (code, said) = second.fails();
+        assert_eq!(code, 69, "{said}");
+        assert!(said.contains(&format!("another router (pid {}) uses this data folder", first.pid())), "{said}");
+    }
+    assert_eq!(http::get(first.traffic, "/").unwrap(), (200, "blue".to_owned()));
+    first.kill();
+    assert_eq!(http::get(here().start().traffic, "/").unwrap().0, 200, "a router that was killed leaves no lock behind");
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_named_with_its_place_in_the_config() {
+    let (blue, folder) = (Backend::start("blue"), tempfile::tempdir().unwrap());
+    let file = folder.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let (code, said) = Setup::default().pool("blue", &[&blue]).data_dir(&file.join("data")).fails();
+    assert_eq!(code, 64, "{said}");
+    let expected = format!("switchback.toml:6: state.data_dir = {:?}: ", file.join("data").display().to_string());
+    assert!(said.contains(&expected), "{said} lacks {expected}");
+}
+
+/// More than twice what a pipe holds.
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_query_and_no_change() {
+    let blue = Backend::start("blue");
+    let router = Setup::default().pool("blue", &[&blue]).deaf_log().start();
+    let why = "x".repeat(1_000);
+    for number in 0..150 {
+        router.set_flags(&[&format!("flag.number={number}"), "--why", &why]);
+    }
+    assert_eq!(http::get(router.traffic, "/").unwrap(), (200, "blue".to_owned()));
+    assert_eq!(router.route()["flags"]["number"], "149");
+}
