@@ -51,7 +51,7 @@ impl Contender {
     pub(crate) fn wasm(admitted: &Admitted, split_config: &str) -> Option<Result<Contender, PolicyFailure>> {
         let program = admitted.split.as_ref()?;
         let configured =
-            program.instantiate("bench".into()).and_then(|running| SplitInstance::wasm(running, &Contender::snapshot(split_config)));
+            program.instantiate_for_trial().and_then(|running| SplitInstance::wasm(running, &Contender::snapshot(split_config)));
         Some(configured.map(Contender::new))
     }
 
