@@ -75,7 +75,20 @@ const CASES: &[Case] = &[
         "http://127.0.0.1:1",
         "each endpoint once",
     ),
-    case("http://127.0.0.1:9001", "https://127.0.0.1:9001", ":16: route.search.pools.blue.endpoints", "https://", "scheme http"),
+    case("http://127.0.0.1:9001", "h2://127.0.0.1:9001", ":16: route.search.pools.blue.endpoints", "h2://", "scheme http or https"),
+    case("endpoints =", "protocol = \"http2\"\nendpoints =", ":16: route.search.pools.blue.protocol", "http2", "\"http1\" or \"h2\""),
+    case("endpoints =", "tls = { ca = \"x\" }\nendpoints =", ":16: route.search.pools.blue.tls", "{ ... }", "this pool has none"),
+    case(
+        "http://127.0.0.1:9001\"]",
+        "https://a:1\"]\ntls = { cert = \"x\" }",
+        ":17: route.search.pools.blue.tls.key",
+        "is missing",
+        "private key",
+    ),
+    case("unit =", "upgrades = [\"h2c\"]\nunit =", ":13: route.search.upgrades", "h2c", "and not h2c"),
+    case("admin =", "traffic_tls = \"127.0.0.1:0\"\nadmin =", "tls.certificate", "is missing", "[[tls.certificate]]"),
+    case("[limits]", "[tls]\n[limits]", "listen.traffic_tls", "is missing", "an address like"),
+    case("[limits]", "[tls]\nclient_auth = \"optional\"\n[limits]", ":6: tls.client_auth", "optional", "needs tls.client_ca"),
     case("http://127.0.0.1:9001", "http://127.0.0.1", ":16: route.search.pools.blue.endpoints", "http://127.0.0.1", "port"),
     case("endpoints =", "health = { interval = \"1d\" }\nendpoints =", ":16: route.search.pools.blue.health.interval", "1d", "0us to 5m"),
     case(
@@ -238,6 +251,8 @@ fn known() -> BTreeSet<String> {
     let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../router/src/config/written.rs")).unwrap();
     let sections = BTreeMap::from([
         ("Listen", "listen"),
+        ("Tls", "tls"),
+        ("Certificate", "tls.certificate"),
         ("Limits", "limits"),
         ("State", "state"),
         ("Registry", "registry"),
@@ -247,6 +262,7 @@ fn known() -> BTreeSet<String> {
         ("Match", "route.match"),
         ("Timeouts", "route.timeouts"),
         ("Pool", "route.pools.NAME"),
+        ("PoolTls", "route.pools.NAME.tls"),
         ("Health", "route.pools.NAME.health"),
     ]);
     let mut keys = BTreeSet::new();
@@ -262,7 +278,8 @@ fn known() -> BTreeSet<String> {
         let fields = item.fields.iter().map(|field| field.ident.as_ref().unwrap().to_string());
         keys.extend(
             fields
-                .filter(|field| !matches!(field.as_str(), "matches" | "timeouts" | "pools" | "health"))
+                .filter(|field| !(name == "Pool" && field == "tls"))
+                .filter(|field| !matches!(field.as_str(), "matches" | "timeouts" | "pools" | "health" | "certificate"))
                 .map(|field| format!("{section}.{field}")),
         );
     }

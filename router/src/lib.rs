@@ -21,4 +21,5 @@ pub mod policy;
 pub mod quality;
 pub mod ranker;
 pub mod serve;
+pub mod tls;
 pub mod vocabulary;

@@ -15,7 +15,10 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// What a backend does with a query. Health checks (`/v2/health/ready`) are always answered with 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub struct Backend {
 
 struct Shared {
     name: String,
+    tls: Option<Arc<ServerConfig>>,
     behaviour: Mutex<Behaviour>,
     started: Instant,
     arrivals: AtomicU64,
@@ -55,20 +59,26 @@ struct Shared {
 }
 
 impl Backend {
-    /// Starts one on a free port.
+    /// Starts one on a free port, for HTTP/1.1 and HTTP/2 with prior knowledge.
     pub fn start(name: &str) -> Backend {
-        Backend::start_on(name, SocketAddr::from(([127, 0, 0, 1], 0)))
+        Backend::start_with(name, None)
     }
 
-    fn start_on(name: &str, address: SocketAddr) -> Backend {
+    /// The same over TLS, where ALPN decides.
+    pub fn start_tls(name: &str, tls: Arc<ServerConfig>) -> Backend {
+        Backend::start_with(name, Some(tls))
+    }
+
+    fn start_with(name: &str, tls: Option<Arc<ServerConfig>>) -> Backend {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
+            tls,
             behaviour: Mutex::new(Behaviour::Answer),
             started: Instant::now(),
             arrivals: AtomicU64::new(0),
             last_arrival_nanos: AtomicU64::new(0),
         });
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let running = Some(run(listener, shared.clone()));
         Backend { address, shared, running }
@@ -76,7 +86,7 @@ impl Backend {
 
     /// As an endpoint in a config.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.shared.tls.is_some() { "https" } else { "http" }, self.address)
     }
 
     /// From now on, do this.
@@ -139,11 +149,22 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let _ = stream.set_nodelay(true);
         let shared = shared.clone();
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| answer(shared.clone(), request));
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            match shared.tls.clone() {
+                None => serve(stream, shared).await,
+                Some(tls) => {
+                    if let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await {
+                        serve(stream, shared).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>) {
+    let service = hyper::service::service_fn(move |request| answer(shared.clone(), request));
+    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
 type Body = BoxBody<Bytes, std::io::Error>;
@@ -192,6 +213,9 @@ fn broken_body() -> Body {
 
 fn show_head(request: &Request<Incoming>) -> String {
     let mut text = format!("{} {}\n", request.method(), request.uri());
+    if request.version() == hyper::Version::HTTP_2 {
+        text.push_str("over h2\n");
+    }
     for (name, value) in request.headers() {
         text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
     }

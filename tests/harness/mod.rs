@@ -10,6 +10,7 @@ mod load;
 pub mod ranker;
 pub mod redis;
 mod router;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -25,11 +25,13 @@ pub fn binary() -> PathBuf {
 /// What a test's router is told: one route `search` with these pools, everything else as in the defaults.
 #[derive(Default)]
 pub struct Setup {
-    pools: Vec<(String, Vec<String>)>,
+    /// Name, endpoints, further keys.
+    pools: Vec<(String, Vec<String>, String)>,
     redis: Option<String>,
     data_dir: Option<PathBuf>,
     /// Lines for `[state]`, `[policies]`, ... and for the route, as TOML.
     top: String,
+    listen: String,
     state: String,
     route: String,
     workers: usize,
@@ -40,13 +42,26 @@ pub struct Setup {
 impl Setup {
     /// A pool with these backends.
     pub fn pool(mut self, name: &str, backends: &[&Backend]) -> Setup {
-        self.pools.push((name.to_owned(), backends.iter().map(|backend| backend.url()).collect()));
+        self.pools.push((name.to_owned(), backends.iter().map(|backend| backend.url()).collect(), String::new()));
+        self
+    }
+
+    /// More keys of the pool that was named last, as TOML.
+    pub fn pool_keys(mut self, toml: &str) -> Setup {
+        self.pools.last_mut().unwrap().2.push_str(toml);
+        self
+    }
+
+    /// More keys of `[listen]`.
+    pub fn listen(mut self, toml: &str) -> Setup {
+        self.listen.push_str(toml);
+        self.listen.push('\n');
         self
     }
 
     /// A pool with this one endpoint, for a test that plays the backend itself.
     pub fn pool_at(mut self, name: &str, address: SocketAddr) -> Setup {
-        self.pools.push((name.to_owned(), vec![format!("http://{address}")]));
+        self.pools.push((name.to_owned(), vec![format!("http://{address}")], String::new()));
         self
     }
 
@@ -106,12 +121,15 @@ impl Setup {
         let pools: String = self
             .pools
             .iter()
-            .map(|(name, endpoints)| format!("[route.pools.{name}]\nendpoints = {endpoints:?}\nhealth = {{ interval = \"100ms\" }}\n"))
+            .map(|(name, endpoints, keys)| {
+                format!("[route.pools.{name}]\nendpoints = {endpoints:?}\nhealth = {{ interval = \"100ms\" }}\n{keys}\n")
+            })
             .collect();
         format!(
-            "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = {}\n[state]\n{redis}data_dir = {:?}\n{}\n{}\n\
+            "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = {}\n{}[state]\n{redis}data_dir = {:?}\n{}\n{}\n\
              [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"cookie:sid\", \"client-address\"]\nexpose = [\"pool\"]\n{}\n{pools}",
             self.workers.max(1),
+            self.listen,
             data_dir.display().to_string(),
             self.state,
             self.top,
@@ -158,11 +176,13 @@ impl Setup {
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let mut router = Router { traffic: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), data_dir, folder, child };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut router = Router { traffic: nowhere, traffic_tls: None, admin: nowhere, data_dir, folder, child };
         let address = |name: &str| {
             line.split_once(name).and_then(|(_, rest)| rest.trim_start().split([',', '\n']).next()?.parse::<SocketAddr>().ok())
         };
         router.traffic = address("traffic").unwrap_or_else(|| panic!("no traffic address in {line:?}; log:\n{}", router.log()));
+        router.traffic_tls = address("tls");
         router.admin = address("admin").unwrap_or_else(|| panic!("no admin address in {line:?}; log:\n{}", router.log()));
         router
     }
@@ -172,6 +192,8 @@ impl Setup {
 pub struct Router {
     /// Where search traffic goes.
     pub traffic: SocketAddr,
+    /// The same over TLS, where the config has that.
+    pub traffic_tls: Option<SocketAddr>,
     /// The admin listener.
     pub admin: SocketAddr,
     /// Its data folder.

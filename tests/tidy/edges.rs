@@ -9,18 +9,19 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 13] = [
+const MODULES: [(&str, &[&str], &str); 14] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
+    ("tls", &["config"], "certificates, read again when their files change"),
     ("flags", &["config", "vocabulary"], "what the data path obeys; one writer path, many readers"),
     ("quality", &["config", "vocabulary"], "what became of the queries"),
     ("policy", &["config", "flags", "vocabulary"], "the WebAssembly host"),
-    ("serve", &["config", "flags", "policy", "quality", "vocabulary"], "the data path"),
+    ("serve", &["config", "flags", "policy", "quality", "tls", "vocabulary"], "the data path"),
     ("release", &["config", "flags", "policy", "quality", "vocabulary"], "the control path; its place is kept until the rollout lands"),
     ("ranker", &["config", "vocabulary"], "the ONNX ranking server"),
-    ("admin", &["config", "flags", "policy", "quality", "serve", "vocabulary"], "API and metrics"),
+    ("admin", &["config", "flags", "policy", "quality", "serve", "tls", "vocabulary"], "API and metrics"),
     ("demo", &["admin", "cli", "config", "flags", "policy", "quality", "ranker", "serve", "vocabulary"], "the whole system on one machine"),
-    ("cli", &["admin", "config", "demo", "flags", "policy", "quality", "ranker", "serve", "vocabulary"], "one file per command"),
+    ("cli", &["admin", "config", "demo", "flags", "policy", "quality", "ranker", "serve", "tls", "vocabulary"], "one file per command"),
     ("lib", &[], "the chart"),
     ("main", &["cli"], "parse the command line, call the library"),
 ];

@@ -105,6 +105,14 @@ fn process_counters(page: &mut Exposition, state: &AdminState) {
     for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
         page.count(&[("reason", refusal.label())], state.quality.sum(|worker| worker.refusals.get(place)));
     }
+    if let Some(tls) = &state.tls {
+        page.family("switchback_certificate_expiry_timestamp_seconds", "gauge", "When a certificate in use ends, in seconds since 1970.");
+        for certificate in tls.certificates() {
+            let file = certificate.file.display().to_string();
+            let name = certificate.names.first().map_or("", String::as_str);
+            page.gauge(&[("file", &file), ("name", name)], certificate.not_after as f64);
+        }
+    }
     page.family("switchback_connections_total", "counter", "Client connections taken.");
     page.count(&[], state.quality.sum(|worker| Some(&worker.connections)));
 }

@@ -37,6 +37,7 @@ use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::Quality;
 use crate::serve::SharedPool;
+use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
 
 /// The largest request body, in bytes: a change with `experiments` of 64 KiB, escaped.
@@ -54,6 +55,8 @@ pub struct AdminState {
     quality: Quality,
     /// By route, then pool.
     pools: Vec<Vec<Arc<SharedPool>>>,
+    /// The router's own certificates, where it has some.
+    tls: Option<Arc<ServerTls>>,
     access: Arc<Access>,
     readiness: Readiness,
 }
@@ -67,9 +70,10 @@ impl AdminState {
         policies: Arc<Policies>,
         quality: Quality,
         pools: Vec<Vec<Arc<SharedPool>>>,
+        tls: Option<Arc<ServerTls>>,
         access: Access,
     ) -> AdminState {
-        AdminState { config, flags, policies, quality, pools, access: Arc::new(access), readiness: Readiness::default() }
+        AdminState { config, flags, policies, quality, pools, tls, access: Arc::new(access), readiness: Readiness::default() }
     }
 
     /// To say that the router drains.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::serve::Certificates;
 use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
@@ -61,16 +62,24 @@ fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
 fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
     let problems = match config::load(file) {
         Err(error) => error.lines().to_vec(),
-        Ok(config) => match Access::of_config(&config) {
-            Err(error) => vec![format!("{}: {}", file.display(), Failure::chain(&error))],
-            Ok(_) if as_json => return print(&format!("{}\n", json!({ "ok": true, "problems": [] }))),
-            Ok(_) => return print(&format!("{}: good: {}\n", file.display(), summary(&config))),
+        Ok(config) => match check_files(file, &config) {
+            Err(problem) => vec![problem],
+            Ok(()) if as_json => return print(&format!("{}\n", json!({ "ok": true, "problems": [] }))),
+            Ok(()) => return print(&format!("{}: good: {}\n", file.display(), summary(&config))),
         },
     };
     if as_json {
         print(&format!("{}\n", json!({ "ok": false, "problems": problems })))?;
     }
     Err(Failure::config(&problems.join("\n")))
+}
+
+/// The files that a config names: tokens and certificates.
+fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
+    let problem = |key: &str, chain: String| format!("{}: {chain}", config::place(file, key));
+    Access::of_config(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    Certificates::load(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    Ok(())
 }
 
 fn summary(config: &config::Config) -> String {

@@ -4,7 +4,7 @@
 //! own. SIGTERM and SIGINT drain: readiness off, connections told to close, queries in flight finished.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::Quality;
-use crate::serve::{self, Inputs, Serving};
+use crate::serve::{self, Inputs, Serving, SharedPool, Sockets};
+use crate::tls::{ServerTls, TlsError};
 use crate::vocabulary::RouteIndex;
 
 /// Run the router until it is told to stop.
@@ -56,7 +57,10 @@ impl Serve {
         let refused =
             |error: AccessError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
         let access = Access::open(&config).map_err(refused)?;
-        serve(config, access).map_err(|error| Failure::unreachable(format!("{error:#}")))
+        let refused =
+            |error: TlsError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
+        let certificates = Certificates::load(&config).map_err(refused)?;
+        serve(config, access, certificates).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }
 }
 
@@ -76,18 +80,45 @@ fn start_log(format: LogFormat) -> WorkerGuard {
     guard
 }
 
-fn serve(mut config: Config, access: Access) -> anyhow::Result<()> {
-    let listen = &mut config.listen;
-    let traffic = TcpListener::bind(listen.traffic).with_context(|| format!("listen.traffic: cannot listen on {}", listen.traffic))?;
-    let admin = TcpListener::bind(listen.admin).with_context(|| format!("listen.admin: cannot listen on {}", listen.admin))?;
-    // Where port 0 was asked for, everybody hears of the one that was given.
-    listen.traffic = traffic.local_addr()?;
-    listen.admin = admin.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control thread")?;
-    runtime.block_on(control(&Arc::new(config), traffic, admin, access))
+/// What TLS needs, read before a port is bound.
+pub(super) struct Certificates {
+    server: Option<Arc<ServerTls>>,
+    pools: Vec<Vec<Arc<SharedPool>>>,
 }
 
-async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener, access: Access) -> anyhow::Result<()> {
+impl Certificates {
+    /// Reads and checks every file.
+    pub(super) fn load(config: &Config) -> Result<Certificates, TlsError> {
+        let server = config.tls.as_ref().map(ServerTls::load).transpose()?.map(Arc::new);
+        Ok(Certificates { server, pools: serve::pools(config)? })
+    }
+}
+
+fn serve(mut config: Config, access: Access, certificates: Certificates) -> anyhow::Result<()> {
+    let listen = &mut config.listen;
+    let bind = |key: &str, address: &mut SocketAddr| {
+        let socket = TcpListener::bind(*address).with_context(|| format!("{key}: cannot listen on {address}"))?;
+        // Where port 0 was asked for, everybody hears of the one that was given.
+        *address = socket.local_addr()?;
+        anyhow::Ok(socket)
+    };
+    let traffic = bind("listen.traffic", &mut listen.traffic)?;
+    let traffic_tls = match (&mut listen.traffic_tls, certificates.server) {
+        (Some(address), Some(tls)) => Some((bind("listen.traffic_tls", address)?, tls)),
+        _ => None,
+    };
+    let admin = bind("listen.admin", &mut listen.admin)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control thread")?;
+    runtime.block_on(control(&Arc::new(config), Sockets { traffic, traffic_tls }, certificates.pools, admin, access))
+}
+
+async fn control(
+    config: &Arc<Config>,
+    sockets: Sockets,
+    pools: Vec<Vec<Arc<SharedPool>>>,
+    admin: TcpListener,
+    access: Access,
+) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let flags = FlagStore::open(config).await?;
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
@@ -97,8 +128,9 @@ async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener,
         flags: routes.iter().map(|route| flags.watch(*route)).collect(),
         policies: routes.iter().map(|route| policies.split(*route)).collect(),
     };
-    let serving = serve::start(config, traffic, &inputs, &quality)?;
-    let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone(), access);
+    let tls = sockets.traffic_tls.as_ref().map(|(_, tls)| tls.clone());
+    let serving = serve::start(config, sockets, pools, &inputs, &quality)?;
+    let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone(), tls, access);
     let readiness = state.readiness();
     let (stop_admin, stopped) = watch::channel(false);
     let api = tokio::spawn(admin::run(admin, state, stopped));
@@ -112,11 +144,12 @@ async fn control(config: &Arc<Config>, traffic: TcpListener, admin: TcpListener,
 
 /// For whoever started us on port 0, and for the log.
 fn announce(config: &Config) {
-    let config::Listen { traffic, admin, workers } = &config.listen;
-    tracing::info!(%traffic, %admin, workers, "listening");
+    let config::Listen { traffic, traffic_tls, admin, workers } = &config.listen;
+    let over_tls = traffic_tls.map_or_else(String::new, |address| format!(", tls {address}"));
+    tracing::info!(%traffic, ?traffic_tls, %admin, workers, "listening");
     let mut stdout = std::io::stdout().lock();
     // A reader that is gone is no reason not to serve.
-    let _ = writeln!(stdout, "listening: traffic {traffic}, admin {admin}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "listening: traffic {traffic}, admin {admin}{over_tls}").and_then(|()| stdout.flush());
 }
 
 /// Listens for signals from now on; resolves with the name of the first.

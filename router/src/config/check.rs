@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::checked::{Admin, AdminToken, Config, Limits, Listen, Policies, Role, State, StateUrl};
 use super::error::Problem;
-use super::{check_route, units, written};
+use super::{check_route, check_tls, units, written};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
@@ -103,8 +103,10 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
     let state = check_state(&mut checker, written.state);
     check_registry(&mut checker, &written.registry);
     let admin = check_admin(&mut checker, written.admin);
+    let listen = check_listen(&mut checker, &written.listen, &admin);
     let config = Config {
-        listen: check_listen(&mut checker, &written.listen, &admin),
+        tls: check_tls::check_tls(&mut checker, listen.traffic_tls, written.tls),
+        listen,
         limits: check_limits(&mut checker, &written.limits),
         policies: check_policies(&mut checker, written.policies, &state),
         state,
@@ -118,6 +120,7 @@ fn check_listen(checker: &mut Checker, written: &written::Listen, admin: &Admin)
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let listen = Listen {
         traffic: checker.address("listen.traffic", written.traffic.as_deref()),
+        traffic_tls: written.traffic_tls.as_deref().map(|text| checker.address("listen.traffic_tls", Some(text))),
         admin: checker.address("listen.admin", written.admin.as_deref()),
         workers: checker.count("listen.workers", written.workers, cores.min(256), 1, 256),
     };
@@ -127,6 +130,9 @@ fn check_listen(checker: &mut Checker, written: &written::Listen, admin: &Admin)
     if listen.traffic == listen.admin && listen.traffic.port() != 0 {
         let allowed = "must differ from listen.traffic: the admin API never shares the public listener";
         checker.refuse("listen.admin", listen.admin.to_string(), allowed);
+    }
+    if let Some(tls) = listen.traffic_tls.filter(|tls| tls.port() != 0 && [listen.traffic, listen.admin].contains(tls)) {
+        checker.refuse("listen.traffic_tls", tls.to_string(), "must differ from listen.traffic and listen.admin");
     }
     listen
 }
@@ -138,6 +144,13 @@ fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
         connections: checker.count("limits.connections", written.connections, 20_000, 1, 1_000_000),
         connections_per_address: checker.count("limits.connections_per_address", written.connections_per_address, 20_000, 1, 1_000_000),
         header_timeout: checker.duration("limits.header_timeout", written.header_timeout.as_deref(), seconds(10), ms(100), seconds(300)),
+        handshake_timeout: checker.duration(
+            "limits.handshake_timeout",
+            written.handshake_timeout.as_deref(),
+            seconds(5),
+            ms(100),
+            seconds(60),
+        ),
         header_bytes: bytes(checker.bytes("limits.header_bytes", written.header_bytes.as_deref(), 64 << 10, 8 << 10, 1 << 20)),
         headers: checker.count("limits.headers", written.headers, 100, 16, 1_000),
         keepalive_timeout: checker.duration(
@@ -153,6 +166,13 @@ fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
             seconds(30),
             ms(100),
             seconds(3_600),
+        ),
+        upgrade_idle_timeout: checker.duration(
+            "limits.upgrade_idle_timeout",
+            written.upgrade_idle_timeout.as_deref(),
+            seconds(600),
+            ms(100),
+            seconds(86_400),
         ),
         h2_streams: checker.count("limits.h2_streams", written.h2_streams, 256, 1, 10_000),
         h2_pending_resets: checker.count("limits.h2_pending_resets", written.h2_pending_resets, 20, 1, 10_000),

@@ -8,11 +8,12 @@ use http::header::HeaderName;
 use http::uri::{Authority, Scheme, Uri};
 
 use super::check::Checker;
-use super::checked::{Endpoint, Health, Pool, Route, RouteMatch, Timeouts, UnitSource};
-use super::{check_initial, written};
+use super::checked::{Endpoint, Health, Pool, Protocol, Route, RouteMatch, Timeouts, UnitSource};
+use super::{check_initial, check_tls, written};
 
 const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
-const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http, host, port, and no path";
+const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http or https, host, port, and no path";
+const PROTOCOL_RULE: &str = "must be \"http1\" or \"h2\"";
 /// The data path looks up a path's prefixes one by one.
 const PREFIX_SEGMENTS: usize = 32;
 const UNIT_RULE: &str = "must be \"header:NAME\", \"cookie:NAME\" or \"client-address\"";
@@ -66,12 +67,23 @@ fn check_route(checker: &mut Checker, by_index: &str, name: String, written: wri
         split_config: written.split_config.map_or_else(|| "{}".to_owned(), |table| serde_json::json!(table).to_string()),
         rollback_policy,
         expose_pool: check_expose(checker, &key, written.expose.unwrap_or_default()),
+        upgrades: check_upgrades(checker, &key, written.upgrades),
         replayable_methods: check_methods(checker, &key, written.replayable_methods),
         timeouts: check_timeouts(checker, &key, &written.timeouts),
         initial: check_initial::check_initial(checker, &key, written.initial.unwrap_or_default(), &pools),
         name,
         pools,
     }
+}
+
+/// `h2c` is none: HTTP/2 in the clear is spoken with prior knowledge, and what an upgraded connection carries is not looked at.
+fn check_upgrades(checker: &mut Checker, key: &str, written: Option<Vec<String>>) -> Vec<String> {
+    let upgrades = written.unwrap_or_else(|| vec!["websocket".to_owned()]);
+    let is_token = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte));
+    for upgrade in upgrades.iter().filter(|upgrade| !is_token(upgrade) || upgrade.eq_ignore_ascii_case("h2c")) {
+        checker.refuse(&format!("{key}.upgrades"), upgrade, "must be protocols like \"websocket\", and not h2c");
+    }
+    upgrades.iter().map(|upgrade| upgrade.to_ascii_lowercase()).collect()
 }
 
 fn check_name(checker: &mut Checker, key: &str, name: &str) {
@@ -181,8 +193,11 @@ fn check_pool(checker: &mut Checker, route_key: &str, name: String, written: wri
         checker.refuse(&format!("{key}.version"), &version, "must be 1 to 64 printable ASCII characters without spaces");
     }
     let seconds = Duration::from_secs;
+    let endpoints: Vec<Endpoint> = endpoints.iter().filter_map(|text| check_endpoint(checker, &key, text)).collect();
     Pool {
-        endpoints: endpoints.iter().filter_map(|text| check_endpoint(checker, &key, text)).collect(),
+        protocol: check_protocol(checker, &key, written.protocol.as_deref()),
+        tls: check_tls::check_pool(checker, &key, written.tls, endpoints.iter().any(|endpoint| endpoint.is_tls)),
+        endpoints,
         version,
         max_in_flight: checker.count(&format!("{key}.max_in_flight"), written.max_in_flight, 10_000, 1, 1_000_000),
         idle_timeout: checker.duration(
@@ -200,15 +215,27 @@ fn check_pool(checker: &mut Checker, route_key: &str, name: String, written: wri
 
 fn check_endpoint(checker: &mut Checker, key: &str, text: &str) -> Option<Endpoint> {
     let endpoint = text.parse::<Uri>().ok().and_then(|uri| {
-        let plain = uri.scheme() == Some(&Scheme::HTTP) && uri.path() == "/" && uri.query().is_none() && !text.ends_with('?');
+        let is_tls = uri.scheme() == Some(&Scheme::HTTPS);
+        let plain = (is_tls || uri.scheme() == Some(&Scheme::HTTP)) && uri.path() == "/" && uri.query().is_none() && !text.ends_with('?');
         let authority: Authority = uri.authority()?.clone();
         let whole = authority.port_u16().is_some_and(|port| port > 0) && !authority.as_str().contains('@');
-        (plain && whole && !authority.host().is_empty()).then_some(Endpoint { authority })
+        (plain && whole && !authority.host().is_empty()).then_some(Endpoint { authority, is_tls })
     });
     if endpoint.is_none() {
         checker.refuse(&format!("{key}.endpoints"), text, ENDPOINT_RULE);
     }
     endpoint
+}
+
+fn check_protocol(checker: &mut Checker, key: &str, written: Option<&str>) -> Protocol {
+    match written {
+        None | Some("http1") => Protocol::Http1,
+        Some("h2") => Protocol::Http2,
+        Some(other) => {
+            checker.refuse(&format!("{key}.protocol"), other, PROTOCOL_RULE);
+            Protocol::Http1
+        }
+    }
 }
 
 fn check_health(checker: &mut Checker, pool_key: &str, written: &written::Health) -> Health {

@@ -8,12 +8,15 @@ use std::time::Duration;
 use http::Method;
 use http::header::HeaderName;
 use http::uri::Authority;
+use rustls::pki_types::ServerName;
 
 /// The whole config.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// How `listen.traffic_tls` proves who it is. There when that is.
+    pub tls: Option<Tls>,
     /// What a client may take.
     pub limits: Limits,
     /// Where flags live.
@@ -31,10 +34,43 @@ pub struct Config {
 pub struct Listen {
     /// Search traffic.
     pub traffic: SocketAddr,
+    /// Search traffic over TLS.
+    pub traffic_tls: Option<SocketAddr>,
     /// Admin API, metrics, health.
     pub admin: SocketAddr,
     /// Worker threads, 1..=256.
     pub workers: usize,
+}
+
+/// `[tls]`: how `listen.traffic_tls` proves who it is, and whom it lets in.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// At least one. The first is for clients that ask for no name, or for one that no other has.
+    pub certificates: Vec<CertificateFiles>,
+    /// Authorities of client certificates; `None` asks for none.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client must have one. Means nothing without `client_ca`.
+    pub client_auth: ClientAuth,
+    /// How often files are looked at: a changed certificate is in use after this.
+    pub reload_interval: Duration,
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the leaf first.
+    pub cert: PathBuf,
+    /// The leaf's key.
+    pub key: PathBuf,
+}
+
+/// What becomes of a client without a certificate. One with a bad certificate is always refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// It is refused.
+    Required,
+    /// It is let in.
+    Optional,
 }
 
 /// `[limits]`: what a client may take.
@@ -46,6 +82,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// From a connection's (or a keep-alive request's) first byte to the end of its head; also the wait for a first byte.
     pub header_timeout: Duration,
+    /// For a TLS handshake.
+    pub handshake_timeout: Duration,
     /// A request's head.
     pub header_bytes: usize,
     /// Header lines of a request.
@@ -54,6 +92,8 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// A body, either way, may pause this long.
     pub body_idle_timeout: Duration,
+    /// An upgraded connection on which neither side sends anything is closed after this (and before twice this).
+    pub upgrade_idle_timeout: Duration,
     /// Concurrent streams on one HTTP/2 connection.
     pub h2_streams: u32,
     /// Streams that a client reset and that are still being cleaned up, before its connection is closed.
@@ -163,6 +203,8 @@ pub struct Route {
     pub rollback_policy: String,
     /// Whether every response says which pool answered.
     pub expose_pool: bool,
+    /// Protocols that a client may upgrade its connection to, lower case.
+    pub upgrades: Vec<String>,
     /// Methods that may be sent a second time.
     pub replayable_methods: Vec<Method>,
     /// Time limits towards backends.
@@ -211,6 +253,10 @@ pub struct Pool {
     pub name: String,
     /// 1..=1024.
     pub endpoints: Vec<Endpoint>,
+    /// What its endpoints speak.
+    pub protocol: Protocol,
+    /// For its `https` endpoints.
+    pub tls: PoolTls,
     /// Which model version it runs, as the operator says; `unknown` otherwise.
     pub version: String,
     /// Queries in flight in this process, before further ones get 503 (or fall back to live, for a candidate).
@@ -223,11 +269,33 @@ pub struct Pool {
     pub health: Health,
 }
 
-/// One backend process: `http://host:port`.
+/// One backend process: `http://host:port` or `https://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Host and port, as written; the port is always there.
     pub authority: Authority,
+    /// Whether it is spoken to over TLS.
+    pub is_tls: bool,
+}
+
+/// What is spoken to a pool's endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: by ALPN over TLS, with prior knowledge without.
+    Http2,
+}
+
+/// `[route.pools.NAME.tls]`: whom the router trusts, and what it shows.
+#[derive(Debug, Clone, Default)]
+pub struct PoolTls {
+    /// Authorities of the endpoints' certificates; the system's without it.
+    pub ca: Option<PathBuf>,
+    /// The name that a certificate must be for; the endpoint's host without it.
+    pub server_name: Option<ServerName<'static>>,
+    /// Shown to endpoints that ask for a client certificate.
+    pub certificate: Option<CertificateFiles>,
 }
 
 /// `[route.pools.NAME.health]`: active health checks.
@@ -243,6 +311,13 @@ pub struct Health {
     pub healthy_after: u32,
     /// Failed checks in a row before it gets none.
     pub unhealthy_after: u32,
+}
+
+/// As it is written.
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}://{}", if self.is_tls { "https" } else { "http" }, self.authority)
+    }
 }
 
 impl Route {

@@ -6,6 +6,7 @@
 mod check;
 mod check_initial;
 mod check_route;
+mod check_tls;
 mod checked;
 mod error;
 mod locate;
@@ -16,8 +17,8 @@ mod written;
 use std::path::Path;
 
 pub use checked::{
-    Admin, AdminToken, Config, Endpoint, Health, Limits, Listen, Policies, Pool, Role, Route, RouteMatch, State, StateUrl, Timeouts,
-    UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, Policies, Pool, PoolTls, Protocol, Role,
+    Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
 pub use show::show;

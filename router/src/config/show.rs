@@ -1,8 +1,9 @@
 //! The config in force, key by key, defaults included: for `switchback config show`.
 
+use std::path::Path;
 use std::time::Duration;
 
-use super::checked::{Config, Pool, Role, Route, StateUrl, UnitSource};
+use super::checked::{ClientAuth, Config, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
 use super::units::{show_bytes, show_duration};
 
 /// Key and value (as TOML writes it) of everything in the config, in the order of docs/CONFIG.md. A password in `state.url` is
@@ -38,6 +39,10 @@ impl Lines {
         self.add(key, format!("{value:?}"));
     }
 
+    fn path(&mut self, key: &str, path: &Path) {
+        self.text(key, &path.display().to_string());
+    }
+
     fn texts(&mut self, key: &str, values: impl Iterator<Item = String>) {
         let values: Vec<String> = values.map(|value| format!("{value:?}")).collect();
         self.add(key, format!("[{}]", values.join(", ")));
@@ -55,15 +60,23 @@ impl Lines {
 fn top(lines: &mut Lines, config: &Config) {
     let (listen, limits, state) = (&config.listen, &config.limits, &config.state);
     lines.text("listen.traffic", &listen.traffic.to_string());
+    if let Some(tls) = listen.traffic_tls {
+        lines.text("listen.traffic_tls", &tls.to_string());
+    }
     lines.text("listen.admin", &listen.admin.to_string());
     lines.add("listen.workers", listen.workers);
+    if let Some(written) = &config.tls {
+        tls(lines, written);
+    }
     lines.add("limits.connections", limits.connections);
     lines.add("limits.connections_per_address", limits.connections_per_address);
     lines.duration("limits.header_timeout", limits.header_timeout);
+    lines.duration("limits.handshake_timeout", limits.handshake_timeout);
     lines.bytes("limits.header_bytes", limits.header_bytes);
     lines.add("limits.headers", limits.headers);
     lines.duration("limits.keepalive_timeout", limits.keepalive_timeout);
     lines.duration("limits.body_idle_timeout", limits.body_idle_timeout);
+    lines.duration("limits.upgrade_idle_timeout", limits.upgrade_idle_timeout);
     lines.add("limits.h2_streams", limits.h2_streams);
     lines.add("limits.h2_pending_resets", limits.h2_pending_resets);
     lines.bytes("limits.replay_bytes", limits.replay_bytes);
@@ -78,6 +91,18 @@ fn top(lines: &mut Lines, config: &Config) {
     if let Some(id) = &state.router_id {
         lines.text("state.router_id", id);
     }
+}
+
+fn tls(lines: &mut Lines, tls: &Tls) {
+    for (index, files) in tls.certificates.iter().enumerate() {
+        lines.path(&format!("tls.certificate[{index}].cert"), &files.cert);
+        lines.path(&format!("tls.certificate[{index}].key"), &files.key);
+    }
+    if let Some(ca) = &tls.client_ca {
+        lines.path("tls.client_ca", ca);
+        lines.text("tls.client_auth", if tls.client_auth == ClientAuth::Required { "required" } else { "optional" });
+    }
+    lines.duration("tls.reload_interval", tls.reload_interval);
 }
 
 fn policies(lines: &mut Lines, config: &Config) {
@@ -108,6 +133,7 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.add(&key("split_config"), &route.split_config);
     lines.text(&key("rollback_policy"), &route.rollback_policy);
     lines.texts(&key("expose"), route.expose_pool.then(|| "pool".to_owned()).into_iter());
+    lines.texts(&key("upgrades"), route.upgrades.iter().cloned());
     lines.texts(&key("replayable_methods"), route.replayable_methods.iter().map(ToString::to_string));
     lines.duration(&key("timeouts.connect"), route.timeouts.connect);
     lines.duration(&key("timeouts.attempt"), route.timeouts.attempt);
@@ -121,7 +147,18 @@ fn route(lines: &mut Lines, route: &Route) {
 
 fn show_pool(lines: &mut Lines, pool_key: &str, pool: &Pool) {
     let key = |name: &str| format!("{pool_key}.{name}");
-    lines.texts(&key("endpoints"), pool.endpoints.iter().map(|endpoint| format!("http://{}", endpoint.authority)));
+    lines.texts(&key("endpoints"), pool.endpoints.iter().map(ToString::to_string));
+    lines.text(&key("protocol"), if pool.protocol == Protocol::Http1 { "http1" } else { "h2" });
+    if let Some(ca) = &pool.tls.ca {
+        lines.path(&key("tls.ca"), ca);
+    }
+    if let Some(name) = &pool.tls.server_name {
+        lines.text(&key("tls.server_name"), &name.to_str());
+    }
+    if let Some(files) = &pool.tls.certificate {
+        lines.path(&key("tls.cert"), &files.cert);
+        lines.path(&key("tls.key"), &files.key);
+    }
     lines.text(&key("version"), &pool.version);
     lines.add(&key("max_in_flight"), pool.max_in_flight);
     lines.duration(&key("idle_timeout"), pool.idle_timeout);

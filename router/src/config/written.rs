@@ -18,6 +18,7 @@ pub(super) fn read(file: &str, text: &str) -> Result<Written, ConfigError> {
 pub(super) struct Written {
     #[serde(default)]
     pub(super) listen: Listen,
+    pub(super) tls: Option<Tls>,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -36,8 +37,26 @@ pub(super) struct Written {
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
     pub(super) traffic: Option<String>,
+    pub(super) traffic_tls: Option<String>,
     pub(super) admin: Option<String>,
     pub(super) workers: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) client_ca: Option<String>,
+    pub(super) client_auth: Option<String>,
+    pub(super) reload_interval: Option<String>,
+    #[serde(default)]
+    pub(super) certificate: Vec<Certificate>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Certificate {
+    pub(super) cert: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -46,10 +65,12 @@ pub(super) struct Limits {
     pub(super) connections: Option<u64>,
     pub(super) connections_per_address: Option<u64>,
     pub(super) header_timeout: Option<String>,
+    pub(super) handshake_timeout: Option<String>,
     pub(super) header_bytes: Option<String>,
     pub(super) headers: Option<u64>,
     pub(super) keepalive_timeout: Option<String>,
     pub(super) body_idle_timeout: Option<String>,
+    pub(super) upgrade_idle_timeout: Option<String>,
     pub(super) h2_streams: Option<u64>,
     pub(super) h2_pending_resets: Option<u64>,
     pub(super) replay_bytes: Option<String>,
@@ -116,6 +137,7 @@ pub(super) struct Route {
     pub(super) split_config: Option<toml::Table>,
     pub(super) rollback_policy: Option<String>,
     pub(super) expose: Option<Vec<String>>,
+    pub(super) upgrades: Option<Vec<String>>,
     pub(super) replayable_methods: Option<Vec<String>>,
     #[serde(default)]
     pub(super) timeouts: Timeouts,
@@ -143,12 +165,23 @@ pub(super) struct Timeouts {
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
     pub(super) endpoints: Option<Vec<String>>,
+    pub(super) protocol: Option<String>,
+    pub(super) tls: Option<PoolTls>,
     pub(super) version: Option<String>,
     pub(super) max_in_flight: Option<u64>,
     pub(super) idle_timeout: Option<String>,
     pub(super) idle_connections: Option<u64>,
     #[serde(default)]
     pub(super) health: Health,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PoolTls {
+    pub(super) ca: Option<String>,
+    pub(super) server_name: Option<String>,
+    pub(super) cert: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

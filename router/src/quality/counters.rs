@@ -109,12 +109,22 @@ pub enum Refusal {
     Head,
     /// Over the limit of connections: closed.
     Connections,
+    /// A TLS handshake that failed or took too long: closed.
+    Handshake,
 }
 
 impl Refusal {
     /// All of them, in the order of [`WorkerCounters::refusals`].
-    pub const ALL: [Refusal; 7] =
-        [Refusal::NoRoute, Refusal::Framing, Refusal::Host, Refusal::Path, Refusal::Method, Refusal::Head, Refusal::Connections];
+    pub const ALL: [Refusal; 8] = [
+        Refusal::NoRoute,
+        Refusal::Framing,
+        Refusal::Host,
+        Refusal::Path,
+        Refusal::Method,
+        Refusal::Head,
+        Refusal::Connections,
+        Refusal::Handshake,
+    ];
 
     /// The `reason` label.
     #[must_use]
@@ -127,6 +137,7 @@ impl Refusal {
             Refusal::Method => "method",
             Refusal::Head => "head",
             Refusal::Connections => "connections",
+            Refusal::Handshake => "handshake",
         }
     }
 }

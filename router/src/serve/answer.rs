@@ -22,7 +22,7 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
         Refusal::Path => (StatusCode::BAD_REQUEST, "switchback: the path has a . or .. segment: send it as it is without them\n"),
         Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "switchback: CONNECT and TRACE are not passed on\n"),
         Refusal::Head => (StatusCode::BAD_REQUEST, "switchback: the request's head cannot be read\n"),
-        Refusal::Connections => (StatusCode::SERVICE_UNAVAILABLE, "switchback: too many connections\n"),
+        Refusal::Connections | Refusal::Handshake => (StatusCode::SERVICE_UNAVAILABLE, "switchback: no connection\n"),
     };
     let mut response = own(status, text.to_owned());
     if !matches!(refusal, Refusal::NoRoute | Refusal::Path) {

@@ -81,7 +81,9 @@ impl Attempt {
 
     async fn open(&self, endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Failure> {
         let opening = Connection::open(&endpoint.shared, self.route.config.timeouts.connect);
-        tokio::time::timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Timeout))
+        let connection = tokio::time::timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Timeout))?;
+        endpoint.keep_share(&connection, Instant::now());
+        Ok(connection)
     }
 
     /// The head is here: the latency is known, and the connection waits for the body to end.

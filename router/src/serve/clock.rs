@@ -5,14 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::Instant;
 
+use super::watched::Signals;
 use crate::config::Limits;
 
 /// How often connections are looked over: limits are kept to within twice this.
@@ -37,6 +37,8 @@ pub(crate) struct ConnectionClock {
     since: Cell<Option<Instant>>,
     /// Of HTTP/2 only: there can be many, and each can be stuck by itself.
     streams: RefCell<Vec<Weak<StreamClock>>>,
+    /// What the connection's bytes tell.
+    pub(crate) signals: Arc<Signals>,
     /// Since when the client has not read what we have for it.
     stuck_since: Cell<Option<Instant>>,
     /// What the worker asks of the connection, which its task has not taken yet.
@@ -83,6 +85,7 @@ impl ConnectionClock {
             is_h2: Cell::new(false),
             streams: RefCell::default(),
             since: Cell::new(None),
+            signals: Arc::default(),
             stuck_since: Cell::new(None),
             asked: Cell::new(None),
             task: RefCell::new(None),
@@ -116,14 +119,6 @@ impl ConnectionClock {
         self.phase.set(Phase::Idle);
     }
 
-    /// Bytes came in.
-    fn received(&self) {
-        if self.phase.get() == Phase::Idle && !self.is_h2.get() {
-            self.phase.set(Phase::Head);
-            self.since.set(None);
-        }
-    }
-
     /// A head is complete. The query lasts until the result is dropped.
     pub(crate) fn begin(self: &Rc<Self>) -> QueryInProgress {
         let queries = if let Phase::Busy(queries) = self.phase.get() { queries } else { 0 };
@@ -144,6 +139,7 @@ impl ConnectionClock {
 
     fn is_late(&self, now: Instant, limits: &Limits) -> bool {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        self.hear_signals(now);
         if self.stuck_since.get().is_some_and(|since| past(since, limits.body_idle_timeout)) {
             return true;
         }
@@ -171,13 +167,17 @@ impl ConnectionClock {
         is_stuck
     }
 
-    /// A write was taken by the client's side, or was not.
-    fn wrote(&self, is_stuck: bool) {
-        match (is_stuck, self.stuck_since.get()) {
-            (true, None) => self.stuck_since.set(Some(Instant::now())),
-            (false, Some(_)) => self.stuck_since.set(None),
-            _ => {}
+    /// What became of the connection's bytes since the last sweep.
+    fn hear_signals(&self, now: Instant) {
+        if self.signals.take_received() && self.phase.get() == Phase::Idle && !self.is_h2.get() {
+            self.phase.set(Phase::Head);
+            self.since.set(None);
         }
+        self.stuck_since.set(match self.signals.look_at_writing() {
+            None => None,
+            Some(false) => Some(now),
+            Some(true) => self.stuck_since.get().or(Some(now)),
+        });
     }
 }
 
@@ -205,6 +205,7 @@ impl Drop for QueryInProgress {
             _ => {
                 clock.phase.set(Phase::Idle);
                 clock.since.set(None);
+                clock.signals.forget_received();
             }
         }
     }
@@ -251,52 +252,6 @@ impl Clocks {
     }
 }
 
-/// A connection's bytes, with its clock told when some come in.
-pub(crate) struct Clocked<I> {
-    pub(crate) io: I,
-    pub(crate) clock: Rc<ConnectionClock>,
-}
-
-impl<I: Read + Unpin> Read for Clocked<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if result.is_ready() {
-            self.clock.received();
-        }
-        result
-    }
-}
-
-impl<I: Write + Unpin> Write for Clocked<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.clock.wrote(result.is_pending());
-        result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.clock.wrote(result.is_pending());
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,10 +275,10 @@ mod tests {
     fn a_client_that_does_not_read_is_not_waited_for_forever() {
         let clock = Rc::new(ConnectionClock::new());
         let _query = clock.begin();
-        clock.wrote(true);
+        clock.signals.wrote(true);
         assert!(!late_after(&clock, BODY / 2));
         assert!(late_after(&clock, BODY * 2));
-        clock.wrote(false);
+        clock.signals.wrote(false);
         assert!(!late_after(&clock, BODY * 2));
     }
 
@@ -340,7 +295,7 @@ mod tests {
         drop(clock.begin());
         assert!(!late_after(&clock, HEAD * 2));
         assert!(late_after(&clock, KEEPALIVE));
-        clock.received();
+        clock.signals.received();
         assert!(late_after(&clock, HEAD));
     }
 
@@ -349,7 +304,7 @@ mod tests {
         let clock = Rc::new(ConnectionClock::new());
         clock.is_h2();
         drop(clock.begin());
-        clock.received();
+        clock.signals.received();
         assert!(!late_after(&clock, HEAD * 2));
         assert!(late_after(&clock, KEEPALIVE));
     }

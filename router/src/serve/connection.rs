@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,16 +13,23 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::answer;
 use super::body::ResponseBody;
-use super::clock::{Ask, Clocked, ConnectionClock};
+use super::clock::{Ask, ConnectionClock};
 use super::forward::Journey;
 use super::headers::{self, ClientFields};
-use super::listener::Arrival;
+use super::listener::{Arrival, Place};
+use super::on_this_worker::OnThisWorker;
 use super::query::{self, Unit};
 use super::seen::Seen;
+use super::tunnel::Tunnel;
+use super::watched::Watched;
 use super::worker::Worker;
 use crate::quality::Refusal;
 
@@ -39,29 +47,56 @@ fn preface_pauses() -> impl Iterator<Item = Duration> {
 struct Client {
     address: IpAddr,
     fields: ClientFields,
+    /// Held as long as the connection is, also when it is no longer HTTP.
+    place: Rc<Place>,
 }
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
-    let Arrival { stream, peer, place } = arrival;
+    let Arrival { stream, peer, tls, place } = arrival;
     let address = peer.ip().to_canonical();
     // The text of an address is always a header value.
     let forwarded_for = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-    let client = Rc::new(Client { address, fields: ClientFields { forwarded_for } });
+    let proto = HeaderValue::from_static(if tls.is_some() { "https" } else { "http" });
+    let client = Rc::new(Client { address, fields: ClientFields { forwarded_for, proto }, place: Rc::new(place) });
     let (number, clock) = worker.clocks.start();
     if let Ok(stream) = stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
-        let is_h2 = tokio::select! {
-            is_h2 = speaks_h2(&stream) => is_h2,
-            _ = std::future::poll_fn(|cx| clock.poll_asked(cx)) => None,
-        };
-        match is_h2 {
-            Some(true) => serve_h2(&worker, client, stream, &clock).await,
-            Some(false) => serve_h1(&worker, client, stream, &clock).await,
-            None => {}
+        match tls {
+            None => serve_in_the_clear(&worker, client, stream, &clock).await,
+            Some(tls) => serve_over_tls(&worker, client, stream, &clock, tls).await,
         }
     }
     worker.clocks.forget(number);
-    drop(place);
+}
+
+async fn serve_in_the_clear(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, clock: &Rc<ConnectionClock>) {
+    let is_h2 = tokio::select! {
+        is_h2 = speaks_h2(&stream) => is_h2,
+        _ = std::future::poll_fn(|cx| clock.poll_asked(cx)) => None,
+    };
+    match is_h2 {
+        Some(true) => serve_h2(worker, client, stream, clock).await,
+        Some(false) => serve_h1(worker, client, stream, clock).await,
+        None => {}
+    }
+}
+
+async fn serve_over_tls(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, clock: &Rc<ConnectionClock>, tls: Arc<ServerConfig>) {
+    let Some(stream) = shake_hands(worker, stream, tls).await else {
+        worker.refuse(Refusal::Handshake);
+        return;
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        serve_h2(worker, client, stream, clock).await;
+    } else {
+        serve_h1(worker, client, stream, clock).await;
+    }
+}
+
+/// `None` when it fails, or takes too long.
+async fn shake_hands(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> Option<TlsStream<TcpStream>> {
+    let shaken = tokio::time::timeout(worker.limits.handshake_timeout, TlsAcceptor::from(tls).accept(stream)).await;
+    shaken.ok()?.inspect_err(|error| tracing::debug!(%error, "TLS handshake failed")).ok()
 }
 
 /// Looks at the first bytes without taking them. `None` when the client goes away before it said anything.
@@ -102,17 +137,23 @@ macro_rules! drive {
     }};
 }
 
-async fn serve_h1(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, clock: &Rc<ConnectionClock>) {
+async fn serve_h1<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let limits = &worker.limits;
     let mut builder = http1::Builder::new();
     builder.max_headers(limits.headers).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(64 << 10));
     builder.header_read_timeout(None);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
-    let io = Clocked { io: TokioIo::new(stream), clock: clock.clone() };
-    drive!(clock, builder.serve_connection(io, service));
+    let io = Watched { io: TokioIo::new(stream), signals: clock.signals.clone() };
+    drive!(clock, builder.serve_connection(io, service).with_upgrades());
 }
 
-async fn serve_h2(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, clock: &Rc<ConnectionClock>) {
+async fn serve_h2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let limits = &worker.limits;
     let mut builder = http2::Builder::new(OnThisWorker);
     builder.max_concurrent_streams(limits.h2_streams).max_pending_accept_reset_streams(limits.h2_pending_resets);
@@ -120,20 +161,8 @@ async fn serve_h2(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, cl
     builder.keep_alive_interval(limits.keepalive_timeout);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     clock.is_h2();
-    let io = Clocked { io: TokioIo::new(stream), clock: clock.clone() };
+    let io = Watched { io: TokioIo::new(stream), signals: clock.signals.clone() };
     drive!(clock, builder.serve_connection(io, service));
-}
-
-/// Runs HTTP/2 streams on the worker's own thread.
-#[derive(Clone, Copy)]
-struct OnThisWorker;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisWorker {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
 }
 
 /// A request's life: checked, matched to a route, its unit found, split, forwarded.
@@ -177,8 +206,12 @@ fn decide(worker: &Worker, client: &Client, request: Request<Incoming>) -> Resul
         }
         (chosen, split.flags.live)
     };
+    let tunnel = if seen.has_upgrade { Tunnel::wanted(&mut head, &route.config.upgrades, &client.place) } else { None };
     headers::prepare_request(&mut head, seen, &client.fields);
-    Ok(Journey::new(route, chosen, live, head, body))
+    if let Some(tunnel) = &tunnel {
+        tunnel.ask(&mut head.headers);
+    }
+    Ok(Journey::new(route, chosen, live, head, body, tunnel))
 }
 
 #[cfg(test)]

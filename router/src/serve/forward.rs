@@ -11,9 +11,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use super::headers::{self, X_SWITCHBACK_POOL};
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
 use super::split::Chosen;
+use super::tunnel::{self, Tunnel};
 use super::upstream::Failure;
 use crate::vocabulary::PoolIndex;
 
@@ -37,6 +38,8 @@ pub(crate) struct Journey {
     /// For further attempts; `None` where there can be none.
     again: Option<Again>,
     body: Option<Rc<RefCell<Replay>>>,
+    /// What the client wants the connection to become, until the backend agrees.
+    tunnel: Cell<Option<Tunnel>>,
     started: Instant,
 }
 
@@ -81,7 +84,14 @@ fn calls_for_fallback(failure: &Failure) -> bool {
 
 impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it.
-    pub(crate) fn new(route: Rc<RouteWorker>, chosen: Chosen, live: PoolIndex, mut head: Parts, incoming: Incoming) -> Journey {
+    pub(crate) fn new(
+        route: Rc<RouteWorker>,
+        chosen: Chosen,
+        live: PoolIndex,
+        mut head: Parts,
+        incoming: Incoming,
+        tunnel: Option<Tunnel>,
+    ) -> Journey {
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
         if body.is_some() && !head.headers.contains_key(CONTENT_LENGTH) {
             // Without it hyper takes a GET for one that has no body.
@@ -89,7 +99,7 @@ impl Journey {
         }
         let again = route.config.replayable_methods.contains(&head.method).then(|| Again::of(&head));
         let first = Cell::new(Some(Request::from_parts(head, request_body(body.as_ref()))));
-        Journey { route, chosen, live, first, again, body, started: Instant::now() }
+        Journey { route, chosen, live, first, again, body, tunnel: Cell::new(tunnel), started: Instant::now() }
     }
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
@@ -161,6 +171,9 @@ impl Journey {
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
         let failure = match attempt.connect(wants_fresh, deadline).await {
             Ok(mut connection) => match connection.send(self.request()?, deadline).await {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.wants_tunnel() => {
+                    Failure::Broken("101 to a request that did not ask for it".to_owned())
+                }
                 Ok(response) => {
                     attempt.answered(response.status(), connection);
                     return Ok(response);
@@ -196,6 +209,11 @@ impl Journey {
                 return answer::unanswered(&failure);
             }
         };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(tunnel) = self.tunnel.take()
+        {
+            return self.open(tunnel, response, attempt);
+        }
         let (mut head, incoming) = response.into_parts();
         headers::prepare_response(&mut head.headers);
         if self.route.config.expose_pool
@@ -204,6 +222,26 @@ impl Journey {
             head.headers.insert(X_SWITCHBACK_POOL, name);
         }
         Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt))
+    }
+
+    fn wants_tunnel(&self) -> bool {
+        let tunnel = self.tunnel.take();
+        let is_wanted = tunnel.is_some();
+        self.tunnel.set(tunnel);
+        is_wanted
+    }
+
+    /// The backend has agreed: the client is told, and its connection is a tunnel from then on.
+    fn open(&self, tunnel: Tunnel, mut response: Response<Incoming>, attempt: Attempt) -> Response<ResponseBody> {
+        let backend = hyper::upgrade::on(&mut response);
+        let protocol = response.headers().get(UPGRADE).cloned();
+        let (mut head, _) = response.into_parts();
+        headers::prepare_response(&mut head.headers);
+        if let Some(protocol) = protocol {
+            tunnel::agree(&mut head.headers, protocol);
+        }
+        tokio::task::spawn_local(tunnel.run(backend, attempt, self.route.upgrade_idle_timeout));
+        Response::from_parts(head, ResponseBody::own(None))
     }
 
     fn count_unanswered(&self, failure: &Failure) {

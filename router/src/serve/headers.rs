@@ -22,6 +22,8 @@ const END_TO_END: [&str; 9] =
 /// What a connection knows about its client, as header values that are made once.
 pub(crate) struct ClientFields {
     pub(crate) forwarded_for: HeaderValue,
+    /// `http` or `https`.
+    pub(crate) proto: HeaderValue,
 }
 
 /// Makes a client's head into one for a backend: origin form, `Host`, no hop-by-hop fields, no `x-switchback-*` from
@@ -52,7 +54,7 @@ pub(crate) fn prepare_request(head: &mut Parts, mut seen: Seen, client: &ClientF
     if let Some(host) = seen.host {
         head.headers.insert(X_FORWARDED_HOST, host);
     }
-    head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    head.headers.insert(X_FORWARDED_PROTO, client.proto.clone());
     head.headers.append(VIA, via);
 }
 
@@ -119,7 +121,11 @@ mod tests {
     fn prepared(request: http::request::Builder) -> Parts {
         let mut head = request.body(()).unwrap().into_parts().0;
         let seen = Seen::of(&head.headers);
-        prepare_request(&mut head, seen, &ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7") });
+        prepare_request(
+            &mut head,
+            seen,
+            &ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7"), proto: HeaderValue::from_static("http") },
+        );
         head
     }
 

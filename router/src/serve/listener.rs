@@ -1,16 +1,19 @@
 //! The listening socket: takes connections and hands each to the worker that has the fewest.
 //!
-//! One socket for all workers, so that it can be handed over whole. Long-lived HTTP/2 connections make it matter who gets one.
+//! One socket an address for all workers, so that it can be handed over whole. Long-lived HTTP/2 connections make it matter who gets one.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use super::Sockets;
 use crate::config::Limits;
 use crate::quality::{Refusal, WorkerCounters};
 
@@ -23,6 +26,8 @@ const ADDRESSES_BEFORE_SWEEP: usize = 10_000;
 /// A connection on its way to a worker.
 pub(crate) struct Arrival {
     pub(crate) stream: StdStream,
+    /// The certificates to shake hands with; `None` for a connection in the clear.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) peer: SocketAddr,
     pub(crate) place: Place,
 }
@@ -70,28 +75,28 @@ impl Acceptor {
         }
     }
 
-    /// Takes connections until `shutdown` says so. The socket is closed when this returns.
-    pub(crate) async fn run(mut self, listener: StdListener, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
-        let listener = TcpListener::from_std(listener)?;
-        let stopped = async move { drop(shutdown.wait_for(|stop| *stop).await) };
-        tokio::pin!(stopped);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut stopped => return Ok(()),
-                accepted = listener.accept() => accepted,
-            };
-            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-                Ok((stream, peer)) => self.place(stream, peer),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot take a connection");
-                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                }
+    /// Takes connections until `shutdown` says so. The sockets are closed when this returns.
+    pub(crate) async fn run(self, doors: Sockets, mut shutdown: watch::Receiver<bool>) -> std::io::Result<()> {
+        let plain = TcpListener::from_std(doors.traffic)?;
+        let tls = doors.traffic_tls.map(|(socket, tls)| std::io::Result::Ok((TcpListener::from_std(socket)?, tls))).transpose()?;
+        let acceptor = RefCell::new(self);
+        let in_the_clear = accept(&acceptor, &plain, || None);
+        let over_tls = async {
+            match &tls {
+                Some((socket, tls)) => accept(&acceptor, socket, || Some(tls.current())).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = in_the_clear => {}
+            () = over_tls => {}
         }
+        Ok(())
     }
 
     /// Hands a connection to the worker with the fewest, or closes it when there are too many.
-    fn place(&mut self, stream: StdStream, peer: SocketAddr) {
+    fn place(&mut self, stream: StdStream, peer: SocketAddr, tls: Option<Arc<ServerConfig>>) {
         if self.addresses.len() >= self.sweep_at {
             self.addresses.retain(|_, count| count.load(Ordering::Relaxed) > 0);
             // Again only when it has doubled, or each connection would look at all of many.
@@ -110,7 +115,7 @@ impl Acceptor {
             count.fetch_add(1, Ordering::Relaxed);
         }
         let place = Place { total: self.total.clone(), of_address, of_worker };
-        if door.arrivals.try_send(Arrival { stream, peer, place }).is_err() {
+        if door.arrivals.try_send(Arrival { stream, peer, tls, place }).is_err() {
             self.refuse();
         }
     }
@@ -118,6 +123,19 @@ impl Acceptor {
     fn refuse(&self) {
         if let Some(count) = self.counters.refusals.get(Refusal::Connections as usize) {
             count.increment();
+        }
+    }
+}
+
+/// Takes connections from one socket, for ever.
+async fn accept(acceptor: &RefCell<Acceptor>, socket: &TcpListener, tls: impl Fn() -> Option<Arc<ServerConfig>>) {
+    loop {
+        match socket.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+            Ok((stream, peer)) => acceptor.borrow_mut().place(stream, peer, tls()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a connection");
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+            }
         }
     }
 }
@@ -139,12 +157,12 @@ mod tests {
         let door = WorkerDoor { arrivals, connections: Arc::default() };
         let mut acceptor = Acceptor::new(&config.unwrap().limits, vec![door], Arc::default());
         acceptor.sweep_at = 8;
-        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || StdStream::connect(listener.local_addr().unwrap()).unwrap();
-        acceptor.place(connect(), ([10, 9, 9, 9], 1).into());
+        acceptor.place(connect(), ([10, 9, 9, 9], 1).into(), None);
         let held = arrived.try_recv().unwrap();
         for last in 0..100 {
-            acceptor.place(connect(), ([10, 0, 0, last], 1).into());
+            acceptor.place(connect(), ([10, 0, 0, last], 1).into(), None);
             drop(arrived.try_recv().unwrap());
             // The limit is that of real life after the first sweep.
             acceptor.sweep_at = 8;

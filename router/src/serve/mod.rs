@@ -21,6 +21,7 @@ mod headers;
 mod idle;
 mod listener;
 mod log_limit;
+mod on_this_worker;
 mod pool;
 mod position;
 mod query;
@@ -29,7 +30,9 @@ mod routes;
 mod seen;
 mod split;
 mod timer;
+mod tunnel;
 mod upstream;
+mod watched;
 mod worker;
 
 use std::net::TcpListener;
@@ -42,13 +45,17 @@ use tokio::sync::{mpsc, watch};
 pub use pool::{SharedEndpoint, SharedPool};
 pub use position::PositionKey;
 
-use crate::config::Config;
+use crate::config::{self, Config, Route};
 use crate::flags::Flags;
 use crate::policy::SplitInForce;
 use crate::quality::Quality;
+use crate::tls::{ClientTls, ServerTls, TlsError};
 
 /// Connections that may wait for a worker to take them.
 const ARRIVALS: usize = 1_024;
+
+/// How often certificates for backends are looked at.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(10);
 
 /// After the announcement that connections will close, before idle ones are closed: time for a client to hear it on its next
 /// response, so that it does not send a query into a closing connection.
@@ -66,9 +73,29 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
-    /// The listening socket is not usable.
-    #[error("cannot use the traffic listener")]
+    /// A listening socket is not usable.
+    #[error("cannot use the traffic listeners")]
     Listener(#[source] std::io::Error),
+}
+
+/// Where the data path listens. The sockets need not be non-blocking yet.
+pub struct Sockets {
+    /// In the clear.
+    pub traffic: TcpListener,
+    /// Over TLS.
+    pub traffic_tls: Option<(TcpListener, Arc<ServerTls>)>,
+}
+
+/// Every pool of the config, with the certificates of those that have `https` endpoints: by route, then pool.
+///
+/// # Errors
+/// [`TlsError`], naming the key and the file.
+pub fn pools(config: &Config) -> Result<Vec<Vec<Arc<SharedPool>>>, TlsError> {
+    let pool = |route: &Route, pool: &config::Pool| {
+        let tls = ClientTls::load(&route.name, pool)?.map(Arc::new);
+        Ok(SharedPool::new(pool, tls))
+    };
+    config.routes.iter().map(|route| route.pools.iter().map(|shared| pool(route, shared)).collect()).collect()
 }
 
 /// What the data path follows.
@@ -90,14 +117,23 @@ pub struct Serving {
     drain_timeout: Duration,
 }
 
-/// Starts the workers and takes connections from `listener` (not yet non-blocking is fine). Health checks run on the calling
-/// runtime, which must be that of the control thread.
+/// Starts the workers and takes connections. `pools` are those of [`pools`]. Health checks run on the calling runtime, which must be
+/// that of the control thread, and so does whatever looks after certificates.
 ///
 /// # Errors
 /// [`ServeError`], when threads or the socket are not to be had.
-pub fn start(config: &Arc<Config>, listener: TcpListener, inputs: &Inputs, quality: &Quality) -> Result<Serving, ServeError> {
-    listener.set_nonblocking(true).map_err(ServeError::Listener)?;
-    let pools: Vec<Vec<Arc<SharedPool>>> = config.routes.iter().map(|route| route.pools.iter().map(SharedPool::new).collect()).collect();
+pub fn start(
+    config: &Arc<Config>,
+    sockets: Sockets,
+    pools: Vec<Vec<Arc<SharedPool>>>,
+    inputs: &Inputs,
+    quality: &Quality,
+) -> Result<Serving, ServeError> {
+    sockets.traffic.set_nonblocking(true).map_err(ServeError::Listener)?;
+    if let Some((socket, tls)) = &sockets.traffic_tls {
+        socket.set_nonblocking(true).map_err(ServeError::Listener)?;
+        tokio::spawn(tls.clone().follow());
+    }
     let (stop_listening, stopped) = watch::channel(false);
     let (is_draining, draining) = watch::channel(false);
     let (close_connections, closing) = watch::channel(false);
@@ -123,7 +159,7 @@ pub fn start(config: &Arc<Config>, listener: TcpListener, inputs: &Inputs, quali
     }
     let counters = quality.workers().last().cloned().unwrap_or_default();
     let acceptor = listener::Acceptor::new(&config.limits, doors, counters);
-    threads.push(spawn("listener".to_owned(), move || accept(acceptor, listener, stopped))?);
+    threads.push(spawn("listener".to_owned(), move || accept(acceptor, sockets, stopped))?);
     check_health(config, &pools);
     Ok(Serving { pools, stop_listening, is_draining, close_connections, threads, drain_timeout: config.limits.drain_timeout })
 }
@@ -144,14 +180,17 @@ impl Serving {
     }
 }
 
-fn accept(acceptor: listener::Acceptor, listener: TcpListener, stopped: watch::Receiver<bool>) -> std::io::Result<()> {
+fn accept(acceptor: listener::Acceptor, sockets: Sockets, stopped: watch::Receiver<bool>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(acceptor.run(listener, stopped))
+    runtime.block_on(acceptor.run(sockets, stopped))
 }
 
 fn check_health(config: &Config, pools: &[Vec<Arc<SharedPool>>]) {
     for (route, pools) in config.routes.iter().zip(pools) {
         for pool in pools {
+            if let Some(tls) = &pool.tls {
+                tokio::spawn(tls.clone().follow(CERTIFICATES_EVERY));
+            }
             for endpoint in &pool.endpoints {
                 tokio::spawn(pool::check_forever(route.name.clone(), pool.clone(), endpoint.clone()));
             }

@@ -27,6 +27,7 @@ pub(crate) struct Seen {
     pub(crate) has_connection: bool,
     /// Of `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding` and `Upgrade`, and a `TE` that wants more than trailers.
     pub(crate) has_hop_by_hop: bool,
+    pub(crate) has_upgrade: bool,
     pub(crate) has_forwarded: bool,
     pub(crate) has_x_forwarded: bool,
     pub(crate) has_own: bool,
@@ -50,7 +51,10 @@ impl Seen {
                 self.has_odd_host |= !is_host(value.as_bytes());
                 self.host = Some(value.clone());
             }
-            7 if name == "upgrade" => self.has_hop_by_hop = true,
+            7 if name == "upgrade" => {
+                self.has_upgrade = true;
+                self.has_hop_by_hop = true;
+            }
             9 if name == "forwarded" => self.has_forwarded = true,
             10 if name == "connection" => self.has_connection = true,
             10 if name == "keep-alive" => self.has_hop_by_hop = true,

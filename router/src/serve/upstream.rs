@@ -1,24 +1,38 @@
-//! One HTTP/1.1 connection to an endpoint, and what can go wrong on it.
+//! A connection to an endpoint, over TCP or TLS, in HTTP/1.1 or HTTP/2, and what can go wrong on it.
 
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::uri::{PathAndQuery, Scheme};
+use http::{Request, Response, Uri, header};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 
+use super::on_this_worker::OnThisWorker;
 use super::pool::SharedEndpoint;
 use super::replay::RequestBody;
 use super::timer::ReusedTimer;
+use crate::config::Protocol;
 
-/// A connection that can carry one query at a time.
+/// An HTTP/2 connection that has been silent for this long is asked whether it is still there.
+const H2_PING_EVERY: Duration = Duration::from_secs(10);
+
+/// A connection that can carry one query at a time, or a share in one that carries many.
 pub(crate) struct Connection {
-    sender: SendRequest<RequestBody>,
+    sender: Sender,
     timer: ReusedTimer,
     is_reused: bool,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2 { sender: http2::SendRequest<RequestBody>, scheme: Scheme },
 }
 
 /// Why an attempt got no response. It answers the two questions that the data path has: who is to blame, and may it be
@@ -64,31 +78,36 @@ impl Connection {
     /// Opens one.
     ///
     /// # Errors
-    /// [`Failure::Connect`], also when `timeout` passes.
+    /// [`Failure::Connect`], also when `timeout` passes before a TLS handshake is through.
     pub(crate) async fn open(endpoint: &SharedEndpoint, timeout: Duration) -> Result<Connection, Failure> {
         let refused = |cause: String| Failure::Connect { endpoint: endpoint.authority.to_string(), cause };
-        let stream = match tokio::time::timeout(timeout, TcpStream::connect(endpoint.authority.as_str())).await {
-            Ok(connected) => connected.map_err(|error| refused(error.to_string()))?,
-            Err(_) => return Err(refused(format!("no answer within {timeout:?}"))),
-        };
-        // Latency over packets: a query's head must not wait for an acknowledgement.
-        stream.set_nodelay(true).map_err(|error| refused(error.to_string()))?;
-        let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| refused(error.to_string()))?;
-        tokio::task::spawn_local(async move {
-            // What went wrong is told to whoever waits for the response.
-            let _ = connection.await;
-        });
-        Ok(Connection { sender, timer: ReusedTimer::new(Instant::now() + timeout), is_reused: false })
+        match tokio::time::timeout(timeout, dial(endpoint)).await {
+            Ok(Ok(sender)) => Ok(Connection { sender, timer: ReusedTimer::new(Instant::now() + timeout), is_reused: false }),
+            Ok(Err(cause)) => Err(refused(cause)),
+            Err(_) => Err(refused(format!("no answer within {timeout:?}"))),
+        }
     }
 
     /// Can take a query now.
     pub(crate) fn is_usable(&self) -> bool {
-        self.sender.is_ready()
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_ready(),
+            Sender::Http2 { sender, .. } => sender.is_ready(),
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2 { sender, .. } => sender.is_closed(),
+        }
+    }
+
+    /// A share for one more query, where the connection carries many at a time.
+    pub(crate) fn share(&self) -> Option<Connection> {
+        let Sender::Http2 { sender, scheme } = &self.sender else { return None };
+        let sender = Sender::Http2 { sender: sender.clone(), scheme: scheme.clone() };
+        Some(Connection { sender, timer: ReusedTimer::new(Instant::now() + H2_PING_EVERY), is_reused: true })
     }
 
     /// Sends a query and waits for the response's head.
@@ -97,17 +116,76 @@ impl Connection {
     /// [`Failure::Closed`], [`Failure::Broken`], or [`Failure::Timeout`].
     pub(crate) async fn send(&mut self, request: Request<RequestBody>, deadline: Instant) -> Result<Response<Incoming>, Failure> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
-        let mut answer = std::pin::pin!(self.sender.send_request(request));
         let timer = &mut self.timer;
-        let in_time = std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Pending => timer.poll_passed(deadline, cx).map(|()| None),
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-        });
-        match in_time.await {
+        let answer = match &mut self.sender {
+            Sender::Http1(sender) => in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await,
+            Sender::Http2 { sender, scheme } => {
+                let request = for_h2(request, scheme);
+                in_time(Box::pin(sender.send_request(request)).as_mut(), timer, deadline).await
+            }
+        };
+        match answer {
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) if error.is_parse() => Err(Failure::Broken(error.to_string())),
             Some(Err(_)) => Err(Failure::Closed { was_reused }),
             None => Err(Failure::Timeout),
+        }
+    }
+}
+
+/// The answer, or `None` when the deadline passes first.
+async fn in_time<F: Future>(mut answer: Pin<&mut F>, timer: &mut ReusedTimer, deadline: Instant) -> Option<F::Output> {
+    std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Pending => timer.poll_passed(deadline, cx).map(|()| None),
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+    })
+    .await
+}
+
+/// HTTP/2 says host and scheme in the request's target.
+fn for_h2(mut request: Request<RequestBody>, scheme: &Scheme) -> Request<RequestBody> {
+    let host = request.headers_mut().remove(header::HOST);
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let authority = host.as_ref().map_or("", |host| host.to_str().unwrap_or(""));
+    // A host that is no authority was refused when the request came in; an HTTP/1.0 request may have none.
+    if let Ok(uri) = Uri::builder().scheme(scheme.clone()).authority(authority).path_and_query(path).build() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+async fn dial(endpoint: &SharedEndpoint) -> Result<Sender, String> {
+    let stream = TcpStream::connect(endpoint.authority.as_str()).await.map_err(|error| error.to_string())?;
+    // Latency over packets: a query's head must not wait for an acknowledgement.
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let Some(tls) = &endpoint.tls else { return speak(stream, endpoint.protocol, Scheme::HTTP).await };
+    let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
+    let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+    if endpoint.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err("TLS: it did not agree to speak h2 (ALPN)".to_owned());
+    }
+    speak(stream, endpoint.protocol, Scheme::HTTPS).await
+}
+
+/// What goes wrong on the connection later is told to whoever waits for a response.
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    protocol: Protocol,
+    scheme: Scheme,
+) -> Result<Sender, String> {
+    let io = TokioIo::new(stream);
+    match protocol {
+        Protocol::Http1 => {
+            let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(|error| error.to_string())?;
+            tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
+            Ok(Sender::Http1(sender))
+        }
+        Protocol::Http2 => {
+            let mut builder = http2::Builder::new(OnThisWorker);
+            builder.timer(TokioTimer::new()).keep_alive_interval(H2_PING_EVERY).adaptive_window(true);
+            let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
+            tokio::task::spawn_local(async move { drop(connection.await) });
+            Ok(Sender::Http2 { sender, scheme })
         }
     }
 }

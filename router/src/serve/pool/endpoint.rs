@@ -9,8 +9,9 @@ use http::uri::Authority;
 use tokio::time::Instant;
 
 use super::ewma::PeakEwma;
-use crate::config;
+use crate::config::{self, Protocol};
 use crate::serve::upstream::Connection;
+use crate::tls::ClientTls;
 
 /// A worker leaves an endpoint alone this long after a failure, if it has another: long enough not to meet every restart with
 /// a burst of retries, short enough to notice at once that it is back.
@@ -24,6 +25,9 @@ const LEFT_ALONE_LOAD: f64 = 1e15;
 pub struct SharedEndpoint {
     /// Host and port.
     pub authority: Authority,
+    pub(crate) protocol: Protocol,
+    /// `None` for one that is spoken to in the clear.
+    pub(crate) tls: Option<Arc<ClientTls>>,
     is_healthy: AtomicBool,
     /// How often it became healthy again: what was learnt of its latency before is no longer true.
     recoveries: AtomicU32,
@@ -31,8 +35,15 @@ pub struct SharedEndpoint {
 }
 
 impl SharedEndpoint {
-    pub(super) fn new(authority: Authority) -> SharedEndpoint {
-        SharedEndpoint { authority, is_healthy: AtomicBool::new(true), recoveries: AtomicU32::new(0), in_flight: AtomicUsize::new(0) }
+    pub(super) fn new(config: &config::Endpoint, protocol: Protocol, tls: Option<&Arc<ClientTls>>) -> SharedEndpoint {
+        SharedEndpoint {
+            authority: config.authority.clone(),
+            protocol,
+            tls: tls.filter(|_| config.is_tls).cloned(),
+            is_healthy: AtomicBool::new(true),
+            recoveries: AtomicU32::new(0),
+            in_flight: AtomicUsize::new(0),
+        }
     }
 
     /// Whether health checks let it have traffic. True until they say otherwise.
@@ -123,9 +134,15 @@ impl Endpoint {
     }
 
     /// Takes the connection that was used last, if there is one that is still good. Most recently used first, so that those
-    /// that a burst opened grow old and are closed.
+    /// that a burst opened grow old and are closed. Of connections that carry many queries, a share.
     pub(crate) fn take_idle(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
+        if self.shared.protocol == Protocol::Http2 {
+            idle.retain(|idle| !idle.connection.is_closed());
+            let usable = idle.iter_mut().find(|idle| idle.connection.is_usable())?;
+            usable.until = now + self.idle_timeout;
+            return usable.connection.share();
+        }
         while let Some(IdleConnection { connection, until }) = idle.pop() {
             if now < until && connection.is_usable() {
                 return Some(connection);
@@ -134,7 +151,21 @@ impl Endpoint {
         None
     }
 
+    /// Keeps a new connection that can carry other queries beside the one that it was opened for.
+    pub(crate) fn keep_share(&self, connection: &Connection, now: Instant) {
+        if let Some(connection) = connection.share() {
+            self.put(connection, now);
+        }
+    }
+
+    /// Takes a connection back when its query has ended.
     pub(crate) fn put_idle(&self, connection: Connection, now: Instant) {
+        if self.shared.protocol == Protocol::Http1 {
+            self.put(connection, now);
+        }
+    }
+
+    fn put(&self, connection: Connection, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.idle_limit && !connection.is_closed() {
             idle.push(IdleConnection { connection, until: now + self.idle_timeout });

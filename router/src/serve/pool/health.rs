@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{SharedEndpoint, SharedPool};
-use crate::config;
+use crate::config::{self, Protocol};
 
 /// A run of equal results, and what it means.
 #[derive(Debug, Clone, Copy)]
@@ -60,16 +64,40 @@ async fn check_once(endpoint: &SharedEndpoint, health: &config::Health) -> Resul
     if status.is_success() { Ok(()) } else { Err(format!("answered {status}")) }
 }
 
-async fn ask(endpoint: &SharedEndpoint, path: &str) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn ask(endpoint: &SharedEndpoint, path: &str) -> Result<StatusCode, BoxError> {
     let stream = TcpStream::connect(endpoint.authority.as_str()).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(http::header::HOST, endpoint.authority.as_str())
-        .header(http::header::USER_AGENT, "switchback-health")
-        .header(http::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    // The connection's future and the answer are polled together, so that nothing is left behind when the time is up.
-    let answer = sender.send_request(request);
+    let Some(tls) = &endpoint.tls else { return ask_on(stream, endpoint, path, "http").await };
+    let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
+    ask_on(TlsConnector::from(tls.current()).connect(name, stream).await?, endpoint, path, "https").await
+}
+
+async fn ask_on<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, BoxError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (io, authority) = (TokioIo::new(stream), endpoint.authority.as_str());
+    let request = Request::get(path).header(http::header::USER_AGENT, "switchback-health");
+    match endpoint.protocol {
+        Protocol::Http1 => {
+            let (mut sender, connection) = http1::handshake(io).await?;
+            let request = request.header(http::header::HOST, authority).header(http::header::CONNECTION, "close");
+            either(sender.send_request(request.body(Empty::<Bytes>::new())?), connection).await
+        }
+        Protocol::Http2 => {
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            let request = request.uri(format!("{scheme}://{authority}{path}"));
+            either(sender.send_request(request.body(Empty::<Bytes>::new())?), connection).await
+        }
+    }
+}
+
+/// The connection's future and the answer are polled together, so that nothing is left behind when the time is up.
+async fn either(
+    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
+    connection: impl Future<Output = hyper::Result<()>>,
+) -> Result<StatusCode, BoxError> {
     tokio::pin!(connection, answer);
     tokio::select! {
         response = &mut answer => Ok(response?.status()),

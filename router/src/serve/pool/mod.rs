@@ -18,6 +18,7 @@ pub use endpoint::SharedEndpoint;
 pub(crate) use health::check_forever;
 
 use crate::config;
+use crate::tls::ClientTls;
 use retry_budget::RetryBudget;
 
 /// A pool as all workers see it.
@@ -27,15 +28,17 @@ pub struct SharedPool {
     pub config: config::Pool,
     /// In the config's order.
     pub endpoints: Vec<Arc<SharedEndpoint>>,
+    /// Of a pool with `https` endpoints.
+    pub(crate) tls: Option<Arc<ClientTls>>,
     in_flight: AtomicUsize,
 }
 
 impl SharedPool {
     /// A pool of healthy endpoints with nothing in flight.
     #[must_use]
-    pub fn new(config: &config::Pool) -> Arc<SharedPool> {
-        let endpoints = config.endpoints.iter().map(|endpoint| Arc::new(SharedEndpoint::new(endpoint.authority.clone())));
-        Arc::new(SharedPool { endpoints: endpoints.collect(), config: config.clone(), in_flight: AtomicUsize::new(0) })
+    pub fn new(config: &config::Pool, tls: Option<Arc<ClientTls>>) -> Arc<SharedPool> {
+        let endpoints = config.endpoints.iter().map(|endpoint| Arc::new(SharedEndpoint::new(endpoint, config.protocol, tls.as_ref())));
+        Arc::new(SharedPool { endpoints: endpoints.collect(), config: config.clone(), tls, in_flight: AtomicUsize::new(0) })
     }
 
     /// Attempts that have not ended, over all workers.
@@ -149,7 +152,7 @@ mod tests {
             "#
         );
         let config = crate::config::parse("test", &text).unwrap();
-        Pool::new(&SharedPool::new(&config.routes[0].pools[0]), 7, Instant::now())
+        Pool::new(&SharedPool::new(&config.routes[0].pools[0], None), 7, Instant::now())
     }
 
     fn picked(pool: &Pool, avoid: Option<usize>) -> Vec<usize> {
