@@ -1,9 +1,11 @@
 //! The `switchback` command: everything is in the library, [`switchback::cli`].
 
+mod allocator;
+
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Mimalloc = allocator::Mimalloc;
 
 fn main() -> ExitCode {
     switchback::cli::run()

@@ -9,7 +9,7 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 14] = [
+const MODULES: [(&str, &[&str], &str); 15] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
     ("tls", &["config"], "certificates, read again when their files change"),
@@ -24,6 +24,7 @@ const MODULES: [(&str, &[&str], &str); 14] = [
     ("cli", &["admin", "config", "demo", "flags", "policy", "quality", "ranker", "serve", "tls", "vocabulary"], "one file per command"),
     ("lib", &[], "the chart"),
     ("main", &["cli"], "parse the command line, call the library"),
+    ("allocator", &[], "mimalloc, by its short way"),
 ];
 
 /// Crates that are the business of one module, and of whoever else is named.

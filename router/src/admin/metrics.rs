@@ -10,7 +10,7 @@ use axum::http::{HeaderName, header};
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
 use super::{AdminState, Shared, process};
 use crate::config::{Pool, Route};
-use crate::quality::{Count, DECISIONS, Durations, PoolCounters, Refusal, RouteCounters};
+use crate::quality::{Broken, Count, DECISIONS, Durations, PoolCounters, Refusal, RouteCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -65,6 +65,13 @@ fn pool_counters(page: &mut Exposition, state: &AdminState) {
         for (index, route, pool_index, pool) in pools(state) {
             let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("version", &pool.version)];
             page.count(&labels, sum_pool(state, index, pool_index, &|counters| Some(pick(counters))));
+        }
+    }
+    page.family("switchback_broken_responses_total", "counter", "Responses that were not passed on, by what is wrong with them.");
+    for (index, route, pool_index, pool) in pools(state) {
+        for (place, broken) in Broken::ALL.into_iter().enumerate() {
+            let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("version", &pool.version), ("reason", broken.label())];
+            page.count(&labels, sum_pool(state, index, pool_index, &|counters| counters.broken.get(place)));
         }
     }
     page.family("switchback_request_duration_seconds", "histogram", "From sending an attempt to the head of its response.");

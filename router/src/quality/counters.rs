@@ -55,6 +55,32 @@ impl Durations {
     }
 }
 
+/// What is wrong with a backend's response that is not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// It is no HTTP, or breaks a limit.
+    Parse,
+    /// Its length could be read in two ways.
+    Framing,
+    /// It switches to a protocol that nobody asked for.
+    Upgrade,
+}
+
+impl Broken {
+    /// All of them, in the order of [`PoolCounters::broken`].
+    pub const ALL: [Broken; 3] = [Broken::Parse, Broken::Framing, Broken::Upgrade];
+
+    /// The `reason` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Broken::Parse => "parse",
+            Broken::Framing => "framing",
+            Broken::Upgrade => "upgrade",
+        }
+    }
+}
+
 /// What happened on one pool: attempts, not final answers.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
@@ -62,6 +88,8 @@ pub struct PoolCounters {
     pub codes: [Count; 5],
     /// Attempts with no response: connect failures, resets, broken responses. The backend is to blame.
     pub failures: Count,
+    /// Of these, responses that were not passed on, by [`Broken`].
+    pub broken: [Count; Broken::ALL.len()],
     /// Attempts that ran out of time.
     pub timeouts: Count,
     /// Attempts given up because the client went away. Nobody is to blame.

@@ -5,4 +5,6 @@
 
 mod counters;
 
-pub use counters::{Count, DECISIONS, DURATION_EDGES_MICROS, Durations, PoolCounters, Quality, Refusal, RouteCounters, WorkerCounters};
+pub use counters::{
+    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, PoolCounters, Quality, Refusal, RouteCounters, WorkerCounters,
+};

@@ -146,7 +146,13 @@ impl Attempt {
             Failure::Timeout => self.timed_out(),
             Failure::Client => self.aborted(),
             Failure::Full => drop(self.held.borrow_mut().take()),
-            Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => self.failed(),
+            Failure::Connect { .. } | Failure::Closed { .. } => self.failed(),
+            Failure::Broken(reason) => self.ended_badly(|counters| {
+                counters.failures.increment();
+                if let Some(count) = counters.broken.get(*reason as usize) {
+                    count.increment();
+                }
+            }),
         }
     }
 

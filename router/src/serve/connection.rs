@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
+use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -22,11 +23,12 @@ use tokio_rustls::server::TlsStream;
 use super::answer;
 use super::body::ResponseBody;
 use super::clock::{Ask, ConnectionClock};
-use super::forward::Journey;
+use super::forward::{Journey, Plan};
 use super::headers::{self, ClientFields};
 use super::listener::{Arrival, Place};
 use super::on_this_worker::OnThisWorker;
 use super::query::{self, Unit};
+use super::scan::Head;
 use super::seen::Seen;
 use super::tunnel::Tunnel;
 use super::watched::Watched;
@@ -46,7 +48,7 @@ fn preface_pauses() -> impl Iterator<Item = Duration> {
 /// A connection's client.
 struct Client {
     address: IpAddr,
-    fields: ClientFields,
+    fields: Rc<ClientFields>,
     /// Held as long as the connection is, also when it is no longer HTTP.
     place: Rc<Place>,
 }
@@ -58,7 +60,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     // The text of an address is always a header value.
     let forwarded_for = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
     let proto = HeaderValue::from_static(if tls.is_some() { "https" } else { "http" });
-    let client = Rc::new(Client { address, fields: ClientFields { forwarded_for, proto }, place: Rc::new(place) });
+    let client = Rc::new(Client { address, fields: Rc::new(ClientFields { forwarded_for, proto }), place: Rc::new(place) });
     let (number, clock) = worker.clocks.start();
     if let Ok(stream) = stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
         match tls {
@@ -144,9 +146,9 @@ where
     let limits = &worker.limits;
     let mut builder = http1::Builder::new();
     builder.max_headers(limits.headers).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(64 << 10));
-    builder.header_read_timeout(None);
+    builder.header_read_timeout(None).writev(false);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
-    let io = Watched { io: TokioIo::new(stream), signals: clock.signals.clone() };
+    let io = TokioIo::new(Watched::http1(stream, clock.signals.clone()));
     drive!(clock, builder.serve_connection(io, service).with_upgrades());
 }
 
@@ -161,7 +163,7 @@ where
     builder.keep_alive_interval(limits.keepalive_timeout);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     clock.is_h2();
-    let io = Watched { io: TokioIo::new(stream), signals: clock.signals.clone() };
+    let io = TokioIo::new(Watched::http2(stream, clock.signals.clone()));
     drive!(clock, builder.serve_connection(io, service));
 }
 
@@ -174,8 +176,14 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let in_progress = clock.begin();
     let announces_close = worker.is_draining() && request.version() != Version::HTTP_2;
-    let mut response = match decide(&worker, &client, request) {
-        Ok(journey) => journey.forward().await,
+    let (mut head, body) = request.into_parts();
+    let (plan, raw) = match clock.signals.take_head() {
+        Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
+        Some(Head::Whole(raw)) => (decide(&worker, &client, &clock, &mut head), Some(raw)),
+        None => (decide(&worker, &client, &clock, &mut head), None),
+    };
+    let mut response = match plan {
+        Ok(plan) => Journey::new(plan, raw, head, body).forward().await,
         Err(refusal) => {
             worker.refuse(refusal);
             answer::refused(refusal)
@@ -188,30 +196,30 @@ async fn answer(
     Ok(response)
 }
 
-fn decide(worker: &Worker, client: &Client, request: Request<Incoming>) -> Result<Journey, Refusal> {
-    let (mut head, body) = request.into_parts();
+/// Makes `head` what a backend shall have.
+fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
     let seen = Seen::of(&head.headers);
-    query::check(&head, &seen)?;
+    query::check(head, seen)?;
     if worker.routes.table.tells_paths_apart && query::has_dot_segment(head.uri.path()) {
         return Err(Refusal::Path);
     }
-    let index = worker.routes.table.find(&head).ok_or(Refusal::NoRoute)?;
+    let index = worker.routes.table.find(head).ok_or(Refusal::NoRoute)?;
     let route = worker.routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
     let (chosen, live) = {
-        let unit = Unit::of(&head, &route.config.unit, client.address);
+        let unit = Unit::of(head, &route.config.unit, client.address);
         let mut split = route.split.borrow_mut();
-        let chosen = split.decide(&unit, &head, route.counters());
+        let chosen = split.decide(&unit, head, route.counters());
         if split.lacks_instance() {
             route.needs_instance.notify_one();
         }
         (chosen, split.flags.live)
     };
-    let tunnel = if seen.has_upgrade { Tunnel::wanted(&mut head, &route.config.upgrades, &client.place) } else { None };
-    headers::prepare_request(&mut head, seen, &client.fields);
+    let tunnel = if seen.has_upgrade { Tunnel::wanted(head, &route.config.upgrades, &client.place, &clock.signals) } else { None };
+    headers::prepare_request(head, seen, &client.fields);
     if let Some(tunnel) = &tunnel {
         tunnel.ask(&mut head.headers);
     }
-    Ok(Journey::new(route, chosen, live, head, body, tunnel))
+    Ok(Plan { route, chosen, live, tunnel: tunnel.map(Box::new), client: client.fields.clone() })
 }
 
 #[cfg(test)]

@@ -11,22 +11,34 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::UPGRADE;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::again::{Again, say_length};
 use super::answer;
 use super::attempt::Attempt;
 use super::body::ResponseBody;
-use super::headers::{self, X_SWITCHBACK_POOL};
+use super::headers::{self, ClientFields, X_SWITCHBACK_POOL};
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
+use super::seen::Seen;
 use super::split::Chosen;
 use super::tunnel::{self, Tunnel};
 use super::upstream::Failure;
+use crate::quality::Broken;
 use crate::vocabulary::PoolIndex;
+
+/// What was decided about a query.
+pub(crate) struct Plan {
+    pub(crate) route: Rc<RouteWorker>,
+    pub(crate) chosen: Chosen,
+    pub(crate) live: PoolIndex,
+    pub(crate) tunnel: Option<Box<Tunnel>>,
+    pub(crate) client: Rc<ClientFields>,
+}
 
 /// One query on its way through its attempts.
 pub(crate) struct Journey {
@@ -39,34 +51,8 @@ pub(crate) struct Journey {
     again: Option<Again>,
     body: Option<Rc<RefCell<Replay>>>,
     /// What the client wants the connection to become, until the backend agrees.
-    tunnel: Cell<Option<Tunnel>>,
+    tunnel: Cell<Option<Box<Tunnel>>>,
     started: Instant,
-}
-
-/// A request's head, to be sent once more. A list of fields is cheaper to make than a second map, and next to no query needs it.
-struct Again {
-    method: Method,
-    uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Again {
-    fn of(head: &Parts) -> Again {
-        let mut headers = Vec::with_capacity(head.headers.len());
-        headers.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        Again { method: head.method.clone(), uri: head.uri.clone(), headers }
-    }
-
-    fn request(&self, body: RequestBody) -> Request<RequestBody> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        request.headers_mut().reserve(self.headers.len());
-        for (name, value) in &self.headers {
-            request.headers_mut().append(name, value.clone());
-        }
-        request
-    }
 }
 
 /// The client's body for the next attempt.
@@ -75,7 +61,12 @@ fn request_body(body: Option<&Rc<RefCell<Replay>>>) -> RequestBody {
 }
 
 /// What an attempt came to.
-type Answer = (Response<Incoming>, Attempt);
+struct Answer {
+    response: Response<Incoming>,
+    /// Of its head.
+    seen: Seen,
+    attempt: Attempt,
+}
 
 /// The client's own failure would only happen again.
 fn calls_for_fallback(failure: &Failure) -> bool {
@@ -83,22 +74,18 @@ fn calls_for_fallback(failure: &Failure) -> bool {
 }
 
 impl Journey {
-    /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it.
-    pub(crate) fn new(
-        route: Rc<RouteWorker>,
-        chosen: Chosen,
-        live: PoolIndex,
-        mut head: Parts,
-        incoming: Incoming,
-        tunnel: Option<Tunnel>,
-    ) -> Journey {
+    /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
+    /// HTTP/1.
+    pub(crate) fn new(plan: Plan, raw: Option<Box<[u8]>>, mut head: Parts, incoming: Incoming) -> Journey {
+        let Plan { route, chosen, live, tunnel, client } = plan;
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
-        if body.is_some() && !head.headers.contains_key(CONTENT_LENGTH) {
-            // Without it hyper takes a GET for one that has no body.
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let again = route.config.replayable_methods.contains(&head.method).then(|| Again::of(&head));
-        let first = Cell::new(Some(Request::from_parts(head, request_body(body.as_ref()))));
+        let first_body = request_body(body.as_ref());
+        say_length(&mut head.headers, &first_body);
+        let again = route.config.replayable_methods.contains(&head.method).then(|| match raw {
+            Some(bytes) if tunnel.is_none() => Again::Raw { bytes, client },
+            _ => Again::prepared(&head),
+        });
+        let first = Cell::new(Some(Request::from_parts(head, first_body)));
         Journey { route, chosen, live, first, again, body, tunnel: Cell::new(tunnel), started: Instant::now() }
     }
 
@@ -107,7 +94,7 @@ impl Journey {
         let Chosen { pool, may_fall_back } = self.chosen;
         let first = self.ask_pool(pool, true, self.started).await;
         let must_fall_back =
-            may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |(response, _)| response.status().is_server_error());
+            may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |answer| answer.response.status().is_server_error());
         if must_fall_back && self.can_send_again() {
             return Box::pin(self.fall_back(first)).await;
         }
@@ -120,9 +107,9 @@ impl Journey {
         if let Some(counters) = self.route.counters().pools.get(failed.get()) {
             counters.fallbacks.increment();
         }
-        if let Ok((_, attempt)) = &first {
+        if let Ok(answer) = &first {
             // Counted by its status now; its connection is not worth draining an error for.
-            attempt.abandoned();
+            answer.attempt.abandoned();
         }
         match self.ask_pool(live, false, Instant::now()).await {
             Ok(answer) => self.finish(live, Ok(answer)),
@@ -137,7 +124,7 @@ impl Journey {
     async fn ask_pool(&self, pool: PoolIndex, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
         let attempt = Attempt::start(&self.route, pool, None, is_counted, now)?;
         let failure = match self.run(&attempt, false).await {
-            Ok(response) => return Ok((response, attempt)),
+            Ok((response, seen)) => return Ok(Answer { response, seen, attempt }),
             Err(failure) => failure,
         };
         let is_worth_it = failure.may_retry() && self.can_send_again();
@@ -157,7 +144,7 @@ impl Journey {
         }
         let again = Attempt::start(&self.route, pool, Some(attempt.endpoint_index()), is_counted, now)?;
         match self.run(&again, true).await {
-            Ok(response) => Ok((response, again)),
+            Ok((response, seen)) => Ok(Answer { response, seen, attempt: again }),
             Err(failure) => {
                 again.ended(&failure);
                 Err(failure)
@@ -166,18 +153,18 @@ impl Journey {
     }
 
     /// Connects, sends, and waits for the head, within the attempt's time and the query's.
-    async fn run(&self, attempt: &Attempt, wants_fresh: bool) -> Result<Response<Incoming>, Failure> {
+    async fn run(&self, attempt: &Attempt, wants_fresh: bool) -> Result<(Response<Incoming>, Seen), Failure> {
         let timeouts = &self.route.config.timeouts;
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
         let failure = match attempt.connect(wants_fresh, deadline).await {
             Ok(mut connection) => match connection.send(self.request()?, deadline).await {
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.wants_tunnel() => {
-                    Failure::Broken("101 to a request that did not ask for it".to_owned())
-                }
-                Ok(response) => {
-                    attempt.answered(response.status(), connection);
-                    return Ok(response);
-                }
+                Ok(response) => match self.look_at(&response) {
+                    Ok(seen) => {
+                        attempt.answered(response.status(), connection);
+                        return Ok((response, seen));
+                    }
+                    Err(reason) => Failure::Broken(reason),
+                },
                 Err(failure) => failure,
             },
             Err(failure) => failure,
@@ -189,10 +176,22 @@ impl Journey {
         Err(if is_clients_fault { Failure::Client } else { failure })
     }
 
+    /// Refuses a response that a client could read in another way than we do.
+    fn look_at(&self, response: &Response<Incoming>) -> Result<Seen, Broken> {
+        let seen = Seen::of(response.headers());
+        if seen.has_ambiguous_length() {
+            return Err(Broken::Framing);
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.wants_tunnel() {
+            return Err(Broken::Upgrade);
+        }
+        Ok(seen)
+    }
+
     /// The request of the next attempt.
     fn request(&self) -> Result<Request<RequestBody>, Failure> {
         let first = self.first.take();
-        let again = || self.again.as_ref().map(|again| again.request(request_body(self.body.as_ref())));
+        let again = || self.again.as_ref()?.request(request_body(self.body.as_ref()));
         // Nobody asks a second time for what cannot be sent again.
         first.or_else(again).ok_or(Failure::Closed { was_reused: false })
     }
@@ -202,7 +201,7 @@ impl Journey {
     }
 
     fn finish(&self, pool: PoolIndex, result: Result<Answer, Failure>) -> Response<ResponseBody> {
-        let (response, attempt) = match result {
+        let Answer { response, seen, attempt } = match result {
             Ok(answer) => answer,
             Err(failure) => {
                 self.count_unanswered(&failure);
@@ -212,10 +211,10 @@ impl Journey {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(tunnel) = self.tunnel.take()
         {
-            return self.open(tunnel, response, attempt);
+            return self.open(*tunnel, response, seen, attempt);
         }
         let (mut head, incoming) = response.into_parts();
-        headers::prepare_response(&mut head.headers);
+        headers::prepare_response(&mut head.headers, seen);
         if self.route.config.expose_pool
             && let Some(name) = self.route.pool_name(pool)
         {
@@ -232,11 +231,11 @@ impl Journey {
     }
 
     /// The backend has agreed: the client is told, and its connection is a tunnel from then on.
-    fn open(&self, tunnel: Tunnel, mut response: Response<Incoming>, attempt: Attempt) -> Response<ResponseBody> {
+    fn open(&self, tunnel: Tunnel, mut response: Response<Incoming>, seen: Seen, attempt: Attempt) -> Response<ResponseBody> {
         let backend = hyper::upgrade::on(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
         let (mut head, _) = response.into_parts();
-        headers::prepare_response(&mut head.headers);
+        headers::prepare_response(&mut head.headers, seen);
         if let Some(protocol) = protocol {
             tunnel::agree(&mut head.headers, protocol);
         }

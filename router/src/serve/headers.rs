@@ -10,7 +10,6 @@ use super::seen::{FORWARDED_PREFIX, OWN_PREFIX, Seen, is_trailers};
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Says which pool answered.
 pub(crate) const X_SWITCHBACK_POOL: HeaderName = HeaderName::from_static("x-switchback-pool");
@@ -27,13 +26,13 @@ pub(crate) struct ClientFields {
 }
 
 /// Makes a client's head into one for a backend: origin form, `Host`, no hop-by-hop fields, no `x-switchback-*` from
-/// outside, `Via` and `X-Forwarded-*` set. Whatever `X-Forwarded-*` the client sent is dropped: it is not trusted.
-pub(crate) fn prepare_request(head: &mut Parts, mut seen: Seen, client: &ClientFields) {
+/// outside, `Via`, `X-Forwarded-For` and `X-Forwarded-Proto` set. Whatever `X-Forwarded-*` the client sent is dropped: it is not trusted.
+/// `Host` passes as it is, so there is nothing for an `X-Forwarded-Host` to say.
+pub(crate) fn prepare_request(head: &mut Parts, seen: Seen, client: &ClientFields) {
     if let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
-        head.headers.insert(HOST, host.clone());
-        seen.host = Some(host);
+        head.headers.insert(HOST, host);
         let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from(path);
     }
@@ -43,7 +42,7 @@ pub(crate) fn prepare_request(head: &mut Parts, mut seen: Seen, client: &ClientF
         _ => HeaderValue::from_static("1.1 switchback"),
     };
     head.version = Version::HTTP_11;
-    strip(&mut head.headers, &seen);
+    strip(&mut head.headers, seen);
     if seen.has_forwarded {
         head.headers.remove(FORWARDED);
     }
@@ -51,21 +50,17 @@ pub(crate) fn prepare_request(head: &mut Parts, mut seen: Seen, client: &ClientF
         strip_prefix(&mut head.headers, FORWARDED_PREFIX);
     }
     head.headers.insert(X_FORWARDED_FOR, client.forwarded_for.clone());
-    if let Some(host) = seen.host {
-        head.headers.insert(X_FORWARDED_HOST, host);
-    }
     head.headers.insert(X_FORWARDED_PROTO, client.proto.clone());
     head.headers.append(VIA, via);
 }
 
 /// Makes a backend's response head into one for the client.
-pub(crate) fn prepare_response(headers: &mut HeaderMap) {
-    let seen = Seen::of(headers);
-    strip(headers, &seen);
+pub(crate) fn prepare_response(headers: &mut HeaderMap, seen: Seen) {
+    strip(headers, seen);
 }
 
 /// Removes what ends here: hop-by-hop fields, and the router's own from elsewhere.
-fn strip(headers: &mut HeaderMap, seen: &Seen) {
+fn strip(headers: &mut HeaderMap, seen: Seen) {
     if seen.has_connection {
         strip_named(headers);
     }
@@ -144,7 +139,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(CONNECTION, HeaderValue::from_static("Keep-Alive"));
         headers.insert(KEEP_ALIVE, HeaderValue::from_static("timeout=5"));
-        prepare_response(&mut headers);
+        let seen = Seen::of(&headers);
+        prepare_response(&mut headers, seen);
         assert!(headers.is_empty(), "{headers:?}");
     }
 

@@ -11,6 +11,7 @@
 //!
 //! Invariant: a query takes no lock, waits for no other thread, and never talks to the flag store.
 
+mod again;
 mod answer;
 mod attempt;
 mod body;
@@ -27,6 +28,7 @@ mod position;
 mod query;
 mod replay;
 mod routes;
+mod scan;
 mod seen;
 mod split;
 mod timer;

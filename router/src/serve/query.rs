@@ -71,7 +71,7 @@ impl Unit<'_> {
 ///
 /// # Errors
 /// The reason, which is counted; [`super::answer`] says what the client gets.
-pub(crate) fn check(head: &Parts, seen: &Seen) -> Result<(), Refusal> {
+pub(crate) fn check(head: &Parts, seen: Seen) -> Result<(), Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
@@ -83,8 +83,7 @@ pub(crate) fn check(head: &Parts, seen: &Seen) -> Result<(), Refusal> {
     if seen.hosts > 1 || (!has_host && head.version != Version::HTTP_10) {
         return Err(Refusal::Host);
     }
-    let is_old_or_long = seen.content_lengths > 0 || head.version == Version::HTTP_10;
-    if seen.content_lengths > 1 || seen.has_length_list || seen.has_odd_coding || (seen.has_transfer_encoding && is_old_or_long) {
+    if seen.has_ambiguous_length() || (seen.has_transfer_encoding && head.version == Version::HTTP_10) {
         return Err(Refusal::Framing);
     }
     Ok(())
@@ -183,7 +182,7 @@ mod tests {
     fn what_could_be_read_in_two_ways_is_refused() {
         let refused = |request: http::request::Builder| {
             let head = head(request);
-            check(&head, &Seen::of(&head.headers)).err()
+            check(&head, Seen::of(&head.headers)).err()
         };
         assert_eq!(refused(Request::get("/").header("host", "a")), None);
         assert_eq!(refused(Request::get("/").header("host", "a").header("host", "a")), Some(Refusal::Host));

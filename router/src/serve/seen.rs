@@ -11,12 +11,12 @@ pub(crate) const OWN_PREFIX: &str = "x-switchback-";
 pub(crate) const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// What one look over a head's fields found.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    pub(crate) hosts: usize,
-    /// The last of them.
-    pub(crate) host: Option<HeaderValue>,
-    pub(crate) content_lengths: usize,
+    /// How many; 255 for more.
+    pub(crate) hosts: u8,
+    /// How many; 255 for more.
+    pub(crate) content_lengths: u8,
     /// A `Content-Length` is a list.
     pub(crate) has_length_list: bool,
     pub(crate) has_transfer_encoding: bool,
@@ -42,14 +42,20 @@ impl Seen {
         seen
     }
 
+    /// Whether the length of a body could be read in two ways: said twice, as a list, beside a transfer coding, or by a coding other than
+    /// `chunked`.
+    pub(crate) fn has_ambiguous_length(&self) -> bool {
+        let is_said_twice = self.content_lengths > 1 || (self.has_transfer_encoding && self.content_lengths > 0);
+        is_said_twice || self.has_length_list || self.has_odd_coding
+    }
+
     /// Told apart by length first: most names need no comparison of text at all.
     fn add(&mut self, name: &str, value: &HeaderValue) {
         match name.len() {
             2 if name == "te" => self.has_hop_by_hop |= !is_trailers(value),
             4 if name == "host" => {
-                self.hosts += 1;
+                self.hosts = self.hosts.saturating_add(1);
                 self.has_odd_host |= !is_host(value.as_bytes());
-                self.host = Some(value.clone());
             }
             7 if name == "upgrade" => {
                 self.has_upgrade = true;
@@ -59,7 +65,7 @@ impl Seen {
             10 if name == "connection" => self.has_connection = true,
             10 if name == "keep-alive" => self.has_hop_by_hop = true,
             14 if name == "content-length" => {
-                self.content_lengths += 1;
+                self.content_lengths = self.content_lengths.saturating_add(1);
                 self.has_length_list |= value.as_bytes().contains(&b',');
             }
             16 if name == "proxy-connection" => self.has_hop_by_hop = true,

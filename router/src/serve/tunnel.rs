@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,24 +18,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::attempt::Attempt;
 use super::listener::Place;
+use super::watched::Signals;
 
 /// What a client asks for, and its end of the tunnel.
 pub(crate) struct Tunnel {
     protocol: HeaderValue,
     client: OnUpgrade,
     place: Rc<Place>,
+    signals: Arc<Signals>,
 }
 
 impl Tunnel {
     /// What the request asks for, if that is one protocol of `allowed` (lower case); anything else passes as if it had not asked.
-    pub(crate) fn wanted(head: &mut Parts, allowed: &[String], place: &Rc<Place>) -> Option<Tunnel> {
+    pub(crate) fn wanted(head: &mut Parts, allowed: &[String], place: &Rc<Place>, signals: &Arc<Signals>) -> Option<Tunnel> {
         let mut protocols = head.headers.get_all(UPGRADE).iter();
         let protocol = protocols.next().filter(|_| protocols.next().is_none())?.clone();
         let is_allowed = allowed.iter().any(|allowed| protocol.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()));
         if !is_allowed || !names_upgrade(&head.headers) {
             return None;
         }
-        Some(Tunnel { protocol, client: head.extensions.remove::<OnUpgrade>()?, place: place.clone() })
+        Some(Tunnel { protocol, client: head.extensions.remove::<OnUpgrade>()?, place: place.clone(), signals: signals.clone() })
     }
 
     /// Puts the wish back, which ends at a hop as a rule.
@@ -44,6 +47,7 @@ impl Tunnel {
 
     /// Carries bytes both ways until both sides are done, or neither has sent anything for `idle`.
     pub(crate) async fn run(self, backend: OnUpgrade, attempt: Attempt, idle: Duration) {
+        self.signals.becomes_tunnel();
         let (Ok(client), Ok(backend)) = tokio::join!(self.client, backend) else {
             return attempt.aborted();
         };

@@ -19,6 +19,7 @@ use super::pool::SharedEndpoint;
 use super::replay::RequestBody;
 use super::timer::ReusedTimer;
 use crate::config::Protocol;
+use crate::quality::Broken;
 
 /// An HTTP/2 connection that has been silent for this long is asked whether it is still there.
 const H2_PING_EVERY: Duration = Duration::from_secs(10);
@@ -53,9 +54,9 @@ pub(crate) enum Failure {
         /// It had carried a query before, so that this may be the race of a keep-alive connection.
         was_reused: bool,
     },
-    /// What came back is not HTTP, or breaks a limit.
-    #[error("the backend's response cannot be read: {0}")]
-    Broken(String),
+    /// What came back is not HTTP, breaks a limit, or could be read in two ways.
+    #[error("the backend's response cannot be read: {}", .0.label())]
+    Broken(Broken),
     /// No response in time.
     #[error("no response in time")]
     Timeout,
@@ -126,7 +127,7 @@ impl Connection {
         };
         match answer {
             Some(Ok(response)) => Ok(response),
-            Some(Err(error)) if error.is_parse() => Err(Failure::Broken(error.to_string())),
+            Some(Err(error)) if error.is_parse() => Err(Failure::Broken(Broken::Parse)),
             Some(Err(_)) => Err(Failure::Closed { was_reused }),
             None => Err(Failure::Timeout),
         }
@@ -176,7 +177,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {
-            let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(|error| error.to_string())?;
+            let (sender, connection) = http1::Builder::new().writev(false).handshake(io).await.map_err(|error| error.to_string())?;
             tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
             Ok(Sender::Http1(sender))
         }

@@ -1,18 +1,24 @@
 //! A client connection's bytes, with its clock told what becomes of them.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What the bytes tell the clock: two relaxed stores a query, and no look at the time. Both ends are on one thread; these are atomics
-/// because hyper lets only what could go to another thread be upgraded.
+use super::scan::{Head, Scan};
+
+/// What the bytes tell: relaxed stores, and no look at the time. Both ends are on one thread, so that the lock never waits; these are
+/// atomics and a lock because hyper lets only what could go to another thread be upgraded.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     received: AtomicBool,
     writing: AtomicU8,
+    /// Of requests that nobody answers yet, in their order.
+    heads: Mutex<VecDeque<Head>>,
+    is_tunnel: AtomicBool,
 }
 
 /// What became of the last write.
@@ -33,6 +39,24 @@ impl Signals {
         } else if self.writing.load(Ordering::Relaxed) == TAKEN {
             self.writing.store(STUCK, Ordering::Relaxed);
         }
+    }
+
+    fn found(&self, head: Head) {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner).push_back(head);
+    }
+
+    /// The head of the next request, as it came. `None` for HTTP/2.
+    pub(crate) fn take_head(&self) -> Option<Head> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// From here on the bytes are not HTTP.
+    pub(crate) fn becomes_tunnel(&self) {
+        self.is_tunnel.store(true, Ordering::Relaxed);
+    }
+
+    fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Relaxed)
     }
 
     /// What came in was a query's.
@@ -58,24 +82,48 @@ impl Signals {
 }
 
 /// The bytes.
-pub(crate) struct Watched<I> {
-    pub(crate) io: I,
-    pub(crate) signals: Arc<Signals>,
+pub(crate) struct Watched<S> {
+    stream: S,
+    signals: Arc<Signals>,
+    /// Of HTTP/1 only.
+    scan: Option<Scan>,
 }
 
-impl<I: Read + Unpin> Read for Watched<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
+impl<S> Watched<S> {
+    pub(crate) fn http1(stream: S, signals: Arc<Signals>) -> Watched<S> {
+        Watched { stream, signals, scan: Some(Scan::new()) }
+    }
+
+    pub(crate) fn http2(stream: S, signals: Arc<Signals>) -> Watched<S> {
+        Watched { stream, signals, scan: None }
+    }
+
+    fn look_at(&mut self, bytes: &[u8]) {
+        self.signals.received();
+        if let Some(scan) = &mut self.scan {
+            if self.signals.is_tunnel() {
+                self.scan = None;
+            } else {
+                scan.feed(bytes, |head| self.signals.found(head));
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if result.is_ready() {
-            self.signals.received();
+            self.look_at(buffer.filled().get(before..).unwrap_or_default());
         }
         result
     }
 }
 
-impl<I: Write + Unpin> Write for Watched<I> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.signals.wrote(result.is_pending());
         result
     }
@@ -85,20 +133,20 @@ impl<I: Write + Unpin> Write for Watched<I> {
         cx: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.signals.wrote(result.is_pending());
         result
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

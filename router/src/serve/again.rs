@@ -1,0 +1,117 @@
+//! A request's head, kept so that it can be sent once more.
+
+use std::rc::Rc;
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+
+use super::headers::{ClientFields, prepare_request};
+use super::replay::RequestBody;
+use super::seen::Seen;
+
+/// Next to no query needs it, so it is kept in the form that costs least.
+pub(crate) enum Again {
+    /// As an HTTP/1 client sent it: it is parsed and prepared a second time.
+    Raw { bytes: Box<[u8]>, client: Rc<ClientFields> },
+    /// As it was prepared.
+    Prepared { method: Method, uri: Uri, fields: Vec<(HeaderName, HeaderValue)> },
+}
+
+impl Again {
+    /// Of a head that is as a backend shall have it.
+    pub(crate) fn prepared(head: &Parts) -> Again {
+        let mut fields = Vec::with_capacity(head.headers.len());
+        fields.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Again::Prepared { method: head.method.clone(), uri: head.uri.clone(), fields }
+    }
+
+    /// The request with this body; `None` if the head cannot be read, which it was before.
+    pub(crate) fn request(&self, body: RequestBody) -> Option<Request<RequestBody>> {
+        let mut request = Request::new(body);
+        match self {
+            Again::Raw { bytes, client } => {
+                let head = parse(bytes)?;
+                let (mut parts, body) = request.into_parts();
+                (parts.method, parts.uri, parts.version, parts.headers) = (head.method, head.uri, head.version, head.headers);
+                let seen = Seen::of(&parts.headers);
+                prepare_request(&mut parts, seen, client);
+                say_length(&mut parts.headers, &body);
+                return Some(Request::from_parts(parts, body));
+            }
+            Again::Prepared { method, uri, fields } => {
+                *request.method_mut() = method.clone();
+                *request.uri_mut() = uri.clone();
+                request.headers_mut().reserve(fields.len());
+                for (name, value) in fields {
+                    request.headers_mut().append(name, value.clone());
+                }
+            }
+        }
+        Some(request)
+    }
+}
+
+/// A body without a length is chunked: without this, hyper takes a GET for one that has no body.
+pub(crate) fn say_length(headers: &mut HeaderMap, body: &RequestBody) {
+    if !matches!(body, RequestBody::Empty) && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+}
+
+fn parse(bytes: &[u8]) -> Option<Head> {
+    // No more lines than line ends.
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    let mut fields = vec![httparse::EMPTY_HEADER; lines];
+    let mut parsed = httparse::Request::new(&mut fields);
+    parsed.parse(bytes).ok().filter(httparse::Status::is_complete)?;
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        headers.append(HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    let version = if parsed.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    Some(Head { method: parsed.method?.parse().ok()?, uri: parsed.path?.parse().ok()?, version, headers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAW: &str = "GET /rank?q=a%20b HTTP/1.1\r\nHost: a.test\r\nConnection: x-hop\r\nX-Hop: 1\r\nCookie: a=b\r\ncookie: c=d\r\n\
+                       X-Forwarded-For: 6.6.6.6\r\nX-Bytes: \u{e9}\r\n\r\n";
+
+    /// What a backend would be sent: method, target and fields.
+    fn shown(request: &Request<RequestBody>) -> (String, Vec<(String, Vec<u8>)>) {
+        let fields = request.headers().iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+        (format!("{} {} {:?}", request.method(), request.uri(), request.version()), fields.collect())
+    }
+
+    #[test]
+    fn both_forms_give_the_same_request() {
+        let client = Rc::new(ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7"), proto: HeaderValue::from_static("http") });
+        let raw = Again::Raw { bytes: RAW.as_bytes().into(), client: client.clone() };
+        let first = raw.request(RequestBody::Empty).unwrap();
+        assert_eq!(first.headers()["x-forwarded-for"], "10.0.0.7");
+        assert!(!first.headers().contains_key("x-hop") && first.headers().get_all("cookie").iter().count() == 2);
+        let (head, _) = raw.request(RequestBody::Empty).unwrap().into_parts();
+        let prepared = Again::prepared(&head).request(RequestBody::Empty).unwrap();
+        assert_eq!(shown(&first), shown(&prepared));
+        assert_eq!(shown(&first).0, "GET /rank?q=a%20b HTTP/1.1");
+    }
+
+    #[test]
+    fn half_a_head_is_none() {
+        let client = Rc::new(ClientFields { forwarded_for: HeaderValue::from_static("a"), proto: HeaderValue::from_static("http") });
+        for end in 0..RAW.len() - 1 {
+            let raw = Again::Raw { bytes: RAW.as_bytes()[..end].into(), client: client.clone() };
+            assert!(raw.request(RequestBody::Empty).is_none(), "{end}");
+        }
+    }
+}
