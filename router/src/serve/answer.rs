@@ -38,6 +38,7 @@ pub(crate) fn unanswered(failure: &Failure) -> Response<ResponseBody> {
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Failure::Full => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Client => StatusCode::REQUEST_TIMEOUT,
+        Failure::Malformed => StatusCode::BAD_REQUEST,
         Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => StatusCode::BAD_GATEWAY,
     };
     // Addresses of backends are not for clients.

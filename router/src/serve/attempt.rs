@@ -144,7 +144,7 @@ impl Attempt {
     pub(crate) fn ended(&self, failure: &Failure) {
         match failure {
             Failure::Timeout => self.timed_out(),
-            Failure::Client => self.aborted(),
+            Failure::Client | Failure::Malformed => self.aborted(),
             Failure::Full => drop(self.held.borrow_mut().take()),
             Failure::Connect { .. } | Failure::Closed { .. } => self.failed(),
             Failure::Broken(reason) => self.ended_badly(|counters| {

@@ -70,7 +70,7 @@ struct Answer {
 
 /// The client's own failure would only happen again.
 fn calls_for_fallback(failure: &Failure) -> bool {
-    !matches!(failure, Failure::Client)
+    !failure.is_clients()
 }
 
 impl Journey {
@@ -173,7 +173,12 @@ impl Journey {
             Failure::Timeout => body.borrow().holds_things_up(),
             _ => body.borrow().has_failed(),
         });
-        Err(if is_clients_fault { Failure::Client } else { failure })
+        let is_malformed = self.body.as_ref().is_some_and(|body| body.borrow().is_malformed());
+        Err(match (is_clients_fault, is_malformed) {
+            (_, true) => Failure::Malformed,
+            (true, false) => Failure::Client,
+            (false, false) => failure,
+        })
     }
 
     /// Refuses a response that a client could read in another way than we do.
@@ -244,7 +249,7 @@ impl Journey {
     }
 
     fn count_unanswered(&self, failure: &Failure) {
-        if matches!(failure, Failure::Client) {
+        if failure.is_clients() {
             return;
         }
         self.route.counters().unanswered.increment();

@@ -23,12 +23,22 @@ pub(crate) enum BodyError {
     /// The client broke off.
     #[error("the client broke off its request body")]
     Aborted,
+    /// What the client sent is no chunked body.
+    #[error("the client's request body cannot be read")]
+    Malformed,
     /// The client sent nothing for too long.
     #[error("the client paused its request body for too long")]
     Idle,
     /// Another attempt reads the body now.
     #[error("another attempt took over the request body")]
     Superseded,
+}
+
+/// Whether the bytes were there and made no sense, rather than missing.
+fn is_malformed(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput};
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData))
 }
 
 /// The client's body and what is remembered of it, shared by the attempts of one query.
@@ -68,6 +78,11 @@ impl Replay {
         self.failure.is_some()
     }
 
+    /// What the client sent cannot be read.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.failure == Some(BodyError::Malformed)
+    }
+
     /// The client is being waited for, or has failed: then nobody else can be blamed for being late.
     pub(crate) fn holds_things_up(&self) -> bool {
         self.is_waiting || self.has_failed()
@@ -97,7 +112,7 @@ impl Replay {
                 self.remember(&frame);
                 Some(Ok(frame))
             }
-            Some(Err(_)) => Some(Err(self.fail(BodyError::Aborted))),
+            Some(Err(error)) => Some(Err(self.fail(if is_malformed(&error) { BodyError::Malformed } else { BodyError::Aborted }))),
         })
     }
 

@@ -66,9 +66,17 @@ pub(crate) enum Failure {
     /// The client did not send its whole body.
     #[error("the client did not send its whole request")]
     Client,
+    /// The client's body makes no sense.
+    #[error("the request's body cannot be read: it is not chunked as it should be")]
+    Malformed,
 }
 
 impl Failure {
+    /// The client is to blame, and no backend.
+    pub(crate) fn is_clients(&self) -> bool {
+        matches!(self, Failure::Client | Failure::Malformed)
+    }
+
     /// Nothing was received, so a second attempt on a fresh connection may work out.
     pub(crate) fn may_retry(&self) -> bool {
         matches!(self, Failure::Connect { .. } | Failure::Closed { .. })
