@@ -101,6 +101,11 @@ fn route_counters(page: &mut Exposition, state: &AdminState) {
             page.count(&[("route", &route.name)], sum_route(state, index, &|counters| Some(pick(counters))));
         }
     }
+    page.family("switchback_shadow_decisions_total", "counter", "Sampled queries of shadow runs, by whether the candidate agrees.");
+    for (index, route) in state.routes() {
+        page.count(&[("route", &route.name), ("agrees", "true")], sum_route(state, index, &|counters| Some(&counters.shadow_agreed)));
+        page.count(&[("route", &route.name), ("agrees", "false")], sum_route(state, index, &|counters| Some(&counters.shadow_disagreed)));
+    }
     page.family("switchback_policy_duration_seconds", "histogram", "Time in the split policy, of one decision in 64.");
     for (index, route) in state.routes() {
         page.histogram(&[("route", &route.name)], &sum_durations(state, index, |route| Some(&route.policy_durations)));

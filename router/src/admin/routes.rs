@@ -1,4 +1,4 @@
-//! `/api/v1/routes/...` and `/api/v1/policies`: look at routes, and change their flags.
+//! `/api/v1/routes/...`: look at routes, and change their flags.
 
 use std::collections::BTreeMap;
 
@@ -137,19 +137,6 @@ pub(super) async fn history(
     };
     let entries = redact::ledger(shared.state.flags.history(index, limit).await?, caller.role);
     Ok(Json(json!({ "name": name, "entries": entries })))
-}
-
-pub(super) async fn policies(_: Viewer, State(shared): State<Shared>) -> Json<Value> {
-    let mut policies = Vec::new();
-    for (index, route) in shared.state.routes() {
-        for mut policy in view::policies(&shared.state, index) {
-            if let Some(policy) = policy.as_object_mut() {
-                policy.insert("route".to_owned(), json!(route.name));
-            }
-            policies.push(policy);
-        }
-    }
-    Json(json!({ "policies": policies }))
 }
 
 /// The route of this name.

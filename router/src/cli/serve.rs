@@ -127,6 +127,7 @@ async fn control(
     let inputs = Inputs {
         flags: routes.iter().map(|route| flags.watch(*route)).collect(),
         policies: routes.iter().map(|route| policies.split(*route)).collect(),
+        shadows: routes.iter().map(|route| policies.shadow(*route)).collect(),
     };
     let tls = sockets.traffic_tls.as_ref().map(|(_, tls)| tls.clone());
     let serving = serve::start(config, sockets, pools, &inputs, &quality)?;

@@ -29,6 +29,11 @@ impl Checker {
         self.problems.push(Problem { key: key.to_owned(), value: format!("{value:?}"), allowed: allowed.into() });
     }
 
+    /// A value that is text already, as it stands in the file.
+    pub(super) fn refuse_as_written(&mut self, key: &str, value: String, allowed: String) {
+        self.problems.push(Problem { key: key.to_owned(), value, allowed });
+    }
+
     pub(super) fn missing(&mut self, key: &str, allowed: impl Into<String>) {
         self.problems.push(Problem { key: key.to_owned(), value: String::new(), allowed: allowed.into() });
     }

@@ -199,6 +199,8 @@ pub struct Route {
     pub split_policy: String,
     /// What the split policy gets as its `config`: JSON text.
     pub split_config: String,
+    /// Who decides what the split policy in force cannot.
+    pub on_policy_failure: OnPolicyFailure,
     /// The rollback policy, unless the flags name another.
     pub rollback_policy: String,
     /// Whether every response says which pool answered.
@@ -213,6 +215,15 @@ pub struct Route {
     pub initial: BTreeMap<String, String>,
     /// `blue`, `green`, `canary`, then named pools by name. 1..=64.
     pub pools: Vec<Pool>,
+}
+
+/// Who decides what the split policy in force cannot: it failed, is in quarantine, or refuses the flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPolicyFailure {
+    /// `native`: live, candidate and holdback by position.
+    Native,
+    /// `last_good`: the policy before it, if that served this route without a strike; only then the native decision.
+    LastGood,
 }
 
 /// Which queries belong to a route.

@@ -17,8 +17,8 @@ mod written;
 use std::path::Path;
 
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, Policies, Pool, PoolTls, Protocol, Role,
-    Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, OnPolicyFailure, Policies, Pool, PoolTls,
+    Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
 pub use show::show;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::checked::{ClientAuth, Config, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::checked::{ClientAuth, Config, OnPolicyFailure, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
 use super::units::{show_bytes, show_duration};
 
 /// Key and value (as TOML writes it) of everything in the config, in the order of docs/CONFIG.md. A password in `state.url` is
@@ -131,6 +131,7 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.texts(&key("unit"), route.unit.iter().map(show_unit));
     lines.text(&key("split_policy"), &route.split_policy);
     lines.add(&key("split_config"), &route.split_config);
+    lines.text(&key("on_policy_failure"), if route.on_policy_failure == OnPolicyFailure::Native { "native" } else { "last_good" });
     lines.text(&key("rollback_policy"), &route.rollback_policy);
     lines.texts(&key("expose"), route.expose_pool.then(|| "pool".to_owned()).into_iter());
     lines.texts(&key("upgrades"), route.upgrades.iter().cloned());

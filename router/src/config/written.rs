@@ -135,6 +135,7 @@ pub(super) struct Route {
     pub(super) unit: Option<Vec<String>>,
     pub(super) split_policy: Option<String>,
     pub(super) split_config: Option<toml::Table>,
+    pub(super) on_policy_failure: Option<String>,
     pub(super) rollback_policy: Option<String>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,

@@ -102,8 +102,9 @@ pub struct PoolCounters {
     pub durations: Durations,
 }
 
-/// How many kinds of decision are counted: those of the policy interface in its order, then native, pin, override.
-pub const DECISIONS: [&str; 8] = ["live", "candidate", "holdback", "experiment", "rule", "native", "pin", "override"];
+/// How many kinds of decision are counted: those of the policy interface in its order, then native, pin, override, and
+/// those of the last good policy in place of the one in force.
+pub const DECISIONS: [&str; 9] = ["live", "candidate", "holdback", "experiment", "rule", "native", "pin", "override", "last_good"];
 
 /// What happened on one route.
 #[derive(Debug, Default)]
@@ -116,6 +117,10 @@ pub struct RouteCounters {
     pub policy_durations: Durations,
     /// Decisions that the policy owed and the native one gave: traps, lateness, nonsense.
     pub policy_failures: Count,
+    /// Sampled queries about which a shadow run's candidate agrees with the policy in force.
+    pub shadow_agreed: Count,
+    /// The same, where it names another pool.
+    pub shadow_disagreed: Count,
     /// Queries answered 502, 503 or 504 by the router itself.
     pub unanswered: Count,
 }

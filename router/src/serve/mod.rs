@@ -29,7 +29,9 @@ mod query;
 mod replay;
 mod routes;
 mod scan;
+mod seat;
 mod seen;
+mod shadow;
 mod split;
 mod timer;
 mod tunnel;
@@ -49,7 +51,7 @@ pub use position::PositionKey;
 
 use crate::config::{self, Config, Route};
 use crate::flags::Flags;
-use crate::policy::SplitInForce;
+use crate::policy::{ShadowRun, SplitInForce};
 use crate::quality::Quality;
 use crate::tls::{ClientTls, ServerTls, TlsError};
 
@@ -106,6 +108,8 @@ pub struct Inputs {
     pub flags: Vec<watch::Receiver<Arc<Flags>>>,
     /// One per route.
     pub policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
+    /// One per route.
+    pub shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
 }
 
 /// The running data path.
@@ -149,6 +153,7 @@ pub fn start(
             pools: pools.clone(),
             flags: inputs.flags.clone(),
             policies: inputs.policies.clone(),
+            shadows: inputs.shadows.clone(),
             counters: counters.clone(),
             arrivals: receiver,
             connections: door.connections.clone(),
