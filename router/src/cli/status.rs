@@ -80,11 +80,15 @@ fn policy_line(policy: &Value) -> String {
     let at_digest = if digest.is_empty() { String::new() } else { format!("@{digest}") };
     let (kind, name, state, why) = (plain(&policy["kind"]), plain(&policy["name"]), plain(&policy["state"]), plain(&policy["why"]));
     let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let stand_in = match policy["answered_by"].as_str() {
+        Some("last_good") => format!("; {} decides in its place", plain(&policy["last_good"]["name"])),
+        _ => String::new(),
+    };
     match state.as_str() {
         "admitting" | "refused" => {
-            format!("  {kind} policy {name}{at_digest} in force; the wanted {} {state}{because}\n", plain(&policy["wanted"]))
+            format!("  {kind} policy {name}{at_digest} in force; the wanted {} {state}{because}{stand_in}\n", plain(&policy["wanted"]))
         }
-        _ => format!("  {kind} policy {name}{at_digest} {}{because}\n", state.replace('_', " ")),
+        _ => format!("  {kind} policy {name}{at_digest} {}{because}{stand_in}\n", state.replace('_', " ")),
     }
 }
 
@@ -167,6 +171,12 @@ mod tests {
             "kind": "split", "name": "mine", "digest": "0123456789abcdef", "state": "refused", "wanted": "mine", "why": "it trapped"
         });
         assert_eq!(policy_line(&policy), "  split policy mine@0123456789ab in force; the wanted mine refused: it trapped\n");
+        let policy = json!({
+            "kind": "split", "name": "mine", "digest": "0123456789abcdef", "state": "quarantined", "why": "it trapped",
+            "answered_by": "last_good", "last_good": { "name": "split-rules" }
+        });
+        let expected = "  split policy mine@0123456789ab quarantined: it trapped; split-rules decides in its place\n";
+        assert_eq!(policy_line(&policy), expected);
     }
 
     #[test]
