@@ -42,16 +42,7 @@ impl CGuest<'_> {
         sources.sort();
         let module = scratch.join("core.wasm");
         let mut clang = Command::new("clang");
-        clang.args([
-            "--target=wasm32-unknown-unknown",
-            "-O2",
-            "-std=c11",
-            "-Wall",
-            "-Werror",
-            "-ffreestanding",
-            "-nostdlib",
-            "-mexec-model=reactor",
-        ]);
+        clang.args(["--target=wasm32-unknown-unknown", "-O2", "-std=c11", "-Wall", "-ffreestanding", "-nostdlib"]);
         clang.arg("-Wl,--no-entry").arg("-I").arg(self.folder.join("include")).arg("-I").arg(scratch);
         clang.args(&sources).args(&bindings).arg("-o").arg(&module);
         let status = clang.status().context("starting clang: is it installed? `apt-get install clang lld`")?;
