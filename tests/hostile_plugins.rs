@@ -216,7 +216,8 @@ fn a_flood_of_log_lines_is_cut_down_to_what_is_allowed() {
     let lines = log.lines().filter(|line| line.contains("flood flood")).count() as u64;
     assert!(lines > 20 && lines <= 2 * 20 * seconds, "{lines} lines in {seconds} s of two workers");
     assert!(log.lines().all(|line| line.len() < 800), "a line is cut at 512 bytes");
-    assert!(log.contains("dropped="), "it is said how many were dropped");
+    let dropped = |line: &str| line.rsplit_once("dropped=").and_then(|(_, count)| count.trim().parse::<u64>().ok());
+    assert!(log.lines().filter_map(dropped).any(|dropped| dropped > 100), "it is said how many were dropped");
 }
 
 fn write_report(rows: &str, seconds: u32) {

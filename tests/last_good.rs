@@ -42,13 +42,15 @@ impl Scene {
         eventually("in force", SOON, || (self.policy()["digest"] == digest.as_str()).then_some(()));
     }
 
-    /// Where the next queries with the header go, all of them.
-    fn pool_of_beta(&self) -> String {
-        let load = Load { headers: vec![("x-beta", "1")], ..Load::new(self.router.traffic, 500) }.start();
-        load.wait_for(300);
-        let report = load.stop();
-        assert_eq!((report.failures(), report.by_pool.len()), (0, 1), "{report:?}");
-        report.by_pool.into_keys().next().unwrap()
+    /// Waits until all queries with the header go there.
+    fn beta_goes_to(&self, pool: &str, why: &str) {
+        eventually(why, SOON, || {
+            let load = Load { headers: vec![("x-beta", "1")], ..Load::new(self.router.traffic, 500) }.start();
+            load.wait_for(200);
+            let report = load.stop();
+            assert_eq!(report.failures(), 0, "{report:?}");
+            (report.by_pool.keys().collect::<Vec<_>>() == [pool]).then_some(())
+        });
     }
 }
 
@@ -59,15 +61,15 @@ fn a_rules_policy_goes_on_deciding_when_the_one_that_replaced_it_goes_bad_under_
     for name in ["hostile-trap", "hostile-spin", "hostile-nonsense"] {
         scene.router.set_flags(&["split_policy=split-rules"]);
         eventually("rules", SOON, || (scene.policy()["name"] == "split-rules").then_some(()));
-        assert_eq!(scene.pool_of_beta(), "green", "the rules send them there");
+        scene.beta_goes_to("green", "the rules send them there");
         scene.follow_with(name, &guests::sleeper(name));
-        assert_eq!(scene.pool_of_beta(), "blue", "this one sends everybody to the live pool");
+        scene.beta_goes_to("blue", "this one sends everybody to the live pool");
         assert_eq!((&scene.policy()["answered_by"], &scene.policy()["last_good"]["name"]), (&json!("policy"), &json!("split-rules")));
         let native = scene.router.metric("switchback_decisions_total", &["reason=\"native\""]);
         scene.router.set_flags(&["flag.misbehave=on"]);
         eventually("struck out", SOON, || (scene.policy()["state"] == "quarantined").then_some(()));
         assert_eq!(scene.policy()["answered_by"], "last_good");
-        assert_eq!(scene.pool_of_beta(), "green", "{name}: the rules decide again");
+        scene.beta_goes_to("green", &format!("{name}: the rules decide again"));
         let by_last_good = scene.router.metric("switchback_decisions_total", &["reason=\"last_good\""]);
         assert!(by_last_good > 300.0, "{by_last_good}");
         assert_eq!(
@@ -88,7 +90,7 @@ fn two_bad_policies_in_a_row_leave_the_one_before_them_and_a_bad_last_good_the_n
     assert_eq!(scene.policy()["last_good"], Value::Null, "what was never in use is not good yet");
     scene.follow_with("one", &guests::sleeper("hostile-trap"));
     scene.router.set_flags(&["flag.misbehave=on"]);
-    assert_eq!(scene.pool_of_beta(), "green", "{:#}", scene.policy());
+    scene.beta_goes_to("green", "the rules decide");
     eventually("struck", SOON, || (scene.policy()["in_force"]["strikes"].as_u64()? > 0).then_some(()));
     scene.router.set_flags(&["--unset", "flag.misbehave"]);
     scene.follow_with("two", &guests::sleeper("hostile-nonsense"));
@@ -97,10 +99,10 @@ fn two_bad_policies_in_a_row_leave_the_one_before_them_and_a_bad_last_good_the_n
     assert_eq!(scene.policy()["last_good"]["name"], "two", "two had none");
     scene.router.set_flags(&["flag.misbehave=on"]);
     eventually("both are struck out", SOON, || {
-        scene.pool_of_beta();
+        scene.beta_goes_to("blue", "neither policy sends them elsewhere");
         (scene.policy()["answered_by"] == "native").then_some(())
     });
-    assert_eq!(scene.pool_of_beta(), "blue");
+    scene.beta_goes_to("blue", "natively, to the live pool");
 }
 
 #[test]
@@ -108,6 +110,6 @@ fn without_it_the_native_decision_follows() {
     let scene = Scene::start("");
     scene.follow_with("sleeper", &guests::sleeper("hostile-trap"));
     scene.router.set_flags(&["flag.misbehave=on"]);
-    assert_eq!(scene.pool_of_beta(), "blue");
+    scene.beta_goes_to("blue", "natively, to the live pool");
     assert_eq!((&scene.policy()["last_good"], &scene.policy()["answered_by"]), (&Value::Null, &json!("native")));
 }

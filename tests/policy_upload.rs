@@ -83,7 +83,7 @@ fn a_bad_upload_is_refused_with_the_reason_and_changes_nothing() {
         assert_eq!(status, 422, "{answer}");
         assert!(answer["error"].as_str().unwrap().contains(reason), "{answer}");
     }
-    let (status, answer) = put(&router, "mine", &vec![0; 300 << 10]);
+    let (status, answer) = put(&router, "mine", &vec![0; (256 << 10) + 1]);
     assert_eq!((status, answer["error"].as_str().unwrap().contains("policies.file_bytes allows 262144 bytes")), (413, true), "{answer}");
     assert_eq!(put(&router, "Mine", &good).0, 400);
     let viewer = [("authorization", "Bearer viewer-token-of-bob")];

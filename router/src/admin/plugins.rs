@@ -46,10 +46,8 @@ pub(super) async fn put(
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct RemoveQuery {
-    #[serde(default)]
-    force: bool,
+    force: Option<String>,
 }
 
 pub(super) async fn remove(
@@ -59,8 +57,13 @@ pub(super) async fn remove(
     Query(query): Query<RemoveQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let policies = &shared.state.policies;
+    let is_forced = match query.force.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(ApiError::BadRequest(format!("force={other}: must be true or false"))),
+    };
     let _turn = policies.folder_turn().await?;
-    let digest = policies.remove(&name, query.force)?;
+    let digest = policies.remove(&name, is_forced)?;
     tracing::info!(plugin = name, digest, who = caller.name, "plugin removed from the folder");
     Ok(Json(json!({ "name": name, "digest": digest })))
 }

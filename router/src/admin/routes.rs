@@ -68,10 +68,7 @@ pub(super) async fn change(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let (index, route) = find(&shared, &name)?;
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(format!("the body must be at most {} bytes", super::BODY_BYTES)),
-        _ => ApiError::BadRequest(format!("the body could not be read: {error}")),
-    })?;
+    let body = whole(body)?;
     let patch: Patch = serde_json::from_slice(&body).map_err(|error| {
         ApiError::BadRequest(format!(
             r#"the body must be JSON like {{"set": {{"live": "green"}}, "unset": ["pin"], "why": "v42 is good"}}: {error}"#
@@ -137,6 +134,14 @@ pub(super) async fn history(
     };
     let entries = redact::ledger(shared.state.flags.history(index, limit).await?, caller.role);
     Ok(Json(json!({ "name": name, "entries": entries })))
+}
+
+/// A body that was read, within the limit for all requests.
+pub(super) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(format!("the body must be at most {} bytes", super::BODY_BYTES)),
+        _ => ApiError::BadRequest(format!("the body could not be read: {error}")),
+    })
 }
 
 /// The route of this name.

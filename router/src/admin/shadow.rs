@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -49,10 +50,10 @@ pub(super) async fn begin(
     Operator(caller): Operator,
     State(shared): State<Shared>,
     Path(name): Path<String>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    let order = order(&body)?;
+    let order = order(&routes::whole(body)?)?;
     let candidate = format!("{:?}", order.policy);
     let report = shared.state.policies.begin_shadow(index, order).await?;
     tracing::info!(route = route.name, candidate, digest = report.candidate.digest, who = caller.name, "shadow run begun");

@@ -127,7 +127,7 @@ impl Policies {
         let plugins = self.plugins();
         let is_shipped = plugins.iter().any(|plugin| plugin.name == name && plugin.source == "shipped");
         let by_name = plugins.iter().find(|plugin| plugin.name == name && plugin.source != "shipped");
-        if by_name.is_none() && !path.exists() {
+        if !path.exists() {
             let known: Vec<&str> = plugins.iter().filter(|plugin| plugin.source != "shipped").map(|plugin| plugin.name.as_str()).collect();
             let missing = UploadError::Missing { name: name.to_owned(), known: known.join(", ") };
             return Err(if is_shipped { UploadError::Shipped(name.to_owned()) } else { missing });
