@@ -73,7 +73,7 @@ struct Followed {
 impl Policies {
     /// Starts the engine and puts the policies in force that the flags name, as far as they are there; then goes on doing so
     /// on threads of its own. `flags` has one receiver for each route, in the config's order. Inside a tokio runtime, at start-up:
-    /// it compiles on the calling thread (0.1 s, or 1 ms with a warm cache).
+    /// it compiles on the calling thread (0.3 s, or 2 ms with a warm cache).
     ///
     /// # Errors
     /// When this machine cannot run WebAssembly, or gives no threads. A plugin that is missing or bad is no error: the shipped
