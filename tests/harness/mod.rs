@@ -9,6 +9,7 @@ pub mod http;
 mod load;
 pub mod ranker;
 pub mod redis;
+pub mod redis_groups;
 mod router;
 pub mod tls;
 

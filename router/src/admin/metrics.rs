@@ -152,6 +152,13 @@ fn endpoints(page: &mut Exposition, state: &AdminState) {
 fn flags(page: &mut Exposition, state: &AdminState) {
     page.family("switchback_flags_age_seconds", "gauge", "Since the flag store was last heard; 0 with the embedded store.");
     page.gauge(&[], state.flags.age().as_secs_f64());
+    page.family("switchback_flags_node_info", "gauge", "1 for the server that has the route's flags; none while it is away.");
+    for (index, route) in state.routes() {
+        let view = state.flags.view(index);
+        if let Some(node) = &view.node {
+            page.gauge(&[("route", &route.name), ("topology", view.topology), ("node", node)], 1.0);
+        }
+    }
     page.family("switchback_flags_epoch", "gauge", "The epoch of the flags that this router applies.");
     for (index, route) in state.routes() {
         page.count(&[("route", &route.name)], state.flags.view(index).flags.epoch);

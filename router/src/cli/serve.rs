@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use super::Failure;
 use crate::admin::{self, Access, AccessError, AdminState};
 use crate::config::{self, Config};
-use crate::flags::FlagStore;
+use crate::flags::{FlagStore, FlagsError};
 use crate::policy::Policies;
 use crate::quality::Quality;
 use crate::serve::{self, Inputs, Serving, SharedPool, Sockets};
@@ -60,6 +60,9 @@ impl Serve {
         let refused =
             |error: TlsError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
         let certificates = Certificates::load(&config).map_err(refused)?;
+        let refused =
+            |error: FlagsError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
+        FlagStore::check(&config).map_err(refused)?;
         serve(config, access, certificates).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }
 }

@@ -92,7 +92,7 @@ fn policy_line(policy: &Value) -> String {
     }
 }
 
-/// `search: live blue, canary 25 % on canary, epoch 12 (redis, heard 0.2 s ago)`
+/// `search: live blue, canary 25 % on canary, epoch 12 (redis sentinel 10.0.0.5:6379, heard 0.2 s ago)`
 fn headline(route: &Value) -> String {
     let mut words = vec![format!("live {}", plain(&route["live"]))];
     let percent = |field: &str| route[field].as_f64().filter(|percent| *percent > 0.0);
@@ -121,7 +121,13 @@ fn headline(route: &Value) -> String {
         _ if age > 0.0 => format!(", heard {age:.1} s ago"),
         _ => String::new(),
     };
-    format!("{}: {}, {applied} ({}{heard})\n", plain(&route["name"]), words.join(", "), plain(&route["source"]))
+    let store = match (route["store"]["topology"].as_str(), route["store"]["node"].as_str()) {
+        (Some("single"), Some(node)) => format!(" {node}"),
+        (Some(topology @ ("sentinel" | "cluster")), Some(node)) => format!(" {topology} {node}"),
+        (Some(topology @ ("sentinel" | "cluster")), None) => format!(" {topology}"),
+        _ => String::new(),
+    };
+    format!("{}: {}, {applied} ({}{store}{heard})\n", plain(&route["name"]), words.join(", "), plain(&route["source"]))
 }
 
 fn pool_rows(route: &Value) -> Vec<Vec<String>> {
@@ -184,13 +190,14 @@ mod tests {
         let route = json!({
             "name": "search", "live": "blue", "candidate_pool": "canary", "canary_percent": 2.5, "holdback_percent": 0.0,
             "mirror_percent": 0.0, "pin": null, "freeze": true, "epoch": 12, "applied_epoch": 12, "source": "redis", "age_seconds": 0.25,
+            "store": { "topology": "sentinel", "node": "10.0.0.5:6379" },
             "pools": { "blue": { "version": "v41", "healthy": 1, "roles": ["live"], "endpoints": [{ "in_flight": 3 }, { "in_flight": 0 }] } },
             "policies": [{ "kind": "split", "name": "split-weighted", "digest": "0123456789abcdef", "state": "in_force", "why": "" }],
             "routers": [{ "id": "a", "epoch": 12, "is_known": true }, { "id": "b", "epoch": 11, "is_known": true },
                         { "id": "c", "epoch": 9, "is_known": false }],
             "faults": [{ "field": "pin", "value": "x", "allowed": "a pool" }], "warnings": ["w"],
         });
-        let expected = "search: live blue, canary 2.5 % on canary, frozen, epoch 12 (redis, heard 0.2 s ago)\n\
+        let expected = "search: live blue, canary 2.5 % on canary, frozen, epoch 12 (redis sentinel 10.0.0.5:6379, heard 0.2 s ago)\n\
                         \x20 pool  version  healthy  in flight  role\n\
                         \x20 blue  v41      1/2      3          live\n\
                         \x20 split policy split-weighted@0123456789ab in force\n\

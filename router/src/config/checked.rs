@@ -10,6 +10,8 @@ use http::header::HeaderName;
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
 
+use super::redis_url::RedisState;
+
 /// The whole config.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -126,8 +128,8 @@ pub struct State {
 pub enum StateUrl {
     /// In-process, durable in the data folder.
     Embedded,
-    /// A `redis://` or `rediss://` URL.
-    Redis(String),
+    /// Redis: one server, Sentinel, or a cluster.
+    Redis(Box<RedisState>),
 }
 
 /// `[policies]`: where plugins come from, and what they may take.

@@ -10,6 +10,7 @@ mod check_tls;
 mod checked;
 mod error;
 mod locate;
+mod redis_url;
 mod show;
 pub(crate) mod units;
 mod written;
@@ -21,6 +22,7 @@ pub use checked::{
     Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
+pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};
 pub use show::show;
 
 /// Reads and checks a config file.

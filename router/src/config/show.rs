@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::checked::{ClientAuth, Config, OnPolicyFailure, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::redis_url::{Password, RedisState};
 use super::units::{show_bytes, show_duration};
 
 /// Key and value (as TOML writes it) of everything in the config, in the order of docs/CONFIG.md. A password in `state.url` is
@@ -81,8 +82,8 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.add("limits.h2_pending_resets", limits.h2_pending_resets);
     lines.bytes("limits.replay_bytes", limits.replay_bytes);
     lines.duration("limits.drain_timeout", limits.drain_timeout);
-    if let StateUrl::Redis(url) = &state.url {
-        lines.text("state.url", &super::check::without_password(url));
+    if let StateUrl::Redis(written) = &state.url {
+        redis(lines, written);
     }
     lines.text("state.data_dir", &state.data_dir.display().to_string());
     lines.duration("state.poll_interval", state.poll_interval);
@@ -90,6 +91,29 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.duration("state.router_timeout", state.router_timeout);
     if let Some(id) = &state.router_id {
         lines.text("state.router_id", id);
+    }
+}
+
+fn redis(lines: &mut Lines, redis: &RedisState) {
+    lines.text("state.url", &redis.shown);
+    // A user in the URL is hidden there, with its password.
+    for (prefix, login) in [("", &redis.login), ("sentinel_", &redis.sentinel_login)] {
+        if let (Some(name), Password::File(_) | Password::Variable(_)) = (&login.username, &login.password) {
+            lines.text(&format!("state.{prefix}username"), name);
+        }
+        match &login.password {
+            Password::File(path) => lines.path(&format!("state.{prefix}password_file"), path),
+            Password::Variable(name) => lines.text(&format!("state.{prefix}password_env"), name),
+            Password::None | Password::Written(_) => {}
+        }
+    }
+    let Some(tls) = &redis.tls else { return };
+    if let Some(ca) = &tls.ca {
+        lines.path("state.ca", ca);
+    }
+    if let Some(files) = &tls.certificate {
+        lines.path("state.cert", &files.cert);
+        lines.path("state.key", &files.key);
     }
 }
 

@@ -81,6 +81,15 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
     pub(super) url: Option<String>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<String>,
+    pub(super) password_env: Option<String>,
+    pub(super) sentinel_username: Option<String>,
+    pub(super) sentinel_password_file: Option<String>,
+    pub(super) sentinel_password_env: Option<String>,
+    pub(super) ca: Option<String>,
+    pub(super) cert: Option<String>,
+    pub(super) key: Option<String>,
     pub(super) data_dir: Option<String>,
     pub(super) poll_interval: Option<String>,
     pub(super) heartbeat_interval: Option<String>,
