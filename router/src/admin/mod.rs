@@ -16,6 +16,7 @@ mod events;
 mod exposition;
 mod health;
 mod metrics;
+mod pool_metrics;
 mod process;
 mod redact;
 mod routes;

@@ -129,6 +129,7 @@ async fn control(
         policies: routes.iter().map(|route| policies.split(*route)).collect(),
     };
     let tls = sockets.traffic_tls.as_ref().map(|(_, tls)| tls.clone());
+    serve::look_up_names(config, &pools).await;
     let serving = serve::start(config, sockets, pools, &inputs, &quality)?;
     let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone(), tls, access);
     let readiness = state.readiness();

@@ -18,7 +18,7 @@ use crate::config;
 use crate::flags::Flags;
 use crate::policy::{Kind, PolicyFailure, SplitInForce, SplitInstance, snapshot};
 use crate::quality::{DECISIONS, RouteCounters};
-use crate::vocabulary::PoolIndex;
+use crate::vocabulary::{PoolIndex, Ppm};
 
 /// One decision in so many is timed.
 const TIMED_EVERY: u32 = 64;
@@ -40,6 +40,8 @@ pub(crate) struct Split {
     pub(crate) flags: Arc<Flags>,
     snapshot: Snapshot,
     rollout: PositionKey,
+    /// Under which units are chosen to be mirrored; `None` where none is.
+    mirror: Option<PositionKey>,
     native: WeightedSplit,
     policy: Arc<SplitInForce>,
     instance: Option<Configured>,
@@ -60,7 +62,8 @@ impl Split {
         let snapshot = snapshot(route, &flags);
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
-        let mut split = Split { flags, snapshot, rollout, native, policy, instance: None, is_refused: false, until_timed: 0 };
+        let mirror = mirror_key(&flags);
+        let mut split = Split { flags, snapshot, rollout, mirror, native, policy, instance: None, is_refused: false, until_timed: 0 };
         split.instantiate();
         split
     }
@@ -70,6 +73,7 @@ impl Split {
         self.snapshot = snapshot(route, &flags);
         self.native = configure_native(&self.snapshot);
         self.rollout = PositionKey::new(flags.salt.as_bytes());
+        self.mirror = mirror_key(&flags);
         self.flags = flags;
         self.is_refused = false;
         let kept = self.instance.take().filter(|_| !self.policy.health.is_quarantined(Instant::now()));
@@ -140,6 +144,14 @@ impl Split {
         Chosen { pool, may_fall_back: pool != self.flags.live }
     }
 
+    /// The pool that gets a copy of this query, if any: the candidate's, of the queries of a share of the units, and not of those that go there
+    /// anyway.
+    pub(crate) fn mirror(&self, unit: &Unit<'_>, chosen: Chosen) -> Option<PoolIndex> {
+        let key = self.mirror.as_ref()?;
+        let pool = self.flags.candidate.pool;
+        (pool != chosen.pool && key.position(unit.bytes()) < self.flags.mirror.get()).then_some(pool)
+    }
+
     fn ask_policy(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Option<Decision> {
         if self.policy.health.has_quarantine() && self.policy.health.is_quarantined(Instant::now()) {
             // Struck out by another worker: this one's instance goes too, and comes back when the quarantine ends.
@@ -188,6 +200,13 @@ fn configured(instance: SplitInstance, wanted: Wanted, rollout: PositionKey) -> 
         Salt::Named(text) => PositionKey::new(text.as_bytes()),
     });
     Configured { instance, keys: keys.collect(), fields: wanted.fields }
+}
+
+/// A salt of its own, made of the rollout's: whose queries are mirrored has nothing to do with who is on the candidate. A pin sends everything to
+/// one pool, copies included; and the live pool needs no copies of its own queries.
+fn mirror_key(flags: &Flags) -> Option<PositionKey> {
+    let is_mirrored = flags.mirror > Ppm::ZERO && flags.pin.is_none() && flags.candidate.pool != flags.live;
+    is_mirrored.then(|| PositionKey::new(format!("mirror:{}", flags.salt).as_bytes()))
 }
 
 /// The native policy accepts every snapshot that is made of checked flags; if it ever should not, all goes to live.
