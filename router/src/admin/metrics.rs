@@ -2,15 +2,13 @@
 //!
 //! Labels are bounded: route, pool, version and endpoint are the config's, codes and reasons a fixed list. No user key.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
-use super::{AdminState, Shared, process};
+use super::{AdminState, Shared, pool_metrics, process};
 use crate::config::{Pool, Route};
-use crate::quality::{Broken, Count, DECISIONS, Durations, PoolCounters, Refusal, RouteCounters};
+use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, PoolCounters, Refusal, RouteCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -28,14 +26,14 @@ fn page(state: &AdminState) -> String {
     pool_counters(&mut page, state);
     route_counters(&mut page, state);
     process_counters(&mut page, state);
-    endpoints(&mut page, state);
+    pool_metrics::write(&mut page, state);
     flags(&mut page, state);
     policies(&mut page, state);
     process::write(&mut page);
     page.finish()
 }
 
-fn pools(state: &AdminState) -> impl Iterator<Item = (RouteIndex, &Route, PoolIndex, &Pool)> {
+pub(super) fn pools(state: &AdminState) -> impl Iterator<Item = (RouteIndex, &Route, PoolIndex, &Pool)> {
     let indices = || (0..=u8::MAX).map(PoolIndex);
     state
         .routes()
@@ -72,6 +70,13 @@ fn pool_counters(page: &mut Exposition, state: &AdminState) {
         for (place, broken) in Broken::ALL.into_iter().enumerate() {
             let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("version", &pool.version), ("reason", broken.label())];
             page.count(&labels, sum_pool(state, index, pool_index, &|counters| counters.broken.get(place)));
+        }
+    }
+    page.family("switchback_mirrored_total", "counter", "Copies of queries to a pool, by what became of them.");
+    for (index, route, pool_index, pool) in pools(state) {
+        for (place, mirrored) in Mirrored::ALL.into_iter().enumerate() {
+            let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("result", mirrored.label())];
+            page.count(&labels, sum_pool(state, index, pool_index, &|counters| counters.mirrored.get(place)));
         }
     }
     page.family("switchback_request_duration_seconds", "histogram", "From sending an attempt to the head of its response.");
@@ -127,26 +132,6 @@ fn process_counters(page: &mut Exposition, state: &AdminState) {
     }
     page.family("switchback_connections_total", "counter", "Client connections taken.");
     page.count(&[], state.quality.sum(|worker| Some(&worker.connections)));
-}
-
-fn endpoints(page: &mut Exposition, state: &AdminState) {
-    let endpoints = || {
-        pools(state).flat_map(|(index, route, pool_index, pool)| {
-            let shared = state.pools(index).get(pool_index.get());
-            let label = move |endpoint: &'_ _| (route, pool, Arc::clone(endpoint));
-            shared.into_iter().flat_map(|shared| &shared.endpoints).map(label)
-        })
-    };
-    page.family("switchback_endpoint_healthy", "gauge", "1 while the endpoint gets traffic.");
-    for (route, pool, endpoint) in endpoints() {
-        let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("endpoint", endpoint.authority.as_str())];
-        page.gauge(&labels, f64::from(u8::from(endpoint.is_healthy())));
-    }
-    page.family("switchback_endpoint_in_flight", "gauge", "Attempts in flight from this router.");
-    for (route, pool, endpoint) in endpoints() {
-        let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("endpoint", endpoint.authority.as_str())];
-        page.count(&labels, endpoint.in_flight() as u64);
-    }
 }
 
 fn flags(page: &mut Exposition, state: &AdminState) {

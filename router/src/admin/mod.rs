@@ -17,6 +17,7 @@ mod exposition;
 mod health;
 mod metrics;
 mod plugins;
+mod pool_metrics;
 mod process;
 mod redact;
 mod routes;

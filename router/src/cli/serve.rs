@@ -133,6 +133,7 @@ async fn control(
         shadows: routes.iter().map(|route| policies.shadow(*route)).collect(),
     };
     let tls = sockets.traffic_tls.as_ref().map(|(_, tls)| tls.clone());
+    serve::look_up_names(config, &pools).await;
     let serving = serve::start(config, sockets, pools, &inputs, &quality)?;
     let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone(), tls, access);
     let readiness = state.readiness();

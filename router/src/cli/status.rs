@@ -68,6 +68,7 @@ impl Status {
 fn show_route(route: &Value) -> String {
     let mut text = headline(route);
     text.push_str(&table(&pool_rows(route)));
+    text.push_str(&endpoint_lines(route));
     list(&route["policies"]).iter().for_each(|policy| text.push_str(&policy_line(policy)));
     text.push_str(&routers(route));
     text.push_str(&concerns(route));
@@ -142,6 +143,22 @@ fn pool_rows(route: &Value) -> Vec<Vec<String>> {
     rows
 }
 
+/// A line for each endpoint that does not get its whole share, and for each pool that panics.
+fn endpoint_lines(route: &Value) -> String {
+    let mut text = String::new();
+    for (name, pool) in route["pools"].as_object().into_iter().flatten() {
+        if pool["is_panicking"] == true {
+            text.push_str(&format!("  {name} panics: too few of its endpoints are healthy, all are used\n"));
+        }
+        for endpoint in list(&pool["endpoints"]).iter().filter(|endpoint| endpoint["state"] != "healthy") {
+            let state = plain(&endpoint["state"]).replace('_', " ");
+            let rest = endpoint["ejected_for_ms"].as_f64().map_or_else(String::new, |millis| format!(" for another {:.1} s", millis / 1e3));
+            text.push_str(&format!("  {name} {} is {state}{rest}\n", plain(&endpoint["endpoint"])));
+        }
+    }
+    text
+}
+
 fn routers(route: &Value) -> String {
     let routers = list(&route["routers"]);
     let (known, unknown): (Vec<&Value>, Vec<&Value>) = routers.iter().partition(|router| router["is_known"] == true);
@@ -191,7 +208,11 @@ mod tests {
             "name": "search", "live": "blue", "candidate_pool": "canary", "canary_percent": 2.5, "holdback_percent": 0.0,
             "mirror_percent": 0.0, "pin": null, "freeze": true, "epoch": 12, "applied_epoch": 12, "source": "redis", "age_seconds": 0.25,
             "store": { "topology": "sentinel", "node": "10.0.0.5:6379" },
-            "pools": { "blue": { "version": "v41", "healthy": 1, "roles": ["live"], "endpoints": [{ "in_flight": 3 }, { "in_flight": 0 }] } },
+            "pools": { "blue": { "version": "v41", "healthy": 1, "roles": ["live"], "endpoints": [
+                { "endpoint": "h:1", "state": "healthy", "in_flight": 3 },
+                { "endpoint": "h:2", "state": "half_open", "in_flight": 0 },
+                { "endpoint": "h:3", "state": "ejected", "ejected_for_ms": 2500, "in_flight": 0 }
+            ] } },
             "policies": [{ "kind": "split", "name": "split-weighted", "digest": "0123456789abcdef", "state": "in_force", "why": "" }],
             "routers": [{ "id": "a", "epoch": 12, "is_known": true }, { "id": "b", "epoch": 11, "is_known": true },
                         { "id": "c", "epoch": 9, "is_known": false }],
@@ -199,7 +220,9 @@ mod tests {
         });
         let expected = "search: live blue, canary 2.5 % on canary, frozen, epoch 12 (redis sentinel 10.0.0.5:6379, heard 0.2 s ago)\n\
                         \x20 pool  version  healthy  in flight  role\n\
-                        \x20 blue  v41      1/2      3          live\n\
+                        \x20 blue  v41      1/3      3          live\n\
+                        \x20 blue h:2 is half open\n\
+                        \x20 blue h:3 is ejected for another 2.5 s\n\
                         \x20 split policy split-weighted@0123456789ab in force\n\
                         \x20 2 router(s), not on epoch 12: b; not heard of: c\n\
                         \x20 not obeyed: pin = x: must be a pool\n\

@@ -274,12 +274,24 @@ pub struct Pool {
     pub version: String,
     /// Queries in flight in this process, before further ones get 503 (or fall back to live, for a candidate).
     pub max_in_flight: usize,
+    /// The same for each of its endpoints: one that is full is passed over. Not above `max_in_flight`.
+    pub max_in_flight_per_endpoint: usize,
+    /// Copies of queries in flight to this pool, in this process; further ones are dropped.
+    pub max_mirrors_in_flight: usize,
+    /// How long an endpoint that came back takes to get its whole share again.
+    pub slow_start: Duration,
+    /// With fewer healthy endpoints than this, in percent, all of them are used. 0..=100.
+    pub healthy_panic_threshold: u32,
+    /// How often names of endpoints are looked up again.
+    pub dns_interval: Duration,
     /// An idle connection is not used after this: keep it below the backend's own limit.
     pub idle_timeout: Duration,
     /// Idle connections kept for each endpoint and worker.
     pub idle_connections: usize,
     /// Active health checks.
     pub health: Health,
+    /// Passive ones: by what becomes of attempts.
+    pub outlier: Outlier,
 }
 
 /// One backend process: `http://host:port` or `https://host:port`.
@@ -324,6 +336,27 @@ pub struct Health {
     pub healthy_after: u32,
     /// Failed checks in a row before it gets none.
     pub unhealthy_after: u32,
+}
+
+/// `[route.pools.NAME.outlier]`: when an endpoint is taken out because its attempts fail, and how it comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlier {
+    /// So many failures in a row eject an endpoint; 0 leaves this out.
+    pub consecutive_failures: u32,
+    /// So many failures of a hundred attempts eject it; 0 leaves this out.
+    pub failure_percentage_threshold: u32,
+    /// With fewer attempts than this, a percentage says nothing.
+    pub failure_percentage_request_volume: u32,
+    /// What percentages are counted over; a good one also takes an earlier ejection back.
+    pub interval: Duration,
+    /// The first ejection; each further one lasts twice as long.
+    pub base_ejection_time: Duration,
+    /// The longest ejection.
+    pub max_ejection_time: Duration,
+    /// Of a pool, at once: 0..=50. 0 ejects nobody.
+    pub max_ejection_percent: u32,
+    /// Queries that an endpoint must answer well after its ejection, before it gets its share again. 1..=100.
+    pub probes: u32,
 }
 
 /// As it is written.

@@ -5,6 +5,7 @@
 
 mod check;
 mod check_initial;
+mod check_outlier;
 mod check_route;
 mod check_tls;
 mod checked;
@@ -18,8 +19,8 @@ mod written;
 use std::path::Path;
 
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, OnPolicyFailure, Policies, Pool, PoolTls,
-    Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, OnPolicyFailure, Outlier, Policies, Pool,
+    PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
 pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::checked::{ClientAuth, Config, OnPolicyFailure, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::checked::{ClientAuth, Config, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
 use super::redis_url::{Password, RedisState};
 use super::units::{show_bytes, show_duration};
 
@@ -186,6 +186,11 @@ fn show_pool(lines: &mut Lines, pool_key: &str, pool: &Pool) {
     }
     lines.text(&key("version"), &pool.version);
     lines.add(&key("max_in_flight"), pool.max_in_flight);
+    lines.add(&key("max_in_flight_per_endpoint"), pool.max_in_flight_per_endpoint);
+    lines.add(&key("max_mirrors_in_flight"), pool.max_mirrors_in_flight);
+    lines.duration(&key("slow_start"), pool.slow_start);
+    lines.add(&key("healthy_panic_threshold"), pool.healthy_panic_threshold);
+    lines.duration(&key("dns_interval"), pool.dns_interval);
     lines.duration(&key("idle_timeout"), pool.idle_timeout);
     lines.add(&key("idle_connections"), pool.idle_connections);
     lines.text(&key("health.path"), &pool.health.path);
@@ -193,6 +198,19 @@ fn show_pool(lines: &mut Lines, pool_key: &str, pool: &Pool) {
     lines.duration(&key("health.timeout"), pool.health.timeout);
     lines.add(&key("health.healthy_after"), pool.health.healthy_after);
     lines.add(&key("health.unhealthy_after"), pool.health.unhealthy_after);
+    show_outlier(lines, &key("outlier"), &pool.outlier);
+}
+
+fn show_outlier(lines: &mut Lines, outlier_key: &str, outlier: &Outlier) {
+    let key = |name: &str| format!("{outlier_key}.{name}");
+    lines.add(&key("consecutive_failures"), outlier.consecutive_failures);
+    lines.add(&key("failure_percentage_threshold"), outlier.failure_percentage_threshold);
+    lines.add(&key("failure_percentage_request_volume"), outlier.failure_percentage_request_volume);
+    lines.duration(&key("interval"), outlier.interval);
+    lines.duration(&key("base_ejection_time"), outlier.base_ejection_time);
+    lines.duration(&key("max_ejection_time"), outlier.max_ejection_time);
+    lines.add(&key("max_ejection_percent"), outlier.max_ejection_percent);
+    lines.add(&key("probes"), outlier.probes);
 }
 
 fn show_unit(unit: &UnitSource) -> String {

@@ -81,6 +81,38 @@ impl Broken {
     }
 }
 
+/// What became of a copy of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirrored {
+    /// It was answered, and not with a 5xx.
+    Answered,
+    /// It was answered with a 5xx.
+    ServerError,
+    /// It was not answered, not in time, or not to the end.
+    Failed,
+    /// Not sent: as many were in flight as may be.
+    Dropped,
+    /// Not sent: its method may not be sent twice, or its body was too large or had not come when the query was answered.
+    Unfit,
+}
+
+impl Mirrored {
+    /// All of them, in the order of [`PoolCounters::mirrored`].
+    pub const ALL: [Mirrored; 5] = [Mirrored::Answered, Mirrored::ServerError, Mirrored::Failed, Mirrored::Dropped, Mirrored::Unfit];
+
+    /// The `result` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Mirrored::Answered => "answered",
+            Mirrored::ServerError => "server_error",
+            Mirrored::Failed => "failed",
+            Mirrored::Dropped => "dropped",
+            Mirrored::Unfit => "unfit",
+        }
+    }
+}
+
 /// What happened on one pool: attempts, not final answers.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
@@ -98,6 +130,8 @@ pub struct PoolCounters {
     pub retries: Count,
     /// Queries of this pool that the live pool answered instead.
     pub fallbacks: Count,
+    /// Copies of queries to this pool, by [`Mirrored`]; they are in no other count.
+    pub mirrored: [Count; Mirrored::ALL.len()],
     /// From sending an attempt to the response's head.
     pub durations: Durations,
 }

@@ -25,7 +25,7 @@ use crate::config;
 use crate::flags::Flags;
 use crate::policy::{ShadowRun, SplitInForce, snapshot};
 use crate::quality::{DECISIONS, RouteCounters};
-use crate::vocabulary::PoolIndex;
+use crate::vocabulary::{PoolIndex, Ppm};
 
 /// Places in [`DECISIONS`] of the reasons that the host adds to the policy's.
 const NATIVE: usize = 5;
@@ -45,6 +45,8 @@ pub(crate) struct Split {
     pub(crate) flags: Arc<Flags>,
     snapshot: Snapshot,
     rollout: PositionKey,
+    /// Under which units are chosen to be mirrored; `None` where none is.
+    mirror: Option<PositionKey>,
     native: WeightedSplit,
     seat: Seat,
     /// The last good policy, where the route wants one.
@@ -57,9 +59,10 @@ impl Split {
         let snapshot = snapshot(route, &flags);
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
+        let mirror = mirror_key(&flags);
         let standby = standby(&policy, &snapshot, rollout);
         let seat = Seat::new(policy, &snapshot, rollout);
-        Split { flags, snapshot, rollout, native, seat, standby, shadow: None }
+        Split { flags, snapshot, rollout, mirror, native, seat, standby, shadow: None }
     }
 
     /// Takes new flags.
@@ -67,6 +70,7 @@ impl Split {
         self.snapshot = snapshot(route, &flags);
         self.native = configure_native(&self.snapshot);
         self.rollout = PositionKey::new(flags.salt.as_bytes());
+        self.mirror = mirror_key(&flags);
         self.flags = flags;
         self.seat.apply(&self.snapshot, self.rollout);
         if let Some(standby) = &mut self.standby {
@@ -137,10 +141,25 @@ impl Split {
             None => (self.native.route(self.rollout.position(unit.bytes())), NATIVE),
         }
     }
+
+    /// The pool that gets a copy of this query, if any: the candidate's, of the queries of a share of the units, and not of those that go there
+    /// anyway.
+    pub(crate) fn mirror(&self, unit: &Unit<'_>, chosen: Chosen) -> Option<PoolIndex> {
+        let key = self.mirror.as_ref()?;
+        let pool = self.flags.candidate.pool;
+        (pool != chosen.pool && key.position(unit.bytes()) < self.flags.mirror.get()).then_some(pool)
+    }
 }
 
 fn standby(policy: &SplitInForce, snapshot: &Snapshot, rollout: PositionKey) -> Option<Seat> {
     policy.last_good.as_ref().map(|good| Seat::new(good.clone(), snapshot, rollout))
+}
+
+/// A salt of its own, made of the rollout's: whose queries are mirrored has nothing to do with who is on the candidate. A pin sends everything to
+/// one pool, copies included; and the live pool needs no copies of its own queries.
+fn mirror_key(flags: &Flags) -> Option<PositionKey> {
+    let is_mirrored = flags.mirror > Ppm::ZERO && flags.pin.is_none() && flags.candidate.pool != flags.live;
+    is_mirrored.then(|| PositionKey::new(format!("mirror:{}", flags.salt).as_bytes()))
 }
 
 /// The native policy accepts every snapshot that is made of checked flags; if it ever should not, all goes to live.
