@@ -140,7 +140,9 @@ impl Detector {
             changes.extend(self.end_ejection(index, look, now));
         }
         for index in 0..looks.len() {
-            if let Some(why) = self.outlier(index, looks) {
+            // One that is back was looked at before its failures in a row were forgotten.
+            let is_just_back = changes.contains(&Change::Back { index });
+            if let Some(why) = self.outlier(index, looks).filter(|_| !is_just_back) {
                 changes.extend(self.eject(index, why, now));
             }
         }
