@@ -1,5 +1,5 @@
-//! The promise: a query is tried again when that is safe, and only then: nothing of it was sent, or nothing of an answer came, it may be sent
-//! twice, and all of its body is still here. And retries never make a failure larger than it is.
+//! The promise: a query is tried again when that is safe, and only then: nothing of it was sent, or no answer came, it may be sent twice, and
+//! all of its body is still here. And retries never make a failure larger than it is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
@@ -51,6 +51,16 @@ fn a_query_that_may_be_sent_twice_is_when_no_answer_came() {
         assert!(seen[0] == seen[1], "the same head and body both times");
         assert!(seen[1].ends_with(&"x".repeat(body)));
     }
+}
+
+#[test]
+fn a_head_that_breaks_off_is_no_answer() {
+    let (router, backend) = before(|number| if number == 0 { Act::Say("HTTP/1.1 200 OK\r\ncontent-le") } else { Act::Answer });
+    assert_eq!(status(&router, &query("GET", 0)), 200);
+    assert_eq!((backend.seen().len(), retries(&router)), (2, 1.0));
+    let (router, backend) = before(|_| Act::Say("HTTP/1.1 200 OK\r\ncontent-le"));
+    assert_eq!(status(&router, &query("PUT", 0)), 502);
+    assert_eq!((backend.seen().len(), retries(&router)), (1, 0.0));
 }
 
 #[test]
