@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc, clippy::string_slice)]
 
 mod backend;
+pub mod exchange;
 pub mod flags;
 pub mod guests;
 pub mod http;
@@ -10,6 +11,7 @@ mod load;
 pub mod ranker;
 pub mod redis;
 mod router;
+pub mod scripted;
 pub mod tls;
 
 use std::time::{Duration, Instant};

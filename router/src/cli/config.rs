@@ -9,6 +9,7 @@ use super::serve::Certificates;
 use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
+use crate::serve::Overrides;
 
 /// Look at config files.
 #[derive(Debug, Args)]
@@ -79,6 +80,7 @@ fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
     let problem = |key: &str, chain: String| format!("{}: {chain}", config::place(file, key));
     Access::of_config(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Certificates::load(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    Overrides::load(config.overrides.as_ref()).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod flag;
 mod policy;
 mod ranker;
 mod serve;
+mod sign_override;
 mod status;
 mod table;
 
@@ -37,6 +38,7 @@ enum Command {
     Serve(serve::Serve),
     Status(status::Status),
     Flag(flag::FlagArgs),
+    Override(sign_override::SignOverride),
     Config(config::ConfigArgs),
     Demo(demo::Demo),
     Policy(policy::PolicyArgs),
@@ -59,6 +61,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Status(status) => status.run(),
         Command::Flag(flag) => flag.run(),
+        Command::Override(signed) => signed.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
         Command::Policy(policy) => return policy::run(policy),

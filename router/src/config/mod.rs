@@ -7,6 +7,7 @@ mod check;
 mod check_initial;
 mod check_route;
 mod check_tls;
+mod check_trust;
 mod checked;
 mod error;
 mod locate;
@@ -17,8 +18,8 @@ mod written;
 use std::path::Path;
 
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, Policies, Pool, PoolTls, Protocol, Role,
-    Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Expose, Health, Limits, Listen, Override, Policies, Pool, PoolTls,
+    Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
 pub use show::show;

@@ -11,9 +11,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::header::UPGRADE;
+use http::header::{EXPECT, HeaderMap, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -21,13 +22,16 @@ use super::again::{Again, say_length};
 use super::answer;
 use super::attempt::Attempt;
 use super::body::ResponseBody;
-use super::headers::{self, ClientFields, X_SWITCHBACK_POOL};
+use super::expose;
+use super::forwarded::ClientFields;
+use super::headers;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
 use super::seen::Seen;
 use super::split::Chosen;
 use super::tunnel::{self, Tunnel};
-use super::upstream::Failure;
+use super::upstream::{Connection, Failure, Hearers};
+use crate::config::Expose;
 use crate::quality::Broken;
 use crate::vocabulary::PoolIndex;
 
@@ -38,6 +42,10 @@ pub(crate) struct Plan {
     pub(crate) live: PoolIndex,
     pub(crate) tunnel: Option<Box<Tunnel>>,
     pub(crate) client: Rc<ClientFields>,
+    /// What the response says of the decision.
+    pub(crate) expose: Expose,
+    /// The client can have interim responses: it speaks HTTP/1.1.
+    pub(crate) hears_interim: bool,
 }
 
 /// One query on its way through its attempts.
@@ -52,12 +60,20 @@ pub(crate) struct Journey {
     body: Option<Rc<RefCell<Replay>>>,
     /// What the client wants the connection to become, until the backend agrees.
     tunnel: Cell<Option<Box<Tunnel>>>,
+    client: Rc<ClientFields>,
+    expose: Expose,
+    hears_interim: bool,
     started: Instant,
 }
 
 /// The client's body for the next attempt.
 fn request_body(body: Option<&Rc<RefCell<Replay>>>) -> RequestBody {
     body.map_or(RequestBody::Empty, RequestBody::of)
+}
+
+/// The client waits with its body until it hears 100 Continue.
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// What an attempt came to.
@@ -77,22 +93,26 @@ impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
     /// HTTP/1.
     pub(crate) fn new(plan: Plan, raw: Option<Box<[u8]>>, mut head: Parts, incoming: Incoming) -> Journey {
-        let Plan { route, chosen, live, tunnel, client } = plan;
-        let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
+        let Plan { route, chosen, live, tunnel, client, expose, hears_interim } = plan;
+        let started = Instant::now();
+        let body = (!http_body::Body::is_end_stream(&incoming)).then(|| {
+            let expects = hears_interim && expects_continue(&head.headers);
+            Replay::new(incoming, &route.request_body, expects, started)
+        });
         let first_body = request_body(body.as_ref());
         say_length(&mut head.headers, &first_body);
         let again = route.config.replayable_methods.contains(&head.method).then(|| match raw {
-            Some(bytes) if tunnel.is_none() => Again::Raw { bytes, client },
+            Some(bytes) if tunnel.is_none() => Again::Raw(bytes),
             _ => Again::prepared(&head),
         });
         let first = Cell::new(Some(Request::from_parts(head, first_body)));
-        Journey { route, chosen, live, first, again, body, tunnel: Cell::new(tunnel), started: Instant::now() }
+        Journey { route, chosen, live, first, again, body, tunnel: Cell::new(tunnel), client, expose, hears_interim, started }
     }
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
     pub(crate) async fn forward(&self) -> Response<ResponseBody> {
-        let Chosen { pool, may_fall_back } = self.chosen;
-        let first = self.ask_pool(pool, true, self.started).await;
+        let Chosen { pool, may_fall_back, is_counted, .. } = self.chosen;
+        let first = self.ask_pool(pool, is_counted, self.started).await;
         let must_fall_back =
             may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |answer| answer.response.status().is_server_error());
         if must_fall_back && self.can_send_again() {
@@ -157,7 +177,7 @@ impl Journey {
         let timeouts = &self.route.config.timeouts;
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
         let failure = match attempt.connect(wants_fresh, deadline).await {
-            Ok(mut connection) => match connection.send(self.request()?, deadline).await {
+            Ok(mut connection) => match self.send(&mut connection, deadline).await {
                 Ok(response) => match self.look_at(&response) {
                     Ok(seen) => {
                         attempt.answered(response.status(), connection);
@@ -173,12 +193,19 @@ impl Journey {
             Failure::Timeout => body.borrow().holds_things_up(),
             _ => body.borrow().has_failed(),
         });
-        let is_malformed = self.body.as_ref().is_some_and(|body| body.borrow().is_malformed());
-        Err(match (is_clients_fault, is_malformed) {
-            (_, true) => Failure::Malformed,
-            (true, false) => Failure::Client,
-            (false, false) => failure,
+        Err(match &self.body {
+            Some(body) if body.borrow().is_malformed() => Failure::Malformed,
+            Some(body) if body.borrow().is_too_large() => Failure::TooLarge,
+            _ if is_clients_fault => Failure::Client,
+            _ => failure,
         })
+    }
+
+    /// Sends the request of the next attempt.
+    async fn send(&self, connection: &mut Connection, deadline: Instant) -> Result<Response<Incoming>, Failure> {
+        let gate = self.body.as_ref().and_then(|body| body.borrow().gate());
+        let hearers = Hearers { client: self.hears_interim.then_some(&self.client.signals), gate: gate.as_ref() };
+        connection.send(self.request()?, hearers, deadline).await
     }
 
     /// Refuses a response that a client could read in another way than we do.
@@ -190,13 +217,16 @@ impl Journey {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.wants_tunnel() {
             return Err(Broken::Upgrade);
         }
+        if self.route.config.max_response_body.is_some_and(|most| response.body().size_hint().lower() > most) {
+            return Err(Broken::Size);
+        }
         Ok(seen)
     }
 
     /// The request of the next attempt.
     fn request(&self) -> Result<Request<RequestBody>, Failure> {
         let first = self.first.take();
-        let again = || self.again.as_ref()?.request(request_body(self.body.as_ref()));
+        let again = || self.again.as_ref()?.request(request_body(self.body.as_ref()), &self.client);
         // Nobody asks a second time for what cannot be sent again.
         first.or_else(again).ok_or(Failure::Closed { was_reused: false })
     }
@@ -220,12 +250,11 @@ impl Journey {
         }
         let (mut head, incoming) = response.into_parts();
         headers::prepare_response(&mut head.headers, seen);
-        if self.route.config.expose_pool
-            && let Some(name) = self.route.pool_name(pool)
-        {
-            head.headers.insert(X_SWITCHBACK_POOL, name);
+        if !self.expose.is_empty() {
+            expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);
         }
-        Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt))
+        let room = self.route.config.max_response_body.unwrap_or(u64::MAX);
+        Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt, room))
     }
 
     fn wants_tunnel(&self) -> bool {

@@ -17,12 +17,16 @@ mod attempt;
 mod body;
 mod clock;
 mod connection;
+mod expose;
 mod forward;
+mod forwarded;
 mod headers;
 mod idle;
+mod interim;
 mod listener;
 mod log_limit;
 mod on_this_worker;
+mod overrides;
 mod pool;
 mod position;
 mod query;
@@ -44,6 +48,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+pub use overrides::{FIELD as OVERRIDE_FIELD, OverrideError, Overrides};
 pub use pool::{SharedEndpoint, SharedPool};
 pub use position::PositionKey;
 
@@ -106,6 +111,8 @@ pub struct Inputs {
     pub flags: Vec<watch::Receiver<Arc<Flags>>>,
     /// One per route.
     pub policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
+    /// Who may choose a pool.
+    pub overrides: Arc<Overrides>,
 }
 
 /// The running data path.
@@ -150,6 +157,7 @@ pub fn start(
             flags: inputs.flags.clone(),
             policies: inputs.policies.clone(),
             counters: counters.clone(),
+            overrides: inputs.overrides.clone(),
             arrivals: receiver,
             connections: door.connections.clone(),
             is_draining: draining.clone(),
