@@ -238,7 +238,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The preface, and a request with this stream's number; `flags` as of HEADERS.
+/// The preface, and SETTINGS that change nothing.
 fn hello() -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()
 }
@@ -246,46 +246,52 @@ fn hello() -> Vec<u8> {
 /// `:method GET`, `:scheme http`, `:path /`, `:authority a`.
 const FIELDS: &[u8] = &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
 
-/// Sends frames until the router hangs up, and answers how many it took.
-fn until_hung_up(world: &World, mut frames: impl FnMut(u32) -> Vec<u8>) -> u32 {
-    let mut stream = TcpStream::connect(world.router.traffic).unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
-    stream.write_all(&hello()).unwrap();
+/// Whether the router still answers a PING after so many of these frames.
+fn survives(world: &World, count: u32, frames: impl Fn(u32) -> Vec<u8>) -> bool {
+    let mut stream = world.connect("");
     let mut reads = stream.try_clone().unwrap();
     let reader = std::thread::spawn(move || {
-        let mut all = Vec::new();
-        let _ = reads.read_to_end(&mut all);
-        all
+        let (mut head, mut payload) = ([0; 9], Vec::new());
+        while reads.read_exact(&mut head).is_ok() {
+            payload.resize(usize::from(head[1]) << 8 | usize::from(head[2]), 0);
+            if reads.read_exact(&mut payload).is_err() {
+                break;
+            }
+            if (head[3], head[4], payload.as_slice()) == (6, 1, &[9; 8][..]) {
+                return true;
+            }
+        }
+        false
     });
-    let taken = (0..200_000).find(|count| stream.write_all(&frames(*count)).is_err()).unwrap_or(200_000);
-    drop(stream.shutdown(std::net::Shutdown::Write));
-    drop(reader.join());
-    taken
+    let all = (0..count).map(frames).chain([frame(6, 0, 0, &[9; 8])]);
+    // Once it has hung up, what is written goes nowhere.
+    let _ = stream.write_all(&hello()).and_then(|()| all.map(|bytes| stream.write_all(&bytes)).collect());
+    reader.join().unwrap()
 }
 
 #[test]
 fn a_client_that_makes_the_router_reset_its_streams_is_hung_up_on() {
-    // MadeYouReset, CVE-2025-8671: a window update of nothing makes the receiver reset the stream.
-    let world = World::new("h2_forced_resets = 20", "");
+    // MadeYouReset, CVE-2025-8671: a window that grows beyond what a window can be makes the receiver reset the stream.
+    let world = World::new("h2_forced_resets = 20\nh2_resets = 1000", "");
     world.blue.behave(Behaviour::Hang);
-    let taken = until_hung_up(&world, |count| {
+    let overflow = |count: u32| {
         let stream = count * 2 + 1;
-        [frame(1, 0x5, stream, FIELDS), frame(8, 0, stream, &0_u32.to_be_bytes())].concat()
-    });
-    assert!(taken < 200_000, "{taken}");
+        [frame(1, 0x5, stream, FIELDS), frame(8, 0, stream, &0x7fff_ffff_u32.to_be_bytes())].concat()
+    };
+    assert!(survives(&world, 15, overflow));
+    assert!(!survives(&world, 40, overflow));
     world.assert_refused("http2");
 }
 
 #[test]
 fn a_head_that_never_ends_is_hung_up_on() {
-    // CONTINUATION without END_HEADERS, for ever.
+    // CONTINUATION without END_HEADERS; a literal field without indexing: x: y.
     let world = World::new("header_bytes = \"8KiB\"", "");
-    let taken = until_hung_up(&world, |count| match count {
+    let endless = |count: u32| match count {
         0 => frame(1, 0x1, 1, FIELDS),
-        // A literal field without indexing: x: y.
         _ => frame(9, 0, 1, &[0x00, 0x01, b'x', 0x01, b'y'].repeat(200)),
-    });
-    assert!(taken < 200_000, "{taken}");
+    };
+    assert!(!survives(&world, 2_000, endless));
     world.assert_refused("http2");
 }
 

@@ -237,7 +237,10 @@ async fn play_h1(stream: &mut BufReader<TcpStream>, scene: Scene, method: &str, 
             Step::Pause => crate::look_again().await,
             // The other side closes, or never ends the test.
             Step::Hang => return Err(stream.read_u8().await.map_or_else(Into::into, |_| "more came".into())),
-            Step::Break => return Ok(stream.get_ref().set_zero_linger()?),
+            Step::Break => {
+                stream.get_ref().set_zero_linger()?;
+                return Ok(());
+            }
         }
     }
     if is_chunked {
@@ -298,7 +301,10 @@ async fn play_h2(request: http::Request<h2::RecvStream>, mut respond: h2::server
             Step::Await => shared.next.notified().await,
             Step::Pause => crate::look_again().await,
             Step::Hang => return Err(std::future::poll_fn(|cx| stream.poll_reset(cx)).await?.to_string().into()),
-            Step::Break => return Ok(stream.send_reset(h2::Reason::INTERNAL_ERROR)),
+            Step::Break => {
+                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+                return Ok(());
+            }
         }
     }
     match scene.trailers.as_slice() {

@@ -30,7 +30,7 @@ use super::routes::RouteWorker;
 use super::seen::Seen;
 use super::split::Chosen;
 use super::tunnel::{self, Tunnel};
-use super::upstream::{Connection, Failure, Hearers};
+use super::upstream::{Failure, Hearers};
 use crate::config::Expose;
 use crate::quality::Broken;
 use crate::vocabulary::PoolIndex;
@@ -176,8 +176,10 @@ impl Journey {
     async fn run(&self, attempt: &Attempt, wants_fresh: bool) -> Result<(Response<Incoming>, Seen), Failure> {
         let timeouts = &self.route.config.timeouts;
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
+        let gate = self.body.as_ref().and_then(|body| body.borrow().gate());
+        let hearers = Hearers { client: self.hears_interim.then_some(&self.client.signals), gate: gate.as_ref() };
         let failure = match attempt.connect(wants_fresh, deadline).await {
-            Ok(mut connection) => match self.send(&mut connection, deadline).await {
+            Ok(mut connection) => match connection.send(self.request()?, hearers, deadline).await {
                 Ok(response) => match self.look_at(&response) {
                     Ok(seen) => {
                         attempt.answered(response.status(), connection);
@@ -199,13 +201,6 @@ impl Journey {
             _ if is_clients_fault => Failure::Client,
             _ => failure,
         })
-    }
-
-    /// Sends the request of the next attempt.
-    async fn send(&self, connection: &mut Connection, deadline: Instant) -> Result<Response<Incoming>, Failure> {
-        let gate = self.body.as_ref().and_then(|body| body.borrow().gate());
-        let hearers = Hearers { client: self.hears_interim.then_some(&self.client.signals), gate: gate.as_ref() };
-        connection.send(self.request()?, hearers, deadline).await
     }
 
     /// Refuses a response that a client could read in another way than we do.

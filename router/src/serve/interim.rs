@@ -88,7 +88,7 @@ struct Hearer {
 
 impl Ear {
     /// Listens for the query that is being sent, until the result is dropped.
-    pub(crate) fn listen(self: &Arc<Ear>, client: &Arc<Signals>, gate: Option<Arc<Gate>>) -> Listening {
+    pub(crate) fn listen(&self, client: &Arc<Signals>, gate: Option<Arc<Gate>>) -> Listening<'_> {
         let mut hearer = locked(&self.hearer);
         if !hearer.client.as_ref().is_some_and(|heard| Arc::ptr_eq(heard, client)) {
             hearer.client = Some(client.clone());
@@ -98,7 +98,7 @@ impl Ear {
         }
         drop(hearer);
         self.is_listening.store(true, Ordering::Relaxed);
-        Listening(self.clone())
+        Listening(self)
     }
 
     fn stop(&self) {
@@ -118,9 +118,9 @@ impl Ear {
 }
 
 /// Dropped when the head is here, or nobody waits for it any more: what comes later is nobody's.
-pub(crate) struct Listening(Arc<Ear>);
+pub(crate) struct Listening<'a>(&'a Ear);
 
-impl Drop for Listening {
+impl Drop for Listening<'_> {
     fn drop(&mut self) {
         self.0.stop();
     }
