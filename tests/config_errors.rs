@@ -224,7 +224,10 @@ fn passwords_and_certificates_of_redis_are_read_before_a_port_is_bound() {
         ("url = \"redis://h\"\npassword_file = \"no/such/file\"", ":10: state.password_file = \"no/such/file\": cannot be read"),
         ("url = \"redis://h\"\npassword_env = \"NO_SUCH_NAME\"", ":10: state.password_env = \"NO_SUCH_NAME\": is not set"),
         ("url = \"rediss+cluster://h\"\nca = \"Cargo.toml\"", ":10: state.ca = \"Cargo.toml\""),
-        ("url = \"redis+sentinel://h/m\"\nsentinel_password_file = \"/dev/null\"", ":10: state.sentinel_password_file = \"/dev/null\": must"),
+        (
+            "url = \"redis+sentinel://h/m\"\nsentinel_password_file = \"/dev/null\"",
+            ":10: state.sentinel_password_file = \"/dev/null\": must",
+        ),
     ] {
         let written = write(&GOOD.replace("data_dir =", &format!("{keys}\ndata_dir =")));
         for arguments in [&["config", "check"][..], &["serve", "--config"][..]] {
