@@ -130,7 +130,7 @@ fn a_slot_moves_under_load_to_another_node_and_to_one_that_joined_later() {
     let epoch = runtime.block_on(router.store.change(SEARCH, change(&[("flag.y", Some("written"))], None))).unwrap();
     cluster.end_move(&slot, joined);
     for round in 0..10 {
-        following.obeys(cluster.nodes[joined].port(), FLAGS, &format!("joined{round}", false));
+        following.obeys(cluster.nodes[joined].port(), FLAGS, &format!("joined{round}"), false);
     }
     let port = cluster.nodes[joined].port();
     eventually("the node in use is told", SOON, || {
@@ -164,7 +164,7 @@ fn a_killed_primary_is_replaced_and_the_other_nodes_are_obeyed_meanwhile() {
     let ads = cluster.owner(ADS_FLAGS);
     let mut rounds = 0;
     eventually("the replica is the primary", FAILS_OVER_WITHIN, || {
-        following.obeys(cluster.nodes[ads].port(), ADS_FLAGS, &format!("meanwhile{rounds}", false));
+        following.obeys(cluster.nodes[ads].port(), ADS_FLAGS, &format!("meanwhile{rounds}"), false);
         rounds += 1;
         let told = cluster.nodes[replica].cli(&["CLUSTER", "INFO"]).ok()?;
         let role = cluster.nodes[replica].cli(&["INFO", "replication"]).ok()?;
