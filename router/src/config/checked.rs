@@ -338,7 +338,7 @@ pub struct Pool {
     pub version: String,
     /// Queries in flight in this process, before further ones get 503 (or fall back to live, for a candidate).
     pub max_in_flight: usize,
-    /// The same for each of its endpoints: one that is full is passed over. Not above `max_in_flight`.
+    /// The same for each of its endpoints: one that is full is passed over.
     pub max_in_flight_per_endpoint: usize,
     /// Copies of queries in flight to this pool, in this process; further ones are dropped.
     pub max_mirrors_in_flight: usize,

@@ -96,6 +96,7 @@ impl Attempt {
             counters.durations.record(latency);
         }
         if let Some(held) = self.held.borrow_mut().as_mut() {
+            held.slot.head_came(!status.is_server_error());
             held.answer = Some(Answered { connection, status, at: now });
         }
     }
