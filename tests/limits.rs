@@ -78,7 +78,7 @@ fn a_head_with_too_many_fields_is_answered_with_431_in_both_protocols() {
     assert!(read_all(world.connect(&format!("GET /rank HTTP/1.1\r\nhost: search.test\r\n{fields}\r\n"))).starts_with("HTTP/1.1 431"));
     world.assert_refused("head_size");
     let status = over_h2(world.router.traffic, async |mut sender| {
-        let mut request = http::Request::get("http://search.test/rank");
+        let mut request = ::http::Request::get("http://search.test/rank");
         for field in 0..30 {
             request = request.header(format!("x-{field}"), "1");
         }
@@ -213,7 +213,7 @@ fn streams_that_are_reset_before_their_responses_end_the_connection() {
     world.blue.behave(Behaviour::Hang);
     let opened = over_h2(world.router.traffic, async |mut sender| {
         for count in 0..10_000 {
-            let request = http::Request::get("http://search.test/rank").body(()).unwrap();
+            let request = ::http::Request::get("http://search.test/rank").body(()).unwrap();
             let Ok((response, _)) = sender.send_request(request, true) else { return count };
             let before = world.blue.arrivals();
             // The backend has it: this is more than HTTP/2's own limit on what was never begun sees.
@@ -265,7 +265,7 @@ fn survives(world: &World, count: u32, frames: impl Fn(u32) -> Vec<u8>) -> bool 
     });
     let all = (0..count).map(frames).chain([frame(6, 0, 0, &[9; 8])]);
     // Once it has hung up, what is written goes nowhere.
-    let _ = stream.write_all(&hello()).and_then(|()| all.map(|bytes| stream.write_all(&bytes)).collect());
+    let _ = stream.write_all(&hello()).and_then(|()| all.map(|bytes| stream.write_all(&bytes)).collect::<std::io::Result<()>>());
     reader.join().unwrap()
 }
 

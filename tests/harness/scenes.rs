@@ -120,9 +120,11 @@ fn scene(path: &str) -> Scene {
         ),
         "/chunked" => plain(200, &[("trailer", "x-took")], vec![text("hello "), text("world")]).with_trailers(vec![("x-took", "1")]),
         "/up" => plain(200, &[("content-length", "2")], vec![text("ok")]),
-        "/down" => {
-            plain(200, &[("content-length", &length)], (0..PIECES).map(|_| Step::Data(Bytes::from_static(&[b'x'; PIECE]))).collect())
-        }
+        "/down" => plain(
+            200,
+            &[("content-length", length.as_str())],
+            (0..PIECES).map(|_| Step::Data(Bytes::from_static(&[b'x'; PIECE]))).collect(),
+        ),
         "/nothing" => plain(204, &[("x-a", "b")], Vec::new()),
         "/not-modified" => plain(304, &[("etag", "\"v1\"")], Vec::new()),
         "/hints" => {

@@ -41,6 +41,7 @@ impl ResponseBody {
     pub(crate) fn passed(incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Attempt, room: u64) -> ResponseBody {
         if incoming.is_end_stream() {
             attempt.completed();
+            is_answered(request.as_ref());
             return ResponseBody::own(None);
         }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
@@ -50,6 +51,12 @@ impl ResponseBody {
     /// Holds this until the body is done.
     pub(crate) fn keeps(&mut self, in_progress: QueryInProgress) {
         self.in_progress = Some(in_progress);
+    }
+}
+
+fn is_answered(request: Option<&Rc<RefCell<Replay>>>) {
+    if let Some(request) = request {
+        request.borrow_mut().is_answered();
     }
 }
 
@@ -111,7 +118,10 @@ impl PassedBody {
                     Some(Err(_)) => self.broke_off(Attempt::failed, Replay::has_failed),
                     // Trailers are the end, and nobody asks for more after them.
                     Some(Ok(frame)) if !frame.is_trailers() && !self.incoming.is_end_stream() => {}
-                    _ => self.attempt.completed(),
+                    _ => {
+                        self.attempt.completed();
+                        is_answered(self.request.as_ref());
+                    }
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(PassError::from)))
             }

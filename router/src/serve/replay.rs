@@ -35,7 +35,7 @@ pub(crate) enum BodyError {
     /// It is larger than the route allows.
     #[error("the request body is larger than the route allows")]
     TooLarge,
-    /// Another attempt reads the body now.
+    /// Another attempt reads the body now, or nobody does.
     #[error("another attempt took over the request body")]
     Superseded,
 }
@@ -49,7 +49,8 @@ fn is_malformed(error: &hyper::Error) -> bool {
 
 /// The client's body and what is remembered of it, shared by the attempts of one query.
 pub(crate) struct Replay {
-    incoming: Incoming,
+    /// `None` once nobody wants it any more.
+    incoming: Option<Incoming>,
     remembered: Vec<Bytes>,
     remembered_bytes: usize,
     limit: usize,
@@ -85,7 +86,7 @@ impl Replay {
     /// `expects`: the client waits for 100 Continue.
     pub(crate) fn new(incoming: Incoming, limits: &BodyLimits, expects: bool, started: Instant) -> Rc<RefCell<Replay>> {
         Rc::new(RefCell::new(Replay {
-            incoming,
+            incoming: Some(incoming),
             remembered: Vec::new(),
             remembered_bytes: 0,
             limit: limits.replay_bytes,
@@ -121,6 +122,15 @@ impl Replay {
         self.wait.as_ref().map(|wait| wait.gate.clone())
     }
 
+    /// The query is answered. A body that the client was never asked for will not come: the connections of both sides end, as they could
+    /// not tell it from what comes next.
+    pub(crate) fn is_answered(&mut self) {
+        if let Some(wait) = self.wait.take() {
+            self.incoming = None;
+            wait.gate.open();
+        }
+    }
+
     /// The client is being waited for, or has failed: then nobody else can be blamed for being late.
     pub(crate) fn holds_things_up(&self) -> bool {
         self.is_waiting || self.has_failed()
@@ -142,7 +152,10 @@ impl Replay {
             ready!(wait.poll_over(cx));
             self.wait = None;
         }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        };
+        let polled = Pin::new(incoming).poll_frame(cx);
         self.is_waiting = polled.is_pending();
         let Poll::Ready(frame) = polled else {
             return match self.idle.poll_expired_by(self.end, cx) {
@@ -259,7 +272,7 @@ impl Body for RequestBody {
             RequestBody::Replayed { replay, attempt, sent } => {
                 let replay = replay.borrow();
                 let all_sent = replay.remembered.len() <= *sent || replay.is_forgotten;
-                replay.attempt == *attempt && all_sent && (replay.is_ended || replay.incoming.is_end_stream())
+                replay.attempt == *attempt && all_sent && (replay.is_ended || replay.incoming.as_ref().is_some_and(Incoming::is_end_stream))
             }
         }
     }
@@ -272,8 +285,8 @@ impl Body for RequestBody {
                 let replay = replay.borrow();
                 let again: usize = replay.remembered.iter().skip(*sent).map(Bytes::len).sum();
                 let again = u64::try_from(again).unwrap_or(u64::MAX);
-                let rest = replay.incoming.size_hint();
-                rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest.saturating_add(again)))
+                let rest = replay.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact());
+                rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest.saturating_add(again)))
             }
         }
     }
