@@ -7,6 +7,7 @@ pub mod flags;
 pub mod guests;
 pub mod http;
 mod load;
+mod process;
 pub mod ranker;
 pub mod redis;
 mod router;

@@ -9,6 +9,8 @@ mod check_route;
 mod check_tls;
 mod checked;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod locate;
 mod show;
 pub(crate) mod units;

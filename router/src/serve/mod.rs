@@ -18,6 +18,8 @@ mod body;
 mod clock;
 mod connection;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod headers;
 mod idle;
 mod listener;
