@@ -250,7 +250,8 @@ for part in "${PARTS[@]}"; do
     exit 69
   fi
 done
-[ -z "$REPORT" ] || write_report
+# What is kept is a whole run.
+if [ -n "$REPORT" ] && [ ${#ROWS[@]} -ge 7 ]; then write_report; fi
 for part in ${MISSING[@]+"${MISSING[@]}"}; do say "NOT RUN: $part (see above)"; done
 if ((FAILED)); then
   say "FAILED"

@@ -1,7 +1,7 @@
 //! The fuzz target of the config: a file is taken or refused with reasons, whatever is in it.
 #![allow(clippy::unwrap_used)]
 
-use switchback_fuzz::{Target, trace};
+use switchback_fuzz::{Target, kind_of, trace};
 
 use super::{parse, show};
 
@@ -61,11 +61,8 @@ fn config() {
             }
             Err(error) => {
                 let said = error.to_string();
-                let problems: Vec<&str> = said.lines().skip(1).collect();
                 assert!(said.contains("fuzz.toml"), "{said}");
-                // The keys, without places and values.
-                let keys = problems.iter().map(|line| line.split(" = ").next().unwrap_or_default().split(':').next_back());
-                trace(keys.map(|key| key.unwrap_or_default().to_owned()).take(4).collect::<Vec<_>>())
+                trace(said.lines().skip(1).map(kind_of).take(4).collect::<Vec<_>>())
             }
         }
     });

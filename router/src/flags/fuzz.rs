@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use sha2::{Digest, Sha256};
-use switchback_fuzz::{Target, trace};
+use switchback_fuzz::{Target, kind_of, trace};
 
 use super::disk::{Copy, decode, encode};
 use super::judge::{Judge, Mine, Stored, Verdict};
@@ -130,9 +130,7 @@ fn flags_file() {
             let again: Result<Copy, String> = decode(&encode(copy).unwrap());
             assert_eq!(again.as_ref(), Ok(copy));
         }
-        // Without the place, which is different for each input.
-        let start = |why: &String| why.split(" at line").next().unwrap_or_default().chars().take(60).collect::<String>();
-        trace((as_it_is.map(|_| ()).map_err(|why| start(&why)), copy.map(|copy| copy.fields.len().min(4)).map_err(|why| start(&why))))
+        trace((as_it_is.map(|_| ()).map_err(|why| kind_of(&why)), copy.map(|copy| copy.fields.len().min(4)).map_err(|why| kind_of(&why))))
     });
 }
 
@@ -163,7 +161,7 @@ fn ledger_entry() {
                 assert!(one_line(&shown).is_empty() == shown.is_empty());
                 trace((format!("{:?}", entry.kind), entry.what.len().min(4), entry.time_ms == 0))
             }
-            Err(error) => trace((format!("{:?}", error.classify()), error.to_string().chars().take(24).collect::<String>())),
+            Err(error) => trace((format!("{:?}", error.classify()), kind_of(&error.to_string()))),
         }
     });
 }

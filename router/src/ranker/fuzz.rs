@@ -1,6 +1,6 @@
 //! Fuzz targets of the ranker: bodies of `POST /rank`, of `infer` and of a load.
 
-use switchback_fuzz::{Target, Trace, trace};
+use switchback_fuzz::{Target, Trace, kind_of, trace};
 
 use super::features::tests::signature;
 use super::refusal::Refusal;
@@ -32,11 +32,10 @@ const WORDS: [&[u8]; 20] = [
     b"\\ud800",
 ];
 
-/// How a body is refused: the words without what is quoted from it.
+/// How a body is refused.
 fn refused(refusal: &Refusal) -> Trace {
     assert!(refusal.status.is_client_error() && !refusal.message.is_empty(), "{refusal:?}");
-    let words = refusal.message.split(|letter: char| !letter.is_alphabetic()).filter(|word| word.len() > 2).take(12);
-    trace(words.collect::<Vec<_>>())
+    trace(kind_of(&refusal.message))
 }
 
 fn check_rows(documents: usize, rows: &[f32]) {

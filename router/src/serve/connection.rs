@@ -24,6 +24,7 @@ use super::answer;
 use super::body::ResponseBody;
 use super::clock::{Ask, ConnectionClock};
 use super::forward::{Journey, Plan};
+use super::hang_up::HangUp;
 use super::headers::{self, ClientFields};
 use super::listener::{Arrival, Place};
 use super::on_this_worker::OnThisWorker;
@@ -128,6 +129,7 @@ macro_rules! drive {
             while connection.as_mut().poll(cx).is_pending() {
                 let Poll::Ready(ask) = $clock.poll_asked(cx) else { return Poll::Pending };
                 if ask == Ask::End && (is_closing || !$clock.is_quiet()) {
+                    $clock.signals.hang_up();
                     break;
                 }
                 is_closing = true;
@@ -141,7 +143,7 @@ macro_rules! drive {
 
 async fn serve_h1<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + HangUp + Unpin + Send + 'static,
 {
     let limits = &worker.limits;
     let mut builder = http1::Builder::new();
@@ -154,7 +156,7 @@ where
 
 async fn serve_h2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + HangUp + Unpin + 'static,
 {
     let limits = &worker.limits;
     let mut builder = http2::Builder::new(OnThisWorker);

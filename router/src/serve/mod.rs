@@ -20,6 +20,7 @@ mod connection;
 mod forward;
 #[cfg(test)]
 mod fuzz;
+mod hang_up;
 mod headers;
 mod idle;
 mod listener;

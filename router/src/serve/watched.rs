@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::hang_up::HangUp;
 use super::scan::{Head, Scan};
 
 /// What the bytes tell: relaxed stores, and no look at the time. Both ends are on one thread, so that the lock never waits; these are
@@ -19,6 +20,7 @@ pub(crate) struct Signals {
     /// Of requests that nobody answers yet, in their order.
     heads: Mutex<VecDeque<Head>>,
     is_tunnel: AtomicBool,
+    is_hung_up: AtomicBool,
 }
 
 /// What became of the last write.
@@ -59,6 +61,11 @@ impl Signals {
         self.is_tunnel.load(Ordering::Relaxed)
     }
 
+    /// The connection is about to be dropped because the client does not take what is there for it.
+    pub(crate) fn hang_up(&self) {
+        self.is_hung_up.store(true, Ordering::Relaxed);
+    }
+
     /// What came in was a query's.
     pub(crate) fn forget_received(&self) {
         self.received.store(false, Ordering::Relaxed);
@@ -82,14 +89,14 @@ impl Signals {
 }
 
 /// The bytes.
-pub(crate) struct Watched<S> {
+pub(crate) struct Watched<S: HangUp> {
     stream: S,
     signals: Arc<Signals>,
     /// Of HTTP/1 only.
     scan: Option<Scan>,
 }
 
-impl<S> Watched<S> {
+impl<S: HangUp> Watched<S> {
     pub(crate) fn http1(stream: S, signals: Arc<Signals>) -> Watched<S> {
         Watched { stream, signals, scan: Some(Scan::new()) }
     }
@@ -110,7 +117,15 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: HangUp> Drop for Watched<S> {
+    fn drop(&mut self) {
+        if self.signals.is_hung_up.load(Ordering::Relaxed) {
+            self.stream.reset_on_close();
+        }
+    }
+}
+
+impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -121,7 +136,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + HangUp + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.signals.wrote(result.is_pending());
