@@ -89,7 +89,7 @@ $(ONNXRUNTIME):
 
 .PHONY: test-tools
 test-tools:
-	@scripts/install_test_tools.sh redis wasm
+	@scripts/install_test_tools.sh redis clang wasm
 
 .PHONY: wasm-targets
 wasm-targets:

@@ -2,6 +2,7 @@
 # Installs what the tests and checks need and the machine does not have. What is there is left alone.
 #
 #   scripts/install_test_tools.sh redis              redis-server, from apt
+#   scripts/install_test_tools.sh clang              clang and lld for WebAssembly, from apt
 #   scripts/install_test_tools.sh wasm               the WebAssembly targets, from rustup
 #   scripts/install_test_tools.sh shellcheck FOLDER  shellcheck, from PyPI into FOLDER (unless it is on the PATH)
 #   scripts/install_test_tools.sh h2spec FOLDER      h2spec, its release from GitHub (unless $H2SPEC or the PATH has one)
@@ -65,6 +66,15 @@ install_redis() {
   with_progress "installing redis-server with apt" apt_install redis-server ||
     fail "apt could not install redis-server (see above); as root: apt-get update && apt-get install redis-server"
   command -v redis-server >/dev/null || fail "apt installed redis-server, but it is not on the PATH"
+}
+
+install_clang() {
+  command -v clang >/dev/null && command -v wasm-ld >/dev/null && return 0
+  command -v apt-get >/dev/null ||
+    fail "clang or wasm-ld is not installed and there is no apt-get here; install clang and lld so that both are on the PATH"
+  with_progress "installing clang with apt" apt_install clang || fail "apt could not install clang (see above); as root: apt-get install clang"
+  with_progress "installing lld with apt" apt_install lld || fail "apt could not install lld (see above); as root: apt-get install lld"
+  command -v wasm-ld >/dev/null || fail "apt installed lld, but wasm-ld is not on the PATH"
 }
 
 install_wasm() {
@@ -157,10 +167,11 @@ folder_for() {
   printf '%s\n' "$2"
 }
 
-[ $# -gt 0 ] || fail "say what to install: redis, wasm, slow, or shellcheck, h2spec, h1spec or websocket with a FOLDER"
+[ $# -gt 0 ] || fail "say what to install: redis, clang, wasm, slow, or shellcheck, h2spec, h1spec or websocket with a FOLDER"
 while [ $# -gt 0 ]; do
   case $1 in
     redis) install_redis ;;
+    clang) install_clang ;;
     wasm) install_wasm ;;
     shellcheck)
       [ $# -ge 2 ] || fail "shellcheck needs the folder to install into"
@@ -169,18 +180,21 @@ while [ $# -gt 0 ]; do
       ;;
     slow) install_slow ;;
     h2spec)
-      install_h2spec "$(folder_for "$@")"
+      folder=$(folder_for "$@")
+      install_h2spec "$folder"
       shift
       ;;
     h1spec)
-      install_h1spec "$(folder_for "$@")"
+      folder=$(folder_for "$@")
+      install_h1spec "$folder"
       shift
       ;;
     websocket)
-      install_from_pypi "$(folder_for "$@")/python" kosoku==0.1.0 websockets==17.4 deno==2.9.8
+      folder=$(folder_for "$@")
+      install_from_pypi "$folder/python" kosoku==0.1.0 websockets==17.4 deno==2.9.8
       shift
       ;;
-    *) fail "unknown: $1; allowed: redis, wasm, slow, and shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
+    *) fail "unknown: $1; allowed: redis, clang, wasm, slow, and shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
   esac
   shift
 done

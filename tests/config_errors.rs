@@ -264,6 +264,7 @@ fn known() -> BTreeSet<String> {
         ("Pool", "route.pools.NAME"),
         ("PoolTls", "route.pools.NAME.tls"),
         ("Health", "route.pools.NAME.health"),
+        ("Outlier", "route.pools.NAME.outlier"),
     ]);
     let mut keys = BTreeSet::new();
     for item in syn::parse_file(&source).unwrap().items {
@@ -279,7 +280,7 @@ fn known() -> BTreeSet<String> {
         keys.extend(
             fields
                 .filter(|field| !(name == "Pool" && field == "tls"))
-                .filter(|field| !matches!(field.as_str(), "matches" | "timeouts" | "pools" | "health" | "certificate"))
+                .filter(|field| !matches!(field.as_str(), "matches" | "timeouts" | "pools" | "health" | "outlier" | "certificate"))
                 .map(|field| format!("{section}.{field}")),
         );
     }

@@ -10,6 +10,7 @@ mod load;
 mod process;
 pub mod ranker;
 pub mod redis;
+pub mod redis_groups;
 mod router;
 pub mod tls;
 

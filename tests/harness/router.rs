@@ -246,6 +246,18 @@ impl Router {
         );
     }
 
+    /// The `authorization` of this router's operator.
+    pub fn bearer(&self) -> String {
+        format!("Bearer {}", std::fs::read_to_string(self.data_dir.join("admin.token")).unwrap().trim())
+    }
+
+    /// One request to the admin API as its operator: status and JSON.
+    pub fn admin(&self, method: &str, path: &str, body: &[u8]) -> (u16, serde_json::Value) {
+        let bearer = self.bearer();
+        let (status, body, _) = http::send(self.admin, method, path, &[("authorization", &bearer)], body).unwrap();
+        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {body:?}")))
+    }
+
     /// The CLI, pointed at this router.
     pub fn cli(&self) -> Command {
         let mut command = Command::new(binary());

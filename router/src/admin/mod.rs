@@ -16,9 +16,12 @@ mod events;
 mod exposition;
 mod health;
 mod metrics;
+mod plugins;
+mod pool_metrics;
 mod process;
 mod redact;
 mod routes;
+mod shadow;
 mod view;
 
 use std::sync::Arc;
@@ -26,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::get;
+use axum::routing::{get, put};
 use tokio::sync::watch;
 
 pub use access::{Access, AccessError, TOKEN_FILE};
@@ -124,7 +127,9 @@ fn paths(shared: Shared) -> Router {
         .route("/api/v1/routes/{route}", get(routes::show))
         .route("/api/v1/routes/{route}/flags", get(routes::flags).patch(routes::change))
         .route("/api/v1/routes/{route}/history", get(routes::history))
-        .route("/api/v1/policies", get(routes::policies))
+        .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
+        .route("/api/v1/policies", get(plugins::list))
+        .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/openapi.json", get(openapi))
         .fallback(error::no_such_path)

@@ -98,6 +98,31 @@ impl AdminClient {
         self.json(request, Bytes::from(body.to_string())).await
     }
 
+    /// POST with a JSON body.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
+        self.json(request, Bytes::from(body.to_string())).await
+    }
+
+    /// PUT with a component as its body.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub(crate) async fn put(&self, path: &str, component: Bytes) -> Result<Value, Failure> {
+        self.json(self.request(Method::PUT, path).header(header::CONTENT_TYPE, "application/wasm"), component).await
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.json(self.request(Method::DELETE, path), Bytes::new()).await
+    }
+
     /// GET; the answer's body as it comes, for a stream of events.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use super::serve::Certificates;
 use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
+use crate::flags::FlagStore;
 
 /// Look at config files.
 #[derive(Debug, Args)]
@@ -79,15 +80,16 @@ fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
     let problem = |key: &str, chain: String| format!("{}: {chain}", config::place(file, key));
     Access::of_config(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Certificates::load(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    FlagStore::check(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Ok(())
 }
 
 fn summary(config: &config::Config) -> String {
     let pools: usize = config.routes.iter().map(|route| route.pools.len()).sum();
     let endpoints: usize = config.routes.iter().flat_map(|route| &route.pools).map(|pool| pool.endpoints.len()).sum();
-    let store = match config.state.url {
-        StateUrl::Embedded => "the embedded flag store",
-        StateUrl::Redis(_) => "flags in Redis",
+    let store = match &config.state.url {
+        StateUrl::Embedded => "the embedded flag store".to_owned(),
+        StateUrl::Redis(redis) => format!("flags in Redis ({})", redis.topology.word()),
     };
     format!("{} route(s), {pools} pool(s), {endpoints} endpoint(s), {store}", config.routes.len())
 }

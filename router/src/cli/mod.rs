@@ -9,9 +9,11 @@ mod demo;
 mod events;
 mod failure;
 mod flag;
+mod plugins;
 mod policy;
 mod ranker;
 mod serve;
+mod shadow;
 mod status;
 mod table;
 

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use super::Failure;
 use crate::admin::{self, Access, AccessError, AdminState};
 use crate::config::{self, Config};
-use crate::flags::FlagStore;
+use crate::flags::{FlagStore, FlagsError};
 use crate::policy::Policies;
 use crate::quality::Quality;
 use crate::serve::{self, Inputs, Serving, SharedPool, Sockets};
@@ -60,6 +60,9 @@ impl Serve {
         let refused =
             |error: TlsError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
         let certificates = Certificates::load(&config).map_err(refused)?;
+        let refused =
+            |error: FlagsError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
+        FlagStore::check(&config).map_err(refused)?;
         serve(config, access, certificates).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }
 }
@@ -127,8 +130,10 @@ async fn control(
     let inputs = Inputs {
         flags: routes.iter().map(|route| flags.watch(*route)).collect(),
         policies: routes.iter().map(|route| policies.split(*route)).collect(),
+        shadows: routes.iter().map(|route| policies.shadow(*route)).collect(),
     };
     let tls = sockets.traffic_tls.as_ref().map(|(_, tls)| tls.clone());
+    serve::look_up_names(config, &pools).await;
     let serving = serve::start(config, sockets, pools, &inputs, &quality)?;
     let state = AdminState::new(config.clone(), flags, policies, quality, serving.pools.clone(), tls, access);
     let readiness = state.readiness();

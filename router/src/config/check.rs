@@ -4,17 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::checked::{Admin, AdminToken, Config, Limits, Listen, Policies, Role, State, StateUrl};
+use super::checked::{Admin, AdminToken, Config, Limits, Listen, Policies, Role, State};
 use super::error::Problem;
-use super::{check_route, check_tls, units, written};
+use super::{check_route, check_tls, redis_url, units, written};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
 const ROLE_RULE: &str = "must be \"viewer\" or \"operator\"";
 const TOKEN_FILE_RULE: &str = "must be the path of a file that holds the token, 16 to 1024 printable characters";
 const ROUTER_ID_RULE: &str = "must be 1 to 64 printable ASCII characters without spaces, different on every router";
-const REDIS_RULE: &str = "must be a URL like \"redis://127.0.0.1:6379\" or \"rediss://user:password@host:6380/0\"; \
-                          leave it out for the embedded store";
 const LOOPBACK_ONLY: &str = "an admin address beyond loopback needs at least one [[admin.token]], so that nobody can flip traffic \
                              without one; allowed without: 127.0.0.1:PORT or [::1]:PORT";
 
@@ -27,6 +25,11 @@ pub(super) struct Checker {
 impl Checker {
     pub(super) fn refuse(&mut self, key: &str, value: impl std::fmt::Debug, allowed: impl Into<String>) {
         self.problems.push(Problem { key: key.to_owned(), value: format!("{value:?}"), allowed: allowed.into() });
+    }
+
+    /// A value that is text already, as it stands in the file.
+    pub(super) fn refuse_as_written(&mut self, key: &str, value: String, allowed: String) {
+        self.problems.push(Problem { key: key.to_owned(), value, allowed });
     }
 
     pub(super) fn missing(&mut self, key: &str, allowed: impl Into<String>) {
@@ -183,7 +186,7 @@ fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
 
 fn check_state(checker: &mut Checker, written: written::State) -> State {
     let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
-    let data_dir = written.data_dir.unwrap_or_else(|| "/var/lib/switchback".to_owned());
+    let data_dir = written.data_dir.clone().unwrap_or_else(|| "/var/lib/switchback".to_owned());
     if data_dir.is_empty() {
         checker.refuse("state.data_dir", &data_dir, "must be the path of a folder that the router may write to");
     }
@@ -192,7 +195,7 @@ fn check_state(checker: &mut Checker, written: written::State) -> State {
         checker.refuse("state.router_id", id, ROUTER_ID_RULE);
     }
     let state = State {
-        url: check_state_url(checker, written.url),
+        url: redis_url::check_url(checker, &written),
         data_dir: PathBuf::from(data_dir),
         poll_interval: checker.duration("state.poll_interval", written.poll_interval.as_deref(), seconds(1), ms(10), seconds(60)),
         heartbeat_interval: checker.duration(
@@ -207,24 +210,6 @@ fn check_state(checker: &mut Checker, written: written::State) -> State {
     };
     checker.ordered(("state.heartbeat_interval", state.heartbeat_interval), ("state.router_timeout", state.router_timeout));
     state
-}
-
-fn check_state_url(checker: &mut Checker, written: Option<String>) -> StateUrl {
-    let Some(url) = written else { return StateUrl::Embedded };
-    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
-        checker.refuse("state.url", without_password(&url), REDIS_RULE);
-    } else if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
-        checker.refuse("state.url", without_password(&url), format!("{REDIS_RULE} ({error})"));
-    }
-    StateUrl::Redis(url)
-}
-
-/// An error message ends up in logs: what stands between `://` and the last `@` does not.
-pub(super) fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
-        _ => url.to_owned(),
-    }
 }
 
 fn check_registry(checker: &mut Checker, written: &written::Registry) {

@@ -10,6 +10,8 @@ use http::header::HeaderName;
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
 
+use super::redis_url::RedisState;
+
 /// The whole config.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -126,8 +128,8 @@ pub struct State {
 pub enum StateUrl {
     /// In-process, durable in the data folder.
     Embedded,
-    /// A `redis://` or `rediss://` URL.
-    Redis(String),
+    /// Redis: one server, Sentinel, or a cluster.
+    Redis(Box<RedisState>),
 }
 
 /// `[policies]`: where plugins come from, and what they may take.
@@ -199,6 +201,8 @@ pub struct Route {
     pub split_policy: String,
     /// What the split policy gets as its `config`: JSON text.
     pub split_config: String,
+    /// Who decides what the split policy in force cannot.
+    pub on_policy_failure: OnPolicyFailure,
     /// The rollback policy, unless the flags name another.
     pub rollback_policy: String,
     /// Whether every response says which pool answered.
@@ -213,6 +217,15 @@ pub struct Route {
     pub initial: BTreeMap<String, String>,
     /// `blue`, `green`, `canary`, then named pools by name. 1..=64.
     pub pools: Vec<Pool>,
+}
+
+/// Who decides what the split policy in force cannot: it failed, is in quarantine, or refuses the flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPolicyFailure {
+    /// `native`: live, candidate and holdback by position.
+    Native,
+    /// `last_good`: the policy before it, if that served this route without a strike; only then the native decision.
+    LastGood,
 }
 
 /// Which queries belong to a route.
@@ -261,12 +274,24 @@ pub struct Pool {
     pub version: String,
     /// Queries in flight in this process, before further ones get 503 (or fall back to live, for a candidate).
     pub max_in_flight: usize,
+    /// The same for each of its endpoints: one that is full is passed over. Not above `max_in_flight`.
+    pub max_in_flight_per_endpoint: usize,
+    /// Copies of queries in flight to this pool, in this process; further ones are dropped.
+    pub max_mirrors_in_flight: usize,
+    /// How long an endpoint that came back takes to get its whole share again.
+    pub slow_start: Duration,
+    /// With fewer healthy endpoints than this, in percent, all of them are used. 0..=100.
+    pub healthy_panic_threshold: u32,
+    /// How often names of endpoints are looked up again.
+    pub dns_interval: Duration,
     /// An idle connection is not used after this: keep it below the backend's own limit.
     pub idle_timeout: Duration,
     /// Idle connections kept for each endpoint and worker.
     pub idle_connections: usize,
     /// Active health checks.
     pub health: Health,
+    /// Passive ones: by what becomes of attempts.
+    pub outlier: Outlier,
 }
 
 /// One backend process: `http://host:port` or `https://host:port`.
@@ -311,6 +336,27 @@ pub struct Health {
     pub healthy_after: u32,
     /// Failed checks in a row before it gets none.
     pub unhealthy_after: u32,
+}
+
+/// `[route.pools.NAME.outlier]`: when an endpoint is taken out because its attempts fail, and how it comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlier {
+    /// So many failures in a row eject an endpoint; 0 leaves this out.
+    pub consecutive_failures: u32,
+    /// So many failures of a hundred attempts eject it; 0 leaves this out.
+    pub failure_percentage_threshold: u32,
+    /// With fewer attempts than this, a percentage says nothing.
+    pub failure_percentage_request_volume: u32,
+    /// What percentages are counted over; a good one also takes an earlier ejection back.
+    pub interval: Duration,
+    /// The first ejection; each further one lasts twice as long.
+    pub base_ejection_time: Duration,
+    /// The longest ejection.
+    pub max_ejection_time: Duration,
+    /// Of a pool, at once: 0..=50. 0 ejects nobody.
+    pub max_ejection_percent: u32,
+    /// Queries that an endpoint must answer well after its ejection, before it gets its share again. 1..=100.
+    pub probes: u32,
 }
 
 /// As it is written.

@@ -5,6 +5,7 @@
 
 mod check;
 mod check_initial;
+mod check_outlier;
 mod check_route;
 mod check_tls;
 mod checked;
@@ -12,6 +13,7 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 mod locate;
+mod redis_url;
 mod show;
 pub(crate) mod units;
 mod written;
@@ -19,10 +21,11 @@ mod written;
 use std::path::Path;
 
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, Policies, Pool, PoolTls, Protocol, Role,
-    Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, OnPolicyFailure, Outlier, Policies, Pool,
+    PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
+pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};
 pub use show::show;
 
 /// Reads and checks a config file.

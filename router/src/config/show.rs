@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::checked::{ClientAuth, Config, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::checked::{ClientAuth, Config, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::redis_url::{Password, RedisState};
 use super::units::{show_bytes, show_duration};
 
 /// Key and value (as TOML writes it) of everything in the config, in the order of docs/CONFIG.md. A password in `state.url` is
@@ -81,8 +82,8 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.add("limits.h2_pending_resets", limits.h2_pending_resets);
     lines.bytes("limits.replay_bytes", limits.replay_bytes);
     lines.duration("limits.drain_timeout", limits.drain_timeout);
-    if let StateUrl::Redis(url) = &state.url {
-        lines.text("state.url", &super::check::without_password(url));
+    if let StateUrl::Redis(written) = &state.url {
+        redis(lines, written);
     }
     lines.text("state.data_dir", &state.data_dir.display().to_string());
     lines.duration("state.poll_interval", state.poll_interval);
@@ -90,6 +91,29 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.duration("state.router_timeout", state.router_timeout);
     if let Some(id) = &state.router_id {
         lines.text("state.router_id", id);
+    }
+}
+
+fn redis(lines: &mut Lines, redis: &RedisState) {
+    lines.text("state.url", &redis.shown);
+    // A user in the URL is hidden there, with its password.
+    for (prefix, login) in [("", &redis.login), ("sentinel_", &redis.sentinel_login)] {
+        if let (Some(name), Password::File(_) | Password::Variable(_)) = (&login.username, &login.password) {
+            lines.text(&format!("state.{prefix}username"), name);
+        }
+        match &login.password {
+            Password::File(path) => lines.path(&format!("state.{prefix}password_file"), path),
+            Password::Variable(name) => lines.text(&format!("state.{prefix}password_env"), name),
+            Password::None | Password::Written(_) => {}
+        }
+    }
+    let Some(tls) = &redis.tls else { return };
+    if let Some(ca) = &tls.ca {
+        lines.path("state.ca", ca);
+    }
+    if let Some(files) = &tls.certificate {
+        lines.path("state.cert", &files.cert);
+        lines.path("state.key", &files.key);
     }
 }
 
@@ -131,6 +155,7 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.texts(&key("unit"), route.unit.iter().map(show_unit));
     lines.text(&key("split_policy"), &route.split_policy);
     lines.add(&key("split_config"), &route.split_config);
+    lines.text(&key("on_policy_failure"), if route.on_policy_failure == OnPolicyFailure::Native { "native" } else { "last_good" });
     lines.text(&key("rollback_policy"), &route.rollback_policy);
     lines.texts(&key("expose"), route.expose_pool.then(|| "pool".to_owned()).into_iter());
     lines.texts(&key("upgrades"), route.upgrades.iter().cloned());
@@ -161,6 +186,11 @@ fn show_pool(lines: &mut Lines, pool_key: &str, pool: &Pool) {
     }
     lines.text(&key("version"), &pool.version);
     lines.add(&key("max_in_flight"), pool.max_in_flight);
+    lines.add(&key("max_in_flight_per_endpoint"), pool.max_in_flight_per_endpoint);
+    lines.add(&key("max_mirrors_in_flight"), pool.max_mirrors_in_flight);
+    lines.duration(&key("slow_start"), pool.slow_start);
+    lines.add(&key("healthy_panic_threshold"), pool.healthy_panic_threshold);
+    lines.duration(&key("dns_interval"), pool.dns_interval);
     lines.duration(&key("idle_timeout"), pool.idle_timeout);
     lines.add(&key("idle_connections"), pool.idle_connections);
     lines.text(&key("health.path"), &pool.health.path);
@@ -168,6 +198,19 @@ fn show_pool(lines: &mut Lines, pool_key: &str, pool: &Pool) {
     lines.duration(&key("health.timeout"), pool.health.timeout);
     lines.add(&key("health.healthy_after"), pool.health.healthy_after);
     lines.add(&key("health.unhealthy_after"), pool.health.unhealthy_after);
+    show_outlier(lines, &key("outlier"), &pool.outlier);
+}
+
+fn show_outlier(lines: &mut Lines, outlier_key: &str, outlier: &Outlier) {
+    let key = |name: &str| format!("{outlier_key}.{name}");
+    lines.add(&key("consecutive_failures"), outlier.consecutive_failures);
+    lines.add(&key("failure_percentage_threshold"), outlier.failure_percentage_threshold);
+    lines.add(&key("failure_percentage_request_volume"), outlier.failure_percentage_request_volume);
+    lines.duration(&key("interval"), outlier.interval);
+    lines.duration(&key("base_ejection_time"), outlier.base_ejection_time);
+    lines.duration(&key("max_ejection_time"), outlier.max_ejection_time);
+    lines.add(&key("max_ejection_percent"), outlier.max_ejection_percent);
+    lines.add(&key("probes"), outlier.probes);
 }
 
 fn show_unit(unit: &UnitSource) -> String {

@@ -81,6 +81,15 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
     pub(super) url: Option<String>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<String>,
+    pub(super) password_env: Option<String>,
+    pub(super) sentinel_username: Option<String>,
+    pub(super) sentinel_password_file: Option<String>,
+    pub(super) sentinel_password_env: Option<String>,
+    pub(super) ca: Option<String>,
+    pub(super) cert: Option<String>,
+    pub(super) key: Option<String>,
     pub(super) data_dir: Option<String>,
     pub(super) poll_interval: Option<String>,
     pub(super) heartbeat_interval: Option<String>,
@@ -135,6 +144,7 @@ pub(super) struct Route {
     pub(super) unit: Option<Vec<String>>,
     pub(super) split_policy: Option<String>,
     pub(super) split_config: Option<toml::Table>,
+    pub(super) on_policy_failure: Option<String>,
     pub(super) rollback_policy: Option<String>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
@@ -169,10 +179,17 @@ pub(super) struct Pool {
     pub(super) tls: Option<PoolTls>,
     pub(super) version: Option<String>,
     pub(super) max_in_flight: Option<u64>,
+    pub(super) max_in_flight_per_endpoint: Option<u64>,
+    pub(super) max_mirrors_in_flight: Option<u64>,
+    pub(super) slow_start: Option<String>,
+    pub(super) healthy_panic_threshold: Option<u64>,
+    pub(super) dns_interval: Option<String>,
     pub(super) idle_timeout: Option<String>,
     pub(super) idle_connections: Option<u64>,
     #[serde(default)]
     pub(super) health: Health,
+    #[serde(default)]
+    pub(super) outlier: Outlier,
 }
 
 #[derive(Debug, Deserialize)]
@@ -192,4 +209,17 @@ pub(super) struct Health {
     pub(super) timeout: Option<String>,
     pub(super) healthy_after: Option<u64>,
     pub(super) unhealthy_after: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Outlier {
+    pub(super) consecutive_failures: Option<u64>,
+    pub(super) failure_percentage_threshold: Option<u64>,
+    pub(super) failure_percentage_request_volume: Option<u64>,
+    pub(super) interval: Option<String>,
+    pub(super) base_ejection_time: Option<String>,
+    pub(super) max_ejection_time: Option<String>,
+    pub(super) max_ejection_percent: Option<u64>,
+    pub(super) probes: Option<u64>,
 }

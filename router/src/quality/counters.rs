@@ -81,6 +81,38 @@ impl Broken {
     }
 }
 
+/// What became of a copy of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirrored {
+    /// It was answered, and not with a 5xx.
+    Answered,
+    /// It was answered with a 5xx.
+    ServerError,
+    /// It was not answered, not in time, or not to the end.
+    Failed,
+    /// Not sent: as many were in flight as may be.
+    Dropped,
+    /// Not sent: its method may not be sent twice, or its body was too large or had not come when the query was answered.
+    Unfit,
+}
+
+impl Mirrored {
+    /// All of them, in the order of [`PoolCounters::mirrored`].
+    pub const ALL: [Mirrored; 5] = [Mirrored::Answered, Mirrored::ServerError, Mirrored::Failed, Mirrored::Dropped, Mirrored::Unfit];
+
+    /// The `result` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Mirrored::Answered => "answered",
+            Mirrored::ServerError => "server_error",
+            Mirrored::Failed => "failed",
+            Mirrored::Dropped => "dropped",
+            Mirrored::Unfit => "unfit",
+        }
+    }
+}
+
 /// What happened on one pool: attempts, not final answers.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
@@ -98,12 +130,15 @@ pub struct PoolCounters {
     pub retries: Count,
     /// Queries of this pool that the live pool answered instead.
     pub fallbacks: Count,
+    /// Copies of queries to this pool, by [`Mirrored`]; they are in no other count.
+    pub mirrored: [Count; Mirrored::ALL.len()],
     /// From sending an attempt to the response's head.
     pub durations: Durations,
 }
 
-/// How many kinds of decision are counted: those of the policy interface in its order, then native, pin, override.
-pub const DECISIONS: [&str; 8] = ["live", "candidate", "holdback", "experiment", "rule", "native", "pin", "override"];
+/// How many kinds of decision are counted: those of the policy interface in its order, then native, pin, override, and
+/// those of the last good policy in place of the one in force.
+pub const DECISIONS: [&str; 9] = ["live", "candidate", "holdback", "experiment", "rule", "native", "pin", "override", "last_good"];
 
 /// What happened on one route.
 #[derive(Debug, Default)]
@@ -116,6 +151,10 @@ pub struct RouteCounters {
     pub policy_durations: Durations,
     /// Decisions that the policy owed and the native one gave: traps, lateness, nonsense.
     pub policy_failures: Count,
+    /// Sampled queries about which a shadow run's candidate agrees with the policy in force.
+    pub shadow_agreed: Count,
+    /// The same, where it names another pool.
+    pub shadow_disagreed: Count,
     /// Queries answered 502, 503 or 504 by the router itself.
     pub unanswered: Count,
 }

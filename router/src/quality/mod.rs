@@ -6,5 +6,5 @@
 mod counters;
 
 pub use counters::{
-    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, PoolCounters, Quality, Refusal, RouteCounters, WorkerCounters,
+    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, PoolCounters, Quality, Refusal, RouteCounters, WorkerCounters,
 };

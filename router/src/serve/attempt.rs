@@ -29,7 +29,7 @@ pub(crate) struct Attempt {
 }
 
 struct Held {
-    _slot: Slot,
+    slot: Slot,
     answer: Option<Answered>,
 }
 
@@ -50,9 +50,8 @@ impl Attempt {
         now: Instant,
     ) -> Result<Attempt, Failure> {
         let side = route.pool(pool).ok_or(Failure::Full)?;
-        let (index, endpoint) = side.pick(avoid, now).ok_or(Failure::Full)?;
-        let slot = side.enter(endpoint).ok_or(Failure::Full)?;
-        let held = RefCell::new(Some(Held { _slot: slot, answer: None }));
+        let (index, slot) = side.start(avoid, now).ok_or(Failure::Full)?;
+        let held = RefCell::new(Some(Held { slot, answer: None }));
         Ok(Attempt { route: route.clone(), pool, endpoint: index, is_counted, started: now, held })
     }
 
@@ -122,7 +121,11 @@ impl Attempt {
     }
 
     fn take_answer(&self) -> Option<Answered> {
-        self.held.borrow_mut().take()?.answer
+        let Held { slot, answer } = self.held.borrow_mut().take()?;
+        if let Some(answer) = &answer {
+            slot.settle(!answer.status.is_server_error());
+        }
+        answer
     }
 
     /// The backend failed: no connection, no response, or one that broke off.
@@ -175,9 +178,8 @@ impl Attempt {
     }
 
     fn ended_badly(&self, count: impl FnOnce(&PoolCounters)) {
-        if self.held.borrow_mut().take().is_none() {
-            return;
-        }
+        let Some(held) = self.held.borrow_mut().take() else { return };
+        held.slot.settle(false);
         let now = Instant::now();
         if let Some(endpoint) = self.endpoint() {
             endpoint.leave_alone(now);

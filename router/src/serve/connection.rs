@@ -185,7 +185,12 @@ async fn answer(
         None => (decide(&worker, &client, &clock, &mut head), None),
     };
     let mut response = match plan {
-        Ok(plan) => Journey::new(plan, raw, head, body).forward().await,
+        Ok(plan) => {
+            let journey = Journey::new(plan, raw, head, body);
+            let response = journey.forward().await;
+            journey.mirror();
+            response
+        }
         Err(refusal) => {
             worker.refuse(refusal);
             answer::refused(refusal)
@@ -207,21 +212,21 @@ fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut 
     }
     let index = worker.routes.table.find(head).ok_or(Refusal::NoRoute)?;
     let route = worker.routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
-    let (chosen, live) = {
+    let (chosen, live, mirror) = {
         let unit = Unit::of(head, &route.config.unit, client.address);
         let mut split = route.split.borrow_mut();
         let chosen = split.decide(&unit, head, route.counters());
         if split.lacks_instance() {
             route.needs_instance.notify_one();
         }
-        (chosen, split.flags.live)
+        (chosen, split.flags.live, split.mirror(&unit, chosen))
     };
     let tunnel = if seen.has_upgrade { Tunnel::wanted(head, &route.config.upgrades, &client.place, &clock.signals) } else { None };
     headers::prepare_request(head, seen, &client.fields);
     if let Some(tunnel) = &tunnel {
         tunnel.ask(&mut head.headers);
     }
-    Ok(Plan { route, chosen, live, tunnel: tunnel.map(Box::new), client: client.fields.clone() })
+    Ok(Plan { route, chosen, live, mirror, tunnel: tunnel.map(Box::new), client: client.fields.clone() })
 }
 
 #[cfg(test)]

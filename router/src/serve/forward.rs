@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chosen pool --ok--> answer
-//!      | nothing received, may be sent again: once more on a fresh connection, elsewhere if there is elsewhere
+//!      | nothing sent, or nothing received and may be sent again: once more on a fresh connection, elsewhere if there is elsewhere
 //!      | candidate or holdback failed, timed out or said 5xx: the live pool answers instead
 //!      v
 //!    502, 503 or 504
@@ -22,12 +22,13 @@ use super::answer;
 use super::attempt::Attempt;
 use super::body::ResponseBody;
 use super::headers::{self, ClientFields, X_SWITCHBACK_POOL};
+use super::mirror;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
 use super::seen::Seen;
 use super::split::Chosen;
 use super::tunnel::{self, Tunnel};
-use super::upstream::Failure;
+use super::upstream::{Connection, Failure};
 use crate::quality::Broken;
 use crate::vocabulary::PoolIndex;
 
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) route: Rc<RouteWorker>,
     pub(crate) chosen: Chosen,
     pub(crate) live: PoolIndex,
+    /// The pool that gets a copy.
+    pub(crate) mirror: Option<PoolIndex>,
     pub(crate) tunnel: Option<Box<Tunnel>>,
     pub(crate) client: Rc<ClientFields>,
 }
@@ -45,7 +48,8 @@ pub(crate) struct Journey {
     route: Rc<RouteWorker>,
     chosen: Chosen,
     live: PoolIndex,
-    /// Until the first attempt takes it.
+    mirror: Option<PoolIndex>,
+    /// Until an attempt sends it.
     first: Cell<Option<Request<RequestBody>>>,
     /// For further attempts; `None` where there can be none.
     again: Option<Again>,
@@ -77,7 +81,7 @@ impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
     /// HTTP/1.
     pub(crate) fn new(plan: Plan, raw: Option<Box<[u8]>>, mut head: Parts, incoming: Incoming) -> Journey {
-        let Plan { route, chosen, live, tunnel, client } = plan;
+        let Plan { route, chosen, live, mirror, tunnel, client } = plan;
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
         let first_body = request_body(body.as_ref());
         say_length(&mut head.headers, &first_body);
@@ -86,7 +90,7 @@ impl Journey {
             _ => Again::prepared(&head),
         });
         let first = Cell::new(Some(Request::from_parts(head, first_body)));
-        Journey { route, chosen, live, first, again, body, tunnel: Cell::new(tunnel), started: Instant::now() }
+        Journey { route, chosen, live, mirror, first, again, body, tunnel: Cell::new(tunnel), started: Instant::now() }
     }
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
@@ -95,7 +99,7 @@ impl Journey {
         let first = self.ask_pool(pool, true, self.started).await;
         let must_fall_back =
             may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |answer| answer.response.status().is_server_error());
-        if must_fall_back && self.can_send_again() {
+        if must_fall_back && self.can_be_sent() {
             return Box::pin(self.fall_back(first)).await;
         }
         self.finish(pool, first)
@@ -127,7 +131,7 @@ impl Journey {
             Ok((response, seen)) => return Ok(Answer { response, seen, attempt }),
             Err(failure) => failure,
         };
-        let is_worth_it = failure.may_retry() && self.can_send_again();
+        let is_worth_it = failure.may_retry() && self.can_be_sent();
         let now = Instant::now();
         if !is_worth_it || !self.route.pool(pool).is_some_and(|pool| pool.may_retry(now)) {
             attempt.ended(&failure);
@@ -157,16 +161,19 @@ impl Journey {
         let timeouts = &self.route.config.timeouts;
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
         let failure = match attempt.connect(wants_fresh, deadline).await {
-            Ok(mut connection) => match connection.send(self.request()?, deadline).await {
-                Ok(response) => match self.look_at(&response) {
-                    Ok(seen) => {
+            Ok(mut connection) => {
+                let answer = match &self.again {
+                    Some(_) => connection.send(self.request()?, deadline).await,
+                    None => Box::pin(self.send_once(&mut connection, deadline)).await,
+                };
+                match answer.and_then(|response| self.look_at(response)) {
+                    Ok((response, seen)) => {
                         attempt.answered(response.status(), connection);
                         return Ok((response, seen));
                     }
-                    Err(reason) => Failure::Broken(reason),
-                },
-                Err(failure) => failure,
-            },
+                    Err(failure) => failure,
+                }
+            }
             Err(failure) => failure,
         };
         let is_clients_fault = self.body.as_ref().is_some_and(|body| match failure {
@@ -181,16 +188,26 @@ impl Journey {
         })
     }
 
+    /// Sends what must not be sent twice. If the connection had closed before a byte of it was sent, it is still there for another.
+    async fn send_once(&self, connection: &mut Connection, deadline: Instant) -> Result<Response<Incoming>, Failure> {
+        let (failure, unsent) = match connection.send_once(self.request()?, deadline).await {
+            Ok(response) => return Ok(response),
+            Err(failed) => failed,
+        };
+        self.first.set(unsent.map(|request| *request));
+        Err(failure)
+    }
+
     /// Refuses a response that a client could read in another way than we do.
-    fn look_at(&self, response: &Response<Incoming>) -> Result<Seen, Broken> {
+    fn look_at(&self, response: Response<Incoming>) -> Result<(Response<Incoming>, Seen), Failure> {
         let seen = Seen::of(response.headers());
         if seen.has_ambiguous_length() {
-            return Err(Broken::Framing);
+            return Err(Failure::Broken(Broken::Framing));
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.wants_tunnel() {
-            return Err(Broken::Upgrade);
+            return Err(Failure::Broken(Broken::Upgrade));
         }
-        Ok(seen)
+        Ok((response, seen))
     }
 
     /// The request of the next attempt.
@@ -201,8 +218,27 @@ impl Journey {
         first.or_else(again).ok_or(Failure::Closed { was_reused: false })
     }
 
-    fn can_send_again(&self) -> bool {
+    /// Whether another attempt may send the query: none has sent anything of it yet, or it does no harm twice and all of it is still here.
+    fn can_be_sent(&self) -> bool {
+        self.is_unsent() || self.can_be_sent_again()
+    }
+
+    fn is_unsent(&self) -> bool {
+        let first = self.first.take();
+        let is_unsent = first.is_some();
+        self.first.set(first);
+        is_unsent
+    }
+
+    fn can_be_sent_again(&self) -> bool {
         self.again.is_some() && self.body.as_ref().is_none_or(|body| body.borrow().is_replayable())
+    }
+
+    /// When the query has its answer: sends a copy to the pool that is to get one, and waits for nothing.
+    pub(crate) fn mirror(self) {
+        if let Some(pool) = self.mirror {
+            mirror::send(self.route, pool, self.again, self.body.as_ref());
+        }
     }
 
     fn finish(&self, pool: PoolIndex, result: Result<Answer, Failure>) -> Response<ResponseBody> {

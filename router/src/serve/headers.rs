@@ -11,6 +11,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Says to a backend that this is a copy, and that nobody sees its answer.
+pub(crate) const X_SWITCHBACK_MIRROR: HeaderName = HeaderName::from_static("x-switchback-mirror");
 /// Says which pool answered.
 pub(crate) const X_SWITCHBACK_POOL: HeaderName = HeaderName::from_static("x-switchback-pool");
 

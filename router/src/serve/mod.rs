@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Thread per core: each [`worker`] has its own runtime, upstream connections, policy instances and counters. What workers share
-//! is this list, all of it relaxed atomics: connections in all, per address and per worker ([`listener`]); attempts in flight and retries
-//! per pool, attempts in flight and health per endpoint ([`pool`]); a policy's strikes (`policy::Health`). Flags and policies reach a
+//! is this list, all of it relaxed atomics: connections in all, per address and per worker ([`listener`]); attempts and copies in flight per pool,
+//! attempts in flight, their outcomes, health and ejection per endpoint ([`pool`]); a policy's strikes (`policy::Health`). Flags and policies reach a
 //! worker as immutable snapshots, and it works out then whatever does not depend on a query.
 //!
 //! Invariant: a query takes no lock, waits for no other thread, and never talks to the flag store.
@@ -25,6 +25,7 @@ mod headers;
 mod idle;
 mod listener;
 mod log_limit;
+mod mirror;
 mod on_this_worker;
 mod pool;
 mod position;
@@ -32,7 +33,9 @@ mod query;
 mod replay;
 mod routes;
 mod scan;
+mod seat;
 mod seen;
+mod shadow;
 mod split;
 mod timer;
 mod tunnel;
@@ -47,12 +50,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-pub use pool::{SharedEndpoint, SharedPool};
+pub use pool::{EndpointState, SharedEndpoint, SharedPool, Why};
 pub use position::PositionKey;
 
 use crate::config::{self, Config, Route};
 use crate::flags::Flags;
-use crate::policy::SplitInForce;
+use crate::policy::{ShadowRun, SplitInForce};
 use crate::quality::Quality;
 use crate::tls::{ClientTls, ServerTls, TlsError};
 
@@ -103,12 +106,24 @@ pub fn pools(config: &Config) -> Result<Vec<Vec<Arc<SharedPool>>>, TlsError> {
     config.routes.iter().map(|route| route.pools.iter().map(|shared| pool(route, shared)).collect()).collect()
 }
 
+/// So long a start waits for the names of endpoints: those that are slower are looked up again meanwhile.
+const NAMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Looks up the names of endpoints, so that the first query finds their addresses. A name that does not resolve is logged, and no error.
+pub async fn look_up_names(config: &Config, pools: &[Vec<Arc<SharedPool>>]) {
+    let routes = config.routes.iter().zip(pools);
+    let pools = routes.flat_map(|(route, pools)| pools.iter().map(|pool| (route.name.as_str(), pool)));
+    pool::look_up_all(pools, NAMES_WITHIN).await;
+}
+
 /// What the data path follows.
 pub struct Inputs {
     /// One per route.
     pub flags: Vec<watch::Receiver<Arc<Flags>>>,
     /// One per route.
     pub policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
+    /// One per route.
+    pub shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
 }
 
 /// The running data path.
@@ -122,8 +137,8 @@ pub struct Serving {
     drain_timeout: Duration,
 }
 
-/// Starts the workers and takes connections. `pools` are those of [`pools`]. Health checks run on the calling runtime, which must be
-/// that of the control thread, and so does whatever looks after certificates.
+/// Starts the workers and takes connections. `pools` are those of [`pools`]. Health checks, ejections and look-ups run on the calling runtime,
+/// which must be that of the control thread, and so does whatever looks after certificates.
 ///
 /// # Errors
 /// [`ServeError`], when threads or the socket are not to be had.
@@ -152,6 +167,7 @@ pub fn start(
             pools: pools.clone(),
             flags: inputs.flags.clone(),
             policies: inputs.policies.clone(),
+            shadows: inputs.shadows.clone(),
             counters: counters.clone(),
             arrivals: receiver,
             connections: door.connections.clone(),
@@ -165,7 +181,7 @@ pub fn start(
     let counters = quality.workers().last().cloned().unwrap_or_default();
     let acceptor = listener::Acceptor::new(&config.limits, doors, counters);
     threads.push(spawn("listener".to_owned(), move || accept(acceptor, sockets, stopped))?);
-    check_health(config, &pools);
+    watch_pools(config, &pools);
     Ok(Serving { pools, stop_listening, is_draining, close_connections, threads, drain_timeout: config.limits.drain_timeout })
 }
 
@@ -190,13 +206,15 @@ fn accept(acceptor: listener::Acceptor, sockets: Sockets, stopped: watch::Receiv
     runtime.block_on(acceptor.run(sockets, stopped))
 }
 
-fn check_health(config: &Config, pools: &[Vec<Arc<SharedPool>>]) {
+fn watch_pools(config: &Config, pools: &[Vec<Arc<SharedPool>>]) {
     for (route, pools) in config.routes.iter().zip(pools) {
         for pool in pools {
             if let Some(tls) = &pool.tls {
                 tokio::spawn(tls.clone().follow(CERTIFICATES_EVERY));
             }
+            tokio::spawn(pool::eject_outliers(route.name.clone(), pool.clone()));
             for endpoint in &pool.endpoints {
+                tokio::spawn(pool::follow_name(route.name.clone(), pool.clone(), endpoint.clone()));
                 tokio::spawn(pool::check_forever(route.name.clone(), pool.clone(), endpoint.clone()));
             }
         }

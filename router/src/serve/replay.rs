@@ -93,6 +93,12 @@ impl Replay {
         !self.is_forgotten && self.failure.is_none()
     }
 
+    /// All of the body, if it has come and is remembered.
+    pub(crate) fn whole(&self) -> Option<Vec<Bytes>> {
+        let has_come = self.is_ended || self.incoming.is_end_stream();
+        (has_come && self.is_replayable()).then(|| self.remembered.clone())
+    }
+
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         self.is_waiting = polled.is_pending();
@@ -150,9 +156,17 @@ pub(crate) enum RequestBody {
         /// How many of the remembered slices this attempt has sent.
         sent: usize,
     },
+    /// All of it at hand, the next slice last.
+    Copied(Vec<Bytes>),
 }
 
 impl RequestBody {
+    /// These slices; an empty body where there are none.
+    pub(crate) fn copied(mut slices: Vec<Bytes>) -> RequestBody {
+        slices.reverse();
+        if slices.is_empty() { RequestBody::Empty } else { RequestBody::Copied(slices) }
+    }
+
     /// The body for a further attempt; earlier ones get nothing more.
     pub(crate) fn of(replay: &Rc<RefCell<Replay>>) -> RequestBody {
         let mut inner = replay.borrow_mut();
@@ -166,8 +180,10 @@ impl Body for RequestBody {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let RequestBody::Replayed { replay, attempt, sent } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (replay, attempt, sent) = match self.get_mut() {
+            RequestBody::Replayed { replay, attempt, sent } => (replay, attempt, sent),
+            RequestBody::Copied(slices) => return Poll::Ready(slices.pop().map(|slice| Ok(Frame::data(slice)))),
+            RequestBody::Empty => return Poll::Ready(None),
         };
         let mut replay = replay.borrow_mut();
         if replay.attempt != *attempt {
@@ -190,6 +206,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
+            RequestBody::Copied(slices) => slices.is_empty(),
             RequestBody::Replayed { replay, attempt, sent } => {
                 let replay = replay.borrow();
                 let all_sent = replay.remembered.len() <= *sent || replay.is_forgotten;
@@ -201,6 +218,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Copied(slices) => SizeHint::with_exact(slices.iter().map(|slice| slice.len() as u64).sum()),
             RequestBody::Replayed { replay, sent, .. } => {
                 let replay = replay.borrow();
                 let again: usize = replay.remembered.iter().skip(*sent).map(Bytes::len).sum();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::clock::{Clocks, SWEEP_EVERY};
@@ -19,7 +19,7 @@ use super::routes::{RouteTable, RouteWorker, Routes};
 use super::split::Split;
 use crate::config::{Config, Limits};
 use crate::flags::Flags;
-use crate::policy::SplitInForce;
+use crate::policy::{ShadowRun, SplitInForce};
 use crate::quality::{Refusal, WorkerCounters};
 use crate::vocabulary::RouteIndex;
 
@@ -33,6 +33,7 @@ pub(crate) struct Plan {
     pub(crate) pools: Vec<Vec<Arc<SharedPool>>>,
     pub(crate) flags: Vec<watch::Receiver<Arc<Flags>>>,
     pub(crate) policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
+    pub(crate) shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) connections: Arc<AtomicUsize>,
@@ -78,6 +79,9 @@ async fn serve(mut plan: Plan) {
     let worker = Rc::new(build(&plan));
     for (route, (flags, policy)) in worker.routes.all.iter().zip(plan.flags.into_iter().zip(plan.policies)) {
         tokio::task::spawn_local(follow(route.clone(), flags, policy));
+    }
+    for (route, shadow) in worker.routes.all.iter().zip(plan.shadows) {
+        tokio::task::spawn_local(follow_shadow(route.clone(), shadow));
     }
     tokio::task::spawn_local(sweep(worker.clone()));
     tokio::task::spawn_local(drain(worker.clone(), plan.is_draining, plan.close_connections));
@@ -133,6 +137,29 @@ async fn follow(route: Rc<RouteWorker>, mut flags: watch::Receiver<Arc<Flags>>, 
             }
             () = route.needs_instance.notified(), if !lacks_instance => route.split.borrow_mut().instantiate(),
             () = tokio::time::sleep(INSTANCE_RETRY), if lacks_instance => route.split.borrow_mut().instantiate(),
+        }
+    }
+}
+
+/// Takes part in the route's shadow runs, and looks at what was noted for them, a query at a time, so that others come in between.
+async fn follow_shadow(route: Rc<RouteWorker>, mut shadow: watch::Receiver<Option<Arc<ShadowRun>>>) {
+    let wake = Rc::new(Notify::new());
+    // One may be under way when the worker starts.
+    shadow.mark_changed();
+    loop {
+        tokio::select! {
+            changed = shadow.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let run = shadow.borrow_and_update().clone();
+                route.split.borrow_mut().follow_shadow(run, &wake);
+            }
+            () = wake.notified() => {
+                while route.split.borrow_mut().look_at_note(route.counters()) {
+                    tokio::task::yield_now().await;
+                }
+            }
         }
     }
 }
