@@ -12,6 +12,7 @@ use switchback_tests::{Backend, Load, Router, Setup, eventually, guests};
 const QUICK: u64 = 40;
 const FULL: u64 = 400;
 const SOON: Duration = Duration::from_secs(20);
+const INITIAL: &str = "initial = { live = \"blue\", canary_percent = \"20\" }";
 /// Ordinary traffic meanwhile, so that workers make and drop instances.
 const RATE: u32 = 100;
 
@@ -104,8 +105,8 @@ fn growth(router: &Router, changes: u64, change: impl Fn(&Router, u64)) -> (Grow
 
 fn setup() -> (Router, [Backend; 2]) {
     let backends = [Backend::start("blue"), Backend::start("canary")];
-    let initial = "initial = { live = \"blue\", canary_percent = \"20\" }";
-    let router = Setup::default().pool("blue", &[&backends[0]]).pool("canary", &[&backends[1]]).workers(2).route(initial).start();
+
+    let router = Setup::default().pool("blue", &[&backends[0]]).pool("canary", &[&backends[1]]).workers(2).route(INITIAL).start();
     (router, backends)
 }
 
