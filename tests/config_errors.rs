@@ -53,6 +53,21 @@ const CASES: &[Case] = &[
     case("connections = 1000", "header_timeout = \"2h\"", ":6: limits.header_timeout", "2h", "100ms to 5m"),
     case("connections = 1000", "header_bytes = \"1TB\"", ":6: limits.header_bytes", "1TB", "8KiB to 1MiB"),
     case("data_dir =", "url = \"http://127.0.0.1:6379\"\ndata_dir =", ":9: state.url", "http://127.0.0.1:6379", "redis://"),
+    case("data_dir =", "url = \"redis+sentinel://h\"\ndata_dir =", ":9: state.url", "redis+sentinel://h", "the name of the primary"),
+    case("data_dir =", "url = \"redis+cluster://h/2\"\ndata_dir =", ":9: state.url", "redis+cluster://h/2", "database 0 alone"),
+    case("data_dir =", "password_file = \"x\"\ndata_dir =", ":9: state.password_file", "x", "there is no state.url"),
+    case("data_dir =", "url = \"redis://h\"\nca = \"x\"\ndata_dir =", ":10: state.ca", "x", "must begin with rediss://"),
+    case("data_dir =", "url = \"redis://h\"\nusername = \"x\"\ndata_dir =", ":10: state.username", "x", "needs a password"),
+    case(
+        "data_dir =",
+        "url = \"redis://a:s3cret@h\"\nusername = \"x\"\ndata_dir =",
+        ":9: state.url",
+        "redis://***@h",
+        "must not name a user or password",
+    ),
+    case("data_dir =", "url = \"rediss://h\"\ncert = \"x\"\ndata_dir =", "state.key", "is missing", "private key"),
+    case("data_dir =", "url = \"redis://h\"\nsentinel_password_env = \"x\"\ndata_dir =", ":9: state.url", "redis://h", "has no sentinels"),
+    case("data_dir =", "url = \"redis://h\"\npassword_env = \"a b\"\ndata_dir =", ":10: state.password_env", "a b", "environment variable"),
     case("data_dir =", "heartbeat_interval = \"5s\"\ndata_dir =", ":9: state.heartbeat_interval", "5s", "state.router_timeout (3s)"),
     case("data_dir =", "router_id = \"a b\"\ndata_dir =", ":9: state.router_id", "a b", "1 to 64 printable"),
     case("name = \"search\"", "name = \"Search!\"", ":12: route[0].name", "Search!", "1 to 64 of a-z"),
@@ -201,6 +216,23 @@ fn a_password_in_a_refused_url_is_not_repeated() {
     let (output, said) = switchback(&["config", "check"], &write(&wrong).file);
     assert_eq!(output.status.code(), Some(64));
     assert!(said.contains("state.url") && said.contains("***@host:port") && !said.contains("s3cret"), "{said}");
+}
+
+#[test]
+fn passwords_and_certificates_of_redis_are_read_before_a_port_is_bound() {
+    for (keys, said_so) in [
+        ("url = \"redis://h\"\npassword_file = \"no/such/file\"", ":10: state.password_file = \"no/such/file\": cannot be read"),
+        ("url = \"redis://h\"\npassword_env = \"NO_SUCH_NAME\"", ":10: state.password_env = \"NO_SUCH_NAME\": is not set"),
+        ("url = \"rediss+cluster://h\"\nca = \"Cargo.toml\"", ":10: state.ca = \"Cargo.toml\""),
+        ("url = \"redis+sentinel://h/m\"\nsentinel_password_file = \"/dev/null\"", ":10: state.sentinel_password_file = \"/dev/null\": must"),
+    ] {
+        let written = write(&GOOD.replace("data_dir =", &format!("{keys}\ndata_dir =")));
+        for arguments in [&["config", "check"][..], &["serve", "--config"][..]] {
+            let (output, said) = switchback(arguments, &written.file);
+            assert_eq!(output.status.code(), Some(64), "{said}");
+            assert!(said.contains(said_so), "no {said_so} in:\n{said}");
+        }
+    }
 }
 
 #[test]

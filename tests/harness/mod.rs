@@ -12,6 +12,7 @@ pub mod ranker;
 pub mod redis;
 pub mod redis_groups;
 mod router;
+mod scripted;
 pub mod tls;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 pub use backend::{Backend, Behaviour};
 pub use load::{Load, Report, Running};
 pub use router::{Router, Setup, binary};
+pub use scripted::{Act, Scripted};
 
 /// How often an effect is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(2);

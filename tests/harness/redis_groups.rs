@@ -163,6 +163,7 @@ impl Cluster {
         let bus = free_port()?.to_string();
         let mut options = vec!["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "1500"];
         options.extend(["--cluster-port", &bus, "--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"]);
+        options.extend(["--cluster-require-full-coverage", "no"]);
         let tls_port = free_port()?;
         let tls = tls_port.to_string();
         if !self.certificates.is_empty() {

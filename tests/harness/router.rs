@@ -37,6 +37,7 @@ pub struct Setup {
     workers: usize,
     environment: Vec<(String, String)>,
     has_deaf_log: bool,
+    hosts: Option<PathBuf>,
 }
 
 impl Setup {
@@ -62,6 +63,18 @@ impl Setup {
     /// A pool with this one endpoint, for a test that plays the backend itself.
     pub fn pool_at(mut self, name: &str, address: SocketAddr) -> Setup {
         self.pools.push((name.to_owned(), vec![format!("http://{address}")], String::new()));
+        self
+    }
+
+    /// A pool with these endpoints, as a config names them.
+    pub fn pool_of(mut self, name: &str, endpoints: &[String]) -> Setup {
+        self.pools.push((name.to_owned(), endpoints.to_vec(), String::new()));
+        self
+    }
+
+    /// The router sees this file as its `/etc/hosts`, also what is written to it later: it runs in a mount namespace of its own.
+    pub fn hosts(mut self, file: &Path) -> Setup {
+        self.hosts = Some(file.to_owned());
         self
     }
 
@@ -159,7 +172,7 @@ impl Setup {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
         let config = folder.path().join("switchback.toml");
         std::fs::write(&config, self.toml(&data_dir)).unwrap();
-        let mut command = Command::new(binary());
+        let mut command = self.hosts.as_deref().map_or_else(|| Command::new(binary()), with_hosts);
         command.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "info");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         (command, data_dir)
@@ -186,6 +199,13 @@ impl Setup {
         router.admin = address("admin").unwrap_or_else(|| panic!("no admin address in {line:?}; log:\n{}", router.log()));
         router
     }
+}
+
+/// The binary, with this file in the place of `/etc/hosts`. Each step becomes the next, so that the process stays the same.
+fn with_hosts(file: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(file).arg(binary());
+    command
 }
 
 /// A running router; killed when dropped.

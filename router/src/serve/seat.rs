@@ -72,6 +72,7 @@ impl Seat {
     }
 
     /// Whether it should be answering and has no instance to do so: it failed, or is in quarantine.
+    #[inline]
     pub(crate) fn lacks_instance(&self) -> bool {
         self.instance.is_none() && self.policy.kind == Kind::Wasm && !self.is_refused
     }
@@ -88,6 +89,7 @@ impl Seat {
     }
 
     /// What the policy says of a query; `None` when it cannot be asked, or gives no usable answer.
+    #[inline]
     pub(crate) fn ask(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Option<Decision> {
         if self.policy.health.has_quarantine() && self.policy.health.is_quarantined(Instant::now()) {
             // Struck out by another worker: this one's instance goes too, and comes back when the quarantine ends.

@@ -65,8 +65,8 @@ pub(super) async fn settle(shared: &Arc<Shared>) -> RedisResult<()> {
         nodes.map = map;
         nodes.moved.clear();
         nodes.concern = None;
-        let known = nodes.map.nodes.clone();
-        nodes.links.retain(|node, link| !link.is_gone() && known.contains(node));
+        // A node without slots is not in the map, and may be the one that a slot is on its way to: it is kept as long as it lives.
+        nodes.links.retain(|_, link| !link.is_gone());
         let owners: Vec<Option<Node>> = shared.slots.iter().map(|slot| nodes.owner(*slot).cloned()).collect();
         if owners != before || std::mem::take(&mut nodes.is_unsettled) {
             shared.signals.touch_all();

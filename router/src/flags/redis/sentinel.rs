@@ -57,14 +57,16 @@ impl Sentinels {
     pub(super) async fn ask(&self) -> RedisResult<Primary> {
         let nodes = self.nodes();
         let most = nodes.len() / 2 + 1;
-        let mut asked: FuturesUnordered<_> = nodes.iter().map(|node| self.ask_one(node)).collect();
+        let ask = |node| async move { (node, self.ask_one(node).await) };
+        let mut asked: FuturesUnordered<_> = nodes.iter().map(ask).collect();
         let mut learnt = BTreeSet::new();
         let (mut best, mut failed, mut answers) = (None::<Primary>, None, 0);
-        while let Some(answer) = asked.next().await {
+        while let Some((node, answer)) = asked.next().await {
             match answer {
                 Ok((primary, others)) => {
                     answers += 1;
-                    learnt.extend(others);
+                    // A sentinel does not name itself.
+                    learnt.extend(others.into_iter().chain([node.clone()]));
                     if best.as_ref().is_none_or(|best| primary.epoch > best.epoch) {
                         best = Some(primary);
                     }

@@ -20,7 +20,7 @@ pub(crate) async fn eject_outliers(route: String, pool: Arc<SharedPool>) {
     let mut detector = Detector::new(pool.endpoints.len(), config, Instant::now());
     loop {
         tokio::select! {
-            () = pool.failures.notified() => {}
+            () = pool.news.notified() => {}
             () = tokio::time::sleep_until(detector.next_step()) => {}
         }
         let looks: Vec<Look> = pool.endpoints.iter().map(|endpoint| endpoint.look()).collect();

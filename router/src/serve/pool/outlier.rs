@@ -107,6 +107,7 @@ struct Track {
     /// Counts when the interval before this one began, and when this one did.
     previous: Counts,
     current: Counts,
+    may_serve: bool,
 }
 
 /// One pool's detector.
@@ -120,7 +121,8 @@ pub(super) struct Detector {
 impl Detector {
     /// Of a pool with so many endpoints, all in use.
     pub(super) fn new(endpoints: usize, config: &config::Outlier, now: Instant) -> Detector {
-        let track = Track { phase: Phase::In { since: now }, ejections: 0, previous: Counts::default(), current: Counts::default() };
+        let (previous, current) = (Counts::default(), Counts::default());
+        let track = Track { phase: Phase::In { since: now }, ejections: 0, previous, current, may_serve: true };
         Detector { config: config.clone(), tracks: vec![track; endpoints], interval_ends: now + config.interval }
     }
 
@@ -137,10 +139,15 @@ impl Detector {
     pub(super) fn step(&mut self, looks: &[Look], now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         for (index, look) in looks.iter().enumerate() {
+            if let Some(track) = self.tracks.get_mut(index) {
+                track.forget_while_dead(look);
+            }
             changes.extend(self.end_ejection(index, look, now));
         }
         for index in 0..looks.len() {
-            if let Some(why) = self.outlier(index, looks) {
+            // One that is back was looked at before its failures in a row were forgotten.
+            let is_just_back = changes.contains(&Change::Back { index });
+            if let Some(why) = self.outlier(index, looks).filter(|_| !is_just_back) {
                 changes.extend(self.eject(index, why, now));
             }
         }
@@ -172,7 +179,7 @@ impl Detector {
     /// Why this endpoint is to be ejected, if it is.
     fn outlier(&self, index: usize, looks: &[Look]) -> Option<Why> {
         let (track, look) = (self.tracks.get(index)?, looks.get(index)?);
-        if !track.is_in() || !self.has_room() || !self.another_does_better(index, looks) {
+        if !track.is_in() || !look.may_serve || !self.has_room() || !self.another_does_better(index, looks) {
             return None;
         }
         let Some(in_a_row) = positive(self.config.consecutive_failures) else { return self.fails_too_often(track, look) };
@@ -227,6 +234,14 @@ impl Detector {
 impl Track {
     fn is_in(&self) -> bool {
         matches!(self.phase, Phase::In { .. })
+    }
+
+    /// What a panic sent to an endpoint that its health checks had taken out is not held against it when they let it back in.
+    fn forget_while_dead(&mut self, look: &Look) {
+        if !look.may_serve || !self.may_serve {
+            (self.previous, self.current) = (Counts::of(look), Counts::of(look));
+        }
+        self.may_serve = look.may_serve;
     }
 }
 

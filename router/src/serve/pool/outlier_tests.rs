@@ -147,6 +147,20 @@ fn at_most_half_are_out_and_never_the_last_that_may_serve() {
 }
 
 #[test]
+fn what_a_dead_endpoint_did_in_a_panic_is_forgotten_when_it_is_back() {
+    let mut pool = Pool::of(2);
+    pool.good(1, 100);
+    pool.looks[0].may_serve = false;
+    pool.bad(0, 60);
+    assert_eq!(pool.step(), [], "its health checks have taken it out already");
+    pool.bad(0, 60);
+    (pool.looks[0].may_serve, pool.looks[0].consecutive) = (true, 0);
+    assert_eq!(pool.step(), []);
+    pool.bad(0, 5);
+    assert_eq!(pool.step(), ejected(0, 5, Why::ConsecutiveFailures));
+}
+
+#[test]
 fn each_ejection_lasts_twice_as_long_up_to_the_longest() {
     let mut pool = Pool::of(2);
     pool.bad(0, 5);

@@ -105,8 +105,12 @@ fn an_endpoint_that_came_back_gets_a_growing_share() {
     set_healthy(&pool, 0, false);
     assert_eq!(picked(&pool, None), [1]);
     set_healthy(&pool, 0, true);
-    let now = Instant::now();
-    let share = |seconds: u64| shares(&pool, None, now + Duration::from_secs(seconds))[0] as f64 / DRAWS as f64;
+    let start = Instant::now();
+    let share = |seconds: u64| {
+        let now = start + Duration::from_secs(seconds);
+        pool.endpoints.iter().for_each(|endpoint| endpoint.observe(Duration::from_millis(5), now));
+        shares(&pool, None, now)[0] as f64 / DRAWS as f64
+    };
     // It would win half of the draws; 10 %, 50 % and all of that.
     assert!((0.03..0.08).contains(&share(0)), "{}", share(0));
     assert!((0.2..0.3).contains(&share(5)), "{}", share(5));

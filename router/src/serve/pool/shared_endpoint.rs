@@ -291,7 +291,6 @@ impl SharedEndpoint {
 
     pub(super) fn readmit(&self) {
         self.outcomes.probes_left.store(0, Ordering::Relaxed);
-        self.outcomes.consecutive.store(0, Ordering::Relaxed);
         self.admit(Admission::In);
     }
 
@@ -300,6 +299,7 @@ impl SharedEndpoint {
     }
 
     pub(super) fn came_back(&self, now: Instant) {
+        self.outcomes.consecutive.store(0, Ordering::Relaxed);
         self.recoveries.fetch_add(1, Ordering::Relaxed);
         self.times().came_back = Some(now);
     }

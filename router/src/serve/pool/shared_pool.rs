@@ -27,8 +27,8 @@ pub struct SharedPool {
     changes: AtomicU32,
     is_panicking: AtomicBool,
     panics: AtomicU64,
-    /// Wakes whoever looks for outliers.
-    pub(super) failures: Notify,
+    /// Wakes whoever looks for outliers: attempts failed, or an endpoint stands otherwise than before.
+    pub(super) news: Notify,
 }
 
 impl SharedPool {
@@ -45,7 +45,7 @@ impl SharedPool {
             changes: AtomicU32::new(0),
             is_panicking: AtomicBool::new(false),
             panics: AtomicU64::new(0),
-            failures: Notify::new(),
+            news: Notify::new(),
         })
     }
 
@@ -91,6 +91,7 @@ impl SharedPool {
                 tracing::info!(route, pool, available, total, "the panic is over");
             }
         }
+        self.news.notify_one();
         // After what it announces: workers that see the number see the rest.
         self.changes.fetch_add(1, Ordering::Release);
     }

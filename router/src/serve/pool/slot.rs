@@ -37,7 +37,7 @@ impl Slot {
             wakes |= self.endpoint.attempt_failed() >= self.pool.config.outlier.consecutive_failures;
         }
         if wakes {
-            self.pool.failures.notify_one();
+            self.pool.news.notify_one();
         }
     }
 }
