@@ -8,6 +8,7 @@ pub mod flags;
 pub mod guests;
 pub mod http;
 mod load;
+mod process;
 pub mod ranker;
 pub mod redis;
 pub mod redis_groups;

@@ -11,6 +11,8 @@ mod check_tls;
 mod check_trust;
 mod checked;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod locate;
 mod redis_url;
 mod show;

@@ -24,6 +24,8 @@ mod catalogue;
 mod engine;
 mod failure;
 mod folder;
+#[cfg(test)]
+mod fuzz;
 mod golden;
 mod health;
 mod host_v0;

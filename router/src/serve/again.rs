@@ -58,14 +58,16 @@ pub(crate) fn say_length(headers: &mut HeaderMap, body: &RequestBody) {
     }
 }
 
-struct Head {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
+/// What a kept head says.
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
 }
 
-fn parse(bytes: &[u8]) -> Option<Head> {
+/// Reads a kept head; `None` for what the first reader would not have taken.
+pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
     // No more lines than line ends.
     let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
     let mut fields = vec![httparse::EMPTY_HEADER; lines];

@@ -25,6 +25,7 @@ use super::body::ResponseBody;
 use super::clock::{Ask, ConnectionClock};
 use super::forward::{Journey, Plan};
 use super::forwarded::ClientFields;
+use super::hang_up::HangUp;
 use super::headers;
 use super::listener::{Arrival, Place};
 use super::on_this_worker::OnThisWorker;
@@ -137,7 +138,10 @@ macro_rules! drive {
                 }
                 let Poll::Ready(ask) = $clock.poll_asked(cx) else { return Poll::Pending };
                 match ask {
-                    Ask::End if is_closing || !$clock.is_quiet() => return Poll::Ready(None),
+                    Ask::End if is_closing || !$clock.is_quiet() => {
+                        $clock.signals.hang_up();
+                        return Poll::Ready(None);
+                    }
                     Ask::Cut => return Poll::Ready(None),
                     Ask::TimeOut => {
                         $clock.signals.interim(REQUEST_TIMEOUT);
@@ -158,7 +162,7 @@ macro_rules! drive {
 
 async fn serve_h1<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + HangUp + Unpin + Send + 'static,
 {
     let limits = &worker.limits;
     let mut builder = http1::Builder::new();
@@ -176,7 +180,7 @@ where
 
 async fn serve_h2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + HangUp + Unpin + 'static,
 {
     let limits = &worker.limits;
     let mut builder = http2::Builder::new(OnThisWorker);

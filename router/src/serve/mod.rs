@@ -20,6 +20,9 @@ mod connection;
 mod expose;
 mod forward;
 mod forwarded;
+#[cfg(test)]
+mod fuzz;
+mod hang_up;
 mod headers;
 mod idle;
 mod interim;

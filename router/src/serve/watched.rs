@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::hang_up::HangUp;
 use super::scan::{Head, Scan};
 
 /// What the bytes tell: relaxed stores, and no look at the time. Both ends are on one thread, so that the lock never waits; these are
@@ -26,6 +27,7 @@ pub(crate) struct Signals {
     is_flushed: AtomicBool,
     /// The connection's.
     task: Mutex<Option<Waker>>,
+    is_hung_up: AtomicBool,
 }
 
 /// Interim responses that a client does not take are dropped beyond this.
@@ -103,6 +105,11 @@ impl Signals {
         }
     }
 
+    /// The connection is about to be dropped because the client does not take what is there for it.
+    pub(crate) fn hang_up(&self) {
+        self.is_hung_up.store(true, Ordering::Relaxed);
+    }
+
     /// What came in was a query's.
     pub(crate) fn forget_received(&self) {
         self.received.store(false, Ordering::Relaxed);
@@ -126,7 +133,7 @@ impl Signals {
 }
 
 /// The bytes.
-pub(crate) struct Watched<S> {
+pub(crate) struct Watched<S: HangUp> {
     stream: S,
     signals: Arc<Signals>,
     /// Of HTTP/1 only.
@@ -135,7 +142,7 @@ pub(crate) struct Watched<S> {
     beside: Vec<u8>,
 }
 
-impl<S> Watched<S> {
+impl<S: HangUp> Watched<S> {
     pub(crate) fn http1(stream: S, signals: Arc<Signals>) -> Watched<S> {
         Watched { stream, signals, scan: Some(Scan::new()), beside: Vec::new() }
     }
@@ -156,7 +163,15 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: HangUp> Drop for Watched<S> {
+    fn drop(&mut self) {
+        if self.signals.is_hung_up.load(Ordering::Relaxed) {
+            self.stream.reset_on_close();
+        }
+    }
+}
+
+impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -167,7 +182,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Watched<S> {
+impl<S: AsyncWrite + HangUp + Unpin> Watched<S> {
     /// Writes what is to be written beside hyper, unless hyper is in the middle of something.
     #[cold]
     fn poll_write_beside(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -191,7 +206,7 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + HangUp + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         if self.signals.has_interim.load(Ordering::Relaxed) {
             ready!(self.poll_write_beside(cx))?;
