@@ -27,6 +27,12 @@ impl Checker {
         self.problems.push(Problem { key: key.to_owned(), value: format!("{value:?}"), allowed: allowed.into() });
     }
 
+    /// What was refused, for tests.
+    #[cfg(test)]
+    pub(super) fn said(&self) -> String {
+        self.problems.iter().map(|problem| format!("{} = {}: {}\n", problem.key, problem.value, problem.allowed)).collect()
+    }
+
     /// A value that is text already, as it stands in the file.
     pub(super) fn refuse_as_written(&mut self, key: &str, value: String, allowed: String) {
         self.problems.push(Problem { key: key.to_owned(), value, allowed });

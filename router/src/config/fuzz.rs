@@ -1,9 +1,10 @@
-//! The fuzz target of the config: a file is taken or refused with reasons, whatever is in it.
+//! Fuzz targets of the config: a file, and the URL of a Redis, are taken or refused with reasons, whatever is in them.
 #![allow(clippy::unwrap_used)]
 
 use switchback_fuzz::{Target, kind_of, trace};
 
-use super::{parse, show};
+use super::redis_url::tests::read_or_refuse;
+use super::{Node, Topology, parse, show};
 
 const WORDS: [&[u8]; 40] = [
     b"[listen]\n",
@@ -65,5 +66,52 @@ fn config() {
                 trace(said.lines().skip(1).map(kind_of).take(4).collect::<Vec<_>>())
             }
         }
+    });
+}
+
+#[test]
+fn redis_url() {
+    const SECRET: &str = "s3cret-word";
+    let words: [&[u8]; 17] = [
+        b"redis://",
+        b"rediss://",
+        b"redis+sentinel://",
+        b"rediss+sentinel://",
+        b"redis+cluster://",
+        b"rediss+cluster://",
+        b"ann:",
+        SECRET.as_bytes(),
+        b"@",
+        b"%40",
+        b"/mymaster",
+        b"/2",
+        b",h2:7000",
+        b"[::1]:26379",
+        b":",
+        b"?protocol=resp3",
+        b"#insecure",
+    ];
+    Target { name: "redis_url", words: &words, seeds: Vec::new(), most_bytes: 1_024 }.run(|bytes| {
+        let url = String::from_utf8_lossy(bytes);
+        let read = read_or_refuse(&url);
+        let said = match &read {
+            Ok(redis) => format!("{} {:?}", redis.shown, redis.login.password),
+            Err(said) => said.clone(),
+        };
+        // What stands before the last @ may be a password.
+        let is_host = url.rsplit('@').next().is_some_and(|host| host.contains(SECRET));
+        assert!(is_host || !said.contains(SECRET), "{said}");
+        let Ok(redis) = read else { return trace(said.rsplit(" (").next().map(kind_of)) };
+        assert!((1..=64).contains(&redis.nodes.len()) && redis.database >= 0, "{redis:?}");
+        for node in &redis.nodes {
+            assert_eq!(Node::read(&node.to_string(), None).as_ref(), Some(node));
+        }
+        match &redis.topology {
+            Topology::Single => assert_eq!(redis.nodes.len(), 1),
+            Topology::Sentinel { primary } => assert!(!primary.is_empty()),
+            Topology::Cluster => assert_eq!(redis.database, 0),
+        }
+        let login = (redis.login.username.is_some(), redis.login != Default::default());
+        trace((redis.topology.word(), redis.nodes.len().min(4), redis.tls.is_some(), login, redis.database.min(2)))
     });
 }

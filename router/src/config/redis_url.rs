@@ -309,14 +309,14 @@ fn check_login(checker: &mut Checker, prefix: &str, (username, file, variable): 
     Login { username: username.clone(), password }
 }
 
-/// An error message ends up in logs: what stands between `://` and the last `@` does not.
-pub(super) fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
-        _ => url.to_owned(),
-    }
+/// An error message ends up in logs: what stands before the last `@` does not, but for the scheme.
+fn without_password(url: &str) -> String {
+    let Some((before, host)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = before.split_once("://").map(|(scheme, _)| scheme);
+    let scheme = scheme.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'+'));
+    scheme.map_or_else(|| format!("***@{host}"), |scheme| format!("{scheme}://***@{host}"))
 }
 
 #[cfg(test)]
 #[path = "redis_url_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -6,6 +6,16 @@ fn nodes(redis: &RedisState) -> Vec<String> {
     redis.nodes.iter().map(ToString::to_string).collect()
 }
 
+/// What a URL comes to, and what is said of one that is refused.
+pub(in crate::config) fn read_or_refuse(url: &str) -> Result<RedisState, String> {
+    let mut checker = Checker::default();
+    let written = written::State { url: Some(url.to_owned()), ..Default::default() };
+    match check_url(&mut checker, &written) {
+        StateUrl::Redis(redis) => Ok(*redis),
+        StateUrl::Embedded => Err(checker.said()),
+    }
+}
+
 fn read(url: &str) -> RedisState {
     read_url(url).unwrap_or_else(|_| panic!("{url} is refused"))
 }
@@ -61,6 +71,14 @@ fn what_makes_no_sense_is_refused() {
         "rediss://h/#insecure",
     ] {
         assert!(read_url(url).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn what_is_refused_is_shown_without_its_password() {
+    for url in ["redis:ann:s3cret@h", "http://ann:s3cret@h", "redis+sentinel://ann:s3cret@h", "redis://s3cret@://h", "s3cret@redis://h"] {
+        let said = read_or_refuse(url).unwrap_err();
+        assert!(said.contains("@") && !said.contains("cret"), "{said}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,10 +18,15 @@ use switchback_fuzz::{Target, Trace, trace};
 use switchback_policy::split::Field;
 
 use super::again::parse;
+use super::overrides::{
+    self,
+    tests::{LONGEST, NOW},
+};
 use super::query::{self, Unit};
 use super::scan::{Head, Scan};
 use super::seen::Seen;
 use crate::config::UnitSource;
+use crate::quality::OverrideFault;
 
 /// Polls that a connection in memory may take: it never waits for anybody.
 const POLLS: usize = 1_000;
@@ -156,5 +161,58 @@ fn paths() {
         let has_dot = decoded.split('/').any(|segment| matches!(segment, "." | ".."));
         assert_eq!(query::has_dot_segment(&path), has_dot, "{path:?}");
         trace((has_dot, path.len().min(9), path.matches('/').count().min(4), path.contains('%')))
+    });
+}
+
+#[test]
+fn override_field() {
+    let words: [&[u8]; 12] = [
+        b"canary",
+        b"blue",
+        b"green",
+        b";",
+        b";;",
+        b"\n",
+        b" ",
+        b"+",
+        b"1700000000",
+        b"1700003600",
+        b"1700086401",
+        b"18446744073709551616",
+    ];
+    let (keys, route) = (overrides::tests::overrides(&["new", "old"]), overrides::tests::route());
+    let sign = |pool: &str, expiry: u64| keys.sign(&route.name, pool, expiry).unwrap();
+    let seeds = vec![sign("canary", NOW + 1).into_bytes(), sign("blue", NOW + LONGEST).into_bytes()];
+    let look = |lines: &[&[u8]]| {
+        let mut headers = HeaderMap::new();
+        for line in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+            headers.append(overrides::FIELD, line);
+        }
+        keys.look(&headers, &route, NOW)
+    };
+    Target { name: "override_field", words: &words, seeds, most_bytes: 1_024 }.run(|bytes| {
+        let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        let as_it_is = look(&lines);
+        // The same once more with a signature that fits, or nothing would get past it.
+        let text = String::from_utf8_lossy(lines[0]);
+        let mut parts = text.split(';').map(str::trim);
+        let (pool, expiry) = (parts.next().unwrap_or_default(), parts.next().and_then(|expiry| expiry.parse::<u64>().ok()));
+        let signed = expiry.map(|expiry| sign(pool, expiry));
+        let resigned = signed.as_ref().and_then(|signed| look(&[signed.as_bytes()]));
+        if let (Some(expiry), Some(resigned)) = (expiry, &resigned) {
+            let expected = match (expiry.checked_sub(NOW), route.pool_named(pool)) {
+                (None | Some(0), _) => Err(OverrideFault::Expired),
+                (Some(left), _) if left > LONGEST => Err(OverrideFault::TooLong),
+                (_, None) => Err(OverrideFault::Pool),
+                (_, Some(index)) => Ok(index),
+            };
+            assert_eq!(resigned, &expected, "{text}");
+        }
+        if let Some(Ok(_)) = as_it_is {
+            let signature = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let is_signed = signed.is_some_and(|signed| signed.rsplit(';').next() == Some(&signature));
+            assert!(is_signed && resigned == as_it_is, "nobody signed {text}");
+        }
+        trace((format!("{as_it_is:?}"), format!("{resigned:?}"), lines.len().min(3)))
     });
 }

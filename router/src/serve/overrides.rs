@@ -144,20 +144,21 @@ pub(crate) fn seconds_now() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use http::HeaderValue;
     use proptest::prelude::*;
 
-    const NOW: u64 = 1_700_000_000;
+    pub(in crate::serve) const NOW: u64 = 1_700_000_000;
     const HOUR: u64 = 3_600;
+    pub(in crate::serve) const LONGEST: u64 = 24 * HOUR;
 
-    fn overrides(keys: &[&str]) -> Overrides {
+    pub(in crate::serve) fn overrides(keys: &[&str]) -> Overrides {
         let keys = keys.iter().map(|key| Hmac::new_from_slice(key.as_bytes()).unwrap()).collect();
-        Overrides { keys, max_seconds: 24 * HOUR }
+        Overrides { keys, max_seconds: LONGEST }
     }
 
-    fn route() -> Route {
+    pub(in crate::serve) fn route() -> Route {
         let config = r#"
             listen = { traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }
             route = [{ name = "search", pools = { blue = { endpoints = ["http://127.0.0.1:1"] }, canary = { endpoints = ["http://127.0.0.1:2"] } } }]
