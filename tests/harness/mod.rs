@@ -6,6 +6,7 @@ mod backend;
 pub mod flags;
 pub mod guests;
 pub mod http;
+mod lifecycle;
 mod load;
 pub mod ranker;
 pub mod redis;

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::ReloadRefused;
 use crate::flags::{ChangeError, HistoryError};
 
 /// Why a request was not done.
@@ -28,6 +29,10 @@ pub(super) enum ApiError {
     BadRequest(String),
     #[error("{0}")]
     TooLarge(String),
+    #[error("{}", .0.problems.join("; "))]
+    Reload(ReloadRefused),
+    #[error("the router is busy ending, handing over or reloading")]
+    Busy,
     #[error(transparent)]
     Change(#[from] ChangeError),
     #[error(transparent)]
@@ -43,6 +48,8 @@ impl ApiError {
             ApiError::NoRoute { .. } | ApiError::NoPath(_) => StatusCode::NOT_FOUND,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
+            ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Change(ChangeError::Conflict { .. }) => StatusCode::PRECONDITION_FAILED,
             ApiError::Change(ChangeError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -63,6 +70,9 @@ impl IntoResponse for ApiError {
         if let (ApiError::Change(ChangeError::Conflict { expected, found }), Some(body)) = (&self, body.as_object_mut()) {
             body.insert("expected".to_owned(), json!(expected));
             body.insert("found".to_owned(), json!(found));
+        }
+        if let (ApiError::Reload(refused), Some(body)) = (&self, body.as_object_mut()) {
+            body.insert("problems".to_owned(), json!(refused.problems));
         }
         let mut response = (status, Json(body)).into_response();
         if status == StatusCode::UNAUTHORIZED {

@@ -11,6 +11,7 @@ mod failure;
 mod flag;
 mod policy;
 mod ranker;
+mod reload;
 mod serve;
 mod status;
 mod table;
@@ -35,6 +36,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Reload(reload::Reload),
     Status(status::Status),
     Flag(flag::FlagArgs),
     Config(config::ConfigArgs),
@@ -57,6 +59,7 @@ pub fn run() -> ExitCode {
     };
     let done = match command_line.command {
         Command::Serve(serve) => serve.run(),
+        Command::Reload(reload) => reload.run(),
         Command::Status(status) => status.run(),
         Command::Flag(flag) => flag.run(),
         Command::Config(config) => config.run(),

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a config is refused whole, before any port is bound, with the file, the key, the value and what is allowed.
 
+mod change;
 mod check;
 mod check_initial;
 mod check_route;
@@ -16,9 +17,10 @@ mod written;
 
 use std::path::Path;
 
+pub use change::{FIXED, KeyChange, Reload, reload};
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, Policies, Pool, PoolTls, Protocol, Role,
-    Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Lifecycle, Limits, Listen, Policies, Pool, PoolTls,
+    Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
 pub use show::show;

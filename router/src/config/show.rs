@@ -75,12 +75,15 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.bytes("limits.header_bytes", limits.header_bytes);
     lines.add("limits.headers", limits.headers);
     lines.duration("limits.keepalive_timeout", limits.keepalive_timeout);
+    lines.duration("limits.connection_max_age", limits.connection_max_age);
     lines.duration("limits.body_idle_timeout", limits.body_idle_timeout);
     lines.duration("limits.upgrade_idle_timeout", limits.upgrade_idle_timeout);
     lines.add("limits.h2_streams", limits.h2_streams);
     lines.add("limits.h2_pending_resets", limits.h2_pending_resets);
     lines.bytes("limits.replay_bytes", limits.replay_bytes);
     lines.duration("limits.drain_timeout", limits.drain_timeout);
+    lines.duration("lifecycle.drain_announce", config.lifecycle.drain_announce);
+    lines.duration("lifecycle.upgrade_timeout", config.lifecycle.upgrade_timeout);
     if let StateUrl::Redis(url) = &state.url {
         lines.text("state.url", &super::check::without_password(url));
     }

@@ -22,6 +22,8 @@ pub(super) struct Written {
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
+    pub(super) lifecycle: Lifecycle,
+    #[serde(default)]
     pub(super) state: State,
     #[serde(default)]
     pub(super) registry: Registry,
@@ -69,12 +71,20 @@ pub(super) struct Limits {
     pub(super) header_bytes: Option<String>,
     pub(super) headers: Option<u64>,
     pub(super) keepalive_timeout: Option<String>,
+    pub(super) connection_max_age: Option<String>,
     pub(super) body_idle_timeout: Option<String>,
     pub(super) upgrade_idle_timeout: Option<String>,
     pub(super) h2_streams: Option<u64>,
     pub(super) h2_pending_resets: Option<u64>,
     pub(super) replay_bytes: Option<String>,
     pub(super) drain_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lifecycle {
+    pub(super) drain_announce: Option<String>,
+    pub(super) upgrade_timeout: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

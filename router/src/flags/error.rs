@@ -37,6 +37,9 @@ pub enum FlagsError {
         /// What is wrong with it.
         why: String,
     },
+    /// The task that keeps the flags is gone.
+    #[error("the flag store has ended")]
+    Ended,
     /// The store's address makes no sense.
     #[error("state.url: not a usable Redis address")]
     Address {

@@ -41,6 +41,12 @@ pub(crate) struct ConnectionClock {
     pub(crate) signals: Arc<Signals>,
     /// Since when the client has not read what we have for it.
     stuck_since: Cell<Option<Instant>>,
+    /// When it must end, where connections have an age.
+    born: Instant,
+    /// Part of the age that is this connection's, in thousandths: not all that came together go together.
+    age_permille: u32,
+    /// It has that age: its next response says that it will close.
+    is_old: Cell<bool>,
     /// What the worker asks of the connection, which its task has not taken yet.
     asked: Cell<Option<Ask>>,
     task: RefCell<Option<Waker>>,
@@ -78,7 +84,9 @@ pub(crate) enum Ask {
 }
 
 impl ConnectionClock {
-    fn new() -> ConnectionClock {
+    fn new(born: Instant, number: u64) -> ConnectionClock {
+        // 900 to 1,100, spread by the golden ratio; exact in 32 bits.
+        let age_permille = 900 + u32::try_from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).unwrap_or(0) % 201;
         // A client that connects and says nothing is held to the time for a head.
         ConnectionClock {
             phase: Cell::new(Phase::Head),
@@ -87,6 +95,9 @@ impl ConnectionClock {
             since: Cell::new(None),
             signals: Arc::default(),
             stuck_since: Cell::new(None),
+            born,
+            age_permille,
+            is_old: Cell::new(false),
             asked: Cell::new(None),
             task: RefCell::new(None),
         }
@@ -135,6 +146,17 @@ impl ConnectionClock {
     /// Whether nothing is being answered.
     pub(crate) fn is_quiet(&self) -> bool {
         !matches!(self.phase.get(), Phase::Busy(_))
+    }
+
+    /// Whether it should end with its next response, so that its client connects anew.
+    pub(crate) fn is_old(&self) -> bool {
+        self.is_old.get()
+    }
+
+    /// Whether it has just come of age. HTTP/2 can be told at once (GOAWAY); HTTP/1.1 with its next response.
+    fn comes_of_age(&self, now: Instant, limits: &Limits) -> bool {
+        let limit = limits.connection_max_age * self.age_permille / 1_000;
+        !limit.is_zero() && !self.is_old.get() && now.saturating_duration_since(self.born) >= limit
     }
 
     fn is_late(&self, now: Instant, limits: &Limits) -> bool {
@@ -224,7 +246,7 @@ impl Clocks {
     pub(crate) fn start(&self) -> (u64, Rc<ConnectionClock>) {
         let number = self.next.get();
         self.next.set(number + 1);
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), number));
         if self.are_closing.get() {
             clock.ask(Ask::Close);
         }
@@ -238,9 +260,22 @@ impl Clocks {
 
     /// Ends the connections that took too long.
     pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
-        for clock in self.all.borrow().values().filter(|clock| clock.is_late(now, limits)) {
-            clock.ask(Ask::End);
+        for clock in self.all.borrow().values() {
+            if clock.is_late(now, limits) {
+                clock.ask(Ask::End);
+            } else if clock.comes_of_age(now, limits) {
+                clock.is_old.set(true);
+                if clock.is_h2.get() {
+                    clock.ask(Ask::Close);
+                }
+            }
         }
+    }
+
+    /// Queries that are being answered.
+    pub(crate) fn queries(&self) -> usize {
+        let busy = |clock: &Rc<ConnectionClock>| if let Phase::Busy(queries) = clock.phase.get() { queries as usize } else { 0 };
+        self.all.borrow().values().map(busy).sum()
     }
 
     /// Ends all connections in order, those that still come included.
@@ -273,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_read_is_not_waited_for_forever() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         let _query = clock.begin();
         clock.signals.wrote(true);
         assert!(!late_after(&clock, BODY / 2));
@@ -284,14 +319,14 @@ mod tests {
 
     #[test]
     fn a_silent_client_has_the_time_of_a_head() {
-        let clock = ConnectionClock::new();
+        let clock = ConnectionClock::new(Instant::now(), 1);
         assert!(!late_after(&clock, HEAD / 2));
         assert!(late_after(&clock, HEAD));
     }
 
     #[test]
     fn between_queries_the_keep_alive_limit_holds() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         drop(clock.begin());
         assert!(!late_after(&clock, HEAD * 2));
         assert!(late_after(&clock, KEEPALIVE));
@@ -301,7 +336,7 @@ mod tests {
 
     #[test]
     fn control_frames_of_http2_are_no_head() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         clock.is_h2();
         drop(clock.begin());
         clock.signals.received();
@@ -311,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_its_client_stopped_is_not_waited_for_forever() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         clock.is_h2();
         let (stuck, slow) = (clock.begin(), clock.begin());
         assert!(!late_after(&clock, BODY * 100), "a backend may take as long as it takes");
@@ -326,8 +361,28 @@ mod tests {
     }
 
     #[test]
+    fn connections_that_came_together_do_not_all_go_together() {
+        let born = Instant::now();
+        let config = r#"
+            listen = { traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }
+            limits = { connection_max_age = "100s" }
+            route = [{ name = "search", pools = { blue = { endpoints = ["http://127.0.0.1:9001"] } } }]
+        "#;
+        let mut limits = crate::config::parse("test", config).unwrap().limits;
+        let clocks: Vec<ConnectionClock> = (0..1_000).map(|number| ConnectionClock::new(born, number)).collect();
+        let old_after = |seconds, limits: &Limits| {
+            let now = born + Duration::from_secs(seconds);
+            clocks.iter().filter(|clock| clock.comes_of_age(now, limits)).count()
+        };
+        assert_eq!((old_after(89, &limits), old_after(111, &limits)), (0, 1_000));
+        assert!((400..600).contains(&old_after(100, &limits)));
+        limits.connection_max_age = Duration::ZERO;
+        assert_eq!(old_after(1_000_000, &limits), 0, "without a limit they may stay");
+    }
+
+    #[test]
     fn a_query_may_take_as_long_as_it_takes() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         let (first, second) = (clock.begin(), clock.begin());
         drop(first);
         assert!(!late_after(&clock, KEEPALIVE * 100));

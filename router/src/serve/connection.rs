@@ -27,12 +27,14 @@ use super::forward::{Journey, Plan};
 use super::headers::{self, ClientFields};
 use super::listener::{Arrival, Place};
 use super::on_this_worker::OnThisWorker;
+use super::open::Spoken;
 use super::query::{self, Unit};
 use super::scan::Head;
 use super::seen::Seen;
 use super::tunnel::Tunnel;
 use super::watched::Watched;
 use super::worker::Worker;
+use crate::config::Limits;
 use crate::quality::Refusal;
 
 /// What an HTTP/2 client with prior knowledge says first.
@@ -97,7 +99,8 @@ async fn serve_over_tls(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStre
 
 /// `None` when it fails, or takes too long.
 async fn shake_hands(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> Option<TlsStream<TcpStream>> {
-    let shaken = tokio::time::timeout(worker.limits.handshake_timeout, TlsAcceptor::from(tls).accept(stream)).await;
+    let limit = worker.routes().limits.handshake_timeout;
+    let shaken = tokio::time::timeout(limit, TlsAcceptor::from(tls).accept(stream)).await;
     shaken.ok()?.inspect_err(|error| tracing::debug!(%error, "TLS handshake failed")).ok()
 }
 
@@ -143,10 +146,8 @@ async fn serve_h1<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &worker.limits;
-    let mut builder = http1::Builder::new();
-    builder.max_headers(limits.headers).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(64 << 10));
-    builder.header_read_timeout(None).writev(false);
+    client.place.becomes(Spoken::Http1);
+    let builder = http1_builder(&worker.routes().limits);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     let io = TokioIo::new(Watched::http1(stream, clock.signals.clone()));
     drive!(clock, builder.serve_connection(io, service).with_upgrades());
@@ -156,15 +157,27 @@ async fn serve_h2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: 
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let limits = &worker.limits;
-    let mut builder = http2::Builder::new(OnThisWorker);
-    builder.max_concurrent_streams(limits.h2_streams).max_pending_accept_reset_streams(limits.h2_pending_resets);
-    builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX)).timer(TokioTimer::new());
-    builder.keep_alive_interval(limits.keepalive_timeout);
+    client.place.becomes(Spoken::Http2);
+    let builder = http2_builder(&worker.routes().limits);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     clock.is_h2();
     let io = TokioIo::new(Watched::http2(stream, clock.signals.clone()));
     drive!(clock, builder.serve_connection(io, service));
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_headers(limits.headers).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(64 << 10));
+    builder.header_read_timeout(None).writev(false);
+    builder
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<OnThisWorker> {
+    let mut builder = http2::Builder::new(OnThisWorker);
+    builder.max_concurrent_streams(limits.h2_streams).max_pending_accept_reset_streams(limits.h2_pending_resets);
+    builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX)).timer(TokioTimer::new());
+    builder.keep_alive_interval(limits.keepalive_timeout);
+    builder
 }
 
 /// A request's life: checked, matched to a route, its unit found, split, forwarded.
@@ -175,7 +188,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let in_progress = clock.begin();
-    let announces_close = worker.is_draining() && request.version() != Version::HTTP_2;
+    let announces_close = (worker.is_draining() || clock.is_old()) && request.version() != Version::HTTP_2;
     let (mut head, body) = request.into_parts();
     let (plan, raw) = match clock.signals.take_head() {
         Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
@@ -200,11 +213,12 @@ async fn answer(
 fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
     let seen = Seen::of(&head.headers);
     query::check(head, seen)?;
-    if worker.routes.table.tells_paths_apart && query::has_dot_segment(head.uri.path()) {
+    let routes = worker.routes();
+    if routes.table.tells_paths_apart && query::has_dot_segment(head.uri.path()) {
         return Err(Refusal::Path);
     }
-    let index = worker.routes.table.find(head).ok_or(Refusal::NoRoute)?;
-    let route = worker.routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
+    let index = routes.table.find(head).ok_or(Refusal::NoRoute)?;
+    let route = routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
     let (chosen, live) = {
         let unit = Unit::of(head, &route.config.unit, client.address);
         let mut split = route.split.borrow_mut();

@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::query;
 use super::split::Split;
 use crate::config;
-use crate::quality::{RouteCounters, WorkerCounters};
+use crate::quality::RouteCounters;
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// One worker's state of one route.
@@ -32,22 +32,18 @@ pub(crate) struct RouteWorker {
     pub(crate) replay_bytes: usize,
     pub(crate) body_idle_timeout: Duration,
     pub(crate) upgrade_idle_timeout: Duration,
-    index: RouteIndex,
-    pools: Vec<Pool>,
+    pools: Vec<Rc<Pool>>,
     pool_names: Vec<HeaderValue>,
-    counters: Arc<WorkerCounters>,
-    /// Stands in if the counters do not know this route, which the constructor rules out.
-    uncounted: RouteCounters,
+    counters: Arc<RouteCounters>,
 }
 
 impl RouteWorker {
     pub(crate) fn new(
         config: Arc<config::Route>,
-        index: RouteIndex,
         split: Split,
-        pools: Vec<Pool>,
+        pools: Vec<Rc<Pool>>,
         limits: &config::Limits,
-        counters: Arc<WorkerCounters>,
+        counters: Arc<RouteCounters>,
     ) -> RouteWorker {
         // A pool's name is letters, digits, - and _, so it is always a header value.
         let pool_names = config.pools.iter().map(|pool| HeaderValue::from_str(&pool.name).unwrap_or(HeaderValue::from_static("?")));
@@ -60,18 +56,16 @@ impl RouteWorker {
             replay_bytes: limits.replay_bytes,
             body_idle_timeout: limits.body_idle_timeout,
             upgrade_idle_timeout: limits.upgrade_idle_timeout,
-            index,
             pools,
             counters,
-            uncounted: RouteCounters::default(),
         }
     }
 
     pub(crate) fn pool(&self, pool: PoolIndex) -> Option<&Pool> {
-        self.pools.get(pool.get())
+        self.pools.get(pool.get()).map(Rc::as_ref)
     }
 
-    pub(crate) fn pools(&self) -> &[Pool] {
+    pub(crate) fn pools(&self) -> &[Rc<Pool>] {
         &self.pools
     }
 
@@ -80,7 +74,7 @@ impl RouteWorker {
     }
 
     pub(crate) fn counters(&self) -> &RouteCounters {
-        self.counters.routes.get(self.index.get()).unwrap_or(&self.uncounted)
+        &self.counters
     }
 }
 
@@ -157,10 +151,11 @@ impl Prefixes {
     }
 }
 
-/// All of one worker's routes.
+/// All of one worker's routes, and what clients may take: one config's. Swapped whole.
 pub(crate) struct Routes {
     pub(crate) table: RouteTable,
     pub(crate) all: Vec<Rc<RouteWorker>>,
+    pub(crate) limits: config::Limits,
 }
 
 #[cfg(test)]

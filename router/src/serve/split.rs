@@ -6,6 +6,7 @@
 //! Invariant: a decision never fails. What a policy cannot answer, the native policy answers.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use split_weighted::WeightedSplit;
@@ -56,13 +57,20 @@ struct Configured {
 }
 
 impl Split {
-    pub(crate) fn new(route: &config::Route, flags: Arc<Flags>, policy: Arc<SplitInForce>) -> Split {
+    /// Where the route had a split `before`, under another config, its policy's instance goes on in this one.
+    pub(crate) fn new(route: &config::Route, flags: Arc<Flags>, policy: Arc<SplitInForce>, before: Option<&RefCell<Split>>) -> Split {
         let snapshot = snapshot(route, &flags);
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
-        let mut split = Split { flags, snapshot, rollout, native, policy, instance: None, is_refused: false, until_timed: 0 };
-        split.instantiate();
+        let instance = before.and_then(|before| before.borrow_mut().give_up_instance(&policy));
+        let mut split = Split { flags: flags.clone(), snapshot, rollout, native, policy, instance, is_refused: false, until_timed: 0 };
+        split.apply(route, flags);
         split
+    }
+
+    /// This one decides nothing any more: the instance, if it is one of `policy`.
+    fn give_up_instance(&mut self, policy: &Arc<SplitInForce>) -> Option<Configured> {
+        if Arc::ptr_eq(&self.policy, policy) { self.instance.take() } else { None }
     }
 
     /// Takes new flags. The instance is configured again; one that cannot be is made anew.

@@ -14,6 +14,10 @@ impl Sync {
     /// Says that this router lives and what it applies, and hears who else does.
     pub(super) async fn beat(&mut self, link: &Link) -> RedisResult<()> {
         self.is_report_due = false;
+        if !self.is_owner {
+            // Beside the process that hands over, or after it was handed over: that one reports under this id.
+            return Ok(());
+        }
         let text = serde_json::to_string(&self.report()).unwrap_or_default();
         match link.beat(&self.id, &text, FORGET_AFTER).await {
             Ok(beat) => {

@@ -19,10 +19,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::fleet::Fleet;
 use super::link::{Address, Keys, Link, is_lost};
+use super::succeed::Succession;
+use crate::config::Config;
 use crate::flags::copies::Copies;
+use crate::flags::disk::Disk;
+use crate::flags::embedded::HANDING_OVER;
 use crate::flags::judge::Mine;
 use crate::flags::published::Published;
-use crate::flags::{Change, ChangeError, HistoryError, LedgerEntry};
+use crate::flags::{Change, ChangeError, FlagsError, HistoryError, LedgerEntry};
 use crate::vocabulary::RouteIndex;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
@@ -33,8 +37,36 @@ const READS_AT_ONCE: usize = 64;
 
 /// What others ask of the task.
 pub(super) enum Request {
-    Change { route: RouteIndex, change: Change, reply: oneshot::Sender<Result<u64, ChangeError>> },
-    History { route: RouteIndex, limit: usize, reply: oneshot::Sender<Result<Vec<LedgerEntry>, HistoryError>> },
+    Change {
+        asked_of: Arc<Published>,
+        route: RouteIndex,
+        change: Change,
+        reply: oneshot::Sender<Result<u64, ChangeError>>,
+    },
+    History {
+        asked_of: Arc<Published>,
+        route: RouteIndex,
+        limit: usize,
+        reply: oneshot::Sender<Result<Vec<LedgerEntry>, HistoryError>>,
+    },
+    /// Another config is in force from now on.
+    Succeed {
+        config: Arc<Config>,
+        reply: oneshot::Sender<Result<Succession, FlagsError>>,
+    },
+    /// The data folder is this process's from now on, or no longer.
+    SetOwner {
+        is_owner: bool,
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// Why the work on one connection ended, when it was not lost.
+enum Ended {
+    /// Nobody holds the store any more.
+    Abandoned,
+    /// Another config is in force.
+    Succeeded,
 }
 
 /// The task's state.
@@ -49,6 +81,9 @@ pub(super) struct Sync {
     pub(super) incarnation: String,
     pub(super) admin: Arc<Mutex<String>>,
     pub(super) copies: Copies,
+    pub(super) disk: Disk,
+    /// The data folder is this process's: copies are written, and this router is reported.
+    pub(super) is_owner: bool,
     pub(super) fleet: watch::Sender<Fleet>,
     /// What an operator should see to, by what it is about.
     pub(super) notes: BTreeMap<String, String>,
@@ -66,7 +101,12 @@ impl Sync {
                 Ok(link) => self.work(&link, &mut inbox).await,
                 Err(error) => Err(error),
             };
-            let Err(error) = ended else { return };
+            let error = match ended {
+                Ok(Ended::Abandoned) => return,
+                // The keys are others now, and announced on a connection that knows them.
+                Ok(Ended::Succeeded) => continue,
+                Err(error) => error,
+            };
             if !self.notes.contains_key("store") {
                 backoff = FIRST_BACKOFF;
             }
@@ -79,7 +119,7 @@ impl Sync {
         }
     }
 
-    /// Waits before the next attempt; refuses what is asked meanwhile. `None` when nobody holds the store any more.
+    /// Waits before the next attempt; refuses what is asked of Redis meanwhile. `None` when nobody holds the store any more.
     async fn pause(&mut self, backoff: Duration, inbox: &mut mpsc::Receiver<Request>, why: &str) -> Option<()> {
         let until = Instant::now() + backoff;
         loop {
@@ -88,13 +128,15 @@ impl Sync {
                 request = inbox.recv() => match request? {
                     Request::Change { reply, .. } => drop(reply.send(Err(ChangeError::Unreachable { why: why.to_owned() }))),
                     Request::History { reply, .. } => drop(reply.send(Err(HistoryError { why: why.to_owned() }))),
+                    Request::Succeed { config, reply } => self.succeed(&config, reply),
+                    Request::SetOwner { is_owner, reply } => self.set_owner(is_owner, reply),
                 },
             }
         }
     }
 
-    /// Works on one connection until it is lost (an error) or nobody holds the store any more.
-    async fn work(&mut self, link: &Link, inbox: &mut mpsc::Receiver<Request>) -> RedisResult<()> {
+    /// Works on one connection until it is lost (an error), another config is in force, or nobody holds the store any more.
+    async fn work(&mut self, link: &Link, inbox: &mut mpsc::Receiver<Request>) -> RedisResult<Ended> {
         let all: Vec<RouteIndex> = (0..self.keys.len()).filter_map(route_index).collect();
         self.step_many(link, &all).await?;
         self.note("store", None);
@@ -117,8 +159,12 @@ impl Sync {
                     self.step_many(link, &touched).await?;
                 }
                 request = inbox.recv() => match request {
+                    Some(Request::Succeed { config, reply }) => {
+                        self.succeed(&config, reply);
+                        return Ok(Ended::Succeeded);
+                    }
                     Some(request) => self.answer(link, request).await?,
-                    None => return Ok(()),
+                    None => return Ok(Ended::Abandoned),
                 },
                 _ = poll.tick() => self.step_many(link, &all).await?,
                 _ = heartbeat.tick() => self.beat(link).await?,
@@ -144,7 +190,15 @@ impl Sync {
         match request {
             // Whoever asked has given up, and was told that nothing is known: so nothing is done.
             Request::Change { reply, .. } if reply.is_closed() => Ok(()),
-            Request::Change { route, change, reply } => {
+            Request::Change { reply, .. } if !self.is_owner => {
+                let _ = reply.send(Err(ChangeError::Unreachable { why: HANDING_OVER.to_owned() }));
+                Ok(())
+            }
+            Request::Change { asked_of, route, change, reply } => {
+                let Some(route) = self.published.place_of(&asked_of, route) else {
+                    let _ = reply.send(Err(ChangeError::NotSaved { why: "there is no such route".to_owned() }));
+                    return Ok(());
+                };
                 let (answer, ended) = match self.change(link, route, &change).await {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(ChangeError::Unreachable { why: explain(&error) }), Err(error)),
@@ -153,8 +207,17 @@ impl Sync {
                 let _ = reply.send(answer);
                 if is_unanswered { Err((ErrorKind::Io, "a write was not answered").into()) } else { ended }
             }
-            Request::History { route, limit, reply } => {
-                let Some(keys) = self.keys.get(route.get()) else { return Ok(()) };
+            Request::Succeed { config, reply } => {
+                self.succeed(&config, reply);
+                Ok(())
+            }
+            Request::SetOwner { is_owner, reply } => {
+                self.set_owner(is_owner, reply);
+                Ok(())
+            }
+            Request::History { asked_of, route, limit, reply } => {
+                let route = self.published.place_of(&asked_of, route);
+                let Some(keys) = route.and_then(|route| self.keys.get(route.get())) else { return Ok(()) };
                 let answer = link.ledger(keys, limit).await;
                 let lost = answer.as_ref().err().filter(|error| is_lost(error)).cloned();
                 let _ = reply.send(answer.map_err(|error| HistoryError { why: explain(&error) }));

@@ -8,6 +8,7 @@ mod health;
 mod retry_budget;
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -39,6 +40,25 @@ impl SharedPool {
     pub fn new(config: &config::Pool, tls: Option<Arc<ClientTls>>) -> Arc<SharedPool> {
         let endpoints = config.endpoints.iter().map(|endpoint| Arc::new(SharedEndpoint::new(endpoint, config.protocol, tls.as_ref())));
         Arc::new(SharedPool { endpoints: endpoints.collect(), config: config.clone(), tls, in_flight: AtomicUsize::new(0) })
+    }
+
+    /// This pool under another config, with certificates as that says: itself when it is the same, else a new one that keeps what is
+    /// known of the endpoints that stay.
+    pub(crate) fn succeed(self: &Arc<Self>, config: &config::Pool, tls: Option<Arc<ClientTls>>) -> Arc<SharedPool> {
+        let has_same_tls = self.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr);
+        if self.config == *config && has_same_tls {
+            return self.clone();
+        }
+        let kept = |endpoint: &config::Endpoint| {
+            let is_same = |old: &&Arc<SharedEndpoint>| {
+                let is_spoken_to_alike = old.protocol == config.protocol && old.tls.is_some() == endpoint.is_tls;
+                old.authority == endpoint.authority && is_spoken_to_alike && (has_same_tls || !endpoint.is_tls)
+            };
+            self.endpoints.iter().find(is_same).cloned()
+        };
+        let new = |endpoint: &config::Endpoint| Arc::new(SharedEndpoint::new(endpoint, config.protocol, tls.as_ref()));
+        let endpoints = config.endpoints.iter().map(|endpoint| kept(endpoint).unwrap_or_else(|| new(endpoint))).collect();
+        Arc::new(SharedPool { endpoints, config: config.clone(), tls, in_flight: AtomicUsize::new(0) })
     }
 
     /// Attempts that have not ended, over all workers.
@@ -80,6 +100,22 @@ impl Pool {
         let config = &shared.config;
         let endpoints = shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), config, now));
         Pool { endpoints: endpoints.collect(), shared: shared.clone(), random: Cell::new(seed | 1), retries: RetryBudget::new(now) }
+    }
+
+    /// One worker's side of this pool under another config: `before` itself where the pool is the same; else a new one that takes over
+    /// the idle connections to endpoints that stay.
+    pub(crate) fn succeed(before: Option<&Rc<Pool>>, shared: &Arc<SharedPool>, seed: u64, now: Instant) -> Rc<Pool> {
+        if let Some(before) = before.filter(|before| Arc::ptr_eq(&before.shared, shared)) {
+            return before.clone();
+        }
+        let pool = Pool::new(shared, seed, now);
+        for endpoint in &pool.endpoints {
+            let old = before.into_iter().flat_map(|before| &before.endpoints);
+            if let Some(old) = old.into_iter().find(|old| Arc::ptr_eq(&old.shared, &endpoint.shared)) {
+                endpoint.take_over(old);
+            }
+        }
+        Rc::new(pool)
     }
 
     /// The endpoint for one attempt: the less loaded of two healthy ones taken at random, and not `avoid` if there is another
@@ -160,6 +196,20 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    #[test]
+    fn what_stays_of_a_pool_keeps_its_health_and_its_connections() {
+        let before = Rc::new(pool(&["http://127.0.0.1:1", "http://127.0.0.1:2"]));
+        before.shared.endpoints[1].set_healthy(false);
+        let same = before.shared.succeed(&before.shared.config, None);
+        assert!(Arc::ptr_eq(&same, &before.shared));
+        assert!(Rc::ptr_eq(&Pool::succeed(Some(&before), &same, 7, Instant::now()), &before));
+        let other = pool(&["http://127.0.0.1:2", "http://127.0.0.1:3"]).shared.config.clone();
+        let after = Pool::succeed(Some(&before), &before.shared.succeed(&other, None), 7, Instant::now());
+        assert!(Arc::ptr_eq(&after.endpoints[0].shared, &before.endpoints[1].shared));
+        let health: Vec<bool> = after.shared.endpoints.iter().map(|endpoint| endpoint.is_healthy()).collect();
+        assert_eq!(health, [false, true]);
     }
 
     #[test]
