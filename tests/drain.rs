@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http};
+use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, flags, http};
 
 const SOON: Duration = Duration::from_secs(20);
 const GET: &str = "GET /rank HTTP/1.1\r\nhost: search.test\r\n\r\n";
@@ -73,7 +73,7 @@ fn a_query_that_does_not_is_cut_off_and_counted() {
 #[test]
 fn clients_are_told_before_the_door_closes() {
     let blue = Backend::start("blue");
-    let mut router = router(&blue, "2s", "20s");
+    let mut router = router(&blue, "4s", "20s");
     let (mut busy, mut idle) = (connect(&router), connect(&router));
     assert!(!ask(&mut busy).contains("connection: close"));
     assert!(!ask(&mut idle).contains("connection: close"));
@@ -84,7 +84,7 @@ fn clients_are_told_before_the_door_closes() {
     let late = ask(&mut connect(&router));
     assert!(late.starts_with("HTTP/1.1 200") && late.contains("connection: close"), "who comes meanwhile is answered: {late}");
     assert_eq!(idle.read(&mut [0; 8]).unwrap(), 0, "who stays silent is closed when all were told");
-    assert!(TcpStream::connect(router.traffic).is_err());
+    eventually("nobody listens any more", SOON, || TcpStream::connect(router.traffic).is_err().then_some(()));
     assert_eq!(router.child_status().code(), Some(0));
 }
 
@@ -105,7 +105,7 @@ fn an_http2_client_is_told_and_finishes_its_streams() {
                 tokio::spawn(sender.send_request(request))
             })
             .collect();
-        eventually("all are in flight", SOON, || (blue.arrivals() == 4).then_some(()));
+        flags::eventually("all are in flight", SOON, || blue.arrivals() == 4).await;
         router.signal("TERM");
         for query in queries {
             let response = query.await.unwrap().unwrap();
@@ -152,7 +152,7 @@ fn a_websocket_has_until_the_deadline() {
 #[test]
 fn a_drain_under_load_costs_no_query_of_who_heeds_it() {
     let blue = Backend::start("blue");
-    let mut router = router(&blue, "1s", "20s");
+    let mut router = router(&blue, "5s", "20s");
     let load = Load::new(router.traffic, 500).start();
     load.wait_for(500);
     router.signal("TERM");
