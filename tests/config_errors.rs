@@ -254,6 +254,7 @@ fn known() -> BTreeSet<String> {
         ("Tls", "tls"),
         ("Certificate", "tls.certificate"),
         ("Limits", "limits"),
+        ("Lifecycle", "lifecycle"),
         ("State", "state"),
         ("Registry", "registry"),
         ("Policies", "policies"),

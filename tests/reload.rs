@@ -75,7 +75,8 @@ fn a_config_with_an_error_changes_nothing_and_says_where() {
 fn what_stays_keeps_its_flags_its_health_and_its_counters() {
     let (blue, canary, named) = (Backend::start("blue"), Backend::start("canary"), Backend::start("named"));
     let mut dead = Backend::start("dead");
-    let pools = || Setup::default().pool("blue", &[&blue]).pool("green", &[&dead]).pool("canary", &[&canary]);
+    let at = dead.address;
+    let pools = || Setup::default().pool("blue", &[&blue]).pool_at("green", at).pool("canary", &[&canary]);
     let router = pools().pool("zebra", &[&named]).start();
     router.set_flags(&["candidate_pool=zebra", "canary_percent=25"]);
     dead.stop();
