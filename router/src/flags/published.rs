@@ -104,6 +104,15 @@ impl Published {
         Published { config, places, opened: Instant::now(), warnings }
     }
 
+    /// The same store under another config: one [`Applied`] for each of its routes.
+    pub(super) fn followed_by(&self, config: Arc<Config>, starts: Vec<Applied>) -> Published {
+        let mut next = Published::new(config, starts);
+        next.opened = self.opened;
+        next.heard_micros = AtomicU64::new(self.heard_micros.load(Ordering::Relaxed));
+        next.warnings.send_replace(self.warnings());
+        next
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
