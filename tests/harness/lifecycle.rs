@@ -17,11 +17,6 @@ impl Router {
         assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
     }
 
-    /// The config file.
-    pub fn config(&self) -> PathBuf {
-        self.folder.path().join("switchback.toml")
-    }
-
     /// Puts another config in the file's place, whole, and tells nobody.
     pub fn write_config(&self, setup: &Setup) {
         self.write_config_text(&setup.toml(&self.data_dir));

@@ -59,6 +59,7 @@ impl FlagsError {
         match self {
             FlagsError::Named { key, .. } => key,
             FlagsError::Owned { .. } | FlagsError::File { .. } | FlagsError::Corrupt { .. } => "state.data_dir",
+            FlagsError::Ended => "state",
         }
     }
 }

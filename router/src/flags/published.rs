@@ -108,7 +108,11 @@ impl Published {
     pub(super) fn followed_by(&self, config: Arc<Config>, starts: Vec<Applied>) -> Published {
         let mut next = Published::new(config, starts);
         next.opened = self.opened;
-        next.heard_micros = AtomicU64::new(self.heard_micros.load(Ordering::Relaxed));
+        for (route, place) in next.config.routes.iter().zip(&next.places) {
+            let before = self.index_of(&route.name).and_then(|index| self.places.get(index.get()));
+            let heard = before.map_or(0, |before| before.heard_micros.load(Ordering::Relaxed));
+            place.heard_micros.store(heard, Ordering::Relaxed);
+        }
         next.warnings.send_replace(self.warnings());
         next
     }

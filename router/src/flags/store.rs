@@ -135,7 +135,7 @@ impl FlagStore {
         warnings.extend(
             flags.cut_holdback().map(|most| format!("canary_percent leaves {most} % for the holdback, and holdback_percent is more")),
         );
-        let (age, (topology, node)) = match &self.backing {
+        let (age, (topology, node)) = match &*self.backing {
             Backing::Embedded(_) => (Duration::ZERO, ("embedded", None)),
             Backing::Redis(redis) => (self.published.age_of(route), redis.server(route)),
         };

@@ -143,7 +143,7 @@ impl Replay {
 
     /// All of the body, if it has come and is remembered.
     pub(crate) fn whole(&self) -> Option<Vec<Bytes>> {
-        let has_come = self.is_ended || self.incoming.is_end_stream();
+        let has_come = self.is_ended || self.incoming.as_ref().is_some_and(Body::is_end_stream);
         (has_come && self.is_replayable()).then(|| self.remembered.clone())
     }
 
