@@ -263,9 +263,9 @@ fn survives(world: &World, count: u32, frames: impl Fn(u32) -> Vec<u8>) -> bool 
         }
         false
     });
-    let all = (0..count).map(frames).chain([frame(6, 0, 0, &[9; 8])]);
+    let mut all = (0..count).map(frames).chain([frame(6, 0, 0, &[9; 8])]);
     // Once it has hung up, what is written goes nowhere.
-    let _ = stream.write_all(&hello()).and_then(|()| all.map(|bytes| stream.write_all(&bytes)).collect::<std::io::Result<()>>());
+    let _ = stream.write_all(&hello()).and_then(|()| all.try_for_each(|bytes| stream.write_all(&bytes)));
     reader.join().unwrap()
 }
 

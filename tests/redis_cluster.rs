@@ -111,7 +111,7 @@ fn a_slot_moves_under_load_to_another_node_and_to_one_that_joined_later() {
     let mut cluster = runtime.block_on(Cluster::start()).unwrap();
     let traffic = Traffic::start(&cluster);
     let router = store(&runtime, &cluster, "watcher");
-    let watch = runtime.block_on(async { never_back(&router) });
+    let watch = runtime.within(|| never_back(&router));
     let following = Following { runtime: &runtime, store: &router };
     let before = router.flags();
 
@@ -155,7 +155,7 @@ fn a_killed_primary_is_replaced_and_the_other_nodes_are_obeyed_meanwhile() {
     let replica = runtime.block_on(cluster.join_as_replica(dying)).unwrap();
     let traffic = Traffic::start(&cluster);
     let router = store(&runtime, &cluster, "watcher");
-    let watch = runtime.block_on(async { never_back(&router) });
+    let watch = runtime.within(|| never_back(&router));
     let following = Following { runtime: &runtime, store: &router };
     let before = router.flags();
 

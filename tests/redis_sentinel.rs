@@ -88,7 +88,7 @@ fn a_killed_primary_is_replaced_and_traffic_goes_on() {
     let runtime = Background::start();
     let mut scene = Scene::start(runtime.block_on(Watched::start("")).unwrap());
     let watcher = runtime.block_on(flags::Router::at(&scene.group.url(), "watcher", tempfile::tempdir().unwrap()));
-    let watch = runtime.block_on(async { never_back(&watcher) });
+    let watch = runtime.within(|| never_back(&watcher));
     let (load, before, old) = (scene.load(), scene.epoch(), scene.group.primary());
     let node = format!("node=\"127.0.0.1:{old}\"");
     assert_eq!(scene.router.metric("switchback_flags_node_info", &["topology=\"sentinel\"", &node]), 1.0);

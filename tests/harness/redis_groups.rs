@@ -59,6 +59,12 @@ impl Background {
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.handle.block_on(future)
     }
+
+    /// Runs what starts tasks of its own, which go on.
+    pub fn within<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _entered = self.handle.enter();
+        act()
+    }
 }
 
 impl Drop for Background {

@@ -23,6 +23,7 @@ pub(crate) struct ResponseBody {
     in_progress: Option<QueryInProgress>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all are a backend's, and a box would be an allocation for each query")]
 enum Source {
     /// Nothing, or a short text of the router's own.
     Own(Option<Bytes>),

@@ -143,8 +143,12 @@ impl Replay {
 
     /// All of the body, if it has come and is remembered.
     pub(crate) fn whole(&self) -> Option<Vec<Bytes>> {
-        let has_come = self.is_ended || self.incoming.as_ref().is_some_and(Body::is_end_stream);
-        (has_come && self.is_replayable()).then(|| self.remembered.clone())
+        (self.has_come() && self.is_replayable()).then(|| self.remembered.clone())
+    }
+
+    /// Nothing more will come.
+    fn has_come(&self) -> bool {
+        self.is_ended || self.incoming.as_ref().is_some_and(Incoming::is_end_stream)
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -272,7 +276,7 @@ impl Body for RequestBody {
             RequestBody::Replayed { replay, attempt, sent } => {
                 let replay = replay.borrow();
                 let all_sent = replay.remembered.len() <= *sent || replay.is_forgotten;
-                replay.attempt == *attempt && all_sent && (replay.is_ended || replay.incoming.as_ref().is_some_and(Incoming::is_end_stream))
+                replay.attempt == *attempt && all_sent && replay.has_come()
             }
         }
     }
