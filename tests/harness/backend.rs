@@ -199,7 +199,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let _ = request.into_body().collect().await;
     let mut response = Response::new(body);
     match behaviour {
-        Behaviour::EveryOther(_) if number % 2 == 0 => {}
+        Behaviour::EveryOther(_) if number.is_multiple_of(2) => {}
         Behaviour::Status(status) | Behaviour::EveryOther(status) => *response.status_mut() = StatusCode::from_u16(status).unwrap(),
         _ => {}
     }
