@@ -99,7 +99,10 @@ impl Pool {
         if slot.is_none() {
             self.shared.leave();
         }
-        self.retries.deposit();
+        // A second attempt is no further query.
+        if avoid.is_none() {
+            self.retries.deposit();
+        }
         slot
     }
 
