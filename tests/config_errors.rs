@@ -76,6 +76,10 @@ const CASES: &[Case] = &[
     case("unit = [\"header:x-user-id\"]", "unit = []", ":13: route.search.unit", "[]", "at least one source"),
     case("unit =", "match = { path_prefix = \"x\" }\nunit =", ":13: route.search.match.path_prefix", "x", "starts with /"),
     case("unit =", "expose = [\"all\"]\nunit =", ":13: route.search.expose", "all", "must be \"pool\""),
+    case("unit =", "max_request_body = \"0B\"\nunit =", ":13: route.search.max_request_body", "0B", "1B to 1024GiB"),
+    case("admin =", "trusted_proxies = [\"10.0.0.0/33\"]\nadmin =", ":3: listen.trusted_proxies", "10.0.0.0/33", "10.0.0.0/8"),
+    case("[limits]", "[override]\n\n[limits]", ":5: override.key_files", "is missing", "1 to 16 paths"),
+    case("[limits]", "[override]\nkey_files = [\"k\"]\nmax_lifetime = \"1s\"\n\n[limits]", ":7: override.max_lifetime", "1s", "1m to 720h"),
     case("unit =", "initial = { live = \"green\" }\nunit =", ":13: route.search.initial.live", "green", "a pool of this route"),
     case("unit =", "initial = { canary_percent = \"101\" }\nunit =", ":13: route.search.initial.canary_percent", "101", "0\" to \"100"),
     case("unit =", "initial = { lives = \"blue\" }\nunit =", ":13: route.search.initial.lives", "blue", "one of live"),
@@ -224,7 +228,10 @@ fn passwords_and_certificates_of_redis_are_read_before_a_port_is_bound() {
         ("url = \"redis://h\"\npassword_file = \"no/such/file\"", ":10: state.password_file = \"no/such/file\": cannot be read"),
         ("url = \"redis://h\"\npassword_env = \"NO_SUCH_NAME\"", ":10: state.password_env = \"NO_SUCH_NAME\": is not set"),
         ("url = \"rediss+cluster://h\"\nca = \"Cargo.toml\"", ":10: state.ca = \"Cargo.toml\""),
-        ("url = \"redis+sentinel://h/m\"\nsentinel_password_file = \"/dev/null\"", ":10: state.sentinel_password_file = \"/dev/null\": must"),
+        (
+            "url = \"redis+sentinel://h/m\"\nsentinel_password_file = \"/dev/null\"",
+            ":10: state.sentinel_password_file = \"/dev/null\": must",
+        ),
     ] {
         let written = write(&GOOD.replace("data_dir =", &format!("{keys}\ndata_dir =")));
         for arguments in [&["config", "check"][..], &["serve", "--config"][..]] {
@@ -286,6 +293,7 @@ fn known() -> BTreeSet<String> {
         ("Tls", "tls"),
         ("Certificate", "tls.certificate"),
         ("Limits", "limits"),
+        ("Override", "override"),
         ("State", "state"),
         ("Registry", "registry"),
         ("Policies", "policies"),

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use switchback_tests::flags::{self, FLAGS, GREEN, SEARCH, SOON, change, never_back};
-use switchback_tests::redis_groups::{Watched, cli};
+use switchback_tests::redis_groups::{Background, Watched, cli, hset};
 use switchback_tests::{Backend, Load, Router, Running, Setup, eventually, http};
 
 /// Far longer than the sentinels need: a second until the primary counts as down, then an election.
@@ -57,10 +57,9 @@ impl Scene {
     }
 
     /// A bare HSET at the primary is obeyed because it is announced: the poll is a minute away.
-    fn obeys(&self, primary: u16) {
+    fn obeys(&self, runtime: &Background, primary: u16) {
         let epoch = self.epoch();
-        let start = Instant::now();
-        cli(primary, &["HSET", FLAGS, "flag.semantic", "on"]).unwrap();
+        let start = runtime.block_on(hset(primary, FLAGS, ("flag.semantic", "on"), false)).unwrap();
         eventually("obeyed", SOON, || (self.router.route()["flags"]["semantic"] == "on").then_some(()));
         println!("HSET at the new primary obeyed after {:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_millis(250), "{:?}", start.elapsed());
@@ -84,13 +83,9 @@ fn no_failures(load: Running) {
     println!("{} queries, none failed", report.sent);
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-}
-
 #[test]
 fn a_killed_primary_is_replaced_and_traffic_goes_on() {
-    let runtime = runtime();
+    let runtime = Background::start();
     let mut scene = Scene::start(runtime.block_on(Watched::start("")).unwrap());
     let watcher = runtime.block_on(flags::Router::at(&scene.group.url(), "watcher", tempfile::tempdir().unwrap()));
     let watch = runtime.block_on(async { never_back(&watcher) });
@@ -107,7 +102,7 @@ fn a_killed_primary_is_replaced_and_traffic_goes_on() {
     });
     scene.holds(before);
     let primary = scene.fails_over(old);
-    scene.obeys(primary);
+    scene.obeys(&runtime, primary);
     scene.holds(before);
     let (_, status, _) = scene.router.run(&["status"]);
     assert!(status.contains(&format!("redis sentinel 127.0.0.1:{primary}")), "{status}");
@@ -120,12 +115,12 @@ fn a_killed_primary_is_replaced_and_traffic_goes_on() {
 
 #[test]
 fn a_planned_failover_is_followed() {
-    let runtime = runtime();
+    let runtime = Background::start();
     let scene = Scene::start(runtime.block_on(Watched::start("")).unwrap());
     let (load, before, old) = (scene.load(), scene.epoch(), scene.group.primary());
     scene.group.failover();
     let primary = scene.fails_over(old);
-    scene.obeys(primary);
+    scene.obeys(&runtime, primary);
     scene.holds(before);
     no_failures(load);
 }
@@ -134,7 +129,7 @@ fn a_planned_failover_is_followed() {
 /// own for the servers, and another for the sentinels.
 #[test]
 fn a_primary_that_was_replaced_and_stays_reachable_is_left() {
-    let runtime = runtime();
+    let runtime = Background::start();
     let group = runtime.block_on(Watched::start("")).unwrap();
     for server in &group.servers {
         let acl = flags::ACL.split_whitespace();
@@ -175,7 +170,7 @@ fn a_primary_that_was_replaced_and_stays_reachable_is_left() {
 
 #[test]
 fn what_is_wrong_with_the_sentinels_is_said() {
-    let runtime = runtime();
+    let runtime = Background::start();
     let group = runtime.block_on(Watched::start("")).unwrap();
     let at = |url: String| runtime.block_on(flags::Router::at(&url, "a", tempfile::tempdir().unwrap()));
     let warned = |router: &flags::Router, word: &str| router.store.view(SEARCH).warnings.iter().any(|warning| warning.contains(word));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc, clippy::string_slice)]
 
 mod backend;
+pub mod exchange;
 pub mod flags;
 pub mod guests;
 pub mod http;
@@ -12,6 +13,7 @@ pub mod ranker;
 pub mod redis;
 pub mod redis_groups;
 mod router;
+pub mod scenes;
 mod scripted;
 pub mod tls;
 

@@ -1,7 +1,6 @@
 //! A real redis-server for one test: its own port and folder, and the ways in which a Redis goes away and comes back.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -59,17 +58,6 @@ impl RedisServer {
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new("redis-cli").args(["-e", "-p", &self.port.to_string()]).args(arguments).output().context("redis-cli")?;
         ensure!(output.status.success(), "redis-cli {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
-    }
-
-    /// Runs redis-cli on one connection with these lines.
-    pub fn pipe(&self, lines: &str) -> Result<String> {
-        let mut command = Command::new("redis-cli");
-        command.args(["-e", "-p", &self.port.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("redis-cli")?;
-        child.stdin.take().context("stdin")?.write_all(lines.as_bytes())?;
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "redis-cli: {}", String::from_utf8_lossy(&output.stdout));
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }
 

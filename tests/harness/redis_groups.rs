@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -20,6 +20,54 @@ pub fn cli(port: u16, arguments: &[&str]) -> Result<String> {
     let output = Command::new("redis-cli").args(["-e", "-p", &port.to_string()]).args(arguments).output().context("redis-cli")?;
     ensure!(output.status.success(), "redis-cli -p {port} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+}
+
+/// A person's `HSET KEY FIELD VALUE` on this port, over a connection that is there already; answers when it was sent. `is_asking`: as
+/// `redis-cli -c` does when it is sent here by ASK.
+pub async fn hset(port: u16, key: &str, (field, value): (&str, &str), is_asking: bool) -> Result<Instant> {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut commands = redis::pipe();
+    if is_asking {
+        commands.cmd("ASKING").ignore();
+    }
+    commands.cmd("HSET").arg(key).arg(field).arg(value).ignore();
+    let sent = Instant::now();
+    commands.exec_async(&mut connection).await?;
+    Ok(sent)
+}
+
+/// A runtime on a thread of its own, so that stores work on while a test waits.
+pub struct Background {
+    handle: tokio::runtime::Handle,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts it.
+    #[must_use]
+    pub fn start() -> Background {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || drop(runtime.block_on(stopped)));
+        Background { handle, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Runs a future to its end.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.handle.block_on(future)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 fn free_port() -> Result<u16> {
@@ -229,11 +277,11 @@ impl Cluster {
         let has = |node: &RedisServer| {
             let told = node.cli(&["CLUSTER", "NODES"]).unwrap_or_default();
             let myself = told.lines().find(|line| line.contains("myself")).unwrap_or_default().to_owned();
-            let ranges = myself.split_whitespace().skip(8).filter(|range| !range.starts_with('[')).map(|range| {
+            let mut ranges = myself.split_whitespace().skip(8).filter(|range| !range.starts_with('[')).map(|range| {
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
                 first.parse::<u16>().unwrap()..=last.parse::<u16>().unwrap()
             });
-            ranges.into_iter().any(|range| range.contains(&slot))
+            ranges.any(|range| range.contains(&slot))
         };
         self.nodes.iter().position(has).unwrap()
     }

@@ -27,6 +27,7 @@ pub fn binary() -> PathBuf {
 pub struct Setup {
     /// Name, endpoints, further keys.
     pools: Vec<(String, Vec<String>, String)>,
+    bare_pools: String,
     redis: Option<String>,
     data_dir: Option<PathBuf>,
     /// Lines for `[state]`, `[policies]`, ... and for the route, as TOML.
@@ -44,6 +45,12 @@ impl Setup {
     /// A pool with these backends.
     pub fn pool(mut self, name: &str, backends: &[&Backend]) -> Setup {
         self.pools.push((name.to_owned(), backends.iter().map(|backend| backend.url()).collect(), String::new()));
+        self
+    }
+
+    /// The same with these keys alone, without the quick health checks that the others have.
+    pub fn bare_pool_at(mut self, name: &str, address: SocketAddr, toml: &str) -> Setup {
+        self.bare_pools.push_str(&format!("[route.pools.{name}]\nendpoints = [\"http://{address}\"]\n{toml}\n"));
         self
     }
 
@@ -140,13 +147,15 @@ impl Setup {
             .collect();
         format!(
             "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = {}\n{}[state]\n{redis}data_dir = {:?}\n{}\n{}\n\
-             [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"cookie:sid\", \"client-address\"]\nexpose = [\"pool\"]\n{}\n{pools}",
+             [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"cookie:sid\", \"client-address\"]\n{}{}\n{pools}{}",
             self.workers.max(1),
             self.listen,
             data_dir.display().to_string(),
             self.state,
             self.top,
+            if self.route.contains("expose") { "" } else { "expose = [\"pool\"]\n" },
             self.route,
+            self.bare_pools,
         )
     }
 
@@ -226,6 +235,11 @@ impl Router {
     /// What it logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("router.log")).unwrap_or_default()
+    }
+
+    /// Its config file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("switchback.toml")
     }
 
     /// The watched folder for plugins.

@@ -8,7 +8,7 @@ use axum::http::{HeaderName, header};
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
 use super::{AdminState, Shared, pool_metrics, process};
 use crate::config::{Pool, Route};
-use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, PoolCounters, Refusal, RouteCounters};
+use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, OverrideFault, PoolCounters, Refusal, RouteCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -118,9 +118,13 @@ fn route_counters(page: &mut Exposition, state: &AdminState) {
 }
 
 fn process_counters(page: &mut Exposition, state: &AdminState) {
-    page.family("switchback_refusals_total", "counter", "Requests that never became a query, by reason.");
+    page.family("switchback_refusals_total", "counter", "Requests and connections that were refused or ended, by reason.");
     for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
         page.count(&[("reason", refusal.label())], state.quality.sum(|worker| worker.refusals.get(place)));
+    }
+    page.family("switchback_override_faults_total", "counter", "Overrides that were ignored, by reason.");
+    for (place, fault) in OverrideFault::ALL.into_iter().enumerate() {
+        page.count(&[("reason", fault.label())], state.quality.sum(|worker| worker.override_faults.get(place)));
     }
     if let Some(tls) = &state.tls {
         page.family("switchback_certificate_expiry_timestamp_seconds", "gauge", "When a certificate in use ends, in seconds since 1970.");

@@ -10,6 +10,7 @@ use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
 use crate::flags::FlagStore;
+use crate::serve::Overrides;
 
 /// Look at config files.
 #[derive(Debug, Args)]
@@ -81,6 +82,7 @@ fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
     Access::of_config(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Certificates::load(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     FlagStore::check(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    Overrides::load(config.overrides.as_ref()).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Ok(())
 }
 

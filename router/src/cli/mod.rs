@@ -14,6 +14,7 @@ mod policy;
 mod ranker;
 mod serve;
 mod shadow;
+mod sign_override;
 mod status;
 mod table;
 
@@ -39,6 +40,7 @@ enum Command {
     Serve(serve::Serve),
     Status(status::Status),
     Flag(flag::FlagArgs),
+    Override(sign_override::SignOverride),
     Config(config::ConfigArgs),
     Demo(demo::Demo),
     Policy(policy::PolicyArgs),
@@ -61,6 +63,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Status(status) => status.run(),
         Command::Flag(flag) => flag.run(),
+        Command::Override(signed) => signed.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
         Command::Policy(policy) => return policy::run(policy),

@@ -21,7 +21,7 @@ use crate::config::{self, Config};
 use crate::flags::{FlagStore, FlagsError};
 use crate::policy::Policies;
 use crate::quality::Quality;
-use crate::serve::{self, Inputs, Serving, SharedPool, Sockets};
+use crate::serve::{self, Inputs, OverrideError, Overrides, Serving, SharedPool, Sockets};
 use crate::tls::{ServerTls, TlsError};
 use crate::vocabulary::RouteIndex;
 
@@ -63,7 +63,10 @@ impl Serve {
         let refused =
             |error: FlagsError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
         FlagStore::check(&config).map_err(refused)?;
-        serve(config, access, certificates).map_err(|error| Failure::unreachable(format!("{error:#}")))
+        let refused =
+            |error: OverrideError| Failure::config(&format!("{}: {}", config::place(&self.config, error.key()), Failure::chain(&error)));
+        let overrides = Overrides::load(config.overrides.as_ref()).map_err(refused)?;
+        serve(config, access, certificates, overrides).map_err(|error| Failure::unreachable(format!("{error:#}")))
     }
 }
 
@@ -97,7 +100,7 @@ impl Certificates {
     }
 }
 
-fn serve(mut config: Config, access: Access, certificates: Certificates) -> anyhow::Result<()> {
+fn serve(mut config: Config, access: Access, certificates: Certificates, overrides: Overrides) -> anyhow::Result<()> {
     let listen = &mut config.listen;
     let bind = |key: &str, address: &mut SocketAddr| {
         let socket = TcpListener::bind(*address).with_context(|| format!("{key}: cannot listen on {address}"))?;
@@ -112,7 +115,8 @@ fn serve(mut config: Config, access: Access, certificates: Certificates) -> anyh
     };
     let admin = bind("listen.admin", &mut listen.admin)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control thread")?;
-    runtime.block_on(control(&Arc::new(config), Sockets { traffic, traffic_tls }, certificates.pools, admin, access))
+    let sockets = Sockets { traffic, traffic_tls };
+    runtime.block_on(control(&Arc::new(config), sockets, certificates.pools, admin, access, overrides))
 }
 
 async fn control(
@@ -121,6 +125,7 @@ async fn control(
     pools: Vec<Vec<Arc<SharedPool>>>,
     admin: TcpListener,
     access: Access,
+    overrides: Overrides,
 ) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let flags = FlagStore::open(config).await?;
@@ -131,6 +136,7 @@ async fn control(
         flags: routes.iter().map(|route| flags.watch(*route)).collect(),
         policies: routes.iter().map(|route| policies.split(*route)).collect(),
         shadows: routes.iter().map(|route| policies.shadow(*route)).collect(),
+        overrides: Arc::new(overrides),
     };
     let tls = sockets.traffic_tls.as_ref().map(|(_, tls)| tls.clone());
     serve::look_up_names(config, &pools).await;
@@ -149,7 +155,7 @@ async fn control(
 
 /// For whoever started us on port 0, and for the log.
 fn announce(config: &Config) {
-    let config::Listen { traffic, traffic_tls, admin, workers } = &config.listen;
+    let config::Listen { traffic, traffic_tls, admin, workers, .. } = &config.listen;
     let over_tls = traffic_tls.map_or_else(String::new, |address| format!(", tls {address}"));
     tracing::info!(%traffic, ?traffic_tls, %admin, workers, "listening");
     let mut stdout = std::io::stdout().lock();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::checked::{Admin, AdminToken, Config, Limits, Listen, Policies, Role, State};
 use super::error::Problem;
-use super::{check_route, check_tls, redis_url, units, written};
+use super::{check_route, check_tls, check_trust, redis_url, units, written};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
@@ -111,6 +111,7 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
         tls: check_tls::check_tls(&mut checker, listen.traffic_tls, written.tls),
         listen,
         limits: check_limits(&mut checker, &written.limits),
+        overrides: check_trust::check_override(&mut checker, written.overrides),
         policies: check_policies(&mut checker, written.policies, &state),
         state,
         admin,
@@ -124,6 +125,7 @@ fn check_listen(checker: &mut Checker, written: &written::Listen, admin: &Admin)
     let listen = Listen {
         traffic: checker.address("listen.traffic", written.traffic.as_deref()),
         traffic_tls: written.traffic_tls.as_deref().map(|text| checker.address("listen.traffic_tls", Some(text))),
+        trusted_proxies: check_trust::check_proxies(checker, written.trusted_proxies.as_deref().unwrap_or_default()),
         admin: checker.address("listen.admin", written.admin.as_deref()),
         workers: checker.count("listen.workers", written.workers, cores.min(256), 1, 256),
     };
@@ -177,8 +179,25 @@ fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
             ms(100),
             seconds(86_400),
         ),
+        upload_timeout: checker.duration(
+            "limits.upload_timeout",
+            written.upload_timeout.as_deref(),
+            seconds(3_600),
+            ms(100),
+            seconds(86_400),
+        ),
+        query_timeout: checker.duration(
+            "limits.query_timeout",
+            written.query_timeout.as_deref(),
+            seconds(86_400),
+            ms(100),
+            seconds(604_800),
+        ),
+        expect_timeout: checker.duration("limits.expect_timeout", written.expect_timeout.as_deref(), seconds(1), ms(1), seconds(60)),
         h2_streams: checker.count("limits.h2_streams", written.h2_streams, 256, 1, 10_000),
         h2_pending_resets: checker.count("limits.h2_pending_resets", written.h2_pending_resets, 20, 1, 10_000),
+        h2_resets: checker.count("limits.h2_resets", written.h2_resets, 200, 1, 100_000),
+        h2_forced_resets: checker.count("limits.h2_forced_resets", written.h2_forced_resets, 128, 1, 100_000),
         replay_bytes: bytes(checker.bytes("limits.replay_bytes", written.replay_bytes.as_deref(), 64 << 10, 1, 16 << 20)),
         drain_timeout: checker.duration("limits.drain_timeout", written.drain_timeout.as_deref(), seconds(30), ms(100), seconds(3_600)),
     }

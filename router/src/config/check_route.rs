@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use http::uri::{Authority, Scheme, Uri};
 
 use super::check::Checker;
-use super::checked::{Endpoint, Health, OnPolicyFailure, Pool, Protocol, Route, RouteMatch, Timeouts, UnitSource};
+use super::checked::{Endpoint, Expose, Health, OnPolicyFailure, Pool, Protocol, Route, RouteMatch, Timeouts, UnitSource};
 use super::{check_initial, check_outlier, check_tls, written};
 
 const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
@@ -70,7 +70,9 @@ fn check_route(checker: &mut Checker, by_index: &str, name: String, written: wri
         split_config,
         on_policy_failure,
         rollback_policy,
-        expose_pool: check_expose(checker, &key, written.expose.unwrap_or_default()),
+        expose: check_expose(checker, &key, &written.expose.unwrap_or_default()),
+        max_request_body: check_body(checker, &format!("{key}.max_request_body"), written.max_request_body.as_deref()),
+        max_response_body: check_body(checker, &format!("{key}.max_response_body"), written.max_response_body.as_deref()),
         upgrades: check_upgrades(checker, &key, written.upgrades),
         replayable_methods: check_methods(checker, &key, written.replayable_methods),
         timeouts: check_timeouts(checker, &key, &written.timeouts),
@@ -154,11 +156,20 @@ fn check_unit(checker: &mut Checker, key: &str, source: &str) -> Option<UnitSour
     unit
 }
 
-fn check_expose(checker: &mut Checker, key: &str, written: Vec<String>) -> bool {
-    for item in written.iter().filter(|item| *item != "pool") {
-        checker.refuse(&format!("{key}.expose"), item, "must be \"pool\"");
+fn check_expose(checker: &mut Checker, key: &str, written: &[String]) -> Expose {
+    let mut expose = Expose::default();
+    for item in written {
+        match Expose::ALL.iter().find(|(_, name)| name == item) {
+            Some((one, _)) => expose = expose.and(*one),
+            None => checker.refuse(&format!("{key}.expose"), item, "must be \"pool\", \"version\", \"epoch\" or \"reason\""),
+        }
     }
-    !written.is_empty()
+    expose
+}
+
+/// A size that a body may have; none is no limit.
+fn check_body(checker: &mut Checker, key: &str, written: Option<&str>) -> Option<u64> {
+    written.map(|text| checker.bytes(key, Some(text), 1 << 40, 1, 1 << 40))
 }
 
 fn check_methods(checker: &mut Checker, key: &str, written: Option<Vec<String>>) -> Vec<Method> {

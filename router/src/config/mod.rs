@@ -8,6 +8,7 @@ mod check_initial;
 mod check_outlier;
 mod check_route;
 mod check_tls;
+mod check_trust;
 mod checked;
 mod error;
 #[cfg(test)]
@@ -21,8 +22,8 @@ mod written;
 use std::path::Path;
 
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Limits, Listen, OnPolicyFailure, Outlier, Policies, Pool,
-    PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Expose, Health, Limits, Listen, OnPolicyFailure, Outlier, Override,
+    Policies, Pool, PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
 pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::checked::{ClientAuth, Config, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::checked::{ClientAuth, Config, Expose, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
 use super::redis_url::{Password, RedisState};
 use super::units::{show_bytes, show_duration};
 
@@ -64,6 +64,7 @@ fn top(lines: &mut Lines, config: &Config) {
     if let Some(tls) = listen.traffic_tls {
         lines.text("listen.traffic_tls", &tls.to_string());
     }
+    lines.texts("listen.trusted_proxies", listen.trusted_proxies.iter().map(ToString::to_string));
     lines.text("listen.admin", &listen.admin.to_string());
     lines.add("listen.workers", listen.workers);
     if let Some(written) = &config.tls {
@@ -78,10 +79,19 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.duration("limits.keepalive_timeout", limits.keepalive_timeout);
     lines.duration("limits.body_idle_timeout", limits.body_idle_timeout);
     lines.duration("limits.upgrade_idle_timeout", limits.upgrade_idle_timeout);
+    lines.duration("limits.upload_timeout", limits.upload_timeout);
+    lines.duration("limits.query_timeout", limits.query_timeout);
+    lines.duration("limits.expect_timeout", limits.expect_timeout);
     lines.add("limits.h2_streams", limits.h2_streams);
     lines.add("limits.h2_pending_resets", limits.h2_pending_resets);
+    lines.add("limits.h2_resets", limits.h2_resets);
+    lines.add("limits.h2_forced_resets", limits.h2_forced_resets);
     lines.bytes("limits.replay_bytes", limits.replay_bytes);
     lines.duration("limits.drain_timeout", limits.drain_timeout);
+    if let Some(overrides) = &config.overrides {
+        lines.texts("override.key_files", overrides.key_files.iter().map(|path| path.display().to_string()));
+        lines.duration("override.max_lifetime", overrides.max_lifetime);
+    }
     if let StateUrl::Redis(written) = &state.url {
         redis(lines, written);
     }
@@ -157,7 +167,13 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.add(&key("split_config"), &route.split_config);
     lines.text(&key("on_policy_failure"), if route.on_policy_failure == OnPolicyFailure::Native { "native" } else { "last_good" });
     lines.text(&key("rollback_policy"), &route.rollback_policy);
-    lines.texts(&key("expose"), route.expose_pool.then(|| "pool".to_owned()).into_iter());
+    let exposed = Expose::ALL.into_iter().filter(|(one, _)| route.expose.has(*one));
+    lines.texts(&key("expose"), exposed.map(|(_, name)| name.to_owned()));
+    for (name, limit) in [("max_request_body", route.max_request_body), ("max_response_body", route.max_response_body)] {
+        if let Some(limit) = limit {
+            lines.text(&key(name), &show_bytes(limit));
+        }
+    }
     lines.texts(&key("upgrades"), route.upgrades.iter().cloned());
     lines.texts(&key("replayable_methods"), route.replayable_methods.iter().map(ToString::to_string));
     lines.duration(&key("timeouts.connect"), route.timeouts.connect);

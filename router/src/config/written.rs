@@ -21,6 +21,8 @@ pub(super) struct Written {
     pub(super) tls: Option<Tls>,
     #[serde(default)]
     pub(super) limits: Limits,
+    #[serde(rename = "override")]
+    pub(super) overrides: Option<Override>,
     #[serde(default)]
     pub(super) state: State,
     #[serde(default)]
@@ -38,6 +40,7 @@ pub(super) struct Written {
 pub(super) struct Listen {
     pub(super) traffic: Option<String>,
     pub(super) traffic_tls: Option<String>,
+    pub(super) trusted_proxies: Option<Vec<String>>,
     pub(super) admin: Option<String>,
     pub(super) workers: Option<u64>,
 }
@@ -71,10 +74,22 @@ pub(super) struct Limits {
     pub(super) keepalive_timeout: Option<String>,
     pub(super) body_idle_timeout: Option<String>,
     pub(super) upgrade_idle_timeout: Option<String>,
+    pub(super) upload_timeout: Option<String>,
+    pub(super) query_timeout: Option<String>,
+    pub(super) expect_timeout: Option<String>,
     pub(super) h2_streams: Option<u64>,
     pub(super) h2_pending_resets: Option<u64>,
+    pub(super) h2_resets: Option<u64>,
+    pub(super) h2_forced_resets: Option<u64>,
     pub(super) replay_bytes: Option<String>,
     pub(super) drain_timeout: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Override {
+    pub(super) key_files: Option<Vec<String>>,
+    pub(super) max_lifetime: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +163,8 @@ pub(super) struct Route {
     pub(super) rollback_policy: Option<String>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
+    pub(super) max_request_body: Option<String>,
+    pub(super) max_response_body: Option<String>,
     pub(super) replayable_methods: Option<Vec<String>>,
     #[serde(default)]
     pub(super) timeouts: Timeouts,

@@ -6,5 +6,6 @@
 mod counters;
 
 pub use counters::{
-    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, PoolCounters, Quality, Refusal, RouteCounters, WorkerCounters,
+    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
+    WorkerCounters,
 };

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::pool::{Endpoint, Pool, Slot};
 use super::routes::RouteWorker;
 use super::upstream::{Connection, Failure};
-use crate::quality::PoolCounters;
+use crate::quality::{PoolCounters, Refusal};
 use crate::vocabulary::PoolIndex;
 
 /// An attempt under way.
@@ -96,6 +96,7 @@ impl Attempt {
             counters.durations.record(latency);
         }
         if let Some(held) = self.held.borrow_mut().as_mut() {
+            held.slot.head_came(!status.is_server_error());
             held.answer = Some(Answered { connection, status, at: now });
         }
     }
@@ -148,6 +149,10 @@ impl Attempt {
         match failure {
             Failure::Timeout => self.timed_out(),
             Failure::Client | Failure::Malformed => self.aborted(),
+            Failure::TooLarge => {
+                self.route.refuse(Refusal::BodySize);
+                self.aborted();
+            }
             Failure::Full => drop(self.held.borrow_mut().take()),
             Failure::Connect { .. } | Failure::Closed { .. } => self.failed(),
             Failure::Broken(reason) => self.ended_badly(|counters| {

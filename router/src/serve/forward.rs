@@ -11,9 +11,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::header::UPGRADE;
+use http::header::{EXPECT, HeaderMap, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -21,14 +22,17 @@ use super::again::{Again, say_length};
 use super::answer;
 use super::attempt::Attempt;
 use super::body::ResponseBody;
-use super::headers::{self, ClientFields, X_SWITCHBACK_POOL};
+use super::expose;
+use super::forwarded::ClientFields;
+use super::headers;
 use super::mirror;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
 use super::seen::Seen;
 use super::split::Chosen;
 use super::tunnel::{self, Tunnel};
-use super::upstream::{Connection, Failure};
+use super::upstream::{Connection, Failure, Hearers};
+use crate::config::Expose;
 use crate::quality::Broken;
 use crate::vocabulary::PoolIndex;
 
@@ -41,6 +45,10 @@ pub(crate) struct Plan {
     pub(crate) mirror: Option<PoolIndex>,
     pub(crate) tunnel: Option<Box<Tunnel>>,
     pub(crate) client: Rc<ClientFields>,
+    /// What the response says of the decision.
+    pub(crate) expose: Expose,
+    /// The client can have interim responses: it speaks HTTP/1.1.
+    pub(crate) hears_interim: bool,
 }
 
 /// One query on its way through its attempts.
@@ -56,12 +64,20 @@ pub(crate) struct Journey {
     body: Option<Rc<RefCell<Replay>>>,
     /// What the client wants the connection to become, until the backend agrees.
     tunnel: Cell<Option<Box<Tunnel>>>,
+    client: Rc<ClientFields>,
+    expose: Expose,
+    hears_interim: bool,
     started: Instant,
 }
 
 /// The client's body for the next attempt.
 fn request_body(body: Option<&Rc<RefCell<Replay>>>) -> RequestBody {
     body.map_or(RequestBody::Empty, RequestBody::of)
+}
+
+/// The client waits with its body until it hears 100 Continue.
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// What an attempt came to.
@@ -81,22 +97,26 @@ impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
     /// HTTP/1.
     pub(crate) fn new(plan: Plan, raw: Option<Box<[u8]>>, mut head: Parts, incoming: Incoming) -> Journey {
-        let Plan { route, chosen, live, mirror, tunnel, client } = plan;
-        let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
+        let Plan { route, chosen, live, mirror, tunnel, client, expose, hears_interim } = plan;
+        let started = Instant::now();
+        let body = (!http_body::Body::is_end_stream(&incoming)).then(|| {
+            let expects = hears_interim && expects_continue(&head.headers);
+            Replay::new(incoming, &route.request_body, expects, started)
+        });
         let first_body = request_body(body.as_ref());
         say_length(&mut head.headers, &first_body);
         let again = route.config.replayable_methods.contains(&head.method).then(|| match raw {
-            Some(bytes) if tunnel.is_none() => Again::Raw { bytes, client },
+            Some(bytes) if tunnel.is_none() => Again::Raw(bytes),
             _ => Again::prepared(&head),
         });
         let first = Cell::new(Some(Request::from_parts(head, first_body)));
-        Journey { route, chosen, live, mirror, first, again, body, tunnel: Cell::new(tunnel), started: Instant::now() }
+        Journey { route, chosen, live, mirror, first, again, body, tunnel: Cell::new(tunnel), client, expose, hears_interim, started }
     }
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
     pub(crate) async fn forward(&self) -> Response<ResponseBody> {
-        let Chosen { pool, may_fall_back } = self.chosen;
-        let first = self.ask_pool(pool, true, self.started).await;
+        let Chosen { pool, may_fall_back, is_counted, .. } = self.chosen;
+        let first = self.ask_pool(pool, is_counted, self.started).await;
         let must_fall_back =
             may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |answer| answer.response.status().is_server_error());
         if must_fall_back && self.can_be_sent() {
@@ -160,11 +180,13 @@ impl Journey {
     async fn run(&self, attempt: &Attempt, wants_fresh: bool) -> Result<(Response<Incoming>, Seen), Failure> {
         let timeouts = &self.route.config.timeouts;
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
+        let gate = self.body.as_ref().and_then(|body| body.borrow().gate());
+        let hearers = Hearers { client: self.hears_interim.then_some(&self.client.signals), gate: gate.as_ref() };
         let failure = match attempt.connect(wants_fresh, deadline).await {
             Ok(mut connection) => {
                 let answer = match &self.again {
-                    Some(_) => connection.send(self.request()?, deadline).await,
-                    None => Box::pin(self.send_once(&mut connection, deadline)).await,
+                    Some(_) => connection.send(self.request()?, hearers, deadline).await,
+                    None => Box::pin(self.send_once(&mut connection, hearers, deadline)).await,
                 };
                 match answer.and_then(|response| self.look_at(response)) {
                     Ok((response, seen)) => {
@@ -180,17 +202,17 @@ impl Journey {
             Failure::Timeout => body.borrow().holds_things_up(),
             _ => body.borrow().has_failed(),
         });
-        let is_malformed = self.body.as_ref().is_some_and(|body| body.borrow().is_malformed());
-        Err(match (is_clients_fault, is_malformed) {
-            (_, true) => Failure::Malformed,
-            (true, false) => Failure::Client,
-            (false, false) => failure,
+        Err(match &self.body {
+            Some(body) if body.borrow().is_malformed() => Failure::Malformed,
+            Some(body) if body.borrow().is_too_large() => Failure::TooLarge,
+            _ if is_clients_fault => Failure::Client,
+            _ => failure,
         })
     }
 
     /// Sends what must not be sent twice. If the connection had closed before a byte of it was sent, it is still there for another.
-    async fn send_once(&self, connection: &mut Connection, deadline: Instant) -> Result<Response<Incoming>, Failure> {
-        let (failure, unsent) = match connection.send_once(self.request()?, deadline).await {
+    async fn send_once(&self, connection: &mut Connection, hearers: Hearers<'_>, deadline: Instant) -> Result<Response<Incoming>, Failure> {
+        let (failure, unsent) = match connection.send_once(self.request()?, hearers, deadline).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
@@ -207,13 +229,16 @@ impl Journey {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.wants_tunnel() {
             return Err(Failure::Broken(Broken::Upgrade));
         }
+        if self.route.config.max_response_body.is_some_and(|most| response.body().size_hint().lower() > most) {
+            return Err(Failure::Broken(Broken::Size));
+        }
         Ok((response, seen))
     }
 
     /// The request of the next attempt.
     fn request(&self) -> Result<Request<RequestBody>, Failure> {
         let first = self.first.take();
-        let again = || self.again.as_ref()?.request(request_body(self.body.as_ref()));
+        let again = || self.again.as_ref()?.request(request_body(self.body.as_ref()), &self.client);
         // Nobody asks a second time for what cannot be sent again.
         first.or_else(again).ok_or(Failure::Closed { was_reused: false })
     }
@@ -237,7 +262,7 @@ impl Journey {
     /// When the query has its answer: sends a copy to the pool that is to get one, and waits for nothing.
     pub(crate) fn mirror(self) {
         if let Some(pool) = self.mirror {
-            mirror::send(self.route, pool, self.again, self.body.as_ref());
+            mirror::send(self.route, pool, self.again, self.client, self.body.as_ref());
         }
     }
 
@@ -256,12 +281,11 @@ impl Journey {
         }
         let (mut head, incoming) = response.into_parts();
         headers::prepare_response(&mut head.headers, seen);
-        if self.route.config.expose_pool
-            && let Some(name) = self.route.pool_name(pool)
-        {
-            head.headers.insert(X_SWITCHBACK_POOL, name);
+        if !self.expose.is_empty() {
+            expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);
         }
-        Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt))
+        let room = self.route.config.max_response_body.unwrap_or(u64::MAX);
+        Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt, room))
     }
 
     fn wants_tunnel(&self) -> bool {

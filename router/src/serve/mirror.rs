@@ -16,11 +16,12 @@ use tokio::time::Instant;
 
 use super::again::Again;
 use super::attempt::Attempt;
+use super::forwarded::ClientFields;
 use super::headers::X_SWITCHBACK_MIRROR;
 use super::pool::MirrorSlot;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
-use super::upstream::Failure;
+use super::upstream::{Failure, Hearers};
 use crate::quality::Mirrored;
 use crate::vocabulary::PoolIndex;
 
@@ -29,6 +30,7 @@ struct Copy {
     route: Rc<RouteWorker>,
     pool: PoolIndex,
     again: Again,
+    client: Rc<ClientFields>,
     body: Vec<bytes::Bytes>,
     /// Given back when it is dropped.
     _slot: MirrorSlot,
@@ -36,12 +38,18 @@ struct Copy {
 
 /// Sends a copy of a query that has its answer; returns at once. `again` is there where the query may be sent a second time.
 #[inline(never)]
-pub(crate) fn send(route: Rc<RouteWorker>, pool: PoolIndex, again: Option<Again>, body: Option<&Rc<RefCell<Replay>>>) {
+pub(crate) fn send(
+    route: Rc<RouteWorker>,
+    pool: PoolIndex,
+    again: Option<Again>,
+    client: Rc<ClientFields>,
+    body: Option<&Rc<RefCell<Replay>>>,
+) {
     let whole = body.map_or_else(|| Some(Vec::new()), |body| body.borrow().whole());
     let (Some(again), Some(body)) = (again, whole) else { return count(&route, pool, Mirrored::Unfit) };
     let slot = route.pool(pool).and_then(|side| side.shared.enter_mirror());
     let Some(slot) = slot else { return count(&route, pool, Mirrored::Dropped) };
-    let copy = Copy { route, pool, again, body, _slot: slot };
+    let copy = Copy { route, pool, again, client, body, _slot: slot };
     tokio::task::spawn_local(async move {
         let result = copy.run().await;
         count(&copy.route, copy.pool, result);
@@ -72,14 +80,14 @@ impl Copy {
     async fn ask(&self, attempt: &Attempt, deadline: Instant) -> Result<Response<Incoming>, Failure> {
         let mut connection = attempt.connect(false, deadline).await?;
         let attempt_ends = deadline.min(attempt.started() + self.route.config.timeouts.attempt);
-        let response = connection.send(self.request()?, attempt_ends).await?;
+        let response = connection.send(self.request()?, Hearers::NONE, attempt_ends).await?;
         attempt.answered(response.status(), connection);
         Ok(response)
     }
 
     fn request(&self) -> Result<Request<RequestBody>, Failure> {
         // The head was read before: it can be read again.
-        let request = self.again.request(RequestBody::copied(self.body.clone()));
+        let request = self.again.request(RequestBody::copied(self.body.clone()), &self.client);
         let mut request = request.ok_or(Failure::Closed { was_reused: true })?;
         request.headers_mut().insert(X_SWITCHBACK_MIRROR, HeaderValue::from_static("1"));
         Ok(request)

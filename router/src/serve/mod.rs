@@ -17,16 +17,20 @@ mod attempt;
 mod body;
 mod clock;
 mod connection;
+mod expose;
 mod forward;
+mod forwarded;
 #[cfg(test)]
 mod fuzz;
 mod hang_up;
 mod headers;
 mod idle;
+mod interim;
 mod listener;
 mod log_limit;
 mod mirror;
 mod on_this_worker;
+mod overrides;
 mod pool;
 mod position;
 mod query;
@@ -50,6 +54,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+pub use overrides::{FIELD as OVERRIDE_FIELD, OverrideError, Overrides};
 pub use pool::{EndpointState, SharedEndpoint, SharedPool, Why};
 pub use position::PositionKey;
 
@@ -124,6 +129,8 @@ pub struct Inputs {
     pub policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
     /// One per route.
     pub shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
+    /// Who may choose a pool.
+    pub overrides: Arc<Overrides>,
 }
 
 /// The running data path.
@@ -169,6 +176,7 @@ pub fn start(
             policies: inputs.policies.clone(),
             shadows: inputs.shadows.clone(),
             counters: counters.clone(),
+            overrides: inputs.overrides.clone(),
             arrivals: receiver,
             connections: door.connections.clone(),
             is_draining: draining.clone(),

@@ -16,9 +16,10 @@ use tokio::sync::Notify;
 use super::log_limit::LogLimit;
 use super::pool::Pool;
 use super::query;
+use super::replay::BodyLimits;
 use super::split::Split;
 use crate::config;
-use crate::quality::{RouteCounters, WorkerCounters};
+use crate::quality::{Refusal, RouteCounters, WorkerCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// One worker's state of one route.
@@ -29,7 +30,7 @@ pub(crate) struct RouteWorker {
     pub(crate) needs_instance: Notify,
     /// For queries that nobody answered.
     pub(crate) log_limit: LogLimit,
-    pub(crate) replay_bytes: usize,
+    pub(crate) request_body: BodyLimits,
     pub(crate) body_idle_timeout: Duration,
     pub(crate) upgrade_idle_timeout: Duration,
     index: RouteIndex,
@@ -53,13 +54,19 @@ impl RouteWorker {
         let pool_names = config.pools.iter().map(|pool| HeaderValue::from_str(&pool.name).unwrap_or(HeaderValue::from_static("?")));
         RouteWorker {
             pool_names: pool_names.collect(),
-            config,
             split: RefCell::new(split),
             needs_instance: Notify::new(),
             log_limit: LogLimit::new(),
-            replay_bytes: limits.replay_bytes,
+            request_body: BodyLimits {
+                replay_bytes: limits.replay_bytes,
+                idle: limits.body_idle_timeout,
+                upload: limits.upload_timeout,
+                bytes: config.max_request_body.unwrap_or(u64::MAX),
+                expect: limits.expect_timeout,
+            },
             body_idle_timeout: limits.body_idle_timeout,
             upgrade_idle_timeout: limits.upgrade_idle_timeout,
+            config,
             index,
             pools,
             counters,
@@ -77,6 +84,12 @@ impl RouteWorker {
 
     pub(crate) fn pool_name(&self, pool: PoolIndex) -> Option<HeaderValue> {
         self.pool_names.get(pool.get()).cloned()
+    }
+
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        if let Some(count) = self.counters.refusals.get(refusal as usize) {
+            count.increment();
+        }
     }
 
     pub(crate) fn counters(&self) -> &RouteCounters {

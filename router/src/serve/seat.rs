@@ -57,7 +57,9 @@ impl Seat {
             }
             Err(failure) => {
                 self.configuring_failed(&failure);
-                if !self.is_refused {
+                // One that took all of its time has held up this worker long enough: it is tried again in a while, and not at once.
+                let was_late = matches!(failure, PolicyFailure::Deadline { .. });
+                if !self.is_refused && !was_late {
                     self.instantiate(snapshot, rollout);
                 }
             }

@@ -28,16 +28,24 @@ use crate::quality::{DECISIONS, RouteCounters};
 use crate::vocabulary::{PoolIndex, Ppm};
 
 /// Places in [`DECISIONS`] of the reasons that the host adds to the policy's.
-const NATIVE: usize = 5;
-const PIN: usize = 6;
-const LAST_GOOD: usize = 8;
+const NATIVE: u8 = 5;
+const PIN: u8 = 6;
+const OVERRIDE: u8 = 7;
+const LAST_GOOD: u8 = 8;
 
 /// Where one query goes, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub(crate) pool: PoolIndex,
-    /// The live pool's answer may stand in for this pool's. Not for the live pool itself, and not when an operator pinned one.
+    /// The live pool's answer may stand in for this pool's. Not for the live pool itself, and not when an operator pinned one, or asked for
+    /// it.
     pub(crate) may_fall_back: bool,
+    /// It counts for its pool. What an override sends there says nothing about the pool's own queries.
+    pub(crate) is_counted: bool,
+    /// Place in [`DECISIONS`].
+    pub(crate) reason: u8,
+    /// Of the flags that were obeyed.
+    pub(crate) epoch: u64,
 }
 
 /// One worker's split of one route.
@@ -114,11 +122,22 @@ impl Split {
         }
     }
 
-    /// Decides one query. Never fails, never waits.
-    pub(crate) fn decide(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Chosen {
+    /// Decides one query; `asked` is the pool of a good override. Never fails, never waits.
+    pub(crate) fn decide(
+        &mut self,
+        unit: &Unit<'_>,
+        head: &http::request::Parts,
+        asked: Option<PoolIndex>,
+        counters: &RouteCounters,
+    ) -> Chosen {
+        let epoch = self.flags.epoch;
         if let Some(pool) = self.flags.pin {
             count(counters, PIN);
-            return Chosen { pool, may_fall_back: false };
+            return Chosen { pool, may_fall_back: false, is_counted: true, reason: PIN, epoch };
+        }
+        if let Some(pool) = asked {
+            count(counters, OVERRIDE);
+            return Chosen { pool, may_fall_back: false, is_counted: false, reason: OVERRIDE, epoch };
         }
         let (decision, reason) = match self.seat.ask(unit, head, counters) {
             Some(decision) => {
@@ -131,11 +150,11 @@ impl Split {
         };
         count(counters, reason);
         let pool = u8::try_from(decision.pool).map_or(self.flags.live, PoolIndex);
-        Chosen { pool, may_fall_back: pool != self.flags.live }
+        Chosen { pool, may_fall_back: pool != self.flags.live, is_counted: true, reason, epoch }
     }
 
     #[cold]
-    fn stand_in(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> (Decision, usize) {
+    fn stand_in(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> (Decision, u8) {
         match self.standby.as_mut().and_then(|standby| standby.ask(unit, head, counters)) {
             Some(decision) => (decision, LAST_GOOD),
             None => (self.native.route(self.rollout.position(unit.bytes())), NATIVE),
@@ -167,7 +186,7 @@ fn configure_native(snapshot: &Snapshot) -> WeightedSplit {
     WeightedSplit::configure(snapshot).map_or_else(|_| WeightedSplit::all_live(snapshot.live), |(split, _)| split)
 }
 
-fn reason_index(reason: Reason) -> usize {
+fn reason_index(reason: Reason) -> u8 {
     match reason {
         Reason::Live => 0,
         Reason::Candidate => 1,
@@ -177,7 +196,8 @@ fn reason_index(reason: Reason) -> usize {
     }
 }
 
-fn count(counters: &RouteCounters, reason: usize) {
+fn count(counters: &RouteCounters, reason: u8) {
+    let reason = usize::from(reason);
     debug_assert!(reason < DECISIONS.len());
     if let Some(count) = counters.decisions.get(reason) {
         count.increment();

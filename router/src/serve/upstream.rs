@@ -14,10 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use super::interim::{Ear, Gate, Heard};
 use super::on_this_worker::OnThisWorker;
 use super::pool::{Place, SharedEndpoint};
 use super::replay::RequestBody;
 use super::timer::ReusedTimer;
+use super::watched::Signals;
 use crate::config::Protocol;
 use crate::quality::Broken;
 
@@ -34,7 +36,7 @@ pub(crate) struct Connection {
 }
 
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1 { sender: http1::SendRequest<RequestBody>, ear: Arc<Ear> },
     Http2 { sender: http2::SendRequest<RequestBody>, scheme: Scheme },
 }
 
@@ -71,12 +73,29 @@ pub(crate) enum Failure {
     /// The client's body makes no sense.
     #[error("the request's body cannot be read: it is not chunked as it should be")]
     Malformed,
+    /// The client's body is larger than the route allows.
+    #[error("the request's body is larger than this route allows")]
+    TooLarge,
+}
+
+/// Who hears of interim responses.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Hearers<'a> {
+    /// The client's connection, where it can have any.
+    pub(crate) client: Option<&'a Arc<Signals>>,
+    /// What holds the request's body back until the backend says 100 Continue.
+    pub(crate) gate: Option<&'a Arc<Gate>>,
+}
+
+impl Hearers<'_> {
+    /// Nobody.
+    pub(crate) const NONE: Hearers<'static> = Hearers { client: None, gate: None };
 }
 
 impl Failure {
     /// The client is to blame, and no backend.
     pub(crate) fn is_clients(&self) -> bool {
-        matches!(self, Failure::Client | Failure::Malformed)
+        matches!(self, Failure::Client | Failure::Malformed | Failure::TooLarge)
     }
 
     /// Nothing was received, so a second attempt on a fresh connection may work out.
@@ -107,14 +126,14 @@ impl Connection {
     /// Can take a query now.
     pub(crate) fn is_usable(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => sender.is_ready(),
+            Sender::Http1 { sender, .. } => sender.is_ready(),
             Sender::Http2 { sender, .. } => sender.is_ready(),
         }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http1 { sender, .. } => sender.is_closed(),
             Sender::Http2 { sender, .. } => sender.is_closed(),
         }
     }
@@ -136,12 +155,24 @@ impl Connection {
     ///
     /// # Errors
     /// [`Failure::Closed`], [`Failure::Broken`], or [`Failure::Timeout`].
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>, deadline: Instant) -> Result<Response<Incoming>, Failure> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Failure> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         let timer = &mut self.timer;
         let answer = match &mut self.sender {
-            Sender::Http1(sender) => in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await,
+            Sender::Http1 { sender, ear } => {
+                let _listening = hearers.client.map(|client| ear.listen(client, hearers.gate.cloned()));
+                in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await
+            }
             Sender::Http2 { sender, scheme } => {
+                // hyper's HTTP/2 client says nothing of interim responses, so that nobody would open it.
+                if let Some(gate) = hearers.gate {
+                    gate.open();
+                }
                 let request = for_h2(request, scheme);
                 in_time(Box::pin(sender.send_request(request)).as_mut(), timer, deadline).await
             }
@@ -160,11 +191,13 @@ impl Connection {
     pub(crate) async fn send_once(
         &mut self,
         request: Request<RequestBody>,
+        hearers: Hearers<'_>,
         deadline: Instant,
     ) -> Result<Response<Incoming>, (Failure, Option<Box<Request<RequestBody>>>)> {
-        let Sender::Http1(sender) = &mut self.sender else {
-            return self.send(request, deadline).await.map_err(|failure| (failure, None));
+        let Sender::Http1 { sender, ear } = &mut self.sender else {
+            return self.send(request, hearers, deadline).await.map_err(|failure| (failure, None));
         };
+        let _listening = hearers.client.map(|client| ear.listen(client, hearers.gate.cloned()));
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         match in_time(std::pin::pin!(sender.try_send_request(request)), &mut self.timer, deadline).await {
             Some(Ok(response)) => Ok(response),
@@ -221,17 +254,18 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     protocol: Protocol,
     scheme: Scheme,
 ) -> Result<Sender, String> {
-    let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {
+            let ear = Arc::<Ear>::default();
+            let io = TokioIo::new(Heard::new(stream, ear.clone()));
             let (sender, connection) = http1::Builder::new().writev(false).handshake(io).await.map_err(|error| error.to_string())?;
             tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
-            Ok(Sender::Http1(sender))
+            Ok(Sender::Http1 { sender, ear })
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(OnThisWorker);
             builder.timer(TokioTimer::new()).keep_alive_interval(H2_PING_EVERY).adaptive_window(true);
-            let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
+            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
             tokio::task::spawn_local(async move { drop(connection.await) });
             Ok(Sender::Http2 { sender, scheme })
         }

@@ -8,19 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::clock::{Clocks, SWEEP_EVERY};
 use super::connection;
 use super::listener::Arrival;
+use super::overrides::Overrides;
 use super::pool::{Pool, SharedPool};
 use super::routes::{RouteTable, RouteWorker, Routes};
 use super::split::Split;
 use crate::config::{Config, Limits};
 use crate::flags::Flags;
 use crate::policy::{ShadowRun, SplitInForce};
-use crate::quality::{Refusal, WorkerCounters};
+use crate::quality::{OverrideFault, Refusal, WorkerCounters};
 use crate::vocabulary::RouteIndex;
 
 /// How long a worker waits before it tries a policy again that gave it no instance.
@@ -35,6 +37,7 @@ pub(crate) struct Plan {
     pub(crate) policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
     pub(crate) shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
     pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) overrides: Arc<Overrides>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) connections: Arc<AtomicUsize>,
     /// Responses announce that their connection will close.
@@ -49,6 +52,9 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) routes: Routes,
     pub(crate) clocks: Clocks,
+    /// Who may choose a pool.
+    pub(crate) overrides: Arc<Overrides>,
+    pub(crate) trusted_proxies: Vec<IpNet>,
     is_draining: Cell<bool>,
     counters: Arc<WorkerCounters>,
 }
@@ -56,6 +62,12 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
+    }
+
+    pub(crate) fn ignore_override(&self, fault: OverrideFault) {
+        if let Some(count) = self.counters.override_faults.get(fault as usize) {
+            count.increment();
+        }
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
@@ -110,6 +122,8 @@ fn build(plan: &Plan) -> Worker {
         limits: config.limits.clone(),
         routes: Routes { table, all: all.collect() },
         clocks: Clocks::default(),
+        overrides: plan.overrides.clone(),
+        trusted_proxies: config.listen.trusted_proxies.clone(),
         is_draining: Cell::new(false),
         counters: plan.counters.clone(),
     }
@@ -179,7 +193,7 @@ async fn sweep(worker: Rc<Worker>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let now = ticks.tick().await;
-        worker.clocks.sweep(now, &worker.limits);
+        worker.clocks.sweep(now, &worker.limits, |refusal| worker.refuse(refusal));
         let pools = worker.routes.all.iter().flat_map(|route| route.pools());
         for endpoint in pools.flat_map(Pool::endpoints) {
             endpoint.close_expired(now);

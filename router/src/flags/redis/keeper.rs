@@ -114,7 +114,11 @@ async fn newest_map(shared: &Shared) -> RedisResult<SlotMap> {
 }
 
 async fn ask(shared: &Shared, node: &Node) -> RedisResult<SlotMap> {
-    let about = |error: RedisError| RedisError::from((error.kind(), "node", format!("{node}: {error}")));
+    // What a server refuses is known by its code, and says what to do about it.
+    let about = |error: RedisError| match error.code() {
+        Some(_) => error,
+        None => RedisError::from((error.kind(), "node", format!("{node}: {error}"))),
+    };
     let linked = shared.nodes().links.get(node).filter(|link| !link.is_gone()).map(|link| link.connection());
     let mut connection = match linked {
         Some(connection) => connection,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::task::AbortHandle;
 
 use super::link::is_lost;
@@ -130,13 +130,15 @@ async fn question(mut connection: MultiplexedConnection, name: &str) -> RedisRes
     Ok((Primary { node: Node { host, port }, epoch }, others.into_iter().filter_map(node).collect()))
 }
 
+/// A sentinel's refusal says nothing of the server that holds the flags, nor of the user there.
 fn about(node: &Node, error: RedisError) -> RedisError {
-    let kind = match error.kind() {
-        // A sentinel's refusal says nothing of the server that holds the flags.
-        ErrorKind::Server(ServerErrorKind::NoPerm) | ErrorKind::AuthenticationFailed => ErrorKind::Client,
-        kind => kind,
+    let hint = match error.code() {
+        Some("WRONGPASS" | "NOAUTH") => "; check state.sentinel_username and its password",
+        Some("NOPERM") => "; the user of the sentinels needs the commands listed in docs/FLAGS.md",
+        _ => "",
     };
-    (kind, "sentinel", format!("{node}: {error}")).into()
+    let kind = if error.code().is_some() { ErrorKind::Client } else { error.kind() };
+    (kind, "sentinel", format!("{node}: {error}{hint}")).into()
 }
 
 /// Asks on while a session lasts. Dropping it ends that.

@@ -26,19 +26,29 @@ impl Slot {
         }
     }
 
+    /// A head came: that is all that a probe is about. A body may take for ever.
+    pub(crate) fn head_came(&self, is_good: bool) {
+        if self.is_open_probe.get() {
+            self.end_probe(is_good);
+        }
+    }
+
     fn count(&self, is_good: bool) {
-        let mut wakes = self.is_open_probe.replace(false);
-        if wakes {
-            self.endpoint.probe_ended(is_good);
+        if self.is_open_probe.get() {
+            self.end_probe(is_good);
         }
         if is_good {
             self.endpoint.attempt_succeeded();
-        } else {
-            wakes |= self.endpoint.attempt_failed() >= self.pool.config.outlier.consecutive_failures;
-        }
-        if wakes {
+        } else if self.endpoint.attempt_failed() >= self.pool.config.outlier.consecutive_failures {
             self.pool.news.notify_one();
         }
+    }
+
+    #[cold]
+    fn end_probe(&self, is_good: bool) {
+        self.is_open_probe.set(false);
+        self.endpoint.probe_ended(is_good);
+        self.pool.news.notify_one();
     }
 }
 
