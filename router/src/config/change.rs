@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn what_cannot_change_is_named_and_kept_and_the_rest_is_applied() {
         let start = config("", "", "");
-        let new = config(", traffic_tls = \"127.0.0.1:0\"", ", router_id = \"x\", url = \"redis://127.0.0.1:1\"", ", version = \"v2\"");
+        let mut new = config("", ", router_id = \"x\", url = \"redis://127.0.0.1:1\"", ", version = \"v2\"");
+        new.listen.traffic_tls = Some(([127, 0, 0, 1], 0).into());
         assert_eq!(new.routes[0].pools[0].version, "v2");
         let done = reload(&start, &start, &start, &new);
         assert_eq!(keys(&done.changed), ["route.search.pools.blue.version"]);
