@@ -116,10 +116,10 @@ impl std::fmt::Display for KeyChange {
 mod tests {
     use super::*;
 
-    fn config(listen: &str, state: &str, rest: &str) -> Config {
+    fn config(state: &str, rest: &str) -> Config {
         let text = format!(
             r#"
-            listen = {{ traffic = "127.0.0.1:0", admin = "127.0.0.1:0", workers = 2 {listen} }}
+            listen = {{ traffic = "127.0.0.1:0", admin = "127.0.0.1:0", workers = 2 }}
             state = {{ data_dir = "/a" {state} }}
             route = [{{ name = "search", pools = {{ blue = {{ endpoints = ["http://127.0.0.1:9001"] {rest} }} }} }}]
             "#
@@ -133,8 +133,9 @@ mod tests {
 
     #[test]
     fn what_cannot_change_is_named_and_kept_and_the_rest_is_applied() {
-        let start = config("", "", "");
-        let new = config(", traffic_tls = \"127.0.0.1:0\"", ", router_id = \"x\", url = \"redis://127.0.0.1:1\"", ", version = \"v2\"");
+        let start = config("", "");
+        let mut new = config(", router_id = \"x\", url = \"redis://127.0.0.1:1\"", ", version = \"v2\"");
+        new.listen.traffic_tls = Some(([127, 0, 0, 1], 0).into());
         assert_eq!(new.routes[0].pools[0].version, "v2");
         let done = reload(&start, &start, &start, &new);
         assert_eq!(keys(&done.changed), ["route.search.pools.blue.version"]);
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_default_folder_of_plugins_stays_in_the_data_folder_that_stays() {
-        let (start, mut new) = (config("", "", ""), config("", "", ""));
+        let (start, mut new) = (config("", ""), config("", ""));
         new.state.data_dir = "/b".into();
         new.policies.dir = "/b/policies".into();
         let done = reload(&start, &start, &start, &new);
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_gone_is_told() {
-        let with = config("", "", ", health = { interval = \"1s\" }");
+        let with = config("", ", health = { interval = \"1s\" }");
         let mut more = with.clone();
         more.routes.push(more.routes[0].clone());
         more.routes[1].name = "ads".to_owned();
