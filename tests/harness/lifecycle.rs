@@ -1,6 +1,5 @@
 //! A router's life as an operator has it: signals, another config, a new process.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
