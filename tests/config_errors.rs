@@ -294,6 +294,7 @@ fn known() -> BTreeSet<String> {
         ("Certificate", "tls.certificate"),
         ("Limits", "limits"),
         ("Override", "override"),
+        ("Lifecycle", "lifecycle"),
         ("State", "state"),
         ("Registry", "registry"),
         ("Policies", "policies"),

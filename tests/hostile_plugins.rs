@@ -104,6 +104,15 @@ impl Scene {
         load.stop()
     }
 
+    /// Waits until the router takes no more than this. Queries go on meanwhile: who allocates also gives back.
+    fn memory_within(&self, most: f64, what: &str) -> f64 {
+        let load = Load::new(self.router.traffic, RATE / 4).start();
+        let after =
+            eventually(&format!("{what}: memory is given back; at most {most}"), SOON, || Some(self.memory()).filter(|now| *now <= most));
+        assert_eq!(load.stop().failures(), 0);
+        after
+    }
+
     fn memory(&self) -> f64 {
         self.router.metric("process_resident_memory_bytes", &[])
     }
@@ -136,9 +145,7 @@ fn no_hostile_plugin_costs_a_query_or_much_time_or_memory() {
         assert!(p99 <= allowed, "{what}: p99 {p99:?}, without it {base:?}, allowed {allowed:?}");
         scene.router.set_flags(&["--unset", "flag.misbehave"]);
         scene.put_in_force(&guests::variant_of_split_weighted(round as u64 + 1));
-        let after = eventually(&format!("{what}: memory is given back; before {before}"), SOON, || {
-            Some(scene.memory()).filter(|after| *after <= before * 1.1)
-        });
+        let after = scene.memory_within(before * 1.1, &what);
         let strikes = &seen["in_force"]["strikes"];
         let (p50, slowest, sent) = (report.quantile(0.5), report.slowest, report.sent);
         let mib = |bytes: f64| bytes / f64::from(1 << 20);

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod flags;
+pub mod lifecycle;
 pub mod policy;
 pub mod quality;
 pub mod ranker;

@@ -1,8 +1,8 @@
 """Reads what a suite wrote, and says what it comes to: a line `ran passed skipped` and then each failed case on a line of its own."""
 
 import json
-import re
 import sys
+import time
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
@@ -30,22 +30,36 @@ def h1spec(path):
 
 
 def websocket(direct, through):
-    """A case passes when it ends through the router as it does directly."""
+    """A case passes when it ends through the router as it does directly. Which of the good ends it is can depend on when bytes arrive."""
+    good = ("OK", "NON-STRICT", "INFORMATIONAL")
     one, other = (next(iter(json.loads(Path(path, "index.json").read_text()).values())) for path in (direct, through))
-    ends = lambda case: (case.get("behavior"), case.get("behaviorClose"))
-    failed = [f"{name} {ends(one[name])} directly, {ends(other[name])} through" for name in one if ends(one[name]) != ends(other.get(name, {}))]
+    kind = lambda end: "passes" if end in good else end
+    ends = lambda case: (kind(case.get("behavior")), kind(case.get("behaviorClose")))
+    failed = [f"{name} {ends(one[name])} directly, {ends(other.get(name, {}))} through" for name in one if ends(one[name]) != ends(other.get(name, {}))]
     return len(one), len(one) - len(failed), 0, failed
 
 
-def slow(counts, log):
-    """How many attackers were connected at most, when the last was gone, and whether all are; seconds without service."""
-    rows = [line.split(",") for line in Path(counts).read_text().splitlines()[1:]]
-    rows = [[int(cell) for cell in row[:5]] for row in rows if len(row) >= 5]
-    end = re.search(r"Test ended on (\d+)\w\w second\s+Exit status:\s+(.*)", re.sub(r"\x1b\[[0-9;]*m", "", Path(log).read_text()))
-    is_over = end is not None and end[2].startswith("No open connections left")
-    away = sum(1 for row in rows if row[4] == 0)
-    failed = [f"{away} s without service"] if away else []
-    return max(row[3] for row in rows), int(end[1]) if is_over else 0, 0 if is_over else rows[-1][3], failed
+def attackers(port, ordinary, within):
+    """How many connections there were beside the ordinary ones, when the last of them was gone, and how many are left.
+
+    The kernel is asked, at the router's end: an attacker that reads a byte now and then takes itself for connected long after.
+    """
+    most, began = 0, time.monotonic()
+    while True:
+        passed = time.monotonic() - began
+        beside = max(0, connections(int(port)) - int(ordinary))
+        most = max(most, beside)
+        # All of them come within some seconds.
+        if (beside == 0 and most >= 250) or passed > int(within):
+            return most, round(passed), beside, []
+        time.sleep(0.2)
+
+
+def connections(port):
+    """Of a listener on 127.0.0.1, those that hold something: not what is over but for a timer."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listens, time_wait = "0A", "06"
+    return sum(row[1].endswith(f":{port:04X}") and row[3] not in (listens, time_wait) for row in rows)
 
 
 ran, passed, skipped, failed = globals()[sys.argv[1]](*sys.argv[2:])

@@ -165,11 +165,10 @@ run_h1spec() {
 
 run_websocket() {
   local suite=$TOOLS/python/bin/kosoku direct cases=() group
-  # Of the cases about compression (12 and 13), which the router hands through as they are, the first of each kind: all take half an hour.
-  for group in 1 2 3 4 5 6 7 9 10; do cases+=(-i "$group.*"); done
-  cases+=(-i '12.*.1' -i '13.*.1')
-  # The echo itself is too slow for these: 4 MiB in fragments of 64 and 256 bytes.
-  for group in 9.3.1 9.3.2 9.4.1 9.4.2; do cases+=(-x "$group"); done
+  # Left out: 4 MiB in small fragments (9.3, 9.4), for which the echo takes minutes, and all but two of the 216 cases about compression (12, 13),
+  # which is between the two ends: the router hands its bytes through as any others.
+  for group in 1 2 3 4 5 6 7 9.1 9.2 9.5 9.6 9.7 9.8 10; do cases+=(-i "$group.*"); done
+  cases+=(-i 12.1.1 -i 13.1.1)
   start_backend echo "$TOOLS/python/bin/python" $HERE/websocket_echo.py
   direct=$PORT
   start_router websocket "$direct"
@@ -177,29 +176,32 @@ run_websocket() {
   timeout 900 "$suite" -p 2 "${cases[@]}" -o "$WORK/direct" "ws://127.0.0.1:$direct/" >"$WORK/websocket.log" 2>&1 || true
   say "WebSocket cases through the router ..."
   timeout 900 "$suite" -p 2 "${cases[@]}" -o "$WORK/through" "ws://$TRAFFIC/" >>"$WORK/websocket.log" 2>&1 || true
-  judge WebSocket 290 websocket "$WORK/direct" "$WORK/through"
+  judge WebSocket 280 websocket "$WORK/direct" "$WORK/through"
 }
 
 # One attack with 300 connections, and ordinary clients beside it: every attacker is gone in time, and no ordinary query fails.
 attack() {
-  local name=$1 within=$2 good result most last left away
+  local name=$1 within=$2 good most last left load slow succeeded failed errored timeout
   shift 2
   say "$name: 300 attackers, and 8 clients with 200 queries a second beside them ..."
   h2load --h1 -c 8 --rps 25 -D "$within" "http://$TRAFFIC/" >"$WORK/good.log" 2>&1 &
-  local load=$!
-  slowhttptest "$@" -c 300 -r 150 -p 3 -l "$within" -g -o "$WORK/attack" >"$WORK/attack.log" 2>&1 || true
+  load=$!
+  slowhttptest "$@" -c 300 -r 150 -p 3 -l "$within" >"$WORK/attack.log" 2>&1 &
+  slow=$!
+  # Beside the 8 clients there may be the one with which the attack looks whether the service is still there.
+  read -r most last left <<<"$(python3 $HERE/judge.py attackers "${TRAFFIC##*:}" 9 "$within")"
   wait "$load" || true
-  result=$(python3 $HERE/judge.py slow "$WORK/attack.csv" "$WORK/attack.log")
-  read -r most last left <<<"$result"
-  away=$(tail -n +2 <<<"$result")
+  kill "$slow" 2>/dev/null || true
+  wait "$slow" 2>/dev/null || true
   good=$(sed -n 's/^requests: \([0-9]*\) total.* \([0-9]*\) succeeded, \([0-9]*\) failed, \([0-9]*\) errored, \([0-9]*\) timeout.*/\2 \3 \4 \5/p' "$WORK/good.log")
   read -r succeeded failed errored timeout <<<"${good:-0 1 0 0}"
-  say "$name: $most attackers, all closed after $last s, $left left; $succeeded good queries, $((failed + errored + timeout)) failed"
-  if ((left > 0 || failed + errored + timeout > 0 || succeeded < 100)) || [ -n "$away" ]; then
-    say "$name: FAILED ${away:-}"
+  failed=$((failed + errored + timeout))
+  say "$name: $most attackers, hung up on after $last s, $left left; $succeeded good queries, $failed failed"
+  if ((most < 250 || left > 0 || failed > 0 || succeeded < 100)); then
+    say "$name: FAILED"
     FAILED=1
   fi
-  ROWS+=("| $name | $most attackers | all closed after $last s | $left left | $succeeded queries of others beside it, $((failed + errored + timeout)) failed |")
+  ROWS+=("| $name | $most attackers | hung up on after $last s | $left left | $succeeded queries of others beside it, $failed failed |")
 }
 
 run_slow() {
@@ -207,7 +209,7 @@ run_slow() {
   start_router slow "$PORT"
   attack "slow headers" 30 -H -i 2 -x 24 -u "http://$TRAFFIC/"
   attack "slow body" 30 -B -i 2 -s 8192 -x 10 -t POST -u "http://$TRAFFIC/"
-  attack "slow read" 100 -X -w 10 -y 20 -n 5 -z 32 -u "http://$TRAFFIC/large"
+  attack "slow read" 120 -X -w 10 -y 20 -n 5 -z 32 -u "http://$TRAFFIC/large"
 }
 
 # What a part needs; the backends of all of them run in deno.
@@ -236,6 +238,8 @@ write_report() {
     echo "| suite | cases | passed | skipped | what fails, and why; for attacks: what became of everybody else |"
     echo "|---|---|---|---|---|"
     printf '%s\n' "${ROWS[@]}"
+    echo
+    echo "Attackers are counted at the router's end. Those that hardly read are hung up on 30 s after the last time that they took anything."
     echo
     echo "A WebSocket case passes when it ends through the router as it does directly. For comparison: HAProxy 2.6 passes 140 of h2spec's 146"
     echo "cases and nginx 1.22 115; HAProxy passes 32 of h1spec's 33."

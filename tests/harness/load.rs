@@ -33,6 +33,8 @@ pub struct Load {
     pub body: Bytes,
     /// Further headers of each query.
     pub headers: Vec<(&'static str, &'static str)>,
+    /// Each query has a connection of its own.
+    pub is_fresh: bool,
 }
 
 /// What became of the queries.
@@ -75,7 +77,13 @@ pub struct Running {
 impl Load {
     /// Ordinary users at this rate.
     pub fn new(target: SocketAddr, rate: u32) -> Load {
-        Load { target, rate, connections: 16, users: 1_000, body: Bytes::from_static(b"{\"query\":\"red shoes\"}"), headers: Vec::new() }
+        let body = Bytes::from_static(b"{\"query\":\"red shoes\"}");
+        Load { target, rate, connections: 16, users: 1_000, body, headers: Vec::new(), is_fresh: false }
+    }
+
+    /// Clients that connect anew for each query.
+    pub fn fresh(self) -> Load {
+        Load { is_fresh: true, ..self }
     }
 
     /// Starts it on a thread of its own.
@@ -162,7 +170,7 @@ impl Client {
         let status = response.status();
         let pool = response.headers().get("x-switchback-pool").map_or("none", |pool| pool.to_str().unwrap()).to_owned();
         let body = response.into_body().collect().await.map_err(|error| format!("body: {error:?}"))?.to_bytes();
-        *connection = Some(sender);
+        *connection = (!self.load.is_fresh).then_some(sender);
         if status.is_success() { Ok(pool) } else { Err(format!("{status}: {}", String::from_utf8_lossy(&body))) }
     }
 

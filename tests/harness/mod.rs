@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod flags;
 pub mod guests;
 pub mod http;
+mod lifecycle;
 mod load;
 mod process;
 pub mod ranker;

@@ -37,6 +37,7 @@ pub struct Setup {
     route: String,
     workers: usize,
     environment: Vec<(String, String)>,
+    program: Option<PathBuf>,
     has_deaf_log: bool,
     hosts: Option<PathBuf>,
 }
@@ -130,13 +131,19 @@ impl Setup {
         self
     }
 
+    /// The program at this path instead of [`binary`].
+    pub fn program(mut self, path: &Path) -> Setup {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Its log goes into a pipe that nobody reads.
     pub fn deaf_log(mut self) -> Setup {
         self.has_deaf_log = true;
         self
     }
 
-    fn toml(&self, data_dir: &Path) -> String {
+    pub(crate) fn toml(&self, data_dir: &Path) -> String {
         let redis = self.redis.as_ref().map_or_else(String::new, |url| format!("url = {url:?}\n"));
         let pools: String = self
             .pools
@@ -181,7 +188,8 @@ impl Setup {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
         let config = folder.path().join("switchback.toml");
         std::fs::write(&config, self.toml(&data_dir)).unwrap();
-        let mut command = self.hosts.as_deref().map_or_else(|| Command::new(binary()), with_hosts);
+        let program = self.program.clone().unwrap_or_else(binary);
+        let mut command = self.hosts.as_deref().map_or_else(|| Command::new(&program), |hosts| with_hosts(hosts, &program));
         command.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "info");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         (command, data_dir)
@@ -199,7 +207,7 @@ impl Setup {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut router = Router { traffic: nowhere, traffic_tls: None, admin: nowhere, data_dir, folder, child };
+        let mut router = Router { traffic: nowhere, traffic_tls: None, admin: nowhere, data_dir, folder, child, successor: None };
         let address = |name: &str| {
             line.split_once(name).and_then(|(_, rest)| rest.trim_start().split([',', '\n']).next()?.parse::<SocketAddr>().ok())
         };
@@ -211,9 +219,9 @@ impl Setup {
 }
 
 /// The binary, with this file in the place of `/etc/hosts`. Each step becomes the next, so that the process stays the same.
-fn with_hosts(file: &Path) -> Command {
+fn with_hosts(file: &Path, program: &Path) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(file).arg(binary());
+    command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(file).arg(program);
     command
 }
 
@@ -227,8 +235,10 @@ pub struct Router {
     pub admin: SocketAddr,
     /// Its data folder.
     pub data_dir: PathBuf,
-    folder: TempDir,
-    child: Child,
+    pub(crate) folder: TempDir,
+    pub(crate) child: Child,
+    /// The process that took over from `child`.
+    pub(crate) successor: Option<u32>,
 }
 
 impl Router {
@@ -249,7 +259,7 @@ impl Router {
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or_else(|| self.child.id())
     }
 
     /// `GET /api/v1/routes/search`, parsed.
@@ -308,6 +318,9 @@ impl Router {
 
     /// Kills it at once.
     pub fn kill(&mut self) {
+        if let Some(pid) = self.successor.take() {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -9,7 +9,7 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 15] = [
+const MODULES: [(&str, &[&str], &str); 16] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
     ("tls", &["config"], "certificates, read again when their files change"),
@@ -20,8 +20,17 @@ const MODULES: [(&str, &[&str], &str); 15] = [
     ("release", &["config", "flags", "policy", "quality", "vocabulary"], "the control path; its place is kept until the rollout lands"),
     ("ranker", &["config", "vocabulary"], "the ONNX ranking server"),
     ("admin", &["config", "flags", "policy", "quality", "serve", "tls", "vocabulary"], "API and metrics"),
+    (
+        "lifecycle",
+        &["admin", "config", "flags", "policy", "quality", "serve", "tls", "vocabulary"],
+        "start, reload, hand-over, drain: who owns the router's parts",
+    ),
     ("demo", &["admin", "cli", "config", "flags", "policy", "quality", "ranker", "serve", "vocabulary"], "the whole system on one machine"),
-    ("cli", &["admin", "config", "demo", "flags", "policy", "quality", "ranker", "serve", "tls", "vocabulary"], "one file per command"),
+    (
+        "cli",
+        &["admin", "config", "demo", "flags", "lifecycle", "policy", "quality", "ranker", "serve", "tls", "vocabulary"],
+        "one file per command",
+    ),
     ("lib", &[], "the chart"),
     ("main", &["cli"], "parse the command line, call the library"),
     ("allocator", &[], "mimalloc, by its short way"),

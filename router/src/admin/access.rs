@@ -12,7 +12,7 @@ use axum::http::{header, request::Parts};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::Shared;
+use super::Live;
 use super::error::ApiError;
 use crate::config::{Config, Role};
 
@@ -149,19 +149,19 @@ pub(super) struct Viewer(pub(super) Caller);
 /// Somebody who may change flags.
 pub(super) struct Operator(pub(super) Caller);
 
-impl FromRequestParts<Shared> for Viewer {
+impl FromRequestParts<Live> for Viewer {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Viewer, ApiError> {
-        shared.state.access.caller(parts).map(Viewer)
+    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Viewer, ApiError> {
+        live.states.borrow().access.caller(parts).map(Viewer)
     }
 }
 
-impl FromRequestParts<Shared> for Operator {
+impl FromRequestParts<Live> for Operator {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Operator, ApiError> {
-        let caller = match shared.state.access.caller(parts) {
+    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Operator, ApiError> {
+        let caller = match live.states.borrow().access.caller(parts) {
             // Reading is open here, changing is not.
             Ok(caller) if !parts.headers.contains_key(header::AUTHORIZATION) && caller.role == Role::Viewer => {
                 return Err(ApiError::NoToken);

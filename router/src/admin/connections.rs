@@ -15,7 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use super::{AdminState, Shared, paths};
+use super::{AdminState, Live, paths};
 
 /// Open connections; further ones wait in the listener's queue. Streams of events count.
 const CONNECTIONS: usize = 512;
@@ -28,16 +28,21 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failed accept (out of file descriptors), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the admin API on `listener` until `stopping` says true; requests in flight then get two seconds. On the current runtime.
+/// Serves the admin API on `listener` until `stopping` says true; requests in flight then get two seconds. On the current runtime. Each
+/// request is answered from the newest of `states`.
 ///
 /// # Errors
 /// When the listener cannot be used at all.
-pub async fn run(listener: std::net::TcpListener, state: AdminState, stopping: watch::Receiver<bool>) -> std::io::Result<()> {
+pub async fn run(
+    listener: std::net::TcpListener,
+    states: watch::Receiver<Arc<AdminState>>,
+    stopping: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut stopped = stopping.clone();
-    let router = paths(Shared { state, stopping: stopping.clone() });
+    let router = paths(Live { states, stopping: stopping.clone() });
     tokio::select! {
         () = accept(&listener, router, &slots, &stopping) => {}
         // A sender that is gone stops too.

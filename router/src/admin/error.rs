@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::ReloadRefused;
 use crate::flags::{ChangeError, HistoryError};
 use crate::policy::{ShadowError, UploadError};
 
@@ -29,6 +30,10 @@ pub(super) enum ApiError {
     BadRequest(String),
     #[error("{0}")]
     TooLarge(String),
+    #[error("{}", .0.problems.join("; "))]
+    Reload(ReloadRefused),
+    #[error("the router is busy ending, handing over or reloading")]
+    Busy,
     #[error(transparent)]
     Upload(#[from] UploadError),
     #[error(transparent)]
@@ -48,6 +53,8 @@ impl ApiError {
             ApiError::NoRoute { .. } | ApiError::NoPath(_) | ApiError::Upload(UploadError::Missing { .. }) => StatusCode::NOT_FOUND,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
+            ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
@@ -75,6 +82,9 @@ impl IntoResponse for ApiError {
         if let (ApiError::Change(ChangeError::Conflict { expected, found }), Some(body)) = (&self, body.as_object_mut()) {
             body.insert("expected".to_owned(), json!(expected));
             body.insert("found".to_owned(), json!(found));
+        }
+        if let (ApiError::Reload(refused), Some(body)) = (&self, body.as_object_mut()) {
+            body.insert("problems".to_owned(), json!(refused.problems));
         }
         let mut response = (status, Json(body)).into_response();
         if status == StatusCode::UNAUTHORIZED {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Shared;
+use super::{AdminState, Shared};
 use crate::flags::Source;
 
 /// The process answers: 200, always.
@@ -21,9 +21,9 @@ pub(super) async fn alive() -> &'static str {
 /// pool that gets everybody. Once ready it stays so until it drains: a pool that dies later is dead for every
 /// router alike, and taking all of them out would turn one broken route into an outage of all.
 pub(super) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
-    let readiness = &shared.state.readiness;
+    let readiness = &shared.state.process.readiness;
     let is_draining = readiness.is_draining.load(Ordering::Relaxed);
-    let problems = problems(&shared);
+    let problems = problems(&shared.state);
     if problems.is_empty() {
         readiness.was_ready.store(true, Ordering::Relaxed);
     }
@@ -56,8 +56,7 @@ fn store_warning(shared: &Shared) -> Option<String> {
 }
 
 /// One line for each route that would not answer.
-fn problems(shared: &Shared) -> Vec<String> {
-    let state = &shared.state;
+pub(super) fn problems(state: &AdminState) -> Vec<String> {
     let mut problems = Vec::new();
     for (index, route) in state.routes() {
         let view = state.flags.view(index);

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
-use super::{AdminState, Shared, pool_metrics, process};
+use super::{AdminState, Shared, metrics_process, pool_metrics, process};
 use crate::config::{Pool, Route};
 use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, OverrideFault, PoolCounters, Refusal, RouteCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
@@ -29,6 +29,7 @@ fn page(state: &AdminState) -> String {
     pool_metrics::write(&mut page, state);
     flags(&mut page, state);
     policies(&mut page, state);
+    metrics_process::write(&mut page, state);
     process::write(&mut page);
     page.finish()
 }
@@ -193,7 +194,7 @@ fn sum_pool(state: &AdminState, index: RouteIndex, pool: PoolIndex, pick: &dyn F
 fn sum_durations(state: &AdminState, index: RouteIndex, pick: impl Fn(&RouteCounters) -> Option<&Durations>) -> Buckets {
     let mut buckets = Buckets::default();
     for worker in state.quality.workers() {
-        let Some(durations) = worker.routes.get(index.get()).and_then(&pick) else { continue };
+        let Some(durations) = worker.routes.get(index.get()).and_then(|route| pick(route)) else { continue };
         for (sum, count) in buckets.counts.iter_mut().zip(&durations.buckets) {
             *sum += count.get();
         }

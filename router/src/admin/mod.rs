@@ -15,7 +15,9 @@ mod error;
 mod events;
 mod exposition;
 mod health;
+mod lifecycle;
 mod metrics;
+mod metrics_process;
 mod plugins;
 mod pool_metrics;
 mod process;
@@ -28,18 +30,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, put};
+use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::routing::{get, post, put};
 use tokio::sync::watch;
 
 pub use access::{Access, AccessError, TOKEN_FILE};
 pub use connections::run;
+pub(crate) use lifecycle::now_unix_ms;
+pub use lifecycle::{AskedReload, ReloadRefused, Reloaded, Reloads};
 
-use crate::config::{Config, Route};
-use crate::flags::FlagStore;
+use crate::config::{Config, KeyChange, Route};
+use crate::flags::{FlagStore, Source};
 use crate::policy::Policies;
 use crate::quality::Quality;
-use crate::serve::SharedPool;
+use crate::serve::{Generation, OpenConnections, SharedPool};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
 
@@ -49,8 +53,7 @@ const BODY_BYTES: usize = 256 << 10;
 /// The API's description; a test holds it to [`paths`].
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// What the admin listener shows and changes.
-#[derive(Clone)]
+/// What the admin listener shows and changes, under one config.
 pub struct AdminState {
     config: Arc<Config>,
     flags: Arc<FlagStore>,
@@ -61,28 +64,59 @@ pub struct AdminState {
     /// The router's own certificates, where it has some.
     tls: Option<Arc<ServerTls>>,
     access: Arc<Access>,
-    readiness: Readiness,
+    generation: u64,
+    waiting: Vec<KeyChange>,
+    process: ThisProcess,
+}
+
+/// What one config's admin state is made of.
+pub struct Parts {
+    /// The data path's.
+    pub generation: Arc<Generation>,
+    /// Of this config.
+    pub flags: Arc<FlagStore>,
+    /// Of this config.
+    pub policies: Arc<Policies>,
+    /// The router's own certificates, where it has some.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Who may ask what.
+    pub access: Arc<Access>,
+    /// What the config file says and only a restart brings about.
+    pub waiting: Vec<KeyChange>,
+}
+
+/// What stays whatever the config.
+#[derive(Clone)]
+pub struct ThisProcess {
+    /// Whether it may have queries.
+    pub readiness: Readiness,
+    /// What became of reloads, and the way to ask for one.
+    pub reloads: Arc<Reloads>,
+    /// The data path's open connections, by worker.
+    pub connections: Vec<Arc<OpenConnections>>,
+    /// When it started, in milliseconds since 1970.
+    pub started_unix_ms: u64,
 }
 
 impl AdminState {
-    /// Of a router whose traffic listener takes connections. `pools` are the data path's, by route and pool.
+    /// What is shown and changed under one config.
     #[must_use]
-    pub fn new(
-        config: Arc<Config>,
-        flags: Arc<FlagStore>,
-        policies: Arc<Policies>,
-        quality: Quality,
-        pools: Vec<Vec<Arc<SharedPool>>>,
-        tls: Option<Arc<ServerTls>>,
-        access: Access,
-    ) -> AdminState {
-        AdminState { config, flags, policies, quality, pools, tls, access: Arc::new(access), readiness: Readiness::default() }
+    pub fn new(parts: Parts, process: ThisProcess) -> AdminState {
+        let Parts { generation, flags, policies, tls, access, waiting } = parts;
+        let (config, quality, pools) = (generation.config.clone(), generation.quality.clone(), generation.pools.shared.clone());
+        AdminState { config, flags, policies, quality, pools, tls, access, generation: generation.number, waiting, process }
     }
 
-    /// To say that the router drains.
+    /// What keeps this router from answering every query, a line each; none when it is fit to be ready.
     #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        self.readiness.clone()
+    pub fn problems(&self) -> Vec<String> {
+        health::problems(self)
+    }
+
+    /// Whether the flags of every route were heard from their store, and are not just those of a copy.
+    #[must_use]
+    pub fn has_heard_flags(&self) -> bool {
+        self.routes().all(|(index, _)| matches!(self.flags.view(index).source, Source::Embedded | Source::Redis))
     }
 
     fn routes(&self) -> impl Iterator<Item = (RouteIndex, &Route)> {
@@ -103,22 +137,39 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// It was found to be ready before it listened.
+    pub(crate) fn ready(&self) {
+        self.was_ready.store(true, Ordering::Relaxed);
+    }
+
     /// From here on the router is not ready: it finishes what it has.
     pub fn draining(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 }
 
-/// What handlers get: the state, and what this listener itself remembers.
+/// The newest state, and what this listener itself remembers.
 #[derive(Clone)]
-struct Shared {
-    state: AdminState,
+struct Live {
+    states: watch::Receiver<Arc<AdminState>>,
     /// Ends streams of events.
     stopping: watch::Receiver<bool>,
 }
 
+/// What a handler gets: one state, from the beginning of a request to its end.
+#[derive(Clone)]
+struct Shared {
+    state: Arc<AdminState>,
+}
+
+impl FromRef<Live> for Shared {
+    fn from_ref(live: &Live) -> Shared {
+        Shared { state: live.states.borrow().clone() }
+    }
+}
+
 /// Every path of the listener, and nothing else.
-fn paths(shared: Shared) -> Router {
+fn paths(live: Live) -> Router {
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -130,12 +181,14 @@ fn paths(shared: Shared) -> Router {
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))
         .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))
+        .route("/api/v1/status", get(lifecycle::status))
+        .route("/api/v1/reload", post(lifecycle::reload))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/openapi.json", get(openapi))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .with_state(shared)
+        .with_state(live)
 }
 
 async fn openapi(_: access::Viewer) -> ([(axum::http::HeaderName, &'static str); 1], &'static str) {

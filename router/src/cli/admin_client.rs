@@ -123,6 +123,26 @@ impl AdminClient {
         self.json(self.request(Method::DELETE, path), Bytes::new()).await
     }
 
+    /// POST without a body.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`]; what the router refuses as unprocessable is its `problems`, a line each.
+    pub(crate) async fn post_nothing(&self, path: &str) -> Result<Value, Failure> {
+        let response = self.send(self.request(Method::POST, path), Bytes::new()).await?;
+        let status = response.status();
+        let body = body_of(response).await?;
+        if status == StatusCode::UNPROCESSABLE_ENTITY {
+            let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let problems = json.get("problems").and_then(Value::as_array).cloned().unwrap_or_default();
+            let lines: Vec<&str> = problems.iter().filter_map(Value::as_str).collect();
+            return Err(Failure::config(&lines.join("\n")));
+        }
+        if !status.is_success() {
+            return Err(self.refusal(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| Failure::unreachable(format!("{} answered no JSON: is it a router?", self.authority)))
+    }
+
     /// GET; the answer's body as it comes, for a stream of events.
     ///
     /// # Errors

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::serve::Certificates;
 use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
 use crate::flags::FlagStore;
-use crate::serve::Overrides;
+use crate::serve::{Overrides, Pools};
+use crate::tls::ServerTls;
 
 /// Look at config files.
 #[derive(Debug, Args)]
@@ -80,7 +80,8 @@ fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
 fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
     let problem = |key: &str, chain: String| format!("{}: {chain}", config::place(file, key));
     Access::of_config(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
-    Certificates::load(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    config.tls.as_ref().map(ServerTls::load).transpose().map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    Pools::of(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     FlagStore::check(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Overrides::load(config.overrides.as_ref()).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Ok(())

@@ -9,6 +9,9 @@ pub(crate) const USAGE: u8 = 64;
 /// Something needed is unreachable (EX_UNAVAILABLE).
 pub(crate) const UNREACHABLE: u8 = 69;
 
+/// Still running when the time was up (EX_TEMPFAIL).
+pub(crate) const TIMED_OUT: u8 = 75;
+
 /// Why a command was not done.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -35,6 +38,11 @@ impl Failure {
     /// A router, a port, a file or a library that is needed cannot be used.
     pub(crate) fn unreachable(message: impl Into<String>) -> Failure {
         Failure { code: UNREACHABLE, message: message.into() }
+    }
+
+    /// The time was up before all was done.
+    pub(crate) fn timed_out(message: impl Into<String>) -> Failure {
+        Failure { code: TIMED_OUT, message: message.into() }
     }
 
     /// The reader of our output is gone; nobody is there to be told.

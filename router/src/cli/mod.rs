@@ -12,6 +12,7 @@ mod flag;
 mod plugins;
 mod policy;
 mod ranker;
+mod reload;
 mod serve;
 mod shadow;
 mod sign_override;
@@ -38,6 +39,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Reload(reload::Reload),
     Status(status::Status),
     Flag(flag::FlagArgs),
     Override(sign_override::SignOverride),
@@ -61,6 +63,7 @@ pub fn run() -> ExitCode {
     };
     let done = match command_line.command {
         Command::Serve(serve) => serve.run(),
+        Command::Reload(reload) => reload.run(),
         Command::Status(status) => status.run(),
         Command::Flag(flag) => flag.run(),
         Command::Override(signed) => signed.run(),

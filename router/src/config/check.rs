@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::checked::{Admin, AdminToken, Config, Limits, Listen, Policies, Role, State};
+use super::checked::{Admin, AdminToken, Config, Lifecycle, Limits, Listen, Policies, Role, State};
 use super::error::Problem;
 use super::{check_route, check_tls, check_trust, redis_url, units, written};
 
@@ -118,6 +118,7 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
         listen,
         limits: check_limits(&mut checker, &written.limits),
         overrides: check_trust::check_override(&mut checker, written.overrides),
+        lifecycle: check_lifecycle(&mut checker, &written.lifecycle),
         policies: check_policies(&mut checker, written.policies, &state),
         state,
         admin,
@@ -171,6 +172,13 @@ fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
             seconds(1),
             seconds(3_600),
         ),
+        connection_max_age: checker.duration(
+            "limits.connection_max_age",
+            written.connection_max_age.as_deref(),
+            Duration::ZERO,
+            Duration::ZERO,
+            seconds(604_800),
+        ),
         body_idle_timeout: checker.duration(
             "limits.body_idle_timeout",
             written.body_idle_timeout.as_deref(),
@@ -206,6 +214,17 @@ fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
         h2_forced_resets: checker.count("limits.h2_forced_resets", written.h2_forced_resets, 128, 1, 100_000),
         replay_bytes: bytes(checker.bytes("limits.replay_bytes", written.replay_bytes.as_deref(), 64 << 10, 1, 16 << 20)),
         drain_timeout: checker.duration("limits.drain_timeout", written.drain_timeout.as_deref(), seconds(30), ms(100), seconds(3_600)),
+    }
+}
+
+fn check_lifecycle(checker: &mut Checker, written: &written::Lifecycle) -> Lifecycle {
+    let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
+    let duration = |checker: &mut Checker, key: &str, text: &Option<String>, default, least, most| {
+        checker.duration(&format!("lifecycle.{key}"), text.as_deref(), default, least, most)
+    };
+    Lifecycle {
+        drain_announce: duration(checker, "drain_announce", &written.drain_announce, ms(500), Duration::ZERO, seconds(600)),
+        upgrade_timeout: duration(checker, "upgrade_timeout", &written.upgrade_timeout, seconds(30), ms(100), seconds(600)),
     }
 }
 

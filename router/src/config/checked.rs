@@ -24,6 +24,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may choose a pool for a query of its own. `None`: nobody.
     pub overrides: Option<Override>,
+    /// How the process ends, and hands over to another.
+    pub lifecycle: Lifecycle,
     /// Where flags live.
     pub state: State,
     /// Where plugins come from, and what they may take.
@@ -50,7 +52,7 @@ pub struct Listen {
 }
 
 /// `[tls]`: how `listen.traffic_tls` proves who it is, and whom it lets in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// At least one. The first is for clients that ask for no name, or for one that no other has.
     pub certificates: Vec<CertificateFiles>,
@@ -97,6 +99,8 @@ pub struct Limits {
     pub headers: usize,
     /// An idle keep-alive connection is closed after this.
     pub keepalive_timeout: Duration,
+    /// A client connection is ended in order after about this: it differs by a tenth from one to the next. Zero: never.
+    pub connection_max_age: Duration,
     /// A body, either way, may pause this long.
     pub body_idle_timeout: Duration,
     /// An upgraded connection on which neither side sends anything is closed after this (and before twice this).
@@ -128,6 +132,15 @@ pub struct Override {
     pub key_files: Vec<PathBuf>,
     /// An override that is good for longer is refused.
     pub max_lifetime: Duration,
+}
+
+/// `[lifecycle]`: how the process ends, and hands over to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// From the announcement that connections will close to their end.
+    pub drain_announce: Duration,
+    /// For a new process to be ready, before the hand-over is given up.
+    pub upgrade_timeout: Duration,
 }
 
 /// `[state]`: where flags live.
@@ -324,7 +337,7 @@ pub struct Timeouts {
 }
 
 /// `[route.pools.NAME]`: a named set of endpoints.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
     /// `blue`, `green`, `canary`, or a name of the operator's, by the rules of a route's name.
     pub name: String,
@@ -377,7 +390,7 @@ pub enum Protocol {
 }
 
 /// `[route.pools.NAME.tls]`: whom the router trusts, and what it shows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PoolTls {
     /// Authorities of the endpoints' certificates; the system's without it.
     pub ca: Option<PathBuf>,
@@ -388,7 +401,7 @@ pub struct PoolTls {
 }
 
 /// `[route.pools.NAME.health]`: active health checks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// GET this; any 2xx is healthy.
     pub path: String,

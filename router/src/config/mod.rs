@@ -3,6 +3,7 @@
 //!
 //! Invariant: a config is refused whole, before any port is bound, with the file, the key, the value and what is allowed.
 
+mod change;
 mod check;
 mod check_initial;
 mod check_outlier;
@@ -21,9 +22,10 @@ mod written;
 
 use std::path::Path;
 
+pub use change::{FIXED, KeyChange, Reload, reload};
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Expose, Health, Limits, Listen, OnPolicyFailure, Outlier, Override,
-    Policies, Pool, PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Expose, Health, Lifecycle, Limits, Listen, OnPolicyFailure, Outlier,
+    Override, Policies, Pool, PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
 pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};

@@ -77,6 +77,7 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.bytes("limits.header_bytes", limits.header_bytes);
     lines.add("limits.headers", limits.headers);
     lines.duration("limits.keepalive_timeout", limits.keepalive_timeout);
+    lines.duration("limits.connection_max_age", limits.connection_max_age);
     lines.duration("limits.body_idle_timeout", limits.body_idle_timeout);
     lines.duration("limits.upgrade_idle_timeout", limits.upgrade_idle_timeout);
     lines.duration("limits.upload_timeout", limits.upload_timeout);
@@ -88,6 +89,8 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.add("limits.h2_forced_resets", limits.h2_forced_resets);
     lines.bytes("limits.replay_bytes", limits.replay_bytes);
     lines.duration("limits.drain_timeout", limits.drain_timeout);
+    lines.duration("lifecycle.drain_announce", config.lifecycle.drain_announce);
+    lines.duration("lifecycle.upgrade_timeout", config.lifecycle.upgrade_timeout);
     if let Some(overrides) = &config.overrides {
         lines.texts("override.key_files", overrides.key_files.iter().map(|path| path.display().to_string()));
         lines.duration("override.max_lifetime", overrides.max_lifetime);

@@ -24,6 +24,8 @@ pub(super) struct Written {
     #[serde(rename = "override")]
     pub(super) overrides: Option<Override>,
     #[serde(default)]
+    pub(super) lifecycle: Lifecycle,
+    #[serde(default)]
     pub(super) state: State,
     #[serde(default)]
     pub(super) registry: Registry,
@@ -72,6 +74,7 @@ pub(super) struct Limits {
     pub(super) header_bytes: Option<String>,
     pub(super) headers: Option<u64>,
     pub(super) keepalive_timeout: Option<String>,
+    pub(super) connection_max_age: Option<String>,
     pub(super) body_idle_timeout: Option<String>,
     pub(super) upgrade_idle_timeout: Option<String>,
     pub(super) upload_timeout: Option<String>,
@@ -90,6 +93,13 @@ pub(super) struct Limits {
 pub(super) struct Override {
     pub(super) key_files: Option<Vec<String>>,
     pub(super) max_lifetime: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lifecycle {
+    pub(super) drain_announce: Option<String>,
+    pub(super) upgrade_timeout: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -25,7 +25,7 @@ struct Waiting {
 
 #[derive(Debug, Default)]
 struct Inner {
-    by_route: BTreeMap<usize, Copy>,
+    by_route: BTreeMap<String, Copy>,
     is_closed: bool,
 }
 
@@ -38,8 +38,8 @@ impl Copies {
     }
 
     /// Replaces what waits to be written of this route.
-    pub(crate) fn save(&self, route: usize, copy: Copy) {
-        self.waiting.inner.lock().unwrap_or_else(PoisonError::into_inner).by_route.insert(route, copy);
+    pub(crate) fn save(&self, route: &str, copy: Copy) {
+        self.waiting.inner.lock().unwrap_or_else(PoisonError::into_inner).by_route.insert(route.to_owned(), copy);
         self.waiting.news.notify_one();
     }
 }
@@ -64,7 +64,7 @@ async fn write_all(disk: Disk, waiting: Arc<Waiting>) {
         }
         let writer = disk.clone();
         let written = tokio::task::spawn_blocking(move || batch.into_iter().filter(|(_, copy)| !save(&writer, copy)).collect()).await;
-        let Ok(failed): Result<BTreeMap<usize, Copy>, _> = written else { return };
+        let Ok(failed): Result<BTreeMap<String, Copy>, _> = written else { return };
         if !failed.is_empty() {
             if is_closed {
                 return;
@@ -76,13 +76,13 @@ async fn write_all(disk: Disk, waiting: Arc<Waiting>) {
 }
 
 impl Waiting {
-    fn take(&self) -> (BTreeMap<usize, Copy>, bool) {
+    fn take(&self) -> (BTreeMap<String, Copy>, bool) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         (std::mem::take(&mut inner.by_route), inner.is_closed)
     }
 
     /// Keeps what could not be written, unless there is something newer.
-    fn put_back(&self, failed: BTreeMap<usize, Copy>) {
+    fn put_back(&self, failed: BTreeMap<String, Copy>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         for (route, copy) in failed {
             inner.by_route.entry(route).or_insert(copy);

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a change is on disk before anybody obeys it.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,9 @@ use crate::vocabulary::RouteIndex;
 /// What copies of this store call it.
 const STORE: &str = "embedded";
 
+/// Why a process that leaves makes no changes any more.
+pub(super) const HANDING_OVER: &str = "this router is handing over to a new process, which takes changes in a moment";
+
 #[derive(Debug)]
 pub(crate) struct Embedded {
     inner: Arc<Inner>,
@@ -27,35 +31,48 @@ pub(crate) struct Embedded {
 
 #[derive(Debug)]
 struct Inner {
-    published: Arc<Published>,
     disk: Disk,
+    /// Of the ledgers.
+    folder: PathBuf,
     /// One change at a time.
-    writing: Mutex<Vec<LedgerFile>>,
+    writing: Mutex<Writing>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    /// Of the config in force.
+    published: Arc<Published>,
+    /// By route.
+    ledgers: Vec<LedgerFile>,
+    /// The data folder is this process's.
+    is_owner: bool,
 }
 
 impl Embedded {
-    pub(crate) fn open(config: &Arc<Config>) -> Result<(Arc<Published>, Embedded), FlagsError> {
+    /// Without `is_owner` nothing is written before [`Embedded::take_over`].
+    pub(crate) fn open(config: &Arc<Config>, is_owner: bool) -> Result<(Arc<Published>, Embedded), FlagsError> {
         let disk = Disk::open(&config.state.data_dir)?;
         let mut starts = Vec::new();
         for route in &config.routes {
-            starts.push(start(route, &disk)?);
+            starts.push(start(route, &disk, is_owner)?);
         }
         let published = Arc::new(Published::new(config.clone(), starts));
         let folder = config.state.data_dir.join("flags");
-        let ledgers = config.routes.iter().map(|route| LedgerFile::new(&folder, &route.name)).collect();
-        let inner = Inner { published: published.clone(), disk, writing: Mutex::new(ledgers) };
+        let writing = Writing { published: published.clone(), ledgers: ledgers(&folder, config), is_owner };
+        let inner = Inner { disk, folder, writing: Mutex::new(writing) };
         let admin = Mutex::new(config.listen.admin.to_string());
         Ok((published, Embedded { inner: Arc::new(inner), id: identity::router_id(config), admin }))
     }
 
-    pub(crate) async fn change(&self, index: RouteIndex, change: Change) -> Result<u64, ChangeError> {
-        let inner = self.inner.clone();
-        let done = tokio::task::spawn_blocking(move || inner.change(index, &change)).await;
+    /// `asked_of` is where the caller has the route's index from.
+    pub(crate) async fn change(&self, asked_of: &Arc<Published>, index: RouteIndex, change: Change) -> Result<u64, ChangeError> {
+        let (inner, asked_of) = (self.inner.clone(), asked_of.clone());
+        let done = tokio::task::spawn_blocking(move || inner.change(&asked_of, index, &change)).await;
         done.unwrap_or_else(|error| Err(ChangeError::Unanswered { why: error.to_string() }))
     }
 
-    pub(crate) fn routers(&self, index: RouteIndex) -> Vec<RouterSeen> {
-        let Some(flags) = self.inner.published.flags(index) else { return Vec::new() };
+    pub(crate) fn routers(&self, published: &Published, index: RouteIndex) -> Vec<RouterSeen> {
+        let Some(flags) = published.flags(index) else { return Vec::new() };
         let admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (epoch, seal) = (flags.epoch, flags.seal.clone());
         vec![RouterSeen { id: self.id.clone(), epoch, seal, seen_ms_ago: 0, is_known: true, admin }]
@@ -65,22 +82,74 @@ impl Embedded {
         *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
-    pub(crate) async fn history(&self, index: RouteIndex, limit: usize) -> Result<Vec<LedgerEntry>, HistoryError> {
-        let inner = self.inner.clone();
-        let done = tokio::task::spawn_blocking(move || inner.history(index, limit)).await;
+    pub(crate) async fn history(
+        &self,
+        asked_of: &Arc<Published>,
+        index: RouteIndex,
+        limit: usize,
+    ) -> Result<Vec<LedgerEntry>, HistoryError> {
+        let (inner, asked_of) = (self.inner.clone(), asked_of.clone());
+        let done = tokio::task::spawn_blocking(move || inner.history(&asked_of, index, limit)).await;
         done.unwrap_or_else(|error| Err(HistoryError { why: error.to_string() }))
+    }
+
+    /// The same flags under another config.
+    ///
+    /// # Errors
+    /// A new route's file that cannot be read or written. Nothing has changed then.
+    pub(crate) fn succeed(&self, config: &Arc<Config>) -> Result<Arc<Published>, FlagsError> {
+        let inner = &self.inner;
+        let mut writing = inner.writing();
+        let is_owner = writing.is_owner;
+        let published = Arc::new(writing.published.successor(config, |route| start(route, &inner.disk, is_owner))?);
+        writing.ledgers = ledgers(&inner.folder, config);
+        writing.published = published.clone();
+        Ok(published)
+    }
+
+    /// Makes no change from now on; one that is under way is finished first.
+    pub(crate) fn let_go(&self) {
+        self.inner.writing().is_owner = false;
+    }
+
+    /// Obeys what the process before this one wrote last, and makes changes from now on.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub(crate) fn take_over(&self) -> Result<(), FlagsError> {
+        let inner = &self.inner;
+        let mut writing = inner.writing();
+        let routes = &writing.published.config().routes;
+        for (index, route) in (0..=u16::MAX).map(RouteIndex).zip(routes) {
+            let newest = start(route, &inner.disk, true)?;
+            if writing.published.applied(index).is_none_or(|applied| applied.fields != newest.fields) {
+                writing.published.apply(index, newest);
+            }
+        }
+        writing.is_owner = true;
+        Ok(())
     }
 }
 
+fn ledgers(folder: &Path, config: &Config) -> Vec<LedgerFile> {
+    config.routes.iter().map(|route| LedgerFile::new(folder, &route.name)).collect()
+}
+
 impl Inner {
-    fn ledgers(&self) -> MutexGuard<'_, Vec<LedgerFile>> {
+    fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, index: RouteIndex, change: &Change) -> Result<u64, ChangeError> {
-        let ledgers = self.ledgers();
-        let place = (self.published.applied(index), self.published.route(index), ledgers.get(index.get()));
-        let (Some(applied), Some(route), Some(ledger)) = place else {
+    fn change(&self, asked_of: &Published, index: RouteIndex, change: &Change) -> Result<u64, ChangeError> {
+        let writing = self.writing();
+        if !writing.is_owner {
+            return Err(ChangeError::Unreachable { why: HANDING_OVER.to_owned() });
+        }
+        let published = &writing.published;
+        let place = published
+            .place_of(asked_of, index)
+            .and_then(|index| Some((index, published.applied(index)?, published.route(index)?, writing.ledgers.get(index.get())?)));
+        let Some((index, applied, route, ledger)) = place else {
             return Err(ChangeError::NotSaved { why: "there is no such route".to_owned() });
         };
         let found = applied.known.epoch;
@@ -105,21 +174,24 @@ impl Inner {
             why: format!("{} cannot be written: {error}", self.disk.path(&route.name).display()),
         })?;
         let epoch = known.epoch;
-        if let Some(changed) = self.published.apply(index, Applied { fields, known, faults, source: Source::Embedded }) {
+        if let Some(changed) = published.apply(index, Applied { fields, known, faults, source: Source::Embedded }) {
             changed.log(&Cause { who: entry.who, why: entry.why });
         }
         Ok(epoch)
     }
 
-    fn history(&self, index: RouteIndex, limit: usize) -> Result<Vec<LedgerEntry>, HistoryError> {
-        let ledgers = self.ledgers();
-        let (Some(ledger), Some(applied)) = (ledgers.get(index.get()), self.published.applied(index)) else { return Ok(Vec::new()) };
+    fn history(&self, asked_of: &Published, index: RouteIndex, limit: usize) -> Result<Vec<LedgerEntry>, HistoryError> {
+        let writing = self.writing();
+        let published = &writing.published;
+        let place = published.place_of(asked_of, index);
+        let place = place.and_then(|index| Some((writing.ledgers.get(index.get())?, published.applied(index)?)));
+        let Some((ledger, applied)) = place else { return Ok(Vec::new()) };
         ledger.newest(applied.known.epoch, limit).map_err(|error| HistoryError { why: error.to_string() })
     }
 }
 
 /// The route's flags as they were left, or its initial ones with a salt of its own.
-fn start(route: &Route, disk: &Disk) -> Result<Applied, FlagsError> {
+fn start(route: &Route, disk: &Disk, may_write: bool) -> Result<Applied, FlagsError> {
     let initial = Flags::initial(route);
     let (mut fields, epoch, is_new) = match disk.load(&route.name)? {
         Some(copy) if copy.store == STORE => (copy.fields, copy.epoch, false),
@@ -132,7 +204,7 @@ fn start(route: &Route, disk: &Disk) -> Result<Applied, FlagsError> {
     }
     let fields = sealed(fields, epoch);
     let (known, faults) = Flags::read(&fields, &initial, route);
-    if is_new {
+    if is_new && may_write {
         let saved = disk.save(&copy_of(route, &known, &fields));
         saved.map_err(|source| FlagsError::File { path: disk.path(&route.name), what: "write it", source })?;
     }

@@ -37,6 +37,9 @@ pub enum FlagsError {
         /// What is wrong with it.
         why: String,
     },
+    /// The task that keeps the flags is gone.
+    #[error("the flag store has ended")]
+    Ended,
     /// A password or certificate that `[state]` names cannot be used.
     #[error("{key} = {what:?}: {why}")]
     Named {
@@ -56,6 +59,7 @@ impl FlagsError {
         match self {
             FlagsError::Named { key, .. } => key,
             FlagsError::Owned { .. } | FlagsError::File { .. } | FlagsError::Corrupt { .. } => "state.data_dir",
+            FlagsError::Ended => "state",
         }
     }
 }

@@ -36,6 +36,7 @@ mod snapshot;
 #[cfg(test)]
 mod snapshot_tests;
 mod store;
+mod succession;
 
 pub use edit::Change;
 pub use error::{ChangeError, FlagsError, HistoryError};

@@ -2,15 +2,25 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::FlagsError;
 use super::disk::{create_private_folder, private_file};
 
-/// Held as long as the store is open; the system takes it back when the process ends, however it ends.
+/// The process before this one lets go of the folder a moment before it says so, or when the system has cleaned up after it.
+const TAKE_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Held as long as the store is open, unless it is let go of for a new process; the system takes it back when the process ends, however
+/// it ends.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    _lock: File,
+    path: PathBuf,
+    lock: Mutex<Option<File>>,
 }
 
 impl Owner {
@@ -24,7 +34,37 @@ impl Owner {
             what: "make the folder",
             source,
         })?;
-        Ok(Owner { _lock: lock(&data_dir.join("owner"))? })
+        let path = data_dir.join("owner");
+        let lock = Mutex::new(Some(lock(&path)?));
+        Ok(Owner { path, lock })
+    }
+
+    /// Of a process that takes the folder later, when the one before it lets go of it.
+    pub(crate) fn beside(data_dir: &Path) -> Owner {
+        Owner { path: data_dir.join("owner"), lock: Mutex::new(None) }
+    }
+
+    /// Leaves the folder to a new process.
+    pub(crate) fn let_go(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Takes the folder that another process lets go of.
+    ///
+    /// # Errors
+    /// As [`Owner::of`], after some seconds.
+    pub(crate) async fn take(&self) -> Result<(), FlagsError> {
+        let deadline = Instant::now() + TAKE_WITHIN;
+        loop {
+            match lock(&self.path) {
+                Ok(file) => {
+                    *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+                    return Ok(());
+                }
+                Err(FlagsError::Owned { .. }) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

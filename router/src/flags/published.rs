@@ -104,6 +104,19 @@ impl Published {
         Published { config, places, opened: Instant::now(), warnings }
     }
 
+    /// The same store under another config: one [`Applied`] for each of its routes.
+    pub(super) fn followed_by(&self, config: Arc<Config>, starts: Vec<Applied>) -> Published {
+        let mut next = Published::new(config, starts);
+        next.opened = self.opened;
+        for (route, place) in next.config.routes.iter().zip(&next.places) {
+            let before = self.index_of(&route.name).and_then(|index| self.places.get(index.get()));
+            let heard = before.map_or(0, |before| before.heard_micros.load(Ordering::Relaxed));
+            place.heard_micros.store(heard, Ordering::Relaxed);
+        }
+        next.warnings.send_replace(self.warnings());
+        next
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }

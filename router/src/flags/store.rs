@@ -15,11 +15,13 @@ use crate::config::{Config, StateUrl};
 use crate::vocabulary::RouteIndex;
 
 /// Flags of every route: many readers, one writer path. A [`RouteIndex`] that is not the config's panics.
+///
+/// One of these is of one config; [`FlagStore::succeed`] makes that of the next one over the same store.
 #[derive(Debug)]
 pub struct FlagStore {
     published: Arc<Published>,
-    backing: Backing,
-    _owner: Owner,
+    backing: Arc<Backing>,
+    owner: Arc<Owner>,
 }
 
 #[derive(Debug)]
@@ -46,18 +48,68 @@ impl FlagStore {
     /// Only what a restart would not mend: a data folder that another router uses, or that cannot be written. A Redis
     /// that cannot be reached is none: the router starts from its copy on disk.
     pub async fn open(config: &Arc<Config>) -> Result<Arc<FlagStore>, FlagsError> {
-        let owner = Owner::of(&config.state.data_dir)?;
+        FlagStore::open_as(config, Owner::of(&config.state.data_dir)?, true).await
+    }
+
+    /// Opens the store beside the process that has it and is about to hand over: from its copies, writing nothing and reporting nothing
+    /// before [`FlagStore::take_over`].
+    ///
+    /// # Errors
+    /// As [`FlagStore::open`].
+    pub async fn open_beside(config: &Arc<Config>) -> Result<Arc<FlagStore>, FlagsError> {
+        FlagStore::open_as(config, Owner::beside(&config.state.data_dir), false).await
+    }
+
+    async fn open_as(config: &Arc<Config>, owner: Owner, is_owner: bool) -> Result<Arc<FlagStore>, FlagsError> {
         let (published, backing) = match &config.state.url {
             StateUrl::Embedded => {
-                let (published, embedded) = Embedded::open(config)?;
+                let (published, embedded) = Embedded::open(config, is_owner)?;
                 (published, Backing::Embedded(embedded))
             }
             StateUrl::Redis(state) => {
-                let (published, redis) = RedisStore::open(config, state).await?;
+                let (published, redis) = RedisStore::open(config, state, is_owner).await?;
                 (published, Backing::Redis(redis))
             }
         };
-        Ok(Arc::new(FlagStore { published, backing, _owner: owner }))
+        Ok(Arc::new(FlagStore { published, backing: Arc::new(backing), owner: Arc::new(owner) }))
+    }
+
+    /// The same store under another config, whose `[state]` names the same one. Routes that stay are judged again from what is in force;
+    /// a new one starts as at start-up. What this store is asked afterwards is asked of the new one, as far as the route is still there.
+    ///
+    /// # Errors
+    /// A new route's file that cannot be read or written. Nothing has changed then.
+    pub async fn succeed(&self, config: &Arc<Config>) -> Result<Arc<FlagStore>, FlagsError> {
+        let published = match &*self.backing {
+            Backing::Embedded(embedded) => embedded.succeed(config)?,
+            Backing::Redis(redis) => redis.succeed(config).await?,
+        };
+        Ok(Arc::new(FlagStore { published, backing: self.backing.clone(), owner: self.owner.clone() }))
+    }
+
+    /// Leaves the data folder to a new process: no change is made and nothing is reported any more, when this returns. Flags are obeyed
+    /// as before.
+    pub async fn let_go(&self) {
+        match &*self.backing {
+            Backing::Embedded(embedded) => embedded.let_go(),
+            Backing::Redis(redis) => redis.set_owner(false).await,
+        }
+        self.owner.let_go();
+    }
+
+    /// Takes the data folder that another process let go of, and obeys what that wrote last.
+    ///
+    /// # Errors
+    /// It was not let go of, or a file cannot be read or written.
+    pub async fn take_over(&self) -> Result<(), FlagsError> {
+        self.owner.take().await?;
+        match &*self.backing {
+            Backing::Embedded(embedded) => embedded.take_over(),
+            Backing::Redis(redis) => {
+                redis.set_owner(true).await;
+                Ok(())
+            }
+        }
     }
 
     /// The route's flags in force, now and at each change.
@@ -83,7 +135,7 @@ impl FlagStore {
         warnings.extend(
             flags.cut_holdback().map(|most| format!("canary_percent leaves {most} % for the holdback, and holdback_percent is more")),
         );
-        let (age, (topology, node)) = match &self.backing {
+        let (age, (topology, node)) = match &*self.backing {
             Backing::Embedded(_) => (Duration::ZERO, ("embedded", None)),
             Backing::Redis(redis) => (self.published.age_of(route), redis.server(route)),
         };
@@ -101,25 +153,25 @@ impl FlagStore {
     /// # Errors
     /// See [`ChangeError`]; only `Unanswered` leaves open whether the change was made.
     pub async fn change(&self, route: RouteIndex, change: Change) -> Result<u64, ChangeError> {
-        match &self.backing {
-            Backing::Embedded(embedded) => embedded.change(route, change).await,
-            Backing::Redis(redis) => redis.change(route, change).await,
+        match &*self.backing {
+            Backing::Embedded(embedded) => embedded.change(&self.published, route, change).await,
+            Backing::Redis(redis) => redis.change(&self.published, route, change).await,
         }
     }
 
     /// The routers that serve this route, as their heartbeats say, by id.
     #[must_use]
     pub fn routers(&self, route: RouteIndex) -> Vec<RouterSeen> {
-        match &self.backing {
-            Backing::Embedded(embedded) => embedded.routers(route),
-            Backing::Redis(redis) => redis.routers(route),
+        match &*self.backing {
+            Backing::Embedded(embedded) => embedded.routers(&self.published, route),
+            Backing::Redis(redis) => redis.routers(&self.published, route),
         }
     }
 
     /// How long ago the store was heard, of the route that was not heard of for longest; since opening when it never was. Zero for the embedded store.
     #[must_use]
     pub fn age(&self) -> Duration {
-        match &self.backing {
+        match &*self.backing {
             Backing::Embedded(_) => Duration::ZERO,
             Backing::Redis(_) => self.published.age(),
         }
@@ -130,15 +182,15 @@ impl FlagStore {
     /// # Errors
     /// [`HistoryError`] when the store cannot be read.
     pub async fn history(&self, route: RouteIndex, limit: usize) -> Result<Vec<LedgerEntry>, HistoryError> {
-        match &self.backing {
-            Backing::Embedded(embedded) => embedded.history(route, limit).await,
-            Backing::Redis(redis) => redis.history(route, limit).await,
+        match &*self.backing {
+            Backing::Embedded(embedded) => embedded.history(&self.published, route, limit).await,
+            Backing::Redis(redis) => redis.history(&self.published, route, limit).await,
         }
     }
 
     /// Tells heartbeats where this router's admin API really listens, once it is bound; before that they say what the config says.
     pub fn set_admin(&self, address: SocketAddr) {
-        match &self.backing {
+        match &*self.backing {
             Backing::Embedded(embedded) => embedded.set_admin(address.to_string()),
             Backing::Redis(redis) => redis.set_admin(address.to_string()),
         }

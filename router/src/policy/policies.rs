@@ -1,5 +1,6 @@
 //! The control side of policies: what the rest of the router asks.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -39,6 +40,16 @@ pub(super) const SHIPPED: [(&str, &[u8]); 2] = [
 /// Wake-ups that may wait; more say nothing new.
 const EVENTS: usize = 64;
 
+/// What was in force under the config before, by route: it stays.
+type Before = BTreeMap<String, Stays>;
+
+/// What stays of one route.
+struct Stays {
+    in_force: Arc<SplitInForce>,
+    view: RouteView,
+    shadow: Arc<ShadowSlot>,
+}
+
 /// The router cannot run policies at all.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
@@ -52,6 +63,8 @@ pub enum PolicyError {
 
 /// The control side of policies.
 pub struct Policies {
+    config: Arc<Config>,
+    engine: PolicyEngine,
     routes: Vec<Followed>,
     board: Board,
     pub(super) wake: SyncSender<Event>,
@@ -67,7 +80,7 @@ struct Followed {
     config: Route,
     flags: watch::Receiver<Arc<Flags>>,
     split: watch::Receiver<Arc<SplitInForce>>,
-    shadow: ShadowSlot,
+    shadow: Arc<ShadowSlot>,
 }
 
 impl Policies {
@@ -80,22 +93,52 @@ impl Policies {
     /// policy is in force instead, and the status says why.
     pub fn open(config: &Arc<Config>, flags: Vec<watch::Receiver<Arc<Flags>>>) -> Result<Arc<Policies>, PolicyError> {
         let engine = PolicyEngine::new(Limits::of(&config.policies)).map_err(PolicyError::Engine)?;
-        let workshop = Arc::new(workshop(config, engine));
+        Policies::open_with(config, flags, engine, &Before::new())
+    }
+
+    /// Those of another config, after these. A policy in force stays so, with its strikes, on a route that stays, unless its limits are
+    /// others: then it is loaded anew. As with [`Policies::open`], on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Policies::open`]; these go on then.
+    pub fn succeed(&self, config: &Arc<Config>, flags: Vec<watch::Receiver<Arc<Flags>>>) -> Result<Arc<Policies>, PolicyError> {
+        let limits = Limits::of(&config.policies);
+        let has_same_limits = self.engine.limits() == limits;
+        let engine = if has_same_limits { self.engine.clone() } else { PolicyEngine::new(limits).map_err(PolicyError::Engine)? };
+        let has_same_patience = Patience::of(&self.config.policies) == Patience::of(&config.policies);
+        let mut kept = BTreeMap::new();
+        if has_same_limits && has_same_patience {
+            let views = self.board.lock().unwrap_or_else(PoisonError::into_inner).routes.clone();
+            for (followed, view) in self.routes.iter().zip(views) {
+                let (in_force, shadow) = (followed.split.borrow().clone(), followed.shadow.clone());
+                kept.insert(followed.config.name.clone(), Stays { in_force, view, shadow });
+            }
+        }
+        Policies::open_with(config, flags, engine, &kept)
+    }
+
+    fn open_with(
+        config: &Arc<Config>,
+        flags: Vec<watch::Receiver<Arc<Flags>>>,
+        engine: PolicyEngine,
+        before: &Before,
+    ) -> Result<Arc<Policies>, PolicyError> {
+        let workshop = Arc::new(workshop(config, engine.clone()));
         let board = Board::default();
-        let mut keeper = keeper(config, flags.clone(), Arc::clone(&workshop), Arc::clone(&board));
+        let mut keeper = keeper(config, flags.clone(), Arc::clone(&workshop), Arc::clone(&board), before);
         keeper.start();
         let followed = |slot: &RouteSlot| Followed {
             config: slot.route.clone(),
             flags: slot.flags.clone(),
             split: slot.in_force.subscribe(),
-            shadow: ShadowSlot::default(),
+            shadow: before.get(&slot.route.name).map(|kept| kept.shadow.clone()).unwrap_or_default(),
         };
         let routes = keeper.routes.iter().map(followed).collect();
         let (wake, events) = sync_channel(EVENTS);
         spawn_threads(keeper, workshop.clone(), events, &wake).map_err(PolicyError::Thread)?;
         announce_flags(flags, wake.clone());
-        let (patience, dir) = (Patience::of(&config.policies), config.policies.dir.clone());
-        Ok(Arc::new(Policies { routes, board, wake, workshop, patience, dir, folder_turn: Semaphore::new(1) }))
+        let (patience, dir, config) = (Patience::of(&config.policies), config.policies.dir.clone(), config.clone());
+        Ok(Arc::new(Policies { config, engine, routes, board, wake, workshop, patience, dir, folder_turn: Semaphore::new(1) }))
     }
 
     /// The policy in force on a route, now and whenever it changes.
@@ -213,7 +256,7 @@ fn workshop(config: &Config, engine: PolicyEngine) -> Workshop {
     Workshop { engine, terms: Terms::of(config), cache: cache.ok(), kept: kept.ok() }
 }
 
-fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Arc<Workshop>, board: Board) -> Keeper {
+fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Arc<Workshop>, board: Board, before: &Before) -> Keeper {
     let mut catalogue = Catalogue::default();
     for (name, bytes) in SHIPPED {
         match admission::admit(&workshop.engine, workshop.cache.as_ref(), &workshop.terms, bytes) {
@@ -226,8 +269,13 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
         tracing::warn!(dir = %dir.display(), %error, "the folder of plugins cannot be made; it is looked for each second");
     }
     let patience = Patience::of(&config.policies);
-    let routes: Vec<RouteSlot> = config.routes.iter().zip(flags).map(|(route, flags)| slot(route, flags, &catalogue, patience)).collect();
-    let view = |_| RouteView { source: "shipped".to_owned(), since_unix_ms: now_unix_ms(), ..RouteView::default() };
+    let slots = config.routes.iter().zip(flags).map(|(route, flags)| {
+        let kept = before.get(&route.name).map(|kept| kept.in_force.clone());
+        slot(route, flags, &catalogue, patience, kept)
+    });
+    let routes: Vec<RouteSlot> = slots.collect();
+    let fresh = || RouteView { source: "shipped".to_owned(), since_unix_ms: now_unix_ms(), ..RouteView::default() };
+    let view = |slot: &RouteSlot| before.get(&slot.route.name).map_or_else(fresh, |kept| kept.view.clone());
     *board.lock().unwrap_or_else(PoisonError::into_inner) = Views { routes: routes.iter().map(view).collect(), plugins: Vec::new() };
     Keeper {
         catalogue,
@@ -245,8 +293,17 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
     }
 }
 
-/// A route as it starts: on the shipped default, or natively where that cannot run.
-fn slot(route: &crate::config::Route, flags: watch::Receiver<Arc<Flags>>, catalogue: &Catalogue, patience: Patience) -> RouteSlot {
+/// A route as it starts: on what was in force before, else on the shipped default, or natively where that cannot run.
+fn slot(
+    route: &crate::config::Route,
+    flags: watch::Receiver<Arc<Flags>>,
+    catalogue: &Catalogue,
+    patience: Patience,
+    kept: Option<Arc<SplitInForce>>,
+) -> RouteSlot {
+    if let Some(in_force) = kept {
+        return RouteSlot { route: route.clone(), flags, in_force: watch::Sender::new(in_force), failed_trial: None };
+    }
     let default = crate::flags::PolicyRef { name: SPLIT_WEIGHTED.to_owned(), digest: None };
     let in_force = match catalogue.choose(&default).found {
         Some(found) => SplitInForce::wasm(&route.name, SPLIT_WEIGHTED, &found.digest, found.program, patience),

@@ -1,10 +1,12 @@
 //! The counters of one worker, and the sum over all of them.
 
+use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Pool, Route};
 
 /// A number with one writer and any number of readers.
 ///
@@ -143,11 +145,25 @@ pub struct PoolCounters {
 /// those of the last good policy in place of the one in force.
 pub const DECISIONS: [&str; 9] = ["live", "candidate", "holdback", "experiment", "rule", "native", "pin", "override", "last_good"];
 
-/// What happened on one route.
-#[derive(Debug, Default)]
+/// What happened on one route under one config; what is not of a pool is that of [`RouteTotals`].
+#[derive(Debug, Default, Clone)]
 pub struct RouteCounters {
     /// By place in [`crate::config::Route::pools`].
-    pub pools: Vec<PoolCounters>,
+    pub pools: Vec<Arc<PoolCounters>>,
+    totals: Arc<RouteTotals>,
+}
+
+impl Deref for RouteCounters {
+    type Target = RouteTotals;
+
+    fn deref(&self) -> &RouteTotals {
+        &self.totals
+    }
+}
+
+/// What happened on one route since the process started, over all of its pools.
+#[derive(Debug, Default)]
+pub struct RouteTotals {
     /// Decisions by reason, in the order of [`DECISIONS`].
     pub decisions: [Count; DECISIONS.len()],
     /// Time in the policy of a sample of decisions (one in 64).
@@ -277,11 +293,25 @@ impl OverrideFault {
     }
 }
 
-/// Everything one worker counts.
-#[derive(Debug, Default)]
+/// Everything one worker counts under one config; what is of no route is that of [`WorkerTotals`].
+#[derive(Debug, Default, Clone)]
 pub struct WorkerCounters {
     /// By place in [`Config::routes`].
-    pub routes: Vec<RouteCounters>,
+    pub routes: Vec<Arc<RouteCounters>>,
+    totals: Arc<WorkerTotals>,
+}
+
+impl Deref for WorkerCounters {
+    type Target = WorkerTotals;
+
+    fn deref(&self) -> &WorkerTotals {
+        &self.totals
+    }
+}
+
+/// What one worker counts that is of no route.
+#[derive(Debug, Default)]
+pub struct WorkerTotals {
     /// Requests that never became a query, by [`Refusal`].
     pub refusals: [Count; Refusal::ALL.len()],
     /// Overrides that were ignored, by [`OverrideFault`].
@@ -290,25 +320,66 @@ pub struct WorkerCounters {
     pub connections: Count,
 }
 
-/// The counters of all workers.
+/// The counters of all workers under one config.
 #[derive(Debug, Clone)]
 pub struct Quality {
+    config: Arc<Config>,
     workers: Vec<Arc<WorkerCounters>>,
+}
+
+impl RouteCounters {
+    fn of(route: &Route) -> RouteCounters {
+        RouteCounters { pools: route.pools.iter().map(|_| Arc::default()).collect(), totals: Arc::default() }
+    }
+
+    fn succeed(&self, before: &Route, after: &Route) -> RouteCounters {
+        let kept = |pool: &Pool| {
+            let place = before.pools.iter().position(|old| old.name == pool.name && old.version == pool.version)?;
+            self.pools.get(place).cloned()
+        };
+        let pools = after.pools.iter().map(|pool| kept(pool).unwrap_or_default()).collect();
+        RouteCounters { pools, totals: self.totals.clone() }
+    }
+}
+
+impl WorkerCounters {
+    /// What goes on whatever the config.
+    #[must_use]
+    pub fn totals(&self) -> &Arc<WorkerTotals> {
+        &self.totals
+    }
+
+    fn of(config: &Config) -> WorkerCounters {
+        let routes = config.routes.iter().map(|route| Arc::new(RouteCounters::of(route))).collect();
+        WorkerCounters { routes, totals: Arc::default() }
+    }
+
+    fn succeed(&self, before: &Config, after: &Config) -> WorkerCounters {
+        let places: HashMap<&str, usize> = before.routes.iter().enumerate().map(|(place, route)| (route.name.as_str(), place)).collect();
+        let kept = |route: &Route| {
+            let place = *places.get(route.name.as_str())?;
+            Some(self.routes.get(place)?.succeed(before.routes.get(place)?, route))
+        };
+        let routes = after.routes.iter().map(|route| Arc::new(kept(route).unwrap_or_else(|| RouteCounters::of(route)))).collect();
+        WorkerCounters { routes, totals: self.totals.clone() }
+    }
 }
 
 impl Quality {
     /// Zero for every worker, route and pool of the config.
     #[must_use]
-    pub fn new(config: &Config) -> Quality {
-        let worker = |_| {
-            let routes = config.routes.iter().map(|route| RouteCounters {
-                pools: route.pools.iter().map(|_| PoolCounters::default()).collect(),
-                ..RouteCounters::default()
-            });
-            Arc::new(WorkerCounters { routes: routes.collect(), ..WorkerCounters::default() })
-        };
+    pub fn new(config: &Arc<Config>) -> Quality {
         // One more for the listener, which refuses connections before any worker has them.
-        Quality { workers: (0..=config.listen.workers).map(worker).collect() }
+        let workers = (0..=config.listen.workers).map(|_| Arc::new(WorkerCounters::of(config))).collect();
+        Quality { config: config.clone(), workers }
+    }
+
+    /// The counters under another config. A route's go on by its name, and a pool's by its name and version, so that no series goes
+    /// back; what is new starts at zero.
+    #[must_use]
+    pub fn succeed(&self, config: &Arc<Config>) -> Quality {
+        let workers = self.workers.iter().map(|worker| Arc::new(worker.succeed(&self.config, config)));
+        Quality { config: config.clone(), workers: workers.collect() }
     }
 
     /// One entry for each worker, and one for the listener.
@@ -320,5 +391,37 @@ impl Quality {
     /// Sums one counter over the workers.
     pub fn sum(&self, pick: impl Fn(&WorkerCounters) -> Option<&Count>) -> u64 {
         self.workers.iter().filter_map(|worker| pick(worker)).map(Count::get).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(routes: &[(&str, &[(&str, &str)])]) -> Arc<Config> {
+        let mut text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\", workers = 1 }\n".to_owned();
+        for (route, pools) in routes {
+            text.push_str(&format!("[[route]]\nname = \"{route}\"\nmatch = {{ path_prefix = \"/{route}\" }}\n"));
+            for (pool, version) in *pools {
+                text.push_str(&format!("[route.pools.{pool}]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"{version}\"\n"));
+            }
+        }
+        Arc::new(crate::config::parse("test", &text).unwrap())
+    }
+
+    #[test]
+    fn counters_go_on_by_name_wherever_another_config_puts_them() {
+        let before = Quality::new(&config(&[("search", &[("blue", "1"), ("green", "1")])]));
+        before.workers[0].routes[0].pools[1].retries.add(5);
+        before.workers[0].routes[0].unanswered.add(6);
+        before.workers[0].connections.add(7);
+        let search: &[(&str, &str)] = &[("blue", "2"), ("green", "1"), ("canary", "1")];
+        let after = before.succeed(&config(&[("ads", &[("blue", "1")]), ("search", search)]));
+        let route = &after.workers[0].routes[1];
+        assert_eq!(route.pools.iter().map(|pool| pool.retries.get()).collect::<Vec<_>>(), [0, 5, 0]);
+        assert_eq!((route.unanswered.get(), after.workers[0].connections.get()), (6, 7));
+        assert_eq!(after.workers[0].routes[0].unanswered.get(), 0);
+        before.workers[0].routes[0].pools[1].retries.add(1);
+        assert_eq!(after.workers[0].routes[1].pools[1].retries.get(), 6, "queries of the old config still count");
     }
 }

@@ -7,5 +7,5 @@ mod counters;
 
 pub use counters::{
     Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
-    WorkerCounters,
+    RouteTotals, WorkerCounters, WorkerTotals,
 };

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -206,7 +207,7 @@ impl Attempt {
         if !self.is_counted {
             return None;
         }
-        self.route.counters().pools.get(self.pool.get())
+        self.route.counters().pools.get(self.pool.get()).map(Arc::as_ref)
     }
 }
 

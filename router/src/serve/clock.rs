@@ -42,6 +42,12 @@ pub(crate) struct ConnectionClock {
     pub(crate) signals: Arc<Signals>,
     /// Since when the client has not read what we have for it.
     stuck_since: Cell<Option<Instant>>,
+    /// When it must end, where connections have an age.
+    born: Instant,
+    /// Part of the age that is this connection's, in thousandths: not all that came together go together.
+    age_permille: u32,
+    /// It has that age: its next response says that it will close.
+    is_old: Cell<bool>,
     /// What the worker asks of the connection, which its task has not taken yet.
     asked: Cell<Option<Ask>>,
     /// It was asked to end, which is counted once.
@@ -117,7 +123,9 @@ pub(crate) enum Ask {
 const SWEEPS_OF_RESETS: u32 = 40;
 
 impl ConnectionClock {
-    fn new() -> ConnectionClock {
+    fn new(born: Instant, number: u64) -> ConnectionClock {
+        // 900 to 1,100, spread by the golden ratio; exact in 32 bits.
+        let age_permille = 900 + u32::try_from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).unwrap_or(0) % 201;
         // A client that connects and says nothing is held to the time for a head.
         ConnectionClock {
             phase: Cell::new(Phase::Head),
@@ -126,6 +134,9 @@ impl ConnectionClock {
             since: Cell::new(None),
             signals: Arc::default(),
             stuck_since: Cell::new(None),
+            born,
+            age_permille,
+            is_old: Cell::new(false),
             asked: Cell::new(None),
             is_ending: Cell::new(false),
             has_bytes: Cell::new(false),
@@ -180,6 +191,27 @@ impl ConnectionClock {
     /// Whether nothing is being answered.
     pub(crate) fn is_quiet(&self) -> bool {
         !matches!(self.phase.get(), Phase::Busy(_))
+    }
+
+    /// Whether it should end with its next response, so that its client connects anew.
+    pub(crate) fn is_old(&self) -> bool {
+        self.is_old.get()
+    }
+
+    /// Whether it has just come of age. HTTP/2 can be told at once (GOAWAY); HTTP/1.1 with its next response.
+    fn comes_of_age(&self, now: Instant, limits: &Limits) -> bool {
+        let limit = limits.connection_max_age * self.age_permille / 1_000;
+        !limit.is_zero() && !self.is_old.get() && now.saturating_duration_since(self.born) >= limit
+    }
+
+    fn grow_old(&self, now: Instant, limits: &Limits) {
+        if !self.comes_of_age(now, limits) {
+            return;
+        }
+        self.is_old.set(true);
+        if self.is_h2.get() {
+            self.ask(Ask::Close);
+        }
     }
 
     /// Which limit it breaks, if any. To be asked at each sweep.
@@ -303,7 +335,7 @@ impl Clocks {
     pub(crate) fn start(&self) -> (u64, Rc<ConnectionClock>) {
         let number = self.next.get();
         self.next.set(number + 1);
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), number));
         if self.are_closing.get() {
             clock.ask(Ask::Close);
         }
@@ -315,10 +347,14 @@ impl Clocks {
         self.all.borrow_mut().remove(&number);
     }
 
-    /// Ends the connections that took too long, and tells of each limit that was broken, once for a connection.
+    /// Ends the connections that took too long, and tells of each limit that was broken, once for a connection. Tells those that have
+    /// come of age.
     pub(crate) fn sweep(&self, now: Instant, limits: &Limits, mut tell: impl FnMut(Refusal)) {
         for clock in self.all.borrow().values() {
-            let Some(late) = clock.broken_limit(now, limits) else { continue };
+            let Some(late) = clock.broken_limit(now, limits) else {
+                clock.grow_old(now, limits);
+                continue;
+            };
             let says_so = late == Late::Head && clock.has_bytes.get();
             clock.ask(if says_so { Ask::TimeOut } else { Ask::End });
             let is_first = !clock.is_ending.replace(true);
@@ -326,6 +362,12 @@ impl Clocks {
                 tell(refusal);
             }
         }
+    }
+
+    /// Queries that are being answered.
+    pub(crate) fn queries(&self) -> usize {
+        let busy = |clock: &Rc<ConnectionClock>| if let Phase::Busy(queries) = clock.phase.get() { queries as usize } else { 0 };
+        self.all.borrow().values().map(busy).sum()
     }
 
     /// Ends all connections in order, those that still come included.
@@ -362,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_read_is_not_waited_for_forever() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         let _query = clock.begin();
         clock.signals.wrote(true);
         assert!(!late_after(&clock, BODY / 2));
@@ -373,14 +415,14 @@ mod tests {
 
     #[test]
     fn a_silent_client_has_the_time_of_a_head() {
-        let clock = ConnectionClock::new();
+        let clock = ConnectionClock::new(Instant::now(), 1);
         assert!(!late_after(&clock, HEAD / 2));
         assert!(late_after(&clock, HEAD));
     }
 
     #[test]
     fn between_queries_the_keep_alive_limit_holds() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         drop(clock.begin());
         assert!(!late_after(&clock, HEAD * 2));
         assert!(late_after(&clock, KEEPALIVE));
@@ -390,7 +432,7 @@ mod tests {
 
     #[test]
     fn control_frames_of_http2_are_no_head() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         clock.is_h2();
         drop(clock.begin());
         clock.signals.received();
@@ -400,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_its_client_stopped_is_not_waited_for_forever() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         clock.is_h2();
         let (stuck, slow) = (clock.begin(), clock.begin());
         assert!(!late_after(&clock, BODY * 100), "a backend may take its time");
@@ -415,8 +457,28 @@ mod tests {
     }
 
     #[test]
+    fn connections_that_came_together_do_not_all_go_together() {
+        let born = Instant::now();
+        let config = r#"
+            listen = { traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }
+            limits = { connection_max_age = "100s" }
+            route = [{ name = "search", pools = { blue = { endpoints = ["http://127.0.0.1:9001"] } } }]
+        "#;
+        let mut limits = crate::config::parse("test", config).unwrap().limits;
+        let clocks: Vec<ConnectionClock> = (0..1_000).map(|number| ConnectionClock::new(born, number)).collect();
+        let old_after = |seconds, limits: &Limits| {
+            let now = born + Duration::from_secs(seconds);
+            clocks.iter().filter(|clock| clock.comes_of_age(now, limits)).count()
+        };
+        assert_eq!((old_after(89, &limits), old_after(111, &limits)), (0, 1_000));
+        assert!((400..600).contains(&old_after(100, &limits)));
+        limits.connection_max_age = Duration::ZERO;
+        assert_eq!(old_after(1_000_000, &limits), 0, "without a limit they may stay");
+    }
+
+    #[test]
     fn a_query_may_take_as_long_as_a_query_may() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         let (first, second) = (clock.begin(), clock.begin());
         drop(first);
         assert!(!late_after(&clock, KEEPALIVE * 10));
@@ -427,7 +489,7 @@ mod tests {
 
     #[test]
     fn streams_that_are_reset_before_their_responses_are_counted_and_forgotten_again() {
-        let clock = Rc::new(ConnectionClock::new());
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         clock.is_h2();
         let limits = limits();
         for _ in 0..limits.h2_resets {

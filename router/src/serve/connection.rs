@@ -29,7 +29,8 @@ use super::hang_up::HangUp;
 use super::headers;
 use super::listener::{Arrival, Place};
 use super::on_this_worker::OnThisWorker;
-use super::overrides;
+use super::open::Spoken;
+use super::overrides::{Overrides, seconds_now};
 use super::query::{self, Unit};
 use super::routes::RouteWorker;
 use super::scan::Head;
@@ -37,7 +38,7 @@ use super::seen::Seen;
 use super::tunnel::Tunnel;
 use super::watched::Watched;
 use super::worker::Worker;
-use crate::config::Expose;
+use crate::config::{Expose, Limits};
 use crate::quality::Refusal;
 use crate::vocabulary::PoolIndex;
 
@@ -64,7 +65,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let Arrival { stream, peer, tls, place } = arrival;
     let address = peer.ip().to_canonical();
     let (number, clock) = worker.clocks.start();
-    let fields = ClientFields::new(address, tls.is_some(), &worker.trusted_proxies, clock.signals.clone());
+    let fields = ClientFields::new(address, tls.is_some(), &worker.routes().trusted_proxies, clock.signals.clone());
     let client = Rc::new(Client { address, fields: Rc::new(fields), place: Rc::new(place) });
     if let Ok(stream) = stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
         match tls {
@@ -101,7 +102,8 @@ async fn serve_over_tls(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStre
 
 /// `None` when it fails, or takes too long.
 async fn shake_hands(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> Option<TlsStream<TcpStream>> {
-    let shaken = tokio::time::timeout(worker.limits.handshake_timeout, TlsAcceptor::from(tls).accept(stream)).await;
+    let limit = worker.routes().limits.handshake_timeout;
+    let shaken = tokio::time::timeout(limit, TlsAcceptor::from(tls).accept(stream)).await;
     shaken.ok()?.inspect_err(|error| tracing::debug!(%error, "TLS handshake failed")).ok()
 }
 
@@ -164,10 +166,8 @@ async fn serve_h1<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: 
 where
     S: AsyncRead + AsyncWrite + HangUp + Unpin + Send + 'static,
 {
-    let limits = &worker.limits;
-    let mut builder = http1::Builder::new();
-    builder.max_headers(limits.headers).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(64 << 10));
-    builder.header_read_timeout(None).writev(false);
+    client.place.becomes(Spoken::Http1);
+    let builder = http1_builder(&worker.routes().limits);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     let io = TokioIo::new(Watched::http1(stream, clock.signals.clone()));
     let ended = drive!(clock, builder.serve_connection(io, service).with_upgrades());
@@ -182,12 +182,8 @@ async fn serve_h2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: 
 where
     S: AsyncRead + AsyncWrite + HangUp + Unpin + 'static,
 {
-    let limits = &worker.limits;
-    let mut builder = http2::Builder::new(OnThisWorker);
-    builder.max_concurrent_streams(limits.h2_streams).max_pending_accept_reset_streams(limits.h2_pending_resets);
-    builder.max_local_error_reset_streams(limits.h2_forced_resets);
-    builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX)).timer(TokioTimer::new());
-    builder.keep_alive_interval(limits.keepalive_timeout);
+    client.place.becomes(Spoken::Http2);
+    let builder = http2_builder(&worker.routes().limits);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     clock.is_h2();
     let io = TokioIo::new(Watched::http2(stream, clock.signals.clone()));
@@ -205,6 +201,22 @@ fn is_protocol_error(error: &hyper::Error) -> bool {
     cause.is_some_and(|cause| cause.is_library() && cause.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR))
 }
 
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_headers(limits.headers).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(64 << 10));
+    builder.header_read_timeout(None).writev(false);
+    builder
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<OnThisWorker> {
+    let mut builder = http2::Builder::new(OnThisWorker);
+    builder.max_concurrent_streams(limits.h2_streams).max_pending_accept_reset_streams(limits.h2_pending_resets);
+    builder.max_local_error_reset_streams(limits.h2_forced_resets);
+    builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX)).timer(TokioTimer::new());
+    builder.keep_alive_interval(limits.keepalive_timeout);
+    builder
+}
+
 /// A request's life: checked, matched to a route, its unit found, split, forwarded.
 async fn answer(
     worker: Rc<Worker>,
@@ -213,7 +225,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let in_progress = clock.begin();
-    let announces_close = worker.is_draining() && request.version() != Version::HTTP_2;
+    let announces_close = (worker.is_draining() || clock.is_old()) && request.version() != Version::HTTP_2;
     let (mut head, body) = request.into_parts();
     let (plan, raw) = match clock.signals.take_head() {
         Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
@@ -243,13 +255,13 @@ async fn answer(
 
 /// What the parser of HTTP/1 sees to by itself, and then the same.
 fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
-    if clock.has_too_many_resets(&worker.limits) {
+    if clock.has_too_many_resets(&worker.routes().limits) {
         if clock.cut() {
             worker.refuse(Refusal::Resets);
         }
         return Err(Refusal::Resets);
     }
-    if head.headers.len() > worker.limits.headers {
+    if head.headers.len() > worker.routes().limits.headers {
         return Err(Refusal::HeadSize);
     }
     decide(worker, client, clock, head)
@@ -259,19 +271,20 @@ fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &m
 fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
     let seen = Seen::of(&head.headers);
     query::check(head, seen)?;
-    if worker.routes.table.tells_paths_apart && query::has_dot_segment(head.uri.path()) {
+    let routes = worker.routes();
+    if routes.table.tells_paths_apart && query::has_dot_segment(head.uri.path()) {
         return Err(Refusal::Path);
     }
-    let index = worker.routes.table.find(head).ok_or(Refusal::NoRoute)?;
-    let route = worker.routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
+    let index = routes.table.find(head).ok_or(Refusal::NoRoute)?;
+    let route = routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
     if let Some(most) = route.config.max_request_body
         && query::announces_more(head, most)
     {
         return Err(Refusal::BodySize);
     }
-    let asked = if seen.has_own { overridden(worker, &route, head) } else { None };
+    let asked = if seen.has_own { overridden(worker, &routes.overrides, &route, head) } else { None };
     let (chosen, live, mirror) = {
-        let address = client.fields.client(client.address, &head.headers, seen, &worker.trusted_proxies);
+        let address = client.fields.client(client.address, &head.headers, seen, &routes.trusted_proxies);
         let unit = Unit::of(head, &route.config.unit, address);
         let mut split = route.split.borrow_mut();
         let chosen = split.decide(&unit, head, asked, route.counters());
@@ -292,8 +305,8 @@ fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut 
 
 /// The pool that a signed override asks for. One that is not good is ignored, and counted.
 #[cold]
-fn overridden(worker: &Worker, route: &RouteWorker, head: &Parts) -> Option<PoolIndex> {
-    let asked = worker.overrides.look(&head.headers, &route.config, overrides::seconds_now())?;
+fn overridden(worker: &Worker, overrides: &Overrides, route: &RouteWorker, head: &Parts) -> Option<PoolIndex> {
+    let asked = overrides.look(&head.headers, &route.config, seconds_now())?;
     asked.inspect_err(|fault| worker.ignore_override(*fault)).ok()
 }
 

@@ -1,8 +1,8 @@
-//! The listening socket: takes connections and hands each to the worker that has the fewest.
+//! The listening socket: takes connections and hands each to the worker that has the least to carry.
 //!
 //! One socket an address for all workers, so that it can be handed over whole. Long-lived HTTP/2 connections make it matter who gets one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::Sockets;
+use super::open::{OpenConnections, Spoken};
 use crate::config::Limits;
-use crate::quality::{Refusal, WorkerCounters};
+use crate::quality::{Refusal, WorkerTotals};
 
 /// After an error of `accept` (out of descriptors, say): long enough not to spin, short enough not to be noticed.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
@@ -36,43 +37,64 @@ pub(crate) struct Arrival {
 pub(crate) struct Place {
     total: Arc<AtomicUsize>,
     of_address: Arc<AtomicUsize>,
-    of_worker: Arc<AtomicUsize>,
+    of_worker: Arc<OpenConnections>,
+    spoken: Cell<Spoken>,
+}
+
+impl Place {
+    /// What the connection speaks has come to light, or has changed.
+    pub(crate) fn becomes(&self, spoken: Spoken) {
+        self.of_worker.enter(spoken);
+        self.of_worker.leave(self.spoken.replace(spoken));
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        for count in [&self.total, &self.of_address, &self.of_worker] {
+        for count in [&self.total, &self.of_address] {
             count.fetch_sub(1, Ordering::Relaxed);
         }
+        self.of_worker.leave(self.spoken.get());
+    }
+}
+
+/// How many connections there may be. Another config changes them.
+#[derive(Debug)]
+pub(crate) struct Most {
+    connections: AtomicUsize,
+    per_address: AtomicUsize,
+}
+
+impl Most {
+    pub(crate) fn of(limits: &Limits) -> Most {
+        Most { connections: limits.connections.into(), per_address: limits.connections_per_address.into() }
+    }
+
+    pub(crate) fn set(&self, limits: &Limits) {
+        self.connections.store(limits.connections, Ordering::Relaxed);
+        self.per_address.store(limits.connections_per_address, Ordering::Relaxed);
     }
 }
 
 /// The way to one worker.
 pub(crate) struct WorkerDoor {
     pub(crate) arrivals: mpsc::Sender<Arrival>,
-    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) connections: Arc<OpenConnections>,
 }
 
 /// Counts connections, and takes them until told to stop.
 pub(crate) struct Acceptor {
-    limits: Limits,
+    most: Arc<Most>,
     doors: Vec<WorkerDoor>,
     total: Arc<AtomicUsize>,
     addresses: HashMap<IpAddr, Arc<AtomicUsize>>,
     sweep_at: usize,
-    counters: Arc<WorkerCounters>,
+    counters: Arc<WorkerTotals>,
 }
 
 impl Acceptor {
-    pub(crate) fn new(limits: &Limits, doors: Vec<WorkerDoor>, counters: Arc<WorkerCounters>) -> Acceptor {
-        Acceptor {
-            limits: limits.clone(),
-            doors,
-            total: Arc::default(),
-            addresses: HashMap::new(),
-            sweep_at: ADDRESSES_BEFORE_SWEEP,
-            counters,
-        }
+    pub(crate) fn new(most: Arc<Most>, doors: Vec<WorkerDoor>, counters: Arc<WorkerTotals>) -> Acceptor {
+        Acceptor { most, doors, total: Arc::default(), addresses: HashMap::new(), sweep_at: ADDRESSES_BEFORE_SWEEP, counters }
     }
 
     /// Takes connections until `shutdown` says so. The sockets are closed when this returns.
@@ -95,7 +117,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Hands a connection to the worker with the fewest, or closes it when there are too many.
+    /// Hands a connection to the worker with the least to carry, or closes it when there are too many.
     fn place(&mut self, stream: StdStream, peer: SocketAddr, tls: Option<Arc<ServerConfig>>) {
         if self.addresses.len() >= self.sweep_at {
             self.addresses.retain(|_, count| count.load(Ordering::Relaxed) > 0);
@@ -103,17 +125,19 @@ impl Acceptor {
             self.sweep_at = (self.addresses.len() * 2).max(ADDRESSES_BEFORE_SWEEP);
         }
         let of_address = self.addresses.entry(peer.ip().to_canonical()).or_default().clone();
-        let is_full = self.total.load(Ordering::Relaxed) >= self.limits.connections;
-        let address_is_full = of_address.load(Ordering::Relaxed) >= self.limits.connections_per_address;
-        let door = self.doors.iter().min_by_key(|door| door.connections.load(Ordering::Relaxed));
+        let is_full = self.total.load(Ordering::Relaxed) >= self.most.connections.load(Ordering::Relaxed);
+        let address_is_full = of_address.load(Ordering::Relaxed) >= self.most.per_address.load(Ordering::Relaxed);
+        let door = self.doors.iter().min_by_key(|door| door.connections.load());
         let Some(door) = door.filter(|_| !is_full && !address_is_full) else {
             return self.refuse(if is_full { Refusal::Connections } else { Refusal::Address });
         };
         let of_worker = door.connections.clone();
-        for count in [&self.total, &of_address, &of_worker] {
+        for count in [&self.total, &of_address] {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        let place = Place { total: self.total.clone(), of_address, of_worker };
+        let spoken = if tls.is_some() { Spoken::Handshake } else { Spoken::New };
+        of_worker.enter(spoken);
+        let place = Place { total: self.total.clone(), of_address, of_worker, spoken: Cell::new(spoken) };
         if door.arrivals.try_send(Arrival { stream, peer, tls, place }).is_err() {
             self.refuse(Refusal::Connections);
         }
@@ -154,7 +178,7 @@ mod tests {
         );
         let (arrivals, mut arrived) = mpsc::channel(4);
         let door = WorkerDoor { arrivals, connections: Arc::default() };
-        let mut acceptor = Acceptor::new(&config.unwrap().limits, vec![door], Arc::default());
+        let mut acceptor = Acceptor::new(Arc::new(Most::of(&config.unwrap().limits)), vec![door], Arc::default());
         acceptor.sweep_at = 8;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || StdStream::connect(listener.local_addr().unwrap()).unwrap();

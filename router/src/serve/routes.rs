@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::request::Parts;
+use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::log_limit::LogLimit;
+use super::overrides::Overrides;
 use super::pool::Pool;
 use super::query;
 use super::replay::BodyLimits;
 use super::split::Split;
 use crate::config;
-use crate::quality::{Refusal, RouteCounters, WorkerCounters};
+use crate::quality::{Refusal, RouteCounters, WorkerTotals};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// One worker's state of one route.
@@ -33,22 +35,21 @@ pub(crate) struct RouteWorker {
     pub(crate) request_body: BodyLimits,
     pub(crate) body_idle_timeout: Duration,
     pub(crate) upgrade_idle_timeout: Duration,
-    index: RouteIndex,
-    pools: Vec<Pool>,
+    pools: Vec<Rc<Pool>>,
     pool_names: Vec<HeaderValue>,
-    counters: Arc<WorkerCounters>,
-    /// Stands in if the counters do not know this route, which the constructor rules out.
-    uncounted: RouteCounters,
+    counters: Arc<RouteCounters>,
+    /// What this worker counts that is of no route.
+    worker: Arc<WorkerTotals>,
 }
 
 impl RouteWorker {
     pub(crate) fn new(
         config: Arc<config::Route>,
-        index: RouteIndex,
         split: Split,
-        pools: Vec<Pool>,
+        pools: Vec<Rc<Pool>>,
         limits: &config::Limits,
-        counters: Arc<WorkerCounters>,
+        counters: Arc<RouteCounters>,
+        worker: Arc<WorkerTotals>,
     ) -> RouteWorker {
         // A pool's name is letters, digits, - and _, so it is always a header value.
         let pool_names = config.pools.iter().map(|pool| HeaderValue::from_str(&pool.name).unwrap_or(HeaderValue::from_static("?")));
@@ -67,18 +68,17 @@ impl RouteWorker {
             body_idle_timeout: limits.body_idle_timeout,
             upgrade_idle_timeout: limits.upgrade_idle_timeout,
             config,
-            index,
+            worker,
             pools,
             counters,
-            uncounted: RouteCounters::default(),
         }
     }
 
     pub(crate) fn pool(&self, pool: PoolIndex) -> Option<&Pool> {
-        self.pools.get(pool.get())
+        self.pools.get(pool.get()).map(Rc::as_ref)
     }
 
-    pub(crate) fn pools(&self) -> &[Pool] {
+    pub(crate) fn pools(&self) -> &[Rc<Pool>] {
         &self.pools
     }
 
@@ -87,13 +87,13 @@ impl RouteWorker {
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
-        if let Some(count) = self.counters.refusals.get(refusal as usize) {
+        if let Some(count) = self.worker.refusals.get(refusal as usize) {
             count.increment();
         }
     }
 
     pub(crate) fn counters(&self) -> &RouteCounters {
-        self.counters.routes.get(self.index.get()).unwrap_or(&self.uncounted)
+        &self.counters
     }
 }
 
@@ -170,10 +170,15 @@ impl Prefixes {
     }
 }
 
-/// All of one worker's routes.
+/// All of one worker's routes, and what clients may take: one config's. Swapped whole.
 pub(crate) struct Routes {
     pub(crate) table: RouteTable,
     pub(crate) all: Vec<Rc<RouteWorker>>,
+    pub(crate) limits: config::Limits,
+    /// Who may choose a pool.
+    pub(crate) overrides: Arc<Overrides>,
+    /// Who may speak for a client.
+    pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ impl Seat {
         seat
     }
 
+    /// The same place without this one, which is left without an instance: another config's routes are in force.
+    pub(crate) fn give_up(&mut self) -> Seat {
+        Seat { policy: self.policy.clone(), instance: self.instance.take(), is_refused: self.is_refused, until_timed: self.until_timed }
+    }
+
     pub(crate) fn policy(&self) -> &Arc<SplitInForce> {
         &self.policy
     }

@@ -10,6 +10,7 @@
 //!
 //! Invariant: a decision never fails. What no policy can answer, the native policy answers.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,14 +64,27 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    pub(crate) fn new(route: &config::Route, flags: Arc<Flags>, policy: Arc<SplitInForce>) -> Split {
+    /// Where the route had a split `before`, under another config, its policy's instance goes on in this one.
+    pub(crate) fn new(route: &config::Route, flags: Arc<Flags>, policy: Arc<SplitInForce>, before: Option<&RefCell<Split>>) -> Split {
         let snapshot = snapshot(route, &flags);
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
         let mirror = mirror_key(&flags);
-        let standby = standby(&policy, &snapshot, rollout);
-        let seat = Seat::new(policy, &snapshot, rollout);
+        let kept = before.and_then(|before| before.borrow_mut().give_up_seats(&policy));
+        let (seat, standby) = kept.map_or_else(
+            || (Seat::new(policy.clone(), &snapshot, rollout), standby(&policy, &snapshot, rollout)),
+            |(mut seat, mut standby)| {
+                seat.apply(&snapshot, rollout);
+                standby.iter_mut().for_each(|standby| standby.apply(&snapshot, rollout));
+                (seat, standby)
+            },
+        );
         Split { flags, snapshot, rollout, mirror, native, seat, standby, shadow: None }
+    }
+
+    /// This one decides nothing any more: its instances, if they are of `policy`.
+    fn give_up_seats(&mut self, policy: &Arc<SplitInForce>) -> Option<(Seat, Option<Seat>)> {
+        Arc::ptr_eq(self.seat.policy(), policy).then(|| (self.seat.give_up(), self.standby.as_mut().map(Seat::give_up)))
     }
 
     /// Takes new flags.

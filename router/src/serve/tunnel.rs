@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::attempt::Attempt;
 use super::listener::Place;
+use super::open::Spoken;
 use super::watched::Signals;
 
 /// What a client asks for, and its end of the tunnel.
@@ -48,6 +49,7 @@ impl Tunnel {
     /// Carries bytes both ways until both sides are done, or neither has sent anything for `idle`.
     pub(crate) async fn run(self, backend: OnUpgrade, attempt: Attempt, idle: Duration) {
         self.signals.becomes_tunnel();
+        self.place.becomes(Spoken::Upgraded);
         let (Ok(client), Ok(backend)) = tokio::join!(self.client, backend) else {
             return attempt.aborted();
         };

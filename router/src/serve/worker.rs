@@ -2,64 +2,82 @@
 //!
 //! Invariant: nothing here is shared with another worker but what is listed in [`super`].
 
-use std::cell::Cell;
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::clock::{Clocks, SWEEP_EVERY};
 use super::connection;
+use super::generation::Succession;
 use super::listener::Arrival;
-use super::overrides::Overrides;
-use super::pool::{Pool, SharedPool};
-use super::routes::{RouteTable, RouteWorker, Routes};
-use super::split::Split;
-use crate::config::{Config, Limits};
+use super::open::{OpenConnections, Spoken};
+use super::pool::Pool;
+use super::routes::{RouteWorker, Routes};
 use crate::flags::Flags;
 use crate::policy::{ShadowRun, SplitInForce};
-use crate::quality::{OverrideFault, Refusal, WorkerCounters};
-use crate::vocabulary::RouteIndex;
+use crate::quality::{OverrideFault, Refusal, WorkerTotals};
 
 /// How long a worker waits before it tries a policy again that gave it no instance.
 const INSTANCE_RETRY: Duration = Duration::from_millis(250);
 
 /// What a worker is made of; it travels to the worker's thread.
 pub(crate) struct Plan {
-    pub(crate) config: Arc<Config>,
-    /// By route, then pool.
-    pub(crate) pools: Vec<Vec<Arc<SharedPool>>>,
-    pub(crate) flags: Vec<watch::Receiver<Arc<Flags>>>,
-    pub(crate) policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
-    pub(crate) shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
-    pub(crate) counters: Arc<WorkerCounters>,
-    pub(crate) overrides: Arc<Overrides>,
+    pub(crate) succession: Succession,
+    pub(crate) counters: Arc<WorkerTotals>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
-    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) connections: Arc<OpenConnections>,
+    pub(crate) ending: Ending,
+}
+
+/// How the router ends, step by step.
+#[derive(Clone)]
+pub(crate) struct Ending {
     /// Responses announce that their connection will close.
     pub(crate) is_draining: watch::Receiver<bool>,
     /// Connections end in order, each after the query it is busy with.
     pub(crate) close_connections: watch::Receiver<bool>,
-    pub(crate) seed: u64,
+    /// Whatever is left is cut off.
+    pub(crate) cut_off: watch::Receiver<bool>,
+    /// What was.
+    pub(crate) cut: Arc<Cut>,
+}
+
+/// What was cut off, over all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    pub(crate) queries: AtomicUsize,
+    pub(crate) upgraded: AtomicUsize,
 }
 
 /// One worker's state, shared by the tasks on its thread.
 pub(crate) struct Worker {
-    pub(crate) limits: Limits,
-    pub(crate) routes: Routes,
+    routes: RefCell<Rc<Routes>>,
     pub(crate) clocks: Clocks,
-    /// Who may choose a pool.
-    pub(crate) overrides: Arc<Overrides>,
-    pub(crate) trusted_proxies: Vec<IpNet>,
     is_draining: Cell<bool>,
-    counters: Arc<WorkerCounters>,
+    counters: Arc<WorkerTotals>,
 }
 
 impl Worker {
+    /// The routes of the config in force. Not to be held across an `await`: a query takes its route out of them.
+    pub(crate) fn routes(&self) -> Ref<'_, Routes> {
+        Ref::map(self.routes.borrow(), |routes| &**routes)
+    }
+
+    /// The same, held for longer.
+    pub(crate) fn whole_routes(&self) -> Rc<Routes> {
+        self.routes.borrow().clone()
+    }
+
+    /// From now on queries go by these.
+    pub(crate) fn swap(&self, routes: Routes) {
+        self.routes.replace(Rc::new(routes));
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
     }
@@ -77,60 +95,47 @@ impl Worker {
     }
 }
 
-/// Runs a worker on the calling thread until no connection can arrive any more and the last has ended.
+/// Runs a worker on the calling thread until no connection can arrive any more and the last has ended, or was cut off.
 ///
 /// # Errors
 /// When the runtime cannot be made.
 pub(crate) fn run(plan: Plan) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(serve(plan));
+    // The runtime goes, and with it whatever is left of the connections.
     Ok(())
 }
 
-async fn serve(mut plan: Plan) {
-    let worker = Rc::new(build(&plan));
-    for (route, (flags, policy)) in worker.routes.all.iter().zip(plan.flags.into_iter().zip(plan.policies)) {
-        tokio::task::spawn_local(follow(route.clone(), flags, policy));
-    }
-    for (route, shadow) in worker.routes.all.iter().zip(plan.shadows) {
-        tokio::task::spawn_local(follow_shadow(route.clone(), shadow));
-    }
+async fn serve(plan: Plan) {
+    let Plan { mut succession, counters, arrivals, connections, ending } = plan;
+    let (routes, generation) = succession.newest(None);
+    let routes = RefCell::new(Rc::new(routes));
+    let worker = Rc::new(Worker { routes, clocks: Clocks::default(), is_draining: Cell::new(false), counters });
+    tokio::task::spawn_local(succession.follow(worker.clone(), generation));
     tokio::task::spawn_local(sweep(worker.clone()));
-    tokio::task::spawn_local(drain(worker.clone(), plan.is_draining, plan.close_connections));
-    while let Some(arrival) = plan.arrivals.recv().await {
+    tokio::task::spawn_local(drain(worker.clone(), ending.clone()));
+    let Ending { mut cut_off, cut, .. } = ending;
+    tokio::select! {
+        () = serve_all(&worker, arrivals, &connections) => {}
+        Ok(_) = cut_off.wait_for(|cut_off| *cut_off) => {
+            cut.queries.fetch_add(worker.clocks.queries(), Ordering::Relaxed);
+            cut.upgraded.fetch_add(connections.count(Spoken::Upgraded), Ordering::Relaxed);
+        }
+    }
+}
+
+async fn serve_all(worker: &Rc<Worker>, mut arrivals: mpsc::Receiver<Arrival>, connections: &OpenConnections) {
+    while let Some(arrival) = arrivals.recv().await {
         worker.counters.connections.increment();
         tokio::task::spawn_local(connection::serve(worker.clone(), arrival));
     }
-    while plan.connections.load(Ordering::Relaxed) > 0 {
+    while connections.total() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-fn build(plan: &Plan) -> Worker {
-    let now = Instant::now();
-    let config = &plan.config;
-    let sources = config.routes.iter().zip(&plan.pools).zip(plan.flags.iter().zip(&plan.policies));
-    let all = sources.enumerate().map(|(index, ((route, pools), (flags, policy)))| {
-        let split = Split::new(route, flags.borrow().clone(), policy.borrow().clone());
-        let pools =
-            pools.iter().enumerate().map(|(pool, shared)| Pool::new(shared, plan.seed.rotate_left(u32::try_from(pool).unwrap_or(0)), now));
-        let index = RouteIndex(u16::try_from(index).unwrap_or(u16::MAX));
-        Rc::new(RouteWorker::new(Arc::new(route.clone()), index, split, pools.collect(), &config.limits, plan.counters.clone()))
-    });
-    let table = RouteTable::new(config.routes.iter().map(|route| &route.matches));
-    Worker {
-        limits: config.limits.clone(),
-        routes: Routes { table, all: all.collect() },
-        clocks: Clocks::default(),
-        overrides: plan.overrides.clone(),
-        trusted_proxies: config.listen.trusted_proxies.clone(),
-        is_draining: Cell::new(false),
-        counters: plan.counters.clone(),
-    }
-}
-
 /// Keeps one route's split at the newest flags and policy, and gives it a new instance when it lost its own.
-async fn follow(route: Rc<RouteWorker>, mut flags: watch::Receiver<Arc<Flags>>, mut policy: watch::Receiver<Arc<SplitInForce>>) {
+pub(crate) async fn follow(route: Rc<RouteWorker>, mut flags: watch::Receiver<Arc<Flags>>, mut policy: watch::Receiver<Arc<SplitInForce>>) {
     // What was current when the split was built may have changed since.
     flags.mark_changed();
     policy.mark_changed();
@@ -156,7 +161,7 @@ async fn follow(route: Rc<RouteWorker>, mut flags: watch::Receiver<Arc<Flags>>, 
 }
 
 /// Takes part in the route's shadow runs, and looks at what was noted for them, a query at a time, so that others come in between.
-async fn follow_shadow(route: Rc<RouteWorker>, mut shadow: watch::Receiver<Option<Arc<ShadowRun>>>) {
+pub(crate) async fn follow_shadow(route: Rc<RouteWorker>, mut shadow: watch::Receiver<Option<Arc<ShadowRun>>>) {
     let wake = Rc::new(Notify::new());
     // One may be under way when the worker starts.
     shadow.mark_changed();
@@ -179,10 +184,10 @@ async fn follow_shadow(route: Rc<RouteWorker>, mut shadow: watch::Receiver<Optio
 }
 
 /// Announces the end in responses, then closes the connections, when the router says so.
-async fn drain(worker: Rc<Worker>, mut is_draining: watch::Receiver<bool>, mut close_connections: watch::Receiver<bool>) {
-    let announced = is_draining.wait_for(|draining| *draining).await.is_ok();
+async fn drain(worker: Rc<Worker>, mut ending: Ending) {
+    let announced = ending.is_draining.wait_for(|draining| *draining).await.is_ok();
     worker.is_draining.set(announced);
-    if announced && close_connections.wait_for(|close| *close).await.is_ok() {
+    if announced && ending.close_connections.wait_for(|close| *close).await.is_ok() {
         worker.clocks.close();
     }
 }
@@ -192,10 +197,11 @@ async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let now = ticks.tick().await;
-        worker.clocks.sweep(now, &worker.limits, |refusal| worker.refuse(refusal));
-        let pools = worker.routes.all.iter().flat_map(|route| route.pools());
-        for endpoint in pools.flat_map(Pool::endpoints) {
+        let now: Instant = ticks.tick().await;
+        let routes = worker.routes();
+        worker.clocks.sweep(now, &routes.limits, |refusal| worker.refuse(refusal));
+        let pools = routes.all.iter().flat_map(|route| route.pools());
+        for endpoint in pools.flat_map(|pool: &Rc<Pool>| pool.endpoints()) {
             endpoint.close_expired(now);
         }
     }

@@ -54,6 +54,18 @@ impl ClientTls {
         self.server_name.clone().or_else(|| ServerName::try_from(host.to_owned()).ok())
     }
 
+    /// Reads the files again if they changed. True when new ones are in use.
+    ///
+    /// # Errors
+    /// As [`ClientTls::load`]; what was in use stays so.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        if Stamp::of(paths(&self.config)) == self.current.load().stamp {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(load(&self.key, &self.config, self.protocol)?));
+        Ok(true)
+    }
+
     /// Looks after the files for as long as the task lives.
     pub async fn follow(self: Arc<Self>, every: Duration) {
         let mut refused = Stamp::default();

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use client::ClientTls;
-pub use server::{CertificateSeen, ServerTls};
+pub use server::{CertificateSeen, PreparedTls, ServerTls};
 
 /// What is wrong with a certificate, a key or a list of authorities.
 #[derive(Debug, thiserror::Error)]

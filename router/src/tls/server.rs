@@ -23,12 +23,16 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The TLS side of a listener.
 #[derive(Debug)]
 pub struct ServerTls {
-    config: Tls,
     current: ArcSwap<Loaded>,
 }
 
+/// Certificates that were read and checked, and are not in use yet.
+#[derive(Debug)]
+pub struct PreparedTls(Arc<Loaded>);
+
 #[derive(Debug)]
 struct Loaded {
+    config: Tls,
     stamp: Stamp,
     server: Arc<ServerConfig>,
     certificates: Vec<CertificateSeen>,
@@ -51,8 +55,23 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError`], naming the key and the file.
     pub fn load(config: &Tls) -> Result<ServerTls, TlsError> {
-        let loaded = load(config)?;
-        Ok(ServerTls { config: config.clone(), current: ArcSwap::from_pointee(loaded) })
+        Ok(ServerTls { current: ArcSwap::from_pointee(load(config)?) })
+    }
+
+    /// Reads and checks the files of another config, all of them anew.
+    ///
+    /// # Errors
+    /// As [`ServerTls::load`].
+    pub fn prepare(config: &Tls) -> Result<PreparedTls, TlsError> {
+        Ok(PreparedTls(Arc::new(load(config)?)))
+    }
+
+    /// Uses what was prepared for the next handshake. The same files as before change nothing, so that session tickets stay good.
+    pub fn use_prepared(&self, prepared: PreparedTls) {
+        let current = self.current.load();
+        if current.stamp != prepared.0.stamp || current.config != prepared.0.config {
+            self.current.store(prepared.0);
+        }
     }
 
     /// For the next handshake.
@@ -71,21 +90,21 @@ impl ServerTls {
     /// # Errors
     /// As [`ServerTls::load`]; what was in use stays so.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        if Stamp::of(paths(&self.config)) == self.current.load().stamp {
+        let current = self.current.load_full();
+        if Stamp::of(paths(&current.config)) == current.stamp {
             return Ok(false);
         }
-        self.current.store(Arc::new(load(&self.config)?));
+        self.current.store(Arc::new(load(&current.config)?));
         Ok(true)
     }
 
     /// Looks after the files for as long as the task lives.
     pub async fn follow(self: Arc<Self>) {
         let mut refused = Stamp::default();
-        let mut ticks = tokio::time::interval(self.config.reload_interval.max(Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            let stamp = Stamp::of(paths(&self.config));
+            let config = self.current.load().config.clone();
+            tokio::time::sleep(config.reload_interval.max(Duration::from_millis(1))).await;
+            let stamp = Stamp::of(paths(&config));
             if stamp == refused {
                 continue;
             }
@@ -141,7 +160,7 @@ fn load(config: &Tls) -> Result<Loaded, TlsError> {
     // Tickets need no memory here and no lock between workers; a reload makes new ones, so that a client that is no longer trusted is
     // asked again.
     server.ticketer = Ticketer::new().map_err(refused)?;
-    Ok(Loaded { stamp, server: Arc::new(server), certificates })
+    Ok(Loaded { config: config.clone(), stamp, server: Arc::new(server), certificates })
 }
 
 /// What a certificate says of itself.

@@ -18,6 +18,7 @@ mod session;
 mod signals;
 mod slots;
 mod step;
+mod succeed;
 mod sync;
 
 use std::collections::BTreeMap;
@@ -49,7 +50,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(crate) struct RedisStore {
-    published: Arc<Published>,
     requests: mpsc::Sender<Request>,
     fleet: watch::Receiver<Fleet>,
     admin: Arc<Mutex<String>>,
@@ -58,8 +58,9 @@ pub(crate) struct RedisStore {
 }
 
 impl RedisStore {
-    /// Starts from the copies on disk and connects; waits a second at most for Redis.
-    pub(crate) async fn open(config: &Arc<Config>, redis: &RedisState) -> Result<(Arc<Published>, RedisStore), FlagsError> {
+    /// Starts from the copies on disk and connects; waits a second at most for Redis. Without `is_owner` nothing is written to disk
+    /// and nothing is reported before [`RedisStore::set_owner`].
+    pub(crate) async fn open(config: &Arc<Config>, redis: &RedisState, is_owner: bool) -> Result<(Arc<Published>, RedisStore), FlagsError> {
         check(redis)?;
         let way = Way::new(Reach::new(redis));
         let disk = Disk::open(&config.state.data_dir)?;
@@ -83,7 +84,9 @@ impl RedisStore {
             id: identity::router_id(config),
             incarnation: identity::random_hex(8),
             admin: admin.clone(),
-            copies: Copies::start(disk),
+            copies: Copies::start(disk.clone()),
+            disk,
+            is_owner,
             fleet: fleet_sender,
             notes: BTreeMap::new(),
             asked: Vec::new(),
@@ -93,12 +96,13 @@ impl RedisStore {
         };
         tokio::spawn(sync.run(inbox));
         let _ = tokio::time::timeout(STARTUP_WAIT, first_heard).await;
-        Ok((published.clone(), RedisStore { published, requests, fleet, admin, nodes, topology: redis.topology.word() }))
+        Ok((published, RedisStore { requests, fleet, admin, nodes, topology: redis.topology.word() }))
     }
 
-    pub(crate) async fn change(&self, route: RouteIndex, change: Change) -> Result<u64, ChangeError> {
+    /// `asked_of` is where the caller has the route's index from.
+    pub(crate) async fn change(&self, asked_of: &Arc<Published>, route: RouteIndex, change: Change) -> Result<u64, ChangeError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Change { route, change, reply };
+        let request = Request::Change { asked_of: asked_of.clone(), route, change, reply };
         self.requests.try_send(request).map_err(|_| ChangeError::Unreachable { why: "too many changes are waiting for it".to_owned() })?;
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
@@ -106,9 +110,14 @@ impl RedisStore {
         }
     }
 
-    pub(crate) async fn history(&self, route: RouteIndex, limit: usize) -> Result<Vec<LedgerEntry>, HistoryError> {
+    pub(crate) async fn history(
+        &self,
+        asked_of: &Arc<Published>,
+        route: RouteIndex,
+        limit: usize,
+    ) -> Result<Vec<LedgerEntry>, HistoryError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::History { route, limit, reply };
+        let request = Request::History { asked_of: asked_of.clone(), route, limit, reply };
         self.requests.try_send(request).map_err(|_| HistoryError { why: "too many requests are waiting for Redis".to_owned() })?;
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
@@ -116,9 +125,9 @@ impl RedisStore {
         }
     }
 
-    pub(crate) fn routers(&self, index: RouteIndex) -> Vec<RouterSeen> {
-        let Some(route) = self.published.route(index) else { return Vec::new() };
-        let timeout = self.published.config().state.router_timeout;
+    pub(crate) fn routers(&self, published: &Published, index: RouteIndex) -> Vec<RouterSeen> {
+        let Some(route) = published.route(index) else { return Vec::new() };
+        let timeout = published.config().state.router_timeout;
         self.fleet.borrow().on_route(&route.name, timeout, Instant::now())
     }
 

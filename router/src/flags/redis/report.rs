@@ -17,6 +17,10 @@ impl Sync {
     pub(super) async fn beat(&mut self, session: &Session) -> RedisResult<()> {
         self.is_report_due = false;
         self.tell_servers(session);
+        if !self.is_owner {
+            // Beside the process that hands over, or after it was handed over: that one reports under this id.
+            return Ok(());
+        }
         let text = serde_json::to_string(&self.report()).unwrap_or_default();
         match session.beat(&self.id, &text, FORGET_AFTER).await {
             Ok(beat) => {

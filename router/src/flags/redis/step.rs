@@ -183,7 +183,9 @@ impl Sync {
             mine.sealed = mine.in_force.clone();
         }
         if *mine != mine_before {
-            self.copies.save(index.get(), copy_of(route, mine, &self.way.reach.name));
+            if self.is_owner {
+                self.copies.save(&route.name, copy_of(route, mine, &self.way.reach.name));
+            }
             self.is_report_due = true;
         }
         self.published.apply(index, Applied { fields: shown.clone(), known, faults, source: Source::Redis })

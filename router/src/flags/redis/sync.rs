@@ -21,10 +21,14 @@ use super::fleet::Fleet;
 use super::keys::Keys;
 use super::link::{Link, is_lost};
 use super::session::{Session, Way};
+use super::succeed::Succession;
+use crate::config::Config;
 use crate::flags::copies::Copies;
+use crate::flags::disk::Disk;
+use crate::flags::embedded::HANDING_OVER;
 use crate::flags::judge::Mine;
 use crate::flags::published::Published;
-use crate::flags::{Change, ChangeError, HistoryError, LedgerEntry};
+use crate::flags::{Change, ChangeError, FlagsError, HistoryError, LedgerEntry};
 use crate::vocabulary::RouteIndex;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
@@ -35,8 +39,36 @@ const READS_AT_ONCE: usize = 64;
 
 /// What others ask of the task.
 pub(super) enum Request {
-    Change { route: RouteIndex, change: Change, reply: oneshot::Sender<Result<u64, ChangeError>> },
-    History { route: RouteIndex, limit: usize, reply: oneshot::Sender<Result<Vec<LedgerEntry>, HistoryError>> },
+    Change {
+        asked_of: Arc<Published>,
+        route: RouteIndex,
+        change: Change,
+        reply: oneshot::Sender<Result<u64, ChangeError>>,
+    },
+    History {
+        asked_of: Arc<Published>,
+        route: RouteIndex,
+        limit: usize,
+        reply: oneshot::Sender<Result<Vec<LedgerEntry>, HistoryError>>,
+    },
+    /// Another config is in force from now on.
+    Succeed {
+        config: Arc<Config>,
+        reply: oneshot::Sender<Result<Succession, FlagsError>>,
+    },
+    /// The data folder is this process's from now on, or no longer.
+    SetOwner {
+        is_owner: bool,
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// Why the work on one connection ended, when it was not lost.
+enum Ended {
+    /// Nobody holds the store any more.
+    Abandoned,
+    /// Another config is in force.
+    Succeeded,
 }
 
 /// The task's state.
@@ -51,6 +83,9 @@ pub(super) struct Sync {
     pub(super) incarnation: String,
     pub(super) admin: Arc<Mutex<String>>,
     pub(super) copies: Copies,
+    pub(super) disk: Disk,
+    /// The data folder is this process's: copies are written, and this router is reported.
+    pub(super) is_owner: bool,
     pub(super) fleet: watch::Sender<Fleet>,
     /// What an operator should see to, by what it is about.
     pub(super) notes: BTreeMap<String, String>,
@@ -72,7 +107,12 @@ impl Sync {
                 Ok(session) => self.work(&session, &mut inbox).await,
                 Err(error) => Err(error),
             };
-            let Err(error) = ended else { return };
+            let error = match ended {
+                Ok(Ended::Abandoned) => return,
+                // The keys are others now, and announced on a connection that knows them.
+                Ok(Ended::Succeeded) => continue,
+                Err(error) => error,
+            };
             self.nodes.send_replace(Vec::new());
             if !self.notes.contains_key("store") {
                 backoff = FIRST_BACKOFF;
@@ -86,7 +126,7 @@ impl Sync {
         }
     }
 
-    /// Waits before the next attempt; refuses what is asked meanwhile. `None` when nobody holds the store any more.
+    /// Waits before the next attempt; refuses what is asked of Redis meanwhile. `None` when nobody holds the store any more.
     async fn pause(&mut self, backoff: Duration, inbox: &mut mpsc::Receiver<Request>, why: &str) -> Option<()> {
         let until = Instant::now() + backoff;
         loop {
@@ -95,13 +135,15 @@ impl Sync {
                 request = inbox.recv() => match request? {
                     Request::Change { reply, .. } => drop(reply.send(Err(ChangeError::Unreachable { why: why.to_owned() }))),
                     Request::History { reply, .. } => drop(reply.send(Err(HistoryError { why: why.to_owned() }))),
+                    Request::Succeed { config, reply } => self.succeed(&config, reply),
+                    Request::SetOwner { is_owner, reply } => self.set_owner(is_owner, reply),
                 },
             }
         }
     }
 
-    /// Works on one connection until it is lost (an error) or nobody holds the store any more.
-    async fn work(&mut self, session: &Session, inbox: &mut mpsc::Receiver<Request>) -> RedisResult<()> {
+    /// Works on one connection until it is lost (an error), another config is in force, or nobody holds the store any more.
+    async fn work(&mut self, session: &Session, inbox: &mut mpsc::Receiver<Request>) -> RedisResult<Ended> {
         let all: Vec<RouteIndex> = (0..self.keys.len()).filter_map(route_index).collect();
         self.step_many(session, &all).await?;
         self.note("store", None);
@@ -125,8 +167,12 @@ impl Sync {
                     self.check_eviction(session).await?;
                 }
                 request = inbox.recv() => match request {
+                    Some(Request::Succeed { config, reply }) => {
+                        self.succeed(&config, reply);
+                        return Ok(Ended::Succeeded);
+                    }
                     Some(request) => self.answer(session, request).await?,
-                    None => return Ok(()),
+                    None => return Ok(Ended::Abandoned),
                 },
                 _ = poll.tick() => self.step_many(session, &all).await?,
                 _ = heartbeat.tick() => self.beat(session).await?,
@@ -164,7 +210,15 @@ impl Sync {
         match request {
             // Whoever asked has given up, and was told that nothing is known: so nothing is done.
             Request::Change { reply, .. } if reply.is_closed() => Ok(()),
-            Request::Change { route, change, reply } => {
+            Request::Change { reply, .. } if !self.is_owner => {
+                let _ = reply.send(Err(ChangeError::Unreachable { why: HANDING_OVER.to_owned() }));
+                Ok(())
+            }
+            Request::Change { asked_of, route, change, reply } => {
+                let Some(route) = self.published.place_of(&asked_of, route) else {
+                    let _ = reply.send(Err(ChangeError::NotSaved { why: "there is no such route".to_owned() }));
+                    return Ok(());
+                };
                 let (answer, ended) = match self.change(session, route, &change).await {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(ChangeError::Unreachable { why: explain(&error) }), Err(error)),
@@ -174,7 +228,16 @@ impl Sync {
                 let ended = if is_unanswered { Err((ErrorKind::Io, "a write was not answered").into()) } else { ended };
                 ended.or_else(|error| self.goes_on(session, route, error))
             }
-            Request::History { route, limit, reply } => {
+            Request::Succeed { config, reply } => {
+                self.succeed(&config, reply);
+                Ok(())
+            }
+            Request::SetOwner { is_owner, reply } => {
+                self.set_owner(is_owner, reply);
+                Ok(())
+            }
+            Request::History { asked_of, route, limit, reply } => {
+                let Some(route) = self.published.place_of(&asked_of, route) else { return Ok(()) };
                 let Some(keys) = self.keys.get(route.get()) else { return Ok(()) };
                 let answer = session.ledger(keys, limit).await;
                 let lost = answer.as_ref().err().filter(|error| is_lost(error)).cloned();

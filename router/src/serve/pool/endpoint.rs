@@ -62,6 +62,16 @@ impl Endpoint {
         }
     }
 
+    /// Takes over what the same endpoint had before another config: its idle connections, and what was learnt of it.
+    pub(super) fn take_over(&self, before: &Endpoint) {
+        let mut idle = before.idle.take();
+        idle.truncate(self.idle_limit);
+        self.idle.replace(idle);
+        self.latency.set(before.latency.get());
+        self.recoveries_seen.set(before.recoveries_seen.get());
+        self.left_alone_until.set(before.left_alone_until.get());
+    }
+
     /// What one more query would cost here: expected latency times the queries that would then be in flight.
     pub(super) fn load(&self, now: Instant) -> f64 {
         let recoveries = self.shared.recoveries();

@@ -21,6 +21,7 @@ mod shared_pool;
 mod slot;
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -65,6 +66,22 @@ impl Pool {
         }
     }
 
+    /// One worker's side of this pool under another config: `before` itself where the pool is the same; else a new one that takes over
+    /// the idle connections to endpoints that stay.
+    pub(crate) fn succeed(before: Option<&Rc<Pool>>, shared: &Arc<SharedPool>, seed: u64, now: Instant) -> Rc<Pool> {
+        if let Some(before) = before.filter(|before| Arc::ptr_eq(&before.shared, shared)) {
+            return before.clone();
+        }
+        let pool = Pool::new(shared, seed, now);
+        for endpoint in &pool.endpoints {
+            let old = before.into_iter().flat_map(|before| &before.endpoints);
+            if let Some(old) = old.into_iter().find(|old| Arc::ptr_eq(&old.shared, &endpoint.shared)) {
+                endpoint.take_over(old);
+            }
+        }
+        Rc::new(pool)
+    }
+
     /// An endpoint for one attempt, and the places that it takes there: the less loaded of two eligible ones taken at random, and not `avoid` if
     /// there is another. `None` when the pool is full, or each of its endpoints is.
     pub(crate) fn start(&self, avoid: Option<usize>, now: Instant) -> Option<(usize, Slot)> {
@@ -82,7 +99,10 @@ impl Pool {
         if slot.is_none() {
             self.shared.leave();
         }
-        self.retries.deposit();
+        // A second attempt is no further query.
+        if avoid.is_none() {
+            self.retries.deposit();
+        }
         slot
     }
 

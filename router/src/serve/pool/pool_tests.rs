@@ -136,3 +136,17 @@ fn a_half_open_endpoint_gets_its_probes_and_no_more() {
     assert_eq!(half_open.look().bad_probes, 1);
     assert_eq!(picked(&pool, None), [1]);
 }
+
+#[test]
+fn what_stays_of_a_pool_keeps_its_health_and_its_connections() {
+    let before = Rc::new(pool_with(&TWO, ""));
+    before.shared.endpoints[1].set_healthy(false);
+    let same = before.shared.succeed(&before.shared.config, None);
+    assert!(Arc::ptr_eq(&same, &before.shared));
+    assert!(Rc::ptr_eq(&Pool::succeed(Some(&before), &same, 7, Instant::now()), &before));
+    let other = pool_with(&["http://127.0.0.1:2", "http://127.0.0.1:3"], "").shared.config.clone();
+    let after = Pool::succeed(Some(&before), &before.shared.succeed(&other, None), 7, Instant::now());
+    assert!(Arc::ptr_eq(&after.endpoints[0].shared, &before.endpoints[1].shared));
+    let health: Vec<bool> = after.shared.endpoints.iter().map(|endpoint| endpoint.is_available()).collect();
+    assert_eq!(health, [false, true]);
+}

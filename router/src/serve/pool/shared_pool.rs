@@ -36,17 +36,43 @@ impl SharedPool {
     #[must_use]
     pub fn new(config: &config::Pool, tls: Option<Arc<ClientTls>>) -> Arc<SharedPool> {
         let endpoints = config.endpoints.iter().map(|endpoint| Arc::new(SharedEndpoint::new(endpoint, config, tls.as_ref())));
+        let endpoints = endpoints.collect();
+        SharedPool::of(config, tls, endpoints, 0)
+    }
+
+    fn of(config: &config::Pool, tls: Option<Arc<ClientTls>>, endpoints: Vec<Arc<SharedEndpoint>>, panics: u64) -> Arc<SharedPool> {
         Arc::new(SharedPool {
-            endpoints: endpoints.collect(),
+            endpoints,
             config: config.clone(),
             tls,
             in_flight: AtomicUsize::new(0),
             mirrors_in_flight: AtomicUsize::new(0),
             changes: AtomicU32::new(0),
             is_panicking: AtomicBool::new(false),
-            panics: AtomicU64::new(0),
+            panics: AtomicU64::new(panics),
             news: Notify::new(),
         })
+    }
+
+    /// This pool under another config, with certificates as that says: itself when it is the same, else a new one that keeps what is
+    /// known of the endpoints that stay.
+    pub(crate) fn succeed(self: &Arc<Self>, config: &config::Pool, tls: Option<Arc<ClientTls>>) -> Arc<SharedPool> {
+        let has_same_tls = self.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr);
+        if self.config == *config && has_same_tls {
+            return self.clone();
+        }
+        let is_like_before = self.config.protocol == config.protocol
+            && self.config.max_in_flight_per_endpoint == config.max_in_flight_per_endpoint
+            && self.config.slow_start == config.slow_start;
+        let kept = |endpoint: &config::Endpoint| {
+            let is_same = |old: &&Arc<SharedEndpoint>| {
+                old.authority == endpoint.authority && old.tls.is_some() == endpoint.is_tls && (has_same_tls || !endpoint.is_tls)
+            };
+            self.endpoints.iter().find(is_same).filter(|_| is_like_before).cloned()
+        };
+        let new = |endpoint: &config::Endpoint| Arc::new(SharedEndpoint::new(endpoint, config, tls.as_ref()));
+        let endpoints = config.endpoints.iter().map(|endpoint| kept(endpoint).unwrap_or_else(|| new(endpoint))).collect();
+        SharedPool::of(config, tls, endpoints, self.panics())
     }
 
     /// Attempts that have not ended, over all workers.

@@ -1,0 +1,65 @@
+//! A running router's parts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::StartedAs;
+use super::sockets::Listeners;
+use crate::admin::{AdminState, ThisProcess};
+use crate::config::Config;
+use crate::flags::{FlagStore, Flags};
+use crate::policy::{Policies, ShadowRun, SplitInForce};
+use crate::serve::{Generation, Serving};
+use crate::tls::ServerTls;
+use crate::vocabulary::RouteIndex;
+
+/// The admin API's task, and what stops it.
+pub(super) type AdminApi = (watch::Sender<bool>, JoinHandle<std::io::Result<()>>);
+
+/// A running router.
+pub(super) struct Running {
+    /// The config file.
+    pub(super) file: PathBuf,
+    pub(super) started_as: StartedAs,
+    /// The file as it was when the process started.
+    pub(super) at_start: Config,
+    /// The file that the config in force came from.
+    pub(super) asked: Config,
+    /// In force.
+    pub(super) generation: Arc<Generation>,
+    pub(super) flags: Arc<FlagStore>,
+    pub(super) policies: Arc<Policies>,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) serving: Serving,
+    pub(super) states: watch::Sender<Arc<AdminState>>,
+    pub(super) process: ThisProcess,
+    /// To be passed on; gone when the router drains.
+    pub(super) listeners: Option<Listeners>,
+    pub(super) admin: Option<AdminApi>,
+}
+
+impl Running {
+    pub(super) fn config(&self) -> &Config {
+        &self.generation.config
+    }
+
+    /// The number of the config in force.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.number
+    }
+}
+
+pub(super) fn flags_of(flags: &FlagStore, routes: &[RouteIndex]) -> Vec<watch::Receiver<Arc<Flags>>> {
+    routes.iter().map(|route| flags.watch(*route)).collect()
+}
+
+pub(super) fn policies_of(policies: &Policies, routes: &[RouteIndex]) -> Vec<watch::Receiver<Arc<SplitInForce>>> {
+    routes.iter().map(|route| policies.split(*route)).collect()
+}
+
+pub(super) fn shadows_of(policies: &Policies, routes: &[RouteIndex]) -> Vec<watch::Receiver<Option<Arc<ShadowRun>>>> {
+    routes.iter().map(|route| policies.shadow(*route)).collect()
+}
