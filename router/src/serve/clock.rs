@@ -259,10 +259,10 @@ impl ConnectionClock {
         self.resets.get() > limits.h2_resets
     }
 
-    /// Ends at once, for a reason that is counted once.
-    pub(crate) fn cut(&self) -> bool {
+    /// Ends at once.
+    pub(crate) fn cut(&self) {
+        self.is_ending.set(true);
         self.ask(Ask::Cut);
-        !self.is_ending.replace(true)
     }
 
     /// What became of the connection's bytes since the last sweep.

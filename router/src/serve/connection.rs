@@ -256,9 +256,7 @@ async fn answer(
 /// What the parser of HTTP/1 sees to by itself, and then the same.
 fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
     if clock.has_too_many_resets(&worker.routes().limits) {
-        if clock.cut() {
-            worker.refuse(Refusal::Resets);
-        }
+        clock.cut();
         return Err(Refusal::Resets);
     }
     if head.headers.len() > worker.routes().limits.headers {
