@@ -115,8 +115,8 @@ impl World {
         World { backend, router, client: authority.client(None, &[alpn]), _folder: folder }
     }
 
-    /// What came back, what the backend was sent, and how often it found nobody there any more.
-    async fn ask(&self, address: SocketAddr, is_tls: bool, speaks: Speaks, ask: &Ask) -> (Answer, Option<Got>) {
+    /// What came back, and what the backend was sent.
+    async fn ask(&self, address: SocketAddr, is_tls: bool, speaks: Speaks, ask: &Ask) -> Result<(Answer, Option<Got>), String> {
         self.backend.take_got();
         let waits = matches!(ask.path, "/events" | "/break");
         // The first piece is here: the rest may come. Were it held back, nothing more would ever come.
@@ -127,8 +127,8 @@ impl World {
         };
         let tls = is_tls.then_some(&self.client);
         let answer = tokio::time::timeout(PATIENCE, exchange(address, tls, speaks, ask, seen)).await;
-        let answer = answer.unwrap_or_else(|_| Ok(Answer { is_broken: true, ..Answer::default() }));
-        (answer.unwrap_or_else(|error| panic!("no answer: {error}")), self.backend.take_got())
+        let answer = answer.map_err(|_| format!("nothing within {PATIENCE:?} from {address}"))?;
+        Ok((answer.map_err(|error| format!("no answer from {address}: {error}"))?, self.backend.take_got()))
     }
 
     async fn aborts_after(&self, before: u64) -> bool {
@@ -162,12 +162,12 @@ async fn compare(world: &World, way: Way, cell: &Cell) -> Result<(), String> {
         ask.headers.retain(|(name, _)| !matches!(*name, "connection" | "upgrade"));
     }
     let before = world.backend.aborts();
-    let (straight, sent_straight) = world.ask(world.backend.address, false, way.from, &ask).await;
+    let (straight, sent_straight) = world.ask(world.backend.address, false, way.from, &ask).await?;
     if ask.leaves && !world.aborts_after(before).await {
         return Err("the backend, asked straight, did not notice that its client left".to_owned());
     }
     let before = world.backend.aborts();
-    let (routed, sent_routed) = world.ask(address, way.is_tls, way.from, &ask).await;
+    let (routed, sent_routed) = world.ask(address, way.is_tls, way.from, &ask).await?;
     if ask.leaves && !world.aborts_after(before).await {
         return Err("the backend did not notice that the client left".to_owned());
     }

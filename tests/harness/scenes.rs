@@ -2,6 +2,7 @@
 //! what it sends, and it remembers what it was sent.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -186,7 +187,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-type Played = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type Broke = Box<dyn std::error::Error + Send + Sync>;
+type Played = Result<(), Broke>;
 
 async fn h1(stream: TcpStream, shared: &Shared) -> Played {
     let mut stream = BufReader::new(stream);
@@ -199,14 +201,17 @@ async fn h1(stream: TcpStream, shared: &Shared) -> Played {
         }
         let (body, trailers) = read_body(&mut stream, &headers, false, |_| {}).await?;
         note(shared, &format!("{method} {path}"), &headers, body.sum(), &trailers);
-        play_h1(&mut stream, scene(&path), &method, shared).await?;
+        if play_h1(&mut stream, scene(&path), &method, shared).await?.is_break() {
+            return Ok(());
+        }
     }
     Ok(())
 }
 
 async fn chat(mut stream: BufReader<TcpStream>) -> Played {
-    let agreed = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\r\n";
-    stream.write_all(agreed).await?;
+    let agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\
+                  date: Tue, 15 Nov 1994 08:12:31 GMT\r\n\r\n";
+    stream.write_all(agreed.as_bytes()).await?;
     let mut bytes = [0; 1_024];
     while let count @ 1.. = stream.read(&mut bytes).await? {
         stream.write_all(&bytes[..count]).await?;
@@ -214,7 +219,7 @@ async fn chat(mut stream: BufReader<TcpStream>) -> Played {
     Ok(())
 }
 
-async fn play_h1(stream: &mut BufReader<TcpStream>, scene: Scene, method: &str, shared: &Shared) -> Played {
+async fn play_h1(stream: &mut BufReader<TcpStream>, scene: Scene, method: &str, shared: &Shared) -> Result<ControlFlow<()>, Broke> {
     for (status, fields) in &scene.interim {
         let mut head = format!("HTTP/1.1 {status} Early Hints\r\n");
         fields.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
@@ -241,7 +246,7 @@ async fn play_h1(stream: &mut BufReader<TcpStream>, scene: Scene, method: &str, 
             Step::Hang => return Err(stream.read_u8().await.map_or_else(Into::into, |_| "more came".into())),
             Step::Break => {
                 stream.get_ref().set_zero_linger()?;
-                return Ok(());
+                return Ok(ControlFlow::Break(()));
             }
         }
     }
@@ -252,7 +257,7 @@ async fn play_h1(stream: &mut BufReader<TcpStream>, scene: Scene, method: &str, 
         }
         stream.write_all(b"\r\n").await?;
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 async fn h2(stream: TcpStream, shared: Arc<Shared>) -> Played {
