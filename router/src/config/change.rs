@@ -53,7 +53,8 @@ pub fn reload(running: &Config, before: &Config, at_start: &Config, new: &Config
     config.state.data_dir.clone_from(&running.state.data_dir);
     config.state.router_id.clone_from(&running.state.router_id);
     let mut changed = differences(before, new);
-    changed.retain(|change| !is_fixed(&change.key) && !(change.key == "policies.dir" && config.policies.dir == running.policies.dir));
+    let keeps_policies = config.policies.dir == running.policies.dir;
+    changed.retain(|change| !is_fixed(&change.key) && (change.key != "policies.dir" || !keeps_policies));
     let mut waiting = differences(at_start, new);
     waiting.retain(|change| is_fixed(&change.key));
     if at_start.state.url != new.state.url && !waiting.iter().any(|change| change.key == "state.url") {
