@@ -44,7 +44,30 @@ test: test-tools onnxruntime build ## Install what the tests need, and run them 
 	fi
 
 .PHONY: test-full
-test-full: test ## All tests; today the same as `make test`
+test-full: test full-forms fuzz conformance ## `make test`, then everything that takes long: promises in full, fuzzing, conformance
+	@echo "make test-full: all clean"
+
+# The system tests that have a long form, which is the one that is promised: those that ask for SWITCHBACK_FULL.
+FULL_FORMS = $(patsubst tests/%.rs,--test %,$(shell grep -l SWITCHBACK_FULL tests/*.rs))
+
+.PHONY: full-forms
+full-forms: test-tools onnxruntime build ## The system tests with a long form, in that form; reports are kept
+	SWITCHBACK_FULL=1 cargo test --release --locked --workspace $(FULL_FORMS) -- --test-threads=1 --nocapture
+
+.PHONY: leaks
+leaks: build ## What 400 plugin swaps and 400 reloads leave behind (tests/leaks/report.md)
+	SWITCHBACK_FULL=1 cargo test --release --locked --workspace --test leaks -- --test-threads=1 --nocapture
+
+# Executions of each fuzz target.
+FUZZ ?= 1000000
+
+.PHONY: fuzz
+fuzz: build ## A million executions of each fuzz target (FUZZ=...), with a report (tests/fuzz/report.md)
+	tests/fuzz/run.sh $(FUZZ)
+
+.PHONY: conformance
+conformance: build ## h2spec, h1spec, WebSocket cases and slow attacks, with a report (tests/conformance/report.md)
+	tests/conformance/run.sh --skip-missing --report tests/conformance/report.md
 
 .PHONY: check
 check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: format, lints, docs, dependencies, scripts, tidiness
@@ -54,7 +77,7 @@ check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: form
 	@# Advisories are left out: their database is fetched from GitHub, and this check has to work without it.
 	@# `cargo deny check advisories` runs them where GitHub is reachable.
 	$(TOOLS)/bin/cargo-deny --log-level warn --locked check bans licenses sources
-	$(SHELLCHECK) .ci/run scripts/*.sh
+	$(SHELLCHECK) .ci/run scripts/*.sh tests/*/*.sh
 	cargo test --release --locked --workspace --test tidy -- --quiet
 	@echo "make check: all clean"
 
@@ -66,7 +89,7 @@ $(ONNXRUNTIME):
 
 .PHONY: test-tools
 test-tools:
-	@scripts/install_test_tools.sh redis wasm
+	@scripts/install_test_tools.sh redis clang wasm
 
 .PHONY: wasm-targets
 wasm-targets:

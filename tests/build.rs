@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use componentize::{Guests, Target};
+use componentize::{CGuest, Guests, Target, has_clang};
 
 /// Guests that misbehave in a decision; built twice, see `plugins/hostile/kit`.
-const HOSTILE: [&str; 8] = [
+const HOSTILE: [&str; 12] = [
     "hostile-trap",
     "hostile-spin",
     "hostile-memory-bomb",
@@ -14,6 +14,10 @@ const HOSTILE: [&str; 8] = [
     "hostile-moody",
     "hostile-slow",
     "hostile-refuse",
+    "hostile-huge",
+    "hostile-slow-configure",
+    "hostile-flapping",
+    "hostile-chatty",
 ];
 /// Components that are no split policies.
 const MISFITS: [&str; 5] = ["always-hold", "hostile-wrong-version", "hostile-wrong-types", "hostile-foreign-import", "hostile-no-policy"];
@@ -27,13 +31,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let guests = Guests { workspace: &workspace, packages: &HOSTILE, features: &[], target: Target::Bare };
     guests.build(&scratch, &out_dir)?;
     Guests { packages: &MISFITS, ..guests }.build(&scratch, &out_dir)?;
-    Guests { packages: &["split-weighted"], ..guests }.build(&scratch, &out_dir)?;
+    for shipped in ["split-weighted", "split-rules"] {
+        Guests { packages: &[shipped], ..guests }.build(&scratch, &out_dir)?;
+    }
+    // Where there is no clang, the test that needs it says what to install.
+    if has_clang() {
+        let (folder, wit) = (workspace.join("plugins/examples/c-split"), workspace.join("wit"));
+        let guest = CGuest { folder: &folder, wit: &wit, world: "split-policy" };
+        guest.build(&out_dir.join("c"), &out_dir.join("c-split.wasm"))?;
+    }
     let is_sleeper = HOSTILE.map(|package| format!("{package}/sleeper"));
     Guests { features: &is_sleeper.each_ref().map(String::as_str), ..guests }.build(&scratch, &sleepers)?;
     Guests { packages: &["hello-split", "hostile-wasi"], target: Target::Wasip2, ..guests }.build(&scratch, &out_dir)?;
     for path in ["plugins", "wit"] {
         println!("cargo:rerun-if-changed={}", workspace.join(path).display());
     }
+    println!("cargo:rerun-if-env-changed=PATH");
     println!("cargo:rustc-env=SWITCHBACK_GUESTS={}", out_dir.display());
     Ok(())
 }

@@ -53,6 +53,21 @@ const CASES: &[Case] = &[
     case("connections = 1000", "header_timeout = \"2h\"", ":6: limits.header_timeout", "2h", "100ms to 5m"),
     case("connections = 1000", "header_bytes = \"1TB\"", ":6: limits.header_bytes", "1TB", "8KiB to 1MiB"),
     case("data_dir =", "url = \"http://127.0.0.1:6379\"\ndata_dir =", ":9: state.url", "http://127.0.0.1:6379", "redis://"),
+    case("data_dir =", "url = \"redis+sentinel://h\"\ndata_dir =", ":9: state.url", "redis+sentinel://h", "the name of the primary"),
+    case("data_dir =", "url = \"redis+cluster://h/2\"\ndata_dir =", ":9: state.url", "redis+cluster://h/2", "database 0 alone"),
+    case("data_dir =", "password_file = \"x\"\ndata_dir =", ":9: state.password_file", "x", "there is no state.url"),
+    case("data_dir =", "url = \"redis://h\"\nca = \"x\"\ndata_dir =", ":10: state.ca", "x", "must begin with rediss://"),
+    case("data_dir =", "url = \"redis://h\"\nusername = \"x\"\ndata_dir =", ":10: state.username", "x", "needs a password"),
+    case(
+        "data_dir =",
+        "url = \"redis://a:s3cret@h\"\nusername = \"x\"\ndata_dir =",
+        ":9: state.url",
+        "redis://***@h",
+        "must not name a user or password",
+    ),
+    case("data_dir =", "url = \"rediss://h\"\ncert = \"x\"\ndata_dir =", "state.key", "is missing", "private key"),
+    case("data_dir =", "url = \"redis://h\"\nsentinel_password_env = \"x\"\ndata_dir =", ":9: state.url", "redis://h", "has no sentinels"),
+    case("data_dir =", "url = \"redis://h\"\npassword_env = \"a b\"\ndata_dir =", ":10: state.password_env", "a b", "environment variable"),
     case("data_dir =", "heartbeat_interval = \"5s\"\ndata_dir =", ":9: state.heartbeat_interval", "5s", "state.router_timeout (3s)"),
     case("data_dir =", "router_id = \"a b\"\ndata_dir =", ":9: state.router_id", "a b", "1 to 64 printable"),
     case("name = \"search\"", "name = \"Search!\"", ":12: route[0].name", "Search!", "1 to 64 of a-z"),
@@ -61,6 +76,10 @@ const CASES: &[Case] = &[
     case("unit = [\"header:x-user-id\"]", "unit = []", ":13: route.search.unit", "[]", "at least one source"),
     case("unit =", "match = { path_prefix = \"x\" }\nunit =", ":13: route.search.match.path_prefix", "x", "starts with /"),
     case("unit =", "expose = [\"all\"]\nunit =", ":13: route.search.expose", "all", "must be \"pool\""),
+    case("unit =", "max_request_body = \"0B\"\nunit =", ":13: route.search.max_request_body", "0B", "1B to 1024GiB"),
+    case("admin =", "trusted_proxies = [\"10.0.0.0/33\"]\nadmin =", ":3: listen.trusted_proxies", "10.0.0.0/33", "10.0.0.0/8"),
+    case("[limits]", "[override]\n\n[limits]", ":5: override.key_files", "is missing", "1 to 16 paths"),
+    case("[limits]", "[override]\nkey_files = [\"k\"]\nmax_lifetime = \"1s\"\n\n[limits]", ":7: override.max_lifetime", "1s", "1m to 720h"),
     case("unit =", "initial = { live = \"green\" }\nunit =", ":13: route.search.initial.live", "green", "a pool of this route"),
     case("unit =", "initial = { canary_percent = \"101\" }\nunit =", ":13: route.search.initial.canary_percent", "101", "0\" to \"100"),
     case("unit =", "initial = { lives = \"blue\" }\nunit =", ":13: route.search.initial.lives", "blue", "one of live"),
@@ -204,6 +223,26 @@ fn a_password_in_a_refused_url_is_not_repeated() {
 }
 
 #[test]
+fn passwords_and_certificates_of_redis_are_read_before_a_port_is_bound() {
+    for (keys, said_so) in [
+        ("url = \"redis://h\"\npassword_file = \"no/such/file\"", ":10: state.password_file = \"no/such/file\": cannot be read"),
+        ("url = \"redis://h\"\npassword_env = \"NO_SUCH_NAME\"", ":10: state.password_env = \"NO_SUCH_NAME\": is not set"),
+        ("url = \"rediss+cluster://h\"\nca = \"Cargo.toml\"", ":10: state.ca = \"Cargo.toml\""),
+        (
+            "url = \"redis+sentinel://h/m\"\nsentinel_password_file = \"/dev/null\"",
+            ":10: state.sentinel_password_file = \"/dev/null\": must",
+        ),
+    ] {
+        let written = write(&GOOD.replace("data_dir =", &format!("{keys}\ndata_dir =")));
+        for arguments in [&["config", "check"][..], &["serve", "--config"][..]] {
+            let (output, said) = switchback(arguments, &written.file);
+            assert_eq!(output.status.code(), Some(64), "{said}");
+            assert!(said.contains(said_so), "no {said_so} in:\n{said}");
+        }
+    }
+}
+
+#[test]
 fn problems_come_as_json_too() {
     let (output, _) = switchback(&["config", "check", "--json"], &write(&GOOD.replace("1000", "0")).file);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -254,6 +293,7 @@ fn known() -> BTreeSet<String> {
         ("Tls", "tls"),
         ("Certificate", "tls.certificate"),
         ("Limits", "limits"),
+        ("Override", "override"),
         ("Lifecycle", "lifecycle"),
         ("State", "state"),
         ("Registry", "registry"),
@@ -265,6 +305,7 @@ fn known() -> BTreeSet<String> {
         ("Pool", "route.pools.NAME"),
         ("PoolTls", "route.pools.NAME.tls"),
         ("Health", "route.pools.NAME.health"),
+        ("Outlier", "route.pools.NAME.outlier"),
     ]);
     let mut keys = BTreeSet::new();
     for item in syn::parse_file(&source).unwrap().items {
@@ -280,7 +321,7 @@ fn known() -> BTreeSet<String> {
         keys.extend(
             fields
                 .filter(|field| !(name == "Pool" && field == "tls"))
-                .filter(|field| !matches!(field.as_str(), "matches" | "timeouts" | "pools" | "health" | "certificate"))
+                .filter(|field| !matches!(field.as_str(), "matches" | "timeouts" | "pools" | "health" | "outlier" | "certificate"))
                 .map(|field| format!("{section}.{field}")),
         );
     }

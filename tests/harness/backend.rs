@@ -31,6 +31,8 @@ pub enum Behaviour {
     ShowHead,
     /// This status.
     Status(u16),
+    /// 200 and this status in turn.
+    EveryOther(u16),
     /// 200 after a while.
     Delay(Duration),
     /// No answer, ever.
@@ -61,15 +63,20 @@ struct Shared {
 impl Backend {
     /// Starts one on a free port, for HTTP/1.1 and HTTP/2 with prior knowledge.
     pub fn start(name: &str) -> Backend {
-        Backend::start_with(name, None)
+        Backend::start_with(name, "127.0.0.1:0", None)
+    }
+
+    /// Starts one at this address, like `127.0.0.2:9001`: the loopback network has many.
+    pub fn start_at(name: &str, address: &str) -> Backend {
+        Backend::start_with(name, address, None)
     }
 
     /// The same over TLS, where ALPN decides.
     pub fn start_tls(name: &str, tls: Arc<ServerConfig>) -> Backend {
-        Backend::start_with(name, Some(tls))
+        Backend::start_with(name, "127.0.0.1:0", Some(tls))
     }
 
-    fn start_with(name: &str, tls: Option<Arc<ServerConfig>>) -> Backend {
+    fn start_with(name: &str, address: &str, tls: Option<Arc<ServerConfig>>) -> Backend {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             tls,
@@ -78,7 +85,7 @@ impl Backend {
             arrivals: AtomicU64::new(0),
             last_arrival_nanos: AtomicU64::new(0),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let running = Some(run(listener, shared.clone()));
         Backend { address, shared, running }
@@ -173,7 +180,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     if request.uri().path() == "/v2/health/ready" {
         return Ok(Response::new(full(Bytes::new())));
     }
-    shared.arrivals.fetch_add(1, Ordering::SeqCst);
+    let number = shared.arrivals.fetch_add(1, Ordering::SeqCst);
     let nanos = u64::try_from(shared.started.elapsed().as_nanos()).unwrap();
     shared.last_arrival_nanos.fetch_max(nanos, Ordering::SeqCst);
     let behaviour = shared.behaviour.lock().unwrap().clone();
@@ -183,7 +190,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Behaviour::Hang => std::future::pending().await,
         Behaviour::BreakBody => broken_body(),
         Behaviour::Large(bytes) => full(Bytes::from(vec![b'x'; bytes])),
-        Behaviour::Answer | Behaviour::Status(_) | Behaviour::Delay(_) => full(Bytes::from(shared.name.clone())),
+        Behaviour::Answer | Behaviour::Status(_) | Behaviour::EveryOther(_) | Behaviour::Delay(_) => full(Bytes::from(shared.name.clone())),
     };
     if let Behaviour::Delay(delay) = behaviour {
         tokio::time::sleep(delay).await;
@@ -191,8 +198,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     // A query counts as received when its body is: as with a real ranker.
     let _ = request.into_body().collect().await;
     let mut response = Response::new(body);
-    if let Behaviour::Status(status) = behaviour {
-        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    match behaviour {
+        Behaviour::EveryOther(_) if number.is_multiple_of(2) => {}
+        Behaviour::Status(status) | Behaviour::EveryOther(status) => *response.status_mut() = StatusCode::from_u16(status).unwrap(),
+        _ => {}
     }
     Ok(response)
 }

@@ -26,6 +26,14 @@ pub const BLUE: PoolIndex = PoolIndex(0);
 /// Pool green.
 pub const GREEN: PoolIndex = PoolIndex(1);
 
+/// What docs/FLAGS.md says that a router's ACL user needs.
+pub const ACL: &str = "~{switchback* resetchannels -@all +hello +auth +client|tracking +select +info +eval +evalsha +script|load +hlen \
+                       +hkeys +hstrlen +hget +hgetall +hset +hdel +del +xadd +xrevrange +time +zadd +zrange +zrangebyscore +zrem +pexpire";
+/// What it needs beside in a cluster.
+pub const CLUSTER_ACL: &str = "+cluster|info +cluster|slots +asking";
+/// What a user of the sentinels needs.
+pub const SENTINEL_ACL: &str = "resetchannels -@all +auth +sentinel|get-master-addr-by-name +sentinel|master +sentinel|sentinels";
+
 /// A config with two routes; `url` is the line of `[state]` that names the store, or nothing.
 pub fn config(url: &str, data_dir: &Path, id: &str) -> Arc<Config> {
     config_of(&["search", "ads"], url, data_dir, id)
@@ -54,8 +62,8 @@ pub struct Router {
     pub store: Arc<FlagStore>,
     /// Its data folder.
     pub folder: tempfile::TempDir,
-    /// Its `state.url`.
-    pub url: String,
+    /// The lines of `[state]` that name the store.
+    keys: String,
     /// Its `state.router_id`.
     pub id: String,
 }
@@ -68,16 +76,20 @@ impl Router {
 
     /// Opens at any URL and with any data folder.
     pub async fn at(url: &str, id: &str, folder: tempfile::TempDir) -> Router {
-        let line = format!("url = {url:?}\n");
-        let store = FlagStore::open(&config(&line, folder.path(), id)).await.unwrap();
-        Router { store, folder, url: url.to_owned(), id: id.to_owned() }
+        Router::with(&format!("url = {url:?}\n"), id, folder).await
+    }
+
+    /// Opens with these lines in `[state]`.
+    pub async fn with(keys: &str, id: &str, folder: tempfile::TempDir) -> Router {
+        let store = FlagStore::open(&config(keys, folder.path(), id)).await.unwrap();
+        Router { store, folder, keys: keys.to_owned(), id: id.to_owned() }
     }
 
     /// The same router as a new process would start: same id, same data folder.
     pub async fn restart(self) -> Router {
-        let Router { store, folder, url, id } = self;
+        let Router { store, folder, keys, id } = self;
         drop(store);
-        Router::at(&url, &id, folder).await
+        Router::with(&keys, &id, folder).await
     }
 
     /// SEARCH's flags in force.

@@ -25,6 +25,21 @@ pub fn variant_of_split_weighted(number: u64) -> Vec<u8> {
     bytes
 }
 
+/// The shipped policy with rules, as a file.
+pub fn split_rules() -> Vec<u8> {
+    read(&Path::new(env!("SWITCHBACK_GUESTS")).join("split-rules.wasm"))
+}
+
+/// The example in C. It is built where there is a clang.
+pub fn c_split() -> Vec<u8> {
+    let path = Path::new(env!("SWITCHBACK_GUESTS")).join("c-split.wasm");
+    assert!(
+        path.exists(),
+        "the guest in C was not built: install clang and lld (scripts/install_test_tools.sh clang) and build the tests again"
+    );
+    read(&path)
+}
+
 /// Puts a plugin into a watched folder, whole at once.
 pub fn install(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::create_dir_all(folder).unwrap();

@@ -1,6 +1,5 @@
 //! A router's life as an operator has it: signals, another config, a new process.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,11 +14,6 @@ impl Router {
     /// Sends a signal, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
-    }
-
-    /// The config file.
-    pub fn config(&self) -> PathBuf {
-        self.folder.path().join("switchback.toml")
     }
 
     /// Puts another config in the file's place, whole, and tells nobody.

@@ -31,6 +31,8 @@ pub struct Load {
     pub users: u32,
     /// Body of each query; empty sends GET.
     pub body: Bytes,
+    /// Further headers of each query.
+    pub headers: Vec<(&'static str, &'static str)>,
     /// Each query has a connection of its own.
     pub is_fresh: bool,
 }
@@ -46,12 +48,22 @@ pub struct Report {
     pub by_pool: BTreeMap<String, u64>,
     /// Slowest answer.
     pub slowest: Duration,
+    /// How long each answer took, in the order of the answers.
+    pub times: Vec<Duration>,
 }
 
 impl Report {
     /// How many failed in all.
     pub fn failures(&self) -> u64 {
         self.failed.values().sum()
+    }
+
+    /// The time within which this share of the answers came.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        let place = (times.len() as f64 * share) as usize;
+        times.get(place.min(times.len().saturating_sub(1))).copied().unwrap_or_default()
     }
 }
 
@@ -65,7 +77,8 @@ pub struct Running {
 impl Load {
     /// Ordinary users at this rate.
     pub fn new(target: SocketAddr, rate: u32) -> Load {
-        Load { target, rate, connections: 16, users: 1_000, body: Bytes::from_static(b"{\"query\":\"red shoes\"}"), is_fresh: false }
+        let body = Bytes::from_static(b"{\"query\":\"red shoes\"}");
+        Load { target, rate, connections: 16, users: 1_000, body, headers: Vec::new(), is_fresh: false }
     }
 
     /// Clients that connect anew for each query.
@@ -146,8 +159,11 @@ impl Client {
         };
         sender.ready().await.map_err(|error| format!("connection: {error}"))?;
         let method = if self.load.body.is_empty() { "GET" } else { "POST" };
-        let request =
+        let mut request =
             Request::builder().method(method).uri("/rank").header("host", "search.test").header("x-user-id", format!("user{user}"));
+        for (name, value) in &self.load.headers {
+            request = request.header(*name, *value);
+        }
         let request = request.body(Full::new(self.load.body.clone())).unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(30), sender.send_request(request)).await;
         let response = answer.map_err(|_| "no answer in 30 s".to_owned())?.map_err(|error| format!("no answer: {error:?}"))?;
@@ -162,6 +178,7 @@ impl Client {
         let mut report = self.report.lock().unwrap();
         report.sent += 1;
         report.slowest = report.slowest.max(took);
+        report.times.push(took);
         match outcome {
             Ok(pool) => *report.by_pool.entry(pool).or_default() += 1,
             Err(why) => *report.failed.entry(why).or_default() += 1,

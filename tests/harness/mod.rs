@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc, clippy::string_slice)]
 
 mod backend;
+pub mod exchange;
 pub mod flags;
 pub mod guests;
 pub mod http;
 mod lifecycle;
 mod load;
+mod process;
 pub mod ranker;
 pub mod redis;
+pub mod redis_groups;
 mod router;
+pub mod scenes;
+mod scripted;
 pub mod tls;
 
 use std::time::{Duration, Instant};
@@ -18,6 +23,7 @@ use std::time::{Duration, Instant};
 pub use backend::{Backend, Behaviour};
 pub use load::{Load, Report, Running};
 pub use router::{Router, Setup, binary};
+pub use scripted::{Act, Scripted};
 
 /// How often an effect is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(2);

@@ -27,6 +27,7 @@ pub fn binary() -> PathBuf {
 pub struct Setup {
     /// Name, endpoints, further keys.
     pools: Vec<(String, Vec<String>, String)>,
+    bare_pools: String,
     redis: Option<String>,
     data_dir: Option<PathBuf>,
     /// Lines for `[state]`, `[policies]`, ... and for the route, as TOML.
@@ -38,12 +39,19 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     program: Option<PathBuf>,
     has_deaf_log: bool,
+    hosts: Option<PathBuf>,
 }
 
 impl Setup {
     /// A pool with these backends.
     pub fn pool(mut self, name: &str, backends: &[&Backend]) -> Setup {
         self.pools.push((name.to_owned(), backends.iter().map(|backend| backend.url()).collect(), String::new()));
+        self
+    }
+
+    /// The same with these keys alone, without the quick health checks that the others have.
+    pub fn bare_pool_at(mut self, name: &str, address: SocketAddr, toml: &str) -> Setup {
+        self.bare_pools.push_str(&format!("[route.pools.{name}]\nendpoints = [\"http://{address}\"]\n{toml}\n"));
         self
     }
 
@@ -63,6 +71,18 @@ impl Setup {
     /// A pool with this one endpoint, for a test that plays the backend itself.
     pub fn pool_at(mut self, name: &str, address: SocketAddr) -> Setup {
         self.pools.push((name.to_owned(), vec![format!("http://{address}")], String::new()));
+        self
+    }
+
+    /// A pool with these endpoints, as a config names them.
+    pub fn pool_of(mut self, name: &str, endpoints: &[String]) -> Setup {
+        self.pools.push((name.to_owned(), endpoints.to_vec(), String::new()));
+        self
+    }
+
+    /// The router sees this file as its `/etc/hosts`, also what is written to it later: it runs in a mount namespace of its own.
+    pub fn hosts(mut self, file: &Path) -> Setup {
+        self.hosts = Some(file.to_owned());
         self
     }
 
@@ -134,13 +154,15 @@ impl Setup {
             .collect();
         format!(
             "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = {}\n{}[state]\n{redis}data_dir = {:?}\n{}\n{}\n\
-             [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"cookie:sid\", \"client-address\"]\nexpose = [\"pool\"]\n{}\n{pools}",
+             [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"cookie:sid\", \"client-address\"]\n{}{}\n{pools}{}",
             self.workers.max(1),
             self.listen,
             data_dir.display().to_string(),
             self.state,
             self.top,
+            if self.route.contains("expose") { "" } else { "expose = [\"pool\"]\n" },
             self.route,
+            self.bare_pools,
         )
     }
 
@@ -166,7 +188,8 @@ impl Setup {
         let data_dir = self.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
         let config = folder.path().join("switchback.toml");
         std::fs::write(&config, self.toml(&data_dir)).unwrap();
-        let mut command = Command::new(self.program.clone().unwrap_or_else(binary));
+        let program = self.program.clone().unwrap_or_else(binary);
+        let mut command = self.hosts.as_deref().map_or_else(|| Command::new(&program), |hosts| with_hosts(hosts, &program));
         command.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "info");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         (command, data_dir)
@@ -195,6 +218,13 @@ impl Setup {
     }
 }
 
+/// The binary, with this file in the place of `/etc/hosts`. Each step becomes the next, so that the process stays the same.
+fn with_hosts(file: &Path, program: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(file).arg(program);
+    command
+}
+
 /// A running router; killed when dropped.
 pub struct Router {
     /// Where search traffic goes.
@@ -215,6 +245,11 @@ impl Router {
     /// What it logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("router.log")).unwrap_or_default()
+    }
+
+    /// Its config file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("switchback.toml")
     }
 
     /// The watched folder for plugins.
@@ -253,6 +288,18 @@ impl Router {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    /// The `authorization` of this router's operator.
+    pub fn bearer(&self) -> String {
+        format!("Bearer {}", std::fs::read_to_string(self.data_dir.join("admin.token")).unwrap().trim())
+    }
+
+    /// One request to the admin API as its operator: status and JSON.
+    pub fn admin(&self, method: &str, path: &str, body: &[u8]) -> (u16, serde_json::Value) {
+        let bearer = self.bearer();
+        let (status, body, _) = http::send(self.admin, method, path, &[("authorization", &bearer)], body).unwrap();
+        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {body:?}")))
     }
 
     /// The CLI, pointed at this router.

@@ -4,11 +4,15 @@
 //! `wit-component` turns it into a component with no import but those of `wit/`. (`wasm32-wasip2` makes a component by itself,
 //! but drags in WASI imports that are never called, and is larger: it is the way for people who have nothing but cargo.)
 
+mod c;
+
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use wit_component::ComponentEncoder;
+
+pub use c::{CGuest, has_clang};
 
 /// Which way to a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,6 +55,7 @@ impl SplitPolicy for WeightedSplit {
     }
 }
 
+#[cfg(feature = "component")]
 switchback_policy::export_split_policy!(WeightedSplit);
 
 fn check_pool(snapshot: &Snapshot, role: &str, pool: u32) -> Result<u32, String> {

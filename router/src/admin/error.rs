@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::ReloadRefused;
 use crate::flags::{ChangeError, HistoryError};
+use crate::policy::{ShadowError, UploadError};
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,10 @@ pub(super) enum ApiError {
     #[error("the router is busy ending, handing over or reloading")]
     Busy,
     #[error(transparent)]
+    Upload(#[from] UploadError),
+    #[error(transparent)]
+    Shadow(#[from] ShadowError),
+    #[error(transparent)]
     Change(#[from] ChangeError),
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -45,12 +50,19 @@ impl ApiError {
             ApiError::NoToken | ApiError::WrongToken => StatusCode::UNAUTHORIZED,
             ApiError::NotOperator(_) => StatusCode::FORBIDDEN,
             ApiError::ForeignHost(_) => StatusCode::MISDIRECTED_REQUEST,
-            ApiError::NoRoute { .. } | ApiError::NoPath(_) => StatusCode::NOT_FOUND,
+            ApiError::NoRoute { .. } | ApiError::NoPath(_) | ApiError::Upload(UploadError::Missing { .. }) => StatusCode::NOT_FOUND,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
-            ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
+            ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            ApiError::Upload(UploadError::Full(_) | UploadError::Shipped(_) | UploadError::InUse { .. })
+            | ApiError::Shadow(ShadowError::Busy(_) | ShadowError::InForce(_)) => StatusCode::CONFLICT,
+            ApiError::Upload(UploadError::Folder { .. } | UploadError::Lost) => StatusCode::INTERNAL_SERVER_ERROR,
+            ApiError::Shadow(ShadowError::Unanswered) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Change(ChangeError::Conflict { .. }) => StatusCode::PRECONDITION_FAILED,
             ApiError::Change(ChangeError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Change(ChangeError::Unreachable { .. }) | ApiError::History(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -30,7 +30,9 @@ pub(super) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
     let is_ready = !is_draining && readiness.was_ready.load(Ordering::Relaxed);
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let warnings: Vec<String> = store_warning(&shared).into_iter().collect();
-    (status, Json(json!({ "ready": is_ready, "draining": is_draining, "problems": problems, "warnings": warnings })))
+    let topology = shared.state.routes().next().map(|(index, _)| shared.state.flags.view(index).topology);
+    let store = json!({ "topology": topology });
+    (status, Json(json!({ "ready": is_ready, "draining": is_draining, "problems": problems, "warnings": warnings, "store": store })))
 }
 
 /// Whether the flag store is away. Queries are answered all the same, so this takes no router out; nor does it say where the store is,

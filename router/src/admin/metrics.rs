@@ -2,15 +2,13 @@
 //!
 //! Labels are bounded: route, pool, version and endpoint are the config's, codes and reasons a fixed list. No user key.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
-use super::{AdminState, Shared, metrics_process, process};
+use super::{AdminState, Shared, metrics_process, pool_metrics, process};
 use crate::config::{Pool, Route};
-use crate::quality::{Broken, Count, DECISIONS, Durations, PoolCounters, Refusal, RouteCounters};
+use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, OverrideFault, PoolCounters, Refusal, RouteCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 const CODES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -28,7 +26,7 @@ fn page(state: &AdminState) -> String {
     pool_counters(&mut page, state);
     route_counters(&mut page, state);
     process_counters(&mut page, state);
-    endpoints(&mut page, state);
+    pool_metrics::write(&mut page, state);
     flags(&mut page, state);
     policies(&mut page, state);
     metrics_process::write(&mut page, state);
@@ -36,7 +34,7 @@ fn page(state: &AdminState) -> String {
     page.finish()
 }
 
-fn pools(state: &AdminState) -> impl Iterator<Item = (RouteIndex, &Route, PoolIndex, &Pool)> {
+pub(super) fn pools(state: &AdminState) -> impl Iterator<Item = (RouteIndex, &Route, PoolIndex, &Pool)> {
     let indices = || (0..=u8::MAX).map(PoolIndex);
     state
         .routes()
@@ -75,6 +73,13 @@ fn pool_counters(page: &mut Exposition, state: &AdminState) {
             page.count(&labels, sum_pool(state, index, pool_index, &|counters| counters.broken.get(place)));
         }
     }
+    page.family("switchback_mirrored_total", "counter", "Copies of queries to a pool, by what became of them.");
+    for (index, route, pool_index, pool) in pools(state) {
+        for (place, mirrored) in Mirrored::ALL.into_iter().enumerate() {
+            let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("result", mirrored.label())];
+            page.count(&labels, sum_pool(state, index, pool_index, &|counters| counters.mirrored.get(place)));
+        }
+    }
     page.family("switchback_request_duration_seconds", "histogram", "From sending an attempt to the head of its response.");
     for (index, route, pool_index, pool) in pools(state) {
         let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("version", &pool.version)];
@@ -102,6 +107,11 @@ fn route_counters(page: &mut Exposition, state: &AdminState) {
             page.count(&[("route", &route.name)], sum_route(state, index, &|counters| Some(pick(counters))));
         }
     }
+    page.family("switchback_shadow_decisions_total", "counter", "Sampled queries of shadow runs, by whether the candidate agrees.");
+    for (index, route) in state.routes() {
+        page.count(&[("route", &route.name), ("agrees", "true")], sum_route(state, index, &|counters| Some(&counters.shadow_agreed)));
+        page.count(&[("route", &route.name), ("agrees", "false")], sum_route(state, index, &|counters| Some(&counters.shadow_disagreed)));
+    }
     page.family("switchback_policy_duration_seconds", "histogram", "Time in the split policy, of one decision in 64.");
     for (index, route) in state.routes() {
         page.histogram(&[("route", &route.name)], &sum_durations(state, index, |route| Some(&route.policy_durations)));
@@ -109,9 +119,13 @@ fn route_counters(page: &mut Exposition, state: &AdminState) {
 }
 
 fn process_counters(page: &mut Exposition, state: &AdminState) {
-    page.family("switchback_refusals_total", "counter", "Requests that never became a query, by reason.");
+    page.family("switchback_refusals_total", "counter", "Requests and connections that were refused or ended, by reason.");
     for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
         page.count(&[("reason", refusal.label())], state.quality.sum(|worker| worker.refusals.get(place)));
+    }
+    page.family("switchback_override_faults_total", "counter", "Overrides that were ignored, by reason.");
+    for (place, fault) in OverrideFault::ALL.into_iter().enumerate() {
+        page.count(&[("reason", fault.label())], state.quality.sum(|worker| worker.override_faults.get(place)));
     }
     if let Some(tls) = &state.tls {
         page.family("switchback_certificate_expiry_timestamp_seconds", "gauge", "When a certificate in use ends, in seconds since 1970.");
@@ -125,29 +139,16 @@ fn process_counters(page: &mut Exposition, state: &AdminState) {
     page.count(&[], state.quality.sum(|worker| Some(&worker.connections)));
 }
 
-fn endpoints(page: &mut Exposition, state: &AdminState) {
-    let endpoints = || {
-        pools(state).flat_map(|(index, route, pool_index, pool)| {
-            let shared = state.pools(index).get(pool_index.get());
-            let label = move |endpoint: &'_ _| (route, pool, Arc::clone(endpoint));
-            shared.into_iter().flat_map(|shared| &shared.endpoints).map(label)
-        })
-    };
-    page.family("switchback_endpoint_healthy", "gauge", "1 while the endpoint gets traffic.");
-    for (route, pool, endpoint) in endpoints() {
-        let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("endpoint", endpoint.authority.as_str())];
-        page.gauge(&labels, f64::from(u8::from(endpoint.is_healthy())));
-    }
-    page.family("switchback_endpoint_in_flight", "gauge", "Attempts in flight from this router.");
-    for (route, pool, endpoint) in endpoints() {
-        let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("endpoint", endpoint.authority.as_str())];
-        page.count(&labels, endpoint.in_flight() as u64);
-    }
-}
-
 fn flags(page: &mut Exposition, state: &AdminState) {
     page.family("switchback_flags_age_seconds", "gauge", "Since the flag store was last heard; 0 with the embedded store.");
     page.gauge(&[], state.flags.age().as_secs_f64());
+    page.family("switchback_flags_node_info", "gauge", "1 for the server that has the route's flags; none while it is away.");
+    for (index, route) in state.routes() {
+        let view = state.flags.view(index);
+        if let Some(node) = &view.node {
+            page.gauge(&[("route", &route.name), ("topology", view.topology), ("node", node)], 1.0);
+        }
+    }
     page.family("switchback_flags_epoch", "gauge", "The epoch of the flags that this router applies.");
     for (index, route) in state.routes() {
         page.count(&[("route", &route.name)], state.flags.view(index).flags.epoch);

@@ -18,9 +18,12 @@ mod health;
 mod lifecycle;
 mod metrics;
 mod metrics_process;
+mod plugins;
+mod pool_metrics;
 mod process;
 mod redact;
 mod routes;
+mod shadow;
 mod view;
 
 use std::sync::Arc;
@@ -28,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use tokio::sync::watch;
 
 pub use access::{Access, AccessError, TOKEN_FILE};
@@ -175,7 +178,9 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}", get(routes::show))
         .route("/api/v1/routes/{route}/flags", get(routes::flags).patch(routes::change))
         .route("/api/v1/routes/{route}/history", get(routes::history))
-        .route("/api/v1/policies", get(routes::policies))
+        .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
+        .route("/api/v1/policies", get(plugins::list))
+        .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))
         .route("/api/v1/status", get(lifecycle::status))
         .route("/api/v1/reload", post(lifecycle::reload))
         .route("/api/v1/events", get(events::stream))

@@ -1,4 +1,4 @@
-//! `/api/v1/routes/...` and `/api/v1/policies`: look at routes, and change their flags.
+//! `/api/v1/routes/...`: look at routes, and change their flags.
 
 use std::collections::BTreeMap;
 
@@ -68,10 +68,7 @@ pub(super) async fn change(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let (index, route) = find(&shared, &name)?;
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(format!("the body must be at most {} bytes", super::BODY_BYTES)),
-        _ => ApiError::BadRequest(format!("the body could not be read: {error}")),
-    })?;
+    let body = whole(body)?;
     let patch: Patch = serde_json::from_slice(&body).map_err(|error| {
         ApiError::BadRequest(format!(
             r#"the body must be JSON like {{"set": {{"live": "green"}}, "unset": ["pin"], "why": "v42 is good"}}: {error}"#
@@ -139,17 +136,12 @@ pub(super) async fn history(
     Ok(Json(json!({ "name": name, "entries": entries })))
 }
 
-pub(super) async fn policies(_: Viewer, State(shared): State<Shared>) -> Json<Value> {
-    let mut policies = Vec::new();
-    for (index, route) in shared.state.routes() {
-        for mut policy in view::policies(&shared.state, index) {
-            if let Some(policy) = policy.as_object_mut() {
-                policy.insert("route".to_owned(), json!(route.name));
-            }
-            policies.push(policy);
-        }
-    }
-    Json(json!({ "policies": policies }))
+/// A body that was read, within the limit for all requests.
+pub(super) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(format!("the body must be at most {} bytes", super::BODY_BYTES)),
+        _ => ApiError::BadRequest(format!("the body could not be read: {error}")),
+    })
 }
 
 /// The route of this name.

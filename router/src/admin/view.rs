@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::{AdminState, redact};
 use crate::config::{Pool, Role, Route};
 use crate::flags::{Flags, View};
-use crate::serve::{SharedEndpoint, SharedPool};
+use crate::serve::{SharedEndpoint, SharedPool, Why};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// Everything about a route, as `GET /api/v1/routes/{route}` gives it.
@@ -18,6 +19,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     let mut add = |key: &str, value: Value| json.insert(key.to_owned(), value);
     add("source", json!(view.source));
     add("age_seconds", json!(view.age.as_secs_f64()));
+    add("store", json!({ "topology": view.topology, "node": view.node }));
     add("faults", json!(faults(&view, role)));
     add("warnings", json!(view.warnings));
     add("routers", json!(state.flags.routers(index)));
@@ -69,21 +71,32 @@ pub(super) fn faults(view: &View, role: Role) -> Vec<Value> {
 }
 
 fn pools(pools: &[Arc<SharedPool>], flags: &Flags) -> Value {
+    let now = Instant::now();
     let entry = |(index, pool): (PoolIndex, &Arc<SharedPool>)| {
-        let show = |endpoint: &Arc<SharedEndpoint>| {
-            let endpoint_name = endpoint.authority.as_str();
-            json!({ "endpoint": endpoint_name, "is_healthy": endpoint.is_healthy(), "in_flight": endpoint.in_flight() })
-        };
         let value = json!({
             "version": pool.config.version,
             "roles": roles(flags, index),
-            "healthy": pool.endpoints.iter().filter(|endpoint| endpoint.is_healthy()).count(),
+            "healthy": pool.endpoints.iter().filter(|endpoint| endpoint.is_available()).count(),
+            "is_panicking": pool.is_panicking(),
             "in_flight": pool.in_flight(),
-            "endpoints": pool.endpoints.iter().map(show).collect::<Vec<_>>(),
+            "endpoints": pool.endpoints.iter().map(|shared| endpoint(shared, now)).collect::<Vec<_>>(),
         });
         (pool.config.name.clone(), value)
     };
     Value::Object((0..=u8::MAX).map(PoolIndex).zip(pools).map(entry).collect())
+}
+
+fn endpoint(endpoint: &SharedEndpoint, now: Instant) -> Value {
+    let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    json!({
+        "endpoint": endpoint.authority.as_str(),
+        "is_healthy": endpoint.is_available(),
+        "state": endpoint.state(now).label(),
+        "in_flight": endpoint.in_flight(),
+        "ejections": Why::ALL.into_iter().map(|why| endpoint.ejections(why)).sum::<u64>(),
+        "ejected_for_ms": endpoint.ejected_for(now).map(milliseconds),
+        "addresses": endpoint.addresses(),
+    })
 }
 
 /// A line for each pool that gets queries and has nobody to answer them, as far as this router knows.
@@ -106,6 +119,9 @@ fn roles(flags: &Flags, pool: PoolIndex) -> Vec<&'static str> {
     }
     if flags.candidate.pool == pool && flags.candidate.share.get() > 0 {
         roles.push("candidate");
+    }
+    if flags.candidate.pool == pool && flags.mirror.get() > 0 && flags.pin.is_none() && flags.live != pool {
+        roles.push("mirror");
     }
     if flags.holdback.is_some_and(|holdback| holdback.pool == pool) {
         roles.push("holdback");

@@ -98,11 +98,36 @@ impl AdminClient {
         self.json(request, Bytes::from(body.to_string())).await
     }
 
+    /// POST with a JSON body.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
+        self.json(request, Bytes::from(body.to_string())).await
+    }
+
+    /// PUT with a component as its body.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub(crate) async fn put(&self, path: &str, component: Bytes) -> Result<Value, Failure> {
+        self.json(self.request(Method::PUT, path).header(header::CONTENT_TYPE, "application/wasm"), component).await
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.json(self.request(Method::DELETE, path), Bytes::new()).await
+    }
+
     /// POST without a body.
     ///
     /// # Errors
     /// As [`AdminClient::get`]; what the router refuses as unprocessable is its `problems`, a line each.
-    pub(crate) async fn post(&self, path: &str) -> Result<Value, Failure> {
+    pub(crate) async fn post_nothing(&self, path: &str) -> Result<Value, Failure> {
         let response = self.send(self.request(Method::POST, path), Bytes::new()).await?;
         let status = response.status();
         let body = body_of(response).await?;

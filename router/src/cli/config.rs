@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
-use crate::serve::Pools;
+use crate::flags::FlagStore;
+use crate::serve::{Overrides, Pools};
 use crate::tls::ServerTls;
 
 /// Look at config files.
@@ -81,15 +82,17 @@ fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
     Access::of_config(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     config.tls.as_ref().map(ServerTls::load).transpose().map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Pools::of(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    FlagStore::check(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    Overrides::load(config.overrides.as_ref()).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Ok(())
 }
 
 fn summary(config: &config::Config) -> String {
     let pools: usize = config.routes.iter().map(|route| route.pools.len()).sum();
     let endpoints: usize = config.routes.iter().flat_map(|route| &route.pools).map(|pool| pool.endpoints.len()).sum();
-    let store = match config.state.url {
-        StateUrl::Embedded => "the embedded flag store",
-        StateUrl::Redis(_) => "flags in Redis",
+    let store = match &config.state.url {
+        StateUrl::Embedded => "the embedded flag store".to_owned(),
+        StateUrl::Redis(redis) => format!("flags in Redis ({})", redis.topology.word()),
     };
     format!("{} route(s), {pools} pool(s), {endpoints} endpoint(s), {store}", config.routes.len())
 }

@@ -9,10 +9,13 @@ mod demo;
 mod events;
 mod failure;
 mod flag;
+mod plugins;
 mod policy;
 mod ranker;
 mod reload;
 mod serve;
+mod shadow;
+mod sign_override;
 mod status;
 mod table;
 
@@ -39,6 +42,7 @@ enum Command {
     Reload(reload::Reload),
     Status(status::Status),
     Flag(flag::FlagArgs),
+    Override(sign_override::SignOverride),
     Config(config::ConfigArgs),
     Demo(demo::Demo),
     Policy(policy::PolicyArgs),
@@ -62,6 +66,7 @@ pub fn run() -> ExitCode {
         Command::Reload(reload) => reload.run(),
         Command::Status(status) => status.run(),
         Command::Flag(flag) => flag.run(),
+        Command::Override(signed) => signed.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
         Command::Policy(policy) => return policy::run(policy),

@@ -1,4 +1,5 @@
-//! `switchback policy`: check a plugin before it goes anywhere near traffic, and see what its decisions cost.
+//! `switchback policy`: check a plugin before it goes anywhere near traffic, see what its decisions cost, and change or compare those of
+//! a running router.
 
 use std::io::IsTerminal;
 use std::io::Read as _;
@@ -10,6 +11,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use super::{Failure, plugins, shadow};
 use crate::config::{self, Config};
 use crate::policy::bench::{self, Contender, Cost};
 use crate::policy::{self, Limits, PolicyEngine, Rejection, Report, Terms, World, admission};
@@ -19,7 +21,7 @@ const REFUSED: u8 = 2;
 /// Bad usage: no such file, a broken config.
 const USAGE: u8 = 64;
 
-/// Check a plugin before it goes near traffic, and measure what its decisions cost.
+/// Check, measure and upload plugins, and run one beside the policy in force.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
     #[command(subcommand)]
@@ -43,6 +45,21 @@ enum PolicyCommand {
         #[arg(long, default_value_t = 3.0, value_parser = seconds)]
         seconds: f64,
     },
+    #[command(after_help = "Example:\n  switchback policy push my-split.wasm --admin http://edge-1:9090 --token-file token")]
+    /// Uploads a plugin to a running router. Exit code 0: admitted, 2: refused, with the reason.
+    Push(plugins::Push),
+    #[command(after_help = "Example:\n  switchback policy list --json")]
+    /// Lists a running router's plugins: name, digest, state, where each is in force.
+    List(plugins::List),
+    #[command(after_help = "Example:\n  switchback policy remove my-split")]
+    /// Takes a plugin's file out of a running router's folder.
+    Remove(plugins::Remove),
+    #[command(after_help = "Examples:
+  switchback policy shadow search my-split --percent 5 --for 10m --watch
+  switchback policy shadow search            # the run under way, or the last one
+  switchback policy shadow search --stop")]
+    /// Runs a candidate beside the policy in force, on a sample of real queries, and shows how often the two disagree.
+    Shadow(shadow::Shadow),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +83,17 @@ pub(crate) fn run(args: PolicyArgs) -> ExitCode {
     match args.command {
         PolicyCommand::Check { plugin } => check(&plugin),
         PolicyCommand::Bench { plugin, seconds } => measure(&plugin, Duration::from_secs_f64(seconds)),
+        PolicyCommand::Push(push) => exit_code(push.run()),
+        PolicyCommand::List(list) => exit_code(list.run()),
+        PolicyCommand::Remove(remove) => exit_code(remove.run()),
+        PolicyCommand::Shadow(shadow) => exit_code(shadow.run()),
+    }
+}
+
+fn exit_code(done: Result<(), Failure>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
     }
 }
 
@@ -142,7 +170,7 @@ fn prepare(args: &PluginArgs) -> Result<(Bench, Vec<u8>), ExitCode> {
     };
     let mut terms = Terms::of(&config);
     if let Some(split_config) = &args.split_config {
-        terms.split_configs = vec![split_config.clone()];
+        terms.set(split_config);
     }
     let bytes = read(&args.file, &terms).map_err(|error| match error {
         ReadError::Usage(reason) => usage(args, &reason),

@@ -25,7 +25,7 @@ pub(super) struct Reload {
 impl Reload {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.admin.client()?;
-        let answer = block_on(client.post("/api/v1/reload"))?;
+        let answer = block_on(client.post_nothing("/api/v1/reload"))?;
         print(&if self.json { format!("{answer:#}\n") } else { show(&answer) })
     }
 }

@@ -79,7 +79,7 @@ fn start_log(format: LogFormat) -> WorkerGuard {
 
 /// For whoever started us on port 0, and for the log.
 fn announce(config: &Config) {
-    let config::Listen { traffic, traffic_tls, admin, workers } = &config.listen;
+    let config::Listen { traffic, traffic_tls, admin, workers, .. } = &config.listen;
     let over_tls = traffic_tls.map_or_else(String::new, |address| format!(", tls {address}"));
     tracing::info!(%traffic, ?traffic_tls, %admin, workers, pid = std::process::id(), "listening");
     let mut stdout = std::io::stdout().lock();

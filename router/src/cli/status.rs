@@ -68,6 +68,7 @@ impl Status {
 fn show_route(route: &Value) -> String {
     let mut text = headline(route);
     text.push_str(&table(&pool_rows(route)));
+    text.push_str(&endpoint_lines(route));
     list(&route["policies"]).iter().for_each(|policy| text.push_str(&policy_line(policy)));
     text.push_str(&routers(route));
     text.push_str(&concerns(route));
@@ -80,15 +81,19 @@ fn policy_line(policy: &Value) -> String {
     let at_digest = if digest.is_empty() { String::new() } else { format!("@{digest}") };
     let (kind, name, state, why) = (plain(&policy["kind"]), plain(&policy["name"]), plain(&policy["state"]), plain(&policy["why"]));
     let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let stand_in = match policy["answered_by"].as_str() {
+        Some("last_good") => format!("; {} decides in its place", plain(&policy["last_good"]["name"])),
+        _ => String::new(),
+    };
     match state.as_str() {
         "admitting" | "refused" => {
-            format!("  {kind} policy {name}{at_digest} in force; the wanted {} {state}{because}\n", plain(&policy["wanted"]))
+            format!("  {kind} policy {name}{at_digest} in force; the wanted {} {state}{because}{stand_in}\n", plain(&policy["wanted"]))
         }
-        _ => format!("  {kind} policy {name}{at_digest} {}{because}\n", state.replace('_', " ")),
+        _ => format!("  {kind} policy {name}{at_digest} {}{because}{stand_in}\n", state.replace('_', " ")),
     }
 }
 
-/// `search: live blue, canary 25 % on canary, epoch 12 (redis, heard 0.2 s ago)`
+/// `search: live blue, canary 25 % on canary, epoch 12 (redis sentinel 10.0.0.5:6379, heard 0.2 s ago)`
 fn headline(route: &Value) -> String {
     let mut words = vec![format!("live {}", plain(&route["live"]))];
     let percent = |field: &str| route[field].as_f64().filter(|percent| *percent > 0.0);
@@ -117,7 +122,13 @@ fn headline(route: &Value) -> String {
         _ if age > 0.0 => format!(", heard {age:.1} s ago"),
         _ => String::new(),
     };
-    format!("{}: {}, {applied} ({}{heard})\n", plain(&route["name"]), words.join(", "), plain(&route["source"]))
+    let store = match (route["store"]["topology"].as_str(), route["store"]["node"].as_str()) {
+        (Some("single"), Some(node)) => format!(" {node}"),
+        (Some(topology @ ("sentinel" | "cluster")), Some(node)) => format!(" {topology} {node}"),
+        (Some(topology @ ("sentinel" | "cluster")), None) => format!(" {topology}"),
+        _ => String::new(),
+    };
+    format!("{}: {}, {applied} ({}{store}{heard})\n", plain(&route["name"]), words.join(", "), plain(&route["source"]))
 }
 
 fn pool_rows(route: &Value) -> Vec<Vec<String>> {
@@ -130,6 +141,22 @@ fn pool_rows(route: &Value) -> Vec<Vec<String>> {
         rows.push(vec![name.clone(), plain(&pool["version"]), healthy, in_flight.to_string(), roles.join(", ")]);
     }
     rows
+}
+
+/// A line for each endpoint that does not get its whole share, and for each pool that panics.
+fn endpoint_lines(route: &Value) -> String {
+    let mut text = String::new();
+    for (name, pool) in route["pools"].as_object().into_iter().flatten() {
+        if pool["is_panicking"] == true {
+            text.push_str(&format!("  {name} panics: too few of its endpoints are healthy, all are used\n"));
+        }
+        for endpoint in list(&pool["endpoints"]).iter().filter(|endpoint| endpoint["state"] != "healthy") {
+            let state = plain(&endpoint["state"]).replace('_', " ");
+            let rest = endpoint["ejected_for_ms"].as_f64().map_or_else(String::new, |millis| format!(" for another {:.1} s", millis / 1e3));
+            text.push_str(&format!("  {name} {} is {state}{rest}\n", plain(&endpoint["endpoint"])));
+        }
+    }
+    text
 }
 
 fn routers(route: &Value) -> String {
@@ -167,6 +194,12 @@ mod tests {
             "kind": "split", "name": "mine", "digest": "0123456789abcdef", "state": "refused", "wanted": "mine", "why": "it trapped"
         });
         assert_eq!(policy_line(&policy), "  split policy mine@0123456789ab in force; the wanted mine refused: it trapped\n");
+        let policy = json!({
+            "kind": "split", "name": "mine", "digest": "0123456789abcdef", "state": "quarantined", "why": "it trapped",
+            "answered_by": "last_good", "last_good": { "name": "split-rules" }
+        });
+        let expected = "  split policy mine@0123456789ab quarantined: it trapped; split-rules decides in its place\n";
+        assert_eq!(policy_line(&policy), expected);
     }
 
     #[test]
@@ -174,15 +207,22 @@ mod tests {
         let route = json!({
             "name": "search", "live": "blue", "candidate_pool": "canary", "canary_percent": 2.5, "holdback_percent": 0.0,
             "mirror_percent": 0.0, "pin": null, "freeze": true, "epoch": 12, "applied_epoch": 12, "source": "redis", "age_seconds": 0.25,
-            "pools": { "blue": { "version": "v41", "healthy": 1, "roles": ["live"], "endpoints": [{ "in_flight": 3 }, { "in_flight": 0 }] } },
+            "store": { "topology": "sentinel", "node": "10.0.0.5:6379" },
+            "pools": { "blue": { "version": "v41", "healthy": 1, "roles": ["live"], "endpoints": [
+                { "endpoint": "h:1", "state": "healthy", "in_flight": 3 },
+                { "endpoint": "h:2", "state": "half_open", "in_flight": 0 },
+                { "endpoint": "h:3", "state": "ejected", "ejected_for_ms": 2500, "in_flight": 0 }
+            ] } },
             "policies": [{ "kind": "split", "name": "split-weighted", "digest": "0123456789abcdef", "state": "in_force", "why": "" }],
             "routers": [{ "id": "a", "epoch": 12, "is_known": true }, { "id": "b", "epoch": 11, "is_known": true },
                         { "id": "c", "epoch": 9, "is_known": false }],
             "faults": [{ "field": "pin", "value": "x", "allowed": "a pool" }], "warnings": ["w"],
         });
-        let expected = "search: live blue, canary 2.5 % on canary, frozen, epoch 12 (redis, heard 0.2 s ago)\n\
+        let expected = "search: live blue, canary 2.5 % on canary, frozen, epoch 12 (redis sentinel 10.0.0.5:6379, heard 0.2 s ago)\n\
                         \x20 pool  version  healthy  in flight  role\n\
-                        \x20 blue  v41      1/2      3          live\n\
+                        \x20 blue  v41      1/3      3          live\n\
+                        \x20 blue h:2 is half open\n\
+                        \x20 blue h:3 is ejected for another 2.5 s\n\
                         \x20 split policy split-weighted@0123456789ab in force\n\
                         \x20 2 router(s), not on epoch 12: b; not heard of: c\n\
                         \x20 not obeyed: pin = x: must be a pool\n\

@@ -9,8 +9,24 @@ use super::checked::Config;
 use super::show::show;
 
 /// Keys that hold from the start of the process to its end: sockets, threads, and the folder and store that the flags live in.
-pub const FIXED: [&str; 7] =
-    ["listen.traffic", "listen.traffic_tls", "listen.admin", "listen.workers", "state.url", "state.data_dir", "state.router_id"];
+pub const FIXED: [&str; 16] = [
+    "listen.traffic",
+    "listen.traffic_tls",
+    "listen.admin",
+    "listen.workers",
+    "state.url",
+    "state.username",
+    "state.password_file",
+    "state.password_env",
+    "state.sentinel_username",
+    "state.sentinel_password_file",
+    "state.sentinel_password_env",
+    "state.ca",
+    "state.cert",
+    "state.key",
+    "state.data_dir",
+    "state.router_id",
+];
 
 /// A key whose value differs, as TOML writes both.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -42,6 +58,7 @@ pub fn reload(running: &Config, before: &Config, at_start: &Config, new: &Config
     let is_fixed = |key: &str| FIXED.contains(&key) || (has_moved_tls && key.starts_with("tls."));
     let mut config = new.clone();
     config.listen = running.listen.clone();
+    config.listen.trusted_proxies.clone_from(&new.listen.trusted_proxies);
     if has_moved_tls {
         config.tls.clone_from(&running.tls);
     }
@@ -53,11 +70,13 @@ pub fn reload(running: &Config, before: &Config, at_start: &Config, new: &Config
     config.state.data_dir.clone_from(&running.state.data_dir);
     config.state.router_id.clone_from(&running.state.router_id);
     let mut changed = differences(before, new);
-    let keeps_policies = config.policies.dir == running.policies.dir;
-    changed.retain(|change| !is_fixed(&change.key) && (change.key != "policies.dir" || !keeps_policies));
+    let stays = |key: &str| is_fixed(key) || (key == "policies.dir" && config.policies.dir == running.policies.dir);
+    changed.retain(|change| !stays(&change.key));
     let mut waiting = differences(at_start, new);
     waiting.retain(|change| is_fixed(&change.key));
-    if at_start.state.url != new.state.url && !waiting.iter().any(|change| change.key == "state.url") {
+    let is_of_store =
+        |change: &KeyChange| change.key.starts_with("state.") && change.key != "state.router_id" && change.key != "state.data_dir";
+    if at_start.state.url != new.state.url && !waiting.iter().any(is_of_store) {
         // Only the password differs, and that is not shown.
         let shown = Some("(another password)".to_owned());
         waiting.push(KeyChange { key: "state.url".to_owned(), old: None, new: shown });

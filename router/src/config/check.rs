@@ -4,17 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::checked::{Admin, AdminToken, Config, Lifecycle, Limits, Listen, Policies, Role, State, StateUrl};
+use super::checked::{Admin, AdminToken, Config, Lifecycle, Limits, Listen, Policies, Role, State};
 use super::error::Problem;
-use super::{check_route, check_tls, units, written};
+use super::{check_route, check_tls, check_trust, redis_url, units, written};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
 const ROLE_RULE: &str = "must be \"viewer\" or \"operator\"";
 const TOKEN_FILE_RULE: &str = "must be the path of a file that holds the token, 16 to 1024 printable characters";
 const ROUTER_ID_RULE: &str = "must be 1 to 64 printable ASCII characters without spaces, different on every router";
-const REDIS_RULE: &str = "must be a URL like \"redis://127.0.0.1:6379\" or \"rediss://user:password@host:6380/0\"; \
-                          leave it out for the embedded store";
 const LOOPBACK_ONLY: &str = "an admin address beyond loopback needs at least one [[admin.token]], so that nobody can flip traffic \
                              without one; allowed without: 127.0.0.1:PORT or [::1]:PORT";
 
@@ -27,6 +25,17 @@ pub(super) struct Checker {
 impl Checker {
     pub(super) fn refuse(&mut self, key: &str, value: impl std::fmt::Debug, allowed: impl Into<String>) {
         self.problems.push(Problem { key: key.to_owned(), value: format!("{value:?}"), allowed: allowed.into() });
+    }
+
+    /// What was refused, for tests.
+    #[cfg(test)]
+    pub(super) fn said(&self) -> String {
+        self.problems.iter().map(|problem| format!("{} = {}: {}\n", problem.key, problem.value, problem.allowed)).collect()
+    }
+
+    /// A value that is text already, as it stands in the file.
+    pub(super) fn refuse_as_written(&mut self, key: &str, value: String, allowed: String) {
+        self.problems.push(Problem { key: key.to_owned(), value, allowed });
     }
 
     pub(super) fn missing(&mut self, key: &str, allowed: impl Into<String>) {
@@ -108,6 +117,7 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
         tls: check_tls::check_tls(&mut checker, listen.traffic_tls, written.tls),
         listen,
         limits: check_limits(&mut checker, &written.limits),
+        overrides: check_trust::check_override(&mut checker, written.overrides),
         lifecycle: check_lifecycle(&mut checker, &written.lifecycle),
         policies: check_policies(&mut checker, written.policies, &state),
         state,
@@ -122,6 +132,7 @@ fn check_listen(checker: &mut Checker, written: &written::Listen, admin: &Admin)
     let listen = Listen {
         traffic: checker.address("listen.traffic", written.traffic.as_deref()),
         traffic_tls: written.traffic_tls.as_deref().map(|text| checker.address("listen.traffic_tls", Some(text))),
+        trusted_proxies: check_trust::check_proxies(checker, written.trusted_proxies.as_deref().unwrap_or_default()),
         admin: checker.address("listen.admin", written.admin.as_deref()),
         workers: checker.count("listen.workers", written.workers, cores.min(256), 1, 256),
     };
@@ -182,8 +193,25 @@ fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {
             ms(100),
             seconds(86_400),
         ),
+        upload_timeout: checker.duration(
+            "limits.upload_timeout",
+            written.upload_timeout.as_deref(),
+            seconds(3_600),
+            ms(100),
+            seconds(86_400),
+        ),
+        query_timeout: checker.duration(
+            "limits.query_timeout",
+            written.query_timeout.as_deref(),
+            seconds(86_400),
+            ms(100),
+            seconds(604_800),
+        ),
+        expect_timeout: checker.duration("limits.expect_timeout", written.expect_timeout.as_deref(), seconds(1), ms(1), seconds(60)),
         h2_streams: checker.count("limits.h2_streams", written.h2_streams, 256, 1, 10_000),
         h2_pending_resets: checker.count("limits.h2_pending_resets", written.h2_pending_resets, 20, 1, 10_000),
+        h2_resets: checker.count("limits.h2_resets", written.h2_resets, 200, 1, 100_000),
+        h2_forced_resets: checker.count("limits.h2_forced_resets", written.h2_forced_resets, 128, 1, 100_000),
         replay_bytes: bytes(checker.bytes("limits.replay_bytes", written.replay_bytes.as_deref(), 64 << 10, 1, 16 << 20)),
         drain_timeout: checker.duration("limits.drain_timeout", written.drain_timeout.as_deref(), seconds(30), ms(100), seconds(3_600)),
     }
@@ -202,7 +230,7 @@ fn check_lifecycle(checker: &mut Checker, written: &written::Lifecycle) -> Lifec
 
 fn check_state(checker: &mut Checker, written: written::State) -> State {
     let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
-    let data_dir = written.data_dir.unwrap_or_else(|| "/var/lib/switchback".to_owned());
+    let data_dir = written.data_dir.clone().unwrap_or_else(|| "/var/lib/switchback".to_owned());
     if data_dir.is_empty() {
         checker.refuse("state.data_dir", &data_dir, "must be the path of a folder that the router may write to");
     }
@@ -211,7 +239,7 @@ fn check_state(checker: &mut Checker, written: written::State) -> State {
         checker.refuse("state.router_id", id, ROUTER_ID_RULE);
     }
     let state = State {
-        url: check_state_url(checker, written.url),
+        url: redis_url::check_url(checker, &written),
         data_dir: PathBuf::from(data_dir),
         poll_interval: checker.duration("state.poll_interval", written.poll_interval.as_deref(), seconds(1), ms(10), seconds(60)),
         heartbeat_interval: checker.duration(
@@ -226,24 +254,6 @@ fn check_state(checker: &mut Checker, written: written::State) -> State {
     };
     checker.ordered(("state.heartbeat_interval", state.heartbeat_interval), ("state.router_timeout", state.router_timeout));
     state
-}
-
-fn check_state_url(checker: &mut Checker, written: Option<String>) -> StateUrl {
-    let Some(url) = written else { return StateUrl::Embedded };
-    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
-        checker.refuse("state.url", without_password(&url), REDIS_RULE);
-    } else if let Err(error) = redis::IntoConnectionInfo::into_connection_info(url.as_str()) {
-        checker.refuse("state.url", without_password(&url), format!("{REDIS_RULE} ({error})"));
-    }
-    StateUrl::Redis(url)
-}
-
-/// An error message ends up in logs: what stands between `://` and the last `@` does not.
-pub(super) fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
-        _ => url.to_owned(),
-    }
 }
 
 fn check_registry(checker: &mut Checker, written: &written::Registry) {

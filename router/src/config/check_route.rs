@@ -8,8 +8,8 @@ use http::header::HeaderName;
 use http::uri::{Authority, Scheme, Uri};
 
 use super::check::Checker;
-use super::checked::{Endpoint, Health, Pool, Protocol, Route, RouteMatch, Timeouts, UnitSource};
-use super::{check_initial, check_tls, written};
+use super::checked::{Endpoint, Expose, Health, OnPolicyFailure, Pool, Protocol, Route, RouteMatch, Timeouts, UnitSource};
+use super::{check_initial, check_outlier, check_tls, written};
 
 const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
 const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http or https, host, port, and no path";
@@ -58,21 +58,51 @@ fn check_route(checker: &mut Checker, by_index: &str, name: String, written: wri
     }
     let split_policy = written.split_policy.unwrap_or_else(|| "split-weighted".to_owned());
     check_name(checker, &format!("{key}.split_policy"), &split_policy);
+    let on_policy_failure = check_on_policy_failure(checker, &key, written.on_policy_failure.as_deref());
     let rollback_policy = written.rollback_policy.unwrap_or_else(|| "rollback-guardrail".to_owned());
     check_name(checker, &format!("{key}.rollback_policy"), &rollback_policy);
+    let split_config = written.split_config.map_or_else(|| "{}".to_owned(), |table| serde_json::json!(table).to_string());
+    check_split_config(checker, &key, &split_policy, &split_config, &pools);
     Route {
         matches: check_match(checker, &key, written.matches),
         unit: unit.iter().filter_map(|source| check_unit(checker, &key, source)).collect(),
         split_policy,
-        split_config: written.split_config.map_or_else(|| "{}".to_owned(), |table| serde_json::json!(table).to_string()),
+        split_config,
+        on_policy_failure,
         rollback_policy,
-        expose_pool: check_expose(checker, &key, written.expose.unwrap_or_default()),
+        expose: check_expose(checker, &key, &written.expose.unwrap_or_default()),
+        max_request_body: check_body(checker, &format!("{key}.max_request_body"), written.max_request_body.as_deref()),
+        max_response_body: check_body(checker, &format!("{key}.max_response_body"), written.max_response_body.as_deref()),
         upgrades: check_upgrades(checker, &key, written.upgrades),
         replayable_methods: check_methods(checker, &key, written.replayable_methods),
         timeouts: check_timeouts(checker, &key, &written.timeouts),
         initial: check_initial::check_initial(checker, &key, written.initial.unwrap_or_default(), &pools),
         name,
         pools,
+    }
+}
+
+fn check_on_policy_failure(checker: &mut Checker, key: &str, written: Option<&str>) -> OnPolicyFailure {
+    match written {
+        None | Some("native") => OnPolicyFailure::Native,
+        Some("last_good") => OnPolicyFailure::LastGood,
+        Some(other) => {
+            checker.refuse(&format!("{key}.on_policy_failure"), other, "must be \"native\" or \"last_good\"");
+            OnPolicyFailure::Native
+        }
+    }
+}
+
+/// What a shipped policy can say of its config before it runs. A file of that name in the folder may want another one, and then has to
+/// be given another name: a config that may be wrong is not taken.
+fn check_split_config(checker: &mut Checker, key: &str, policy: &str, config: &str, pools: &[Pool]) {
+    if policy != "split-rules" {
+        return;
+    }
+    let names: Vec<String> = pools.iter().map(|pool| pool.name.clone()).collect();
+    for problem in split_rules::check(config, &names).err().unwrap_or_default() {
+        let dot = if problem.key.is_empty() { "" } else { "." };
+        checker.refuse_as_written(&format!("{key}.split_config{dot}{}", problem.key), problem.value, problem.allowed);
     }
 }
 
@@ -126,11 +156,20 @@ fn check_unit(checker: &mut Checker, key: &str, source: &str) -> Option<UnitSour
     unit
 }
 
-fn check_expose(checker: &mut Checker, key: &str, written: Vec<String>) -> bool {
-    for item in written.iter().filter(|item| *item != "pool") {
-        checker.refuse(&format!("{key}.expose"), item, "must be \"pool\"");
+fn check_expose(checker: &mut Checker, key: &str, written: &[String]) -> Expose {
+    let mut expose = Expose::default();
+    for item in written {
+        match Expose::ALL.iter().find(|(_, name)| name == item) {
+            Some((one, _)) => expose = expose.and(*one),
+            None => checker.refuse(&format!("{key}.expose"), item, "must be \"pool\", \"version\", \"epoch\" or \"reason\""),
+        }
     }
-    !written.is_empty()
+    expose
+}
+
+/// A size that a body may have; none is no limit.
+fn check_body(checker: &mut Checker, key: &str, written: Option<&str>) -> Option<u64> {
+    written.map(|text| checker.bytes(key, Some(text), 1 << 40, 1, 1 << 40))
 }
 
 fn check_methods(checker: &mut Checker, key: &str, written: Option<Vec<String>>) -> Vec<Method> {
@@ -192,23 +231,38 @@ fn check_pool(checker: &mut Checker, route_key: &str, name: String, written: wri
     if version.is_empty() || version.len() > 64 || !version.bytes().all(|byte| byte.is_ascii_graphic()) {
         checker.refuse(&format!("{key}.version"), &version, "must be 1 to 64 printable ASCII characters without spaces");
     }
-    let seconds = Duration::from_secs;
+    let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
+    let max_in_flight = checker.count(&format!("{key}.max_in_flight"), written.max_in_flight, 10_000, 1, 1_000_000);
+    let per_endpoint = format!("{key}.max_in_flight_per_endpoint");
+    let panic_threshold = format!("{key}.healthy_panic_threshold");
     let endpoints: Vec<Endpoint> = endpoints.iter().filter_map(|text| check_endpoint(checker, &key, text)).collect();
     Pool {
         protocol: check_protocol(checker, &key, written.protocol.as_deref()),
         tls: check_tls::check_pool(checker, &key, written.tls, endpoints.iter().any(|endpoint| endpoint.is_tls)),
         endpoints,
         version,
-        max_in_flight: checker.count(&format!("{key}.max_in_flight"), written.max_in_flight, 10_000, 1, 1_000_000),
-        idle_timeout: checker.duration(
-            &format!("{key}.idle_timeout"),
-            written.idle_timeout.as_deref(),
-            seconds(4),
-            Duration::from_millis(1),
+        max_in_flight_per_endpoint: checker.count(&per_endpoint, written.max_in_flight_per_endpoint, max_in_flight, 1, 1_000_000),
+        max_in_flight,
+        max_mirrors_in_flight: checker.count(&format!("{key}.max_mirrors_in_flight"), written.max_mirrors_in_flight, 100, 0, 10_000),
+        slow_start: checker.duration(
+            &format!("{key}.slow_start"),
+            written.slow_start.as_deref(),
+            seconds(10),
+            Duration::ZERO,
             seconds(3_600),
         ),
+        healthy_panic_threshold: checker.count(&panic_threshold, written.healthy_panic_threshold, 50, 0, 100),
+        dns_interval: checker.duration(
+            &format!("{key}.dns_interval"),
+            written.dns_interval.as_deref(),
+            seconds(5),
+            ms(100),
+            seconds(3_600),
+        ),
+        idle_timeout: checker.duration(&format!("{key}.idle_timeout"), written.idle_timeout.as_deref(), seconds(4), ms(1), seconds(3_600)),
         idle_connections: checker.count(&format!("{key}.idle_connections"), written.idle_connections, 256, 0, 100_000),
         health: check_health(checker, &key, &written.health),
+        outlier: check_outlier::check_outlier(checker, &key, &written.outlier),
         name,
     }
 }

@@ -55,6 +55,16 @@ pub(super) fn check_tls(checker: &mut Checker, listen: Option<SocketAddr>, writt
     Some(Tls { certificates, client_ca: written.client_ca.map(PathBuf::from), client_auth, reload_interval })
 }
 
+/// A certificate to show, with its key: both or neither.
+pub(super) fn check_pair(checker: &mut Checker, section: &str, cert: Option<String>, key: Option<String>) -> Option<CertificateFiles> {
+    if cert.is_none() && key.is_none() {
+        return None;
+    }
+    let cert = checker.required(&format!("{section}.cert"), cert, CERT_RULE);
+    let key = checker.required(&format!("{section}.key"), key, KEY_RULE);
+    Some(CertificateFiles { cert: PathBuf::from(cert), key: PathBuf::from(key) })
+}
+
 /// `is_used`: an endpoint of the pool is `https`.
 pub(super) fn check_pool(checker: &mut Checker, pool_key: &str, written: Option<written::PoolTls>, is_used: bool) -> PoolTls {
     let Some(written) = written else { return PoolTls::default() };
@@ -69,13 +79,6 @@ pub(super) fn check_pool(checker: &mut Checker, pool_key: &str, written: Option<
         }
         parsed
     });
-    let certificate = match (written.cert, written.key) {
-        (None, None) => None,
-        (cert, private_key) => {
-            let cert = checker.required(&key("cert"), cert, CERT_RULE);
-            let private_key = checker.required(&key("key"), private_key, KEY_RULE);
-            Some(CertificateFiles { cert: PathBuf::from(cert), key: PathBuf::from(private_key) })
-        }
-    };
+    let certificate = check_pair(checker, &format!("{pool_key}.tls"), written.cert, written.key);
     PoolTls { ca: written.ca.map(PathBuf::from), server_name, certificate }
 }

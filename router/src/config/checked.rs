@@ -8,7 +8,10 @@ use std::time::Duration;
 use http::Method;
 use http::header::HeaderName;
 use http::uri::Authority;
+use ipnet::IpNet;
 use rustls::pki_types::ServerName;
+
+use super::redis_url::RedisState;
 
 /// The whole config.
 #[derive(Debug, Clone)]
@@ -19,6 +22,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// What a client may take.
     pub limits: Limits,
+    /// Who may choose a pool for a query of its own. `None`: nobody.
+    pub overrides: Option<Override>,
     /// How the process ends, and hands over to another.
     pub lifecycle: Lifecycle,
     /// Where flags live.
@@ -38,6 +43,8 @@ pub struct Listen {
     pub traffic: SocketAddr,
     /// Search traffic over TLS.
     pub traffic_tls: Option<SocketAddr>,
+    /// Peers whose word about their clients is taken: load balancers and CDNs.
+    pub trusted_proxies: Vec<IpNet>,
     /// Admin API, metrics, health.
     pub admin: SocketAddr,
     /// Worker threads, 1..=256.
@@ -98,14 +105,33 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// An upgraded connection on which neither side sends anything is closed after this (and before twice this).
     pub upgrade_idle_timeout: Duration,
+    /// The whole body of a request.
+    pub upload_timeout: Duration,
+    /// A whole query, to the end of its response's body.
+    pub query_timeout: Duration,
+    /// How long a body that waits for 100 Continue waits for a backend that says nothing.
+    pub expect_timeout: Duration,
     /// Concurrent streams on one HTTP/2 connection.
     pub h2_streams: u32,
     /// Streams that a client reset and that are still being cleaned up, before its connection is closed.
     pub h2_pending_resets: usize,
+    /// Streams of one HTTP/2 connection that a client may reset before their responses; the allowance is new after ten seconds.
+    pub h2_resets: u32,
+    /// Streams of one HTTP/2 connection that a client's mistakes may make us reset.
+    pub h2_forced_resets: usize,
     /// A request body up to this is kept, so that the query can be sent again.
     pub replay_bytes: usize,
     /// How long queries in flight may take to end after SIGTERM.
     pub drain_timeout: Duration,
+}
+
+/// `[override]`: whose signature chooses a pool.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// Each holds a key. The first signs, all are accepted, so that keys can be changed one after the other. Never empty.
+    pub key_files: Vec<PathBuf>,
+    /// An override that is good for longer is refused.
+    pub max_lifetime: Duration,
 }
 
 /// `[lifecycle]`: how the process ends, and hands over to another.
@@ -139,8 +165,8 @@ pub struct State {
 pub enum StateUrl {
     /// In-process, durable in the data folder.
     Embedded,
-    /// A `redis://` or `rediss://` URL.
-    Redis(String),
+    /// Redis: one server, Sentinel, or a cluster.
+    Redis(Box<RedisState>),
 }
 
 /// `[policies]`: where plugins come from, and what they may take.
@@ -212,10 +238,16 @@ pub struct Route {
     pub split_policy: String,
     /// What the split policy gets as its `config`: JSON text.
     pub split_config: String,
+    /// Who decides what the split policy in force cannot.
+    pub on_policy_failure: OnPolicyFailure,
     /// The rollback policy, unless the flags name another.
     pub rollback_policy: String,
-    /// Whether every response says which pool answered.
-    pub expose_pool: bool,
+    /// What every response says of the decision.
+    pub expose: Expose,
+    /// Size of a request's body. `None` is no limit.
+    pub max_request_body: Option<u64>,
+    /// Size of a response's body. `None` is no limit.
+    pub max_response_body: Option<u64>,
     /// Protocols that a client may upgrade its connection to, lower case.
     pub upgrades: Vec<String>,
     /// Methods that may be sent a second time.
@@ -226,6 +258,51 @@ pub struct Route {
     pub initial: BTreeMap<String, String>,
     /// `blue`, `green`, `canary`, then named pools by name. 1..=64.
     pub pools: Vec<Pool>,
+}
+
+/// Who decides what the split policy in force cannot: it failed, is in quarantine, or refuses the flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPolicyFailure {
+    /// `native`: live, candidate and holdback by position.
+    Native,
+    /// `last_good`: the policy before it, if that served this route without a strike; only then the native decision.
+    LastGood,
+}
+
+/// What a response says of the decision about its query: a set, so that a query asks once whether there is anything to say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expose(u8);
+
+impl Expose {
+    /// Which pool answered.
+    pub const POOL: Expose = Expose(1);
+    /// Its model version.
+    pub const VERSION: Expose = Expose(2);
+    /// The epoch of the flags that were obeyed.
+    pub const EPOCH: Expose = Expose(4);
+    /// Why the pool was chosen.
+    pub const REASON: Expose = Expose(8);
+    /// Each with its name in the config.
+    pub const ALL: [(Expose, &str); 4] =
+        [(Expose::POOL, "pool"), (Expose::VERSION, "version"), (Expose::EPOCH, "epoch"), (Expose::REASON, "reason")];
+
+    /// Both sets.
+    #[must_use]
+    pub fn and(self, other: Expose) -> Expose {
+        Expose(self.0 | other.0)
+    }
+
+    /// Whether `other` is in it.
+    #[must_use]
+    pub fn has(self, other: Expose) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Nothing is said.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// Which queries belong to a route.
@@ -274,12 +351,24 @@ pub struct Pool {
     pub version: String,
     /// Queries in flight in this process, before further ones get 503 (or fall back to live, for a candidate).
     pub max_in_flight: usize,
+    /// The same for each of its endpoints: one that is full is passed over.
+    pub max_in_flight_per_endpoint: usize,
+    /// Copies of queries in flight to this pool, in this process; further ones are dropped.
+    pub max_mirrors_in_flight: usize,
+    /// How long an endpoint that came back takes to get its whole share again.
+    pub slow_start: Duration,
+    /// With fewer healthy endpoints than this, in percent, all of them are used. 0..=100.
+    pub healthy_panic_threshold: u32,
+    /// How often names of endpoints are looked up again.
+    pub dns_interval: Duration,
     /// An idle connection is not used after this: keep it below the backend's own limit.
     pub idle_timeout: Duration,
     /// Idle connections kept for each endpoint and worker.
     pub idle_connections: usize,
     /// Active health checks.
     pub health: Health,
+    /// Passive ones: by what becomes of attempts.
+    pub outlier: Outlier,
 }
 
 /// One backend process: `http://host:port` or `https://host:port`.
@@ -324,6 +413,27 @@ pub struct Health {
     pub healthy_after: u32,
     /// Failed checks in a row before it gets none.
     pub unhealthy_after: u32,
+}
+
+/// `[route.pools.NAME.outlier]`: when an endpoint is taken out because its attempts fail, and how it comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlier {
+    /// So many failures in a row eject an endpoint; 0 leaves this out.
+    pub consecutive_failures: u32,
+    /// So many failures of a hundred attempts eject it; 0 leaves this out.
+    pub failure_percentage_threshold: u32,
+    /// With fewer attempts than this, a percentage says nothing.
+    pub failure_percentage_request_volume: u32,
+    /// What percentages are counted over; a good one also takes an earlier ejection back.
+    pub interval: Duration,
+    /// The first ejection; each further one lasts twice as long.
+    pub base_ejection_time: Duration,
+    /// The longest ejection.
+    pub max_ejection_time: Duration,
+    /// Of a pool, at once: 0..=50. 0 ejects nobody.
+    pub max_ejection_percent: u32,
+    /// Queries that an endpoint must answer well after its ejection, before it gets its share again. 1..=100.
+    pub probes: u32,
 }
 
 /// As it is written.

@@ -6,11 +6,16 @@
 mod change;
 mod check;
 mod check_initial;
+mod check_outlier;
 mod check_route;
 mod check_tls;
+mod check_trust;
 mod checked;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod locate;
+mod redis_url;
 mod show;
 pub(crate) mod units;
 mod written;
@@ -19,10 +24,11 @@ use std::path::Path;
 
 pub use change::{FIXED, KeyChange, Reload, reload};
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Health, Lifecycle, Limits, Listen, Policies, Pool, PoolTls,
-    Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Expose, Health, Lifecycle, Limits, Listen, OnPolicyFailure, Outlier,
+    Override, Policies, Pool, PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
+pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};
 pub use show::show;
 
 /// Reads and checks a config file.

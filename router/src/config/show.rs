@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::checked::{ClientAuth, Config, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::checked::{ClientAuth, Config, Expose, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::redis_url::{Password, RedisState};
 use super::units::{show_bytes, show_duration};
 
 /// Key and value (as TOML writes it) of everything in the config, in the order of docs/CONFIG.md. A password in `state.url` is
@@ -63,6 +64,7 @@ fn top(lines: &mut Lines, config: &Config) {
     if let Some(tls) = listen.traffic_tls {
         lines.text("listen.traffic_tls", &tls.to_string());
     }
+    lines.texts("listen.trusted_proxies", listen.trusted_proxies.iter().map(ToString::to_string));
     lines.text("listen.admin", &listen.admin.to_string());
     lines.add("listen.workers", listen.workers);
     if let Some(written) = &config.tls {
@@ -78,14 +80,23 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.duration("limits.connection_max_age", limits.connection_max_age);
     lines.duration("limits.body_idle_timeout", limits.body_idle_timeout);
     lines.duration("limits.upgrade_idle_timeout", limits.upgrade_idle_timeout);
+    lines.duration("limits.upload_timeout", limits.upload_timeout);
+    lines.duration("limits.query_timeout", limits.query_timeout);
+    lines.duration("limits.expect_timeout", limits.expect_timeout);
     lines.add("limits.h2_streams", limits.h2_streams);
     lines.add("limits.h2_pending_resets", limits.h2_pending_resets);
+    lines.add("limits.h2_resets", limits.h2_resets);
+    lines.add("limits.h2_forced_resets", limits.h2_forced_resets);
     lines.bytes("limits.replay_bytes", limits.replay_bytes);
     lines.duration("limits.drain_timeout", limits.drain_timeout);
     lines.duration("lifecycle.drain_announce", config.lifecycle.drain_announce);
     lines.duration("lifecycle.upgrade_timeout", config.lifecycle.upgrade_timeout);
-    if let StateUrl::Redis(url) = &state.url {
-        lines.text("state.url", &super::check::without_password(url));
+    if let Some(overrides) = &config.overrides {
+        lines.texts("override.key_files", overrides.key_files.iter().map(|path| path.display().to_string()));
+        lines.duration("override.max_lifetime", overrides.max_lifetime);
+    }
+    if let StateUrl::Redis(written) = &state.url {
+        redis(lines, written);
     }
     lines.text("state.data_dir", &state.data_dir.display().to_string());
     lines.duration("state.poll_interval", state.poll_interval);
@@ -93,6 +104,29 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.duration("state.router_timeout", state.router_timeout);
     if let Some(id) = &state.router_id {
         lines.text("state.router_id", id);
+    }
+}
+
+fn redis(lines: &mut Lines, redis: &RedisState) {
+    lines.text("state.url", &redis.shown);
+    // A user in the URL is hidden there, with its password.
+    for (prefix, login) in [("", &redis.login), ("sentinel_", &redis.sentinel_login)] {
+        if let (Some(name), Password::File(_) | Password::Variable(_)) = (&login.username, &login.password) {
+            lines.text(&format!("state.{prefix}username"), name);
+        }
+        match &login.password {
+            Password::File(path) => lines.path(&format!("state.{prefix}password_file"), path),
+            Password::Variable(name) => lines.text(&format!("state.{prefix}password_env"), name),
+            Password::None | Password::Written(_) => {}
+        }
+    }
+    let Some(tls) = &redis.tls else { return };
+    if let Some(ca) = &tls.ca {
+        lines.path("state.ca", ca);
+    }
+    if let Some(files) = &tls.certificate {
+        lines.path("state.cert", &files.cert);
+        lines.path("state.key", &files.key);
     }
 }
 
@@ -134,8 +168,15 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.texts(&key("unit"), route.unit.iter().map(show_unit));
     lines.text(&key("split_policy"), &route.split_policy);
     lines.add(&key("split_config"), &route.split_config);
+    lines.text(&key("on_policy_failure"), if route.on_policy_failure == OnPolicyFailure::Native { "native" } else { "last_good" });
     lines.text(&key("rollback_policy"), &route.rollback_policy);
-    lines.texts(&key("expose"), route.expose_pool.then(|| "pool".to_owned()).into_iter());
+    let exposed = Expose::ALL.into_iter().filter(|(one, _)| route.expose.has(*one));
+    lines.texts(&key("expose"), exposed.map(|(_, name)| name.to_owned()));
+    for (name, limit) in [("max_request_body", route.max_request_body), ("max_response_body", route.max_response_body)] {
+        if let Some(limit) = limit {
+            lines.text(&key(name), &show_bytes(limit));
+        }
+    }
     lines.texts(&key("upgrades"), route.upgrades.iter().cloned());
     lines.texts(&key("replayable_methods"), route.replayable_methods.iter().map(ToString::to_string));
     lines.duration(&key("timeouts.connect"), route.timeouts.connect);
@@ -164,6 +205,11 @@ fn show_pool(lines: &mut Lines, pool_key: &str, pool: &Pool) {
     }
     lines.text(&key("version"), &pool.version);
     lines.add(&key("max_in_flight"), pool.max_in_flight);
+    lines.add(&key("max_in_flight_per_endpoint"), pool.max_in_flight_per_endpoint);
+    lines.add(&key("max_mirrors_in_flight"), pool.max_mirrors_in_flight);
+    lines.duration(&key("slow_start"), pool.slow_start);
+    lines.add(&key("healthy_panic_threshold"), pool.healthy_panic_threshold);
+    lines.duration(&key("dns_interval"), pool.dns_interval);
     lines.duration(&key("idle_timeout"), pool.idle_timeout);
     lines.add(&key("idle_connections"), pool.idle_connections);
     lines.text(&key("health.path"), &pool.health.path);
@@ -171,6 +217,19 @@ fn show_pool(lines: &mut Lines, pool_key: &str, pool: &Pool) {
     lines.duration(&key("health.timeout"), pool.health.timeout);
     lines.add(&key("health.healthy_after"), pool.health.healthy_after);
     lines.add(&key("health.unhealthy_after"), pool.health.unhealthy_after);
+    show_outlier(lines, &key("outlier"), &pool.outlier);
+}
+
+fn show_outlier(lines: &mut Lines, outlier_key: &str, outlier: &Outlier) {
+    let key = |name: &str| format!("{outlier_key}.{name}");
+    lines.add(&key("consecutive_failures"), outlier.consecutive_failures);
+    lines.add(&key("failure_percentage_threshold"), outlier.failure_percentage_threshold);
+    lines.add(&key("failure_percentage_request_volume"), outlier.failure_percentage_request_volume);
+    lines.duration(&key("interval"), outlier.interval);
+    lines.duration(&key("base_ejection_time"), outlier.base_ejection_time);
+    lines.duration(&key("max_ejection_time"), outlier.max_ejection_time);
+    lines.add(&key("max_ejection_percent"), outlier.max_ejection_percent);
+    lines.add(&key("probes"), outlier.probes);
 }
 
 fn show_unit(unit: &UnitSource) -> String {

@@ -21,6 +21,8 @@ pub(super) struct Written {
     pub(super) tls: Option<Tls>,
     #[serde(default)]
     pub(super) limits: Limits,
+    #[serde(rename = "override")]
+    pub(super) overrides: Option<Override>,
     #[serde(default)]
     pub(super) lifecycle: Lifecycle,
     #[serde(default)]
@@ -40,6 +42,7 @@ pub(super) struct Written {
 pub(super) struct Listen {
     pub(super) traffic: Option<String>,
     pub(super) traffic_tls: Option<String>,
+    pub(super) trusted_proxies: Option<Vec<String>>,
     pub(super) admin: Option<String>,
     pub(super) workers: Option<u64>,
 }
@@ -74,10 +77,22 @@ pub(super) struct Limits {
     pub(super) connection_max_age: Option<String>,
     pub(super) body_idle_timeout: Option<String>,
     pub(super) upgrade_idle_timeout: Option<String>,
+    pub(super) upload_timeout: Option<String>,
+    pub(super) query_timeout: Option<String>,
+    pub(super) expect_timeout: Option<String>,
     pub(super) h2_streams: Option<u64>,
     pub(super) h2_pending_resets: Option<u64>,
+    pub(super) h2_resets: Option<u64>,
+    pub(super) h2_forced_resets: Option<u64>,
     pub(super) replay_bytes: Option<String>,
     pub(super) drain_timeout: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Override {
+    pub(super) key_files: Option<Vec<String>>,
+    pub(super) max_lifetime: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,6 +106,15 @@ pub(super) struct Lifecycle {
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
     pub(super) url: Option<String>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<String>,
+    pub(super) password_env: Option<String>,
+    pub(super) sentinel_username: Option<String>,
+    pub(super) sentinel_password_file: Option<String>,
+    pub(super) sentinel_password_env: Option<String>,
+    pub(super) ca: Option<String>,
+    pub(super) cert: Option<String>,
+    pub(super) key: Option<String>,
     pub(super) data_dir: Option<String>,
     pub(super) poll_interval: Option<String>,
     pub(super) heartbeat_interval: Option<String>,
@@ -145,9 +169,12 @@ pub(super) struct Route {
     pub(super) unit: Option<Vec<String>>,
     pub(super) split_policy: Option<String>,
     pub(super) split_config: Option<toml::Table>,
+    pub(super) on_policy_failure: Option<String>,
     pub(super) rollback_policy: Option<String>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
+    pub(super) max_request_body: Option<String>,
+    pub(super) max_response_body: Option<String>,
     pub(super) replayable_methods: Option<Vec<String>>,
     #[serde(default)]
     pub(super) timeouts: Timeouts,
@@ -179,10 +206,17 @@ pub(super) struct Pool {
     pub(super) tls: Option<PoolTls>,
     pub(super) version: Option<String>,
     pub(super) max_in_flight: Option<u64>,
+    pub(super) max_in_flight_per_endpoint: Option<u64>,
+    pub(super) max_mirrors_in_flight: Option<u64>,
+    pub(super) slow_start: Option<String>,
+    pub(super) healthy_panic_threshold: Option<u64>,
+    pub(super) dns_interval: Option<String>,
     pub(super) idle_timeout: Option<String>,
     pub(super) idle_connections: Option<u64>,
     #[serde(default)]
     pub(super) health: Health,
+    #[serde(default)]
+    pub(super) outlier: Outlier,
 }
 
 #[derive(Debug, Deserialize)]
@@ -202,4 +236,17 @@ pub(super) struct Health {
     pub(super) timeout: Option<String>,
     pub(super) healthy_after: Option<u64>,
     pub(super) unhealthy_after: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Outlier {
+    pub(super) consecutive_failures: Option<u64>,
+    pub(super) failure_percentage_threshold: Option<u64>,
+    pub(super) failure_percentage_request_volume: Option<u64>,
+    pub(super) interval: Option<String>,
+    pub(super) base_ejection_time: Option<String>,
+    pub(super) max_ejection_time: Option<String>,
+    pub(super) max_ejection_percent: Option<u64>,
+    pub(super) probes: Option<u64>,
 }

@@ -94,12 +94,12 @@ fn read_bounded(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn encode(copy: &Copy) -> io::Result<String> {
+pub(super) fn encode(copy: &Copy) -> io::Result<String> {
     let body = serde_json::to_string_pretty(copy)? + "\n";
     Ok(format!("{FORM}{}\n{body}", hex::encode(Sha256::digest(&body))))
 }
 
-fn decode(text: &str) -> Result<Copy, String> {
+pub(super) fn decode(text: &str) -> Result<Copy, String> {
     let (head, body) = text.split_once('\n').ok_or("it is empty or cut off")?;
     let digest = head.strip_prefix(FORM).ok_or_else(|| format!("its first line is not \"{FORM}...\""))?;
     if digest != hex::encode(Sha256::digest(body)) {

@@ -40,13 +40,28 @@ pub enum FlagsError {
     /// The task that keeps the flags is gone.
     #[error("the flag store has ended")]
     Ended,
-    /// The store's address makes no sense.
-    #[error("state.url: not a usable Redis address")]
-    Address {
-        /// Why not.
-        #[source]
-        source: redis::RedisError,
+    /// A password or certificate that `[state]` names cannot be used.
+    #[error("{key} = {what:?}: {why}")]
+    Named {
+        /// The config key.
+        key: String,
+        /// The file or variable.
+        what: String,
+        /// What is wrong with it.
+        why: String,
     },
+}
+
+impl FlagsError {
+    /// The config key that leads to what is wrong.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            FlagsError::Named { key, .. } => key,
+            FlagsError::Owned { .. } | FlagsError::File { .. } | FlagsError::Corrupt { .. } => "state.data_dir",
+            FlagsError::Ended => "state",
+        }
+    }
 }
 
 /// A change that was not made, or not known to be made.

@@ -18,6 +18,8 @@ mod disk;
 mod edit;
 mod embedded;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod judge;
 #[cfg(test)]

@@ -40,6 +40,10 @@ pub struct View {
     pub source: Source,
     /// How long ago the store was heard; zero for the embedded store.
     pub age: Duration,
+    /// How the store is built, in one word: `embedded`, `single`, `sentinel`, `cluster`.
+    pub topology: &'static str,
+    /// The server that has the flags; `None` while it is away, and for the embedded store.
+    pub node: Option<String>,
     /// What an operator should see to: an eviction policy that may drop flags, an edit that cannot be adopted.
     pub warnings: Vec<String>,
 }
@@ -75,6 +79,8 @@ pub(crate) struct Changed {
 struct Place {
     flags: watch::Sender<Arc<Flags>>,
     applied: watch::Sender<Arc<Applied>>,
+    /// Microseconds from `opened` to when the store was last heard of this route.
+    heard_micros: AtomicU64,
 }
 
 /// All routes.
@@ -83,8 +89,6 @@ pub(crate) struct Published {
     config: Arc<Config>,
     places: Vec<Place>,
     opened: Instant,
-    /// Microseconds from `opened` to when the store was last heard.
-    heard_micros: AtomicU64,
     warnings: watch::Sender<Vec<String>>,
 }
 
@@ -93,18 +97,22 @@ impl Published {
     pub(crate) fn new(config: Arc<Config>, starts: Vec<Applied>) -> Published {
         let place = |start: Applied| {
             let flags = in_force(&start);
-            Place { flags: watch::channel(Arc::new(flags)).0, applied: watch::channel(Arc::new(start)).0 }
+            Place { flags: watch::channel(Arc::new(flags)).0, applied: watch::channel(Arc::new(start)).0, heard_micros: AtomicU64::new(0) }
         };
         let places = starts.into_iter().map(place).collect();
         let (warnings, _) = watch::channel(Vec::new());
-        Published { config, places, opened: Instant::now(), heard_micros: AtomicU64::new(0), warnings }
+        Published { config, places, opened: Instant::now(), warnings }
     }
 
     /// The same store under another config: one [`Applied`] for each of its routes.
     pub(super) fn followed_by(&self, config: Arc<Config>, starts: Vec<Applied>) -> Published {
         let mut next = Published::new(config, starts);
         next.opened = self.opened;
-        next.heard_micros = AtomicU64::new(self.heard_micros.load(Ordering::Relaxed));
+        for (route, place) in next.config.routes.iter().zip(&next.places) {
+            let before = self.index_of(&route.name).and_then(|index| self.places.get(index.get()));
+            let heard = before.map_or(0, |before| before.heard_micros.load(Ordering::Relaxed));
+            place.heard_micros.store(heard, Ordering::Relaxed);
+        }
         next.warnings.send_replace(self.warnings());
         next
     }
@@ -133,14 +141,23 @@ impl Published {
         self.places.get(index.get()).map(|place| place.applied.borrow().clone())
     }
 
-    pub(crate) fn age(&self) -> Duration {
-        let heard = self.opened + Duration::from_micros(self.heard_micros.load(Ordering::Relaxed));
-        Instant::now().saturating_duration_since(heard)
+    /// How long ago this route was read from the store; since opening when it never was.
+    pub(crate) fn age_of(&self, index: RouteIndex) -> Duration {
+        let micros = self.places.get(index.get()).map_or(0, |place| place.heard_micros.load(Ordering::Relaxed));
+        Instant::now().saturating_duration_since(self.opened + Duration::from_micros(micros))
     }
 
-    pub(crate) fn heard_now(&self) {
+    /// The same for the route that was not heard of for longest: a cluster may have lost the node of one route only.
+    pub(crate) fn age(&self) -> Duration {
+        let oldest = self.places.iter().map(|place| place.heard_micros.load(Ordering::Relaxed)).min().unwrap_or(0);
+        Instant::now().saturating_duration_since(self.opened + Duration::from_micros(oldest))
+    }
+
+    pub(crate) fn heard_now(&self, index: RouteIndex) {
         let micros = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.heard_micros.fetch_max(micros, Ordering::Relaxed);
+        if let Some(place) = self.places.get(index.get()) {
+            place.heard_micros.fetch_max(micros, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn warnings(&self) -> Vec<String> {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::embedded::Embedded;
 use super::owner::Owner;
 use super::published::{Applied, Published, View};
-use super::redis::RedisStore;
+use super::redis::{self, RedisStore};
 use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen};
 use crate::config::{Config, StateUrl};
 use crate::vocabulary::RouteIndex;
@@ -31,6 +31,17 @@ enum Backing {
 }
 
 impl FlagStore {
+    /// Reads the passwords and certificates that `[state]` names, without opening anything.
+    ///
+    /// # Errors
+    /// [`FlagsError::Named`]: one of them cannot be used.
+    pub fn check(config: &Config) -> Result<(), FlagsError> {
+        match &config.state.url {
+            StateUrl::Embedded => Ok(()),
+            StateUrl::Redis(state) => redis::check(state),
+        }
+    }
+
     /// Opens the store that the config names, and starts its tasks on the current tokio runtime.
     ///
     /// # Errors
@@ -55,8 +66,8 @@ impl FlagStore {
                 let (published, embedded) = Embedded::open(config, is_owner)?;
                 (published, Backing::Embedded(embedded))
             }
-            StateUrl::Redis(url) => {
-                let (published, redis) = RedisStore::open(config, url, is_owner).await?;
+            StateUrl::Redis(state) => {
+                let (published, redis) = RedisStore::open(config, state, is_owner).await?;
                 (published, Backing::Redis(redis))
             }
         };
@@ -124,7 +135,11 @@ impl FlagStore {
         warnings.extend(
             flags.cut_holdback().map(|most| format!("canary_percent leaves {most} % for the holdback, and holdback_percent is more")),
         );
-        View { flags, faults: applied.faults.clone(), source: applied.source, age: self.age(), warnings }
+        let (age, (topology, node)) = match &*self.backing {
+            Backing::Embedded(_) => (Duration::ZERO, ("embedded", None)),
+            Backing::Redis(redis) => (self.published.age_of(route), redis.server(route)),
+        };
+        View { flags, faults: applied.faults.clone(), source: applied.source, age, topology, node, warnings }
     }
 
     /// The route's fields as last read from the store, also those that are not obeyed.
@@ -153,7 +168,7 @@ impl FlagStore {
         }
     }
 
-    /// How long ago the store was heard; since opening when it never was. Zero for the embedded store.
+    /// How long ago the store was heard, of the route that was not heard of for longest; since opening when it never was. Zero for the embedded store.
     #[must_use]
     pub fn age(&self) -> Duration {
         match &*self.backing {

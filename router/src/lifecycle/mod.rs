@@ -35,11 +35,11 @@ use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::Quality;
-use crate::serve::{self, CutOff, Generation, Pools, Sockets};
+use crate::serve::{self, CutOff, Generation, Overrides, Pools, Sockets};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
 use channel::Predecessor;
-use running::{Running, flags_of, policies_of};
+use running::{Running, flags_of, policies_of, shadows_of};
 use signals::{Signals, Wish};
 use sockets::Listeners;
 
@@ -79,6 +79,8 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
     let access = Access::open(&asked).map_err(|error| refused(error.key(), &error))?;
     let tls = asked.tls.as_ref().map(ServerTls::load).transpose().map_err(|error| refused(error.key(), &error))?;
     let pools = Pools::of(&asked).map_err(|error| refused(error.key(), &error))?;
+    FlagStore::check(&asked).map_err(|error| refused(error.key(), &error))?;
+    let overrides = Overrides::load(asked.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
     let mut config = asked.clone();
     let inherited = match predecessor {
         Some(predecessor) => predecessor.sockets()?,
@@ -96,6 +98,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
         access: Arc::new(access),
         tls: tls.map(Arc::new),
         pools,
+        overrides: Arc::new(overrides),
         listeners,
     };
     runtime.block_on(control(beginning, predecessor))
@@ -113,6 +116,7 @@ struct Beginning {
     access: Arc<Access>,
     tls: Option<Arc<ServerTls>>,
     pools: Pools,
+    overrides: Arc<Overrides>,
     listeners: Listeners,
 }
 
@@ -148,13 +152,22 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
 
 /// Everything but the listeners' threads.
 async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sender<AskedReload>) -> Result<Running, LifecycleError> {
-    let Beginning { file, started_as, asked, config, access, tls, pools, listeners, .. } = beginning;
+    let Beginning { file, started_as, asked, config, access, tls, pools, overrides, listeners, .. } = beginning;
     let flags = if is_beside { FlagStore::open_beside(&config).await? } else { FlagStore::open(&config).await? };
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
     let quality = Quality::new(&config);
-    let (watched, in_force) = (flags_of(&flags, &routes), policies_of(&policies, &routes));
-    let generation = Arc::new(Generation { number: 1, config: config.clone(), pools, flags: watched, policies: in_force, quality });
+    pools.look_up_names(&config).await;
+    let generation = Arc::new(Generation {
+        number: 1,
+        config: config.clone(),
+        pools,
+        flags: flags_of(&flags, &routes),
+        policies: policies_of(&policies, &routes),
+        shadows: shadows_of(&policies, &routes),
+        overrides,
+        quality,
+    });
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
         readiness: Readiness::default(),

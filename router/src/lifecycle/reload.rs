@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use super::error::{chain, problem};
 use super::notify;
-use super::running::{Running, flags_of, policies_of};
+use super::running::{Running, flags_of, policies_of, shadows_of};
 use crate::admin::{self, Access, AdminState, ReloadRefused, Reloaded};
 use crate::config::{self, Config, KeyChange, Reload};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
-use crate::serve::{Generation, Pools};
+use crate::serve::{Generation, Overrides, Pools};
 use crate::tls::{PreparedTls, ServerTls};
 use crate::vocabulary::RouteIndex;
 
@@ -31,6 +31,7 @@ struct Checked {
     access: Access,
     tls: Option<PreparedTls>,
     pools: Pools,
+    overrides: Overrides,
 }
 
 impl Running {
@@ -63,21 +64,25 @@ impl Running {
         let tls = config.tls.as_ref().map(ServerTls::prepare).transpose().map_err(|error| refused(error.key(), &error))?;
         let before = &self.generation;
         let pools = before.pools.succeed(&before.config.routes, &config).map_err(|error| refused(error.key(), &error))?;
-        Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools })
+        let overrides = Overrides::load(config.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
+        Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides })
     }
 
     async fn put_in_force(&mut self, checked: Checked) -> Result<Reloaded, Vec<String>> {
-        let Checked { asked, config, changed, waiting, access, tls, pools } = checked;
+        let Checked { asked, config, changed, waiting, access, tls, pools, overrides } = checked;
         let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
         let flags = self.flags.succeed(&config).await.map_err(|error| vec![chain(&error)])?;
         let policies = self.next_policies(&config, &flags, &routes).await?;
         let mut warnings = self.new_faults(&flags, &config, &routes);
+        pools.look_up_names(&config).await;
         let generation = Arc::new(Generation {
             number: self.generation.number + 1,
             config: config.clone(),
             pools,
             flags: flags_of(&flags, &routes),
             policies: policies_of(&policies, &routes),
+            shadows: shadows_of(&policies, &routes),
+            overrides: Arc::new(overrides),
             quality: self.generation.quality.succeed(&config),
         });
         if let (Some(in_use), Some(prepared)) = (&self.tls, tls) {

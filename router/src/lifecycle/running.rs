@@ -11,7 +11,7 @@ use super::sockets::Listeners;
 use crate::admin::{AdminState, ThisProcess};
 use crate::config::Config;
 use crate::flags::{FlagStore, Flags};
-use crate::policy::{Policies, SplitInForce};
+use crate::policy::{Policies, ShadowRun, SplitInForce};
 use crate::serve::{Generation, Serving};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -58,4 +58,8 @@ pub(super) fn flags_of(flags: &FlagStore, routes: &[RouteIndex]) -> Vec<watch::R
 
 pub(super) fn policies_of(policies: &Policies, routes: &[RouteIndex]) -> Vec<watch::Receiver<Arc<SplitInForce>>> {
     routes.iter().map(|route| policies.split(*route)).collect()
+}
+
+pub(super) fn shadows_of(policies: &Policies, routes: &[RouteIndex]) -> Vec<watch::Receiver<Option<Arc<ShadowRun>>>> {
+    routes.iter().map(|route| policies.shadow(*route)).collect()
 }

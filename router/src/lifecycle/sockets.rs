@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn listen(traffic: SocketAddr, admin: SocketAddr) -> Listen {
-        Listen { traffic, traffic_tls: None, admin, workers: 1 }
+        Listen { traffic, traffic_tls: None, admin, workers: 1, trusted_proxies: Vec::new() }
     }
 
     const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);

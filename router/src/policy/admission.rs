@@ -4,6 +4,7 @@
 //! a trial: the golden questions, their answers twice, and the time they take. Pure but for the cache: the same bytes and
 //! limits give the same verdict (but for [`Rejection::Slow`], which depends on the machine).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -33,20 +34,43 @@ pub(crate) struct Terms {
     pub(crate) decision_budget: Duration,
     /// Time for the whole trial.
     pub(crate) trial_timeout: Duration,
-    /// The `split_config`s that it will meet, JSON texts.
-    pub(crate) split_configs: Vec<String>,
+    /// The configs that it will meet.
+    pub(crate) settings: Vec<Setting>,
+}
+
+/// A `split_config`, and the pools of the route that has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Setting {
+    /// JSON text.
+    pub(crate) split_config: String,
+    /// Their names, in the route's order.
+    pub(crate) pools: Vec<String>,
 }
 
 impl Terms {
-    /// As the config says: with the `split_config` of every route, and without one.
+    /// As the config says: with the `split_config` and pools of every route, and without one.
     pub(crate) fn of(config: &Config) -> Terms {
-        let mut split_configs: Vec<String> = config.routes.iter().map(|route| route.split_config.clone()).collect();
-        split_configs.push("{}".to_owned());
-        split_configs.sort();
-        split_configs.dedup();
-        split_configs.truncate(MOST_CONFIGS);
+        let setting = |route: &config::Route| Setting {
+            split_config: route.split_config.clone(),
+            pools: route.pools.iter().map(|pool| pool.name.clone()).collect(),
+        };
+        // A config that says nothing is the same for every route, whatever its pools.
+        const NOTHING: &str = "{}";
+        let said = config.routes.iter().map(setting).filter(|setting| setting.split_config != NOTHING);
+        let nothing = Setting { split_config: NOTHING.to_owned(), pools: Vec::new() };
+        let mut settings: Vec<Setting> = said.chain([nothing]).collect();
+        settings.sort();
+        settings.dedup();
+        settings.truncate(MOST_CONFIGS);
         let config::Policies { file_bytes, decision_budget, trial_timeout, .. } = config.policies;
-        Terms { file_bytes, decision_budget, trial_timeout, split_configs }
+        Terms { file_bytes, decision_budget, trial_timeout, settings }
+    }
+
+    /// With this config instead of the routes', and the pools of all of them.
+    pub(crate) fn set(&mut self, split_config: &str) {
+        let pools: BTreeSet<String> = self.settings.iter().flat_map(|setting| setting.pools.clone()).collect();
+        let pools = pools.into_iter().collect();
+        self.settings = vec![Setting { split_config: split_config.to_owned(), pools }];
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::admission::Admitted;
 use super::host_v0::SplitProgram;
 use super::rejection::Rejection;
-use super::status::Refusal;
+use super::status::{PluginState, PluginStatus, Refusal};
 use crate::flags::PolicyRef;
 
 /// Refusals that are remembered, over all names.
@@ -172,6 +172,33 @@ impl Catalogue {
     pub(super) fn refusals(&self, wanted: &PolicyRef) -> Vec<Refusal> {
         let is_meant = |refusal: &&Refusal| refusal.name == wanted.name || (wanted.digest.is_some() && refusal.digest == wanted.digest);
         self.refusals.iter().filter(is_meant).take(SHOWN_REFUSALS).cloned().collect()
+    }
+
+    /// Every plugin with a name: the folder's, then the shipped ones.
+    pub(super) fn plugins(&self) -> Vec<PluginStatus> {
+        let report = |digest: Option<&String>| digest.and_then(|digest| self.admitted.get(digest)).map(|admitted| admitted.report.clone());
+        let file = |(name, file): (&String, &FileState)| {
+            let (state, why) = match &file.newest {
+                Newest::Waiting => (PluginState::Admitting, String::new()),
+                Newest::Admitted => (PluginState::Admitted, String::new()),
+                Newest::Refused { reason, .. } => (PluginState::Refused, reason.clone()),
+            };
+            let digest = file.last_good.as_ref();
+            PluginStatus { name: name.clone(), source: file.path.clone(), state, why, ..PluginStatus::of(digest, report(digest)) }
+        };
+        let shipped = |(name, digest): (&String, &String)| {
+            let is_hidden = self.files.get(name).is_some_and(|file| file.last_good.is_some());
+            let state = if is_hidden { PluginState::Hidden } else { PluginState::Admitted };
+            let why = if is_hidden { "a file in the folder has its name".to_owned() } else { String::new() };
+            PluginStatus {
+                name: name.clone(),
+                source: "shipped".to_owned(),
+                state,
+                why,
+                ..PluginStatus::of(Some(digest), report(Some(digest)))
+            }
+        };
+        self.files.iter().map(file).chain(self.shipped.iter().map(shipped)).collect()
     }
 
     /// Drops admitted plugins that no name means any more, but for these: those in force, and those that flags name.

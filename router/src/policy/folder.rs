@@ -20,7 +20,7 @@ use crate::flags::PolicyRef;
 /// A file must be left alone for this long before it is read.
 pub(super) const SETTLE: Duration = Duration::from_millis(100);
 /// Plugin files that are looked at, by name; further ones are left out, with a line in the log.
-const MOST_FILES: usize = 64;
+pub(super) const MOST_FILES: usize = 64;
 
 /// What tells one state of a file from another, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use switchback_policy::split::{Decision, POSITIONS, Share, Snapshot, Wanted};
 use tokio::time::Instant;
 
-use super::admission::Terms;
+use super::admission::{Setting, Terms};
 use super::failure::PolicyFailure;
 use super::instance::SplitInstance;
 use super::rejection::Rejection;
@@ -17,6 +17,8 @@ use super::rejection::Rejection;
 /// Positions between the borders, spread by a step that is coprime to their number.
 const SPREAD: u32 = 64;
 const SPREAD_STEP: u32 = 15_485_863;
+/// Pools that a route can have.
+const MOST_POOLS: usize = 64;
 /// Decisions in one timed batch, and how many batches; the fastest one counts, so that a busy machine refuses nobody.
 const BATCH: u32 = 256;
 const BATCHES: usize = 4;
@@ -42,7 +44,7 @@ pub(super) fn try_split(
     instantiate: impl Fn(&Snapshot) -> Result<(SplitInstance, Wanted), PolicyFailure>,
     terms: &Terms,
 ) -> Result<Trial, Rejection> {
-    let snapshots: Vec<Snapshot> = terms.split_configs.iter().flat_map(|config| snapshots(config)).collect();
+    let snapshots: Vec<Snapshot> = terms.settings.iter().flat_map(snapshots).collect();
     let mut trial = Trial { decisions: 0, snapshots: snapshots.len(), refused: 0, decision_time: Duration::ZERO };
     let began = Instant::now();
     let mut last_refusal = String::new();
@@ -183,18 +185,23 @@ fn describe(snapshot: &Snapshot) -> String {
 }
 
 /// States of the flags that every split policy can be configured with.
-pub(super) fn snapshots(config: &str) -> Vec<Snapshot> {
+pub(super) fn snapshots(setting: &Setting) -> Vec<Snapshot> {
     let colours = ["blue", "green", "canary"].map(str::to_owned);
+    // The colours are where every snapshot has them; the route's further pools follow, so that its config can name them.
+    let mut pools = colours.to_vec();
+    let further = setting.pools.iter().filter(|pool| !colours.contains(pool));
+    pools.extend(further.cloned());
+    pools.truncate(MOST_POOLS);
     let plain = Snapshot {
         route: "search".to_owned(),
         epoch: 1,
-        pools: colours.to_vec(),
+        pools: pools.clone(),
         live: 0,
         candidate: None,
         holdback: None,
         features: Vec::new(),
         experiments: None,
-        config: config.to_owned(),
+        config: setting.split_config.clone(),
     };
     let ramp = |ppm| Snapshot { candidate: Some(Share { pool: 2, ppm }), ..plain.clone() };
     let baking = Snapshot { live: 1, holdback: Some(Share { pool: 0, ppm: 100_000 }), ..plain.clone() };
@@ -207,7 +214,7 @@ pub(super) fn snapshots(config: &str) -> Vec<Snapshot> {
     let alone = Snapshot { pools: vec!["blue".to_owned()], ..plain.clone() };
     let crowded = Snapshot {
         epoch: u64::MAX,
-        pools: colours.into_iter().chain((3..64).map(|index| format!("pool-{index}"))).collect(),
+        pools: pools.iter().cloned().chain((pools.len()..MOST_POOLS).map(|index| format!("pool-{index}"))).collect(),
         live: 1,
         candidate: Some(Share { pool: 63, ppm: 250_000 }),
         features: (0..256).map(|index| (format!("feature-{index:03}"), "x".repeat(64))).collect(),

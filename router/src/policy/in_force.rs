@@ -32,6 +32,8 @@ pub struct SplitInForce {
     pub kind: Kind,
     /// Its strikes since it came into force.
     pub health: Health,
+    /// Who decides what it cannot, before the native decision: the policy before it, where the route wants that. It has none itself.
+    pub last_good: Option<Arc<SplitInForce>>,
     label: Arc<str>,
     program: Option<SplitProgram>,
     last_failure: Mutex<Option<String>>,
@@ -55,11 +57,39 @@ impl SplitInForce {
             digest: digest.to_owned(),
             kind: if program.is_some() { Kind::Wasm } else { Kind::Native },
             health: Health::new(patience, Instant::now()),
+            last_good: None,
             label: format!("{route}/{name}").into(),
             program,
             last_failure: Mutex::new(None),
             refuses_flags: AtomicBool::new(false),
         }
+    }
+
+    /// The same policy, to stand in for the one that follows it: with a health of its own.
+    pub(super) fn as_last_good(&self, patience: Patience) -> SplitInForce {
+        SplitInForce {
+            name: self.name.clone(),
+            digest: self.digest.clone(),
+            kind: self.kind,
+            health: Health::new(patience, Instant::now()),
+            last_good: None,
+            label: Arc::clone(&self.label),
+            program: self.program.clone(),
+            last_failure: Mutex::new(None),
+            refuses_flags: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether nothing has gone wrong with it since it came into force.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.kind == Kind::Wasm && self.health.strikes() == 0 && !self.refuses_flags()
+    }
+
+    /// Whether it is asked at this moment: it runs, is not in quarantine, and took the flags.
+    #[must_use]
+    pub fn is_asked(&self, now: Instant) -> bool {
+        self.kind == Kind::Wasm && !self.health.is_quarantined(now) && !self.refuses_flags()
     }
 
     /// A configured instance for the calling worker, and what the policy wants to see of each query. 20 to 60 us.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::Watcher;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::catalogue::{Catalogue, Choice, Found, Trouble};
@@ -19,9 +19,9 @@ use super::health::Patience;
 use super::in_force::SplitInForce;
 use super::kept::Kept;
 use super::snapshot::snapshot;
-use super::status::{Refusal, now_unix_ms};
+use super::status::{PluginStatus, Refusal, now_unix_ms};
 use super::workshop::{Done, Job, Outcome, Workshop};
-use crate::config::Route;
+use crate::config::{OnPolicyFailure, Route};
 use crate::flags::{Flags, PolicyRef};
 
 /// How often the folder is looked at although nothing was announced. A look is a `stat` for each plugin.
@@ -33,6 +33,8 @@ pub(super) enum Event {
     Changed,
     /// An admission is done.
     Done(Box<Done>),
+    /// Somebody asks what a name means.
+    Find(PolicyRef, oneshot::Sender<Choice>),
     /// The router ends.
     Stop,
 }
@@ -63,8 +65,15 @@ pub(super) struct RouteView {
     pub(super) refusals: Vec<Refusal>,
 }
 
-/// The views of all routes, written by the keeper, read by the admin API.
-pub(super) type Board = Arc<Mutex<Vec<RouteView>>>;
+/// What the keeper writes and the admin API reads.
+#[derive(Debug, Default)]
+pub(super) struct Views {
+    pub(super) routes: Vec<RouteView>,
+    pub(super) plugins: Vec<PluginStatus>,
+}
+
+/// The views of all routes and plugins.
+pub(super) type Board = Arc<Mutex<Views>>;
 
 /// The thread's state.
 pub(super) struct Keeper {
@@ -81,6 +90,8 @@ pub(super) struct Keeper {
     pub(super) board: Board,
     pub(super) is_busy: bool,
     pub(super) is_settling: bool,
+    /// Queries are served: what is in force has been of use.
+    pub(super) is_serving: bool,
 }
 
 impl Keeper {
@@ -98,6 +109,7 @@ impl Keeper {
     /// Runs until [`Event::Stop`].
     pub(super) fn run(mut self, events: &Receiver<Event>, wake: &SyncSender<Event>, jobs: &SyncSender<Job>) {
         let mut watcher = None;
+        self.is_serving = true;
         loop {
             watcher = watcher.or_else(|| watch_folder(&self.dir, wake.clone()));
             let look = self.folder.look(Instant::now());
@@ -110,6 +122,10 @@ impl Keeper {
                 Ok(Event::Done(done)) => {
                     self.is_busy = false;
                     self.record(*done);
+                }
+                Ok(Event::Find(wanted, answer)) => {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(self.catalogue.choose(&wanted));
                 }
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
@@ -226,11 +242,12 @@ impl Keeper {
 
     /// Gives every route what its flags name, as far as it is there.
     fn settle(&mut self) {
-        let mut views = self.board.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut views = self.board.lock().unwrap_or_else(PoisonError::into_inner).routes.clone();
         for (slot, view) in self.routes.iter_mut().zip(&mut views) {
-            settle_route(slot, view, &self.catalogue, self.patience);
+            settle_route(slot, view, &self.catalogue, self.patience, self.is_serving);
         }
-        *self.board.lock().unwrap_or_else(PoisonError::into_inner) = views;
+        let plugins = self.catalogue.plugins();
+        *self.board.lock().unwrap_or_else(PoisonError::into_inner) = Views { routes: views, plugins };
         let in_force = self.routes.iter().map(|slot| slot.in_force.borrow().digest.clone());
         let named = self.routes.iter().filter_map(|slot| slot.flags.borrow().split_policy.digest.clone());
         let in_use: HashSet<String> = in_force.chain(named).collect();
@@ -238,7 +255,7 @@ impl Keeper {
     }
 }
 
-fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogue, patience: Patience) {
+fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogue, patience: Patience, is_serving: bool) {
     let flags = Arc::clone(&slot.flags.borrow());
     let wanted = &flags.split_policy;
     let Choice { found, mut trouble } = catalogue.choose(wanted);
@@ -246,7 +263,8 @@ fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogu
     let is_new = |found: &Found| found.digest != in_force.digest || wanted.name != in_force.name;
     if let Some(found) = found.filter(is_new) {
         match try_on_route(slot, &found, &flags, patience) {
-            Ok(split) => {
+            Ok(mut split) => {
+                split.last_good = last_good(slot, &in_force, &found.digest, patience).filter(|_| is_serving);
                 tracing::info!(
                     route = slot.route.name,
                     old = in_force.name,
@@ -269,6 +287,16 @@ fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogu
     };
     view.refusals = catalogue.refusals(wanted);
     view.trouble = trouble;
+}
+
+/// Who stands in for a policy with this digest: the one in force until now if nothing went wrong with it, else the one that stood in
+/// for that. At most one is held, so that however many follow each other, two programs are.
+fn last_good(slot: &RouteSlot, in_force: &SplitInForce, digest: &str, patience: Patience) -> Option<Arc<SplitInForce>> {
+    if slot.route.on_policy_failure == OnPolicyFailure::Native {
+        return None;
+    }
+    let previous = in_force.is_good().then(|| Arc::new(in_force.as_last_good(patience)));
+    [previous, in_force.last_good.clone()].into_iter().flatten().find(|good| good.digest != digest)
 }
 
 /// The last check before a policy takes over: it takes this route's own flags.

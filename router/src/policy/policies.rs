@@ -1,13 +1,14 @@
 //! The control side of policies: what the rest of the router asks.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::{io, thread};
 
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::WatchStream;
 
@@ -18,11 +19,12 @@ use super::engine::{Limits, PolicyEngine};
 use super::folder::Folder;
 use super::health::Patience;
 use super::in_force::{Kind, SplitInForce};
-use super::keeper::{Board, Event, Keeper, RouteSlot, RouteView};
+use super::keeper::{Board, Event, Keeper, RouteSlot, RouteView, Views};
 use super::kept::Kept;
-use super::status::{InForceStatus, PolicyState, PolicyStatus, now_unix_ms};
+use super::shadows::ShadowSlot;
+use super::status::{AnsweredBy, InForceStatus, LastGoodStatus, PluginStatus, PolicyState, PolicyStatus, now_unix_ms};
 use super::workshop::Workshop;
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::flags::Flags;
 use crate::vocabulary::RouteIndex;
 
@@ -30,13 +32,23 @@ use crate::vocabulary::RouteIndex;
 pub(super) const SPLIT_WEIGHTED: &str = "split-weighted";
 
 /// The plugins inside the binary, by name.
-pub(super) const SHIPPED: [(&str, &[u8]); 1] = [(SPLIT_WEIGHTED, include_bytes!(concat!(env!("OUT_DIR"), "/split-weighted.wasm")))];
+pub(super) const SHIPPED: [(&str, &[u8]); 2] = [
+    (SPLIT_WEIGHTED, include_bytes!(concat!(env!("OUT_DIR"), "/split-weighted.wasm"))),
+    ("split-rules", include_bytes!(concat!(env!("OUT_DIR"), "/split-rules.wasm"))),
+];
 
 /// Wake-ups that may wait; more say nothing new.
 const EVENTS: usize = 64;
 
 /// What was in force under the config before, by route: it stays.
-type Before = BTreeMap<String, (Arc<SplitInForce>, RouteView)>;
+type Before = BTreeMap<String, Stays>;
+
+/// What stays of one route.
+struct Stays {
+    in_force: Arc<SplitInForce>,
+    view: RouteView,
+    shadow: Arc<ShadowSlot>,
+}
 
 /// The router cannot run policies at all.
 #[derive(Debug, thiserror::Error)]
@@ -53,15 +65,28 @@ pub enum PolicyError {
 pub struct Policies {
     config: Arc<Config>,
     engine: PolicyEngine,
-    routes: Vec<watch::Receiver<Arc<SplitInForce>>>,
+    routes: Vec<Followed>,
     board: Board,
-    wake: SyncSender<Event>,
+    pub(super) wake: SyncSender<Event>,
+    pub(super) workshop: Arc<Workshop>,
+    pub(super) patience: Patience,
+    /// The watched folder, and whose turn it is to change it.
+    pub(super) dir: PathBuf,
+    pub(super) folder_turn: Semaphore,
+}
+
+/// One route: its config, and what is in force on it.
+struct Followed {
+    config: Route,
+    flags: watch::Receiver<Arc<Flags>>,
+    split: watch::Receiver<Arc<SplitInForce>>,
+    shadow: Arc<ShadowSlot>,
 }
 
 impl Policies {
     /// Starts the engine and puts the policies in force that the flags name, as far as they are there; then goes on doing so
     /// on threads of its own. `flags` has one receiver for each route, in the config's order. Inside a tokio runtime, at start-up:
-    /// it compiles on the calling thread (0.1 s, or 1 ms with a warm cache).
+    /// it compiles on the calling thread (0.3 s, or 2 ms with a warm cache).
     ///
     /// # Errors
     /// When this machine cannot run WebAssembly, or gives no threads. A plugin that is missing or bad is no error: the shipped
@@ -83,9 +108,10 @@ impl Policies {
         let has_same_patience = Patience::of(&self.config.policies) == Patience::of(&config.policies);
         let mut kept = BTreeMap::new();
         if has_same_limits && has_same_patience {
-            let views = self.board.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for ((route, in_force), view) in self.config.routes.iter().zip(&self.routes).zip(views) {
-                kept.insert(route.name.clone(), (in_force.borrow().clone(), view));
+            let views = self.board.lock().unwrap_or_else(PoisonError::into_inner).routes.clone();
+            for (followed, view) in self.routes.iter().zip(views) {
+                let (in_force, shadow) = (followed.split.borrow().clone(), followed.shadow.clone());
+                kept.insert(followed.config.name.clone(), Stays { in_force, view, shadow });
             }
         }
         Policies::open_with(config, flags, engine, &kept)
@@ -101,11 +127,18 @@ impl Policies {
         let board = Board::default();
         let mut keeper = keeper(config, flags.clone(), Arc::clone(&workshop), Arc::clone(&board), before);
         keeper.start();
-        let routes = keeper.routes.iter().map(|slot| slot.in_force.subscribe()).collect();
+        let followed = |slot: &RouteSlot| Followed {
+            config: slot.route.clone(),
+            flags: slot.flags.clone(),
+            split: slot.in_force.subscribe(),
+            shadow: before.get(&slot.route.name).map(|kept| kept.shadow.clone()).unwrap_or_default(),
+        };
+        let routes = keeper.routes.iter().map(followed).collect();
         let (wake, events) = sync_channel(EVENTS);
-        spawn_threads(keeper, workshop, events, &wake).map_err(PolicyError::Thread)?;
+        spawn_threads(keeper, workshop.clone(), events, &wake).map_err(PolicyError::Thread)?;
         announce_flags(flags, wake.clone());
-        Ok(Arc::new(Policies { config: config.clone(), engine, routes, board, wake }))
+        let (patience, dir, config) = (Patience::of(&config.policies), config.policies.dir.clone(), config.clone());
+        Ok(Arc::new(Policies { config, engine, routes, board, wake, workshop, patience, dir, folder_turn: Semaphore::new(1) }))
     }
 
     /// The policy in force on a route, now and whenever it changes.
@@ -115,7 +148,40 @@ impl Policies {
     #[must_use]
     #[allow(clippy::expect_used, reason = "a route index comes from the config that this was opened with")]
     pub fn split(&self, route: RouteIndex) -> watch::Receiver<Arc<SplitInForce>> {
-        self.routes.get(route.get()).expect("a route of the config").clone()
+        self.routes.get(route.get()).expect("a route of the config").split.clone()
+    }
+
+    #[allow(clippy::expect_used, reason = "a route index comes from the config that this was opened with")]
+    pub(super) fn shadow_slot(&self, route: RouteIndex) -> &ShadowSlot {
+        &self.routes.get(route.get()).expect("a route of the config").shadow
+    }
+
+    /// A route's config and flags.
+    pub(super) fn route(&self, route: RouteIndex) -> Option<(&Route, &watch::Receiver<Arc<Flags>>)> {
+        self.routes.get(route.get()).map(|followed| (&followed.config, &followed.flags))
+    }
+
+    /// The routes whose flags name a policy so, without a digest.
+    pub(super) fn routes_that_name(&self, name: &str) -> impl Iterator<Item = &str> {
+        let names = move |followed: &&Followed| {
+            let flags = followed.flags.borrow();
+            flags.split_policy.digest.is_none() && flags.split_policy.name == name
+        };
+        self.routes.iter().filter(names).map(|followed| followed.config.name.as_str())
+    }
+
+    /// The routes where this policy is in force.
+    pub(super) fn routes_with(&self, name: &str, digest: &str) -> Vec<String> {
+        let has = |followed: &&Followed| {
+            let split = followed.split.borrow();
+            split.name == name && split.digest == digest
+        };
+        self.routes.iter().filter(has).map(|followed| followed.config.name.clone()).collect()
+    }
+
+    /// The plugins as the keeper last saw them.
+    pub(super) fn plugin_views(&self) -> Vec<PluginStatus> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).plugins.clone()
     }
 
     /// What operators are told about a route's policy.
@@ -125,7 +191,7 @@ impl Policies {
     #[must_use]
     pub fn status(&self, route: RouteIndex) -> PolicyStatus {
         let in_force = Arc::clone(&self.split(route).borrow());
-        let view = self.board.lock().unwrap_or_else(PoisonError::into_inner).get(route.get()).cloned().unwrap_or_default();
+        let view = self.board.lock().unwrap_or_else(PoisonError::into_inner).routes.get(route.get()).cloned().unwrap_or_default();
         let quarantine_left = in_force.health.quarantine_left(Instant::now());
         let last_failure = in_force.last_failure();
         let (state, why) = match (&view.trouble, quarantine_left, in_force.kind) {
@@ -141,6 +207,12 @@ impl Policies {
             name: in_force.name.clone(),
             digest: in_force.digest.clone(),
             state,
+            answered_by: answered_by(&in_force),
+            last_good: in_force.last_good.as_ref().map(|good| LastGoodStatus {
+                name: good.name.clone(),
+                digest: good.digest.clone(),
+                strikes: good.health.strikes(),
+            }),
             wanted: view.wanted,
             why,
             in_force: InForceStatus {
@@ -154,6 +226,15 @@ impl Policies {
             refusals: view.refusals,
         }
     }
+}
+
+fn answered_by(in_force: &SplitInForce) -> AnsweredBy {
+    let now = Instant::now();
+    if in_force.is_asked(now) {
+        return AnsweredBy::Policy;
+    }
+    let stands_in = in_force.last_good.as_ref().is_some_and(|good| good.is_asked(now));
+    if stands_in { AnsweredBy::LastGood } else { AnsweredBy::Native }
 }
 
 impl Drop for Policies {
@@ -189,13 +270,13 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
     }
     let patience = Patience::of(&config.policies);
     let slots = config.routes.iter().zip(flags).map(|(route, flags)| {
-        let kept = before.get(&route.name).map(|(in_force, _)| in_force.clone());
+        let kept = before.get(&route.name).map(|kept| kept.in_force.clone());
         slot(route, flags, &catalogue, patience, kept)
     });
     let routes: Vec<RouteSlot> = slots.collect();
     let fresh = || RouteView { source: "shipped".to_owned(), since_unix_ms: now_unix_ms(), ..RouteView::default() };
-    let view = |slot: &RouteSlot| before.get(&slot.route.name).map_or_else(fresh, |(_, view)| view.clone());
-    *board.lock().unwrap_or_else(PoisonError::into_inner) = routes.iter().map(view).collect();
+    let view = |slot: &RouteSlot| before.get(&slot.route.name).map_or_else(fresh, |kept| kept.view.clone());
+    *board.lock().unwrap_or_else(PoisonError::into_inner) = Views { routes: routes.iter().map(view).collect(), plugins: Vec::new() };
     Keeper {
         catalogue,
         folder: Folder::new(&dir),
@@ -208,6 +289,7 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
         board,
         is_busy: false,
         is_settling: false,
+        is_serving: false,
     }
 }
 

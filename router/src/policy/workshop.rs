@@ -76,6 +76,12 @@ impl Workshop {
         Done { job, digest, outcome }
     }
 
+    /// Judges bytes that came by another way than a job. A plugin that makes the compiler panic is refused like any other.
+    pub(super) fn judge_safely(&self, bytes: &[u8]) -> Outcome {
+        let judge = std::panic::AssertUnwindSafe(|| self.judge(bytes, None).1);
+        std::panic::catch_unwind(judge).unwrap_or_else(|_| Outcome::Rejected(panicked()))
+    }
+
     fn judge(&self, bytes: &[u8], known: Option<&HashSet<String>>) -> (Option<String>, Outcome) {
         let digest = admission::digest(bytes);
         if known.is_some_and(|known| known.contains(&digest)) {
@@ -97,10 +103,15 @@ impl Workshop {
 /// A plugin that makes the compiler panic is refused like any other, and the thread goes on.
 fn safely(job: Job, perform: impl FnOnce(Job) -> Done) -> Done {
     let again = job.clone();
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(job))).unwrap_or_else(|_| {
-        let reason = "the WebAssembly compiler panicked; the log has its message".to_owned();
-        Done { job: again, digest: None, outcome: Outcome::Rejected(Rejection::Unreadable { reason }) }
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| perform(job))).unwrap_or_else(|_| Done {
+        job: again,
+        digest: None,
+        outcome: Outcome::Rejected(panicked()),
     })
+}
+
+fn panicked() -> Rejection {
+    Rejection::Unreadable { reason: "the WebAssembly compiler panicked; the log has its message".to_owned() }
 }
 
 #[cfg(test)]

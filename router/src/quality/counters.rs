@@ -66,11 +66,13 @@ pub enum Broken {
     Framing,
     /// It switches to a protocol that nobody asked for.
     Upgrade,
+    /// Its body is larger than the route allows.
+    Size,
 }
 
 impl Broken {
     /// All of them, in the order of [`PoolCounters::broken`].
-    pub const ALL: [Broken; 3] = [Broken::Parse, Broken::Framing, Broken::Upgrade];
+    pub const ALL: [Broken; 4] = [Broken::Parse, Broken::Framing, Broken::Upgrade, Broken::Size];
 
     /// The `reason` label.
     #[must_use]
@@ -79,6 +81,39 @@ impl Broken {
             Broken::Parse => "parse",
             Broken::Framing => "framing",
             Broken::Upgrade => "upgrade",
+            Broken::Size => "size",
+        }
+    }
+}
+
+/// What became of a copy of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirrored {
+    /// It was answered, and not with a 5xx.
+    Answered,
+    /// It was answered with a 5xx.
+    ServerError,
+    /// It was not answered, not in time, or not to the end.
+    Failed,
+    /// Not sent: as many were in flight as may be.
+    Dropped,
+    /// Not sent: its method may not be sent twice, or its body was too large or had not come when the query was answered.
+    Unfit,
+}
+
+impl Mirrored {
+    /// All of them, in the order of [`PoolCounters::mirrored`].
+    pub const ALL: [Mirrored; 5] = [Mirrored::Answered, Mirrored::ServerError, Mirrored::Failed, Mirrored::Dropped, Mirrored::Unfit];
+
+    /// The `result` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Mirrored::Answered => "answered",
+            Mirrored::ServerError => "server_error",
+            Mirrored::Failed => "failed",
+            Mirrored::Dropped => "dropped",
+            Mirrored::Unfit => "unfit",
         }
     }
 }
@@ -100,12 +135,15 @@ pub struct PoolCounters {
     pub retries: Count,
     /// Queries of this pool that the live pool answered instead.
     pub fallbacks: Count,
+    /// Copies of queries to this pool, by [`Mirrored`]; they are in no other count.
+    pub mirrored: [Count; Mirrored::ALL.len()],
     /// From sending an attempt to the response's head.
     pub durations: Durations,
 }
 
-/// How many kinds of decision are counted: those of the policy interface in its order, then native, pin, override.
-pub const DECISIONS: [&str; 8] = ["live", "candidate", "holdback", "experiment", "rule", "native", "pin", "override"];
+/// How many kinds of decision are counted: those of the policy interface in its order, then native, pin, override, and
+/// those of the last good policy in place of the one in force.
+pub const DECISIONS: [&str; 9] = ["live", "candidate", "holdback", "experiment", "rule", "native", "pin", "override", "last_good"];
 
 /// What happened on one route under one config; what is not of a pool is that of [`RouteTotals`].
 #[derive(Debug, Default, Clone)]
@@ -132,6 +170,10 @@ pub struct RouteTotals {
     pub policy_durations: Durations,
     /// Decisions that the policy owed and the native one gave: traps, lateness, nonsense.
     pub policy_failures: Count,
+    /// Sampled queries about which a shadow run's candidate agrees with the policy in force.
+    pub shadow_agreed: Count,
+    /// The same, where it names another pool.
+    pub shadow_disagreed: Count,
     /// Queries answered 502, 503 or 504 by the router itself.
     pub unanswered: Count,
 }
@@ -149,24 +191,48 @@ pub enum Refusal {
     Path,
     /// A method or version that is not passed on (CONNECT, TRACE, upgrades that are not allowed): 405 or 501.
     Method,
-    /// The head did not parse or broke a limit: 400, 408, 431.
+    /// The head did not parse: 400.
     Head,
-    /// Over the limit of connections: closed.
+    /// The head is too large or has too many fields: 431.
+    HeadSize,
+    /// The head, or a connection's first byte, took too long: 408, or closed where nothing came.
+    HeadTime,
+    /// The body is larger than the route allows: 413, or broken off.
+    BodySize,
+    /// The whole query took too long: closed.
+    QueryTime,
+    /// The client takes nothing of its response: closed.
+    SlowReader,
+    /// A client of HTTP/2 reset too many streams before their responses: closed.
+    Resets,
+    /// A client of HTTP/2 broke the protocol, or one of its limits: closed.
+    Http2,
+    /// Over the limit of connections in all: closed.
     Connections,
+    /// Over the limit of connections of one address: closed.
+    Address,
     /// A TLS handshake that failed or took too long: closed.
     Handshake,
 }
 
 impl Refusal {
     /// All of them, in the order of [`WorkerCounters::refusals`].
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 16] = [
         Refusal::NoRoute,
         Refusal::Framing,
         Refusal::Host,
         Refusal::Path,
         Refusal::Method,
         Refusal::Head,
+        Refusal::HeadSize,
+        Refusal::HeadTime,
+        Refusal::BodySize,
+        Refusal::QueryTime,
+        Refusal::SlowReader,
+        Refusal::Resets,
+        Refusal::Http2,
         Refusal::Connections,
+        Refusal::Address,
         Refusal::Handshake,
     ];
 
@@ -180,8 +246,49 @@ impl Refusal {
             Refusal::Path => "path",
             Refusal::Method => "method",
             Refusal::Head => "head",
+            Refusal::HeadSize => "head_size",
+            Refusal::HeadTime => "head_time",
+            Refusal::BodySize => "body_size",
+            Refusal::QueryTime => "query_time",
+            Refusal::SlowReader => "slow_reader",
+            Refusal::Resets => "resets",
+            Refusal::Http2 => "http2",
             Refusal::Connections => "connections",
+            Refusal::Address => "address",
             Refusal::Handshake => "handshake",
+        }
+    }
+}
+
+/// Why an override was ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverrideFault {
+    /// It is not `pool;expiry;signature`, or there are two.
+    Malformed,
+    /// No key made its signature, for this route.
+    Signature,
+    /// It has ended.
+    Expired,
+    /// It is good for longer than is allowed.
+    TooLong,
+    /// The route has no such pool.
+    Pool,
+}
+
+impl OverrideFault {
+    /// All of them, in the order of [`WorkerCounters::override_faults`].
+    pub const ALL: [OverrideFault; 5] =
+        [OverrideFault::Malformed, OverrideFault::Signature, OverrideFault::Expired, OverrideFault::TooLong, OverrideFault::Pool];
+
+    /// The `reason` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            OverrideFault::Malformed => "malformed",
+            OverrideFault::Signature => "signature",
+            OverrideFault::Expired => "expired",
+            OverrideFault::TooLong => "too_long",
+            OverrideFault::Pool => "pool",
         }
     }
 }
@@ -207,6 +314,8 @@ impl Deref for WorkerCounters {
 pub struct WorkerTotals {
     /// Requests that never became a query, by [`Refusal`].
     pub refusals: [Count; Refusal::ALL.len()],
+    /// Overrides that were ignored, by [`OverrideFault`].
+    pub override_faults: [Count; OverrideFault::ALL.len()],
     /// Client connections taken.
     pub connections: Count,
 }

@@ -6,6 +6,6 @@
 mod counters;
 
 pub use counters::{
-    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, PoolCounters, Quality, Refusal, RouteCounters, RouteTotals, WorkerCounters,
-    WorkerTotals,
+    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
+    RouteTotals, WorkerCounters, WorkerTotals,
 };

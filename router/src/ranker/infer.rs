@@ -166,10 +166,16 @@ impl<'de> Visitor<'de> for ItemVisitor {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::features::tests::signature;
     use super::*;
+
+    /// The rows that a body comes to.
+    pub(in super::super) fn rows_of(body: &[u8], signature: &Signature, documents_at_most: usize) -> Result<Vec<f32>, Refusal> {
+        let request: Request = read_json(body)?;
+        check(&request, signature, documents_at_most).map(<[f32]>::to_vec)
+    }
 
     fn checked(inputs: &str) -> Result<Vec<f32>, String> {
         let request: Request = read_json(format!(r#"{{"inputs": {inputs}}}"#).as_bytes()).map_err(|refusal| refusal.message)?;

@@ -14,6 +14,8 @@
 
 mod catalog;
 mod features;
+#[cfg(test)]
+mod fuzz;
 mod infer;
 mod library;
 mod loading;

@@ -76,10 +76,16 @@ fn order<'a>(documents: &'a [Document], scores: &[f32]) -> Vec<Ranked<'a>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::features::tests::signature;
     use super::*;
+
+    /// The rows that a body comes to, and of how many documents.
+    pub(in super::super) fn rows_of(body: &[u8], signature: &Signature, documents_at_most: usize) -> Result<(usize, Vec<f32>), Refusal> {
+        let query: Query = read_json(body)?;
+        Ok((query.documents.len(), rows(&query.documents, signature, documents_at_most)?))
+    }
 
     fn documents(ids: &[&str]) -> Vec<Document> {
         ids.iter().map(|id| Document { id: (*id).to_owned(), features: Features::List(vec![0.0]) }).collect()

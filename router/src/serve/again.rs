@@ -1,19 +1,18 @@
 //! A request's head, kept so that it can be sent once more.
 
-use std::rc::Rc;
-
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
-use super::headers::{ClientFields, prepare_request};
+use super::forwarded::ClientFields;
+use super::headers::prepare_request;
 use super::replay::RequestBody;
 use super::seen::Seen;
 
 /// Next to no query needs it, so it is kept in the form that costs least.
 pub(crate) enum Again {
     /// As an HTTP/1 client sent it: it is parsed and prepared a second time.
-    Raw { bytes: Box<[u8]>, client: Rc<ClientFields> },
+    Raw(Box<[u8]>),
     /// As it was prepared.
     Prepared { method: Method, uri: Uri, fields: Vec<(HeaderName, HeaderValue)> },
 }
@@ -27,10 +26,10 @@ impl Again {
     }
 
     /// The request with this body; `None` if the head cannot be read, which it was before.
-    pub(crate) fn request(&self, body: RequestBody) -> Option<Request<RequestBody>> {
+    pub(crate) fn request(&self, body: RequestBody, client: &ClientFields) -> Option<Request<RequestBody>> {
         let mut request = Request::new(body);
         match self {
-            Again::Raw { bytes, client } => {
+            Again::Raw(bytes) => {
                 let head = parse(bytes)?;
                 let (mut parts, body) = request.into_parts();
                 (parts.method, parts.uri, parts.version, parts.headers) = (head.method, head.uri, head.version, head.headers);
@@ -59,14 +58,16 @@ pub(crate) fn say_length(headers: &mut HeaderMap, body: &RequestBody) {
     }
 }
 
-struct Head {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
+/// What a kept head says.
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
 }
 
-fn parse(bytes: &[u8]) -> Option<Head> {
+/// Reads a kept head; `None` for what the first reader would not have taken.
+pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
     // No more lines than line ends.
     let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
     let mut fields = vec![httparse::EMPTY_HEADER; lines];
@@ -95,23 +96,23 @@ mod tests {
 
     #[test]
     fn both_forms_give_the_same_request() {
-        let client = Rc::new(ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7"), proto: HeaderValue::from_static("http") });
-        let raw = Again::Raw { bytes: RAW.as_bytes().into(), client: client.clone() };
-        let first = raw.request(RequestBody::Empty).unwrap();
+        let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
+        let raw = Again::Raw(RAW.as_bytes().into());
+        let first = raw.request(RequestBody::Empty, &client).unwrap();
         assert_eq!(first.headers()["x-forwarded-for"], "10.0.0.7");
         assert!(!first.headers().contains_key("x-hop") && first.headers().get_all("cookie").iter().count() == 2);
-        let (head, _) = raw.request(RequestBody::Empty).unwrap().into_parts();
-        let prepared = Again::prepared(&head).request(RequestBody::Empty).unwrap();
+        let (head, _) = raw.request(RequestBody::Empty, &client).unwrap().into_parts();
+        let prepared = Again::prepared(&head).request(RequestBody::Empty, &client).unwrap();
         assert_eq!(shown(&first), shown(&prepared));
         assert_eq!(shown(&first).0, "GET /rank?q=a%20b HTTP/1.1");
     }
 
     #[test]
     fn half_a_head_is_none() {
-        let client = Rc::new(ClientFields { forwarded_for: HeaderValue::from_static("a"), proto: HeaderValue::from_static("http") });
+        let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
         for end in 0..RAW.len() - 1 {
-            let raw = Again::Raw { bytes: RAW.as_bytes()[..end].into(), client: client.clone() };
-            assert!(raw.request(RequestBody::Empty).is_none(), "{end}");
+            let raw = Again::Raw(RAW.as_bytes()[..end].into());
+            assert!(raw.request(RequestBody::Empty, &client).is_none(), "{end}");
         }
     }
 }

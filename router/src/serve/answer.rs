@@ -22,7 +22,19 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
         Refusal::Path => (StatusCode::BAD_REQUEST, "switchback: the path has a . or .. segment: send it as it is without them\n"),
         Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "switchback: CONNECT and TRACE are not passed on\n"),
         Refusal::Head => (StatusCode::BAD_REQUEST, "switchback: the request's head cannot be read\n"),
-        Refusal::Connections | Refusal::Handshake => (StatusCode::SERVICE_UNAVAILABLE, "switchback: no connection\n"),
+        Refusal::HeadSize => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "switchback: the request's head is too large, or has too many fields\n")
+        }
+        Refusal::BodySize => (StatusCode::PAYLOAD_TOO_LARGE, "switchback: the request's body is larger than this route allows\n"),
+        // These end connections, and are no answers.
+        Refusal::HeadTime
+        | Refusal::QueryTime
+        | Refusal::SlowReader
+        | Refusal::Resets
+        | Refusal::Http2
+        | Refusal::Connections
+        | Refusal::Address
+        | Refusal::Handshake => (StatusCode::SERVICE_UNAVAILABLE, "switchback: no connection\n"),
     };
     let mut response = own(status, text.to_owned());
     if !matches!(refusal, Refusal::NoRoute | Refusal::Path) {
@@ -39,6 +51,7 @@ pub(crate) fn unanswered(failure: &Failure) -> Response<ResponseBody> {
         Failure::Full => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Client => StatusCode::REQUEST_TIMEOUT,
         Failure::Malformed => StatusCode::BAD_REQUEST,
+        Failure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => StatusCode::BAD_GATEWAY,
     };
     // Addresses of backends are not for clients.

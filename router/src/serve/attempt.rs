@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::pool::{Endpoint, Pool, Slot};
 use super::routes::RouteWorker;
 use super::upstream::{Connection, Failure};
-use crate::quality::PoolCounters;
+use crate::quality::{PoolCounters, Refusal};
 use crate::vocabulary::PoolIndex;
 
 /// An attempt under way.
@@ -30,7 +30,7 @@ pub(crate) struct Attempt {
 }
 
 struct Held {
-    _slot: Slot,
+    slot: Slot,
     answer: Option<Answered>,
 }
 
@@ -51,9 +51,8 @@ impl Attempt {
         now: Instant,
     ) -> Result<Attempt, Failure> {
         let side = route.pool(pool).ok_or(Failure::Full)?;
-        let (index, endpoint) = side.pick(avoid, now).ok_or(Failure::Full)?;
-        let slot = side.enter(endpoint).ok_or(Failure::Full)?;
-        let held = RefCell::new(Some(Held { _slot: slot, answer: None }));
+        let (index, slot) = side.start(avoid, now).ok_or(Failure::Full)?;
+        let held = RefCell::new(Some(Held { slot, answer: None }));
         Ok(Attempt { route: route.clone(), pool, endpoint: index, is_counted, started: now, held })
     }
 
@@ -98,6 +97,7 @@ impl Attempt {
             counters.durations.record(latency);
         }
         if let Some(held) = self.held.borrow_mut().as_mut() {
+            held.slot.head_came(!status.is_server_error());
             held.answer = Some(Answered { connection, status, at: now });
         }
     }
@@ -123,7 +123,11 @@ impl Attempt {
     }
 
     fn take_answer(&self) -> Option<Answered> {
-        self.held.borrow_mut().take()?.answer
+        let Held { slot, answer } = self.held.borrow_mut().take()?;
+        if let Some(answer) = &answer {
+            slot.settle(!answer.status.is_server_error());
+        }
+        answer
     }
 
     /// The backend failed: no connection, no response, or one that broke off.
@@ -146,6 +150,10 @@ impl Attempt {
         match failure {
             Failure::Timeout => self.timed_out(),
             Failure::Client | Failure::Malformed => self.aborted(),
+            Failure::TooLarge => {
+                self.route.refuse(Refusal::BodySize);
+                self.aborted();
+            }
             Failure::Full => drop(self.held.borrow_mut().take()),
             Failure::Connect { .. } | Failure::Closed { .. } => self.failed(),
             Failure::Broken(reason) => self.ended_badly(|counters| {
@@ -176,9 +184,8 @@ impl Attempt {
     }
 
     fn ended_badly(&self, count: impl FnOnce(&PoolCounters)) {
-        if self.held.borrow_mut().take().is_none() {
-            return;
-        }
+        let Some(held) = self.held.borrow_mut().take() else { return };
+        held.slot.settle(false);
         let now = Instant::now();
         if let Some(endpoint) = self.endpoint() {
             endpoint.leave_alone(now);

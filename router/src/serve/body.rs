@@ -13,6 +13,8 @@ use super::attempt::Attempt;
 use super::clock::QueryInProgress;
 use super::idle::IdleTimer;
 use super::replay::Replay;
+use super::upstream::Failure;
+use crate::quality::Broken;
 
 /// What a client gets.
 pub(crate) struct ResponseBody {
@@ -21,6 +23,7 @@ pub(crate) struct ResponseBody {
     in_progress: Option<QueryInProgress>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all are a backend's, and a box would be an allocation for each query")]
 enum Source {
     /// Nothing, or a short text of the router's own.
     Own(Option<Bytes>),
@@ -34,20 +37,27 @@ impl ResponseBody {
         ResponseBody { source: Source::Own(text), in_progress: None }
     }
 
-    /// A backend's body; `attempt` is ended, and its connection given back, when the body is. `request` is the client's body,
+    /// A backend's body of at most `room` bytes; `attempt` is ended, and its connection given back, when the body is. `request` is the client's body,
     /// which may go on meanwhile.
-    pub(crate) fn passed(incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Attempt) -> ResponseBody {
+    pub(crate) fn passed(incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Attempt, room: u64) -> ResponseBody {
         if incoming.is_end_stream() {
             attempt.completed();
+            is_answered(request.as_ref());
             return ResponseBody::own(None);
         }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
-        ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle }), in_progress: None }
+        ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle, room }), in_progress: None }
     }
 
     /// Holds this until the body is done.
     pub(crate) fn keeps(&mut self, in_progress: QueryInProgress) {
         self.in_progress = Some(in_progress);
+    }
+}
+
+fn is_answered(request: Option<&Rc<RefCell<Replay>>>) {
+    if let Some(request) = request {
+        request.borrow_mut().is_answered();
     }
 }
 
@@ -57,6 +67,8 @@ pub(crate) struct PassedBody {
     request: Option<Rc<RefCell<Replay>>>,
     attempt: Attempt,
     idle: IdleTimer,
+    /// What may still come.
+    room: u64,
 }
 
 /// Why a body broke off. The client sees its connection (or stream) reset, as it would without the router.
@@ -68,12 +80,18 @@ pub(crate) enum PassError {
     /// The backend sent nothing for too long.
     #[error("the backend paused its response body for too long")]
     Idle,
+    /// It is larger than the route allows.
+    #[error("the backend's response body is larger than the route allows")]
+    TooLarge,
 }
 
 impl PassedBody {
     /// The backend is to blame, unless the client's own body is.
     fn broke_off(&self, blame_backend: fn(&Attempt), is_clients_fault: fn(&Replay) -> bool) {
-        if self.request.as_ref().is_some_and(|request| is_clients_fault(&request.borrow())) {
+        let request = self.request.as_ref().map(|request| request.borrow());
+        if request.as_ref().is_some_and(|request| request.is_too_large()) {
+            self.attempt.ended(&Failure::TooLarge);
+        } else if request.as_ref().is_some_and(|request| is_clients_fault(request)) {
             self.attempt.aborted();
         } else {
             blame_backend(&self.attempt);
@@ -91,11 +109,20 @@ impl PassedBody {
             }
             Poll::Ready(frame) => {
                 self.idle.progressed();
+                let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+                let Some(room) = self.room.checked_sub(u64::try_from(bytes).unwrap_or(u64::MAX)) else {
+                    self.attempt.ended(&Failure::Broken(Broken::Size));
+                    return Poll::Ready(Some(Err(PassError::TooLarge)));
+                };
+                self.room = room;
                 match &frame {
                     Some(Err(_)) => self.broke_off(Attempt::failed, Replay::has_failed),
                     // Trailers are the end, and nobody asks for more after them.
                     Some(Ok(frame)) if !frame.is_trailers() && !self.incoming.is_end_stream() => {}
-                    _ => self.attempt.completed(),
+                    _ => {
+                        self.attempt.completed();
+                        is_answered(self.request.as_ref());
+                    }
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(PassError::from)))
             }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::watched::Signals;
 use crate::config::Limits;
+use crate::quality::Refusal;
 
 /// How often connections are looked over: limits are kept to within twice this.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(250);
@@ -49,6 +50,12 @@ pub(crate) struct ConnectionClock {
     is_old: Cell<bool>,
     /// What the worker asks of the connection, which its task has not taken yet.
     asked: Cell<Option<Ask>>,
+    /// It was asked to end, which is counted once.
+    is_ending: Cell<bool>,
+    /// Bytes of a head have come. A connection that never sent any is not answered.
+    has_bytes: Cell<bool>,
+    /// Of HTTP/2 only: streams that the client reset before their responses, those of the last ten seconds.
+    resets: Cell<u32>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -59,6 +66,10 @@ struct StreamClock {
     was_polled: Cell<bool>,
     waits_for_backend: Cell<bool>,
     stuck_since: Cell<Option<Instant>>,
+    /// Its response is on its way.
+    is_answered: Cell<bool>,
+    /// When a sweep first saw it.
+    since: Cell<Option<Instant>>,
 }
 
 impl StreamClock {
@@ -74,14 +85,42 @@ impl StreamClock {
     }
 }
 
+/// Which limit a connection breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Late {
+    /// Nothing was asked for: no fault of anybody's.
+    Idle,
+    Head,
+    Reader,
+    Query,
+}
+
+impl Late {
+    fn refusal(self) -> Option<Refusal> {
+        match self {
+            Late::Idle => None,
+            Late::Head => Some(Refusal::HeadTime),
+            Late::Reader => Some(Refusal::SlowReader),
+            Late::Query => Some(Refusal::QueryTime),
+        }
+    }
+}
+
 /// What a worker asks of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// It took too long: end in order if nothing is being answered, else at once.
     End,
+    /// A head took too long: say so (408), and end.
+    TimeOut,
+    /// End at once.
+    Cut,
     /// The worker drains: end in order, after what is being answered.
     Close,
 }
+
+/// The sweeps in which the allowance of resets comes back: ten seconds.
+const SWEEPS_OF_RESETS: u32 = 40;
 
 impl ConnectionClock {
     fn new(born: Instant, number: u64) -> ConnectionClock {
@@ -99,6 +138,9 @@ impl ConnectionClock {
             age_permille,
             is_old: Cell::new(false),
             asked: Cell::new(None),
+            is_ending: Cell::new(false),
+            has_bytes: Cell::new(false),
+            resets: Cell::new(0),
             task: RefCell::new(None),
         }
     }
@@ -134,6 +176,9 @@ impl ConnectionClock {
     pub(crate) fn begin(self: &Rc<Self>) -> QueryInProgress {
         let queries = if let Phase::Busy(queries) = self.phase.get() { queries } else { 0 };
         self.phase.set(Phase::Busy(queries + 1));
+        if queries == 0 {
+            self.since.set(None);
+        }
         let stream = self.is_h2.get().then(|| {
             // Until the head of the response is here, it is the backend that is waited for.
             let stream = Rc::new(StreamClock { waits_for_backend: Cell::new(true), ..StreamClock::default() });
@@ -159,41 +204,75 @@ impl ConnectionClock {
         !limit.is_zero() && !self.is_old.get() && now.saturating_duration_since(self.born) >= limit
     }
 
-    fn is_late(&self, now: Instant, limits: &Limits) -> bool {
+    fn grow_old(&self, now: Instant, limits: &Limits) {
+        if !self.comes_of_age(now, limits) {
+            return;
+        }
+        self.is_old.set(true);
+        if self.is_h2.get() {
+            self.ask(Ask::Close);
+        }
+    }
+
+    /// Which limit it breaks, if any. To be asked at each sweep.
+    fn broken_limit(&self, now: Instant, limits: &Limits) -> Option<Late> {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         self.hear_signals(now);
+        self.resets.set(self.resets.get().saturating_sub(limits.h2_resets.div_ceil(SWEEPS_OF_RESETS)));
         if self.stuck_since.get().is_some_and(|since| past(since, limits.body_idle_timeout)) {
-            return true;
-        }
-        if self.has_stuck_stream(now, limits.body_idle_timeout) {
-            return true;
+            return Some(Late::Reader);
         }
         let since = self.since.get().unwrap_or(now);
         self.since.set(Some(since));
         match self.phase.get() {
-            Phase::Idle => past(since, limits.keepalive_timeout),
-            Phase::Head => past(since, limits.header_timeout),
-            Phase::Busy(_) => false,
+            Phase::Idle => past(since, limits.keepalive_timeout).then_some(Late::Idle),
+            Phase::Head => past(since, limits.header_timeout).then_some(Late::Head),
+            Phase::Busy(_) if self.is_h2.get() => self.late_stream(now, limits),
+            Phase::Busy(_) => past(since, limits.query_timeout).then_some(Late::Query),
         }
     }
 
-    fn has_stuck_stream(&self, now: Instant, limit: Duration) -> bool {
-        let mut is_stuck = false;
-        self.streams.borrow_mut().retain(|stream| match stream.upgrade() {
-            Some(stream) => {
-                is_stuck |= stream.is_stuck(now, limit);
-                true
+    fn late_stream(&self, now: Instant, limits: &Limits) -> Option<Late> {
+        let mut late = None;
+        self.streams.borrow_mut().retain(|stream| {
+            let Some(stream) = stream.upgrade() else { return false };
+            if stream.is_stuck(now, limits.body_idle_timeout) {
+                late = Some(Late::Reader);
             }
-            None => false,
+            let since = stream.since.get().unwrap_or(now);
+            stream.since.set(Some(since));
+            if now.saturating_duration_since(since) >= limits.query_timeout {
+                late = late.or(Some(Late::Query));
+            }
+            true
         });
-        is_stuck
+        late
+    }
+
+    /// A client of HTTP/2 reset a stream before its response was there: each costs a query, and nothing but this limits how many.
+    fn count_reset(&self) {
+        self.resets.set(self.resets.get().saturating_add(1));
+    }
+
+    /// The client has used up its allowance of resets.
+    pub(crate) fn has_too_many_resets(&self, limits: &Limits) -> bool {
+        self.resets.get() > limits.h2_resets
+    }
+
+    /// Ends at once, for a reason that is counted once.
+    pub(crate) fn cut(&self) -> bool {
+        self.ask(Ask::Cut);
+        !self.is_ending.replace(true)
     }
 
     /// What became of the connection's bytes since the last sweep.
     fn hear_signals(&self, now: Instant) {
-        if self.signals.take_received() && self.phase.get() == Phase::Idle && !self.is_h2.get() {
-            self.phase.set(Phase::Head);
-            self.since.set(None);
+        if self.signals.take_received() && !self.is_h2.get() {
+            self.has_bytes.set(true);
+            if self.phase.get() == Phase::Idle {
+                self.phase.set(Phase::Head);
+                self.since.set(None);
+            }
         }
         self.stuck_since.set(match self.signals.look_at_writing() {
             None => None,
@@ -210,6 +289,13 @@ pub(crate) struct QueryInProgress {
 }
 
 impl QueryInProgress {
+    /// The head of the response is here.
+    pub(crate) fn is_answered(&self) {
+        if let Some(stream) = &self.stream {
+            stream.is_answered.set(true);
+        }
+    }
+
     /// The response's body was asked for more; `is_pending` when the backend has none yet.
     pub(crate) fn polled_body(&self, is_pending: bool) {
         if let Some(stream) = &self.stream {
@@ -222,6 +308,9 @@ impl QueryInProgress {
 impl Drop for QueryInProgress {
     fn drop(&mut self) {
         let clock = &self.clock;
+        if self.stream.as_ref().is_some_and(|stream| !stream.is_answered.get()) {
+            clock.count_reset();
+        }
         match clock.phase.get() {
             Phase::Busy(queries) if queries > 1 => clock.phase.set(Phase::Busy(queries - 1)),
             _ => {
@@ -258,16 +347,19 @@ impl Clocks {
         self.all.borrow_mut().remove(&number);
     }
 
-    /// Ends the connections that took too long.
-    pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
+    /// Ends the connections that took too long, and tells of each limit that was broken, once for a connection. Tells those that have
+    /// come of age.
+    pub(crate) fn sweep(&self, now: Instant, limits: &Limits, mut tell: impl FnMut(Refusal)) {
         for clock in self.all.borrow().values() {
-            if clock.is_late(now, limits) {
-                clock.ask(Ask::End);
-            } else if clock.comes_of_age(now, limits) {
-                clock.is_old.set(true);
-                if clock.is_h2.get() {
-                    clock.ask(Ask::Close);
-                }
+            let Some(late) = clock.broken_limit(now, limits) else {
+                clock.grow_old(now, limits);
+                continue;
+            };
+            let says_so = late == Late::Head && clock.has_bytes.get();
+            clock.ask(if says_so { Ask::TimeOut } else { Ask::End });
+            let is_first = !clock.is_ending.replace(true);
+            if let Some(refusal) = late.refusal().filter(|_| is_first) {
+                tell(refusal);
             }
         }
     }
@@ -295,15 +387,19 @@ mod tests {
     const KEEPALIVE: Duration = Duration::from_secs(75);
     const BODY: Duration = Duration::from_secs(30);
 
-    fn late_after(clock: &ConnectionClock, waited: Duration) -> bool {
+    fn limits() -> Limits {
         let config = r#"
             listen = { traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }
-            limits = { header_timeout = "10s", keepalive_timeout = "75s", body_idle_timeout = "30s" }
+            limits = { header_timeout = "10s", keepalive_timeout = "75s", body_idle_timeout = "30s", query_timeout = "2h", h2_resets = 80 }
             route = [{ name = "search", pools = { blue = { endpoints = ["http://127.0.0.1:9001"] } } }]
         "#;
-        let limits = crate::config::parse("test", config).unwrap().limits;
+        crate::config::parse("test", config).unwrap().limits
+    }
+
+    fn late_after(clock: &ConnectionClock, waited: Duration) -> bool {
+        let limits = limits();
         let seen = clock.since.get().unwrap_or_else(Instant::now);
-        clock.is_late(seen, &limits) || clock.is_late(seen + waited, &limits)
+        clock.broken_limit(seen, &limits).is_some() || clock.broken_limit(seen + waited, &limits).is_some()
     }
 
     #[test]
@@ -349,7 +445,7 @@ mod tests {
         let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         clock.is_h2();
         let (stuck, slow) = (clock.begin(), clock.begin());
-        assert!(!late_after(&clock, BODY * 100), "a backend may take as long as it takes");
+        assert!(!late_after(&clock, BODY * 100), "a backend may take its time");
         stuck.polled_body(false);
         slow.polled_body(true);
         assert!(!late_after(&clock, BODY / 2));
@@ -381,12 +477,33 @@ mod tests {
     }
 
     #[test]
-    fn a_query_may_take_as_long_as_it_takes() {
+    fn a_query_may_take_as_long_as_a_query_may() {
         let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
         let (first, second) = (clock.begin(), clock.begin());
         drop(first);
-        assert!(!late_after(&clock, KEEPALIVE * 100));
+        assert!(!late_after(&clock, KEEPALIVE * 10));
+        assert!(late_after(&clock, KEEPALIVE * 100), "two hours");
         drop(second);
         assert!(late_after(&clock, KEEPALIVE));
+    }
+
+    #[test]
+    fn streams_that_are_reset_before_their_responses_are_counted_and_forgotten_again() {
+        let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
+        clock.is_h2();
+        let limits = limits();
+        for _ in 0..limits.h2_resets {
+            let answered = clock.begin();
+            answered.is_answered();
+            drop((answered, clock.begin()));
+        }
+        assert!(!clock.has_too_many_resets(&limits));
+        drop(clock.begin());
+        assert!(clock.has_too_many_resets(&limits));
+        let now = Instant::now();
+        for sweep in 0..SWEEPS_OF_RESETS {
+            clock.broken_limit(now + SWEEP_EVERY * sweep, &limits);
+        }
+        assert_eq!(clock.resets.get(), 1);
     }
 }

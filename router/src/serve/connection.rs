@@ -24,18 +24,23 @@ use super::answer;
 use super::body::ResponseBody;
 use super::clock::{Ask, ConnectionClock};
 use super::forward::{Journey, Plan};
-use super::headers::{self, ClientFields};
+use super::forwarded::ClientFields;
+use super::hang_up::HangUp;
+use super::headers;
 use super::listener::{Arrival, Place};
 use super::on_this_worker::OnThisWorker;
 use super::open::Spoken;
+use super::overrides::{Overrides, seconds_now};
 use super::query::{self, Unit};
+use super::routes::RouteWorker;
 use super::scan::Head;
 use super::seen::Seen;
 use super::tunnel::Tunnel;
 use super::watched::Watched;
 use super::worker::Worker;
-use crate::config::Limits;
+use crate::config::{Expose, Limits};
 use crate::quality::Refusal;
+use crate::vocabulary::PoolIndex;
 
 /// What an HTTP/2 client with prior knowledge says first.
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -59,11 +64,9 @@ struct Client {
 pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let Arrival { stream, peer, tls, place } = arrival;
     let address = peer.ip().to_canonical();
-    // The text of an address is always a header value.
-    let forwarded_for = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-    let proto = HeaderValue::from_static(if tls.is_some() { "https" } else { "http" });
-    let client = Rc::new(Client { address, fields: Rc::new(ClientFields { forwarded_for, proto }), place: Rc::new(place) });
     let (number, clock) = worker.clocks.start();
+    let fields = ClientFields::new(address, tls.is_some(), &worker.routes().trusted_proxies, clock.signals.clone());
+    let client = Rc::new(Client { address, fields: Rc::new(fields), place: Rc::new(place) });
     if let Ok(stream) = stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
         match tls {
             None => serve_in_the_clear(&worker, client, stream, &clock).await,
@@ -121,22 +124,39 @@ async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
     None
 }
 
-/// Polls a connection to its end, or ends it when the worker asks for that.
+/// To a head that took too long.
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Polls a connection to its end, or ends it when the worker asks for that. `Some` with how it ended by itself.
 macro_rules! drive {
     ($clock:expr, $connection:expr) => {{
         let mut connection = std::pin::pin!($connection);
         let mut is_closing = false;
+        std::future::poll_fn(|cx| std::task::Poll::Ready($clock.signals.is_written_by(cx.waker()))).await;
         let driven = std::future::poll_fn(|cx| {
-            // Whatever went wrong on a client's connection is the client's to know; its queries were counted.
-            while connection.as_mut().poll(cx).is_pending() {
-                let Poll::Ready(ask) = $clock.poll_asked(cx) else { return Poll::Pending };
-                if ask == Ask::End && (is_closing || !$clock.is_quiet()) {
-                    break;
+            loop {
+                if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Some(result));
                 }
-                is_closing = true;
-                connection.as_mut().graceful_shutdown();
+                let Poll::Ready(ask) = $clock.poll_asked(cx) else { return Poll::Pending };
+                match ask {
+                    Ask::End if is_closing || !$clock.is_quiet() => {
+                        $clock.signals.hang_up();
+                        return Poll::Ready(None);
+                    }
+                    Ask::Cut => return Poll::Ready(None),
+                    Ask::TimeOut => {
+                        $clock.signals.interim(REQUEST_TIMEOUT);
+                        // Writes it, if the client takes it.
+                        let _ = connection.as_mut().poll(cx);
+                        return Poll::Ready(None);
+                    }
+                    Ask::End | Ask::Close => {
+                        is_closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
             }
-            Poll::Ready(())
         });
         driven.await
     }};
@@ -144,25 +164,41 @@ macro_rules! drive {
 
 async fn serve_h1<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + HangUp + Unpin + Send + 'static,
 {
     client.place.becomes(Spoken::Http1);
     let builder = http1_builder(&worker.routes().limits);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     let io = TokioIo::new(Watched::http1(stream, clock.signals.clone()));
-    drive!(clock, builder.serve_connection(io, service).with_upgrades());
+    let ended = drive!(clock, builder.serve_connection(io, service).with_upgrades());
+    if let Some(Err(error)) = ended
+        && error.is_parse()
+    {
+        worker.refuse(if error.is_parse_too_large() { Refusal::HeadSize } else { Refusal::Head });
+    }
 }
 
 async fn serve_h2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + HangUp + Unpin + 'static,
 {
     client.place.becomes(Spoken::Http2);
     let builder = http2_builder(&worker.routes().limits);
     let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     clock.is_h2();
     let io = TokioIo::new(Watched::http2(stream, clock.signals.clone()));
-    drive!(clock, builder.serve_connection(io, service));
+    let ended = drive!(clock, builder.serve_connection(io, service));
+    if let Some(Err(error)) = ended
+        && is_protocol_error(&error)
+    {
+        worker.refuse(Refusal::Http2);
+    }
+}
+
+/// The client broke the protocol, or one of its limits, and was told so (GOAWAY).
+fn is_protocol_error(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR))
 }
 
 fn http1_builder(limits: &Limits) -> http1::Builder {
@@ -175,6 +211,7 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
 fn http2_builder(limits: &Limits) -> http2::Builder<OnThisWorker> {
     let mut builder = http2::Builder::new(OnThisWorker);
     builder.max_concurrent_streams(limits.h2_streams).max_pending_accept_reset_streams(limits.h2_pending_resets);
+    builder.max_local_error_reset_streams(limits.h2_forced_resets);
     builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX)).timer(TokioTimer::new());
     builder.keep_alive_interval(limits.keepalive_timeout);
     builder
@@ -193,20 +230,41 @@ async fn answer(
     let (plan, raw) = match clock.signals.take_head() {
         Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
         Some(Head::Whole(raw)) => (decide(&worker, &client, &clock, &mut head), Some(raw)),
-        None => (decide(&worker, &client, &clock, &mut head), None),
+        None => (decide_h2(&worker, &client, &clock, &mut head), None),
     };
     let mut response = match plan {
-        Ok(plan) => Journey::new(plan, raw, head, body).forward().await,
+        Ok(plan) => {
+            let journey = Journey::new(plan, raw, head, body);
+            let response = journey.forward().await;
+            journey.mirror();
+            response
+        }
         Err(refusal) => {
             worker.refuse(refusal);
             answer::refused(refusal)
         }
     };
+    clock.signals.head_follows();
     if announces_close {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    in_progress.is_answered();
     response.body_mut().keeps(in_progress);
     Ok(response)
+}
+
+/// What the parser of HTTP/1 sees to by itself, and then the same.
+fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
+    if clock.has_too_many_resets(&worker.routes().limits) {
+        if clock.cut() {
+            worker.refuse(Refusal::Resets);
+        }
+        return Err(Refusal::Resets);
+    }
+    if head.headers.len() > worker.routes().limits.headers {
+        return Err(Refusal::HeadSize);
+    }
+    decide(worker, client, clock, head)
 }
 
 /// Makes `head` what a backend shall have.
@@ -219,21 +277,37 @@ fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut 
     }
     let index = routes.table.find(head).ok_or(Refusal::NoRoute)?;
     let route = routes.all.get(index.get()).ok_or(Refusal::NoRoute)?.clone();
-    let (chosen, live) = {
-        let unit = Unit::of(head, &route.config.unit, client.address);
+    if let Some(most) = route.config.max_request_body
+        && query::announces_more(head, most)
+    {
+        return Err(Refusal::BodySize);
+    }
+    let asked = if seen.has_own { overridden(worker, &routes.overrides, &route, head) } else { None };
+    let (chosen, live, mirror) = {
+        let address = client.fields.client(client.address, &head.headers, seen, &routes.trusted_proxies);
+        let unit = Unit::of(head, &route.config.unit, address);
         let mut split = route.split.borrow_mut();
-        let chosen = split.decide(&unit, head, route.counters());
+        let chosen = split.decide(&unit, head, asked, route.counters());
         if split.lacks_instance() {
             route.needs_instance.notify_one();
         }
-        (chosen, split.flags.live)
+        (chosen, split.flags.live, split.mirror(&unit, chosen))
     };
     let tunnel = if seen.has_upgrade { Tunnel::wanted(head, &route.config.upgrades, &client.place, &clock.signals) } else { None };
+    let hears_interim = head.version == Version::HTTP_11;
     headers::prepare_request(head, seen, &client.fields);
     if let Some(tunnel) = &tunnel {
         tunnel.ask(&mut head.headers);
     }
-    Ok(Plan { route, chosen, live, tunnel: tunnel.map(Box::new), client: client.fields.clone() })
+    let expose = if asked.is_some() { route.config.expose.and(Expose::POOL) } else { route.config.expose };
+    Ok(Plan { route, chosen, live, mirror, tunnel: tunnel.map(Box::new), client: client.fields.clone(), expose, hears_interim })
+}
+
+/// The pool that a signed override asks for. One that is not good is ignored, and counted.
+#[cold]
+fn overridden(worker: &Worker, overrides: &Overrides, route: &RouteWorker, head: &Parts) -> Option<PoolIndex> {
+    let asked = overrides.look(&head.headers, &route.config, seconds_now())?;
+    asked.inspect_err(|fault| worker.ignore_override(*fault)).ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chosen pool --ok--> answer
-//!      | nothing received, may be sent again: once more on a fresh connection, elsewhere if there is elsewhere
+//!      | nothing sent, or nothing received and may be sent again: once more on a fresh connection, elsewhere if there is elsewhere
 //!      | candidate or holdback failed, timed out or said 5xx: the live pool answers instead
 //!      v
 //!    502, 503 or 504
@@ -11,9 +11,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::header::UPGRADE;
+use http::header::{EXPECT, HeaderMap, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -21,13 +22,17 @@ use super::again::{Again, say_length};
 use super::answer;
 use super::attempt::Attempt;
 use super::body::ResponseBody;
-use super::headers::{self, ClientFields, X_SWITCHBACK_POOL};
+use super::expose;
+use super::forwarded::ClientFields;
+use super::headers;
+use super::mirror;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
 use super::seen::Seen;
 use super::split::Chosen;
 use super::tunnel::{self, Tunnel};
-use super::upstream::Failure;
+use super::upstream::{Connection, Failure, Hearers};
+use crate::config::Expose;
 use crate::quality::Broken;
 use crate::vocabulary::PoolIndex;
 
@@ -36,8 +41,14 @@ pub(crate) struct Plan {
     pub(crate) route: Rc<RouteWorker>,
     pub(crate) chosen: Chosen,
     pub(crate) live: PoolIndex,
+    /// The pool that gets a copy.
+    pub(crate) mirror: Option<PoolIndex>,
     pub(crate) tunnel: Option<Box<Tunnel>>,
     pub(crate) client: Rc<ClientFields>,
+    /// What the response says of the decision.
+    pub(crate) expose: Expose,
+    /// The client can have interim responses: it speaks HTTP/1.1.
+    pub(crate) hears_interim: bool,
 }
 
 /// One query on its way through its attempts.
@@ -45,19 +56,28 @@ pub(crate) struct Journey {
     route: Rc<RouteWorker>,
     chosen: Chosen,
     live: PoolIndex,
-    /// Until the first attempt takes it.
+    mirror: Option<PoolIndex>,
+    /// Until an attempt sends it.
     first: Cell<Option<Request<RequestBody>>>,
     /// For further attempts; `None` where there can be none.
     again: Option<Again>,
     body: Option<Rc<RefCell<Replay>>>,
     /// What the client wants the connection to become, until the backend agrees.
     tunnel: Cell<Option<Box<Tunnel>>>,
+    client: Rc<ClientFields>,
+    expose: Expose,
+    hears_interim: bool,
     started: Instant,
 }
 
 /// The client's body for the next attempt.
 fn request_body(body: Option<&Rc<RefCell<Replay>>>) -> RequestBody {
     body.map_or(RequestBody::Empty, RequestBody::of)
+}
+
+/// The client waits with its body until it hears 100 Continue.
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// What an attempt came to.
@@ -77,25 +97,29 @@ impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
     /// HTTP/1.
     pub(crate) fn new(plan: Plan, raw: Option<Box<[u8]>>, mut head: Parts, incoming: Incoming) -> Journey {
-        let Plan { route, chosen, live, tunnel, client } = plan;
-        let body = (!http_body::Body::is_end_stream(&incoming)).then(|| Replay::new(incoming, route.replay_bytes, route.body_idle_timeout));
+        let Plan { route, chosen, live, mirror, tunnel, client, expose, hears_interim } = plan;
+        let started = Instant::now();
+        let body = (!http_body::Body::is_end_stream(&incoming)).then(|| {
+            let expects = hears_interim && expects_continue(&head.headers);
+            Replay::new(incoming, &route.request_body, expects, started)
+        });
         let first_body = request_body(body.as_ref());
         say_length(&mut head.headers, &first_body);
         let again = route.config.replayable_methods.contains(&head.method).then(|| match raw {
-            Some(bytes) if tunnel.is_none() => Again::Raw { bytes, client },
+            Some(bytes) if tunnel.is_none() => Again::Raw(bytes),
             _ => Again::prepared(&head),
         });
         let first = Cell::new(Some(Request::from_parts(head, first_body)));
-        Journey { route, chosen, live, first, again, body, tunnel: Cell::new(tunnel), started: Instant::now() }
+        Journey { route, chosen, live, mirror, first, again, body, tunnel: Cell::new(tunnel), client, expose, hears_interim, started }
     }
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
     pub(crate) async fn forward(&self) -> Response<ResponseBody> {
-        let Chosen { pool, may_fall_back } = self.chosen;
-        let first = self.ask_pool(pool, true, self.started).await;
+        let Chosen { pool, may_fall_back, is_counted, .. } = self.chosen;
+        let first = self.ask_pool(pool, is_counted, self.started).await;
         let must_fall_back =
             may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |answer| answer.response.status().is_server_error());
-        if must_fall_back && self.can_send_again() {
+        if must_fall_back && self.can_be_sent() {
             return Box::pin(self.fall_back(first)).await;
         }
         self.finish(pool, first)
@@ -127,7 +151,7 @@ impl Journey {
             Ok((response, seen)) => return Ok(Answer { response, seen, attempt }),
             Err(failure) => failure,
         };
-        let is_worth_it = failure.may_retry() && self.can_send_again();
+        let is_worth_it = failure.may_retry() && self.can_be_sent();
         let now = Instant::now();
         if !is_worth_it || !self.route.pool(pool).is_some_and(|pool| pool.may_retry(now)) {
             attempt.ended(&failure);
@@ -156,53 +180,90 @@ impl Journey {
     async fn run(&self, attempt: &Attempt, wants_fresh: bool) -> Result<(Response<Incoming>, Seen), Failure> {
         let timeouts = &self.route.config.timeouts;
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
+        let gate = self.body.as_ref().and_then(|body| body.borrow().gate());
+        let hearers = Hearers { client: self.hears_interim.then_some(&self.client.signals), gate: gate.as_ref() };
         let failure = match attempt.connect(wants_fresh, deadline).await {
-            Ok(mut connection) => match connection.send(self.request()?, deadline).await {
-                Ok(response) => match self.look_at(&response) {
-                    Ok(seen) => {
+            Ok(mut connection) => {
+                let answer = match &self.again {
+                    Some(_) => connection.send(self.request()?, hearers, deadline).await,
+                    None => Box::pin(self.send_once(&mut connection, hearers, deadline)).await,
+                };
+                match answer.and_then(|response| self.look_at(response)) {
+                    Ok((response, seen)) => {
                         attempt.answered(response.status(), connection);
                         return Ok((response, seen));
                     }
-                    Err(reason) => Failure::Broken(reason),
-                },
-                Err(failure) => failure,
-            },
+                    Err(failure) => failure,
+                }
+            }
             Err(failure) => failure,
         };
         let is_clients_fault = self.body.as_ref().is_some_and(|body| match failure {
             Failure::Timeout => body.borrow().holds_things_up(),
             _ => body.borrow().has_failed(),
         });
-        let is_malformed = self.body.as_ref().is_some_and(|body| body.borrow().is_malformed());
-        Err(match (is_clients_fault, is_malformed) {
-            (_, true) => Failure::Malformed,
-            (true, false) => Failure::Client,
-            (false, false) => failure,
+        Err(match &self.body {
+            Some(body) if body.borrow().is_malformed() => Failure::Malformed,
+            Some(body) if body.borrow().is_too_large() => Failure::TooLarge,
+            _ if is_clients_fault => Failure::Client,
+            _ => failure,
         })
     }
 
+    /// Sends what must not be sent twice. If the connection had closed before a byte of it was sent, it is still there for another.
+    async fn send_once(&self, connection: &mut Connection, hearers: Hearers<'_>, deadline: Instant) -> Result<Response<Incoming>, Failure> {
+        let (failure, unsent) = match connection.send_once(self.request()?, hearers, deadline).await {
+            Ok(response) => return Ok(response),
+            Err(failed) => failed,
+        };
+        self.first.set(unsent.map(|request| *request));
+        Err(failure)
+    }
+
     /// Refuses a response that a client could read in another way than we do.
-    fn look_at(&self, response: &Response<Incoming>) -> Result<Seen, Broken> {
+    fn look_at(&self, response: Response<Incoming>) -> Result<(Response<Incoming>, Seen), Failure> {
         let seen = Seen::of(response.headers());
         if seen.has_ambiguous_length() {
-            return Err(Broken::Framing);
+            return Err(Failure::Broken(Broken::Framing));
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.wants_tunnel() {
-            return Err(Broken::Upgrade);
+            return Err(Failure::Broken(Broken::Upgrade));
         }
-        Ok(seen)
+        if self.route.config.max_response_body.is_some_and(|most| response.body().size_hint().lower() > most) {
+            return Err(Failure::Broken(Broken::Size));
+        }
+        Ok((response, seen))
     }
 
     /// The request of the next attempt.
     fn request(&self) -> Result<Request<RequestBody>, Failure> {
         let first = self.first.take();
-        let again = || self.again.as_ref()?.request(request_body(self.body.as_ref()));
+        let again = || self.again.as_ref()?.request(request_body(self.body.as_ref()), &self.client);
         // Nobody asks a second time for what cannot be sent again.
         first.or_else(again).ok_or(Failure::Closed { was_reused: false })
     }
 
-    fn can_send_again(&self) -> bool {
+    /// Whether another attempt may send the query: none has sent anything of it yet, or it does no harm twice and all of it is still here.
+    fn can_be_sent(&self) -> bool {
+        self.is_unsent() || self.can_be_sent_again()
+    }
+
+    fn is_unsent(&self) -> bool {
+        let first = self.first.take();
+        let is_unsent = first.is_some();
+        self.first.set(first);
+        is_unsent
+    }
+
+    fn can_be_sent_again(&self) -> bool {
         self.again.is_some() && self.body.as_ref().is_none_or(|body| body.borrow().is_replayable())
+    }
+
+    /// When the query has its answer: sends a copy to the pool that is to get one, and waits for nothing.
+    pub(crate) fn mirror(self) {
+        if let Some(pool) = self.mirror {
+            mirror::send(self.route, pool, self.again, self.client, self.body.as_ref());
+        }
     }
 
     fn finish(&self, pool: PoolIndex, result: Result<Answer, Failure>) -> Response<ResponseBody> {
@@ -220,12 +281,11 @@ impl Journey {
         }
         let (mut head, incoming) = response.into_parts();
         headers::prepare_response(&mut head.headers, seen);
-        if self.route.config.expose_pool
-            && let Some(name) = self.route.pool_name(pool)
-        {
-            head.headers.insert(X_SWITCHBACK_POOL, name);
+        if !self.expose.is_empty() {
+            expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);
         }
-        Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt))
+        let room = self.route.config.max_response_body.unwrap_or(u64::MAX);
+        Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt, room))
     }
 
     fn wants_tunnel(&self) -> bool {

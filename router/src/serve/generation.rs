@@ -12,14 +12,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::overrides::Overrides;
 use super::pool::Pool;
 use super::pools::Pools;
 use super::routes::{RouteTable, RouteWorker, Routes};
 use super::split::Split;
-use super::worker::{Worker, follow};
+use super::worker::{Worker, follow, follow_shadow};
 use crate::config::Config;
 use crate::flags::Flags;
-use crate::policy::SplitInForce;
+use crate::policy::{ShadowRun, SplitInForce};
 use crate::quality::Quality;
 
 /// One config's data path.
@@ -34,6 +35,10 @@ pub struct Generation {
     pub flags: Vec<watch::Receiver<Arc<Flags>>>,
     /// One per route.
     pub policies: Vec<watch::Receiver<Arc<SplitInForce>>>,
+    /// One per route.
+    pub shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
+    /// Who may choose a pool.
+    pub overrides: Arc<Overrides>,
     /// Of this config.
     pub quality: Quality,
 }
@@ -63,6 +68,9 @@ impl Succession {
             for (route, (flags, policy)) in worker.routes().all.iter().zip(sources) {
                 tasks.spawn_local(follow(route.clone(), flags.clone(), policy.clone()));
             }
+            for (route, shadow) in worker.routes().all.iter().zip(&generation.shadows) {
+                tasks.spawn_local(follow_shadow(route.clone(), shadow.clone()));
+            }
             self.in_force.send_replace(generation.number);
             drop(generation);
             if self.generations.changed().await.is_err() {
@@ -90,9 +98,16 @@ fn routes(generation: &Generation, before: Option<&Routes>, worker: usize, seed:
             let old = old.and_then(|old| old.pools().iter().find(|old| old.shared.config.name == shared.config.name));
             Pool::succeed(old, shared, seed.rotate_left(u32::try_from(index).unwrap_or(0)), now)
         });
+        let totals = counters.map(|counters| counters.totals().clone()).unwrap_or_default();
         let counters = counters.and_then(|counters| counters.routes.get(index)).cloned().unwrap_or_default();
-        Rc::new(RouteWorker::new(Arc::new(route.clone()), split, pools.collect(), &config.limits, counters))
+        Rc::new(RouteWorker::new(Arc::new(route.clone()), split, pools.collect(), &config.limits, counters, totals))
     });
     let all = all.collect();
-    Routes { table: RouteTable::new(config.routes.iter().map(|route| &route.matches)), all, limits: config.limits.clone() }
+    Routes {
+        table: RouteTable::new(config.routes.iter().map(|route| &route.matches)),
+        all,
+        limits: config.limits.clone(),
+        overrides: generation.overrides.clone(),
+        trusted_proxies: config.listen.trusted_proxies.clone(),
+    }
 }

@@ -1,33 +1,25 @@
 //! Which header fields pass: hop-by-hop fields end here, and a backend learns whom it is answering.
 
-use http::header::{CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Uri, Version};
 
-use super::seen::{FORWARDED_PREFIX, OWN_PREFIX, Seen, is_trailers};
+use super::forwarded::ClientFields;
+use super::seen::{OWN_PREFIX, Seen, is_trailers};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// Says which pool answered.
-pub(crate) const X_SWITCHBACK_POOL: HeaderName = HeaderName::from_static("x-switchback-pool");
+/// Says to a backend that this is a copy, and that nobody sees its answer.
+pub(crate) const X_SWITCHBACK_MIRROR: HeaderName = HeaderName::from_static("x-switchback-mirror");
 
 /// Fields that `Connection` may not name away: a client could hide from a backend who it is, or how long its body is.
 const END_TO_END: [&str; 9] =
     ["host", "content-length", "content-type", "authorization", "cookie", "set-cookie", "forwarded", "via", "cache-control"];
 
-/// What a connection knows about its client, as header values that are made once.
-pub(crate) struct ClientFields {
-    pub(crate) forwarded_for: HeaderValue,
-    /// `http` or `https`.
-    pub(crate) proto: HeaderValue,
-}
-
 /// Makes a client's head into one for a backend: origin form, `Host`, no hop-by-hop fields, no `x-switchback-*` from
-/// outside, `Via`, `X-Forwarded-For` and `X-Forwarded-Proto` set. Whatever `X-Forwarded-*` the client sent is dropped: it is not trusted.
-/// `Host` passes as it is, so there is nothing for an `X-Forwarded-Host` to say.
+/// outside, `Via`, `X-Forwarded-For` and `X-Forwarded-Proto` set ([`ClientFields::say`]).
+/// `Host` passes as it is, so there is nothing for an `X-Forwarded-Host` of ours to say.
 pub(crate) fn prepare_request(head: &mut Parts, seen: Seen, client: &ClientFields) {
     if let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -43,14 +35,7 @@ pub(crate) fn prepare_request(head: &mut Parts, seen: Seen, client: &ClientField
     };
     head.version = Version::HTTP_11;
     strip(&mut head.headers, seen);
-    if seen.has_forwarded {
-        head.headers.remove(FORWARDED);
-    }
-    if seen.has_x_forwarded {
-        strip_prefix(&mut head.headers, FORWARDED_PREFIX);
-    }
-    head.headers.insert(X_FORWARDED_FOR, client.forwarded_for.clone());
-    head.headers.insert(X_FORWARDED_PROTO, client.proto.clone());
+    client.say(&mut head.headers, seen);
     head.headers.append(VIA, via);
 }
 
@@ -101,7 +86,7 @@ fn names_nothing(connection: &HeaderValue) -> bool {
     text.eq_ignore_ascii_case(b"keep-alive") || text.eq_ignore_ascii_case(b"close")
 }
 
-fn strip_prefix(headers: &mut HeaderMap, prefix: &str) {
+pub(super) fn strip_prefix(headers: &mut HeaderMap, prefix: &str) {
     let named: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
     for name in named {
         headers.remove(name);
@@ -116,11 +101,7 @@ mod tests {
     fn prepared(request: http::request::Builder) -> Parts {
         let mut head = request.body(()).unwrap().into_parts().0;
         let seen = Seen::of(&head.headers);
-        prepare_request(
-            &mut head,
-            seen,
-            &ClientFields { forwarded_for: HeaderValue::from_static("10.0.0.7"), proto: HeaderValue::from_static("http") },
-        );
+        prepare_request(&mut head, seen, &ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default()));
         head
     }
 

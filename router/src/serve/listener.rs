@@ -129,8 +129,7 @@ impl Acceptor {
         let address_is_full = of_address.load(Ordering::Relaxed) >= self.most.per_address.load(Ordering::Relaxed);
         let door = self.doors.iter().min_by_key(|door| door.connections.load());
         let Some(door) = door.filter(|_| !is_full && !address_is_full) else {
-            self.refuse();
-            return;
+            return self.refuse(if is_full { Refusal::Connections } else { Refusal::Address });
         };
         let of_worker = door.connections.clone();
         for count in [&self.total, &of_address] {
@@ -140,12 +139,12 @@ impl Acceptor {
         of_worker.enter(spoken);
         let place = Place { total: self.total.clone(), of_address, of_worker, spoken: Cell::new(spoken) };
         if door.arrivals.try_send(Arrival { stream, peer, tls, place }).is_err() {
-            self.refuse();
+            self.refuse(Refusal::Connections);
         }
     }
 
-    fn refuse(&self) {
-        if let Some(count) = self.counters.refusals.get(Refusal::Connections as usize) {
+    fn refuse(&self, refusal: Refusal) {
+        if let Some(count) = self.counters.refusals.get(refusal as usize) {
             count.increment();
         }
     }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Thread per core: each [`worker`] has its own runtime, upstream connections, policy instances and counters. What workers share
-//! is this list, all of it relaxed atomics: connections in all, per address and per worker ([`listener`]); attempts in flight and retries
-//! per pool, attempts in flight and health per endpoint ([`pool`]); a policy's strikes (`policy::Health`). Flags and policies reach a
+//! is this list, all of it relaxed atomics: connections in all, per address and per worker ([`listener`]); attempts and copies in flight per pool,
+//! attempts in flight, their outcomes, health and ejection per endpoint ([`pool`]); a policy's strikes (`policy::Health`). Flags and policies reach a
 //! worker as immutable snapshots, and it works out then whatever does not depend on a query. So does another config: a [`generation`] of
 //! routes, swapped whole.
 //!
@@ -18,14 +18,22 @@ mod attempt;
 mod body;
 mod clock;
 mod connection;
+mod expose;
 mod forward;
+mod forwarded;
+#[cfg(test)]
+mod fuzz;
 mod generation;
+mod hang_up;
 mod headers;
 mod idle;
+mod interim;
 mod listener;
 mod log_limit;
+mod mirror;
 mod on_this_worker;
 mod open;
+mod overrides;
 mod pool;
 mod pools;
 mod position;
@@ -33,7 +41,9 @@ mod query;
 mod replay;
 mod routes;
 mod scan;
+mod seat;
 mod seen;
+mod shadow;
 mod split;
 mod timer;
 mod tunnel;
@@ -52,7 +62,8 @@ use tokio::time::Instant;
 
 pub use generation::Generation;
 pub use open::{OpenConnections, Spoken};
-pub use pool::{SharedEndpoint, SharedPool};
+pub use overrides::{FIELD as OVERRIDE_FIELD, OverrideError, Overrides};
+pub use pool::{EndpointState, SharedEndpoint, SharedPool, Why};
 pub use pools::Pools;
 pub use position::PositionKey;
 
@@ -133,8 +144,8 @@ pub struct Serving {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts the workers. Health checks run on the calling runtime, which must be that of the control thread, and so does whatever looks
-/// after certificates. No connection is taken before [`Serving::listen`].
+/// Starts the workers. Health checks, ejections and look-ups run on the calling runtime, which must be that of the control thread, and so does
+/// whatever looks after certificates. No connection is taken before [`Serving::listen`].
 ///
 /// # Errors
 /// [`ServeError`], when threads are not to be had.

@@ -1,4 +1,5 @@
-//! The pools of one config, with the tasks that look after them: health checks, and certificates that are read again.
+//! The pools of one config, with the tasks that look after them: health checks, outliers, names, and certificates that are
+//! read again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -12,6 +13,9 @@ use crate::tls::{ClientTls, TlsError};
 
 /// How often certificates for backends are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(10);
+
+/// So long a start, or a reload, waits for the names of endpoints: those that are slower are looked up again meanwhile.
+const NAMES_WITHIN: Duration = Duration::from_secs(2);
 
 /// Every pool of a config.
 #[derive(Debug, Default)]
@@ -65,6 +69,14 @@ impl Pools {
         Ok(next)
     }
 
+    /// Looks up the names of endpoints that were never looked up, so that the first query finds their addresses. A name that does not resolve is
+    /// logged, and no error.
+    pub async fn look_up_names(&self, config: &Config) {
+        let routes = config.routes.iter().zip(&self.shared);
+        let pools = routes.flat_map(|(route, pools)| pools.iter().map(|pool| (route.name.as_str(), pool)));
+        pool::look_up_all(pools, NAMES_WITHIN).await;
+    }
+
     /// Starts what is to look after those that are new. On the current runtime, which must be that of the control thread.
     pub(crate) fn look_after(&self, config: &Config) {
         let all = config.routes.iter().zip(self.shared.iter().zip(&self.tasks));
@@ -96,6 +108,11 @@ fn look_after(route: &str, pool: &Arc<SharedPool>) -> Vec<AbortHandle> {
         let check = pool::check_forever(route.to_owned(), pool.clone(), endpoint.clone());
         tokio::spawn(check).abort_handle()
     });
+    let names = pool.endpoints.iter().map(|endpoint| {
+        let follow = pool::follow_name(route.to_owned(), pool.clone(), endpoint.clone());
+        tokio::spawn(follow).abort_handle()
+    });
+    let outliers = tokio::spawn(pool::eject_outliers(route.to_owned(), pool.clone())).abort_handle();
     let certificates = pool.tls.iter().map(|tls| tokio::spawn(tls.clone().follow(CERTIFICATES_EVERY)).abort_handle());
-    checks.chain(certificates).collect()
+    checks.chain(names).chain([outliers]).chain(certificates).collect()
 }

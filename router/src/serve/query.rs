@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::{COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::request::Parts;
 use http::{Method, Version};
 use switchback_policy::split::Field;
@@ -87,6 +87,12 @@ pub(crate) fn check(head: &Parts, seen: Seen) -> Result<(), Refusal> {
         return Err(Refusal::Framing);
     }
     Ok(())
+}
+
+/// Whether the head says that its body is larger than this.
+pub(crate) fn announces_more(head: &Parts, most: u64) -> bool {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    length.is_some_and(|length| length > most)
 }
 
 /// Whether a segment of the path is `.` or `..`, also percent-encoded. A backend may take such a path for another than the one that the

@@ -6,14 +6,17 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::idle::IdleTimer;
+use super::interim::{Gate, Wait};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,10 +29,13 @@ pub(crate) enum BodyError {
     /// What the client sent is no chunked body.
     #[error("the client's request body cannot be read")]
     Malformed,
-    /// The client sent nothing for too long.
-    #[error("the client paused its request body for too long")]
-    Idle,
-    /// Another attempt reads the body now.
+    /// The client sent nothing for too long, or was not through in time.
+    #[error("the client took too long over its request body")]
+    Late,
+    /// It is larger than the route allows.
+    #[error("the request body is larger than the route allows")]
+    TooLarge,
+    /// Another attempt reads the body now, or nobody does.
     #[error("another attempt took over the request body")]
     Superseded,
 }
@@ -43,10 +49,13 @@ fn is_malformed(error: &hyper::Error) -> bool {
 
 /// The client's body and what is remembered of it, shared by the attempts of one query.
 pub(crate) struct Replay {
-    incoming: Incoming,
+    /// `None` once nobody wants it any more.
+    incoming: Option<Incoming>,
     remembered: Vec<Bytes>,
     remembered_bytes: usize,
     limit: usize,
+    /// What may still come.
+    room: u64,
     /// More passed than is remembered: there is no second attempt any more.
     is_forgotten: bool,
     is_ended: bool,
@@ -55,21 +64,41 @@ pub(crate) struct Replay {
     is_waiting: bool,
     attempt: u32,
     idle: IdleTimer,
+    /// When the whole body must be through.
+    end: Instant,
+    /// The client waits for 100 Continue, and so do we.
+    wait: Option<Wait>,
+}
+
+/// What a request's body may take.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyLimits {
+    /// So much is kept for a second attempt.
+    pub(crate) replay_bytes: usize,
+    pub(crate) idle: Duration,
+    pub(crate) upload: Duration,
+    pub(crate) bytes: u64,
+    /// For a backend to say 100 Continue.
+    pub(crate) expect: Duration,
 }
 
 impl Replay {
-    pub(crate) fn new(incoming: Incoming, limit: usize, idle: Duration) -> Rc<RefCell<Replay>> {
+    /// `expects`: the client waits for 100 Continue.
+    pub(crate) fn new(incoming: Incoming, limits: &BodyLimits, expects: bool, started: Instant) -> Rc<RefCell<Replay>> {
         Rc::new(RefCell::new(Replay {
-            incoming,
+            incoming: Some(incoming),
             remembered: Vec::new(),
             remembered_bytes: 0,
-            limit,
+            limit: limits.replay_bytes,
+            room: limits.bytes,
             is_forgotten: false,
             is_ended: false,
             failure: None,
             is_waiting: false,
             attempt: 0,
-            idle: IdleTimer::new(idle),
+            idle: IdleTimer::new(limits.idle),
+            end: started + limits.upload,
+            wait: expects.then(|| Wait::new(limits.expect)),
         }))
     }
 
@@ -83,6 +112,25 @@ impl Replay {
         self.failure == Some(BodyError::Malformed)
     }
 
+    /// It is larger than the route allows.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.failure == Some(BodyError::TooLarge)
+    }
+
+    /// What holds the body back, as long as something does.
+    pub(crate) fn gate(&self) -> Option<Arc<Gate>> {
+        self.wait.as_ref().map(|wait| wait.gate.clone())
+    }
+
+    /// The query is answered. A body that the client was never asked for will not come: the connections of both sides end, as they could
+    /// not tell it from what comes next.
+    pub(crate) fn is_answered(&mut self) {
+        if let Some(wait) = self.wait.take() {
+            self.incoming = None;
+            wait.gate.open();
+        }
+    }
+
     /// The client is being waited for, or has failed: then nobody else can be blamed for being late.
     pub(crate) fn holds_things_up(&self) -> bool {
         self.is_waiting || self.has_failed()
@@ -93,12 +141,29 @@ impl Replay {
         !self.is_forgotten && self.failure.is_none()
     }
 
+    /// All of the body, if it has come and is remembered.
+    pub(crate) fn whole(&self) -> Option<Vec<Bytes>> {
+        (self.has_come() && self.is_replayable()).then(|| self.remembered.clone())
+    }
+
+    /// Nothing more will come.
+    fn has_come(&self) -> bool {
+        self.is_ended || self.incoming.as_ref().is_some_and(Incoming::is_end_stream)
+    }
+
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.poll_over(cx));
+            self.wait = None;
+        }
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        };
+        let polled = Pin::new(incoming).poll_frame(cx);
         self.is_waiting = polled.is_pending();
         let Poll::Ready(frame) = polled else {
-            return match self.idle.poll_expired(cx) {
-                Poll::Ready(()) => Poll::Ready(Some(Err(self.fail(BodyError::Idle)))),
+            return match self.idle.poll_expired_by(self.end, cx) {
+                Poll::Ready(()) => Poll::Ready(Some(Err(self.fail(BodyError::Late)))),
                 Poll::Pending => Poll::Pending,
             };
         };
@@ -109,8 +174,15 @@ impl Replay {
                 None
             }
             Some(Ok(frame)) => {
-                self.remember(&frame);
-                Some(Ok(frame))
+                let bytes = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+                match self.room.checked_sub(bytes) {
+                    Some(room) => {
+                        self.room = room;
+                        self.remember(&frame);
+                        Some(Ok(frame))
+                    }
+                    None => Some(Err(self.fail(BodyError::TooLarge))),
+                }
             }
             Some(Err(error)) => Some(Err(self.fail(if is_malformed(&error) { BodyError::Malformed } else { BodyError::Aborted }))),
         })
@@ -150,9 +222,17 @@ pub(crate) enum RequestBody {
         /// How many of the remembered slices this attempt has sent.
         sent: usize,
     },
+    /// All of it at hand, the next slice last.
+    Copied(Vec<Bytes>),
 }
 
 impl RequestBody {
+    /// These slices; an empty body where there are none.
+    pub(crate) fn copied(mut slices: Vec<Bytes>) -> RequestBody {
+        slices.reverse();
+        if slices.is_empty() { RequestBody::Empty } else { RequestBody::Copied(slices) }
+    }
+
     /// The body for a further attempt; earlier ones get nothing more.
     pub(crate) fn of(replay: &Rc<RefCell<Replay>>) -> RequestBody {
         let mut inner = replay.borrow_mut();
@@ -166,8 +246,10 @@ impl Body for RequestBody {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let RequestBody::Replayed { replay, attempt, sent } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (replay, attempt, sent) = match self.get_mut() {
+            RequestBody::Replayed { replay, attempt, sent } => (replay, attempt, sent),
+            RequestBody::Copied(slices) => return Poll::Ready(slices.pop().map(|slice| Ok(Frame::data(slice)))),
+            RequestBody::Empty => return Poll::Ready(None),
         };
         let mut replay = replay.borrow_mut();
         if replay.attempt != *attempt {
@@ -190,10 +272,11 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
+            RequestBody::Copied(slices) => slices.is_empty(),
             RequestBody::Replayed { replay, attempt, sent } => {
                 let replay = replay.borrow();
                 let all_sent = replay.remembered.len() <= *sent || replay.is_forgotten;
-                replay.attempt == *attempt && all_sent && (replay.is_ended || replay.incoming.is_end_stream())
+                replay.attempt == *attempt && all_sent && replay.has_come()
             }
         }
     }
@@ -201,12 +284,13 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Copied(slices) => SizeHint::with_exact(slices.iter().map(|slice| slice.len() as u64).sum()),
             RequestBody::Replayed { replay, sent, .. } => {
                 let replay = replay.borrow();
                 let again: usize = replay.remembered.iter().skip(*sent).map(Bytes::len).sum();
                 let again = u64::try_from(again).unwrap_or(u64::MAX);
-                let rest = replay.incoming.size_hint();
-                rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest.saturating_add(again)))
+                let rest = replay.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact());
+                rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest.saturating_add(again)))
             }
         }
     }

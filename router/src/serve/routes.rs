@@ -11,14 +11,17 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::request::Parts;
+use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::log_limit::LogLimit;
+use super::overrides::Overrides;
 use super::pool::Pool;
 use super::query;
+use super::replay::BodyLimits;
 use super::split::Split;
 use crate::config;
-use crate::quality::RouteCounters;
+use crate::quality::{Refusal, RouteCounters, WorkerTotals};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// One worker's state of one route.
@@ -29,12 +32,14 @@ pub(crate) struct RouteWorker {
     pub(crate) needs_instance: Notify,
     /// For queries that nobody answered.
     pub(crate) log_limit: LogLimit,
-    pub(crate) replay_bytes: usize,
+    pub(crate) request_body: BodyLimits,
     pub(crate) body_idle_timeout: Duration,
     pub(crate) upgrade_idle_timeout: Duration,
     pools: Vec<Rc<Pool>>,
     pool_names: Vec<HeaderValue>,
     counters: Arc<RouteCounters>,
+    /// What this worker counts that is of no route.
+    worker: Arc<WorkerTotals>,
 }
 
 impl RouteWorker {
@@ -44,18 +49,26 @@ impl RouteWorker {
         pools: Vec<Rc<Pool>>,
         limits: &config::Limits,
         counters: Arc<RouteCounters>,
+        worker: Arc<WorkerTotals>,
     ) -> RouteWorker {
         // A pool's name is letters, digits, - and _, so it is always a header value.
         let pool_names = config.pools.iter().map(|pool| HeaderValue::from_str(&pool.name).unwrap_or(HeaderValue::from_static("?")));
         RouteWorker {
             pool_names: pool_names.collect(),
-            config,
             split: RefCell::new(split),
             needs_instance: Notify::new(),
             log_limit: LogLimit::new(),
-            replay_bytes: limits.replay_bytes,
+            request_body: BodyLimits {
+                replay_bytes: limits.replay_bytes,
+                idle: limits.body_idle_timeout,
+                upload: limits.upload_timeout,
+                bytes: config.max_request_body.unwrap_or(u64::MAX),
+                expect: limits.expect_timeout,
+            },
             body_idle_timeout: limits.body_idle_timeout,
             upgrade_idle_timeout: limits.upgrade_idle_timeout,
+            config,
+            worker,
             pools,
             counters,
         }
@@ -71,6 +84,12 @@ impl RouteWorker {
 
     pub(crate) fn pool_name(&self, pool: PoolIndex) -> Option<HeaderValue> {
         self.pool_names.get(pool.get()).cloned()
+    }
+
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        if let Some(count) = self.worker.refusals.get(refusal as usize) {
+            count.increment();
+        }
     }
 
     pub(crate) fn counters(&self) -> &RouteCounters {
@@ -156,6 +175,10 @@ pub(crate) struct Routes {
     pub(crate) table: RouteTable,
     pub(crate) all: Vec<Rc<RouteWorker>>,
     pub(crate) limits: config::Limits,
+    /// Who may choose a pool.
+    pub(crate) overrides: Arc<Overrides>,
+    /// Who may speak for a client.
+    pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
 #[cfg(test)]

@@ -1,39 +1,52 @@
 //! One worker's split of one route: which pool a query goes to, by the policy in force.
 //!
+//! ```text
+//! pin -> the policy in force -> the last good policy, where the route wants one -> the native policy
+//!                   | decided: a sample is noted for a shadow run, if one is under way
+//! ```
+//!
 //! Everything that can be worked out when flags change is worked out then ([`Split::apply`]); a query hashes its unit and
 //! makes one call.
 //!
-//! Invariant: a decision never fails. What a policy cannot answer, the native policy answers.
+//! Invariant: a decision never fails. What no policy can answer, the native policy answers.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use split_weighted::WeightedSplit;
-use switchback_policy::split::{Decision, Field, Reason, Salt, Snapshot, SplitPolicy, Wanted};
-use tokio::time::Instant;
+use switchback_policy::split::{Decision, Reason, Snapshot, SplitPolicy};
+use tokio::sync::Notify;
 
 use super::position::PositionKey;
-use super::query::{self, Unit};
+use super::query::Unit;
+use super::seat::Seat;
+use super::shadow::Shadow;
 use crate::config;
 use crate::flags::Flags;
-use crate::policy::{Kind, PolicyFailure, SplitInForce, SplitInstance, snapshot};
+use crate::policy::{ShadowRun, SplitInForce, snapshot};
 use crate::quality::{DECISIONS, RouteCounters};
-use crate::vocabulary::PoolIndex;
-
-/// One decision in so many is timed.
-const TIMED_EVERY: u32 = 64;
+use crate::vocabulary::{PoolIndex, Ppm};
 
 /// Places in [`DECISIONS`] of the reasons that the host adds to the policy's.
-const NATIVE: usize = 5;
-const PIN: usize = 6;
+const NATIVE: u8 = 5;
+const PIN: u8 = 6;
+const OVERRIDE: u8 = 7;
+const LAST_GOOD: u8 = 8;
 
 /// Where one query goes, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub(crate) pool: PoolIndex,
-    /// The live pool's answer may stand in for this pool's. Not for the live pool itself, and not when an operator pinned one.
+    /// The live pool's answer may stand in for this pool's. Not for the live pool itself, and not when an operator pinned one, or asked for
+    /// it.
     pub(crate) may_fall_back: bool,
+    /// It counts for its pool. What an override sends there says nothing about the pool's own queries.
+    pub(crate) is_counted: bool,
+    /// Place in [`DECISIONS`].
+    pub(crate) reason: u8,
+    /// Of the flags that were obeyed.
+    pub(crate) epoch: u64,
 }
 
 /// One worker's split of one route.
@@ -41,19 +54,13 @@ pub(crate) struct Split {
     pub(crate) flags: Arc<Flags>,
     snapshot: Snapshot,
     rollout: PositionKey,
+    /// Under which units are chosen to be mirrored; `None` where none is.
+    mirror: Option<PositionKey>,
     native: WeightedSplit,
-    policy: Arc<SplitInForce>,
-    instance: Option<Configured>,
-    /// The policy refused these flags: it is asked again when they change.
-    is_refused: bool,
-    until_timed: u32,
-}
-
-/// A policy instance, and what it wants to see.
-struct Configured {
-    instance: SplitInstance,
-    keys: Vec<PositionKey>,
-    fields: Vec<Field>,
+    seat: Seat,
+    /// The last good policy, where the route wants one.
+    standby: Option<Seat>,
+    shadow: Option<Shadow>,
 }
 
 impl Split {
@@ -62,140 +69,130 @@ impl Split {
         let snapshot = snapshot(route, &flags);
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
-        let instance = before.and_then(|before| before.borrow_mut().give_up_instance(&policy));
-        let mut split = Split { flags: flags.clone(), snapshot, rollout, native, policy, instance, is_refused: false, until_timed: 0 };
-        split.apply(route, flags);
-        split
+        let mirror = mirror_key(&flags);
+        let kept = before.and_then(|before| before.borrow_mut().give_up_seats(&policy));
+        let (seat, standby) = kept.map_or_else(
+            || (Seat::new(policy.clone(), &snapshot, rollout), standby(&policy, &snapshot, rollout)),
+            |(mut seat, mut standby)| {
+                seat.apply(&snapshot, rollout);
+                standby.iter_mut().for_each(|standby| standby.apply(&snapshot, rollout));
+                (seat, standby)
+            },
+        );
+        Split { flags, snapshot, rollout, mirror, native, seat, standby, shadow: None }
     }
 
-    /// This one decides nothing any more: the instance, if it is one of `policy`.
-    fn give_up_instance(&mut self, policy: &Arc<SplitInForce>) -> Option<Configured> {
-        if Arc::ptr_eq(&self.policy, policy) { self.instance.take() } else { None }
+    /// This one decides nothing any more: its instances, if they are of `policy`.
+    fn give_up_seats(&mut self, policy: &Arc<SplitInForce>) -> Option<(Seat, Option<Seat>)> {
+        Arc::ptr_eq(self.seat.policy(), policy).then(|| (self.seat.give_up(), self.standby.as_mut().map(Seat::give_up)))
     }
 
-    /// Takes new flags. The instance is configured again; one that cannot be is made anew.
+    /// Takes new flags.
     pub(crate) fn apply(&mut self, route: &config::Route, flags: Arc<Flags>) {
         self.snapshot = snapshot(route, &flags);
         self.native = configure_native(&self.snapshot);
         self.rollout = PositionKey::new(flags.salt.as_bytes());
+        self.mirror = mirror_key(&flags);
         self.flags = flags;
-        self.is_refused = false;
-        let kept = self.instance.take().filter(|_| !self.policy.health.is_quarantined(Instant::now()));
-        let Some(Configured { mut instance, .. }) = kept else {
-            return self.instantiate();
-        };
-        match instance.configure(&self.snapshot) {
-            Ok(wanted) => {
-                self.policy.accepted_flags();
-                self.instance = Some(configured(instance, wanted, self.rollout));
-            }
-            Err(failure) => {
-                self.configuring_failed(&failure);
-                if !self.is_refused {
-                    self.instantiate();
-                }
-            }
+        self.seat.apply(&self.snapshot, self.rollout);
+        if let Some(standby) = &mut self.standby {
+            standby.apply(&self.snapshot, self.rollout);
         }
-    }
-
-    /// A policy that refuses the flags is not kept at older ones: it would know the previous live pool, and must not hold up a
-    /// flip. Native decisions stand in until the flags change.
-    fn configuring_failed(&mut self, failure: &PolicyFailure) {
-        self.is_refused = failure.is_refusal();
-        self.policy.failed(failure, Instant::now());
+        if let Some(shadow) = &mut self.shadow {
+            shadow.apply(&self.snapshot, self.rollout);
+        }
     }
 
     /// Takes another policy. The old instance goes on until this has worked out.
     pub(crate) fn swap(&mut self, policy: Arc<SplitInForce>) {
-        self.policy = policy;
-        self.is_refused = false;
-        self.instance = None;
-        self.instantiate();
-    }
-
-    /// Whether a policy should be answering and none is: it failed, or is in quarantine.
-    pub(crate) fn lacks_instance(&self) -> bool {
-        self.instance.is_none() && self.is_wasm() && !self.is_refused
-    }
-
-    fn is_wasm(&self) -> bool {
-        self.policy.kind == Kind::Wasm
-    }
-
-    /// Makes an instance, unless the policy is in quarantine. Takes 10-50 us: not for the query path.
-    pub(crate) fn instantiate(&mut self) {
-        if !self.is_wasm() || self.policy.health.is_quarantined(Instant::now()) {
+        if Arc::ptr_eq(&policy, self.seat.policy()) {
             return;
         }
-        match self.policy.instantiate(&self.snapshot) {
-            Ok((instance, wanted)) => self.instance = Some(configured(instance, wanted, self.rollout)),
-            Err(failure) => self.configuring_failed(&failure),
-        }
+        self.standby = standby(&policy, &self.snapshot, self.rollout);
+        self.seat = Seat::new(policy, &self.snapshot, self.rollout);
     }
 
-    /// Decides one query. Never fails, never waits.
-    pub(crate) fn decide(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Chosen {
-        if let Some(pool) = self.flags.pin {
-            count(counters, PIN);
-            return Chosen { pool, may_fall_back: false };
-        }
-        let (decision, reason) = match self.ask_policy(unit, head, counters) {
-            Some(decision) => (decision, reason_index(decision.reason)),
-            None => (self.native.route(self.rollout.position(unit.bytes())), NATIVE),
-        };
-        count(counters, reason);
-        let pool = u8::try_from(decision.pool).map_or(self.flags.live, PoolIndex);
-        Chosen { pool, may_fall_back: pool != self.flags.live }
+    /// Takes part in a shadow run, or in none. `wake` says when a note waits for [`Split::look_at_note`].
+    pub(crate) fn follow_shadow(&mut self, run: Option<Arc<ShadowRun>>, wake: &Rc<Notify>) {
+        self.shadow = run.map(|run| Shadow::new(run, wake.clone(), &self.snapshot, self.rollout));
     }
 
-    fn ask_policy(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Option<Decision> {
-        if self.policy.health.has_quarantine() && self.policy.health.is_quarantined(Instant::now()) {
-            // Struck out by another worker: this one's instance goes too, and comes back when the quarantine ends.
-            self.instance = None;
-            return None;
-        }
-        let started = self.is_timed().then(Instant::now);
-        let result = self.instance.as_mut()?.route(unit, head);
-        if let Some(started) = started {
-            counters.policy_durations.record(started.elapsed());
-        }
-        match result {
-            Ok(decision) => Some(decision),
-            Err(failure) => {
-                counters.policy_failures.increment();
-                self.instance = None;
-                self.policy.failed(&failure, Instant::now());
-                None
+    /// Asks a shadow run's candidate about one noted query; false when none waits.
+    pub(crate) fn look_at_note(&mut self, counters: &RouteCounters) -> bool {
+        self.shadow.as_mut().is_some_and(|shadow| shadow.look_at_note(&self.snapshot, self.rollout, counters))
+    }
+
+    /// Whether a policy should be answering and is not: it failed, or is in quarantine.
+    pub(crate) fn lacks_instance(&self) -> bool {
+        self.seat.lacks_instance() || self.standby.as_ref().is_some_and(Seat::lacks_instance)
+    }
+
+    /// Makes the instances that are missing, but for policies in quarantine. Takes 10-50 us each: not for the query path.
+    pub(crate) fn instantiate(&mut self) {
+        for seat in [Some(&mut self.seat), self.standby.as_mut()].into_iter().flatten() {
+            if seat.lacks_instance() {
+                seat.instantiate(&self.snapshot, self.rollout);
             }
         }
     }
 
-    fn is_timed(&mut self) -> bool {
-        let (left, overflowed) = self.until_timed.overflowing_sub(1);
-        self.until_timed = if overflowed { TIMED_EVERY - 1 } else { left };
-        overflowed
-    }
-}
-
-impl Configured {
-    /// The cheap call when the policy wants one position and nothing else.
-    fn route(&mut self, unit: &Unit<'_>, head: &http::request::Parts) -> Result<Decision, PolicyFailure> {
-        if let ([key], []) = (self.keys.as_slice(), self.fields.as_slice()) {
-            return self.instance.route(key.position(unit.bytes()));
+    /// Decides one query; `asked` is the pool of a good override. Never fails, never waits.
+    pub(crate) fn decide(
+        &mut self,
+        unit: &Unit<'_>,
+        head: &http::request::Parts,
+        asked: Option<PoolIndex>,
+        counters: &RouteCounters,
+    ) -> Chosen {
+        let epoch = self.flags.epoch;
+        if let Some(pool) = self.flags.pin {
+            count(counters, PIN);
+            return Chosen { pool, may_fall_back: false, is_counted: true, reason: PIN, epoch };
         }
-        let positions: Vec<u32> = self.keys.iter().map(|key| key.position(unit.bytes())).collect();
-        let values: Vec<Option<Cow<'_, str>>> = self.fields.iter().map(|field| query::field(head, field)).collect();
-        let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
-        self.instance.route_fields(&positions, &values)
+        if let Some(pool) = asked {
+            count(counters, OVERRIDE);
+            return Chosen { pool, may_fall_back: false, is_counted: false, reason: OVERRIDE, epoch };
+        }
+        let (decision, reason) = match self.seat.ask(unit, head, counters) {
+            Some(decision) => {
+                if let Some(shadow) = &mut self.shadow {
+                    shadow.note(decision, unit, head);
+                }
+                (decision, reason_index(decision.reason))
+            }
+            None => self.stand_in(unit, head, counters),
+        };
+        count(counters, reason);
+        let pool = u8::try_from(decision.pool).map_or(self.flags.live, PoolIndex);
+        Chosen { pool, may_fall_back: pool != self.flags.live, is_counted: true, reason, epoch }
+    }
+
+    #[cold]
+    fn stand_in(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> (Decision, u8) {
+        match self.standby.as_mut().and_then(|standby| standby.ask(unit, head, counters)) {
+            Some(decision) => (decision, LAST_GOOD),
+            None => (self.native.route(self.rollout.position(unit.bytes())), NATIVE),
+        }
+    }
+
+    /// The pool that gets a copy of this query, if any: the candidate's, of the queries of a share of the units, and not of those that go there
+    /// anyway.
+    pub(crate) fn mirror(&self, unit: &Unit<'_>, chosen: Chosen) -> Option<PoolIndex> {
+        let key = self.mirror.as_ref()?;
+        let pool = self.flags.candidate.pool;
+        (pool != chosen.pool && key.position(unit.bytes()) < self.flags.mirror.get()).then_some(pool)
     }
 }
 
-fn configured(instance: SplitInstance, wanted: Wanted, rollout: PositionKey) -> Configured {
-    let keys = wanted.salts.iter().map(|salt| match salt {
-        Salt::Rollout => rollout,
-        Salt::Named(text) => PositionKey::new(text.as_bytes()),
-    });
-    Configured { instance, keys: keys.collect(), fields: wanted.fields }
+fn standby(policy: &SplitInForce, snapshot: &Snapshot, rollout: PositionKey) -> Option<Seat> {
+    policy.last_good.as_ref().map(|good| Seat::new(good.clone(), snapshot, rollout))
+}
+
+/// A salt of its own, made of the rollout's: whose queries are mirrored has nothing to do with who is on the candidate. A pin sends everything to
+/// one pool, copies included; and the live pool needs no copies of its own queries.
+fn mirror_key(flags: &Flags) -> Option<PositionKey> {
+    let is_mirrored = flags.mirror > Ppm::ZERO && flags.pin.is_none() && flags.candidate.pool != flags.live;
+    is_mirrored.then(|| PositionKey::new(format!("mirror:{}", flags.salt).as_bytes()))
 }
 
 /// The native policy accepts every snapshot that is made of checked flags; if it ever should not, all goes to live.
@@ -203,7 +200,7 @@ fn configure_native(snapshot: &Snapshot) -> WeightedSplit {
     WeightedSplit::configure(snapshot).map_or_else(|_| WeightedSplit::all_live(snapshot.live), |(split, _)| split)
 }
 
-fn reason_index(reason: Reason) -> usize {
+fn reason_index(reason: Reason) -> u8 {
     match reason {
         Reason::Live => 0,
         Reason::Candidate => 1,
@@ -213,7 +210,8 @@ fn reason_index(reason: Reason) -> usize {
     }
 }
 
-fn count(counters: &RouteCounters, reason: usize) {
+fn count(counters: &RouteCounters, reason: u8) {
+    let reason = usize::from(reason);
     debug_assert!(reason < DECISIONS.len());
     if let Some(count) = counters.decisions.get(reason) {
         count.increment();

@@ -1,6 +1,7 @@
 //! A connection to an endpoint, over TCP or TLS, in HTTP/1.1 or HTTP/2, and what can go wrong on it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,14 +11,15 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use super::interim::{Ear, Gate, Heard};
 use super::on_this_worker::OnThisWorker;
-use super::pool::SharedEndpoint;
+use super::pool::{Place, SharedEndpoint};
 use super::replay::RequestBody;
 use super::timer::ReusedTimer;
+use super::watched::Signals;
 use crate::config::Protocol;
 use crate::quality::Broken;
 
@@ -29,10 +31,12 @@ pub(crate) struct Connection {
     sender: Sender,
     timer: ReusedTimer,
     is_reused: bool,
+    /// Of an endpoint that is given by name.
+    place: Option<Arc<Place>>,
 }
 
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1 { sender: http1::SendRequest<RequestBody>, ear: Arc<Ear> },
     Http2 { sender: http2::SendRequest<RequestBody>, scheme: Scheme },
 }
 
@@ -69,12 +73,29 @@ pub(crate) enum Failure {
     /// The client's body makes no sense.
     #[error("the request's body cannot be read: it is not chunked as it should be")]
     Malformed,
+    /// The client's body is larger than the route allows.
+    #[error("the request's body is larger than this route allows")]
+    TooLarge,
+}
+
+/// Who hears of interim responses.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Hearers<'a> {
+    /// The client's connection, where it can have any.
+    pub(crate) client: Option<&'a Arc<Signals>>,
+    /// What holds the request's body back until the backend says 100 Continue.
+    pub(crate) gate: Option<&'a Arc<Gate>>,
+}
+
+impl Hearers<'_> {
+    /// Nobody.
+    pub(crate) const NONE: Hearers<'static> = Hearers { client: None, gate: None };
 }
 
 impl Failure {
     /// The client is to blame, and no backend.
     pub(crate) fn is_clients(&self) -> bool {
-        matches!(self, Failure::Client | Failure::Malformed)
+        matches!(self, Failure::Client | Failure::Malformed | Failure::TooLarge)
     }
 
     /// Nothing was received, so a second attempt on a fresh connection may work out.
@@ -90,56 +111,107 @@ impl Connection {
     /// [`Failure::Connect`], also when `timeout` passes before a TLS handshake is through.
     pub(crate) async fn open(endpoint: &SharedEndpoint, timeout: Duration) -> Result<Connection, Failure> {
         let refused = |cause: String| Failure::Connect { endpoint: endpoint.authority.to_string(), cause };
-        match tokio::time::timeout(timeout, dial(endpoint)).await {
-            Ok(Ok(sender)) => Ok(Connection { sender, timer: ReusedTimer::new(Instant::now() + timeout), is_reused: false }),
+        match tokio::time::timeout(timeout, dial(endpoint, timeout)).await {
+            Ok(Ok((sender, place))) => {
+                Ok(Connection { sender, timer: ReusedTimer::new(Instant::now() + timeout), is_reused: false, place })
+            }
             Ok(Err(cause)) => Err(refused(cause)),
-            Err(_) => Err(refused(format!("no answer within {timeout:?}"))),
+            Err(_) => {
+                endpoint.connecting_took_too_long();
+                Err(refused(format!("no answer within {timeout:?}")))
+            }
         }
     }
 
     /// Can take a query now.
     pub(crate) fn is_usable(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => sender.is_ready(),
+            Sender::Http1 { sender, .. } => sender.is_ready(),
             Sender::Http2 { sender, .. } => sender.is_ready(),
         }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http1 { sender, .. } => sender.is_closed(),
             Sender::Http2 { sender, .. } => sender.is_closed(),
         }
+    }
+
+    /// The name that it was opened for stands for other addresses now.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.is_gone())
     }
 
     /// A share for one more query, where the connection carries many at a time.
     pub(crate) fn share(&self) -> Option<Connection> {
         let Sender::Http2 { sender, scheme } = &self.sender else { return None };
         let sender = Sender::Http2 { sender: sender.clone(), scheme: scheme.clone() };
-        Some(Connection { sender, timer: ReusedTimer::new(Instant::now() + H2_PING_EVERY), is_reused: true })
+        let timer = ReusedTimer::new(Instant::now() + H2_PING_EVERY);
+        Some(Connection { sender, timer, is_reused: true, place: self.place.clone() })
     }
 
     /// Sends a query and waits for the response's head.
     ///
     /// # Errors
     /// [`Failure::Closed`], [`Failure::Broken`], or [`Failure::Timeout`].
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>, deadline: Instant) -> Result<Response<Incoming>, Failure> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Failure> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         let timer = &mut self.timer;
         let answer = match &mut self.sender {
-            Sender::Http1(sender) => in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await,
+            Sender::Http1 { sender, ear } => {
+                let _listening = hearers.client.map(|client| ear.listen(client, hearers.gate.cloned()));
+                in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await
+            }
             Sender::Http2 { sender, scheme } => {
+                // hyper's HTTP/2 client says nothing of interim responses, so that nobody would open it.
+                if let Some(gate) = hearers.gate {
+                    gate.open();
+                }
                 let request = for_h2(request, scheme);
                 in_time(Box::pin(sender.send_request(request)).as_mut(), timer, deadline).await
             }
         };
         match answer {
             Some(Ok(response)) => Ok(response),
-            Some(Err(error)) if error.is_parse() => Err(Failure::Broken(Broken::Parse)),
-            Some(Err(_)) => Err(Failure::Closed { was_reused }),
+            Some(Err(error)) => Err(failure_of(&error, was_reused)),
             None => Err(Failure::Timeout),
         }
     }
+
+    /// As [`Connection::send`], for what must not be sent twice: gives the request back if nothing of it was sent. Over HTTP/2 it never does.
+    ///
+    /// # Errors
+    /// The same, and the request.
+    pub(crate) async fn send_once(
+        &mut self,
+        request: Request<RequestBody>,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, (Failure, Option<Box<Request<RequestBody>>>)> {
+        let Sender::Http1 { sender, ear } = &mut self.sender else {
+            return self.send(request, hearers, deadline).await.map_err(|failure| (failure, None));
+        };
+        let _listening = hearers.client.map(|client| ear.listen(client, hearers.gate.cloned()));
+        let was_reused = std::mem::replace(&mut self.is_reused, true);
+        match in_time(std::pin::pin!(sender.try_send_request(request)), &mut self.timer, deadline).await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(mut error)) => {
+                let unsent = error.take_message().map(Box::new);
+                Err((failure_of(&error.into_error(), was_reused), unsent))
+            }
+            None => Err((Failure::Timeout, None)),
+        }
+    }
+}
+
+fn failure_of(error: &hyper::Error, was_reused: bool) -> Failure {
+    if error.is_parse() { Failure::Broken(Broken::Parse) } else { Failure::Closed { was_reused } }
 }
 
 /// The answer, or `None` when the deadline passes first.
@@ -163,17 +235,17 @@ fn for_h2(mut request: Request<RequestBody>, scheme: &Scheme) -> Request<Request
     request
 }
 
-async fn dial(endpoint: &SharedEndpoint) -> Result<Sender, String> {
-    let stream = TcpStream::connect(endpoint.authority.as_str()).await.map_err(|error| error.to_string())?;
+async fn dial(endpoint: &SharedEndpoint, timeout: Duration) -> Result<(Sender, Option<Arc<Place>>), String> {
+    let (stream, place) = endpoint.connect(timeout).await?;
     // Latency over packets: a query's head must not wait for an acknowledgement.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let Some(tls) = &endpoint.tls else { return speak(stream, endpoint.protocol, Scheme::HTTP).await };
+    let Some(tls) = &endpoint.tls else { return Ok((speak(stream, endpoint.protocol, Scheme::HTTP).await?, place)) };
     let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
     let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
     if endpoint.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("TLS: it did not agree to speak h2 (ALPN)".to_owned());
     }
-    speak(stream, endpoint.protocol, Scheme::HTTPS).await
+    Ok((speak(stream, endpoint.protocol, Scheme::HTTPS).await?, place))
 }
 
 /// What goes wrong on the connection later is told to whoever waits for a response.
@@ -182,17 +254,18 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     protocol: Protocol,
     scheme: Scheme,
 ) -> Result<Sender, String> {
-    let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {
+            let ear = Arc::<Ear>::default();
+            let io = TokioIo::new(Heard::new(stream, ear.clone()));
             let (sender, connection) = http1::Builder::new().writev(false).handshake(io).await.map_err(|error| error.to_string())?;
             tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
-            Ok(Sender::Http1(sender))
+            Ok(Sender::Http1 { sender, ear })
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(OnThisWorker);
             builder.timer(TokioTimer::new()).keep_alive_interval(H2_PING_EVERY).adaptive_window(true);
-            let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
+            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
             tokio::task::spawn_local(async move { drop(connection.await) });
             Ok(Sender::Http2 { sender, scheme })
         }

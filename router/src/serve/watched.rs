@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::hang_up::HangUp;
 use super::scan::{Head, Scan};
 
 /// What the bytes tell: relaxed stores, and no look at the time. Both ends are on one thread, so that the lock never waits; these are
@@ -19,6 +20,21 @@ pub(crate) struct Signals {
     /// Of requests that nobody answers yet, in their order.
     heads: Mutex<VecDeque<Head>>,
     is_tunnel: AtomicBool,
+    /// Interim responses (and whatever else is written beside hyper) that have not been begun to be written.
+    interim: Mutex<Vec<u8>>,
+    has_interim: AtomicBool,
+    /// hyper has nothing that it has begun to write.
+    is_flushed: AtomicBool,
+    /// The connection's.
+    task: Mutex<Option<Waker>>,
+    is_hung_up: AtomicBool,
+}
+
+/// Interim responses that a client does not take are dropped beyond this.
+const INTERIM_BYTES: usize = 64 << 10;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What became of the last write.
@@ -42,12 +58,12 @@ impl Signals {
     }
 
     fn found(&self, head: Head) {
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner).push_back(head);
+        locked(&self.heads).push_back(head);
     }
 
     /// The head of the next request, as it came. `None` for HTTP/2.
     pub(crate) fn take_head(&self) -> Option<Head> {
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        locked(&self.heads).pop_front()
     }
 
     /// From here on the bytes are not HTTP.
@@ -57,6 +73,41 @@ impl Signals {
 
     fn is_tunnel(&self) -> bool {
         self.is_tunnel.load(Ordering::Relaxed)
+    }
+
+    /// The task that writes, to be woken when there is something to write beside hyper. Called once.
+    pub(crate) fn is_written_by(&self, task: &Waker) {
+        *locked(&self.task) = Some(task.clone());
+    }
+
+    /// To be written as soon as nothing else is being written: before the head of the response that is waited for.
+    pub(crate) fn interim(&self, bytes: &[u8]) {
+        let mut interim = locked(&self.interim);
+        if interim.len() + bytes.len() > INTERIM_BYTES {
+            return;
+        }
+        interim.extend_from_slice(bytes);
+        self.has_interim.store(true, Ordering::Relaxed);
+        if let Some(task) = locked(&self.task).as_ref() {
+            task.wake_by_ref();
+        }
+    }
+
+    pub(crate) fn take_interim(&self) -> Vec<u8> {
+        std::mem::take(&mut *locked(&self.interim))
+    }
+
+    /// The head of a response follows. An interim response that cannot go before it, because the client has not taken what came before
+    /// both, is dropped: it is a hint, and nothing else may be written into the middle of a response.
+    pub(crate) fn head_follows(&self) {
+        if self.has_interim.load(Ordering::Relaxed) && !self.is_flushed.load(Ordering::Relaxed) {
+            drop(self.take_interim());
+        }
+    }
+
+    /// The connection is about to be dropped because the client does not take what is there for it.
+    pub(crate) fn hang_up(&self) {
+        self.is_hung_up.store(true, Ordering::Relaxed);
     }
 
     /// What came in was a query's.
@@ -82,20 +133,22 @@ impl Signals {
 }
 
 /// The bytes.
-pub(crate) struct Watched<S> {
+pub(crate) struct Watched<S: HangUp> {
     stream: S,
     signals: Arc<Signals>,
     /// Of HTTP/1 only.
     scan: Option<Scan>,
+    /// What is being written beside hyper, and nothing else before it is through.
+    beside: Vec<u8>,
 }
 
-impl<S> Watched<S> {
+impl<S: HangUp> Watched<S> {
     pub(crate) fn http1(stream: S, signals: Arc<Signals>) -> Watched<S> {
-        Watched { stream, signals, scan: Some(Scan::new()) }
+        Watched { stream, signals, scan: Some(Scan::new()), beside: Vec::new() }
     }
 
     pub(crate) fn http2(stream: S, signals: Arc<Signals>) -> Watched<S> {
-        Watched { stream, signals, scan: None }
+        Watched { stream, signals, scan: None, beside: Vec::new() }
     }
 
     fn look_at(&mut self, bytes: &[u8]) {
@@ -110,7 +163,15 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: HangUp> Drop for Watched<S> {
+    fn drop(&mut self) {
+        if self.signals.is_hung_up.load(Ordering::Relaxed) {
+            self.stream.reset_on_close();
+        }
+    }
+}
+
+impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -121,8 +182,36 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + HangUp + Unpin> Watched<S> {
+    /// Writes what is to be written beside hyper, unless hyper is in the middle of something.
+    #[cold]
+    fn poll_write_beside(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        loop {
+            if self.beside.is_empty() && self.signals.is_flushed.load(Ordering::Relaxed) {
+                self.beside = self.signals.take_interim();
+            }
+            if self.beside.is_empty() {
+                break;
+            }
+            let result = Pin::new(&mut self.stream).poll_write(cx, &self.beside);
+            self.signals.wrote(result.is_pending());
+            match ready!(result)? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                count => drop(self.beside.drain(..count)),
+            }
+        }
+        let is_done = locked(&self.signals.interim).is_empty();
+        self.signals.has_interim.store(!is_done, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + HangUp + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        if self.signals.has_interim.load(Ordering::Relaxed) {
+            ready!(self.poll_write_beside(cx))?;
+        }
+        self.signals.is_flushed.store(false, Ordering::Relaxed);
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.signals.wrote(result.is_pending());
         result
@@ -133,6 +222,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
+        if self.signals.has_interim.load(Ordering::Relaxed) {
+            ready!(self.poll_write_beside(cx))?;
+        }
+        self.signals.is_flushed.store(false, Ordering::Relaxed);
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.signals.wrote(result.is_pending());
         result
@@ -142,7 +235,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         self.stream.is_write_vectored()
     }
 
+    /// hyper flushes when it has written all that it had, so that nothing is half written now.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.signals.is_flushed.store(true, Ordering::Relaxed);
+        if self.signals.has_interim.load(Ordering::Relaxed) {
+            ready!(self.poll_write_beside(cx))?;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::clock::{Clocks, SWEEP_EVERY};
@@ -19,8 +19,8 @@ use super::open::{OpenConnections, Spoken};
 use super::pool::Pool;
 use super::routes::{RouteWorker, Routes};
 use crate::flags::Flags;
-use crate::policy::SplitInForce;
-use crate::quality::{Refusal, WorkerTotals};
+use crate::policy::{ShadowRun, SplitInForce};
+use crate::quality::{OverrideFault, Refusal, WorkerTotals};
 
 /// How long a worker waits before it tries a policy again that gave it no instance.
 const INSTANCE_RETRY: Duration = Duration::from_millis(250);
@@ -80,6 +80,12 @@ impl Worker {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
+    }
+
+    pub(crate) fn ignore_override(&self, fault: OverrideFault) {
+        if let Some(count) = self.counters.override_faults.get(fault as usize) {
+            count.increment();
+        }
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
@@ -154,6 +160,29 @@ pub(crate) async fn follow(route: Rc<RouteWorker>, mut flags: watch::Receiver<Ar
     }
 }
 
+/// Takes part in the route's shadow runs, and looks at what was noted for them, a query at a time, so that others come in between.
+pub(crate) async fn follow_shadow(route: Rc<RouteWorker>, mut shadow: watch::Receiver<Option<Arc<ShadowRun>>>) {
+    let wake = Rc::new(Notify::new());
+    // One may be under way when the worker starts.
+    shadow.mark_changed();
+    loop {
+        tokio::select! {
+            changed = shadow.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let run = shadow.borrow_and_update().clone();
+                route.split.borrow_mut().follow_shadow(run, &wake);
+            }
+            () = wake.notified() => {
+                while route.split.borrow_mut().look_at_note(route.counters()) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}
+
 /// Announces the end in responses, then closes the connections, when the router says so.
 async fn drain(worker: Rc<Worker>, mut ending: Ending) {
     let announced = ending.is_draining.wait_for(|draining| *draining).await.is_ok();
@@ -170,7 +199,7 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         let now: Instant = ticks.tick().await;
         let routes = worker.routes();
-        worker.clocks.sweep(now, &routes.limits);
+        worker.clocks.sweep(now, &routes.limits, |refusal| worker.refuse(refusal));
         let pools = routes.all.iter().flat_map(|route| route.pools());
         for endpoint in pools.flat_map(|pool: &Rc<Pool>| pool.endpoints()) {
             endpoint.close_expired(now);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::link::Beat;
+use super::commands::Beat;
 use crate::flags::RouterSeen;
 
 /// A router that is silent for this long is no longer listed.

@@ -1,12 +1,22 @@
 //! Flags in Redis: one hash a route that people read and flip, obeyed by every router within milliseconds.
 //!
-//! [`sync`] is one task that owns the connection and everything that is written ([`step`] for one route, [`report`] for heartbeats);
-//! [`link`] is what goes over the wire; the Lua scripts beside are the atomic steps. Nothing here is on the query path.
+//! [`sync`] is one task that owns everything that is written ([`step`] for one route, [`report`] for heartbeats); [`commands`] is what is
+//! asked; the Lua scripts beside are the atomic steps. Below them a [`session`] brings each call to the right server: the one that is
+//! named, the primary that [`sentinel`]s name, or the owner of the slot in a [`cluster`], each over a [`link`]. Nothing here is on the
+//! query path.
 
+mod cluster;
+mod commands;
 mod fleet;
+mod keeper;
+mod keys;
 mod link;
+mod reach;
 mod report;
+mod sentinel;
+mod session;
 mod signals;
+mod slots;
 mod step;
 mod succeed;
 mod sync;
@@ -19,14 +29,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::fleet::Fleet;
-use self::link::{Address, Keys};
+use self::keys::Keys;
+use self::reach::Reach;
+use self::session::Way;
 use self::sync::{Request, Sync};
 use super::copies::Copies;
 use super::disk::{Copy, Disk};
 use super::judge::{Mine, without_epoch};
 use super::published::{Applied, Published, Source};
 use super::{Change, ChangeError, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen, identity};
-use crate::config::{Config, Route};
+use crate::config::{Config, RedisState, Route};
 use crate::vocabulary::RouteIndex;
 
 /// How long a starting router waits for Redis before it goes on with its copy on disk.
@@ -41,29 +53,33 @@ pub(crate) struct RedisStore {
     requests: mpsc::Sender<Request>,
     fleet: watch::Receiver<Fleet>,
     admin: Arc<Mutex<String>>,
+    nodes: watch::Receiver<Vec<Option<String>>>,
+    topology: &'static str,
 }
 
 impl RedisStore {
     /// Starts from the copies on disk and connects; waits a second at most for Redis. Without `is_owner` nothing is written to disk
     /// and nothing is reported before [`RedisStore::set_owner`].
-    pub(crate) async fn open(config: &Arc<Config>, url: &str, is_owner: bool) -> Result<(Arc<Published>, RedisStore), FlagsError> {
-        let address = Address::parse(url).map_err(|source| FlagsError::Address { source })?;
+    pub(crate) async fn open(config: &Arc<Config>, redis: &RedisState, is_owner: bool) -> Result<(Arc<Published>, RedisStore), FlagsError> {
+        check(redis)?;
+        let way = Way::new(Reach::new(redis));
         let disk = Disk::open(&config.state.data_dir)?;
         let (mut starts, mut mines) = (Vec::new(), Vec::new());
         for route in &config.routes {
-            let (applied, mine) = start(route, &disk, &address.name);
+            let (applied, mine) = start(route, &disk, &way.reach.name);
             starts.push(applied);
             mines.push(mine);
         }
         let published = Arc::new(Published::new(config.clone(), starts));
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (fleet_sender, fleet) = watch::channel(Fleet::default());
+        let (nodes_sender, nodes) = watch::channel(Vec::new());
         let (heard, first_heard) = oneshot::channel();
         let admin = Arc::new(Mutex::new(config.listen.admin.to_string()));
         let sync = Sync {
             published: published.clone(),
             keys: config.routes.iter().map(|route| Keys::of(&route.name)).collect(),
-            address,
+            way,
             mines,
             id: identity::router_id(config),
             incarnation: identity::random_hex(8),
@@ -73,12 +89,14 @@ impl RedisStore {
             is_owner,
             fleet: fleet_sender,
             notes: BTreeMap::new(),
+            asked: Vec::new(),
+            nodes: nodes_sender,
             first_heard: Some(heard),
             is_report_due: false,
         };
         tokio::spawn(sync.run(inbox));
         let _ = tokio::time::timeout(STARTUP_WAIT, first_heard).await;
-        Ok((published, RedisStore { requests, fleet, admin }))
+        Ok((published, RedisStore { requests, fleet, admin, nodes, topology: redis.topology.word() }))
     }
 
     /// `asked_of` is where the caller has the route's index from.
@@ -113,9 +131,19 @@ impl RedisStore {
         self.fleet.borrow().on_route(&route.name, timeout, Instant::now())
     }
 
+    /// The topology in one word, and the server that has this route's flags; `None` while it is away.
+    pub(crate) fn server(&self, index: RouteIndex) -> (&'static str, Option<String>) {
+        (self.topology, self.nodes.borrow().get(index.get()).cloned().flatten())
+    }
+
     pub(crate) fn set_admin(&self, address: String) {
         *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
+}
+
+/// Reads the files and variables that the config names, so that a mistake is told before anything starts.
+pub(crate) fn check(redis: &RedisState) -> Result<(), FlagsError> {
+    reach::check(redis)
 }
 
 /// What a route starts with: its copy on disk, else the config's initial flags. Both with nobody on the candidate until Redis is heard.

@@ -1,25 +1,28 @@
 //! What the task reports of this router, and what it looks after beside the flags.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use redis::RedisResult;
 use tokio::time::Instant;
 
 use super::fleet::{FORGET_AFTER, Fleet, Report};
-use super::link::{Link, is_lost};
+use super::link::{info_field, is_lost};
+use super::session::Session;
 use super::sync::{Sync, explain};
+use crate::config::Node;
 use crate::vocabulary::RouteIndex;
 
 impl Sync {
     /// Says that this router lives and what it applies, and hears who else does.
-    pub(super) async fn beat(&mut self, link: &Link) -> RedisResult<()> {
+    pub(super) async fn beat(&mut self, session: &Session) -> RedisResult<()> {
         self.is_report_due = false;
+        self.tell_servers(session);
         if !self.is_owner {
             // Beside the process that hands over, or after it was handed over: that one reports under this id.
             return Ok(());
         }
         let text = serde_json::to_string(&self.report()).unwrap_or_default();
-        match link.beat(&self.id, &text, FORGET_AFTER).await {
+        match session.beat(&self.id, &text, FORGET_AFTER).await {
             Ok(beat) => {
                 let before: Option<Report> = serde_json::from_str(&beat.before).ok();
                 // At its first beat a router finds what the process before it left.
@@ -29,7 +32,7 @@ impl Sync {
                 self.fleet.send_replace(Fleet::new(beat, Instant::now()));
                 Ok(())
             }
-            Err(error) if is_lost(&error) => Err(error),
+            Err(error) if is_lost(&error) && !session.outlives() => Err(error),
             Err(error) => {
                 self.note("heartbeat", Some(format!("this router cannot report itself: {}", explain(&error))));
                 Ok(())
@@ -47,17 +50,47 @@ impl Sync {
         Report { incarnation: self.incarnation.clone(), admin, routes: applied.collect() }
     }
 
-    /// Warns of a Redis that may drop flags when memory runs out.
-    pub(super) async fn check_eviction(&mut self, link: &Link) -> RedisResult<()> {
-        let note = match link.eviction_policy().await {
-            Ok(Some(policy)) if policy != "noeviction" => {
-                Some(format!("{} has maxmemory-policy {policy}: it may drop flags when memory runs out; set noeviction", self.address.name))
+    /// Warns of servers that may drop flags when memory runs out. Each is asked once, when it is new.
+    pub(super) async fn check_eviction(&mut self, session: &Session) -> RedisResult<()> {
+        let links = session.links();
+        self.notes.retain(|about, _| !about.starts_with(EVICTION) || links.iter().any(|link| *about == eviction_of(&link.node)));
+        self.asked.retain(|asked| links.iter().any(|link| std::ptr::eq(asked.as_ptr(), Arc::as_ptr(link))));
+        for link in links {
+            if self.asked.iter().any(|asked| std::ptr::eq(asked.as_ptr(), Arc::as_ptr(&link))) {
+                continue;
             }
-            Err(error) if is_lost(&error) => return Err(error),
-            Err(error) => Some(format!("the eviction policy cannot be checked: {}", explain(&error))),
-            Ok(_) => None,
-        };
-        self.note("eviction", note);
+            let note = match link.info("memory").await {
+                Ok(info) => match info_field(&info, "maxmemory_policy") {
+                    Some(policy) if policy != "noeviction" => Some(format!(
+                        "redis {} has maxmemory-policy {policy}: it may drop flags when memory runs out; set noeviction",
+                        link.node
+                    )),
+                    _ => None,
+                },
+                Err(error) if is_lost(&error) && session.outlives() => continue,
+                Err(error) if is_lost(&error) => return Err(error),
+                Err(error) => Some(format!("the eviction policy cannot be checked: {}", explain(&error))),
+            };
+            self.asked.push(Arc::downgrade(&link));
+            self.note(&eviction_of(&link.node), note);
+        }
         Ok(())
     }
+
+    /// Tells where each route's flags are, and what an operator should see to in the servers.
+    pub(super) fn tell_servers(&mut self, session: &Session) {
+        let nodes: Vec<Option<String>> = self.keys.iter().map(|keys| session.node_of(keys.slot)).collect();
+        self.nodes.send_if_modified(|told| {
+            let is_new = *told != nodes;
+            *told = nodes;
+            is_new
+        });
+        self.note("servers", session.concern());
+    }
+}
+
+const EVICTION: &str = "eviction";
+
+fn eviction_of(node: &Node) -> String {
+    format!("{EVICTION} {node}")
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use redis::RedisResult;
 
 use super::copy_of;
-use super::link::{Keys, Link, is_lost};
+use super::keys::Keys;
+use super::link::{comes_back_later, is_lost};
+use super::session::Session;
 use super::sync::{Sync, explain};
 use crate::config::Route;
 use crate::flags::identity::random_hex;
@@ -29,7 +31,7 @@ impl Sync {
     ///
     /// # Errors
     /// The connection was lost. What the server refuses concerns this route only and becomes a note.
-    pub(super) async fn step(&mut self, link: &Link, index: RouteIndex, first: RedisResult<Stored>) -> RedisResult<Option<Stored>> {
+    pub(super) async fn step(&mut self, session: &Session, index: RouteIndex, first: RedisResult<Stored>) -> RedisResult<Option<Stored>> {
         let published = self.published.clone();
         let (Some(route), Some(keys)) = (published.route(index), self.keys.get(index.get()).cloned()) else { return Ok(None) };
         let mut read = first;
@@ -42,10 +44,10 @@ impl Sync {
                     return Ok(None);
                 }
             };
-            published.heard_now();
-            let write = match self.verdict(link, index, route, &stored).await? {
+            published.heard_now(index);
+            let write = match self.verdict(session, index, route, &stored).await? {
                 Verdict::Apply | Verdict::Tie => {
-                    self.apply(link, index, route, &stored).await?;
+                    self.apply(session, index, route, &stored).await?;
                     return Ok(Some(stored));
                 }
                 Verdict::Obey { fields, adoption } => {
@@ -61,7 +63,7 @@ impl Sync {
                     write
                 }
             };
-            match self.write(link, index, route, &stored, &write).await {
+            match self.write(session, index, route, &stored, &write).await {
                 Ok(Some(stored)) => return Ok(Some(stored)),
                 Ok(None) => {}
                 Err(error) if is_lost(&error) => return Err(error),
@@ -71,13 +73,13 @@ impl Sync {
                 }
             }
             stand_aside(round).await;
-            read = link.read(&keys).await;
+            read = session.read(&keys).await;
         }
-        link.signals.touch_index(index.get());
+        session.signals.touch_index(index.get());
         Ok(None)
     }
 
-    async fn verdict(&self, link: &Link, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<Verdict> {
+    async fn verdict(&self, session: &Session, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<Verdict> {
         let (Some(mine), Some(keys)) = (self.mines.get(index.get()), self.keys.get(index.get())) else { return Ok(Verdict::Apply) };
         let colours: Vec<&str> = ["blue", "green"].into_iter().filter(|colour| route.pool_named(colour).is_some()).collect();
         let judge = Judge { me: &self.id, colours: &colours, fresh_salt: &random_hex(16) };
@@ -85,7 +87,7 @@ impl Sync {
         if verdict != Verdict::Tie {
             return Ok(verdict);
         }
-        let last = match link.ledger(keys, 1).await {
+        let last = match session.ledger(keys, 1).await {
             Ok(entries) => entries.first().map(|entry| entry.kind),
             Err(error) if is_lost(&error) => return Err(error),
             // Who wrote last cannot be told: the same as a ledger that was lost.
@@ -98,15 +100,15 @@ impl Sync {
     }
 
     /// Sealed flags are in force.
-    async fn apply(&mut self, link: &Link, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<()> {
+    async fn apply(&mut self, session: &Session, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<()> {
         let epoch_before = self.mines.get(index.get()).map_or(0, |mine| mine.epoch);
-        let last_good = self.last_good(link, index, route, stored).await?;
+        let last_good = self.last_good(session, index, route, stored).await?;
         let changed = self.put_in_force(index, route, &stored.fields, &stored.fields, last_good);
         self.note(&route.name, None);
         if let Some(changed) = changed {
             // Who and why are read only after the flags are in force: a flip does not wait for its log line.
             let cause = match self.keys.get(index.get()) {
-                Some(keys) if changed.epoch > epoch_before => cause_of(link, keys, changed.epoch).await?,
+                Some(keys) if changed.epoch > epoch_before => cause_of(session, keys, changed.epoch).await?,
                 _ => Cause::default(),
             };
             changed.log(&cause);
@@ -123,7 +125,7 @@ impl Sync {
 
     /// The last good flags for a new epoch with fields that make no sense: what the router that sealed it had. This router may never
     /// have known that, and "epoch 13 is applied" means one content. `None` when its own will do.
-    async fn last_good(&self, link: &Link, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<Option<Flags>> {
+    async fn last_good(&self, session: &Session, index: RouteIndex, route: &Route, stored: &Stored) -> RedisResult<Option<Flags>> {
         let (Some(before), Some(mine), Some(keys)) =
             (self.published.applied(index), self.mines.get(index.get()), self.keys.get(index.get()))
         else {
@@ -133,7 +135,7 @@ impl Sync {
         if !is_new || Flags::read(&stored.fields, &before.known, route).1.is_empty() {
             return Ok(None);
         }
-        let good = match link.good(keys).await {
+        let good = match session.good(keys).await {
             Ok(good) => good,
             Err(error) if is_lost(&error) => return Err(error),
             Err(_) => return Ok(None),
@@ -149,7 +151,7 @@ impl Sync {
         Ok(Some(Flags::read(&meant, &before.known, route).0))
     }
 
-    /// What stands in for fields that make no sense, as [`Link::good`] gives it to other routers.
+    /// What stands in for fields that make no sense, as [`Session::good`] gives it to other routers.
     fn good_values(&self, index: RouteIndex, route: &Route, fields: &Fields) -> Fields {
         let Some(applied) = self.published.applied(index) else { return Fields::new() };
         let (known, faults) = Flags::read(fields, &applied.known, route);
@@ -182,7 +184,7 @@ impl Sync {
         }
         if *mine != mine_before {
             if self.is_owner {
-                self.copies.save(&route.name, copy_of(route, mine, &self.address.name));
+                self.copies.save(&route.name, copy_of(route, mine, &self.way.reach.name));
             }
             self.is_report_due = true;
         }
@@ -192,7 +194,7 @@ impl Sync {
     /// One atomic write. What was written is in force here when it returns; `None` when the store no longer held what was judged.
     async fn write(
         &mut self,
-        link: &Link,
+        session: &Session,
         index: RouteIndex,
         route: &Route,
         stored: &Stored,
@@ -202,7 +204,7 @@ impl Sync {
         let (kind, who, why) = (write.kind, write.who.clone(), write.why.clone());
         let entry = LedgerEntry { epoch: write.epoch, time_ms: 0, kind, who, why, what: presentable(write.what.clone()) };
         let good = self.good_values(index, route, &write.fields);
-        let Some(seal) = link.write(keys, &stored.fields, write, &good, &entry).await? else { return Ok(None) };
+        let Some(seal) = session.write(keys, &stored.fields, write, &good, &entry).await? else { return Ok(None) };
         let mut fields = write.fields.clone();
         fields.insert("epoch".to_owned(), write.epoch.to_string());
         fields.insert("seal".to_owned(), seal.clone());
@@ -218,15 +220,15 @@ impl Sync {
     }
 
     /// Makes a change that was asked for. The outer error is a connection lost before anything was written.
-    pub(super) async fn change(&mut self, link: &Link, index: RouteIndex, change: &Change) -> RedisResult<Result<u64, ChangeError>> {
+    pub(super) async fn change(&mut self, session: &Session, index: RouteIndex, change: &Change) -> RedisResult<Result<u64, ChangeError>> {
         let published = self.published.clone();
         let (Some(route), Some(keys)) = (published.route(index), self.keys.get(index.get()).cloned()) else {
             return Ok(Err(ChangeError::NotSaved { why: "there is no such route".to_owned() }));
         };
         for round in 0..ROUNDS {
             // An edit by hand that nobody has adopted yet comes first, and then counts as somebody else's change.
-            let read = link.read(&keys).await;
-            let Some(stored) = self.step(link, index, read).await? else {
+            let read = session.read(&keys).await;
+            let Some(stored) = self.step(session, index, read).await? else {
                 if self.notes.contains_key(&route.name) {
                     break;
                 }
@@ -236,9 +238,11 @@ impl Sync {
                 Ok(write) => write,
                 Err(error) => return Ok(Err(error)),
             };
-            match self.write(link, index, route, &stored, &write).await {
+            match self.write(session, index, route, &stored, &write).await {
                 Ok(Some(_)) => return Ok(Ok(write.epoch)),
                 Ok(None) => stand_aside(round).await,
+                // The server says that it did nothing.
+                Err(error) if comes_back_later(&error) => return Err(error),
                 Err(error) if is_lost(&error) => return Ok(Err(ChangeError::Unanswered { why: explain(&error) })),
                 Err(error) => return Ok(Err(ChangeError::NotSaved { why: explain(&error) })),
             }
@@ -267,8 +271,8 @@ impl Sync {
     }
 }
 
-async fn cause_of(link: &Link, keys: &Keys, epoch: u64) -> RedisResult<Cause> {
-    match link.ledger(keys, CAUSES).await {
+async fn cause_of(session: &Session, keys: &Keys, epoch: u64) -> RedisResult<Cause> {
+    match session.ledger(keys, CAUSES).await {
         Ok(entries) => {
             let entry = entries.into_iter().find(|entry| entry.epoch == epoch);
             Ok(entry.map(|entry| Cause { who: entry.who, why: entry.why }).unwrap_or_default())

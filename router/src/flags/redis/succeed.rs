@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::link::Keys;
+use super::keys::Keys;
 use super::sync::{Request, Sync};
 use super::{RedisStore, STARTUP_WAIT, copy_of, start};
 use crate::config::Config;
@@ -45,7 +45,7 @@ impl RedisStore {
 impl Sync {
     /// Goes on with another config's routes. What this router applied of those that stay, it still applies.
     pub(super) fn succeed(&mut self, config: &Arc<Config>, reply: oneshot::Sender<Result<Succession, FlagsError>>) {
-        let (disk, store) = (self.disk.clone(), self.address.name.clone());
+        let (disk, store) = (self.disk.clone(), self.way.reach.name.clone());
         let published = match self.published.successor(config, |route| Ok(start(route, &disk, &store).0)) {
             Ok(published) => Arc::new(published),
             Err(error) => return drop(reply.send(Err(error))),
@@ -71,7 +71,7 @@ impl Sync {
         self.is_owner = is_owner;
         if is_owner {
             for (route, mine) in self.published.config().routes.iter().zip(&self.mines).filter(|(_, mine)| mine.epoch > 0) {
-                self.copies.save(&route.name, copy_of(route, mine, &self.address.name));
+                self.copies.save(&route.name, copy_of(route, mine, &self.way.reach.name));
             }
         }
         self.is_report_due = true;

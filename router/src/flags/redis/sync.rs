@@ -1,4 +1,4 @@
-//! The one task that talks to Redis: connect, track, read, judge, obey, write, report; and again when the connection is lost.
+//! The one task that decides what is asked of Redis: connect, track, read, judge, obey, write, report; and again when the connection is lost.
 //!
 //! ```text
 //! connect -> tracking on -> read all -> wait for: an announcement, the poll, the heartbeat, a request -> step (read, judge, obey, write)
@@ -10,7 +10,7 @@
 //! between two reads; the poll is there for what a broken network swallows.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
@@ -18,7 +18,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::fleet::Fleet;
-use super::link::{Address, Keys, Link, is_lost};
+use super::keys::Keys;
+use super::link::{Link, is_lost};
+use super::session::{Session, Way};
 use super::succeed::Succession;
 use crate::config::Config;
 use crate::flags::copies::Copies;
@@ -72,7 +74,7 @@ enum Ended {
 /// The task's state.
 pub(super) struct Sync {
     pub(super) published: Arc<Published>,
-    pub(super) address: Address,
+    pub(super) way: Way,
     /// By route.
     pub(super) keys: Vec<Keys>,
     /// By route.
@@ -87,6 +89,10 @@ pub(super) struct Sync {
     pub(super) fleet: watch::Sender<Fleet>,
     /// What an operator should see to, by what it is about.
     pub(super) notes: BTreeMap<String, String>,
+    /// Servers whose eviction policy was looked at.
+    pub(super) asked: Vec<Weak<Link>>,
+    /// The server that has each route's flags, by route; `None` while it is away.
+    pub(super) nodes: watch::Sender<Vec<Option<String>>>,
     pub(super) first_heard: Option<oneshot::Sender<()>>,
     /// An epoch was applied that no heartbeat has told yet.
     pub(super) is_report_due: bool,
@@ -97,8 +103,8 @@ impl Sync {
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
         let mut backoff = FIRST_BACKOFF;
         loop {
-            let ended = match Link::connect(&self.address, &self.keys).await {
-                Ok(link) => self.work(&link, &mut inbox).await,
+            let ended = match Session::connect(&self.way, &self.keys).await {
+                Ok(session) => self.work(&session, &mut inbox).await,
                 Err(error) => Err(error),
             };
             let error = match ended {
@@ -107,11 +113,12 @@ impl Sync {
                 Ok(Ended::Succeeded) => continue,
                 Err(error) => error,
             };
+            self.nodes.send_replace(Vec::new());
             if !self.notes.contains_key("store") {
                 backoff = FIRST_BACKOFF;
             }
             let why = explain(&error);
-            self.note("store", Some(format!("{} is away ({why}): the last known flags stay in force", self.address.name)));
+            self.note("store", Some(format!("{} is away ({why}): the last known flags stay in force", self.way.reach.name)));
             if self.pause(backoff, &mut inbox, &why).await.is_none() {
                 return;
             }
@@ -136,57 +143,70 @@ impl Sync {
     }
 
     /// Works on one connection until it is lost (an error), another config is in force, or nobody holds the store any more.
-    async fn work(&mut self, link: &Link, inbox: &mut mpsc::Receiver<Request>) -> RedisResult<Ended> {
+    async fn work(&mut self, session: &Session, inbox: &mut mpsc::Receiver<Request>) -> RedisResult<Ended> {
         let all: Vec<RouteIndex> = (0..self.keys.len()).filter_map(route_index).collect();
-        self.step_many(link, &all).await?;
+        self.step_many(session, &all).await?;
         self.note("store", None);
-        tracing::info!(store = self.address.name, "the flag store is heard");
+        tracing::info!(store = self.way.reach.name, "the flag store is heard");
         if let Some(first_heard) = self.first_heard.take() {
             let _ = first_heard.send(());
         }
-        self.check_eviction(link).await?;
+        self.check_eviction(session).await?;
         let state = self.published.config().state.clone();
         let (mut poll, mut heartbeat) = (ticks(state.poll_interval), ticks(state.heartbeat_interval));
-        self.beat(link).await?;
+        self.beat(session).await?;
         loop {
             tokio::select! {
                 biased;
-                () = link.signals.news() => {
-                    if link.signals.is_gone() {
-                        return Err((ErrorKind::Io, "the connection was closed").into());
+                () = session.signals.news() => {
+                    if let Some(error) = session.ended() {
+                        return Err(error);
                     }
-                    let touched: Vec<RouteIndex> = link.signals.take_touched().into_iter().filter_map(route_index).collect();
-                    self.step_many(link, &touched).await?;
+                    let touched: Vec<RouteIndex> = session.signals.take_touched().into_iter().filter_map(route_index).collect();
+                    self.step_many(session, &touched).await?;
+                    self.check_eviction(session).await?;
                 }
                 request = inbox.recv() => match request {
                     Some(Request::Succeed { config, reply }) => {
                         self.succeed(&config, reply);
                         return Ok(Ended::Succeeded);
                     }
-                    Some(request) => self.answer(link, request).await?,
+                    Some(request) => self.answer(session, request).await?,
                     None => return Ok(Ended::Abandoned),
                 },
-                _ = poll.tick() => self.step_many(link, &all).await?,
-                _ = heartbeat.tick() => self.beat(link).await?,
+                _ = poll.tick() => self.step_many(session, &all).await?,
+                _ = heartbeat.tick() => self.beat(session).await?,
             }
             if self.is_report_due {
-                self.beat(link).await?;
+                self.beat(session).await?;
             }
         }
     }
 
-    async fn step_many(&mut self, link: &Link, routes: &[RouteIndex]) -> RedisResult<()> {
+    async fn step_many(&mut self, session: &Session, routes: &[RouteIndex]) -> RedisResult<()> {
         for chunk in routes.chunks(READS_AT_ONCE) {
-            let reads = chunk.iter().filter_map(|route| Some(link.read(self.keys.get(route.get())?)));
+            let reads = chunk.iter().filter_map(|route| Some(session.read(self.keys.get(route.get())?)));
             let reads = futures_util::future::join_all(reads).await;
             for (route, read) in chunk.iter().zip(reads) {
-                self.step(link, *route, read).await?;
+                if let Err(error) = self.step(session, *route, read).await {
+                    self.goes_on(session, *route, error)?;
+                }
             }
         }
         Ok(())
     }
 
-    async fn answer(&mut self, link: &Link, request: Request) -> RedisResult<()> {
+    /// A route whose server is away becomes a note where the others go on; else the session is over.
+    fn goes_on(&mut self, session: &Session, index: RouteIndex, error: RedisError) -> RedisResult<()> {
+        if !session.outlives() {
+            return Err(error);
+        }
+        let name = self.published.route(index).map(|route| route.name.clone()).unwrap_or_default();
+        self.note(&name, Some(format!("its flags are away ({}): the last known ones stay in force", explain(&error))));
+        Ok(())
+    }
+
+    async fn answer(&mut self, session: &Session, request: Request) -> RedisResult<()> {
         match request {
             // Whoever asked has given up, and was told that nothing is known: so nothing is done.
             Request::Change { reply, .. } if reply.is_closed() => Ok(()),
@@ -199,13 +219,14 @@ impl Sync {
                     let _ = reply.send(Err(ChangeError::NotSaved { why: "there is no such route".to_owned() }));
                     return Ok(());
                 };
-                let (answer, ended) = match self.change(link, route, &change).await {
+                let (answer, ended) = match self.change(session, route, &change).await {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(ChangeError::Unreachable { why: explain(&error) }), Err(error)),
                 };
                 let is_unanswered = matches!(answer, Err(ChangeError::Unanswered { .. }));
                 let _ = reply.send(answer);
-                if is_unanswered { Err((ErrorKind::Io, "a write was not answered").into()) } else { ended }
+                let ended = if is_unanswered { Err((ErrorKind::Io, "a write was not answered").into()) } else { ended };
+                ended.or_else(|error| self.goes_on(session, route, error))
             }
             Request::Succeed { config, reply } => {
                 self.succeed(&config, reply);
@@ -216,12 +237,12 @@ impl Sync {
                 Ok(())
             }
             Request::History { asked_of, route, limit, reply } => {
-                let route = self.published.place_of(&asked_of, route);
-                let Some(keys) = route.and_then(|route| self.keys.get(route.get())) else { return Ok(()) };
-                let answer = link.ledger(keys, limit).await;
+                let Some(route) = self.published.place_of(&asked_of, route) else { return Ok(()) };
+                let Some(keys) = self.keys.get(route.get()) else { return Ok(()) };
+                let answer = session.ledger(keys, limit).await;
                 let lost = answer.as_ref().err().filter(|error| is_lost(error)).cloned();
                 let _ = reply.send(answer.map_err(|error| HistoryError { why: explain(&error) }));
-                lost.map_or(Ok(()), Err)
+                lost.map_or(Ok(()), |error| self.goes_on(session, route, error))
             }
         }
     }
@@ -259,13 +280,15 @@ pub(super) fn explain(error: &RedisError) -> String {
     let hint = match error.kind() {
         _ if is_refused_in_script => ACL_HINT,
         ErrorKind::Server(ServerErrorKind::NoPerm) => ACL_HINT,
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => "; state.url must name the primary, not a replica",
-        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot) => {
-            "; state.url must name a single Redis, not a cluster's node"
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => {
+            "; state.url must name the primary, not a replica: with Sentinel write redis+sentinel://"
         }
-        ErrorKind::AuthenticationFailed => "; check the user and password in state.url",
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot) => {
+            "; this is a node of a cluster: write redis+cluster:// in state.url"
+        }
+        ErrorKind::AuthenticationFailed => "; check the user and password in state.url, or in the keys beside it",
         ErrorKind::RESP3NotSupported => "; Redis 6 or newer is needed",
-        _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => "; check the user and password in state.url",
+        _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => "; check the user and password in state.url, or in the keys beside it",
         _ if error.code() == Some("WRONGTYPE") => "; the key holds something else than a hash: DEL it, and it is written anew",
         _ => "",
     };

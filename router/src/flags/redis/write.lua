@@ -26,6 +26,7 @@ redis.call('HSET', KEYS[1], 'seal', new_seal)
 redis.call('DEL', KEYS[2])
 local sealed = redis.call('HGETALL', KEYS[1])
 for i = 1, #sealed, 2 do redis.call('HSET', KEYS[2], sealed[i], sealed[i + 1]) end
-if ARGV[6] == '' then redis.call('DEL', KEYS[4]) else redis.call('HSET', KEYS[4], 'fields', ARGV[6]) end
+-- Also when there is nothing: a cluster that moves a slot answers no script that names a key which is not there.
+redis.call('HSET', KEYS[4], 'fields', ARGV[6])
 if #flat == 0 then tell() end
 return new_seal

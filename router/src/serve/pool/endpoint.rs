@@ -1,78 +1,28 @@
-//! One backend process: what all workers know of it, and what one worker keeps for it.
+//! One worker's side of an endpoint: its idle connections, its view of the latency, and what it knows of failures.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::uri::Authority;
 use tokio::time::Instant;
 
+use super::SharedEndpoint;
 use super::ewma::PeakEwma;
 use crate::config::{self, Protocol};
 use crate::serve::upstream::Connection;
-use crate::tls::ClientTls;
 
 /// A worker leaves an endpoint alone this long after a failure, if it has another: long enough not to meet every restart with
 /// a burst of retries, short enough to notice at once that it is back.
 const LEFT_ALONE: Duration = Duration::from_millis(500);
 
 /// The load of an endpoint that is left alone: above that of any other.
-const LEFT_ALONE_LOAD: f64 = 1e15;
+pub(super) const LEFT_ALONE_LOAD: f64 = 1e15;
 
-/// What all workers and the health checks share about an endpoint: relaxed atomics, no more.
-#[derive(Debug)]
-pub struct SharedEndpoint {
-    /// Host and port.
-    pub authority: Authority,
-    pub(crate) protocol: Protocol,
-    /// `None` for one that is spoken to in the clear.
-    pub(crate) tls: Option<Arc<ClientTls>>,
-    is_healthy: AtomicBool,
-    /// How often it became healthy again: what was learnt of its latency before is no longer true.
-    recoveries: AtomicU32,
-    in_flight: AtomicUsize,
-}
+/// The load of one that has as many queries in flight as it may.
+pub(super) const FULL_LOAD: f64 = f64::INFINITY;
 
-impl SharedEndpoint {
-    pub(super) fn new(config: &config::Endpoint, protocol: Protocol, tls: Option<&Arc<ClientTls>>) -> SharedEndpoint {
-        SharedEndpoint {
-            authority: config.authority.clone(),
-            protocol,
-            tls: tls.filter(|_| config.is_tls).cloned(),
-            is_healthy: AtomicBool::new(true),
-            recoveries: AtomicU32::new(0),
-            in_flight: AtomicUsize::new(0),
-        }
-    }
-
-    /// Whether health checks let it have traffic. True until they say otherwise.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.is_healthy.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_healthy(&self, healthy: bool) {
-        if healthy {
-            self.recoveries.fetch_add(1, Ordering::Relaxed);
-        }
-        self.is_healthy.store(healthy, Ordering::Relaxed);
-    }
-
-    /// Attempts that have not ended, over all workers.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn enter(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// The share that an endpoint begins with when it came back.
+const FIRST_SHARE: f64 = 0.1;
 
 /// One worker's side of an endpoint: its idle connections and its view of the latency.
 pub(crate) struct Endpoint {
@@ -80,6 +30,9 @@ pub(crate) struct Endpoint {
     latency: Cell<PeakEwma>,
     recoveries_seen: Cell<u32>,
     left_alone_until: Cell<Instant>,
+    /// When it came back, until its share is whole again.
+    came_back: Cell<Option<Instant>>,
+    slow_start: Duration,
     idle: RefCell<Vec<IdleConnection>>,
     idle_limit: usize,
     idle_timeout: Duration,
@@ -96,10 +49,12 @@ impl Endpoint {
     /// One worker's side of an endpoint of this pool.
     pub(super) fn new(shared: Arc<SharedEndpoint>, pool: &config::Pool, now: Instant) -> Endpoint {
         Endpoint {
-            shared,
             latency: Cell::new(PeakEwma::new(now)),
-            recoveries_seen: Cell::new(0),
+            recoveries_seen: Cell::new(shared.recoveries()),
             left_alone_until: Cell::new(now),
+            came_back: Cell::new(None),
+            slow_start: pool.slow_start,
+            shared,
             idle: RefCell::default(),
             idle_limit: pool.idle_connections,
             idle_timeout: pool.idle_timeout,
@@ -119,16 +74,31 @@ impl Endpoint {
 
     /// What one more query would cost here: expected latency times the queries that would then be in flight.
     pub(super) fn load(&self, now: Instant) -> f64 {
-        let recoveries = self.shared.recoveries.load(Ordering::Relaxed);
+        let recoveries = self.shared.recoveries();
         if self.recoveries_seen.replace(recoveries) != recoveries {
             self.latency.set(PeakEwma::new(now));
             self.left_alone_until.set(now);
+            self.came_back.set(Some(now));
+        }
+        if self.shared.is_full() {
+            return FULL_LOAD;
         }
         if now < self.left_alone_until.get() {
             return LEFT_ALONE_LOAD;
         }
         let queue = u32::try_from(self.shared.in_flight()).unwrap_or(u32::MAX);
         self.latency.get().micros(now) * (f64::from(queue) + 1.0)
+    }
+
+    /// The share of its queries that it should get: less than 1 for a while after it came back.
+    pub(super) fn share(&self, now: Instant) -> f64 {
+        let Some(since) = self.came_back.get() else { return 1.0 };
+        let passed = now.saturating_duration_since(since);
+        if passed >= self.slow_start {
+            self.came_back.set(None);
+            return 1.0;
+        }
+        (passed.as_secs_f64() / self.slow_start.as_secs_f64()).max(FIRST_SHARE)
     }
 
     pub(crate) fn observe(&self, latency: Duration, now: Instant) {
@@ -148,13 +118,13 @@ impl Endpoint {
     pub(crate) fn take_idle(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         if self.shared.protocol == Protocol::Http2 {
-            idle.retain(|idle| !idle.connection.is_closed());
+            idle.retain(|idle| !idle.connection.is_closed() && !idle.connection.is_elsewhere());
             let usable = idle.iter_mut().find(|idle| idle.connection.is_usable())?;
             usable.until = now + self.idle_timeout;
             return usable.connection.share();
         }
         while let Some(IdleConnection { connection, until }) = idle.pop() {
-            if now < until && connection.is_usable() {
+            if now < until && connection.is_usable() && !connection.is_elsewhere() {
                 return Some(connection);
             }
         }
@@ -184,7 +154,7 @@ impl Endpoint {
 
     /// Closes what has been idle for too long.
     pub(crate) fn close_expired(&self, now: Instant) {
-        let keep = |idle: &IdleConnection| now < idle.until && !idle.connection.is_closed();
+        let keep = |idle: &IdleConnection| now < idle.until && !idle.connection.is_closed() && !idle.connection.is_elsewhere();
         self.idle.borrow_mut().retain(keep);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::body::Incoming;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{SharedEndpoint, SharedPool};
+use super::{Place, SharedEndpoint, SharedPool};
 use crate::config::{self, Protocol};
 
 /// A run of equal results, and what it means.
@@ -52,22 +53,43 @@ pub(crate) async fn check_forever(route: String, pool: Arc<SharedPool>, endpoint
             let why = result.err().unwrap_or_else(|| "answers again".to_owned());
             let (name, authority) = (&pool.config.name, &endpoint.authority);
             tracing::warn!(route, pool = name, endpoint = %authority, healthy = next.is_healthy, why, "endpoint health changed");
-            endpoint.set_healthy(next.is_healthy);
+            pool.change(&route, &endpoint, |endpoint| endpoint.set_healthy(next.is_healthy));
         }
         streak = next;
     }
 }
 
+/// Asks every place of the endpoint: it is healthy when one of them is, and workers pass over those that are not.
 async fn check_once(endpoint: &SharedEndpoint, health: &config::Health) -> Result<(), String> {
-    let timed = tokio::time::timeout(health.timeout, ask(endpoint, &health.path)).await;
-    let status = timed.map_err(|_| format!("no answer within {:?}", health.timeout))?.map_err(|error| error.to_string())?;
-    if status.is_success() { Ok(()) } else { Err(format!("answered {status}")) }
+    let places = endpoint.places.all();
+    let results = join_all(places.iter().map(|place| check_place(endpoint, place, health))).await;
+    let mut why = "its name does not resolve".to_owned();
+    let mut is_healthy = false;
+    for result in results {
+        match result {
+            Ok(()) => is_healthy = true,
+            Err(error) => why = error,
+        }
+    }
+    if is_healthy { Ok(()) } else { Err(why) }
+}
+
+async fn check_place(endpoint: &SharedEndpoint, place: &Place, health: &config::Health) -> Result<(), String> {
+    let timed = tokio::time::timeout(health.timeout, ask(endpoint, place, &health.path)).await;
+    let result = match timed {
+        Err(_) => Err(format!("no answer within {:?}", health.timeout)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(status)) if status.is_success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("answered {status}")),
+    };
+    place.set_down(result.is_err());
+    result
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn ask(endpoint: &SharedEndpoint, path: &str) -> Result<StatusCode, BoxError> {
-    let stream = TcpStream::connect(endpoint.authority.as_str()).await?;
+async fn ask(endpoint: &SharedEndpoint, place: &Place, path: &str) -> Result<StatusCode, BoxError> {
+    let stream = TcpStream::connect(place.address).await?;
     let Some(tls) = &endpoint.tls else { return ask_on(stream, endpoint, path, "http").await };
     let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
     ask_on(TlsConnector::from(tls.current()).connect(name, stream).await?, endpoint, path, "https").await

@@ -1,105 +1,69 @@
 //! Pools: which endpoint gets a query, and how many queries a pool may have.
 //!
-//! [`SharedPool`] is what all workers, the health checks and the admin API see; [`Pool`] is one worker's side of it.
+//! [`SharedPool`] is what all workers, the control thread and the admin API see; [`Pool`] is one worker's side of it.
+//!
+//! ```text
+//! control thread: health checks, outliers, names -> SharedEndpoint -> SharedPool::change
+//! worker:         Pool::start -> the eligible, worked out when something changed -> two at random -> Slot
+//! ```
 
+mod ejection;
+mod eligible;
 mod endpoint;
 mod ewma;
 mod health;
+mod names;
+mod outlier;
+mod places;
 mod retry_budget;
+mod shared_endpoint;
+mod shared_pool;
+mod slot;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
+pub(crate) use ejection::eject_outliers;
 pub(crate) use endpoint::Endpoint;
-pub use endpoint::SharedEndpoint;
 pub(crate) use health::check_forever;
+pub(crate) use names::{follow_name, look_up_all};
+pub use outlier::Why;
+pub(crate) use places::Place;
+pub use shared_endpoint::{EndpointState, SharedEndpoint};
+pub(crate) use shared_pool::MirrorSlot;
+pub use shared_pool::SharedPool;
+pub(crate) use slot::Slot;
 
-use crate::config;
-use crate::tls::ClientTls;
+use eligible::Eligible;
+use endpoint::{FULL_LOAD, LEFT_ALONE_LOAD};
 use retry_budget::RetryBudget;
-
-/// A pool as all workers see it.
-#[derive(Debug)]
-pub struct SharedPool {
-    /// As in the config.
-    pub config: config::Pool,
-    /// In the config's order.
-    pub endpoints: Vec<Arc<SharedEndpoint>>,
-    /// Of a pool with `https` endpoints.
-    pub(crate) tls: Option<Arc<ClientTls>>,
-    in_flight: AtomicUsize,
-}
-
-impl SharedPool {
-    /// A pool of healthy endpoints with nothing in flight.
-    #[must_use]
-    pub fn new(config: &config::Pool, tls: Option<Arc<ClientTls>>) -> Arc<SharedPool> {
-        let endpoints = config.endpoints.iter().map(|endpoint| Arc::new(SharedEndpoint::new(endpoint, config.protocol, tls.as_ref())));
-        Arc::new(SharedPool { endpoints: endpoints.collect(), config: config.clone(), tls, in_flight: AtomicUsize::new(0) })
-    }
-
-    /// This pool under another config, with certificates as that says: itself when it is the same, else a new one that keeps what is
-    /// known of the endpoints that stay.
-    pub(crate) fn succeed(self: &Arc<Self>, config: &config::Pool, tls: Option<Arc<ClientTls>>) -> Arc<SharedPool> {
-        let has_same_tls = self.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr);
-        if self.config == *config && has_same_tls {
-            return self.clone();
-        }
-        let kept = |endpoint: &config::Endpoint| {
-            let is_same = |old: &&Arc<SharedEndpoint>| {
-                let is_spoken_to_alike = old.protocol == config.protocol && old.tls.is_some() == endpoint.is_tls;
-                old.authority == endpoint.authority && is_spoken_to_alike && (has_same_tls || !endpoint.is_tls)
-            };
-            self.endpoints.iter().find(is_same).cloned()
-        };
-        let new = |endpoint: &config::Endpoint| Arc::new(SharedEndpoint::new(endpoint, config.protocol, tls.as_ref()));
-        let endpoints = config.endpoints.iter().map(|endpoint| kept(endpoint).unwrap_or_else(|| new(endpoint))).collect();
-        Arc::new(SharedPool { endpoints, config: config.clone(), tls, in_flight: AtomicUsize::new(0) })
-    }
-
-    /// Attempts that have not ended, over all workers.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Whether any endpoint may have traffic.
-    #[must_use]
-    pub fn has_healthy_endpoint(&self) -> bool {
-        self.endpoints.iter().any(|endpoint| endpoint.is_healthy())
-    }
-}
 
 /// One worker's side of a pool.
 pub(crate) struct Pool {
     pub(crate) shared: Arc<SharedPool>,
     endpoints: Vec<Endpoint>,
+    /// What is chosen from, as of the pool's change number that stands beside it.
+    eligible: RefCell<Eligible>,
+    eligible_as_of: Cell<u32>,
     random: Cell<u64>,
     retries: RetryBudget,
 }
 
-/// A place in the pool's and one endpoint's count of attempts in flight; given back when dropped.
-pub(crate) struct Slot {
-    pool: Arc<SharedPool>,
-    endpoint: Arc<SharedEndpoint>,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.pool.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.endpoint.leave();
-    }
-}
-
 impl Pool {
     pub(crate) fn new(shared: &Arc<SharedPool>, seed: u64, now: Instant) -> Pool {
-        let config = &shared.config;
-        let endpoints = shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), config, now));
-        Pool { endpoints: endpoints.collect(), shared: shared.clone(), random: Cell::new(seed | 1), retries: RetryBudget::new(now) }
+        let endpoints = shared.endpoints.iter().map(|endpoint| Endpoint::new(endpoint.clone(), &shared.config, now));
+        let as_of = shared.changes();
+        Pool {
+            endpoints: endpoints.collect(),
+            eligible: RefCell::new(shared.eligible()),
+            eligible_as_of: Cell::new(as_of),
+            shared: shared.clone(),
+            random: Cell::new(seed | 1),
+            retries: RetryBudget::new(now),
+        }
     }
 
     /// One worker's side of this pool under another config: `before` itself where the pool is the same; else a new one that takes over
@@ -118,27 +82,109 @@ impl Pool {
         Rc::new(pool)
     }
 
-    /// The endpoint for one attempt: the less loaded of two healthy ones taken at random, and not `avoid` if there is another
-    /// healthy one. Where none is healthy, any: a health check may be wrong, and no answer is certainly worse.
-    pub(crate) fn pick(&self, avoid: Option<usize>, now: Instant) -> Option<(usize, &Endpoint)> {
-        if let [only] = self.endpoints.as_slice() {
-            return Some((0, only));
+    /// An endpoint for one attempt, and the places that it takes there: the less loaded of two eligible ones taken at random, and not `avoid` if
+    /// there is another. `None` when the pool is full, or each of its endpoints is.
+    pub(crate) fn start(&self, avoid: Option<usize>, now: Instant) -> Option<(usize, Slot)> {
+        if !self.shared.enter() {
+            return None;
         }
-        let choices = [(true, avoid), (true, None), (false, avoid), (false, None)];
-        choices.into_iter().find_map(|(healthy_only, avoid)| self.pick_among(healthy_only, avoid, now))
+        let entered = match self.endpoints.as_slice() {
+            [only] => only.shared.enter().then_some((0, false)),
+            _ => self.enter_one(avoid, now),
+        };
+        let slot = entered.and_then(|(index, is_probe)| {
+            let endpoint = self.endpoints.get(index)?;
+            Some((index, Slot::new(&self.shared, &endpoint.shared, is_probe)))
+        });
+        if slot.is_none() {
+            self.shared.leave();
+        }
+        // A second attempt is no further query.
+        if avoid.is_none() {
+            self.retries.deposit();
+        }
+        slot
     }
 
-    fn pick_among(&self, healthy_only: bool, avoid: Option<usize>, now: Instant) -> Option<(usize, &Endpoint)> {
-        let candidates = || {
-            let all = self.endpoints.iter().enumerate();
-            all.filter(|(index, endpoint)| Some(*index) != avoid && (!healthy_only || endpoint.shared.is_healthy()))
-        };
-        let count = candidates().count();
+    /// The endpoint's place, and whether the attempt is a probe. Second attempts are not spent on probes.
+    #[inline(never)]
+    fn enter_one(&self, avoid: Option<usize>, now: Instant) -> Option<(usize, bool)> {
+        self.follow_changes();
+        let eligible = self.eligible.borrow();
+        let enters = |index: usize| self.endpoints.get(index).is_some_and(|endpoint| endpoint.shared.enter());
+        if avoid.is_none()
+            && let Some(index) = eligible.half_open.iter().copied().find(|index| self.takes_probe(*index))
+        {
+            // A place that was full meanwhile is no answer of the endpoint: the probe waits for another query.
+            if enters(index) {
+                return Some((index, true));
+            }
+            self.endpoints.get(index)?.shared.give_probe_back();
+        }
+        let chosen = self.choose(&eligible.places, avoid, now)?;
+        if enters(chosen) {
+            return Some((chosen, false));
+        }
+        // Another worker took the last place at this moment.
+        eligible.places.iter().copied().find(|index| enters(*index)).map(|index| (index, false))
+    }
+
+    fn takes_probe(&self, index: usize) -> bool {
+        self.endpoints.get(index).is_some_and(|endpoint| endpoint.shared.take_probe())
+    }
+
+    /// Works out what is chosen from, if an endpoint changed since the last time.
+    fn follow_changes(&self) {
+        let changes = self.shared.changes();
+        if self.eligible_as_of.replace(changes) != changes {
+            *self.eligible.borrow_mut() = self.shared.eligible();
+        }
+    }
+
+    fn choose(&self, places: &[usize], avoid: Option<usize>, now: Instant) -> Option<usize> {
+        let avoided = avoid.and_then(|avoid| places.iter().position(|place| *place == avoid));
+        let count = places.len() - usize::from(avoided.is_some());
+        if count == 0 {
+            return places.first().copied();
+        }
+        // Places but for the avoided one, counted through.
+        let nth = |number: usize| places.get(number + usize::from(avoided.is_some_and(|avoided| avoided <= number))).copied();
         let first = self.random_below(count);
-        let second = (first + 1 + self.random_below(count.saturating_sub(1))) % count.max(1);
-        let one = candidates().nth(first)?;
-        let other = candidates().nth(second)?;
-        Some(if other.1.load(now) < one.1.load(now) { other } else { one })
+        let second = (first + 1 + self.random_below(count - 1)) % count;
+        let (one, other) = (nth(first)?, nth(second)?);
+        let (one, other) = if self.load(other, now) < self.load(one, now) { (other, one) } else { (one, other) };
+        if self.load(one, now) >= LEFT_ALONE_LOAD {
+            return Some(self.any_other(places, one, now));
+        }
+        // One that came back lately wins less often, and begins with a share that grows.
+        let is_passed_over = self.share(one, now) < 1.0 && self.is_unlucky(self.share(one, now)) && self.load(other, now) < LEFT_ALONE_LOAD;
+        Some(if is_passed_over { other } else { one })
+    }
+
+    /// Both that were drawn failed a moment ago, or are full: the first that did not and is not, from a place taken at random. Without one, better
+    /// an endpoint that failed than one that is full.
+    fn any_other(&self, places: &[usize], drawn: usize, now: Instant) -> usize {
+        let start = self.random_below(places.len());
+        let below = |limit: f64| {
+            let mut all = places.iter().cycle().skip(start).take(places.len()).copied();
+            all.find(|place| self.load(*place, now) < limit)
+        };
+        below(LEFT_ALONE_LOAD).or_else(|| below(FULL_LOAD)).unwrap_or(drawn)
+    }
+
+    fn load(&self, index: usize, now: Instant) -> f64 {
+        self.endpoints.get(index).map_or(FULL_LOAD, |endpoint| endpoint.load(now))
+    }
+
+    fn share(&self, index: usize, now: Instant) -> f64 {
+        self.endpoints.get(index).map_or(1.0, |endpoint| endpoint.share(now))
+    }
+
+    /// True in `1 - share` of the cases.
+    fn is_unlucky(&self, share: f64) -> bool {
+        const STEPS: u32 = 1 << 16;
+        let drawn = u32::try_from(self.random_below(STEPS as usize)).unwrap_or(0);
+        f64::from(drawn) >= share * f64::from(STEPS)
     }
 
     pub(crate) fn endpoint(&self, index: usize) -> Option<&Endpoint> {
@@ -147,15 +193,6 @@ impl Pool {
 
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
-    }
-
-    /// A place among the queries in flight, or none when the pool is full.
-    pub(crate) fn enter(&self, endpoint: &Endpoint) -> Option<Slot> {
-        let before = self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        endpoint.shared.enter();
-        self.retries.deposit();
-        let slot = Slot { pool: self.shared.clone(), endpoint: endpoint.shared.clone() };
-        (before < self.shared.config.max_in_flight).then_some(slot)
     }
 
     /// Leave to try a query once more; see [`retry_budget`].
@@ -177,52 +214,5 @@ impl Pool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pool(endpoints: &[&str]) -> Pool {
-        let text = format!(
-            r#"
-            listen = {{ traffic = "127.0.0.1:0", admin = "127.0.0.1:0" }}
-            route = [{{ name = "search", pools = {{ blue = {{ endpoints = {endpoints:?} }} }} }}]
-            "#
-        );
-        let config = crate::config::parse("test", &text).unwrap();
-        Pool::new(&SharedPool::new(&config.routes[0].pools[0], None), 7, Instant::now())
-    }
-
-    fn picked(pool: &Pool, avoid: Option<usize>) -> Vec<usize> {
-        let mut all: Vec<usize> = (0..200).map(|_| pool.pick(avoid, Instant::now()).unwrap().0).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
-
-    #[test]
-    fn what_stays_of_a_pool_keeps_its_health_and_its_connections() {
-        let before = Rc::new(pool(&["http://127.0.0.1:1", "http://127.0.0.1:2"]));
-        before.shared.endpoints[1].set_healthy(false);
-        let same = before.shared.succeed(&before.shared.config, None);
-        assert!(Arc::ptr_eq(&same, &before.shared));
-        assert!(Rc::ptr_eq(&Pool::succeed(Some(&before), &same, 7, Instant::now()), &before));
-        let other = pool(&["http://127.0.0.1:2", "http://127.0.0.1:3"]).shared.config.clone();
-        let after = Pool::succeed(Some(&before), &before.shared.succeed(&other, None), 7, Instant::now());
-        assert!(Arc::ptr_eq(&after.endpoints[0].shared, &before.endpoints[1].shared));
-        let health: Vec<bool> = after.shared.endpoints.iter().map(|endpoint| endpoint.is_healthy()).collect();
-        assert_eq!(health, [false, true]);
-    }
-
-    #[test]
-    fn a_second_attempt_goes_elsewhere_but_never_to_a_dead_endpoint_while_a_healthy_one_is_there() {
-        let pool = pool(&["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"]);
-        assert_eq!(picked(&pool, None), [0, 1, 2]);
-        assert_eq!(picked(&pool, Some(1)), [0, 2]);
-        pool.endpoints[2].shared.set_healthy(false);
-        assert_eq!(picked(&pool, Some(1)), [0]);
-        assert_eq!(picked(&pool, None), [0, 1]);
-        pool.endpoints[0].shared.set_healthy(false);
-        assert_eq!(picked(&pool, Some(1)), [1], "the only healthy one, although it was just tried");
-        pool.endpoints[1].shared.set_healthy(false);
-        assert_eq!(picked(&pool, Some(1)), [0, 2]);
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

@@ -1,0 +1,58 @@
+//! Names of keys, and where a cluster keeps them.
+
+/// Slots of a cluster.
+const SLOTS: u16 = 16_384;
+/// What the keys of every route start with.
+pub(super) const KEYS_PREFIX: &str = "{switchback:";
+/// Who was heard when.
+pub(super) const ROUTERS: &str = "{switchback}:routers";
+/// What they said.
+pub(super) const REPORTS: &str = "{switchback}:reports";
+
+/// The keys of one route. They share a hash tag, so that a cluster keeps them on one node and one script may touch them all.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    /// What people read and write. A tracking prefix: no other key starts so.
+    pub(super) flags: String,
+    /// The fields as they were when last sealed.
+    pub(super) sealed: String,
+    /// Who changed what.
+    pub(super) ledger: String,
+    /// What stands in for fields of the sealed flags that make no sense, so that a router which never knew better does as the others.
+    pub(super) good: String,
+    /// Where a cluster keeps all of them.
+    pub(super) slot: u16,
+}
+
+impl Keys {
+    pub(super) fn of(route: &str) -> Keys {
+        let key = |name: &str| format!("{KEYS_PREFIX}{route}}}:{name}");
+        let flags = key("flags");
+        Keys { slot: slot_of(&flags), flags, sealed: key("sealed"), ledger: key("ledger"), good: key("good") }
+    }
+}
+
+/// The slot of a key: CRC16 (XMODEM) of what stands in its first braces, or of all of it where there are none.
+pub(super) fn slot_of(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag).filter(|tag| !tag.is_empty());
+    crc16::State::<crc16::XMODEM>::calculate(tag.unwrap_or(key).as_bytes()) % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `CLUSTER KEYSLOT` has it.
+    #[test]
+    fn slots_are_those_of_redis() {
+        assert_eq!(slot_of("123456789"), 12_739);
+        assert_eq!(slot_of("foo"), 12_182);
+        assert_eq!(slot_of("{user1000}.following"), slot_of("user1000"));
+        assert_eq!(slot_of("foo{}{bar}"), crc16::State::<crc16::XMODEM>::calculate(b"foo{}{bar}") % SLOTS);
+        let keys = Keys::of("search");
+        for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good] {
+            assert_eq!(slot_of(key), keys.slot, "{key}");
+        }
+        assert_eq!(slot_of(ROUTERS), slot_of(REPORTS));
+    }
+}

@@ -1,0 +1,218 @@
+//! Fuzz targets of the data path: what a client's bytes can do to the reading of its requests.
+//!
+//! [`requests`] is differential: hyper, which serves the connection, and the scan, which says where heads end and which are ambiguous,
+//! must see the same requests in the same places. Where they did not, a request could get past the refusals.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::cell::RefCell;
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use switchback_fuzz::{Target, Trace, trace};
+use switchback_policy::split::Field;
+
+use super::again::parse;
+use super::overrides::{
+    self,
+    tests::{LONGEST, NOW},
+};
+use super::query::{self, Unit};
+use super::scan::{Head, Scan};
+use super::seen::Seen;
+use crate::config::UnitSource;
+use crate::quality::OverrideFault;
+
+/// Polls that a connection in memory may take: it never waits for anybody.
+const POLLS: usize = 1_000;
+
+const WORDS: [&[u8]; 26] = [
+    b"GET / HTTP/1.1\r\n",
+    b"POST /a HTTP/1.1\r\n",
+    b" HTTP/1.0\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b"Host: a\r\n",
+    b"Content-Length: 3\r\n",
+    b"content-length:0\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"transfer-encoding:",
+    b"chunked",
+    b"0\r\n\r\n",
+    b"3\r\nabc\r\n",
+    b"5;a=b\r\n",
+    b"Connection: close\r\n",
+    b"Upgrade: websocket\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Cookie: sid=s1; a=b\r\n",
+    b"x-user-id: u1\r\n",
+    b"?q=a%20b&q=",
+    b"/../",
+    b"%2e",
+    b"http://a.example/",
+    b"x-switchback-pool: green\r\n",
+];
+
+/// Heads and bodies as hyper reads them, with the options of the listener.
+fn read_by_hyper(bytes: &[u8]) -> Vec<(Parts, Option<Bytes>)> {
+    let read = RefCell::new(Vec::new());
+    let service = service_fn(|request: Request<Incoming>| {
+        let (head, body) = request.into_parts();
+        let place = read.borrow().len();
+        read.borrow_mut().push((head, None));
+        let read = &read;
+        async move {
+            let body = body.collect().await?.to_bytes();
+            read.borrow_mut()[place].1 = Some(body);
+            Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.max_headers(100).max_header_size(64 << 10).header_read_timeout(None).writev(false);
+    {
+        let io = TokioIo::new(tokio::io::join(bytes, tokio::io::sink()));
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let mut context = Context::from_waker(Waker::noop());
+        let is_over = (0..POLLS).any(|_| connection.as_mut().poll(&mut context).is_ready());
+        assert!(is_over, "the connection waits for something");
+    }
+    read.into_inner()
+}
+
+fn heads(bytes: &[u8], piece: usize) -> Vec<Head> {
+    let mut scan = Scan::new();
+    let mut heads = Vec::new();
+    bytes.chunks(piece.max(1)).for_each(|bytes| scan.feed(bytes, |head| heads.push(head)));
+    heads
+}
+
+/// How often a field with this name (lower case, with its colon) begins a line.
+fn lines_with(head: &[u8], name: &[u8]) -> usize {
+    head.split(|byte| *byte == b'\n').filter(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))).count()
+}
+
+fn look_at_request(bytes: &[u8]) -> Trace {
+    let read = read_by_hyper(bytes);
+    let heads = heads(bytes, bytes.len());
+    let mut ways = Vec::new();
+    for (place, (head, body)) in read.iter().enumerate() {
+        let raw = match heads.get(place) {
+            Some(Head::Whole(raw)) => raw,
+            Some(Head::Ambiguous) => {
+                ways.push((1, 0, 0));
+                break;
+            }
+            None => panic!("hyper read request {place} ({} {}), and the scan has no word of it", head.method, head.uri),
+        };
+        let again = parse(raw).unwrap_or_else(|| panic!("request {place} cannot be read a second time: {}", raw.escape_ascii()));
+        assert_eq!((&again.method, &again.uri, again.version), (&head.method, &head.uri, head.version), "request {place}");
+        assert_eq!(again.headers, head.headers, "request {place}");
+        ways.push((2, look_at_head(head, raw), body.as_ref().map_or(0, |body| body.len().min(3) + 1)));
+    }
+    trace((ways, heads.len(), heads.last() == Some(&Head::Ambiguous)))
+}
+
+/// What is decided by a head that was read.
+fn look_at_head(head: &Parts, raw: &[u8]) -> Trace {
+    let seen = Seen::of(&head.headers);
+    let verdict = query::check(head, seen);
+    if verdict.is_ok() {
+        let (lengths, codings) = (lines_with(raw, b"content-length:"), lines_with(raw, b"transfer-encoding:"));
+        assert!(lengths + codings <= 1, "{lengths} lengths and {codings} codings passed: {}", raw.escape_ascii());
+        assert!(lines_with(raw, b"host:") <= 1, "two hosts passed: {}", raw.escape_ascii());
+    }
+    let sources = [UnitSource::Header("x-user-id".parse().unwrap()), UnitSource::Cookie("sid".to_owned()), UnitSource::ClientAddress];
+    let unit = Unit::of(head, &sources, std::net::Ipv4Addr::LOCALHOST.into());
+    assert!(!unit.bytes().is_empty(), "everybody is somebody");
+    let is_named = matches!(unit, Unit::Named(_));
+    let fields = [Field::Path, Field::Query("q".to_owned()), Field::Header("x-user-id".to_owned()), Field::Cookie("sid".to_owned())];
+    let found = fields.map(|wanted| {
+        let value = query::field(head, &wanted);
+        assert!(value.as_ref().is_none_or(|value| value.len() <= 1_024), "{wanted:?} is longer than policies are given");
+        value.is_some()
+    });
+    let has_host = query::host(head).is_some();
+    trace((format!("{verdict:?}"), format!("{seen:?}"), is_named, found, has_host, query::has_dot_segment(head.uri.path())))
+}
+
+#[test]
+fn requests() {
+    let target = Target { name: "requests", words: &WORDS, seeds: Vec::new(), most_bytes: 4_096 };
+    target.run(|bytes| {
+        let piece = bytes.len() % 7 + 1;
+        assert_eq!(heads(bytes, bytes.len()), heads(bytes, piece), "in pieces of {piece}");
+        look_at_request(bytes)
+    });
+}
+
+#[test]
+fn paths() {
+    let words: [&[u8]; 8] = [b"/", b".", b"..", b"%2e", b"%2E", b"%2f", b"%", b"/./"];
+    Target { name: "paths", words: &words, seeds: Vec::new(), most_bytes: 256 }.run(|bytes| {
+        let path = String::from_utf8_lossy(bytes);
+        let decoded = path.replace("%2e", ".").replace("%2E", ".");
+        let has_dot = decoded.split('/').any(|segment| matches!(segment, "." | ".."));
+        assert_eq!(query::has_dot_segment(&path), has_dot, "{path:?}");
+        trace((has_dot, path.len().min(9), path.matches('/').count().min(4), path.contains('%')))
+    });
+}
+
+#[test]
+fn override_field() {
+    let words: [&[u8]; 12] = [
+        b"canary",
+        b"blue",
+        b"green",
+        b";",
+        b";;",
+        b"\n",
+        b" ",
+        b"+",
+        b"1700000000",
+        b"1700003600",
+        b"1700086401",
+        b"18446744073709551616",
+    ];
+    let (keys, route) = (overrides::tests::overrides(&["new", "old"]), overrides::tests::route());
+    let sign = |pool: &str, expiry: u64| keys.sign(&route.name, pool, expiry).unwrap();
+    let seeds = vec![sign("canary", NOW + 1).into_bytes(), sign("blue", NOW + LONGEST).into_bytes()];
+    let look = |lines: &[&[u8]]| {
+        let mut headers = HeaderMap::new();
+        for line in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+            headers.append(overrides::FIELD, line);
+        }
+        keys.look(&headers, &route, NOW)
+    };
+    Target { name: "override_field", words: &words, seeds, most_bytes: 1_024 }.run(|bytes| {
+        let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        let as_it_is = look(&lines);
+        // The same once more with a signature that fits, or nothing would get past it.
+        let text = String::from_utf8_lossy(lines[0]);
+        let mut parts = text.split(';').map(str::trim);
+        let (pool, expiry) = (parts.next().unwrap_or_default(), parts.next().and_then(|expiry| expiry.parse::<u64>().ok()));
+        let signed = expiry.map(|expiry| sign(pool, expiry));
+        let resigned = signed.as_ref().and_then(|signed| look(&[signed.as_bytes()]));
+        if let (Some(expiry), Some(resigned)) = (expiry, &resigned) {
+            let expected = match (expiry.checked_sub(NOW), route.pool_named(pool)) {
+                (None | Some(0), _) => Err(OverrideFault::Expired),
+                (Some(left), _) if left > LONGEST => Err(OverrideFault::TooLong),
+                (_, None) => Err(OverrideFault::Pool),
+                (_, Some(index)) => Ok(index),
+            };
+            assert_eq!(resigned, &expected, "{text}");
+        }
+        if let Some(Ok(_)) = as_it_is {
+            let signature = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let is_signed = signed.is_some_and(|signed| signed.rsplit(';').next() == Some(&signature));
+            assert!(is_signed && resigned == as_it_is, "nobody signed {text}");
+        }
+        trace((format!("{as_it_is:?}"), format!("{resigned:?}"), lines.len().min(3)))
+    });
+}

@@ -1,0 +1,294 @@
+//! Interim responses: 103 Early Hints and the like, and 100 Continue, from an HTTP/1.1 backend to an HTTP/1.1 client.
+//!
+//! hyper's client tells of them only to a callback that has to be made anew for every query, and its server cannot send them. So a
+//! backend's bytes are looked at while a query waits for its head ([`Heard`]), which costs one comparison as long as there is no interim
+//! response; what comes is handed to the client's connection ([`Signals`]), which writes it between two flushes of hyper's.
+//!
+//! 100 Continue is never passed as it is: it opens the [`Gate`] before the request's body, and hyper then says 100 to the client itself. A
+//! backend that answers instead is passed on before a byte of the body was asked for.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::headers::prepare_response;
+use super::seen::Seen;
+use super::watched::Signals;
+
+/// Where the first digit of a status stands in `HTTP/1.1 103 `.
+const STATUS_AT: usize = 9;
+/// A head that is longer is left to hyper.
+const HEAD_BYTES: usize = 64 << 10;
+/// A head with more fields is left to hyper.
+const FIELDS: usize = 100;
+
+/// Holds a request's body back until the backend says 100, or has said nothing for a while.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    is_open: AtomicBool,
+    body: Mutex<Option<Waker>>,
+}
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+        if let Some(waker) = locked(&self.body).take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_open.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        *locked(&self.body) = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The wait of one body before its [`Gate`].
+pub(crate) struct Wait {
+    pub(crate) gate: Arc<Gate>,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Wait {
+    pub(crate) fn new(patience: Duration) -> Wait {
+        Wait { gate: Arc::default(), patience: Box::pin(tokio::time::sleep(patience)) }
+    }
+
+    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.patience.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.gate.poll_open(cx)
+    }
+}
+
+/// Who hears of a backend connection's interim responses. Both ends are on one thread, so that the lock never waits; it is there because
+/// hyper lets only what could go to another thread be upgraded.
+#[derive(Debug, Default)]
+pub(crate) struct Ear {
+    is_listening: AtomicBool,
+    hearer: Mutex<Hearer>,
+}
+
+#[derive(Debug, Default)]
+struct Hearer {
+    client: Option<Arc<Signals>>,
+    gate: Option<Arc<Gate>>,
+}
+
+impl Ear {
+    /// Listens for the query that is being sent, until the result is dropped.
+    pub(crate) fn listen(&self, client: &Arc<Signals>, gate: Option<Arc<Gate>>) -> Listening<'_> {
+        let mut hearer = locked(&self.hearer);
+        if !hearer.client.as_ref().is_some_and(|heard| Arc::ptr_eq(heard, client)) {
+            hearer.client = Some(client.clone());
+        }
+        if gate.is_some() || hearer.gate.is_some() {
+            hearer.gate = gate;
+        }
+        drop(hearer);
+        self.is_listening.store(true, Ordering::Relaxed);
+        Listening(self)
+    }
+
+    fn stop(&self) {
+        self.is_listening.store(false, Ordering::Relaxed);
+    }
+
+    fn hear(&self, head: &httparse::Response<'_, '_>) {
+        let hearer = locked(&self.hearer);
+        if head.code == Some(100) {
+            if let Some(gate) = &hearer.gate {
+                gate.open();
+            }
+        } else if let (Some(client), Some(bytes)) = (&hearer.client, written(head)) {
+            client.interim(&bytes);
+        }
+    }
+}
+
+/// Dropped when the head is here, or nobody waits for it any more: what comes later is nobody's.
+pub(crate) struct Listening<'a>(&'a Ear);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The head as the client shall have it: no fields that end at a hop, and none that speak of a body.
+fn written(head: &httparse::Response<'_, '_>) -> Option<Vec<u8>> {
+    let mut headers = HeaderMap::with_capacity(head.headers.len());
+    for field in head.headers.iter() {
+        headers.append(HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    let seen = Seen::of(&headers);
+    prepare_response(&mut headers, seen);
+    headers.remove(CONTENT_LENGTH);
+    let mut bytes = format!("HTTP/1.1 {} {}\r\n", head.code?, head.reason.unwrap_or_default()).into_bytes();
+    for (name, value) in &headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    Some(bytes)
+}
+
+/// A backend connection's bytes, with interim responses heard on their way to hyper.
+pub(crate) struct Heard<S> {
+    stream: S,
+    ear: Arc<Ear>,
+    /// What has come of a head that is, or may become, an interim one.
+    kept: Vec<u8>,
+}
+
+impl<S> Heard<S> {
+    pub(crate) fn new(stream: S, ear: Arc<Ear>) -> Heard<S> {
+        Heard { stream, ear, kept: Vec::new() }
+    }
+
+    fn look_at(&mut self, bytes: &[u8]) {
+        if self.kept.is_empty() && bytes.get(STATUS_AT).is_some_and(|digit| *digit != b'1') {
+            self.ear.stop();
+        } else {
+            self.look_closely(bytes);
+        }
+    }
+
+    #[cold]
+    fn look_closely(&mut self, bytes: &[u8]) {
+        self.kept.extend_from_slice(bytes);
+        loop {
+            match first_head(&self.kept, |head| self.ear.hear(head)) {
+                Found::Interim(length) => drop(self.kept.drain(..length)),
+                Found::Part if self.kept.len() <= HEAD_BYTES => return,
+                Found::Part | Found::Other => break,
+            }
+        }
+        self.ear.stop();
+        self.kept = Vec::new();
+    }
+}
+
+/// What some bytes begin with.
+enum Found {
+    /// An interim response of this length; it was told of.
+    Interim(usize),
+    /// It cannot be said yet.
+    Part,
+    /// Anything else: hyper's business.
+    Other,
+}
+
+fn first_head(bytes: &[u8], tell: impl FnOnce(&httparse::Response<'_, '_>)) -> Found {
+    match bytes.get(STATUS_AT) {
+        None => return Found::Part,
+        Some(digit) if *digit != b'1' => return Found::Other,
+        Some(_) => {}
+    }
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    match head.parse(bytes) {
+        Ok(httparse::Status::Partial) => Found::Part,
+        Ok(httparse::Status::Complete(length)) if head.code != Some(101) => {
+            tell(&head);
+            Found::Interim(length)
+        }
+        _ => Found::Other,
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if self.ear.is_listening.load(Ordering::Relaxed) {
+            let new = buffer.filled().get(before..).unwrap_or_default();
+            if !new.is_empty() {
+                self.look_at(new);
+            }
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HINTS: &str =
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-Switchback-Pool: a\r\n\r\n";
+    const PASSED: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
+    const FINAL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    /// What a client is sent when a backend's bytes come in pieces of this size, and whether anybody still listens.
+    fn heard(text: &str, piece: usize) -> (String, bool, bool) {
+        let (ear, client, gate) = (Arc::new(Ear::default()), Arc::new(Signals::default()), Arc::new(Gate::default()));
+        let _listening = ear.listen(&client, Some(gate.clone()));
+        let mut heard = Heard::new((), ear.clone());
+        for bytes in text.as_bytes().chunks(piece) {
+            if ear.is_listening.load(Ordering::Relaxed) {
+                heard.look_at(bytes);
+            }
+        }
+        let sent = String::from_utf8(client.take_interim()).unwrap();
+        (sent, ear.is_listening.load(Ordering::Relaxed), gate.is_open.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn interim_responses_are_heard_however_they_are_cut() {
+        let processing = "HTTP/1.1 102 Processing\r\n\r\n";
+        let all = [HINTS, processing, HINTS, FINAL].concat();
+        let expected = [PASSED, processing, PASSED].concat();
+        for piece in 1..=all.len() {
+            assert_eq!(heard(&all, piece), (expected.clone(), false, false), "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_opens_the_gate_and_is_not_passed() {
+        let text = ["HTTP/1.1 100 Continue\r\n\r\n", FINAL].concat();
+        for piece in 1..=text.len() {
+            assert_eq!(heard(&text, piece), (String::new(), false, true), "in pieces of {piece}");
+        }
+        assert_eq!(heard("HTTP/1.1 100 Continue\r\n\r\n", 99), (String::new(), true, true), "the head is still to come");
+    }
+
+    #[test]
+    fn what_is_no_interim_response_is_not_looked_at() {
+        let endless = format!("HTTP/1.1 103 Early Hints\r\nlink: {}", "a".repeat(2 * HEAD_BYTES));
+        for text in [FINAL, "HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP/1.1 1 what\r\n\r\n", "nonsense, no HTTP", &endless] {
+            assert_eq!(heard(text, 1_000), (String::new(), false, false), "{}", &text[..20.min(text.len())]);
+        }
+    }
+}

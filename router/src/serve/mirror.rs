@@ -1,0 +1,116 @@
+//! Copies of queries for a pool whose answers nobody sees: flag `mirror_percent`.
+//!
+//! A copy is sent when the query has its answer, from what was kept for a second attempt: it never makes the query wait, and never fails it. What
+//! becomes of it counts for no role, but as any attempt it tells of the health of its endpoint.
+//!
+//! Invariant: there are never more copies in flight than `max_mirrors_in_flight`; further ones are dropped and counted.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use http::header::HeaderValue;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::again::Again;
+use super::attempt::Attempt;
+use super::forwarded::ClientFields;
+use super::headers::X_SWITCHBACK_MIRROR;
+use super::pool::MirrorSlot;
+use super::replay::{Replay, RequestBody};
+use super::routes::RouteWorker;
+use super::upstream::{Failure, Hearers};
+use crate::quality::Mirrored;
+use crate::vocabulary::PoolIndex;
+
+/// A copy on its way.
+struct Copy {
+    route: Rc<RouteWorker>,
+    pool: PoolIndex,
+    again: Again,
+    client: Rc<ClientFields>,
+    body: Vec<bytes::Bytes>,
+    /// Given back when it is dropped.
+    _slot: MirrorSlot,
+}
+
+/// Sends a copy of a query that has its answer; returns at once. `again` is there where the query may be sent a second time.
+#[inline(never)]
+pub(crate) fn send(
+    route: Rc<RouteWorker>,
+    pool: PoolIndex,
+    again: Option<Again>,
+    client: Rc<ClientFields>,
+    body: Option<&Rc<RefCell<Replay>>>,
+) {
+    let whole = body.map_or_else(|| Some(Vec::new()), |body| body.borrow().whole());
+    let (Some(again), Some(body)) = (again, whole) else { return count(&route, pool, Mirrored::Unfit) };
+    let slot = route.pool(pool).and_then(|side| side.shared.enter_mirror());
+    let Some(slot) = slot else { return count(&route, pool, Mirrored::Dropped) };
+    let copy = Copy { route, pool, again, client, body, _slot: slot };
+    tokio::task::spawn_local(async move {
+        let result = copy.run().await;
+        count(&copy.route, copy.pool, result);
+    });
+}
+
+impl Copy {
+    /// As a query would be, within the time that all of a query's attempts have; there is one attempt.
+    async fn run(&self) -> Mirrored {
+        let now = Instant::now();
+        let deadline = now + self.route.config.timeouts.total;
+        let Ok(attempt) = Attempt::start(&self.route, self.pool, None, false, now) else { return Mirrored::Failed };
+        match self.ask(&attempt, deadline).await {
+            Ok(response) => match tokio::time::timeout_at(deadline, drain(response, &attempt)).await {
+                Ok(result) => result,
+                Err(_) => {
+                    attempt.timed_out();
+                    Mirrored::Failed
+                }
+            },
+            Err(failure) => {
+                attempt.is_followed_by_another(&failure);
+                Mirrored::Failed
+            }
+        }
+    }
+
+    async fn ask(&self, attempt: &Attempt, deadline: Instant) -> Result<Response<Incoming>, Failure> {
+        let mut connection = attempt.connect(false, deadline).await?;
+        let attempt_ends = deadline.min(attempt.started() + self.route.config.timeouts.attempt);
+        let response = connection.send(self.request()?, Hearers::NONE, attempt_ends).await?;
+        attempt.answered(response.status(), connection);
+        Ok(response)
+    }
+
+    fn request(&self) -> Result<Request<RequestBody>, Failure> {
+        // The head was read before: it can be read again.
+        let request = self.again.request(RequestBody::copied(self.body.clone()), &self.client);
+        let mut request = request.ok_or(Failure::Closed { was_reused: true })?;
+        request.headers_mut().insert(X_SWITCHBACK_MIRROR, HeaderValue::from_static("1"));
+        Ok(request)
+    }
+}
+
+/// Reads the answer to its end, so that its connection can be used again.
+async fn drain(response: Response<Incoming>, attempt: &Attempt) -> Mirrored {
+    let is_server_error = response.status().is_server_error();
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            attempt.failed();
+            return Mirrored::Failed;
+        }
+    }
+    attempt.completed();
+    if is_server_error { Mirrored::ServerError } else { Mirrored::Answered }
+}
+
+fn count(route: &RouteWorker, pool: PoolIndex, result: Mirrored) {
+    let count = route.counters().pools.get(pool.get()).and_then(|counters| counters.mirrored.get(result as usize));
+    if let Some(count) = count {
+        count.increment();
+    }
+}

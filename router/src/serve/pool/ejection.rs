@@ -1,0 +1,54 @@
+//! Looks for outliers, and does what [`super::outlier`] decides: on the control thread, one task a pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::outlier::{Change, Detector, Look};
+use super::{SharedEndpoint, SharedPool};
+
+/// Between two looks: when every query fails, one look for each would be too many.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Follows one pool until the task is dropped. Each change is logged.
+pub(crate) async fn eject_outliers(route: String, pool: Arc<SharedPool>) {
+    let config = &pool.config.outlier;
+    if pool.endpoints.len() < 2 || config.max_ejection_percent == 0 {
+        return;
+    }
+    let mut detector = Detector::new(pool.endpoints.len(), config, Instant::now());
+    loop {
+        tokio::select! {
+            () = pool.news.notified() => {}
+            () = tokio::time::sleep_until(detector.next_step()) => {}
+        }
+        let looks: Vec<Look> = pool.endpoints.iter().map(|endpoint| endpoint.look()).collect();
+        let now = Instant::now();
+        for change in detector.step(&looks, now) {
+            apply(&route, &pool, change, now);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn apply(route: &str, pool: &SharedPool, change: Change, now: Instant) {
+    let (Change::Eject { index, .. } | Change::HalfOpen { index } | Change::Back { index }) = change;
+    let Some(endpoint) = pool.endpoints.get(index) else { return };
+    let (name, authority) = (&pool.config.name, &endpoint.authority);
+    match change {
+        Change::Eject { lasts, why, .. } => {
+            pool.change(route, endpoint, |endpoint| endpoint.eject(now + lasts, why));
+            tracing::warn!(route, pool = name, endpoint = %authority, why = why.label(), ?lasts, "endpoint ejected");
+        }
+        Change::HalfOpen { .. } => {
+            let probes = pool.config.outlier.probes;
+            pool.change(route, endpoint, |endpoint| endpoint.half_open(probes));
+            tracing::info!(route, pool = name, endpoint = %authority, probes, "ejection over: the endpoint gets probes");
+        }
+        Change::Back { .. } => {
+            pool.change(route, endpoint, SharedEndpoint::readmit);
+            tracing::warn!(route, pool = name, endpoint = %authority, "endpoint back in: it answered its probes");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The promise: an endpoint whose attempts fail loses its traffic, whatever its health checks say, and gets it back when it answers again;
+//! and a pool is never left without endpoints by that.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::time::Duration;
+
+use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+/// Ejections that a test can wait for, and no ramp after them.
+const QUICK: &str = "slow_start = \"0us\"\noutlier = { base_ejection_time = \"300ms\", max_ejection_time = \"2s\", interval = \"500ms\" }";
+
+/// The state of blue's endpoint at this place, as the API says it.
+fn state(router: &Router, index: usize) -> String {
+    router.route()["pools"]["blue"]["endpoints"][index]["state"].as_str().unwrap().to_owned()
+}
+
+fn eventually_in_state(router: &Router, index: usize, wanted: &str) {
+    eventually(wanted, SOON, || (state(router, index) == wanted).then_some(()));
+}
+
+fn ejections(router: &Router, reason: &str) -> f64 {
+    router.metric("switchback_endpoint_ejections_total", &["pool=\"blue\"", &format!("reason=\"{reason}\"")])
+}
+
+fn out(router: &Router) -> usize {
+    let route = router.route();
+    let endpoints = route["pools"]["blue"]["endpoints"].as_array().unwrap();
+    endpoints.iter().filter(|endpoint| matches!(endpoint["state"].as_str(), Some("ejected" | "half_open"))).count()
+}
+
+#[test]
+fn an_endpoint_that_fails_is_ejected_probed_and_comes_back() {
+    let (one, other) = (Backend::start("one"), Backend::start("other"));
+    let router = Setup::default().pool("blue", &[&one, &other]).pool_keys(QUICK).workers(2).start();
+    let load = Load::new(router.traffic, 400).start();
+    load.wait_for(100);
+    other.behave(Behaviour::Status(500));
+    eventually_in_state(&router, 1, "ejected");
+    assert_eq!(ejections(&router, "consecutive_failures"), 1.0);
+    assert_eq!(router.metric("switchback_endpoint_healthy", &[&other.address.to_string()]), 0.0);
+    // Probes find that it still fails: it is ejected again, for longer each time.
+    eventually("three failed probes", SOON, || (ejections(&router, "probe") >= 3.0).then_some(()));
+    let (sent, arrived) = (load.sent(), other.arrivals());
+    load.wait_for(sent + 200);
+    assert!(other.arrivals() - arrived <= 6, "only probes: {}", other.arrivals() - arrived);
+    let shown = router.run(&["status"]).1;
+    let words = format!("blue {} is", other.address);
+    assert!(shown.contains(&words), "{shown}");
+    other.behave(Behaviour::Answer);
+    eventually_in_state(&router, 1, "healthy");
+    let before = other.arrivals();
+    eventually("it has its share again", SOON, || (other.arrivals() - before > 20).then_some(()));
+    let report = load.stop();
+    // Five in a row, those in flight meanwhile, and the probes that failed.
+    assert!(report.failures() <= 40, "{report:?}");
+    for line in ["endpoint ejected", "the endpoint gets probes", "endpoint back in"] {
+        assert!(router.log().contains(line), "{line} is not in the log");
+    }
+}
+
+#[test]
+fn an_endpoint_that_hangs_is_ejected_although_its_health_checks_pass() {
+    let (one, other) = (Backend::start("one"), Backend::start("other"));
+    let timeouts = "timeouts = { attempt = \"200ms\", total = \"1s\" }";
+    // It is tried seldom, since it is slow: two in a row are as much as five of one that fails at once.
+    let keys = "outlier = { consecutive_failures = 2 }";
+    let router = Setup::default().pool("blue", &[&one, &other]).pool_keys(keys).route(timeouts).start();
+    let load = Load::new(router.traffic, 200).start();
+    other.behave(Behaviour::Hang);
+    eventually_in_state(&router, 1, "ejected");
+    drop(load.stop());
+}
+
+#[test]
+fn an_endpoint_that_fails_half_of_its_attempts_is_ejected_by_percentage() {
+    let (one, other) = (Backend::start("one"), Backend::start("other"));
+    let router = Setup::default().pool("blue", &[&one, &other]).pool_keys(QUICK).start();
+    other.behave(Behaviour::EveryOther(503));
+    let load = Load::new(router.traffic, 400).start();
+    eventually("ejected by percentage", SOON, || (ejections(&router, "failure_percentage") >= 1.0).then_some(()));
+    drop(load.stop());
+}
+
+#[test]
+fn at_most_half_of_a_pool_is_out() {
+    let backends: Vec<Backend> = ["a", "b", "c", "d"].map(Backend::start).into();
+    let all: Vec<&Backend> = backends.iter().collect();
+    let router = Setup::default().pool("blue", &all).pool_keys(QUICK).workers(2).start();
+    backends[1..].iter().for_each(|backend| backend.behave(Behaviour::Status(500)));
+    let load = Load::new(router.traffic, 400).start();
+    eventually("half of them are out", SOON, || (out(&router) == 2).then_some(()));
+    for _ in 0..100 {
+        assert!(out(&router) <= 2);
+    }
+    assert!(router.metric("switchback_pool_panic", &["pool=\"blue\""]) == 0.0, "half of a pool is no panic");
+    drop(load.stop());
+}
+
+#[test]
+fn when_all_fail_nobody_is_ejected() {
+    let (one, other) = (Backend::start("one"), Backend::start("other"));
+    let router = Setup::default().pool("blue", &[&one, &other]).pool_keys(QUICK).workers(2).start();
+    one.behave(Behaviour::Status(500));
+    other.behave(Behaviour::Status(500));
+    let load = Load::new(router.traffic, 400).start();
+    load.wait_for(800);
+    eventually("both have their share", SOON, || (one.arrivals().min(other.arrivals()) > 80).then_some(()));
+    let report = load.stop();
+    assert_eq!(report.failures(), report.sent, "the backends' own answers");
+    assert_eq!(router.metric("switchback_endpoint_ejections_total", &[]), 0.0);
+}
+
+#[test]
+fn ejection_can_be_turned_off() {
+    let (one, other) = (Backend::start("one"), Backend::start("other"));
+    let router = Setup::default().pool("blue", &[&one, &other]).pool_keys("outlier = { max_ejection_percent = 0 }").start();
+    other.behave(Behaviour::Status(500));
+    let load = Load::new(router.traffic, 400).start();
+    eventually("far more than five failures in a row", SOON, || (other.arrivals() > 40).then_some(()));
+    drop(load.stop());
+    assert_eq!(router.metric("switchback_endpoint_ejections_total", &[]), 0.0);
+}

@@ -1,0 +1,144 @@
+//! The promise: a query is tried again when that is safe, and only then: nothing of it was sent, or no answer came, it may be sent twice, and
+//! all of its body is still here. And retries never make a failure larger than it is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use switchback_tests::{Act, Backend, Router, Scripted, Setup, eventually, http};
+
+const SOON: Duration = Duration::from_secs(10);
+const KIB: usize = 1 << 10;
+
+fn query(method: &str, body: usize) -> String {
+    format!(
+        "{method} /rank HTTP/1.1\r\nhost: search.test\r\nx-user-id: u1\r\nconnection: close\r\ncontent-length: {body}\r\n\r\n{}",
+        "x".repeat(body)
+    )
+}
+
+fn status(router: &Router, request: &str) -> u16 {
+    http::raw(router.traffic, request).unwrap()[9..12].parse().unwrap()
+}
+
+fn retries(router: &Router) -> f64 {
+    router.metric("switchback_retries_total", &[])
+}
+
+/// An address where nobody listens.
+fn nowhere() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Before a backend that fails the first query and answers every other.
+fn before(script: fn(usize) -> Act) -> (Router, Scripted) {
+    let backend = Scripted::start(script);
+    (Setup::default().pool_at("blue", backend.address).start(), backend)
+}
+
+fn closes_first(number: usize) -> Act {
+    if number == 0 { Act::Close } else { Act::Answer }
+}
+
+#[test]
+fn a_query_that_may_be_sent_twice_is_when_no_answer_came() {
+    for (method, body) in [("GET", 0), ("POST", 0), ("POST", 40 * KIB), ("POST", 64 * KIB)] {
+        let (router, backend) = before(closes_first);
+        assert_eq!(status(&router, &query(method, body)), 200, "{method} {body}");
+        let seen = backend.seen();
+        assert_eq!((seen.len(), retries(&router)), (2, 1.0));
+        assert!(seen[0] == seen[1], "the same head and body both times");
+        assert!(seen[1].ends_with(&"x".repeat(body)));
+    }
+}
+
+#[test]
+fn a_head_that_breaks_off_is_no_answer() {
+    let (router, backend) = before(|number| if number == 0 { Act::Say("HTTP/1.1 200 OK\r\ncontent-le") } else { Act::Answer });
+    assert_eq!(status(&router, &query("GET", 0)), 200);
+    assert_eq!((backend.seen().len(), retries(&router)), (2, 1.0));
+    let (router, backend) = before(|_| Act::Say("HTTP/1.1 200 OK\r\ncontent-le"));
+    assert_eq!(status(&router, &query("PUT", 0)), 502);
+    assert_eq!((backend.seen().len(), retries(&router)), (1, 0.0));
+}
+
+#[test]
+fn a_method_that_may_not_be_sent_twice_is_not() {
+    for method in ["PUT", "PATCH", "DELETE"] {
+        let (router, backend) = before(closes_first);
+        assert_eq!(status(&router, &query(method, 10)), 502, "{method}");
+        assert_eq!((backend.seen().len(), retries(&router)), (1, 0.0), "{method}");
+    }
+}
+
+#[test]
+fn a_body_that_is_no_longer_whole_is_not_sent_again() {
+    let (router, backend) = before(closes_first);
+    assert_eq!(status(&router, &query("POST", 65 * KIB)), 502);
+    assert_eq!((backend.seen().len(), retries(&router)), (1, 0.0));
+}
+
+#[test]
+fn what_an_answer_has_begun_to_is_not_sent_again() {
+    for begun in ["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", "HTTP/1.1 nonsense\r\n\r\n"] {
+        let backend = Scripted::start(if begun.contains("nonsense") {
+            |_| Act::Say("HTTP/1.1 nonsense\r\n\r\n")
+        } else {
+            |_| Act::Say("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab")
+        });
+        let router = Setup::default().pool_at("blue", backend.address).start();
+        let _ = http::raw(router.traffic, &query("GET", 0));
+        assert_eq!((backend.seen().len(), retries(&router)), (1, 0.0), "{begun:?}");
+    }
+}
+
+#[test]
+fn whatever_was_not_sent_at_all_is_tried_elsewhere() {
+    for (method, body) in [("GET", 0), ("PUT", 10), ("PATCH", 200 * KIB), ("POST", 200 * KIB)] {
+        let backend = Scripted::start(|_| Act::Answer);
+        let endpoints = [format!("http://{}", nowhere()), backend.url()];
+        // No ejection and a health check that says nothing: the dead endpoint is tried over and over.
+        let keys = "outlier = { max_ejection_percent = 0 }\nhealthy_panic_threshold = 100";
+        let router = Setup::default().pool_of("blue", &endpoints).pool_keys(keys).start();
+        eventually("a first attempt meets the dead endpoint", SOON, || {
+            assert_eq!(status(&router, &query(method, body)), 200, "{method} {body}");
+            (retries(&router) >= 1.0).then_some(())
+        });
+        assert!(backend.seen().iter().all(|seen| seen.ends_with(&"x".repeat(body))), "{method} {body}");
+    }
+}
+
+#[test]
+fn live_answers_for_a_candidate_that_cannot_be_reached_whatever_the_method() {
+    let blue = Backend::start("blue");
+    let initial = "initial = { live = \"blue\", canary_percent = \"100\" }";
+    let router = Setup::default().pool("blue", &[&blue]).pool_at("canary", nowhere()).route(initial).start();
+    let response = http::raw(router.traffic, &query("PATCH", 100 * KIB)).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("blue"), "{response}");
+    assert_eq!(router.metric("switchback_fallbacks_total", &["pool=\"canary\""]), 1.0);
+}
+
+#[test]
+fn what_a_candidate_was_sent_and_may_not_be_sent_twice_is_not_sent_to_live() {
+    let (blue, canary) = (Backend::start("blue"), Scripted::start(|_| Act::Close));
+    let initial = "initial = { live = \"blue\", canary_percent = \"100\" }";
+    let router = Setup::default().pool("blue", &[&blue]).pool_at("canary", canary.address).route(initial).start();
+    assert_eq!(status(&router, &query("PATCH", 10)), 502);
+    assert_eq!((blue.arrivals(), canary.seen().len()), (0, 1));
+}
+
+#[test]
+fn retries_are_a_fifth_of_the_queries_and_three_a_second() {
+    const QUERIES: usize = 300;
+    let backend = Scripted::start(|_| Act::Close);
+    let router = Setup::default().pool_at("blue", backend.address).start();
+    let started = Instant::now();
+    for _ in 0..QUERIES {
+        assert_eq!(status(&router, &query("GET", 0)), 502);
+    }
+    let allowed = QUERIES as f64 / 5.0 + 3.0 * started.elapsed().as_secs_f64() + 3.0;
+    let made = retries(&router);
+    assert!(made <= allowed && made > QUERIES as f64 / 5.0 - 1.0, "{made} retries, {allowed} allowed");
+    assert_eq!(backend.seen().len() as f64, QUERIES as f64 + made);
+}
