@@ -70,8 +70,8 @@ pub fn reload(running: &Config, before: &Config, at_start: &Config, new: &Config
     config.state.data_dir.clone_from(&running.state.data_dir);
     config.state.router_id.clone_from(&running.state.router_id);
     let mut changed = differences(before, new);
-    let keeps_policies = config.policies.dir == running.policies.dir;
-    changed.retain(|change| !is_fixed(&change.key) && (change.key != "policies.dir" || !keeps_policies));
+    let stays = |key: &str| is_fixed(key) || (key == "policies.dir" && config.policies.dir == running.policies.dir);
+    changed.retain(|change| !stays(&change.key));
     let mut waiting = differences(at_start, new);
     waiting.retain(|change| is_fixed(&change.key));
     let is_of_store =
