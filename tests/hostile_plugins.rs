@@ -141,7 +141,9 @@ fn no_hostile_plugin_costs_a_query_or_much_time_or_memory() {
         let what = format!("{} {}", case.guest, case.how);
         assert_eq!(report.failures(), 0, "{what}: {:?}", report.failed);
         let p99 = report.quantile(0.99);
-        let allowed = base.max(scene.floor) * 2 + case.hold_up;
+        // In two seconds there are so few queries that two calls in a row are the p99.
+        let hold_ups = if scene.seconds > 2 { 1 } else { 2 };
+        let allowed = base.max(scene.floor) * 2 + case.hold_up * hold_ups;
         assert!(p99 <= allowed, "{what}: p99 {p99:?}, without it {base:?}, allowed {allowed:?}");
         scene.router.set_flags(&["--unset", "flag.misbehave"]);
         scene.put_in_force(&guests::variant_of_split_weighted(round as u64 + 1));

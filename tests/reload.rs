@@ -179,25 +179,34 @@ fn four_hundred_reloads_leave_nothing_behind() {
     let router = setup(0).start();
     let taken =
         |router: &Router| ["process_threads", "process_open_fds", "process_resident_memory_bytes"].map(|name| router.metric(name, &[]));
-    let mut samples: Vec<[f64; 3]> = Vec::new();
+    let mut bytes = Vec::new();
+    let mut first = None;
     for round in 1..=400 {
         router.write_config(&setup(round));
         router.signal("HUP");
         reloaded(&router, u64::from(round) + 1);
         assert_eq!(get(&router, "/rank").0, 200);
-        if matches!(round, 20 | 200 | 400) {
-            // Threads of the generation before end a moment after it, and idle connections after their time.
-            let first = samples.first().copied().unwrap_or([f64::MAX; 3]);
-            eventually("what it had goes", SOON, || {
-                let [threads, descriptors, _] = taken(&router);
-                (threads <= first[0] + 1.0 && descriptors <= first[1] + 4.0).then_some(())
-            });
-            samples.push(taken(&router));
+        let now = taken(&router);
+        bytes.push(now[2]);
+        if round == 20 {
+            first = Some(now);
         }
     }
-    println!("threads, descriptors, bytes: after 20, 200 and 400 reloads {samples:?}");
-    let [half, whole] = [samples[1], samples[2]];
-    assert!(whole[2] <= half[2] * 1.02, "less than 1 % for each 100: {samples:?}");
+    // Threads of the generation before end a moment after it, and idle connections after their time.
+    let first = first.unwrap();
+    eventually("threads and descriptors are as after 20 reloads", SOON, || {
+        let [threads, descriptors, _] = taken(&router);
+        (threads <= first[0] + 1.0 && descriptors <= first[1] + 4.0).then_some(())
+    });
+    // One look is no measure: two generations are there for a moment, and the allocator gives memory back when it likes.
+    let median = |looks: &[f64]| {
+        let mut sorted = looks.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    };
+    let (second_hundred, last_hundred) = (median(&bytes[100..200]), median(&bytes[300..]));
+    println!("median bytes: {second_hundred} over reloads 101 to 200, {last_hundred} over 301 to 400");
+    assert!(last_hundred <= second_hundred * 1.02, "less than 1 % for each 100: {second_hundred}, {last_hundred}");
 }
 
 #[test]

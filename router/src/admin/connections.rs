@@ -15,7 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use super::{AdminState, Live, paths};
+use super::{AdminState, Live, health, paths};
 
 /// Open connections; further ones wait in the listener's queue. Streams of events count.
 const CONNECTIONS: usize = 512;
@@ -42,9 +42,14 @@ pub async fn run(
     let listener = TcpListener::from_std(listener)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut stopped = stopping.clone();
-    let router = paths(Live { states, stopping: stopping.clone() });
+    let router = paths(Live { states: states.clone(), stopping: stopping.clone() });
+    let noticing = async {
+        health::notice_ready(states).await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = accept(&listener, router, &slots, &stopping) => {}
+        () = noticing => {}
         // A sender that is gone stops too.
         _ = stopped.wait_for(|is_stopping| *is_stopping) => {}
     }

@@ -1,11 +1,14 @@
 //! `/healthz` and `/readyz`, for whoever starts, stops and balances routers. Neither needs a token.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{AdminState, Shared};
 use crate::flags::Source;
@@ -33,6 +36,21 @@ pub(super) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
     let topology = shared.state.routes().next().map(|(index, _)| shared.state.flags.view(index).topology);
     let store = json!({ "topology": topology });
     (status, Json(json!({ "ready": is_ready, "draining": is_draining, "problems": problems, "warnings": warnings, "store": store })))
+}
+
+/// How often a router that is not ready yet is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Notices that the router has become ready also while nobody asks: it is a state of the router, and not of whoever polls it.
+pub(super) async fn notice_ready(states: watch::Receiver<Arc<AdminState>>) {
+    loop {
+        let state = states.borrow().clone();
+        if problems(&state).is_empty() {
+            state.process.readiness.was_ready.store(true, Ordering::Relaxed);
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Whether the flag store is away. Queries are answered all the same, so this takes no router out; nor does it say where the store is,

@@ -21,6 +21,15 @@ const REFUSED: u8 = 2;
 /// Bad usage: no such file, a broken config.
 const USAGE: u8 = 64;
 
+/// A line on standard output. A reader that is gone, or a disk that is full, ends the command without a word: there is nobody to tell.
+macro_rules! say {
+    ($($text:tt)*) => {
+        if super::print(&format!("{}\n", format_args!($($text)*))).is_err() {
+            std::process::exit(i32::from(super::failure::UNREACHABLE));
+        }
+    };
+}
+
 /// Check, measure and upload plugins, and run one beside the policy in force.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
@@ -109,7 +118,7 @@ fn check(args: &PluginArgs) -> ExitCode {
         Ok(admitted) => {
             let report = &admitted.report;
             if args.json {
-                println!("{}", json!({"admitted": true, "file": args.file, "report": report}));
+                say!("{}", json!({"admitted": true, "file": args.file, "report": report}));
             } else {
                 print_report(&args.file, report);
             }
@@ -145,9 +154,9 @@ fn measure(args: &PluginArgs, length: Duration) -> ExitCode {
     let [plugin, native] = costs.as_slice() else { return ExitCode::FAILURE };
     if args.json {
         let report = &admitted.report;
-        println!("{}", json!({"file": args.file, "digest": report.digest, "plugin": plugin, "native_split_weighted": native}));
+        say!("{}", json!({"file": args.file, "digest": report.digest, "plugin": plugin, "native_split_weighted": native}));
     } else {
-        println!("{:<34} {:>9} {:>9} {:>9} {:>12}", "ns per decision", "p50", "p99", "fastest", "decisions");
+        say!("{:<34} {:>9} {:>9} {:>9} {:>12}", "ns per decision", "p50", "p99", "fastest", "decisions");
         print_cost(&args.file.file_name().unwrap_or_default().to_string_lossy(), plugin);
         print_cost("split-weighted as native code", native);
     }
@@ -232,7 +241,7 @@ fn usage(args: &PluginArgs, reason: &str) -> ExitCode {
 /// Why not, for machines or for people.
 fn tell(args: &PluginArgs, reason: &str, line: &str) {
     if args.json {
-        println!("{}", json!({"admitted": false, "file": args.file, "reason": reason}));
+        say!("{}", json!({"admitted": false, "file": args.file, "reason": reason}));
     } else {
         eprintln!("{line}");
     }
@@ -243,12 +252,12 @@ fn print_report(file: &Path, report: &Report) {
         World::SplitPolicy => "split-policy",
         World::RollbackPolicy => "rollback-policy",
     };
-    println!("{}: admitted", file.display());
-    println!("  world      {world} ({})", report.exports);
-    println!("  digest     {}", report.digest);
-    println!("  size       {} bytes", report.bytes);
-    println!("  imports    {}", if report.imports.is_empty() { "none".to_owned() } else { report.imports.join(", ") });
-    println!("  compiled   in {:.0} ms", report.compile_ms);
+    say!("{}: admitted", file.display());
+    say!("  world      {world} ({})", report.exports);
+    say!("  digest     {}", report.digest);
+    say!("  size       {} bytes", report.bytes);
+    say!("  imports    {}", if report.imports.is_empty() { "none".to_owned() } else { report.imports.join(", ") });
+    say!("  compiled   in {:.0} ms", report.compile_ms);
     if report.world == World::RollbackPolicy {
         return;
     }
@@ -256,12 +265,12 @@ fn print_report(file: &Path, report: &Report) {
         0 => String::new(),
         refused => format!(" ({refused} refused by the policy in its own words)"),
     };
-    println!("  trial      {} decisions, each asked twice, over {} states of the flags{refused}", report.decisions, report.snapshots);
-    println!("  cost       {:.0} ns per decision", report.decision_ns);
+    say!("  trial      {} decisions, each asked twice, over {} states of the flags{refused}", report.decisions, report.snapshots);
+    say!("  cost       {:.0} ns per decision", report.decision_ns);
 }
 
 fn print_cost(name: &str, cost: &Cost) {
-    println!("{name:<34} {:>9.1} {:>9.1} {:>9.1} {:>12}", cost.p50_ns, cost.p99_ns, cost.min_ns, cost.decisions);
+    say!("{name:<34} {:>9.1} {:>9.1} {:>9.1} {:>12}", cost.p50_ns, cost.p99_ns, cost.min_ns, cost.decisions);
 }
 
 fn progress_bar(is_json: bool) -> ProgressBar {

@@ -82,7 +82,8 @@ pub(crate) fn apply(current: &Fields, change: &Change, known: &Flags, route: &Ro
 fn more_than_everybody(flags: &Flags, change: &Change) -> Option<Fault> {
     let most = flags.cut_holdback()?;
     let (field, value) = ["holdback_percent", "canary_percent"].iter().find_map(|field| change.fields.get_key_value(*field))?;
-    let allowed = format!("such that candidate and holdback are 100 together: canary_percent {} leaves {most}", flags.candidate.share);
+    let allowed =
+        format!("such that candidate and holdback are at most 100 together: canary_percent {} leaves {most}", flags.candidate.share);
     Some(Fault { field: field.clone(), value: value.clone().unwrap_or_default(), allowed })
 }
 

@@ -10,9 +10,9 @@ use super::embedded::Embedded;
 use super::owner::Owner;
 use super::published::{Applied, Published, View};
 use super::redis::{self, RedisStore};
-use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen};
-use crate::config::{Config, StateUrl};
-use crate::vocabulary::RouteIndex;
+use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen};
+use crate::config::{Config, Route, StateUrl};
+use crate::vocabulary::{Ppm, RouteIndex};
 
 /// Flags of every route: many readers, one writer path. A [`RouteIndex`] that is not the config's panics.
 ///
@@ -36,6 +36,9 @@ impl FlagStore {
     /// # Errors
     /// [`FlagsError::Named`]: one of them cannot be used.
     pub fn check(config: &Config) -> Result<(), FlagsError> {
+        for route in &config.routes {
+            check_initial(route)?;
+        }
         match &config.state.url {
             StateUrl::Embedded => Ok(()),
             StateUrl::Redis(state) => redis::check(state),
@@ -195,4 +198,24 @@ impl FlagStore {
             Backing::Redis(redis) => redis.set_admin(address.to_string()),
         }
     }
+}
+
+/// Holds a route's initial flags to what a change of flags is held to.
+fn check_initial(route: &Route) -> Result<(), FlagsError> {
+    let refused =
+        |field: &str, what: String, why: String| Err(FlagsError::Named { key: format!("route.{}.initial.{field}", route.name), what, why });
+    let base = Flags::initial(route);
+    let (flags, faults) = Flags::read(&route.initial, &base, route);
+    if let Some(Fault { field, value, allowed }) = faults.into_iter().next() {
+        return refused(&field, value, format!("must be {allowed}"));
+    }
+    if let Some(most) = flags.cut_holdback() {
+        let why = format!("must be at most {most}: candidate and holdback are at most 100 together");
+        return refused("holdback_percent", flags.holdback.map(|holdback| holdback.share.to_string()).unwrap_or_default(), why);
+    }
+    if flags.candidate.share > Ppm::ZERO && flags.candidate.pool == flags.live {
+        let why = "must be 0: the candidate's pool is the live one".to_owned();
+        return refused("canary_percent", flags.candidate.share.to_string(), why);
+    }
+    Ok(())
 }

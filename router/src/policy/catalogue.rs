@@ -259,7 +259,10 @@ impl Catalogue {
 
     fn no_such_name(&self, name: &str) -> String {
         let names: Vec<&str> = self.shipped.keys().chain(self.files.keys()).map(String::as_str).collect();
-        format!("no plugin {name:?}: there is no such file in the folder, and the shipped ones are other; there are: {}", names.join(", "))
+        format!(
+            "no plugin {name:?}: there is no such file among the first 64 in the folder, and the shipped ones are other; there are: {}",
+            names.join(", ")
+        )
     }
 
     fn found(&self, digest: &str, source: String, trouble: Option<Trouble>) -> Choice {

@@ -144,9 +144,11 @@ impl Folder {
             tracing::warn!(path = %path.display(), "a plugin is not looked at: {}", Rejection::Name);
         }
         self.unusable = unusable;
-        while found.len() > MOST_FILES {
-            found.pop_last();
-        }
+        let surplus = found.len().saturating_sub(MOST_FILES);
+        // Those that were looked at before stay, so that more files throw out none that is in force.
+        let newest = found.keys().rev().filter(|name| !self.seen.contains_key(*name));
+        let passed_over: Vec<String> = newest.take(surplus).cloned().collect();
+        found.retain(|name, _| !passed_over.contains(name));
         Ok(found)
     }
 }

@@ -41,7 +41,8 @@ impl Kept {
     /// Keeps a plugin. A failure is logged: the plugin serves all the same.
     pub(super) fn store(&self, digest: &str, bytes: &[u8]) {
         let path = self.path(digest);
-        if path.is_file() {
+        // One that was damaged meanwhile is written again.
+        if fs::read(&path).is_ok_and(|kept| kept == bytes) {
             return;
         }
         if let Err(error) = write_atomically(&self.dir, &path, |file| file.write_all(bytes)) {

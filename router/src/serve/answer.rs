@@ -48,7 +48,7 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
 pub(crate) fn unanswered(failure: &Failure) -> Response<ResponseBody> {
     let status = match failure {
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        Failure::Full => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Full | Failure::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Client => StatusCode::REQUEST_TIMEOUT,
         Failure::Malformed => StatusCode::BAD_REQUEST,
         Failure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -154,7 +154,7 @@ impl Attempt {
                 self.route.refuse(Refusal::BodySize);
                 self.aborted();
             }
-            Failure::Full => drop(self.held.borrow_mut().take()),
+            Failure::Full | Failure::Unhealthy => drop(self.held.borrow_mut().take()),
             Failure::Connect { .. } | Failure::Closed { .. } => self.failed(),
             Failure::Broken(reason) => self.ended_badly(|counters| {
                 counters.failures.increment();

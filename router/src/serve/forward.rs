@@ -116,13 +116,30 @@ impl Journey {
     /// Has the query answered by the chosen pool, or by the live one in its place.
     pub(crate) async fn forward(&self) -> Response<ResponseBody> {
         let Chosen { pool, may_fall_back, is_counted, .. } = self.chosen;
-        let first = self.ask_pool(pool, is_counted, self.started).await;
+        let first = match may_fall_back && self.is_unhealthy(pool) {
+            false => self.ask_pool(pool, is_counted, self.started).await,
+            true => Err(self.passed_over(pool, is_counted)),
+        };
         let must_fall_back =
             may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |answer| answer.response.status().is_server_error());
         if must_fall_back && self.can_be_sent() {
             return Box::pin(self.fall_back(first)).await;
         }
         self.finish(pool, first)
+    }
+
+    /// No endpoint of the pool may have traffic, for all that health checks know: nobody shall wait for it where another pool can answer.
+    fn is_unhealthy(&self, pool: PoolIndex) -> bool {
+        self.route.pool(pool).is_some_and(|pool| !pool.shared.has_healthy_endpoint())
+    }
+
+    /// Counts what was not tried as the failure that it would have been.
+    #[cold]
+    fn passed_over(&self, pool: PoolIndex, is_counted: bool) -> Failure {
+        if let Some(counters) = self.route.counters().pools.get(pool.get()).filter(|_| is_counted) {
+            counters.failures.increment();
+        }
+        Failure::Unhealthy
     }
 
     /// The live pool answers instead; if it cannot, the first pool's 5xx is better than nothing.

@@ -67,6 +67,9 @@ pub(crate) enum Failure {
     /// The pool has as many queries in flight as it may.
     #[error("the pool has no room for another query")]
     Full,
+    /// Health checks say that no endpoint of the pool can answer.
+    #[error("no endpoint of the pool is healthy")]
+    Unhealthy,
     /// The client did not send its whole body.
     #[error("the client did not send its whole request")]
     Client,

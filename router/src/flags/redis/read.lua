@@ -2,6 +2,11 @@
 -- KEYS: flags, sealed.  ARGV: most fields, most bytes, most bytes of one value, then the names of the known fields.
 -- Answers: the seal that the fields should have ('' when there are none), the fields, the last sealed fields (only when the flags are
 -- not sealed), and 1 when there is more than the limits allow; then the fields are the known ones, each value cut.
+-- A key beside the flags that somebody broke must not hold up a flip: without it there is no base to compare with.
+local function sealed()
+  return redis.call('TYPE', KEYS[2]).ok == 'hash' and redis.call('HGETALL', KEYS[2]) or {}
+end
+
 local most_fields, most_bytes, most_value = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local oversized = redis.call('HLEN', KEYS[1]) > most_fields
@@ -22,11 +27,11 @@ if oversized then
       known[#known + 1] = bytes > most_value and string.rep('?', most_value + 1) or redis.call('HGET', KEYS[1], ARGV[i])
     end
   end
-  return { '', known, redis.call('HGETALL', KEYS[2]), 1 }
+  return { '', known, sealed(), 1 }
 end
 
 local flat = redis.call('HGETALL', KEYS[1])
-if #flat == 0 then return { '', flat, redis.call('HGETALL', KEYS[2]), 0 } end
+if #flat == 0 then return { '', flat, sealed(), 0 } end
 local content = seal_of(flat)
 if redis.call('HGET', KEYS[1], 'seal') == content then return { content, flat, {}, 0 } end
-return { content, flat, redis.call('HGETALL', KEYS[2]), 0 }
+return { content, flat, sealed(), 0 }

@@ -289,7 +289,10 @@ pub(super) fn explain(error: &RedisError) -> String {
         ErrorKind::AuthenticationFailed => "; check the user and password in state.url, or in the keys beside it",
         ErrorKind::RESP3NotSupported => "; Redis 6 or newer is needed",
         _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => "; check the user and password in state.url, or in the keys beside it",
-        _ if error.code() == Some("WRONGTYPE") => "; the key holds something else than a hash: DEL it, and it is written anew",
+        _ if error.code() == Some("WRONGTYPE") => {
+            "; of the route's keys, {switchback:ROUTE}:flags, :sealed and :good are hashes and :ledger is a stream: DEL the one that TYPE says is none, and it is \
+             written anew"
+        }
         _ => "",
     };
     format!("{error}{hint}")
