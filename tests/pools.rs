@@ -81,8 +81,10 @@ fn a_full_endpoint_is_passed_over_and_a_full_pool_says_503() {
         held.push(send(&router));
         assert!(held.len() < 1_000);
     }
+    eventually("only those two are left", SOON, || (router.route()["pools"]["blue"]["in_flight"] == 2).then_some(()));
     for _ in 0..50 {
-        assert!(http::raw(router.traffic, GET).unwrap().ends_with("other"));
+        let response = http::raw(router.traffic, GET).unwrap();
+        assert!(response.ends_with("other"), "{response}");
     }
 }
 
