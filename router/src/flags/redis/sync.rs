@@ -287,6 +287,9 @@ pub(super) fn explain(error: &RedisError) -> String {
             "; this is a node of a cluster: write redis+cluster:// in state.url"
         }
         ErrorKind::AuthenticationFailed => "; check the user and password in state.url, or in the keys beside it",
+        _ if error.detail().is_some_and(|detail| detail.contains("unknown command")) => {
+            "; a server without scripts is a sentinel: write redis+sentinel://HOST:PORT/NAME in state.url"
+        }
         ErrorKind::RESP3NotSupported => "; Redis 6 or newer is needed",
         _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => "; check the user and password in state.url, or in the keys beside it",
         _ if error.code() == Some("WRONGTYPE") => {

@@ -16,16 +16,28 @@ if #flat > 0 then
   tell()
 end
 
+-- No key may vanish on the way, not even for the next command: while a cluster moves the slot, a script may not write a key that is not there.
+-- So fields are set before others are deleted, and no key is deleted to be written anew.
 local first_set = 8 + tonumber(ARGV[7])
-for i = 8, first_set - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
 for i = first_set, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3])
+for i = 8, first_set - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
 local new_seal = seal_of(redis.call('HGETALL', KEYS[1]))
 redis.call('HSET', KEYS[1], 'seal', new_seal)
 
-redis.call('DEL', KEYS[2])
-local sealed = redis.call('HGETALL', KEYS[1])
-for i = 1, #sealed, 2 do redis.call('HSET', KEYS[2], sealed[i], sealed[i + 1]) end
+local before_names = redis.pcall('HKEYS', KEYS[2])
+if before_names.err then
+  redis.call('DEL', KEYS[2])
+  before_names = {}
+end
+local sealed, kept = redis.call('HGETALL', KEYS[1]), {}
+for i = 1, #sealed, 2 do
+  kept[sealed[i]] = true
+  redis.call('HSET', KEYS[2], sealed[i], sealed[i + 1])
+end
+for _, name in ipairs(before_names) do
+  if not kept[name] then redis.call('HDEL', KEYS[2], name) end
+end
 -- Also when there is nothing: a cluster that moves a slot answers no script that names a key which is not there.
 redis.call('HSET', KEYS[4], 'fields', ARGV[6])
 if #flat == 0 then tell() end
