@@ -47,11 +47,11 @@ async fn too_large_or_of_another_type_is_said_and_live_is_still_obeyed() {
     assert_eq!(router.flags().live, GREEN);
 
     let () = connection.set(FLAGS, "oops").await.unwrap();
-    eventually("said", SOON, || warned("something else than a hash")).await;
+    eventually("said", SOON, || warned("DEL the one that TYPE says is none")).await;
     assert_eq!(router.flags().live, GREEN, "the last known flags hold");
     assert_eq!(router.store.view(ADS).flags.live, BLUE);
     let () = connection.del(FLAGS).await.unwrap();
-    eventually("written anew", SOON, || !warned("hash")).await;
+    eventually("written anew", SOON, || !warned("DEL the one")).await;
     assert_eq!(stored(&mut connection).await["live"], "green");
 }
 

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{AdminState, Shared};
 use crate::flags::Source;
@@ -41,16 +42,26 @@ pub(super) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
 /// How often a router that is not ready yet is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Notices that the router has become ready also while nobody asks: it is a state of the router, and not of whoever polls it.
+/// Notices that the router has become ready also while nobody asks: it is a state of the router, and not of whoever polls it. Endpoints count
+/// as healthy until checks say otherwise, so that it has to be without problems for as long as they may take for that.
 pub(super) async fn notice_ready(states: watch::Receiver<Arc<AdminState>>) {
+    let mut since = Instant::now();
     loop {
         let state = states.borrow().clone();
-        if problems(&state).is_empty() {
+        if !problems(&state).is_empty() {
+            since = Instant::now();
+        } else if since.elapsed() >= checks_take(&state) {
             state.process.readiness.was_ready.store(true, Ordering::Relaxed);
             return;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// From a start to the verdict of the slowest health checks.
+fn checks_take(state: &AdminState) -> Duration {
+    let pools = state.config.routes.iter().flat_map(|route| &route.pools);
+    pools.map(|pool| (pool.health.interval + pool.health.timeout) * pool.health.unhealthy_after).max().unwrap_or_default()
 }
 
 /// Whether the flag store is away. Queries are answered all the same, so this takes no router out; nor does it say where the store is,

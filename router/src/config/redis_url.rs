@@ -213,10 +213,14 @@ fn read_single(url: &str) -> Result<RedisState, Refused> {
         ConnectionAddr::TcpTls { .. } => return Err(Refused::Because("certificates are always checked: no #insecure".to_owned())),
         _ => return Err(Refused::Rule(URL_RULE)),
     };
+    let node = Node { host, port };
+    if Node::read(&node.to_string(), None).as_ref() != Some(&node) {
+        return Err(Refused::Rule(URL_RULE));
+    }
     let settings = info.redis_settings();
     Ok(RedisState {
         topology: Topology::Single,
-        nodes: vec![Node { host, port }],
+        nodes: vec![node],
         database: settings.db(),
         login: login(settings),
         sentinel_login: Login::default(),

@@ -259,10 +259,11 @@ impl ConnectionClock {
         self.resets.get() > limits.h2_resets
     }
 
-    /// Ends at once.
-    pub(crate) fn cut(&self) {
-        self.is_ending.set(true);
+    /// Ends at once. True the first time.
+    pub(crate) fn cut(&self) -> bool {
+        let is_first = !self.is_ending.replace(true);
         self.ask(Ask::Cut);
+        is_first
     }
 
     /// What became of the connection's bytes since the last sweep.

@@ -240,7 +240,10 @@ async fn answer(
             response
         }
         Err(refusal) => {
-            worker.refuse(refusal);
+            // Counted when its connection was cut, for all of its streams together.
+            if refusal != Refusal::Resets {
+                worker.refuse(refusal);
+            }
             answer::refused(refusal)
         }
     };
@@ -256,7 +259,9 @@ async fn answer(
 /// What the parser of HTTP/1 sees to by itself, and then the same.
 fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
     if clock.has_too_many_resets(&worker.routes().limits) {
-        clock.cut();
+        if clock.cut() {
+            worker.refuse(Refusal::Resets);
+        }
         return Err(Refusal::Resets);
     }
     if head.headers.len() > worker.routes().limits.headers {

@@ -201,6 +201,7 @@ fn override_field() {
         let resigned = signed.as_ref().and_then(|signed| look(&[signed.as_bytes()]));
         if let (Some(expiry), Some(resigned)) = (expiry, &resigned) {
             let expected = match (expiry.checked_sub(NOW), route.pool_named(pool)) {
+                _ if !pool.is_ascii() => Err(OverrideFault::Malformed),
                 (None | Some(0), _) => Err(OverrideFault::Expired),
                 (Some(left), _) if left > LONGEST => Err(OverrideFault::TooLong),
                 (_, None) => Err(OverrideFault::Pool),

@@ -4,7 +4,9 @@
 -- not sealed), and 1 when there is more than the limits allow; then the fields are the known ones, each value cut.
 -- A key beside the flags that somebody broke must not hold up a flip: without it there is no base to compare with.
 local function sealed()
-  return redis.call('TYPE', KEYS[2]).ok == 'hash' and redis.call('HGETALL', KEYS[2]) or {}
+  local fields = redis.pcall('HGETALL', KEYS[2])
+  if not fields.err then return fields end
+  return string.find(fields.err, 'WRONGTYPE') and {} or redis.call('HGETALL', KEYS[2])
 end
 
 local most_fields, most_bytes, most_value = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
