@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A rule whose flag is off costs nothing: it asks for no field, and no query is held against it. With no active rule the policy wants
-//! what split-weighted wants, and decides as it does. The router links [`check`] natively, so that a wrong config is refused before
+//! what split-weighted wants, and decides as it does. The router links [`check()`] natively, so that a wrong config is refused before
 //! a port is bound.
 
 mod check;

@@ -216,7 +216,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All of them, in the order of [`WorkerCounters::refusals`].
+    /// All of them, in the order of [`WorkerTotals::refusals`].
     pub const ALL: [Refusal; 16] = [
         Refusal::NoRoute,
         Refusal::Framing,
@@ -276,7 +276,7 @@ pub enum OverrideFault {
 }
 
 impl OverrideFault {
-    /// All of them, in the order of [`WorkerCounters::override_faults`].
+    /// All of them, in the order of [`WorkerTotals::override_faults`].
     pub const ALL: [OverrideFault; 5] =
         [OverrideFault::Malformed, OverrideFault::Signature, OverrideFault::Expired, OverrideFault::TooLong, OverrideFault::Pool];
 

@@ -7,7 +7,7 @@
 //!         connect, tracking on, all routes are marked to be read again -> the call once more
 //! ```
 //!
-//! [`keeper`](super::keeper) looks after the connections and the map of slots meanwhile. A route whose node is away does not hold up the
+//! `keeper` looks after the connections and the map of slots meanwhile. A route whose node is away does not hold up the
 //! others.
 
 use std::collections::{BTreeMap, BTreeSet};
