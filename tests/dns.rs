@@ -7,7 +7,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use switchback_tests::{Backend, Load, Router, Setup, eventually, http};
+use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http};
 use tempfile::NamedTempFile;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -96,9 +96,12 @@ fn a_name_that_does_not_resolve_at_start_is_waited_for() {
 #[test]
 fn a_dead_address_of_a_name_costs_no_query() {
     let (hosts, port) = (NamedTempFile::new().unwrap(), free_port());
-    let (_two, mut three) = (Backend::start_at("two", &at("127.0.0.2", port)), Backend::start_at("three", &at("127.0.0.3", port)));
+    let (two, mut three) = (Backend::start_at("two", &at("127.0.0.2", port)), Backend::start_at("three", &at("127.0.0.3", port)));
     point(&hosts, &["127.0.0.2", "127.0.0.3"]);
     let router = before(&hosts, port).start();
+    // Several queries at once, so that one connection cannot carry them all.
+    two.behave(Behaviour::Delay(Duration::from_millis(20)));
+    three.behave(Behaviour::Delay(Duration::from_millis(20)));
     let load = Load::new(router.traffic, 300).start();
     eventually("both get queries", SOON, || (three.arrivals() > 20).then_some(()));
     three.stop();
