@@ -1,6 +1,6 @@
 //! The promise: a router that is changed all day holds no more at night: memory, descriptors and threads stay where they were.
 //!
-//! In a run of all tests 40 plugins are swapped; with `SWITCHBACK_FULL=1` it is 400, the bound is the one that is promised, and the figures
+//! In a run of all tests there are 40 plugin swaps and 40 reloads; with `SWITCHBACK_FULL=1` it is 400 each, the bound is the one that is promised, and the figures
 //! are kept in `tests/leaks/report.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
@@ -137,5 +137,34 @@ fn swapped_plugins_leave_nothing_behind() {
     growth.check(if is_full() { 1.0 } else { 40.0 });
     if is_full() {
         keep("plugin swaps", &row);
+    }
+}
+
+#[test]
+fn reloaded_configs_leave_nothing_behind() {
+    let backends = [Backend::start("blue"), Backend::start("canary")];
+    // The endpoints of a pool and the name of another route change each time.
+    let setup = |number: u64| {
+        let blue = if number.is_multiple_of(2) { vec![&backends[0]] } else { vec![&backends[0], &backends[1]] };
+        let other = format!(
+            "[[route]]\nname = \"r{}\"\nmatch = {{ path_prefix = \"/r\" }}\n[route.pools.blue]\nendpoints = [\"{}\"]\n",
+            number % 3,
+            backends[1].url()
+        );
+        Setup::default().pool("blue", &blue).pool("canary", &[&backends[1]]).workers(2).route(INITIAL).top(&other)
+    };
+    let router = setup(0).start();
+    let changes = if is_full() { FULL } else { QUICK };
+    let (growth, queries) = growth(&router, changes, |router, number| {
+        router.write_config(&setup(number + 1));
+        router.signal("HUP");
+        // The first generation is 1.
+        eventually("the config is reloaded", SOON, || (router.generation() == number + 2).then_some(()));
+    });
+    let row = growth.row("config reloads", queries);
+    println!("{row}");
+    growth.check(if is_full() { 1.0 } else { 40.0 });
+    if is_full() {
+        keep("config reloads", &row);
     }
 }

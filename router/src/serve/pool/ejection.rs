@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::outlier::{Change, Detector, Look};
+use super::outlier::{Change, Detector, Look, Return};
 use super::{SharedEndpoint, SharedPool};
 
 /// Between two looks: when every query fails, one look for each would be too many.
@@ -33,7 +33,7 @@ pub(crate) async fn eject_outliers(route: String, pool: Arc<SharedPool>) {
 }
 
 fn apply(route: &str, pool: &SharedPool, change: Change, now: Instant) {
-    let (Change::Eject { index, .. } | Change::HalfOpen { index } | Change::Back { index }) = change;
+    let (Change::Eject { index, .. } | Change::HalfOpen { index } | Change::Back { index, .. }) = change;
     let Some(endpoint) = pool.endpoints.get(index) else { return };
     let (name, authority) = (&pool.config.name, &endpoint.authority);
     match change {
@@ -46,9 +46,13 @@ fn apply(route: &str, pool: &SharedPool, change: Change, now: Instant) {
             pool.change(route, endpoint, |endpoint| endpoint.half_open(probes));
             tracing::info!(route, pool = name, endpoint = %authority, probes, "ejection over: the endpoint gets probes");
         }
-        Change::Back { .. } => {
+        Change::Back { why, .. } => {
             pool.change(route, endpoint, SharedEndpoint::readmit);
-            tracing::warn!(route, pool = name, endpoint = %authority, "endpoint back in: it answered its probes");
+            let why = match why {
+                Return::Answered => "it answered its probes",
+                Return::NoneBetter => "it failed a probe, and no other endpoint does better",
+            };
+            tracing::warn!(route, pool = name, endpoint = %authority, "endpoint back in: {why}");
         }
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! in use --fails, and others do not--> ejected --its time is up--> half-open --every probe answered--> in use
-//!                                         ^----- a probe failed: twice as long -----'
+//!                                         ^----- a probe failed: twice as long -----'      (or, while all others fail too)
 //! ```
 //!
 //! Workers only count; one [`Detector`] a pool looks at the counts of all its endpoints, on the control thread. Deciding where the
 //! failure is seen, as Envoy's workers do, makes its limits approximate: two workers eject the last two endpoints at once. Here never
 //! more than the allowed share is out, and never the last.
 //!
-//! An endpoint is an outlier only against others: in a pool whose endpoints all fail (a bad model, a database that is gone) nobody is
-//! ejected, since half as many endpoints would answer no better. Linkerd's and Envoy's counts look at each endpoint alone.
+//! An endpoint is an outlier only against others: in a pool whose endpoints all fail (a bad model, a database that is gone) nobody stays
+//! ejected, since half as many endpoints would answer no better. One that happens to fail first goes, and is back after its first probe,
+//! because by then the others have had its traffic and fail as it does. Linkerd's and Envoy's counts look at each endpoint alone.
 
 use std::time::Duration;
 
@@ -66,7 +67,16 @@ impl Why {
 pub(super) enum Change {
     Eject { index: usize, lasts: Duration, why: Why },
     HalfOpen { index: usize },
-    Back { index: usize },
+    Back { index: usize, why: Return },
+}
+
+/// Why an endpoint is in use again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Return {
+    /// It answered its probes.
+    Answered,
+    /// It did not, but no other endpoint does better.
+    NoneBetter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,11 +152,11 @@ impl Detector {
             if let Some(track) = self.tracks.get_mut(index) {
                 track.forget_while_dead(look);
             }
-            changes.extend(self.end_ejection(index, look, now));
+            changes.extend(self.end_ejection(index, look, looks, now));
         }
         for index in 0..looks.len() {
             // One that is back was looked at before its failures in a row were forgotten.
-            let is_just_back = changes.contains(&Change::Back { index });
+            let is_just_back = changes.iter().any(|change| matches!(change, Change::Back { index: back, .. } if *back == index));
             if let Some(why) = self.outlier(index, looks).filter(|_| !is_just_back) {
                 changes.extend(self.eject(index, why, now));
             }
@@ -157,29 +167,32 @@ impl Detector {
         changes
     }
 
-    fn end_ejection(&mut self, index: usize, look: &Look, now: Instant) -> Option<Change> {
-        let probes = self.config.probes;
-        let track = self.tracks.get_mut(index)?;
-        match track.phase {
+    fn end_ejection(&mut self, index: usize, look: &Look, looks: &[Look], now: Instant) -> Option<Change> {
+        // A healthy endpoint whose last query happened to fail is still the better one.
+        let is_outdone = || self.another_does_better(index, looks, self.config.consecutive_failures.saturating_sub(1));
+        match self.tracks.get(index)?.phase {
             Phase::Ejected { until } if until <= now => {
-                track.phase = Phase::HalfOpen;
+                self.tracks.get_mut(index)?.phase = Phase::HalfOpen;
                 Some(Change::HalfOpen { index })
             }
-            Phase::HalfOpen if look.bad_probes > 0 => self.eject(index, Why::Probe, now),
-            Phase::HalfOpen if look.good_probes >= probes => {
-                // What it did before counts no more.
-                let counts = Counts::of(look);
-                *track = Track { phase: Phase::In { since: now }, previous: counts, current: counts, ..*track };
-                Some(Change::Back { index })
-            }
+            Phase::HalfOpen if look.bad_probes > 0 && is_outdone() => self.eject(index, Why::Probe, now),
+            Phase::HalfOpen if look.bad_probes > 0 => self.readmit(index, look, Return::NoneBetter, now),
+            Phase::HalfOpen if look.good_probes >= self.config.probes => self.readmit(index, look, Return::Answered, now),
             Phase::In { .. } | Phase::Ejected { .. } | Phase::HalfOpen => None,
         }
+    }
+
+    /// What it did before counts no more.
+    fn readmit(&mut self, index: usize, look: &Look, why: Return, now: Instant) -> Option<Change> {
+        let (track, counts) = (self.tracks.get_mut(index)?, Counts::of(look));
+        *track = Track { phase: Phase::In { since: now }, previous: counts, current: counts, ..*track };
+        Some(Change::Back { index, why })
     }
 
     /// Why this endpoint is to be ejected, if it is.
     fn outlier(&self, index: usize, looks: &[Look]) -> Option<Why> {
         let (track, look) = (self.tracks.get(index)?, looks.get(index)?);
-        if !track.is_in() || !look.may_serve || !self.has_room() || !self.another_does_better(index, looks) {
+        if !track.is_in() || !look.may_serve || !self.has_room() || !self.another_does_better(index, looks, 0) {
             return None;
         }
         let Some(in_a_row) = positive(self.config.consecutive_failures) else { return self.fails_too_often(track, look) };
@@ -199,12 +212,12 @@ impl Detector {
         out < self.tracks.len() * percent / 100
     }
 
-    /// Whether another endpoint does well: it may have traffic, its last attempt succeeded, and so do most.
-    fn another_does_better(&self, index: usize, looks: &[Look]) -> bool {
+    /// Whether another endpoint does well: it may have traffic, most of its attempts succeed, and at most so many of the last ones failed.
+    fn another_does_better(&self, index: usize, looks: &[Look], most_in_a_row: u32) -> bool {
         let others = self.tracks.iter().zip(looks).enumerate().filter(|(other, _)| *other != index);
         others.map(|(_, pair)| pair).any(|(track, look)| {
             let fails = Counts::of(look).since(track.previous).fails(DOES_WELL_BELOW_PERCENT);
-            track.is_in() && look.may_serve && look.consecutive == 0 && !fails
+            track.is_in() && look.may_serve && look.consecutive <= most_in_a_row && !fails
         })
     }
 

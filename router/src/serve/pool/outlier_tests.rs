@@ -52,7 +52,7 @@ impl Pool {
         for change in &changes {
             match *change {
                 Change::HalfOpen { index } => (self.looks[index].good_probes, self.looks[index].bad_probes) = (0, 0),
-                Change::Back { index } => self.looks[index].consecutive = 0,
+                Change::Back { index, .. } => self.looks[index].consecutive = 0,
                 Change::Eject { .. } => {}
             }
         }
@@ -180,7 +180,7 @@ fn all_probes_bring_it_back_and_good_behaviour_takes_ejections_back() {
     pool.looks[0].good_probes = 2;
     assert_eq!(pool.step(), []);
     pool.looks[0].good_probes = 3;
-    assert_eq!(pool.step(), [Change::Back { index: 0 }]);
+    assert_eq!(pool.step(), [Change::Back { index: 0, why: Return::Answered }]);
     assert_eq!(pool.step(), [], "what it did before counts no more");
     // Two whole intervals: two ejections forgiven. The first one is not whole.
     for _ in 0..3 {
@@ -188,6 +188,23 @@ fn all_probes_bring_it_back_and_good_behaviour_takes_ejections_back() {
     }
     pool.bad(0, 5);
     assert_eq!(pool.step(), ejected(0, 5, Why::ConsecutiveFailures));
+}
+
+#[test]
+fn whoever_failed_first_is_back_when_all_others_fail_as_it_does() {
+    let mut pool = Pool::of(2);
+    pool.bad(0, 5);
+    assert_eq!(pool.step(), ejected(0, 5, Why::ConsecutiveFailures));
+    pool.bad(1, 100);
+    assert_eq!(pool.step(), [], "at most half of the pool is out");
+    assert_eq!(pool.after(SECOND * 5), [Change::HalfOpen { index: 0 }]);
+    pool.looks[0].bad_probes = 1;
+    assert_eq!(pool.step(), [Change::Back { index: 0, why: Return::NoneBetter }]);
+    pool.bad(0, 100);
+    assert_eq!(pool.step(), [], "nobody stands out");
+    // The other one recovers: now this one does.
+    pool.good(1, 200);
+    assert_eq!(pool.step(), ejected(0, 10, Why::ConsecutiveFailures));
 }
 
 #[test]
@@ -222,7 +239,7 @@ proptest! {
                         out[index] = Some(pool.now + lasts);
                     }
                     Change::HalfOpen { index } => prop_assert!(out[index].is_some_and(|until: Instant| until <= pool.now)),
-                    Change::Back { index } => out[index] = None,
+                    Change::Back { index, .. } => out[index] = None,
                 }
             }
             let are_out = out.iter().filter(|until| until.is_some()).count();
@@ -252,6 +269,6 @@ proptest! {
         pool.after(config().base_ejection_time);
         pool.fails_its_probes(1, fails);
         pool.looks[1].good_probes = config().probes;
-        prop_assert_eq!(pool.step(), [Change::Back { index: 1 }]);
+        prop_assert_eq!(pool.step(), [Change::Back { index: 1, why: Return::Answered }]);
     }
 }
