@@ -42,18 +42,19 @@ struct Answered {
 }
 
 impl Attempt {
-    /// Starts one on an endpoint of the pool, or says that the pool is full or empty.
+    /// Starts one on an endpoint of the pool, or says that the pool is full or empty. It goes through many hands, up to the end of the
+    /// response's body, and moving it a dozen times costs three times the allocation.
     pub(crate) fn start(
         route: &Rc<RouteWorker>,
         pool: PoolIndex,
         avoid: Option<usize>,
         is_counted: bool,
         now: Instant,
-    ) -> Result<Attempt, Failure> {
+    ) -> Result<Box<Attempt>, Failure> {
         let side = route.pool(pool).ok_or(Failure::Full)?;
         let (index, slot) = side.start(avoid, now).ok_or(Failure::Full)?;
         let held = RefCell::new(Some(Held { slot, answer: None }));
-        Ok(Attempt { route: route.clone(), pool, endpoint: index, is_counted, started: now, held })
+        Ok(Box::new(Attempt { route: route.clone(), pool, endpoint: index, is_counted, started: now, held }))
     }
 
     pub(crate) fn endpoint_index(&self) -> usize {

@@ -23,7 +23,6 @@ pub(crate) struct ResponseBody {
     in_progress: Option<QueryInProgress>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly all are a backend's, and a box would be an allocation for each query")]
 enum Source {
     /// Nothing, or a short text of the router's own.
     Own(Option<Bytes>),
@@ -39,7 +38,7 @@ impl ResponseBody {
 
     /// A backend's body of at most `room` bytes; `attempt` is ended, and its connection given back, when the body is. `request` is the client's body,
     /// which may go on meanwhile.
-    pub(crate) fn passed(incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Attempt, room: u64) -> ResponseBody {
+    pub(crate) fn passed(incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Box<Attempt>, room: u64) -> ResponseBody {
         if incoming.is_end_stream() {
             attempt.completed();
             is_answered(request.as_ref());
@@ -65,7 +64,7 @@ fn is_answered(request: Option<&Rc<RefCell<Replay>>>) {
 pub(crate) struct PassedBody {
     incoming: Incoming,
     request: Option<Rc<RefCell<Replay>>>,
-    attempt: Attempt,
+    attempt: Box<Attempt>,
     idle: IdleTimer,
     /// What may still come.
     room: u64,

@@ -234,7 +234,7 @@ async fn answer(
     };
     let mut response = match plan {
         Ok(plan) => {
-            let journey = Journey::new(plan, raw, head, body);
+            let mut journey = Journey::new(plan, raw, head, body);
             let response = journey.forward().await;
             journey.mirror();
             response

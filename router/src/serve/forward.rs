@@ -85,7 +85,7 @@ struct Answer {
     response: Response<Incoming>,
     /// Of its head.
     seen: Seen,
-    attempt: Attempt,
+    attempt: Box<Attempt>,
 }
 
 /// The client's own failure would only happen again.
@@ -254,10 +254,12 @@ impl Journey {
 
     /// The request of the next attempt.
     fn request(&self) -> Result<Request<RequestBody>, Failure> {
-        let first = self.first.take();
-        let again = || self.again.as_ref()?.request(request_body(self.body.as_ref()), &self.client);
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let again = self.again.as_ref().and_then(|again| again.request(request_body(self.body.as_ref()), &self.client));
         // Nobody asks a second time for what cannot be sent again.
-        first.or_else(again).ok_or(Failure::Closed { was_reused: false })
+        again.ok_or(Failure::Closed { was_reused: false })
     }
 
     /// Whether another attempt may send the query: none has sent anything of it yet, or it does no harm twice and all of it is still here.
@@ -277,9 +279,9 @@ impl Journey {
     }
 
     /// When the query has its answer: sends a copy to the pool that is to get one, and waits for nothing.
-    pub(crate) fn mirror(self) {
+    pub(crate) fn mirror(&mut self) {
         if let Some(pool) = self.mirror {
-            mirror::send(self.route, pool, self.again, self.client, self.body.as_ref());
+            mirror::send(self.route.clone(), pool, self.again.take(), self.client.clone(), self.body.as_ref());
         }
     }
 
@@ -313,7 +315,7 @@ impl Journey {
     }
 
     /// The backend has agreed: the client is told, and its connection is a tunnel from then on.
-    fn open(&self, tunnel: Tunnel, mut response: Response<Incoming>, seen: Seen, attempt: Attempt) -> Response<ResponseBody> {
+    fn open(&self, tunnel: Tunnel, mut response: Response<Incoming>, seen: Seen, attempt: Box<Attempt>) -> Response<ResponseBody> {
         let backend = hyper::upgrade::on(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
         let (mut head, _) = response.into_parts();

@@ -80,19 +80,8 @@ impl Scan {
                 }
                 State::Head | State::ChunkSize | State::Trailers => {
                     let was_head = self.state == State::Head;
-                    let Some(end) = line_end(bytes) else {
-                        self.keep(bytes);
-                        break;
-                    };
-                    let line = bytes.get(..end).unwrap_or_default();
-                    at += end + 1;
-                    let step = if self.partial.is_empty() {
-                        self.line(line)
-                    } else {
-                        self.partial.extend_from_slice(line);
-                        let line = std::mem::take(&mut self.partial);
-                        self.line(&line)
-                    };
+                    let (taken, step) = self.lines(bytes);
+                    at += taken;
                     match step {
                         Step::Ambiguous => {
                             self.state = State::Done;
@@ -111,6 +100,36 @@ impl Scan {
         if self.state == State::Head {
             self.keep_head(all.get(from..).unwrap_or_default());
         }
+    }
+
+    /// Takes lines until one of them comes to something or leaves this state, and keeps one that has no end yet; says how many bytes.
+    fn lines(&mut self, bytes: &[u8]) -> (usize, Step) {
+        let state = self.state;
+        let mut start = 0;
+        for end in line_ends(bytes) {
+            let line = bytes.get(start..end).unwrap_or_default();
+            start = end + 1;
+            let joined;
+            let line = if self.partial.is_empty() {
+                line
+            } else {
+                joined = self.joined(line);
+                &joined
+            };
+            let step = self.line(line);
+            if step != Step::On || self.state != state {
+                return (start, step);
+            }
+        }
+        self.keep(bytes.get(start..).unwrap_or_default());
+        (bytes.len(), Step::On)
+    }
+
+    /// The line that began in earlier bytes.
+    #[cold]
+    fn joined(&mut self, rest: &[u8]) -> Vec<u8> {
+        self.partial.extend_from_slice(rest);
+        std::mem::take(&mut self.partial)
     }
 
     /// What has come of the head before, and this.
@@ -141,6 +160,7 @@ impl Scan {
     }
 
     /// One line without its LF.
+    #[inline]
     fn line(&mut self, line: &[u8]) -> Step {
         let Some(line) = line.strip_suffix(b"\r") else { return Step::Ambiguous };
         match self.state {
@@ -200,21 +220,56 @@ enum Step {
     Ambiguous,
 }
 
-/// Where the first LF is. Lines are short, and this is inlined: setting up a vector search for each costs twice as much.
-#[inline]
-fn line_end(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (place, word) in words.iter().enumerate() {
-        let differences = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'\n'));
-        // The lowest byte that is zero has its highest bit here; those above it may be wrong.
-        let zeros = differences.wrapping_sub(ONES) & !differences & HIGHS;
-        if zeros != 0 {
-            return Some(place * 8 + zeros.trailing_zeros() as usize / 8);
+/// Where each LF is: eight bytes at a time, and a head in one go. Lines are short: setting up a search for each costs more.
+fn line_ends(bytes: &[u8]) -> LineEnds<'_> {
+    let (words, rest) = bytes.as_chunks::<WORD>();
+    LineEnds { words: words.iter(), rest, found: 0, place: 0 }
+}
+
+const WORD: usize = 8;
+
+struct LineEnds<'a> {
+    words: std::slice::Iter<'a, [u8; WORD]>,
+    /// The last bytes, fewer than a word.
+    rest: &'a [u8],
+    /// The highest bit of each byte of the word before `place` that is an LF and was not told of.
+    found: u64,
+    /// Where the next word begins.
+    place: usize,
+}
+
+impl Iterator for LineEnds<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.found == 0 {
+            let Some(word) = self.words.next() else { return self.next_of_rest() };
+            self.found = line_feeds(u64::from_le_bytes(*word));
+            self.place += WORD;
         }
+        let place = self.place - WORD + self.found.trailing_zeros() as usize / 8;
+        self.found &= self.found - 1;
+        Some(place)
     }
-    rest.iter().position(|byte| *byte == b'\n').map(|place| words.len() * 8 + place)
+}
+
+impl LineEnds<'_> {
+    fn next_of_rest(&mut self) -> Option<usize> {
+        let found = self.rest.iter().position(|byte| *byte == b'\n')?;
+        self.rest = self.rest.get(found + 1..).unwrap_or_default();
+        let place = self.place + found;
+        self.place = place + 1;
+        Some(place)
+    }
+}
+
+/// The highest bit of each byte that is an LF.
+fn line_feeds(word: u64) -> u64 {
+    const LOWS: u64 = u64::from_ne_bytes([0x7f; WORD]);
+    let differences = word ^ u64::from_ne_bytes([b'\n'; WORD]);
+    // A byte is zero when neither its low bits carry into its highest one nor that one is set. No sum goes beyond its byte.
+    !(((differences & LOWS) + LOWS) | differences | LOWS)
 }
 
 /// How much of what is left to be skipped is here.
@@ -309,8 +364,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_line_end_is_found(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\x0b'), Just(b'\x8a')], 0..40)) {
-            prop_assert_eq!(line_end(&bytes), bytes.iter().position(|byte| *byte == b'\n'));
+        fn each_line_end_is_found(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\x0b'), Just(b'\x8a')], 0..40)) {
+            let expected: Vec<usize> = (0..bytes.len()).filter(|place| bytes[*place] == b'\n').collect();
+            prop_assert_eq!(line_ends(&bytes).collect::<Vec<usize>>(), expected);
         }
 
         #[test]

@@ -47,7 +47,7 @@ impl Tunnel {
     }
 
     /// Carries bytes both ways until both sides are done, or neither has sent anything for `idle`.
-    pub(crate) async fn run(self, backend: OnUpgrade, attempt: Attempt, idle: Duration) {
+    pub(crate) async fn run(self, backend: OnUpgrade, attempt: Box<Attempt>, idle: Duration) {
         self.signals.becomes_tunnel();
         self.place.becomes(Spoken::Upgraded);
         let (Ok(client), Ok(backend)) = tokio::join!(self.client, backend) else {
