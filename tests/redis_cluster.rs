@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use switchback::flags::Kind;
 use switchback_tests::flags::{self, ADS, CLUSTER_ACL, FLAGS, GREEN, SEARCH, SOON, change, never_back};
 use switchback_tests::redis_groups::{Background, Cluster, hset};
 use switchback_tests::tls::Authority;
@@ -123,10 +124,12 @@ fn a_slot_moves_under_load_to_another_node_and_to_one_that_joined_later() {
 
     let joined = runtime.block_on(cluster.join()).unwrap();
     let slot = cluster.begin_move(FLAGS, to, joined);
+    println!("on its way, not moved yet: {:?}", following.obeys(cluster.nodes[to].port(), FLAGS, "leaving", false));
     cluster.move_keys(&slot, to, joined);
+    // The slot is the old owner's still, and the keys are at the new node already: `redis-cli -c` is sent there with ASK.
+    println!("at a node that joined, the slot on its way: {:?}", following.obeys(cluster.nodes[joined].port(), FLAGS, "asked", true));
+    let epoch = runtime.block_on(router.store.change(SEARCH, change(&[("flag.y", Some("written"))], None))).unwrap();
     cluster.end_move(&slot, joined);
-    let written = || runtime.block_on(router.store.change(SEARCH, change(&[("flag.y", Some("written"))], None))).ok();
-    let epoch = eventually("flags are written at the new node", SOON, written);
     for round in 0..10 {
         following.obeys(cluster.nodes[joined].port(), FLAGS, &format!("joined{round}"), false);
     }
@@ -143,6 +146,59 @@ fn a_slot_moves_under_load_to_another_node_and_to_one_that_joined_later() {
     traffic.ends_without_failures();
     drop(router);
     assert!(runtime.block_on(watch).expect("never back") > epoch);
+}
+
+/// The keys of a route go to another node one by one, in each order that matters, and stay half-way for as long as it takes to edit them by
+/// hand and with the CLI: routers obey both meanwhile, and each edit is adopted once.
+#[test]
+fn flags_are_obeyed_and_written_while_their_keys_are_on_two_nodes() {
+    let runtime = Background::start();
+    let cluster = runtime.block_on(Cluster::start()).unwrap();
+    let traffic = Traffic::start(&cluster);
+    let (one, other) = (store(&runtime, &cluster, "one"), store(&runtime, &cluster, "other"));
+    let watch = runtime.within(|| never_back(&one));
+    let following = Following { runtime: &runtime, store: &one };
+    let key = |name: &str| format!("{{switchback:search}}:{name}");
+    let orders = [["flags", "sealed", "good", "ledger"], ["ledger", "good", "sealed", "flags"], ["sealed", "flags", "ledger", "good"]];
+    let (mut edits, mut took) = (0, Vec::new());
+    for (round, order) in orders.iter().enumerate() {
+        let from = cluster.owner(FLAGS);
+        let to = (from + 1) % 3;
+        let slot = cluster.begin_move(FLAGS, from, to);
+        for (step, name) in order.iter().enumerate() {
+            cluster.migrate(&[&key(name)], from, to);
+            let has_flags_moved = order[..=step].contains(&"flags");
+            let (node, value) = (if has_flags_moved { to } else { from }, format!("{round}.{step}"));
+            let epoch = one.flags().epoch;
+            took.push(following.obeys(cluster.nodes[node].port(), FLAGS, &value, has_flags_moved));
+            edits += 1;
+            eventually("adopted once, and heard by all", SOON, || {
+                let is_so = |router: &flags::Router| router.flags().epoch == epoch + 1 && router.is_sealed();
+                (is_so(&one) && is_so(&other) && traffic.router.route()["applied_epoch"] == epoch + 1).then_some(())
+            });
+            assert_eq!(traffic.router.route()["flags"]["x"], value.as_str());
+            traffic.router.set_flags(&[&format!("flag.cli={value}")]);
+            eventually("the change is heard by all", SOON, || {
+                let is_so = |router: &flags::Router| router.flags().features.get("cli").is_some_and(|now| *now == value);
+                (is_so(&one) && is_so(&other)).then_some(())
+            });
+            assert_eq!(one.flags().epoch, epoch + 2);
+        }
+        cluster.end_move(&slot, to);
+        following.obeys(cluster.nodes[to].port(), FLAGS, &format!("{round}.moved"), false);
+        edits += 1;
+    }
+    took.sort();
+    println!("half-way, HSET to obeyed: median {:?}, worst {:?} of {}", took[took.len() / 2], took[took.len() - 1], took.len());
+    let history = runtime.block_on(one.store.history(SEARCH, 1_000)).unwrap();
+    let count = |kind: Kind| history.iter().filter(|entry| entry.kind == kind).count();
+    assert_eq!((count(Kind::ExternalEdit), count(Kind::Reseed)), (edits, 1), "each edit once, and nothing was lost");
+    let node = &cluster.nodes[cluster.owner(FLAGS)];
+    let seal = |name: &str| node.cli(&["HGET", &key(name), "seal"]).unwrap();
+    assert_eq!(seal("flags"), seal("sealed"), "the sealed fields are those of the flags");
+    traffic.ends_without_failures();
+    drop(one);
+    assert!(runtime.block_on(watch).expect("never back") > 0);
 }
 
 #[test]

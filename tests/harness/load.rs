@@ -9,14 +9,17 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
 use hyper::client::conn::http1::SendRequest;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+/// Failed queries that are described; more would say the same.
+const DESCRIBED: usize = 20;
 
 /// How much, and to whom.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub struct Report {
     pub sent: u64,
     /// Not answered with a 2xx: why, and how often.
     pub failed: BTreeMap<String, u64>,
+    /// The first of those: when (UTC, as in the router's log), whose, over which connection, why.
+    pub described: Vec<String>,
     /// Answers by `x-switchback-pool`.
     pub by_pool: BTreeMap<String, u64>,
     /// Slowest answer.
@@ -129,6 +134,21 @@ async fn run(load: Load, stop: Arc<AtomicBool>, sent: Arc<AtomicU64>) -> Report 
     Arc::try_unwrap(report).unwrap().into_inner().unwrap()
 }
 
+/// A connection that may be used again.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// The client's own port.
+    port: u16,
+    /// Queries that it had before.
+    used: u32,
+}
+
+/// A query that failed.
+struct Failure {
+    over: String,
+    why: String,
+}
+
 struct Client {
     load: Load,
     stop: Arc<AtomicBool>,
@@ -148,15 +168,25 @@ impl Client {
             self.sent.fetch_add(1, Ordering::Relaxed);
             let started = Instant::now();
             let outcome = self.query(&mut connection, user).await;
-            self.record(started.elapsed(), outcome);
+            self.record(user, started.elapsed(), outcome);
         }
     }
 
-    async fn query(&self, connection: &mut Option<SendRequest<Full<Bytes>>>, user: u32) -> Result<String, String> {
-        let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
-            Some(sender) => sender,
-            None => connect(self.load.target).await?,
+    async fn query(&self, kept: &mut Option<Connection>, user: u32) -> Result<String, Failure> {
+        let mut connection = match kept.take().filter(|kept| !kept.sender.is_closed()) {
+            Some(connection) => connection,
+            None => connect(self.load.target).await.map_err(|why| Failure { over: "from nowhere".to_owned(), why })?,
         };
+        let answer = self.ask(&mut connection.sender, user).await;
+        let over = format!("from port {}, which had {} before", connection.port, connection.used);
+        let (status, pool, body) = answer.map_err(|why| Failure { over: over.clone(), why })?;
+        connection.used += 1;
+        *kept = (!self.load.is_fresh).then_some(connection);
+        let refused = || Failure { over, why: format!("{status}: {}", String::from_utf8_lossy(&body)) };
+        if status.is_success() { Ok(pool) } else { Err(refused()) }
+    }
+
+    async fn ask(&self, sender: &mut SendRequest<Full<Bytes>>, user: u32) -> Result<(StatusCode, String, Bytes), String> {
         sender.ready().await.map_err(|error| format!("connection: {error}"))?;
         let method = if self.load.body.is_empty() { "GET" } else { "POST" };
         let mut request =
@@ -170,27 +200,39 @@ impl Client {
         let status = response.status();
         let pool = response.headers().get("x-switchback-pool").map_or("none", |pool| pool.to_str().unwrap()).to_owned();
         let body = response.into_body().collect().await.map_err(|error| format!("body: {error:?}"))?.to_bytes();
-        *connection = (!self.load.is_fresh).then_some(sender);
-        if status.is_success() { Ok(pool) } else { Err(format!("{status}: {}", String::from_utf8_lossy(&body))) }
+        Ok((status, pool, body))
     }
 
-    fn record(&self, took: Duration, outcome: Result<String, String>) {
+    fn record(&self, user: u32, took: Duration, outcome: Result<String, Failure>) {
         let mut report = self.report.lock().unwrap();
         report.sent += 1;
         report.slowest = report.slowest.max(took);
         report.times.push(took);
         match outcome {
             Ok(pool) => *report.by_pool.entry(pool).or_default() += 1,
-            Err(why) => *report.failed.entry(why).or_default() += 1,
+            Err(Failure { over, why }) => {
+                if report.described.len() < DESCRIBED {
+                    report.described.push(format!("{} user{user}, {over}, after {took:?}: {why}", time_of_day()));
+                }
+                *report.failed.entry(why).or_default() += 1;
+            }
         }
     }
 }
 
-async fn connect(target: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String> {
+/// The time of the day in UTC, with milliseconds.
+pub fn time_of_day() -> String {
+    let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let (hours, minutes, seconds) = (millis / 3_600_000 % 24, millis / 60_000 % 60, millis / 1_000 % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", millis % 1_000)
+}
+
+async fn connect(target: SocketAddr) -> Result<Connection, String> {
     let stream = TcpStream::connect(target).await.map_err(|error| format!("connect: {error}"))?;
     let _ = stream.set_nodelay(true);
+    let port = stream.local_addr().map_or(0, |address| address.port());
     let (sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("handshake: {error}"))?;
     tokio::spawn(connection);
-    Ok(sender)
+    Ok(Connection { sender, port, used: 0 })
 }

@@ -21,7 +21,7 @@ pub mod tls;
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Behaviour};
-pub use load::{Load, Report, Running};
+pub use load::{Load, Report, Running, time_of_day};
 pub use router::{Router, Setup, binary};
 pub use scripted::{Act, Scripted};
 

@@ -309,16 +309,20 @@ impl Cluster {
 
     /// The keys are at the new node.
     pub fn move_keys(&self, slot: &str, from: usize, to: usize) {
-        let port = self.tls_ports.get(to).copied().unwrap_or_else(|| self.nodes[to].port()).to_string();
         loop {
             let keys = self.nodes[from].cli(&["CLUSTER", "GETKEYSINSLOT", slot, "10"]).unwrap();
             if keys.is_empty() {
                 return;
             }
-            let mut command = vec!["MIGRATE", "127.0.0.1", port.as_str(), "", "0", "5000", "KEYS"];
-            command.extend(keys.lines());
-            self.nodes[from].cli(&command).unwrap();
+            self.migrate(&keys.lines().collect::<Vec<_>>(), from, to);
         }
+    }
+
+    /// These keys are at the new node, and others of their slot may not be.
+    pub fn migrate(&self, keys: &[&str], from: usize, to: usize) {
+        let port = self.tls_ports.get(to).copied().unwrap_or_else(|| self.nodes[to].port()).to_string();
+        let command = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        self.nodes[from].cli(&[&command[..], keys].concat()).unwrap();
     }
 
     /// Every node knows the new owner.

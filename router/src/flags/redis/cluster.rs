@@ -19,13 +19,13 @@ use tokio::task::AbortHandle;
 
 use super::keeper;
 use super::keys::{Keys, ROUTERS, slot_of};
-use super::link::{Call, Link, comes_back_later, is_lost};
+use super::link::{Call, Link, are_keys_apart, comes_back_later, is_lost};
 use super::reach::Reach;
 use super::signals::Signals;
 use super::slots::{SlotMap, redirected};
 use crate::config::Node;
 
-/// How often one call is sent again: for redirections, and while a slot is between two nodes.
+/// How often one call is sent again: for redirections, and while a node cannot answer.
 const ROUNDS: u32 = 10;
 /// Before a call is sent again that the cluster could not answer just now.
 const STAND_ASIDE: Duration = Duration::from_millis(20);
@@ -107,6 +107,9 @@ impl Cluster {
     }
 
     /// Brings a call to the owner of its slot, wherever that is.
+    ///
+    /// # Errors
+    /// Also [`are_keys_apart`], at once: only the caller knows how to ask for each key by itself.
     pub(super) async fn run(&self, slot: u16, call: &Call) -> RedisResult<Value> {
         let mut asked: Option<Node> = None;
         let mut round = 0;
@@ -126,6 +129,7 @@ impl Cluster {
                     let Some(node) = redirected(&error, &link.node) else { return Err(self.shared.unsettled(error)) };
                     self.shared.moved(slot, node);
                 }
+                _ if are_keys_apart(&error) => return Err(error),
                 ErrorKind::Server(ServerErrorKind::Ask) => asked = redirected(&error, &link.node),
                 _ if comes_back_later(&error) => tokio::time::sleep(STAND_ASIDE).await,
                 _ if is_lost(&error) => {

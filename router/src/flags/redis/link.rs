@@ -118,6 +118,11 @@ pub(super) fn is_lost(error: &RedisError) -> bool {
     comes_back_later(error) || error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error() || error.is_connection_dropped()
 }
 
+/// Nothing was done, because some of the call's keys are at another node: their slot is on its way there. A call with one key never fails so.
+pub(super) fn are_keys_apart(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain)
+}
+
 /// The server did nothing of what it was asked, and says that it will later.
 pub(super) fn comes_back_later(error: &RedisError) -> bool {
     matches!(

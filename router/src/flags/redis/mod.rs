@@ -5,6 +5,7 @@
 //! named, the primary that [`sentinel`]s name, or the owner of the slot in a [`cluster`], each over a [`link`]. Nothing here is on the
 //! query path.
 
+mod apart;
 mod cluster;
 mod commands;
 mod fleet;

@@ -1,44 +1,39 @@
 -- Writes a route's flags, if they are still exactly what the writer judged.
--- KEYS: flags, sealed, ledger, good.  ARGV: the seal that the fields should have ('' for no fields) and whether they have it (1 or 0),
--- the new epoch, the ledger entry, most ledger entries, what stands in for fields that make no sense ('' for nothing), the number of
--- deletions, the names to delete, then names and values to set.
+-- KEYS: flags, sealed, ledger, good; or the flags alone.  ARGV: the seal that the fields should have ('' for no fields) and whether they
+-- have it (1 or 0), the new epoch, the ledger entry, most ledger entries, what stands in for fields that make no sense ('' for nothing),
+-- the number of deletions, the names to delete, then names and values to set.
 -- Answers: the new seal, or '' when the flags are not what was judged, and nothing was written.
-local flat = redis.call('HGETALL', KEYS[1])
+local flags, sealed, ledger, good = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local flat = redis.call('HGETALL', flags)
 local content = #flat > 0 and seal_of(flat) or ''
-local is_sealed = #flat > 0 and redis.call('HGET', KEYS[1], 'seal') == content
+local is_sealed = #flat > 0 and redis.call('HGET', flags, 'seal') == content
 if content ~= ARGV[1] or is_sealed ~= (ARGV[2] == '1') then return '' end
 
--- A script is not undone when a command in it fails. So before the first field changes: may this user write here, and is the entry in the
+-- A script is not undone when a command in it fails. So before the first field changes: are all keys here (a cluster that moves the slot
+-- runs no script of which some are elsewhere, but one that must make way is gone then), may this user write, and is the entry in the
 -- ledger? Where there were no fields the entry comes last, or each failing attempt would leave one.
-local function tell() redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'entry', ARGV[4]) end
+local function tell()
+  if ledger then redis.call('XADD', ledger, 'MAXLEN', '~', ARGV[5], '*', 'entry', ARGV[4]) end
+end
+if sealed and redis.pcall('HKEYS', sealed).err then
+  redis.call('DEL', sealed)
+  redis.call('HSET', sealed, 'epoch', '0')
+end
 if #flat > 0 then
-  redis.call('HSET', KEYS[1], flat[1], flat[2])
+  redis.call('HSET', flags, flat[1], flat[2])
   tell()
 end
 
--- No key may vanish on the way, not even for the next command: while a cluster moves the slot, a script may not write a key that is not there.
--- So fields are set before others are deleted, and no key is deleted to be written anew.
+-- The flags too never vanish on the way: see keep.
 local first_set = 8 + tonumber(ARGV[7])
-for i = first_set, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[3])
-for i = 8, first_set - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
-local new_seal = seal_of(redis.call('HGETALL', KEYS[1]))
-redis.call('HSET', KEYS[1], 'seal', new_seal)
+for i = first_set, #ARGV, 2 do redis.call('HSET', flags, ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', flags, 'epoch', ARGV[3])
+for i = 8, first_set - 1 do redis.call('HDEL', flags, ARGV[i]) end
+local new_seal = seal_of(redis.call('HGETALL', flags))
+redis.call('HSET', flags, 'seal', new_seal)
 
-local before_names = redis.pcall('HKEYS', KEYS[2])
-if before_names.err then
-  redis.call('DEL', KEYS[2])
-  before_names = {}
-end
-local sealed, kept = redis.call('HGETALL', KEYS[1]), {}
-for i = 1, #sealed, 2 do
-  kept[sealed[i]] = true
-  redis.call('HSET', KEYS[2], sealed[i], sealed[i + 1])
-end
-for _, name in ipairs(before_names) do
-  if not kept[name] then redis.call('HDEL', KEYS[2], name) end
-end
+if sealed then keep(sealed, redis.call('HGETALL', flags)) end
 -- Also when there is nothing: a cluster that moves a slot answers no script that names a key which is not there.
-redis.call('HSET', KEYS[4], 'fields', ARGV[6])
+if good then redis.call('HSET', good, 'fields', ARGV[6]) end
 if #flat == 0 then tell() end
 return new_seal

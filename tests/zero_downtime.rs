@@ -1,0 +1,303 @@
+//! The promise: nothing an operator does costs a query. One router with its flags in Redis under Sentinel serves clients with kept
+//! connections and clients that connect for each query, while plugins are swapped, colours flipped, configs reloaded, binaries replaced,
+//! a backend restarted and the Redis primary killed, all of it mixed. Each change is waited for until its effect is seen.
+//!
+//! In a run of all tests there are a few changes of each kind; with `SWITCHBACK_FULL=1` it is what is promised, and the figures are kept in
+//! `tests/zero_downtime/report.md`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use switchback_tests::flags::FLAGS;
+use switchback_tests::redis_groups::{Background, Watched, cli, hset};
+use switchback_tests::{Backend, Load, Report, Router, Running, Setup, eventually, guests, time_of_day};
+
+/// Far longer than any change takes.
+const SOON: Duration = Duration::from_secs(30);
+/// Queries a second: over kept connections, and with a connection of their own.
+const RATES: [u32; 2] = [1_500, 500];
+
+/// What an operator does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    SwapPlugin,
+    /// With the CLI, or with a bare HSET.
+    Flip,
+    /// By SIGHUP, or with the CLI.
+    Reload,
+    HandOver,
+    /// The live pool has two endpoints.
+    RestartBackend,
+    KillPrimary,
+}
+
+/// How many of each, and queries in all.
+struct Plan {
+    counts: [(Change, u64); 6],
+    queries: u64,
+}
+
+const QUICK: Plan = Plan {
+    counts: [
+        (Change::SwapPlugin, 4),
+        (Change::Flip, 4),
+        (Change::Reload, 4),
+        (Change::HandOver, 2),
+        (Change::RestartBackend, 2),
+        (Change::KillPrimary, 1),
+    ],
+    queries: 20_000,
+};
+const FULL: Plan = Plan {
+    counts: [
+        (Change::SwapPlugin, 30),
+        (Change::Flip, 30),
+        (Change::Reload, 20),
+        (Change::HandOver, 10),
+        (Change::RestartBackend, 10),
+        (Change::KillPrimary, 1),
+    ],
+    queries: 200_000,
+};
+
+impl Plan {
+    /// Every kind spread over the whole run: number `i` of `count` comes after a share of `(i + 1/2) / count`.
+    fn in_order(&self) -> Vec<Change> {
+        let spread = |(change, count): (Change, u64)| (0..count).map(move |number| ((number as f64 + 0.5) / count as f64, change));
+        let mut changes: Vec<(f64, Change)> = self.counts.into_iter().flat_map(spread).collect();
+        changes.sort_by(|one, other| one.0.total_cmp(&other.0));
+        changes.into_iter().map(|(_, change)| change).collect()
+    }
+}
+
+/// The system, and how far the operator has come with it.
+struct Scene {
+    runtime: Background,
+    group: Watched,
+    router: Router,
+    blue: [Backend; 2],
+    green: [Backend; 2],
+    canary: [Backend; 1],
+    is_green: bool,
+    done: [u64; 6],
+    /// An endpoint of the live pool that is down while the next change is made.
+    is_one_down: bool,
+    /// When what was done.
+    diary: Vec<String>,
+}
+
+impl Scene {
+    fn start() -> Scene {
+        let runtime = Background::start();
+        let group = runtime.block_on(Watched::start("")).unwrap();
+        // An address that no client connects from: its port is not taken while a backend is down.
+        let backend = |name: &str| Backend::start_at(name, "127.0.0.2:0");
+        let blue = ["blue-1", "blue-2"].map(backend);
+        let green = ["green-1", "green-2"].map(backend);
+        let canary = [backend("canary")];
+        let router = setup(&group, [&blue, &green, &canary], 0).start();
+        router.set_flags(&["live=blue", "canary_percent=10"]);
+        Scene { runtime, group, router, blue, green, canary, is_green: false, done: [0; 6], is_one_down: false, diary: Vec::new() }
+    }
+
+    fn make(&mut self, change: Change) {
+        let was_down = self.is_one_down;
+        if was_down && matches!(change, Change::Flip | Change::RestartBackend) {
+            self.start_endpoint();
+        }
+        let (began, since) = (Instant::now(), time_of_day());
+        let number = self.done[change as usize];
+        match change {
+            Change::SwapPlugin => self.swap_plugin(number),
+            Change::Flip => self.flip(number),
+            Change::Reload => self.reload(number),
+            Change::HandOver => drop(self.router.hand_over()),
+            Change::RestartBackend => self.stop_endpoint(),
+            Change::KillPrimary => self.kill_primary(),
+        }
+        self.done[change as usize] += 1;
+        self.diary.push(format!("{since} {change:?} {}, {:?}", number + 1, began.elapsed()));
+        if was_down && self.is_one_down && change != Change::RestartBackend {
+            self.start_endpoint();
+        }
+    }
+
+    fn swap_plugin(&self, number: u64) {
+        let bytes = guests::variant_of_split_weighted(number);
+        guests::install(&self.router.policies_dir(), "split-weighted", &bytes);
+        let digest = guests::digest(&bytes);
+        eventually("the plugin took over", SOON, || {
+            let policy = self.router.route()["policies"][0].clone();
+            (policy["digest"] == digest.as_str() && policy["state"] == "in_force").then_some(())
+        });
+    }
+
+    fn flip(&mut self, number: u64) {
+        self.is_green = !self.is_green;
+        let live = if self.is_green { "green" } else { "blue" };
+        let before = self.live().iter().map(Backend::arrivals).sum::<u64>();
+        if number.is_multiple_of(2) {
+            self.router.set_flags(&[&format!("live={live}"), "canary_percent=10"]);
+        } else {
+            self.runtime.block_on(hset(self.group.primary(), FLAGS, ("live", live), false)).unwrap();
+            eventually("the flip is obeyed and adopted", SOON, || {
+                let route = self.router.route();
+                (route["live"] == live && route["canary_percent"] == 0.0).then_some(())
+            });
+            // A flip by hand ends the ramp; this starts it again.
+            self.router.set_flags(&["canary_percent=10"]);
+        }
+        eventually("the other colour gets queries", SOON, || {
+            (self.live().iter().map(Backend::arrivals).sum::<u64>() > before + 100).then_some(())
+        });
+    }
+
+    fn reload(&self, number: u64) {
+        let before = self.router.generation();
+        let next = setup(&self.group, [&self.blue, &self.green, &self.canary], number + 1);
+        if number.is_multiple_of(2) {
+            self.router.write_config(&next);
+            self.router.signal("HUP");
+            eventually("the config is reloaded", SOON, || (self.router.generation() == before + 1).then_some(()));
+        } else {
+            let said = self.router.reload(&next);
+            assert!(said.starts_with(&format!("generation {}: ", before + 1)), "{said}");
+        }
+    }
+
+    /// It stays down while the next change is made.
+    fn stop_endpoint(&mut self) {
+        self.live_mut()[1].stop();
+        let live = if self.is_green { "green" } else { "blue" };
+        eventually("the endpoint is found out", SOON, || (self.router.route()["pools"][live]["healthy"] == 1).then_some(()));
+        self.is_one_down = true;
+    }
+
+    fn start_endpoint(&mut self) {
+        let endpoint = &mut self.live_mut()[1];
+        let before = endpoint.arrivals();
+        endpoint.restart();
+        eventually("the restarted backend gets queries", SOON, || (self.live()[1].arrivals() > before).then_some(()));
+        self.is_one_down = false;
+        self.diary.push(format!("{} the endpoint is back", time_of_day()));
+    }
+
+    fn kill_primary(&mut self) {
+        let old = self.group.primary();
+        self.group.servers.iter_mut().find(|server| server.port() == old).unwrap().kill().unwrap();
+        let primary =
+            eventually("the sentinels name another primary", SOON, || Some(self.group.primary()).filter(|primary| *primary != old));
+        eventually("flags are writable again", SOON, || {
+            let (code, _, _) = self.router.run(&["flag", "set", "search", "flag.after=failover"]);
+            (code == 0 && cli(primary, &["HGET", FLAGS, "flag.after"]).unwrap() == "failover").then_some(())
+        });
+    }
+
+    fn live(&self) -> &[Backend; 2] {
+        if self.is_green { &self.green } else { &self.blue }
+    }
+
+    fn live_mut(&mut self) -> &mut [Backend; 2] {
+        if self.is_green { &mut self.green } else { &mut self.blue }
+    }
+
+    fn check(&self, reports: &[Report]) {
+        let failed: Vec<&String> = reports.iter().flat_map(|report| &report.described).collect();
+        assert!(failed.is_empty(), "queries failed:\n{failed:#?}\nand this was done:\n{:#?}", self.diary);
+        assert_eq!(self.router.metric("switchback_policy_failures_total", &[]), 0.0);
+        let sent: u64 = reports.iter().map(|report| report.sent).sum();
+        for pool in ["blue", "green", "canary"] {
+            let answered: u64 = reports.iter().filter_map(|report| report.by_pool.get(pool)).sum();
+            assert!(answered > sent / 50, "{answered} of {sent} queries by {pool}");
+        }
+    }
+}
+
+/// A config, and others that differ in limits, in what plugins may use, and in the endpoints of the candidate's pool.
+fn setup(group: &Watched, [blue, green, canary]: [&[Backend]; 3], number: u64) -> Setup {
+    let mut candidates: Vec<&Backend> = canary.iter().collect();
+    if number % 4 > 1 {
+        candidates.push(&green[0]);
+    }
+    let memory = if number % 6 < 3 { 16 } else { 24 };
+    let limits = format!("[limits]\nheaders = {}\n[policies]\nmemory = \"{memory}MiB\"", 50 + number);
+    let pools = Setup::default().pool("blue", &[&blue[0], &blue[1]]).pool("green", &[&green[0], &green[1]]).pool("canary", &candidates);
+    pools.redis(&group.url()).state("router_id = \"edge-1\"").workers(2).top(&limits)
+}
+
+fn sent(loads: &[Running]) -> u64 {
+    loads.iter().map(Running::sent).sum()
+}
+
+/// Makes all changes while at least so many queries are sent.
+fn run(plan: &Plan) -> (Scene, Vec<Report>) {
+    let mut scene = Scene::start();
+    let load = |rate: u32| Load::new(scene.router.traffic, rate);
+    let loads = [load(RATES[0]).start(), load(RATES[1]).fresh().start()];
+    let changes = plan.in_order();
+    for (number, change) in changes.iter().enumerate() {
+        scene.make(*change);
+        let due = plan.queries * (number as u64 + 1) / changes.len() as u64;
+        eventually("the load sends its queries", Duration::from_secs(600), || (sent(&loads) >= due).then_some(()));
+    }
+    if scene.is_one_down {
+        scene.start_endpoint();
+    }
+    let reports = loads.map(Running::stop).into();
+    (scene, reports)
+}
+
+fn keep(plan: &Plan, reports: &[Report]) {
+    let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().unwrap().stdout;
+    let count = |change: Change| plan.counts[change as usize].1;
+    let cores = std::thread::available_parallelism().unwrap();
+    let text = format!(
+        "# Nothing an operator does costs a query: the last run that was kept\n\n\
+         {}, `SWITCHBACK_FULL=1 cargo nextest run --release --locked --workspace --test zero_downtime`, {cores} cores, {} {}.\n\
+         All of it mixed, under {} queries a second over kept connections and {} with a connection of their own.\n\n\
+         | what | how many |\n|---|---|\n\
+         | plugin swaps | {} |\n| flips, half with the CLI and half by a bare `HSET` | {} |\n\
+         | config reloads, half by `SIGHUP` and half with `switchback reload` | {} |\n| hand-overs to a new process | {} |\n\
+         | restarts of one of the live pool's two backends | {} |\n| kills of the Redis primary, with a failover by Sentinel | {} |\n\
+         | queries over kept connections | {}, {} failed, slowest {:.0?} |\n\
+         | queries with a connection of their own | {}, {} failed, slowest {:.0?} |\n",
+        String::from_utf8_lossy(&date).trim(),
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        RATES[0],
+        RATES[1],
+        count(Change::SwapPlugin),
+        count(Change::Flip),
+        count(Change::Reload),
+        count(Change::HandOver),
+        count(Change::RestartBackend),
+        count(Change::KillPrimary),
+        reports[0].sent,
+        reports[0].failures(),
+        reports[0].slowest,
+        reports[1].sent,
+        reports[1].failures(),
+        reports[1].slowest,
+    );
+    std::fs::write(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("zero_downtime/report.md"), text).unwrap();
+}
+
+#[test]
+fn nothing_an_operator_does_costs_a_query() {
+    let is_full = std::env::var_os("SWITCHBACK_FULL").is_some_and(|value| value == "1");
+    let plan = if is_full { FULL } else { QUICK };
+    let (scene, reports) = run(&plan);
+    println!("{:#?}", scene.diary);
+    for report in &reports {
+        println!("{} queries, {} failed, slowest {:?}, p99 {:?}", report.sent, report.failures(), report.slowest, report.quantile(0.99));
+    }
+    scene.check(&reports);
+    let all: u64 = plan.counts.iter().map(|(_, count)| count).sum();
+    assert_eq!(scene.done.iter().sum::<u64>(), all);
+    assert!(reports.iter().map(|report| report.sent).sum::<u64>() >= plan.queries);
+    if is_full {
+        keep(&plan, &reports);
+    }
+}
