@@ -220,6 +220,38 @@ fn a_router_is_ready_when_its_live_pool_is_and_stays_so() {
     assert!(body.contains("pool blue has no healthy endpoint"), "but it is said: {body}");
 }
 
+#[test]
+fn the_257th_feature_flag_is_refused_with_the_reason_and_the_others_are_obeyed() {
+    let blue = Backend::start("blue");
+    let router = Setup::default().pool("blue", &[&blue]).start();
+    let set: Vec<String> = (0..256).map(|number| format!("flag.f{number:03}=on")).collect();
+    router.set_flags(&set.iter().map(String::as_str).collect::<Vec<_>>());
+    let (code, _, why) = router.run(&["flag", "set", "search", "flag.more=on", "flag.f007=off"]);
+    assert_eq!(code, 2, "{why}");
+    assert!(why.contains("flag.more") && why.contains("at most 256 flags"), "{why}");
+    let flags = || router.route()["flags"].as_object().unwrap().clone();
+    assert!(flags().len() == 256 && flags()["f007"] == "on", "refused whole");
+    router.set_flags(&["flag.f007=off", "freeze=true"]);
+    assert_eq!(flags()["f007"], "off");
+    let (code, _, why) = router.run(&["flag", "set", "search", "--unset", "flag.f008", "flag.more=on"]);
+    assert_eq!((code, flags()["more"].as_str(), flags().contains_key("f008")), (0, Some("on"), false), "{why}");
+}
+
+/// Nobody asks `/readyz` until the pool is down: a balancer that comes late must not find a router that never was ready.
+#[test]
+fn a_router_becomes_ready_also_while_nobody_asks() {
+    let blue = Backend::start("blue");
+    let health = "health = { interval = \"20ms\", timeout = \"20ms\" }";
+    let router = Setup::default().bare_pool_at("blue", blue.address, health).start_unready();
+    // Many times what the checks may take to find it unhealthy.
+    eventually("it was checked for long enough", SOON, || (blue.checks() >= 100).then_some(()));
+    blue.feel(503);
+    eventually("it is known to be down", SOON, || (router.route()["pools"]["blue"]["endpoints"][0]["is_healthy"] == false).then_some(()));
+    let (status, body) = http::get(router.admin, "/readyz").unwrap();
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("pool blue has no healthy endpoint"), "{body}");
+}
+
 /// Families and samples of a page, held to the text format: every sample belongs to the family announced before it, none twice.
 fn parse_metrics(page: &str) -> BTreeMap<String, BTreeMap<String, f64>> {
     let mut families: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();

@@ -82,6 +82,21 @@ const CASES: &[Case] = &[
     case("[limits]", "[override]\nkey_files = [\"k\"]\nmax_lifetime = \"1s\"\n\n[limits]", ":7: override.max_lifetime", "1s", "1m to 720h"),
     case("unit =", "initial = { live = \"green\" }\nunit =", ":13: route.search.initial.live", "green", "a pool of this route"),
     case("unit =", "initial = { canary_percent = \"101\" }\nunit =", ":13: route.search.initial.canary_percent", "101", "0\" to \"100"),
+    case("unit =", "initial = { pin = \"red\" }\nunit =", ":13: route.search.initial.pin", "red", "a pool of this route: blue"),
+    case("unit =", "initial = { freeze = \"yes\" }\nunit =", ":13: route.search.initial.freeze", "yes", "\"true\" or \"false\""),
+    case("unit =", "initial = { salt = \"short\" }\nunit =", ":13: route.search.initial.salt", "short", "8 to 128"),
+    case("unit =", "initial = { experiments = \"[]\" }\nunit =", ":13: route.search.initial.experiments", "[]", "a JSON object"),
+    case("unit =", "initial = { split_policy = \"A B\" }\nunit =", ":13: route.search.initial.split_policy", "A B", "a policy's name"),
+    case("unit =", "initial = { canary_percent = \"5\" }\nunit =", ":13: route.search.initial.canary_percent", "5", "has no pool canary"),
+    case(
+        "endpoints =",
+        "endpoints = [\"http://127.0.0.1:9002\"]\n[route.initial]\ncanary_percent = \"70\"\nholdback_pool = \"green\"\n\
+         holdback_percent = \"30.5\"\n[route.pools.canary]\nendpoints = [\"http://127.0.0.1:9003\"]\n\
+         [route.pools.green]\nendpoints =",
+        ":20: route.search.initial.holdback_percent",
+        "30.5",
+        "at most 30: candidate and holdback are at most 100 together",
+    ),
     case("unit =", "initial = { lives = \"blue\" }\nunit =", ":13: route.search.initial.lives", "blue", "one of live"),
     case("unit =", "timeouts = { attempt = \"20s\" }\nunit =", ":13: route.search.timeouts.attempt", "20s", "timeouts.total (15s)"),
     case("[route.pools.blue]", "[route.pools.teal]", ":15: route.search.pools.blue", "is missing", "`blue` or `green`"),

@@ -1,8 +1,10 @@
 //! The data folder has one owner, and a log that nobody reads holds nothing up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+use std::time::Duration;
+
 use switchback_tests::redis::RedisServer;
-use switchback_tests::{Backend, Setup, http};
+use switchback_tests::{Backend, Load, Setup, eventually, http};
 
 #[test]
 fn a_second_router_on_the_same_folder_is_told_who_has_it() {
@@ -30,6 +32,22 @@ fn a_folder_that_cannot_be_used_is_named_with_its_place_in_the_config() {
     assert_eq!(code, 64, "{said}");
     let expected = format!("switchback.toml:6: state.data_dir = {:?}: ", file.join("data").display().to_string());
     assert!(said.contains(&expected), "{said} lacks {expected}");
+}
+
+/// The thread that writes is stuck in the full pipe, and lines wait up to a limit; no worker waits.
+#[test]
+fn log_lines_that_nobody_reads_are_dropped_and_counted_and_queries_go_on() {
+    let blue = Backend::start("blue");
+    let router = Setup::default().pool("blue", &[&blue]).deaf_log().env("RUST_LOG", "trace").start();
+    let load = Load::new(router.traffic, 500).start();
+    let dropped = || router.metric("switchback_log_lines_dropped_total", &[]);
+    eventually("lines are dropped", Duration::from_secs(60), || (dropped() > 0.0).then_some(()));
+    load.wait_for(load.sent() + 200);
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
+    let quiet = Setup::default().pool("blue", &[&blue]).start();
+    assert_eq!(quiet.metric("switchback_log_lines_dropped_total", &[]), 0.0);
+    assert!(http::get(quiet.admin, "/metrics").unwrap().1.contains("switchback_log_lines_dropped_total 0\n"));
 }
 
 /// More than twice what a pipe holds.

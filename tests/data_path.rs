@@ -53,6 +53,51 @@ fn live_answers_for_a_candidate_that_is_down() {
     assert!(router.metric("switchback_requests_total", &["pool=\"canary\"", "code=\"failure\""]) >= 1.0);
 }
 
+/// It would take queries, and never answer them.
+#[test]
+fn a_candidate_or_holdback_without_a_healthy_endpoint_is_passed_over_at_once() {
+    let slow = "timeouts = { connect = \"20s\", attempt = \"20s\", total = \"40s\" }";
+    let roles = ["canary_percent = \"100\"", "canary_percent = \"0\", holdback_pool = \"canary\", holdback_percent = \"100\""];
+    for role in roles {
+        let (blue, canary) = (Backend::start("blue"), Backend::start("canary"));
+        let keys = format!("initial = {{ live = \"blue\", {role} }}\n{slow}");
+        let router = Setup::default().pool("blue", &[&blue]).pool("canary", &[&canary]).route(&keys).start();
+        assert!(http::raw(router.traffic, QUERY).unwrap().contains("x-switchback-pool: canary"), "{role}");
+        canary.behave(Behaviour::Hang);
+        canary.feel(503);
+        let is_known = || (router.route()["pools"]["canary"]["healthy"] == 0).then_some(());
+        eventually("it is known to be unhealthy", Duration::from_secs(5), is_known);
+        let (asked, started) = (canary.arrivals(), Instant::now());
+        for _ in 0..5 {
+            assert_blue_answers(&router);
+        }
+        assert!(started.elapsed() < Duration::from_secs(10) && canary.arrivals() == asked, "{role}: it was waited for");
+        assert_eq!(router.metric("switchback_requests_total", &["pool=\"canary\"", "code=\"failure\""]), 5.0, "{role}");
+        assert_eq!(router.metric("switchback_fallbacks_total", &["pool=\"canary\""]), 5.0, "{role}");
+        canary.behave(Behaviour::Answer);
+        canary.feel(200);
+        eventually("it is asked again when it is back", Duration::from_secs(5), || {
+            http::raw(router.traffic, QUERY).unwrap().contains("x-switchback-pool: canary").then_some(())
+        });
+    }
+}
+
+/// An operator who pins a pool wants that pool's answer, and the live one has no other pool to stand in.
+#[test]
+fn a_pinned_or_live_pool_without_a_healthy_endpoint_is_tried_all_the_same() {
+    let (blue, canary) = (Backend::start("blue"), Backend::start("canary"));
+    let router = Setup::default().pool("blue", &[&blue]).pool("canary", &[&canary]).start();
+    for backend in [&blue, &canary] {
+        backend.feel(503);
+    }
+    eventually("both are known to be unhealthy", Duration::from_secs(5), || {
+        ["blue", "canary"].iter().all(|pool| router.route()["pools"][pool]["healthy"] == 0).then_some(())
+    });
+    assert_blue_answers(&router);
+    router.set_flags(&["pin=canary"]);
+    assert!(http::raw(router.traffic, QUERY).unwrap().contains("x-switchback-pool: canary"));
+}
+
 #[test]
 fn a_live_pool_that_fails_gives_its_own_answer() {
     let blue = Backend::start("blue");

@@ -56,6 +56,28 @@ async fn too_large_or_of_another_type_is_said_and_live_is_still_obeyed() {
 }
 
 #[tokio::test]
+async fn keys_of_another_type_beside_the_flags_hold_up_no_flip_and_are_told_of() {
+    let server = RedisServer::start().await.unwrap();
+    let router = Router::open(&server, "a").await;
+    let mut connection = server.connection().await.unwrap();
+    let warned = || router.store.view(SEARCH).warnings.iter().any(|warning| warning.contains("DEL the one that TYPE says is none"));
+    eventually("the first state is sealed", SOON, || router.is_sealed()).await;
+    let () = connection.del("{switchback:search}:sealed").await.unwrap();
+    let () = connection.set("{switchback:search}:sealed", "oops").await.unwrap();
+    hset(&mut connection, &[("live", "green")]).await;
+    eventually("obeyed and adopted", SOON, || router.flags().live == GREEN && router.is_sealed()).await;
+    assert_eq!(server.cli(&["TYPE", "{switchback:search}:sealed"]).unwrap(), "hash", "it was written anew");
+
+    // One that may hold what people want to keep is not thrown away: the flip is obeyed, and cannot be adopted.
+    let () = connection.del("{switchback:search}:ledger").await.unwrap();
+    let () = connection.set("{switchback:search}:ledger", "oops").await.unwrap();
+    hset(&mut connection, &[("live", "blue")]).await;
+    eventually("obeyed, and told", SOON, || router.flags().live == BLUE && warned()).await;
+    let () = connection.del("{switchback:search}:ledger").await.unwrap();
+    eventually("adopted", SOON, || router.is_sealed() && !warned()).await;
+}
+
+#[tokio::test]
 async fn an_eviction_policy_that_may_drop_flags_is_warned_of() {
     let server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]).await.unwrap();
     let router = Router::open(&server, "a").await;

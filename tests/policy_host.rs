@@ -241,6 +241,74 @@ async fn a_digest_pins_one_version_even_after_its_file_was_replaced_and_the_rout
 }
 
 #[tokio::test]
+async fn a_damaged_kept_plugin_is_noticed_and_written_again_when_it_comes_back() {
+    let (old, new) = (guest("hello-split"), sleeper("hostile-trap"));
+    let host = Host::open("");
+    host.install("mine", &old);
+    host.want("mine", None);
+    host.eventually_in_force(&old).await;
+    host.install("mine", &new);
+    host.eventually_in_force(&new).await;
+    let mut kept = Vec::new();
+    find(host.dir.path(), &format!("{}.wasm", digest(&old)), &mut kept);
+    let [kept] = kept.as_slice() else { panic!("{kept:?}") };
+    let mut damaged = old.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(kept, &damaged).unwrap();
+
+    host.want("mine", Some(&digest(&old)));
+    let status = host.eventually("refused", |status| status.state == PolicyState::Refused).await;
+    assert!(status.why.contains("the kept copy is broken"), "{}", status.why);
+    assert_eq!(status.digest, digest(&new), "the one in force stays");
+    host.install("again", &old);
+    host.eventually_in_force(&old).await;
+    assert_eq!(fs::read(kept).unwrap(), old);
+
+    // What it was refused for is not remembered: it can be had from the kept ones again.
+    host.want("mine", None);
+    host.eventually_in_force(&new).await;
+    fs::remove_file(host.file("again")).unwrap();
+    let is_gone = || !host.policies.plugins().iter().any(|plugin| plugin.name == "again");
+    host.eventually("its file is gone", |_| is_gone()).await;
+    host.want("mine", Some(&digest(&old)));
+    host.eventually_in_force(&old).await;
+    assert_eq!(host.status().in_force.source, "kept");
+}
+
+/// Files of this name, in any folder.
+fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => find(&path, name, found),
+            false if path.file_name().is_some_and(|file| file == name) => found.push(path),
+            false => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn plugins_beyond_the_64th_are_refused_by_name_and_those_that_were_seen_stay() {
+    let host = Host::open("");
+    host.install("mine", &guest("hello-split"));
+    host.want("mine", None);
+    host.eventually_in_force(&guest("hello-split")).await;
+    // Their names come before its own.
+    for number in 0..64 {
+        host.install(&format!("a{number:02}"), b"no plugin");
+    }
+    host.want("a63", None);
+    let refusal = |status: &PolicyStatus| status.refusals.iter().any(|refusal| refusal.reason.contains("more than the 64 files"));
+    let status = host.eventually("one is refused by its name", refusal).await;
+    assert_eq!(status.digest, digest(&guest("hello-split")), "the one in force stays");
+    host.want("mine", None);
+    host.eventually_in_force(&guest("hello-split")).await;
+    fs::remove_file(host.file("a00")).unwrap();
+    host.want("a63", None);
+    host.eventually("there is room for it", |status| status.why.contains("not a WebAssembly binary")).await;
+}
+
+#[tokio::test]
 async fn a_router_that_starts_with_a_bad_file_serves_with_the_last_good_one() {
     let host = Host::open("");
     host.install("mine", &guest("hello-split"));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use switchback_tests::flags::{self, FLAGS, GREEN, SEARCH, SOON, change, never_back};
 use switchback_tests::redis_groups::{Background, Watched, cli, hset};
+use switchback_tests::tls::Authority;
 use switchback_tests::{Backend, Load, Router, Running, Setup, eventually, http};
 
 /// Far longer than the sentinels need: a second until the primary counts as down, then an election.
@@ -22,10 +23,15 @@ struct Scene {
 
 impl Scene {
     fn start(group: Watched) -> Scene {
+        Scene::with(group, "")
+    }
+
+    /// The same with these further keys of `[state]`.
+    fn with(group: Watched, keys: &str) -> Scene {
         let backends = ["blue", "green", "canary"].map(Backend::start);
         let [blue, green, canary] = &backends;
         let setup = Setup::default().pool("blue", &[blue]).pool("green", &[green]).pool("canary", &[canary]);
-        let router = setup.redis(&group.url()).state("poll_interval = \"60s\"").start();
+        let router = setup.redis(&group.url()).state(&format!("poll_interval = \"60s\"\n{keys}")).start();
         router.set_flags(&["live=green"]);
         router.set_flags(&["canary_percent=10"]);
         Scene { group, router, _backends: backends }
@@ -59,10 +65,10 @@ impl Scene {
 
     /// A bare HSET at the primary is obeyed because it is announced: the poll is a minute away.
     fn obeys(&self, runtime: &Background, primary: u16) {
-        let epoch = self.epoch();
-        let start = runtime.block_on(hset(primary, FLAGS, ("flag.semantic", "on"), false)).unwrap();
-        eventually("obeyed", SOON, || (self.router.route()["flags"]["semantic"] == "on").then_some(()));
-        println!("HSET at the new primary obeyed after {:?}", start.elapsed());
+        let (epoch, value) = (self.epoch(), format!("at {primary}"));
+        let start = runtime.block_on(hset(primary, FLAGS, ("flag.semantic", &value), false)).unwrap();
+        eventually("obeyed", SOON, || (self.router.route()["flags"]["semantic"] == *value).then_some(()));
+        println!("HSET at the primary obeyed after {:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_millis(250), "{:?}", start.elapsed());
         eventually("adopted", SOON, || (self.epoch() == epoch + 1).then_some(()));
         assert!(!cli(primary, &["HGET", FLAGS, "seal"]).unwrap().is_empty());
@@ -112,6 +118,31 @@ fn a_killed_primary_is_replaced_and_traffic_goes_on() {
     no_failures(load);
     drop(watcher);
     assert!(runtime.block_on(watch).expect("never back") > before);
+}
+
+/// Everybody shows a certificate to everybody.
+#[test]
+fn over_tls_flags_are_obeyed_and_a_killed_primary_is_replaced() {
+    let runtime = Background::start();
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let (ca, issued) = (authority.write(folder.path()), authority.issue(&["127.0.0.1"]));
+    let group = runtime.block_on(Watched::start_tls(folder.path(), &ca, &issued)).unwrap();
+    let (cert, key) = authority.issue(&["router"]).write(folder.path(), "router");
+    let url = group.url();
+    let mut scene = Scene::with(group, &format!("ca = {ca:?}\ncert = {cert:?}\nkey = {key:?}"));
+    let (load, before, old) = (scene.load(), scene.epoch(), scene.group.primary());
+    scene.obeys(&runtime, old);
+    scene.group.servers[0].kill().unwrap();
+    let primary = scene.fails_over(old);
+    scene.obeys(&runtime, primary);
+    scene.holds(before);
+    no_failures(load);
+
+    let keys = format!("url = {url:?}\nca = {ca:?}\n");
+    let nobody = runtime.block_on(flags::Router::with(&keys, "nobody", tempfile::tempdir().unwrap()));
+    eventually("one without a certificate is told so", SOON, || {
+        nobody.store.view(SEARCH).warnings.iter().any(|warning| warning.to_lowercase().contains("certificate")).then_some(())
+    });
 }
 
 #[test]

@@ -68,6 +68,11 @@ fn a_config_with_an_error_changes_nothing_and_says_where() {
     let (code, _, error) = router.run(&["reload"]);
     assert_eq!(code, 64, "{error}");
     assert!(error.contains("admin.token[0].file = \"/nowhere\": cannot be read"), "{error}");
+    // What a restart would refuse, a reload refuses too.
+    router.write_config(&Setup::default().pool("blue", &[&new]).route("initial = { salt = \"short\" }"));
+    let (code, _, error) = router.run(&["reload"]);
+    assert_eq!(code, 64, "{error}");
+    assert!(error.contains("route.search.initial.salt = \"short\": must be 8 to 128"), "{error}");
     assert_eq!((router.generation(), get(&router, "/rank")), (1, (200, "old".to_owned())));
 }
 

@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use switchback_tests::{Act, Backend, Router, Scripted, Setup, eventually, http};
@@ -69,6 +70,55 @@ fn a_method_that_may_not_be_sent_twice_is_not() {
         let (router, backend) = before(closes_first);
         assert_eq!(status(&router, &query(method, 10)), 502, "{method}");
         assert_eq!((backend.seen().len(), retries(&router)), (1, 0.0), "{method}");
+    }
+}
+
+/// A query of a client that keeps its connection, and its answer's status.
+fn ask(client: &mut TcpStream, method: &str, meanwhile: impl FnOnce()) -> u16 {
+    let query = query(method, 10).replace("connection: close\r\n", "");
+    client.write_all(query.as_bytes()).unwrap();
+    meanwhile();
+    let mut response = Vec::new();
+    let mut part = [0; 4 << 10];
+    loop {
+        let read = client.read(&mut part).unwrap();
+        response.extend_from_slice(&part[..read]);
+        let text = String::from_utf8_lossy(&response);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let length = head.to_ascii_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        if read == 0 || length.is_some_and(|length| body.len() >= length) {
+            return text[9..12].parse().unwrap();
+        }
+    }
+}
+
+/// The router stands still while the query arrives and the kept connection is closed, in this order: it takes the query, finds the connection
+/// to be good, and sees that it was closed before it has written a byte to it.
+#[test]
+fn what_was_not_sent_on_a_kept_connection_that_was_closed_is_sent_again_whatever_the_method() {
+    let (router, backend) = before(|_| Act::Answer);
+    let mut client = TcpStream::connect(router.traffic).unwrap();
+    for (round, method) in (1_u32..).zip(["PUT", "PATCH", "DELETE"]) {
+        assert_eq!(ask(&mut client, method, || ()), 200, "{method}");
+        router.signal("STOP");
+        eventually("the router stands still", SOON, || router.is_stopped().then_some(()));
+        let status = ask(&mut client, method, || {
+            backend.hang_up();
+            router.signal("CONT");
+        });
+        assert_eq!((status, retries(&router)), (200, f64::from(round)), "{method}");
+        assert_eq!(backend.seen().len(), 2 * round as usize, "{method}: it arrived once");
+    }
+}
+
+#[test]
+fn what_was_sent_on_a_kept_connection_may_have_arrived_and_is_not_sent_again() {
+    for method in ["PUT", "PATCH", "DELETE"] {
+        let (router, backend) = before(|number| if number == 1 { Act::Close } else { Act::Answer });
+        let mut client = TcpStream::connect(router.traffic).unwrap();
+        assert_eq!(ask(&mut client, method, || ()), 200, "{method}");
+        assert_eq!(ask(&mut client, method, || ()), 502, "{method}");
+        assert_eq!((backend.seen().len(), retries(&router)), (2, 0.0), "{method}");
     }
 }
 

@@ -1,12 +1,12 @@
 //! TLS on both sides: the certificate that a client asked for, new ones without a restart, and backends that must prove who they are.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use switchback_tests::tls::{Authority, Issued, exchange};
+use switchback_tests::tls::{Authority, Issued, Open, connect, exchange};
 use switchback_tests::{Backend, Behaviour, Router, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -90,6 +90,40 @@ fn a_changed_certificate_is_shown_without_a_restart_and_a_broken_one_is_not() {
     std::fs::write(folder.path().join("a.cert.pem"), "no certificate").unwrap();
     eventually("it is told", SOON, || router.log().contains("must hold a certificate in PEM form").then_some(()));
     assert!(new.is(&shown()), "what was in use stays");
+}
+
+/// The files are not looked at by the clock here: the signal is what does it.
+#[test]
+fn a_signal_puts_new_certificates_in_use_and_open_connections_go_on() {
+    let (authority, folder, blue) = (Authority::new(), tempfile::tempdir().unwrap(), Backend::start("blue"));
+    let (old, new) = (authority.issue(&["a.test"]), authority.issue(&["a.test"]));
+    let top = format!("[tls]\nreload_interval = \"1h\"\n{}", certificate(&old, folder.path(), "a"));
+    let router = Setup::default().pool("blue", &[&blue]).listen("traffic_tls = \"127.0.0.1:0\"").top(&top).start();
+    let (address, client) = (router.traffic_tls.unwrap(), authority.client(None, &["http/1.1"]));
+    let shown = || exchange(address, &client, "a.test", GET).unwrap().shown;
+    let mut open = connect(address, &client, "a.test").unwrap();
+    let ask = |open: &mut Open| {
+        open.write_all(GET.replace("connection: close\r\n", "").as_bytes()).unwrap();
+        let (mut answer, mut part) = (Vec::new(), [0; 1 << 10]);
+        while !answer.ends_with(b"\r\n\r\nblue") {
+            let read = open.read(&mut part).unwrap();
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&part[..read]);
+        }
+    };
+    ask(&mut open);
+    new.write(folder.path(), "a");
+    assert!(old.is(&shown()), "nobody has looked at the files yet");
+    router.signal("HUP");
+    eventually("the new one is shown", SOON, || new.is(&shown()).then_some(()));
+    ask(&mut open);
+    assert!(old.is(&open.conn.peer_certificates().unwrap()[0]));
+
+    std::fs::write(folder.path().join("a.cert.pem"), "no certificate").unwrap();
+    router.signal("HUP");
+    eventually("it is refused", SOON, || router.log().contains("must hold a certificate in PEM form").then_some(()));
+    assert!(new.is(&shown()), "what was in use stays");
+    ask(&mut open);
 }
 
 #[test]

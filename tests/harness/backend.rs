@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-/// What a backend does with a query. Health checks (`/v2/health/ready`) are always answered with 200.
+/// What a backend does with a query. Health checks (`/v2/health/ready`) are answered with 200, or as [`Backend::feel`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
     /// 200, with the backend's name as the body.
@@ -58,6 +58,8 @@ struct Shared {
     started: Instant,
     arrivals: AtomicU64,
     last_arrival_nanos: AtomicU64,
+    health: AtomicU16,
+    checks: AtomicU64,
 }
 
 impl Backend {
@@ -84,6 +86,8 @@ impl Backend {
             started: Instant::now(),
             arrivals: AtomicU64::new(0),
             last_arrival_nanos: AtomicU64::new(0),
+            health: AtomicU16::new(200),
+            checks: AtomicU64::new(0),
         });
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
@@ -99,6 +103,16 @@ impl Backend {
     /// From now on, do this.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// From now on, answer health checks with this status.
+    pub fn feel(&self, status: u16) {
+        self.shared.health.store(status, Ordering::SeqCst);
+    }
+
+    /// Health checks that arrived.
+    pub fn checks(&self) -> u64 {
+        self.shared.checks.load(Ordering::SeqCst)
     }
 
     /// Queries that arrived (health checks are not queries).
@@ -178,7 +192,10 @@ type Body = BoxBody<Bytes, std::io::Error>;
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     if request.uri().path() == "/v2/health/ready" {
-        return Ok(Response::new(full(Bytes::new())));
+        shared.checks.fetch_add(1, Ordering::SeqCst);
+        let mut response = Response::new(full(Bytes::new()));
+        *response.status_mut() = StatusCode::from_u16(shared.health.load(Ordering::SeqCst)).unwrap();
+        return Ok(response);
     }
     let number = shared.arrivals.fetch_add(1, Ordering::SeqCst);
     let nanos = u64::try_from(shared.started.elapsed().as_nanos()).unwrap();

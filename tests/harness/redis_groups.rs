@@ -84,22 +84,44 @@ fn free_port() -> Result<u16> {
 struct Sentinel {
     child: Child,
     port: u16,
+    /// Listened on where there are certificates.
+    tls_port: u16,
     _folder: tempfile::TempDir,
 }
 
+/// Keys of a redis-server's config, with their values.
+type Keys = Vec<(&'static str, String)>;
+
+/// TLS for clients and among the servers; clients must show a certificate.
+fn over_tls(folder: &Path, ca: &Path, issued: &Issued) -> Keys {
+    let (cert, key) = issued.write(folder, "node");
+    let path = |path: &Path| path.display().to_string();
+    let yes = || "yes".to_owned();
+    let files = [("tls-cert-file", path(&cert)), ("tls-key-file", path(&key)), ("tls-ca-cert-file", path(ca))];
+    files.into_iter().chain([("tls-replication", yes()), ("tls-auth-clients", yes())]).collect()
+}
+
+fn as_arguments(keys: &Keys) -> Vec<String> {
+    keys.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]).collect()
+}
+
 impl Sentinel {
-    fn start(primary: u16, extra: &str) -> Result<Sentinel> {
-        let (folder, port) = (tempfile::tempdir()?, free_port()?);
+    fn start(primary: u16, extra: &str, certificates: &Keys) -> Result<Sentinel> {
+        let (folder, port, tls_port) = (tempfile::tempdir()?, free_port()?, free_port()?);
         let config = folder.path().join("sentinel.conf");
+        let mut tls: String = certificates.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
+        if !tls.is_empty() {
+            tls.push_str(&format!("tls-port {tls_port}\n"));
+        }
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {PRIMARY} 127.0.0.1 {primary} 2\n\
-             sentinel down-after-milliseconds {PRIMARY} 1000\nsentinel failover-timeout {PRIMARY} 5000\n{extra}\n",
+             sentinel down-after-milliseconds {PRIMARY} 1000\nsentinel failover-timeout {PRIMARY} 5000\n{tls}{extra}\n",
             folder.path().display()
         );
         std::fs::write(&config, text)?;
         let mut command = Command::new("redis-server");
         command.arg(&config).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Sentinel { child: command.spawn().context("redis-server --sentinel")?, port, _folder: folder })
+        Ok(Sentinel { child: command.spawn().context("redis-server --sentinel")?, port, tls_port, _folder: folder })
     }
 }
 
@@ -115,16 +137,36 @@ pub struct Watched {
     /// The servers.
     pub servers: [RedisServer; 2],
     sentinels: Vec<Sentinel>,
+    /// The servers' TLS ports, where there are certificates.
+    tls_ports: Vec<u16>,
 }
 
 impl Watched {
     /// Starts them and waits until the sentinels know each other and the replica. `extra` goes into the sentinels' config.
     pub async fn start(extra: &str) -> Result<Watched> {
-        let primary = RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]).await?;
-        let of = primary.port().to_string();
-        let replica = RedisServer::start_with(&["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &of]).await?;
-        let sentinels = (0..3).map(|_| Sentinel::start(primary.port(), extra)).collect::<Result<Vec<_>>>()?;
-        let group = Watched { servers: [primary, replica], sentinels };
+        Watched::start_with(extra, Vec::new()).await
+    }
+
+    /// The same over TLS, among all of them too; clients must show a certificate.
+    pub async fn start_tls(folder: &Path, ca: &Path, issued: &Issued) -> Result<Watched> {
+        Watched::start_with("", over_tls(folder, ca, issued)).await
+    }
+
+    async fn start_with(extra: &str, certificates: Keys) -> Result<Watched> {
+        let tls_ports = if certificates.is_empty() { Vec::new() } else { vec![free_port()?, free_port()?] };
+        let server = async |number: usize, further: &[&str]| {
+            let mut options = as_arguments(&certificates);
+            options.extend(["--repl-diskless-sync-delay", "0"].iter().chain(further).map(|option| (*option).to_owned()));
+            if let Some(port) = tls_ports.get(number) {
+                options.extend(["--tls-port".to_owned(), port.to_string()]);
+            }
+            RedisServer::start_with(&options.iter().map(String::as_str).collect::<Vec<_>>()).await
+        };
+        let primary = server(0, &[]).await?;
+        let port = tls_ports.first().copied().unwrap_or_else(|| primary.port());
+        let replica = server(1, &["--replicaof", "127.0.0.1", &port.to_string()]).await?;
+        let sentinels = (0..3).map(|_| Sentinel::start(port, extra, &certificates)).collect::<Result<Vec<_>>>()?;
+        let group = Watched { servers: [primary, replica], sentinels, tls_ports };
         eventually("the sentinels know each other and the replica", FORMS_WITHIN, || {
             let knows = |sentinel: &Sentinel| {
                 let told = cli(sentinel.port, &["SENTINEL", "MASTER", PRIMARY]).unwrap_or_default();
@@ -143,13 +185,17 @@ impl Watched {
 
     /// `redis+sentinel://...`, with one sentinel: the others are learnt.
     pub fn url(&self) -> String {
-        format!("redis+sentinel://127.0.0.1:{}/{PRIMARY}", self.sentinels[0].port)
+        match self.tls_ports.is_empty() {
+            true => format!("redis+sentinel://127.0.0.1:{}/{PRIMARY}", self.sentinels[0].port),
+            false => format!("rediss+sentinel://127.0.0.1:{}/{PRIMARY}", self.sentinels[0].tls_port),
+        }
     }
 
-    /// The port of the primary, as a sentinel says.
+    /// The port of the primary, as a sentinel says; the one without TLS.
     pub fn primary(&self) -> u16 {
         let told = cli(self.sentinels[1].port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", PRIMARY]).unwrap();
-        told.lines().nth(1).unwrap().parse().unwrap()
+        let told = told.lines().nth(1).unwrap().parse().unwrap();
+        self.tls_ports.iter().position(|port| *port == told).map_or(told, |number| self.servers[number].port())
     }
 
     /// `SENTINEL FAILOVER`: as for a planned one.
@@ -190,11 +236,8 @@ impl Cluster {
 
     /// The same over TLS, among the nodes too; clients must show a certificate.
     pub async fn start_tls(folder: &Path, ca: &Path, issued: &Issued) -> Result<Cluster> {
-        let (cert, key) = issued.write(folder, "node");
-        let path = |path: &Path| path.display().to_string();
-        let options = [("--tls-cert-file", path(&cert)), ("--tls-key-file", path(&key)), ("--tls-ca-cert-file", path(ca))];
-        let mut options: Vec<String> = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
-        options.extend(["--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "yes"].map(str::to_owned));
+        let mut options = as_arguments(&over_tls(folder, ca, issued));
+        options.extend(["--tls-cluster", "yes"].map(str::to_owned));
         Cluster::start_with(options).await
     }
 

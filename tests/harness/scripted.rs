@@ -1,8 +1,8 @@
 //! A backend that does to each connection what a test says, byte by byte, and keeps what it was sent.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, Weak};
 
 /// What becomes of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub struct Scripted {
     /// Where it listens.
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
+    streams: Arc<Mutex<Vec<Weak<TcpStream>>>>,
 }
 
 impl Scripted {
@@ -28,14 +29,25 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let kept = seen.clone();
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let (kept, open) = (seen.clone(), streams.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let seen = kept.clone();
-                std::thread::spawn(move || serve(stream, &seen, script));
+                let stream = Arc::new(stream);
+                open.lock().unwrap().push(Arc::downgrade(&stream));
+                std::thread::spawn(move || serve(&stream, &seen, script));
             }
         });
-        Scripted { address, seen }
+        Scripted { address, seen, streams }
+    }
+
+    /// Closes every connection.
+    pub fn hang_up(&self) {
+        for stream in self.streams.lock().unwrap().drain(..).filter_map(|stream| stream.upgrade()) {
+            // One that is closed already stays so.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// As an endpoint in a config.
@@ -49,7 +61,7 @@ impl Scripted {
     }
 }
 
-fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>, script: fn(usize) -> Act) {
+fn serve(mut stream: &TcpStream, seen: &Mutex<Vec<String>>, script: fn(usize) -> Act) {
     let _ = stream.set_nodelay(true);
     while let Some(query) = read_query(&mut stream) {
         if query.starts_with("GET /v2/health/ready") {
@@ -75,7 +87,7 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>, script: fn(usize) -> 
 }
 
 /// Head and body, by its length or to the last chunk; `None` when the other side closes.
-fn read_query(stream: &mut TcpStream) -> Option<String> {
+fn read_query(stream: &mut &TcpStream) -> Option<String> {
     let mut query = Vec::new();
     let mut part = [0; 16 << 10];
     loop {

@@ -132,13 +132,21 @@ pub struct Exchange {
     pub response: String,
 }
 
-/// Shakes hands under this name, sends the request, and reads to the end.
-pub fn exchange(address: SocketAddr, config: &Arc<ClientConfig>, name: &str, request: &str) -> std::io::Result<Exchange> {
+/// A connection that a test goes on with.
+pub type Open = StreamOwned<ClientConnection, TcpStream>;
+
+/// One that shakes hands under this name as soon as something is sent.
+pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Open> {
     let socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(Duration::from_secs(20)))?;
     let name = ServerName::try_from(name.to_owned()).map_err(std::io::Error::other)?;
     let client = ClientConnection::new(config.clone(), name).map_err(std::io::Error::other)?;
-    let mut stream = StreamOwned::new(client, socket);
+    Ok(StreamOwned::new(client, socket))
+}
+
+/// Shakes hands under this name, sends the request, and reads to the end.
+pub fn exchange(address: SocketAddr, config: &Arc<ClientConfig>, name: &str, request: &str) -> std::io::Result<Exchange> {
+    let mut stream = connect(address, config, name)?;
     stream.write_all(request.as_bytes())?;
     let mut response = Vec::new();
     stream.read_to_end(&mut response)?;

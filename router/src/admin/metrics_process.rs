@@ -19,6 +19,8 @@ pub(super) fn write(page: &mut Exposition, state: &AdminState) {
     page.gauge(&[], reloads.last_success_unix_ms() as f64 / 1e3);
     page.family("switchback_config_keys_waiting_for_restart", "gauge", "Keys of the config file that only a restart brings about.");
     page.count(&[], state.waiting.len() as u64);
+    page.family("switchback_log_lines_dropped_total", "counter", "Log lines that were dropped, since nobody read those before them.");
+    page.count(&[], state.process.dropped_log_lines.dropped_lines() as u64);
     page.family("switchback_worker_connections", "gauge", "Open client connections of each worker, by what they speak.");
     for (worker, connections) in state.process.connections.iter().enumerate() {
         let worker = worker.to_string();

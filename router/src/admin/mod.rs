@@ -33,6 +33,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::routing::{get, post, put};
 use tokio::sync::watch;
+use tracing_appender::non_blocking::ErrorCounter;
 
 pub use access::{Access, AccessError, TOKEN_FILE};
 pub use connections::run;
@@ -96,6 +97,8 @@ pub struct ThisProcess {
     pub connections: Vec<Arc<OpenConnections>>,
     /// When it started, in milliseconds since 1970.
     pub started_unix_ms: u64,
+    /// Counts log lines that were dropped.
+    pub dropped_log_lines: ErrorCounter,
 }
 
 impl AdminState {

@@ -34,10 +34,8 @@ impl Demo {
     pub(super) fn run(self) -> Result<(), Failure> {
         let options = Options { is_fast: self.fast, for_machines: self.json, rate: self.rate, users: self.users };
         let outcome = block_on(async { demo::run(&options).await.map_err(|error| failure(&error)) })?;
-        if self.json {
-            print(&format!("{}\n", outcome.json))?;
-        }
-        if outcome.is_good { Ok(()) } else { Err(Failure::refused("the demo did not show what it promises: see above")) }
+        let printed = if self.json { print(&format!("{}\n", outcome.json)) } else { Ok(()) };
+        if outcome.is_good { printed } else { Err(Failure::refused("the demo did not show what it promises: see above")) }
     }
 }
 

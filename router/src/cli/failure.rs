@@ -1,5 +1,6 @@
 //! How a command ends when it is not done: a message on stderr and an exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Refused by the router, or rolled back.
@@ -64,9 +65,23 @@ impl Failure {
 
     /// Says it on stderr.
     pub(crate) fn report(self) -> ExitCode {
-        if !self.message.is_empty() {
-            eprintln!("switchback: {}", self.message);
-        }
-        ExitCode::from(self.code)
+        ExitCode::from(self.told())
     }
+
+    /// Says it on stderr, and ends the process here.
+    pub(crate) fn exit(self) -> ! {
+        std::process::exit(i32::from(self.told()))
+    }
+
+    fn told(self) -> u8 {
+        if !self.message.is_empty() {
+            complain(&format!("switchback: {}", self.message));
+        }
+        self.code
+    }
+}
+
+/// A line on stderr. Where that is gone too there is nobody left to tell, which is no reason to panic as `eprintln!` would.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::admin_client::{AdminArgs, AdminClient};
 use super::events::Events;
+use super::failure::complain;
 use super::table::table;
 use super::{Failure, block_on, print};
 
@@ -115,7 +116,7 @@ impl Set {
         let body = json!({ "set": set, "unset": self.unset, "why": self.why });
         let answer = self.admin.client()?.patch(&flags_path(&self.route)?, &body, self.if_epoch).await?;
         for warning in answer["warnings"].as_array().into_iter().flatten() {
-            eprintln!("switchback: warning: {}", plain(warning));
+            complain(&format!("switchback: warning: {}", plain(warning)));
         }
         print(&if self.json { format!("{answer}\n") } else { format!("epoch {}\n", answer["epoch"]) })
     }
@@ -135,7 +136,7 @@ impl Watch {
                 self.show(&data, &mut last)?;
             }
             // The router restarted, or a proxy closed the stream: its first events say what was missed.
-            eprintln!("switchback: the stream ended; connecting again");
+            complain("switchback: the stream ended; connecting again");
             events = self.reconnect(&client, &path).await;
         }
     }

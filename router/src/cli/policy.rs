@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use super::failure::complain;
 use super::{Failure, plugins, shadow};
 use crate::config::{self, Config};
 use crate::policy::bench::{self, Contender, Cost};
@@ -21,11 +22,11 @@ const REFUSED: u8 = 2;
 /// Bad usage: no such file, a broken config.
 const USAGE: u8 = 64;
 
-/// A line on standard output. A reader that is gone, or a disk that is full, ends the command without a word: there is nobody to tell.
+/// A line on standard output. A reader that is gone ends the command, as it ends every other.
 macro_rules! say {
     ($($text:tt)*) => {
-        if super::print(&format!("{}\n", format_args!($($text)*))).is_err() {
-            std::process::exit(i32::from(super::failure::UNREACHABLE));
+        if let Err(failure) = super::print(&format!("{}\n", format_args!($($text)*))) {
+            failure.exit();
         }
     };
 }
@@ -186,7 +187,7 @@ fn prepare(args: &PluginArgs) -> Result<(Bench, Vec<u8>), ExitCode> {
         ReadError::Refused(rejection) => refuse(args, &rejection),
     })?;
     let engine = PolicyEngine::new(Limits::of(&config.policies)).map_err(|error| {
-        eprintln!("the WebAssembly engine cannot start on this machine: {error:#}");
+        complain(&format!("the WebAssembly engine cannot start on this machine: {error:#}"));
         ExitCode::FAILURE
     })?;
     Ok((Bench { engine, terms }, bytes))
@@ -241,9 +242,10 @@ fn usage(args: &PluginArgs, reason: &str) -> ExitCode {
 /// Why not, for machines or for people.
 fn tell(args: &PluginArgs, reason: &str, line: &str) {
     if args.json {
-        say!("{}", json!({"admitted": false, "file": args.file, "reason": reason}));
+        // The exit code says it too, also when nobody reads this.
+        let _ = super::print(&format!("{}\n", json!({"admitted": false, "file": args.file, "reason": reason})));
     } else {
-        eprintln!("{line}");
+        complain(line);
     }
 }
 

@@ -90,7 +90,8 @@ async fn serve(args: RankerArgs) -> Result<(), Failure> {
         let (version, features, library) = (loaded.version, loaded.features, loaded.library);
         format!("ranker: {name} version {version} ({features} features) on http://{address}, ONNX Runtime from {library}")
     };
-    print(&format!("{line}\n"))?;
+    // A reader that is gone is no reason not to serve.
+    let _ = print(&format!("{line}\n"));
     ranker.serve(listener, shutdown).await;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
@@ -48,8 +48,8 @@ impl Serve {
             .map_err(|error| Failure::unreachable(format!("LISTEN_FDS: a descriptor that was passed cannot be used: {error}")))?;
         let started_as = StartedAs::this_process().map_err(|error| Failure::unreachable(format!("this program is nowhere: {error}")))?;
         // Writes what is still to be written when it is dropped.
-        let _log = start_log(self.log);
-        let start = Start { file: self.config, started_as, inherited, announce };
+        let (_log, dropped_log_lines) = start_log(self.log);
+        let start = Start { file: self.config, started_as, inherited, announce, dropped_log_lines };
         match lifecycle::run(start) {
             Ok(CutOff { queries: 0, upgraded: 0 }) => Ok(()),
             Ok(CutOff { queries, upgraded }) => Err(Failure::timed_out(format!(
@@ -65,16 +65,17 @@ impl Serve {
 const LOG_LINES: usize = 10_000;
 
 /// Lines are written by a thread of their own: whoever reads stderr may be slow or stuck, and no worker waits for that. Lines beyond
-/// [`LOG_LINES`] are dropped.
-fn start_log(format: LogFormat) -> WorkerGuard {
+/// [`LOG_LINES`] are dropped, and counted.
+fn start_log(format: LogFormat) -> (WorkerGuard, ErrorCounter) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
+    let dropped = writer.error_counter();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
     }
-    guard
+    (guard, dropped)
 }
 
 /// For whoever started us on port 0, and for the log.

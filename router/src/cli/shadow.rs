@@ -47,19 +47,14 @@ impl Shadow {
         let client = self.admin.client()?;
         let answer = block_on(self.ask(&client))?;
         let shadow = answer.get("shadow").filter(|shadow| !shadow.is_null());
-        if self.json {
-            print(&format!("{}\n", shadow.unwrap_or(&Value::Null)))?;
-        } else {
-            print(
-                &shadow.map_or_else(
-                    || format!("{}: no shadow run since the router started\n", self.route),
-                    |shadow| show(&self.route, shadow),
-                ),
-            )?;
-        }
+        let none = || format!("{}: no shadow run since the router started\n", self.route);
+        let printed = match self.json {
+            true => print(&format!("{}\n", shadow.unwrap_or(&Value::Null))),
+            false => print(&shadow.map_or_else(none, |shadow| show(&self.route, shadow))),
+        };
         match shadow.map(|shadow| (text(shadow, "state"), text(shadow, "why"))) {
             Some(("failed", why)) if self.watch => Err(Failure::refused(format!("the candidate failed: {why}"))),
-            _ => Ok(()),
+            _ => printed,
         }
     }
 

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tracing_appender::non_blocking::ErrorCounter;
 
 pub use error::LifecycleError;
 pub use sockets::Inherited;
@@ -57,6 +58,8 @@ pub struct Start {
     pub inherited: Inherited,
     /// Says where it listens, to whoever started it.
     pub announce: fn(&Config),
+    /// Counts log lines that were dropped.
+    pub dropped_log_lines: ErrorCounter,
 }
 
 /// Runs a router until it is told to stop, and answers what its drain cut off.
@@ -76,11 +79,12 @@ pub fn run(start: Start) -> Result<CutOff, LifecycleError> {
 fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutOff, LifecycleError> {
     let refused = |key: &str, error: &dyn std::error::Error| LifecycleError::refused(&start.file, key, error);
     let asked = config::load(&start.file).map_err(|error| LifecycleError::Config { problems: error.lines().to_vec() })?;
-    let access = Access::open(&asked).map_err(|error| refused(error.key(), &error))?;
     let tls = asked.tls.as_ref().map(ServerTls::load).transpose().map_err(|error| refused(error.key(), &error))?;
     let pools = Pools::of(&asked).map_err(|error| refused(error.key(), &error))?;
     FlagStore::check(&asked).map_err(|error| refused(error.key(), &error))?;
     let overrides = Overrides::load(asked.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
+    // Last, since it makes the data folder: a config that is refused leaves no trace.
+    let access = Access::open(&asked).map_err(|error| refused(error.key(), &error))?;
     let mut config = asked.clone();
     let inherited = match predecessor {
         Some(predecessor) => predecessor.sockets()?,
@@ -93,6 +97,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
         file: start.file,
         started_as: start.started_as,
         announce: start.announce,
+        dropped_log_lines: start.dropped_log_lines,
         asked,
         config: Arc::new(config),
         access: Arc::new(access),
@@ -109,6 +114,7 @@ struct Beginning {
     file: PathBuf,
     started_as: StartedAs,
     announce: fn(&Config),
+    dropped_log_lines: ErrorCounter,
     /// As in the file.
     asked: Config,
     /// With the addresses that were really bound.
@@ -152,7 +158,7 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
 
 /// Everything but the listeners' threads.
 async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sender<AskedReload>) -> Result<Running, LifecycleError> {
-    let Beginning { file, started_as, asked, config, access, tls, pools, overrides, listeners, .. } = beginning;
+    let Beginning { file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, listeners, .. } = beginning;
     let flags = if is_beside { FlagStore::open_beside(&config).await? } else { FlagStore::open(&config).await? };
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
@@ -174,6 +180,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         reloads: Arc::new(Reloads::new(asked_reloads)),
         connections: serving.connections.clone(),
         started_unix_ms: admin::now_unix_ms(),
+        dropped_log_lines,
     };
     let parts = admin::Parts {
         generation: generation.clone(),

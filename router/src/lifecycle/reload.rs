@@ -64,6 +64,7 @@ impl Running {
         let tls = config.tls.as_ref().map(ServerTls::prepare).transpose().map_err(|error| refused(error.key(), &error))?;
         let before = &self.generation;
         let pools = before.pools.succeed(&before.config.routes, &config).map_err(|error| refused(error.key(), &error))?;
+        FlagStore::check(&config).map_err(|error| refused(error.key(), &error))?;
         let overrides = Overrides::load(config.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
         Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides })
     }

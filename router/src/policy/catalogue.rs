@@ -106,6 +106,8 @@ impl Catalogue {
     /// forgotten while the file was read.
     pub(super) fn file_admitted(&mut self, name: &str, digest: &str, admitted: Option<Admitted>) -> bool {
         if let Some(admitted) = admitted {
+            // Its kept copy was written again where that was broken.
+            self.broken_kept.remove(digest);
             self.admitted.insert(digest.to_owned(), Arc::new(admitted));
         }
         if !self.admitted.contains_key(digest) {

@@ -4,7 +4,7 @@
 //! not changed for [`SETTLE`], and what was read counts only if it did not change meanwhile. One that was read too early is
 //! refused as broken and read again when it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +19,7 @@ use crate::flags::PolicyRef;
 
 /// A file must be left alone for this long before it is read.
 pub(super) const SETTLE: Duration = Duration::from_millis(100);
-/// Plugin files that are looked at, by name; further ones are left out, with a line in the log.
+/// Plugin files that are looked at; further ones are refused by name.
 pub(super) const MOST_FILES: usize = 64;
 
 /// What tells one state of a file from another, without reading it.
@@ -47,7 +47,8 @@ struct Seen {
 pub(super) struct Folder {
     dir: PathBuf,
     seen: BTreeMap<String, Seen>,
-    is_crowded: bool,
+    /// Plugins beyond [`MOST_FILES`], as last found.
+    passed_over: BTreeSet<String>,
     /// Files `.wasm` with names that flags cannot say, as last found.
     unusable: Vec<PathBuf>,
 }
@@ -59,13 +60,15 @@ pub(super) struct Look {
     pub(super) changed: Vec<String>,
     /// Plugins whose file is gone.
     pub(super) gone: Vec<String>,
+    /// Plugins that are not looked at, and were not passed over before: there are too many.
+    pub(super) passed_over: Vec<String>,
     /// Whether a file is still being written: look again after [`SETTLE`].
     pub(super) is_settling: bool,
 }
 
 impl Folder {
     pub(super) fn new(dir: &Path) -> Folder {
-        Folder { dir: dir.to_owned(), seen: BTreeMap::new(), is_crowded: false, unusable: Vec::new() }
+        Folder { dir: dir.to_owned(), seen: BTreeMap::new(), passed_over: BTreeSet::new(), unusable: Vec::new() }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -84,8 +87,8 @@ impl Folder {
     }
 
     fn look_by(&mut self, now: Instant, is_settled: fn(&Seen, Instant) -> bool) -> Look {
-        let Ok(found) = self.list() else { return Look::default() };
-        let mut look = Look::default();
+        let Ok(mut found) = self.list() else { return Look::default() };
+        let mut look = Look { passed_over: self.pass_over(&mut found), ..Look::default() };
         self.seen.retain(|name, _| {
             let is_there = found.contains_key(name);
             if !is_there {
@@ -135,21 +138,23 @@ impl Folder {
                 found.insert(name, Stamp::of(&file));
             }
         }
-        let is_crowded = found.len() > MOST_FILES;
-        if is_crowded && !self.is_crowded {
-            tracing::warn!(dir = %self.dir.display(), files = found.len(), "more plugin files than the {MOST_FILES} that are looked at");
-        }
-        self.is_crowded = is_crowded;
         for path in unusable.iter().filter(|path| !self.unusable.contains(path)) {
             tracing::warn!(path = %path.display(), "a plugin is not looked at: {}", Rejection::Name);
         }
         self.unusable = unusable;
+        Ok(found)
+    }
+
+    /// Leaves no more than [`MOST_FILES`]. Answers who is passed over that was not before; of very many, the first by name.
+    fn pass_over(&mut self, found: &mut BTreeMap<String, Stamp>) -> Vec<String> {
         let surplus = found.len().saturating_sub(MOST_FILES);
         // Those that were looked at before stay, so that more files throw out none that is in force.
         let newest = found.keys().rev().filter(|name| !self.seen.contains_key(*name));
-        let passed_over: Vec<String> = newest.take(surplus).cloned().collect();
+        let passed_over: BTreeSet<String> = newest.take(surplus).cloned().collect();
         found.retain(|name, _| !passed_over.contains(name));
-        Ok(found)
+        let told = passed_over.difference(&self.passed_over).take(MOST_FILES).cloned().collect();
+        self.passed_over = passed_over;
+        told
     }
 }
 
@@ -238,6 +243,25 @@ mod tests {
         // Those that somebody means to be plugins are told of.
         folder.unusable.sort();
         assert_eq!(folder.unusable, ["Upper.wasm", "a b.wasm", "x@y.wasm"].map(|name| dir.path().join(name)));
+    }
+
+    #[test]
+    fn a_crowded_folder_keeps_those_that_were_seen_and_names_the_others_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| fs::write(dir.path().join(format!("{name}.wasm")), "x").unwrap();
+        (0..MOST_FILES).for_each(|number| write(&format!("m{number:02}")));
+        let mut folder = Folder::new(dir.path());
+        let now = Instant::now();
+        assert_eq!(folder.look_at_start(now).changed.len(), MOST_FILES);
+        // Whether their names come first or last.
+        write("a");
+        write("z");
+        let passed_over = ["a", "z"].map(str::to_owned).to_vec();
+        assert_eq!(folder.look(now), Look { passed_over, ..Look::default() });
+        assert_eq!(folder.look(now + 2 * SETTLE), Look::default(), "said once");
+        fs::remove_file(dir.path().join("m07.wasm")).unwrap();
+        assert_eq!(folder.look(now + 3 * SETTLE), Look { gone: vec!["m07".to_owned()], is_settling: true, ..Look::default() });
+        assert_eq!(folder.look(now + 4 * SETTLE), changed(&["a"]), "there is room for one of them");
     }
 
     #[test]

@@ -14,10 +14,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::catalogue::{Catalogue, Choice, Found, Trouble};
-use super::folder::{Folder, Look, SETTLE};
+use super::folder::{Folder, Look, MOST_FILES, SETTLE};
 use super::health::Patience;
 use super::in_force::SplitInForce;
 use super::kept::Kept;
+use super::rejection::Rejection;
 use super::snapshot::snapshot;
 use super::status::{PluginStatus, Refusal, now_unix_ms};
 use super::workshop::{Done, Job, Outcome, Workshop};
@@ -146,6 +147,12 @@ impl Keeper {
                 kept.forget_last(&name);
             }
             self.catalogue.file_gone(&name);
+        }
+        for name in look.passed_over {
+            let source = self.folder.path(&name).display().to_string();
+            let reason = Rejection::Crowded { most: MOST_FILES }.to_string();
+            tracing::warn!(plugin = name, source, "plugin refused: {reason}");
+            self.catalogue.remember(Refusal { name, source, digest: None, reason, unix_ms: now_unix_ms() });
         }
         for name in look.changed {
             self.catalogue.file_waits(&name, self.folder.path(&name).display().to_string());

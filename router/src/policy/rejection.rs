@@ -19,6 +19,12 @@ pub enum Rejection {
     /// A name that flags cannot say.
     #[error("its name must be NAME.wasm, with 1 to 64 of a-z, 0-9, - and _ for NAME: the router would not look at it")]
     Name,
+    /// One file too many.
+    #[error("the folder of plugins holds more than the {most} files that are looked at, and this is one of the others: remove one first")]
+    Crowded {
+        /// How many are looked at.
+        most: usize,
+    },
     /// Over `policies.file_bytes`.
     #[error("the file has {bytes} bytes; policies.file_bytes allows {limit}")]
     TooLarge {

@@ -78,8 +78,7 @@ impl Workshop {
 
     /// Judges bytes that came by another way than a job. A plugin that makes the compiler panic is refused like any other.
     pub(super) fn judge_safely(&self, bytes: &[u8]) -> Outcome {
-        let judge = std::panic::AssertUnwindSafe(|| self.judge(bytes, None).1);
-        std::panic::catch_unwind(judge).unwrap_or_else(|_| Outcome::Rejected(panicked()))
+        caught(|| self.judge(bytes, None).1)
     }
 
     fn judge(&self, bytes: &[u8], known: Option<&HashSet<String>>) -> (Option<String>, Outcome) {
@@ -110,6 +109,10 @@ fn safely(job: Job, perform: impl FnOnce(Job) -> Done) -> Done {
     })
 }
 
+fn caught(judge: impl FnOnce() -> Outcome) -> Outcome {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(judge)).unwrap_or_else(|_| Outcome::Rejected(panicked()))
+}
+
 fn panicked() -> Rejection {
     Rejection::Unreadable { reason: "the WebAssembly compiler panicked; the log has its message".to_owned() }
 }
@@ -125,5 +128,7 @@ mod tests {
         assert!(matches!(&done.job, Job::File { name, .. } if name == "mine"));
         let Outcome::Rejected(rejection) = done.outcome else { panic!("it was not refused") };
         assert!(rejection.to_string().contains("the WebAssembly compiler panicked"), "{rejection}");
+        let Outcome::Rejected(uploaded) = caught(|| panic!("internal compiler error")) else { panic!("it was not refused") };
+        assert_eq!(uploaded, rejection);
     }
 }

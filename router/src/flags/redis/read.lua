@@ -2,6 +2,7 @@
 -- KEYS: flags, sealed; or the flags alone, and then no sealed fields are answered.  ARGV: most fields, most bytes, most bytes of one value, then the names of the known fields.
 -- Answers: the seal that the fields should have ('' when there are none), the fields, the last sealed fields (only when the flags are
 -- not sealed), and 1 when there is more than the limits allow; then the fields are the known ones, each value cut.
+
 -- A key beside the flags that somebody broke must not hold up a flip: without it there is no base to compare with.
 local function sealed()
   if not KEYS[2] then return {} end
