@@ -12,7 +12,8 @@ use switchback_tests::{Backend, Router, Setup, eventually};
 const SOON: Duration = Duration::from_secs(10);
 
 fn redis() -> RedisServer {
-    tokio::runtime::Runtime::new().unwrap().block_on(RedisServer::start()).unwrap()
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(RedisServer::start()).unwrap()
 }
 
 fn two_colours(blue: &Backend, green: &Backend) -> Setup {
