@@ -253,8 +253,8 @@ fn two_tokens_must_differ_in_name_and_secret() {
         (file("one", "s3cret-s3cret-s3cret"), file("same", "s3cret-s3cret-s3cret\n"), file("other", "another-s3cret-word"));
     let token = |name: &str, file: &str| format!("[[admin.token]]\nname = \"{name}\"\nrole = \"viewer\"\nfile = \"{file}\"\n");
     for (tokens, wanted) in [
-        ([token("ann", &one), token("ann", &other)], Some(":9: admin.token[1].name = \"ann\": must be given to one token only")),
-        ([token("ann", &one), token("local-operator", &other)], Some(":9: admin.token[1].name = \"local-operator\": must be given")),
+        ([token("ann", &one), token("ann", &other)], Some(":10: admin.token[1].name = \"ann\": must be given to one token only")),
+        ([token("ann", &one), token("local-operator", &other)], Some(":10: admin.token[1].name = \"local-operator\": must be given")),
         ([token("ann", &one), token("bob", &same)], Some("must hold another token than admin.token[0], \"ann\"")),
         ([token("ann", &one), token("bob", &other)], None),
     ] {

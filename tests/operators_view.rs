@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use switchback_tests::redis::RedisServer;
@@ -30,7 +30,7 @@ impl Watching {
     fn start(router: &Router) -> Watching {
         let mut child = router.cli().args(["flag", "watch", "search"]).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(64);
         std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Watching { child, lines }
     }

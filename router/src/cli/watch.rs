@@ -133,7 +133,9 @@ fn entries(name: &str, history: &Value, after: u64) -> String {
     let entries = history["entries"].as_array().into_iter().flatten();
     let line = |entry: &Value| {
         let field = |change: &Value| format!("{}: {} -> {}", plain(&change["field"]), plain(&change["old"]), plain(&change["new"]));
-        let what: Vec<String> = entry["what"].as_array().into_iter().flatten().map(field).collect();
+        // A share that was not there is 0: a flip writes that down, and it changes nothing.
+        let is_change = |change: &&Value| !(change["old"].is_null() && change["new"] == "0");
+        let what: Vec<String> = entry["what"].as_array().into_iter().flatten().filter(is_change).map(field).collect();
         let what = if what.is_empty() { "no field is another".to_owned() } else { what.join(", ") };
         let why = entry["why"].as_str().filter(|why| !why.is_empty()).map_or_else(String::new, |why| format!(" ({why})"));
         format!("{} {name} epoch {}, {}: {what}{why}\n", at(entry["time_ms"].as_i64()), entry["epoch"], plain(&entry["who"]))
@@ -153,11 +155,14 @@ fn is_same_traffic(old: &Value, new: &Value) -> bool {
     fields(old).eq(fields(new))
 }
 
-/// Every field that is not at nothing.
+/// Every field that is not at nothing; the candidate's pool only while something goes there.
 fn as_it_is(flags: &Value) -> String {
+    let has_candidate = flags["canary_percent"] != json!(0.0) || flags["mirror_percent"] != json!(0.0);
     let is_said = |value: &Value| !value.is_null() && *value != json!(0.0) && *value != json!(false) && *value != json!({});
-    let words: Vec<String> =
-        fields(flags).filter(|(_, value)| is_said(value)).map(|(field, value)| format!("{field} {}", plain(value))).collect();
+    let words: Vec<String> = fields(flags)
+        .filter(|(field, value)| is_said(value) && (has_candidate || *field != "candidate_pool"))
+        .map(|(field, value)| format!("{field} {}", plain(value)))
+        .collect();
     words.join(", ")
 }
 
@@ -205,7 +210,7 @@ mod tests {
     fn every_change_since_the_last_epoch_is_a_line_oldest_first() {
         let history = json!({ "entries": [
             { "epoch": 3, "time_ms": 1_000, "who": "ann", "why": "v42", "what": [
-                { "field": "canary_percent", "old": "5", "new": "0" }, { "field": "live", "old": "blue", "new": "green" }
+                { "field": "canary_percent", "old": "5", "new": "0" }, { "field": "holdback_percent", "old": null, "new": "0" }, { "field": "live", "old": "blue", "new": "green" }
             ] },
             { "epoch": 2, "time_ms": 900, "who": "external", "why": "external edit", "what": [{ "field": "pin", "old": null, "new": "blue" }] },
             { "epoch": 1, "time_ms": 800, "who": "bob", "why": "", "what": [] }
@@ -219,13 +224,16 @@ mod tests {
     #[test]
     fn flags_are_told_without_what_is_at_nothing() {
         let flags = json!({
-            "name": "search", "live": "blue", "pin": null, "canary_percent": 5.0, "mirror_percent": 0.0, "freeze": false, "flags": {},
+            "name": "search", "live": "blue", "candidate_pool": "green", "pin": null, "canary_percent": 5.0, "mirror_percent": 0.0,
+            "freeze": false, "flags": {},
             "epoch": 1, "faults": []
         });
-        assert_eq!(as_it_is(&flags), "live blue, canary_percent 5.0");
+        assert_eq!(as_it_is(&flags), "live blue, candidate_pool green, canary_percent 5.0");
         let mut other = flags.clone();
         other["pin"] = json!("blue");
         assert_eq!(differences(&flags, &other), "pin: - -> blue");
+        other["canary_percent"] = json!(0.0);
+        assert_eq!(as_it_is(&other), "live blue, pin blue");
         assert!(is_same_traffic(&flags, &flags) && !is_same_traffic(&flags, &other));
     }
 }

@@ -30,6 +30,8 @@ struct Misfit {
     /// What is wrong, unless the checker knows better.
     allowed: String,
     is_text: bool,
+    /// Or a list of tables: too much to repeat.
+    is_table: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +67,10 @@ impl Misfits {
         let value = at(root, &steps);
         let stand_in = value.as_ref().and_then(|value| stand_in(value, message));
         let is_text = matches!(value, Some(Value::String(_)));
+        let is_table = match &value {
+            Some(Value::Array(items)) => items.iter().any(Value::is_table),
+            other => other.as_ref().is_some_and(|value| value.is_table()),
+        };
         let allowed = allowed(message, &steps, value.as_deref());
         let shown = match (value, stand_in) {
             (Some(value), Some((new, shown))) => {
@@ -76,14 +82,14 @@ impl Misfits {
                 None
             }
         };
-        self.all.push(Misfit { steps, stand_in: shown, allowed, is_text });
+        self.all.push(Misfit { steps, stand_in: shown, allowed, is_text, is_table });
     }
 
     /// The problems of the form, and those of the checker that are left: what is allowed for a misfit is said with it, and a key that was
     /// taken out is not missing.
     pub(super) fn merge(self, locator: &Locator<'_>, mut checked: Vec<Problem>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for Misfit { steps, stand_in, allowed, is_text } in self.all {
+        for Misfit { steps, stand_in, allowed, is_text, is_table } in self.all {
             let path = path_of(&steps);
             let (key, table_key) = (locator.by_name(&path), locator.by_name(&path_of(without_items(&steps))));
             let is_about = |problem: &Problem| locator.by_name(&problem.key) == table_key;
@@ -106,8 +112,7 @@ impl Misfits {
                     allowed
                 }
             };
-            let is_table = |value: &&str| value.starts_with(['[', '{']) && stand_in.is_none();
-            let value = locator.value(&path).map(str::trim).filter(|value| !is_table(value)).unwrap_or_default();
+            let value = locator.value(&path).map(str::trim).filter(|_| !is_table).unwrap_or_default();
             let value = if is_secret(&key) && !value.is_empty() { "***" } else { value };
             problems.push(Problem { key, value: Some(value.to_owned()), allowed });
         }
