@@ -121,7 +121,7 @@ mod tests {
                 let path = format!("{path} {}", inner.get_name());
                 assert!(inner.get_about().is_some(), "{path} says nothing of itself");
                 let after = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
-                let examples = after.lines().filter(|line| line.trim_start().starts_with(path.as_str())).count();
+                let examples = after.lines().filter(|line| line.contains(path.as_str())).count();
                 assert!(examples >= 2, "{path} has {examples} examples in its help");
                 walk(inner, &path);
             }
