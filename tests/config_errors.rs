@@ -45,10 +45,26 @@ const CASES: &[Case] = &[
     case("traffic = \"127.0.0.1:0\"", "traffic = \"localhost\"", ":2: listen.traffic", "localhost", "an IP address and a port"),
     case("admin = \"127.0.0.1:0\"", "", ":1: listen.admin", "is missing", "an IP address and a port"),
     case("admin = \"127.0.0.1:0\"", "admin = \"0.0.0.0:9090\"", ":3: listen.admin", "0.0.0.0:9090", "[[admin.token]]"),
-    case("admin = \"127.0.0.1:0\"", "admin = 9090", ":3: listen.admin", "9090", "expected a string"),
+    case("admin = \"127.0.0.1:0\"", "admin = 9090", ":3: listen.admin", "9090", "must be an IP address and a port"),
     case("connections = 1000", "connections = 0", ":6: limits.connections", "0", "from 1 to 1000000"),
-    case("connections = 1000", "connections = \"many\"", ":6: limits.connections", "many", "expected a whole number"),
-    case("connections = 1000", "conections = 1000", ":6: limits.conections", "1000", "expected one of `connections`"),
+    case(
+        "connections = 1000",
+        "connections = \"many\"",
+        ":6: limits.connections",
+        "\"many\"",
+        "must be a whole number from 1 to 1000000, without quotes",
+    ),
+    case(
+        "connections = 1000",
+        "conections = 1000",
+        ":6: limits.conections",
+        "1000",
+        "unknown key, did you mean connections? allowed here: connections, ",
+    ),
+    case("connections = 1000", "connections = -1", ":6: limits.connections", "-1", "must be a whole number from 1 to 1000000"),
+    case("connections = 1000", "header_timeout = 5", ":6: limits.header_timeout", "5", "must be a duration from 100ms to 5m"),
+    case("connections = 1000", "header_timeout = \"5 s\"", ":6: limits.header_timeout", "5 s", "must be a duration from 100ms to 5m"),
+    case("connections = 1000", "header_bytes = \"64 KiB\"", ":6: limits.header_bytes", "64 KiB", "must be a size from 8KiB to 1MiB"),
     case("connections = 1000", "header_timeout = \"5\"", ":6: limits.header_timeout", "5", "100ms to 5m"),
     case("connections = 1000", "header_timeout = \"2h\"", ":6: limits.header_timeout", "2h", "100ms to 5m"),
     case("connections = 1000", "header_bytes = \"1TB\"", ":6: limits.header_bytes", "1TB", "8KiB to 1MiB"),
@@ -73,6 +89,10 @@ const CASES: &[Case] = &[
     case("name = \"search\"", "name = \"Search!\"", ":12: route[0].name", "Search!", "1 to 64 of a-z"),
     case("name = \"search\"", "", ":11: route[0].name", "is missing", "1 to 64 of a-z"),
     case("unit = [\"header:x-user-id\"]", "unit = [\"query:q\"]", ":13: route.search.unit", "query:q", "client-address"),
+    case("unit = [\"header:x-user-id\"]", "unit = \"client-address\"", ":13: route.search.unit", "client", "a list: [\"client-address\"]"),
+    case("unit = [\"header:x-user-id\"]", "unit = [\"client-address\", 5]", ":13: route.search.unit[1]", "5", "\"header:NAME\""),
+    case("unit =", "initial = { canary_percent = 5 }\nunit =", ":13: route.search.initial.canary_percent", "5", "in quotes: \"5\""),
+    case("[limits]", "[admin.token]\nname = \"ann\"\n[limits]", ":5: admin.token", "", "write [[admin.token]]"),
     case("unit = [\"header:x-user-id\"]", "unit = []", ":13: route.search.unit", "[]", "at least one source"),
     case("unit =", "match = { path_prefix = \"x\" }\nunit =", ":13: route.search.match.path_prefix", "x", "starts with /"),
     case("unit =", "expose = [\"all\"]\nunit =", ":13: route.search.expose", "all", "must be \"pool\""),
@@ -140,7 +160,7 @@ const CASES: &[Case] = &[
         "path of a file",
     ),
     case("[limits]", "[policies]\nquarantine = \"10m\"\n[limits]", ":6: policies.quarantine", "10m", "policies.quarantine_max (5m)"),
-    case("[limits]", "[polices]\n[limits]", ":5: polices", "", "expected one of `listen`"),
+    case("[limits]", "[polices]\n[limits]", ":5: polices", "", "unknown key, did you mean policies? allowed here: listen, "),
     case("connections = 1000", "connections = ", ":6: `connections =`", "", "string"),
 ];
 
@@ -194,6 +214,69 @@ fn all_problems_are_told_at_once() {
     let (_, said) = switchback(&["config", "check"], &write(&wrong).file);
     for key in [":6: limits.connections", ":13: route.search.unit", ":16: route.search.pools.blue.endpoints"] {
         assert!(said.contains(key), "no {key} in:\n{said}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_hides_no_other_problem() {
+    let wrong = GOOD
+        .replace("admin = \"127.0.0.1:0\"", "admin = 9090\nadmn = \"127.0.0.1:0\"")
+        .replace("connections = 1000", "connections = \"many\"\nheader_timeout = \"2h\"")
+        .replace("endpoints = [", "endpoint = [");
+    let (output, said) = switchback(&["config", "check"], &write(&wrong).file);
+    assert_eq!(output.status.code(), Some(64));
+    let lines: Vec<&str> = said.lines().filter_map(|line| line.split_once("switchback.toml:")).map(|(_, line)| line).collect();
+    let expected = [
+        "3: listen.admin = 9090: must be an IP address",
+        "4: listen.admn = \"127.0.0.1:0\": unknown key, did you mean admin?",
+        "7: limits.connections = \"many\": must be a whole number",
+        "8: limits.header_timeout = \"2h\": must be a duration",
+        "17: route.search.pools.blue.endpoints is missing",
+        "18: route.search.pools.blue.endpoint = [",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{said}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{line}, not {expected}");
+    }
+}
+
+#[test]
+fn every_line_that_is_no_toml_is_told() {
+    let wrong = GOOD.replace("connections = 1000", "connections = ").replace("name = \"search\"", "name = search");
+    let (_, said) = switchback(&["config", "check"], &write(&wrong).file);
+    assert!(said.contains(":6: `connections =`: ") && said.contains(":12: `name = search`: "), "{said}");
+}
+
+#[test]
+fn a_password_where_none_belongs_is_not_repeated() {
+    for wrong in ["password = \"s3cret\"", "password = s3cret", "url = \"redis://ann:s3cret@h", "password_file = [\"s3cret\"]"] {
+        let (output, said) = switchback(&["config", "check"], &write(&GOOD.replace("data_dir =", &format!("{wrong}\ndata_dir ="))).file);
+        assert_eq!(output.status.code(), Some(64));
+        assert!(said.contains(":9: ") && !said.contains("s3cret"), "{said}");
+    }
+}
+
+#[test]
+fn two_tokens_must_differ_in_name_and_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, secret: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, secret).unwrap();
+        path.display().to_string()
+    };
+    let (one, same, other) =
+        (file("one", "s3cret-s3cret-s3cret"), file("same", "s3cret-s3cret-s3cret\n"), file("other", "another-s3cret-word"));
+    let token = |name: &str, file: &str| format!("[[admin.token]]\nname = \"{name}\"\nrole = \"viewer\"\nfile = \"{file}\"\n");
+    for (tokens, wanted) in [
+        ([token("ann", &one), token("ann", &other)], Some(":10: admin.token[1].name = \"ann\": must be given to one token only")),
+        ([token("ann", &one), token("local-operator", &other)], Some(":10: admin.token[1].name = \"local-operator\": must be given")),
+        ([token("ann", &one), token("bob", &same)], Some("must hold another token than admin.token[0], \"ann\"")),
+        ([token("ann", &one), token("bob", &other)], None),
+    ] {
+        let written = write(&GOOD.replace("[limits]", &format!("{}[limits]", tokens.concat())));
+        let (output, said) = switchback(&["config", "check"], &written.file);
+        assert_eq!(output.status.code(), Some(if wanted.is_some() { 64 } else { 0 }), "{said}");
+        assert!(said.contains(wanted.unwrap_or_default()) && !said.contains("s3cret"), "{said}");
     }
 }
 

@@ -52,9 +52,13 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
     for flip in steps.iter().filter(|step| step["step"].as_str().unwrap().starts_with("flip")) {
         assert!(flip["last_answer_of_old_pool_ms"].as_f64().unwrap() < 250.0, "{flip}");
     }
+    let count = |value: &Value| value.as_u64().unwrap();
+    let in_steps: u64 = steps.iter().map(|step| count(&step["queries"])).sum();
+    let others = count(&line["requests_between_steps"]) + count(&line["requests_of_the_probe"]) + count(&line["failed_requests"]);
+    assert_eq!(in_steps + others, count(&line["requests"]), "the table adds up: {line}");
     let worth = |pool: &str| line["pools"][pool]["ndcg_at_10"].as_f64().unwrap();
     assert!((0.8..0.95).contains(&worth("blue")) && (0.8..0.95).contains(&worth("green")), "real rankings: {line}");
-    for said in ["plugin", "bad plugin", "flip to green", "NDCG@10", "no query failed"] {
+    for said in ["plugin", "to measure latency", "in all", "bad plugin", "flip to green", "NDCG@10", "no query failed"] {
         assert!(timeline.contains(said), "{timeline} lacks {said}");
     }
     assert!(!timeline.contains('\u{1b}'), "no colours where nobody sees them");
@@ -82,6 +86,26 @@ fn ctrl_c_ends_everything_that_the_demo_started() {
         started.iter().all(|id| !Path::new(&format!("/proc/{id}")).exists()).then_some(())
     });
     assert_eq!(leftovers(folder.path()), Vec::<PathBuf>::new());
+}
+
+/// Gone, or only waiting for whoever has to look at how it ended.
+fn has_ended(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn a_demo_that_is_killed_leaves_no_process_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = demo(&[], folder.path()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("queries a second")), "the demo did not start");
+    let started = children_of(&child);
+    assert_eq!(started.len(), 4, "three rankers and a router");
+    assert!(started.iter().all(|id| !has_ended(*id)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("its processes end", Duration::from_secs(10), || started.iter().all(|id| has_ended(*id)).then_some(()));
 }
 
 #[test]

@@ -206,6 +206,62 @@ fn no_request_is_read_in_two_ways() {
     assert!(router.metric("switchback_refusals_total", &["reason=\"framing\""]) >= 10.0);
 }
 
+/// What docs/PROXY.md says of each: bytes, status, whether the connection is closed, and the reason that is counted.
+const REASONS: [(&str, &str, bool, &str); 24] = [
+    ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", "400", true, "framing"),
+    ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400", true, "framing"),
+    ("POST /s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "400", true, "framing"),
+    ("GET /s HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", "400", true, "framing"),
+    ("POST /s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400", true, "framing"),
+    ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello", "400", true, "head"),
+    ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: five\r\n\r\n", "400", true, "head"),
+    ("POST /s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", "400", true, "head"),
+    ("POST /s HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400", true, "head"),
+    ("GET /s HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", "400", true, "head"),
+    ("GET /s HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", "400", true, "head"),
+    ("GET /s HTTP/1.1\r\nHost: a\r\nX : a\r\n\r\n", "400", true, "head"),
+    ("GET  /s HTTP/1.1\r\nHost: a\r\n\r\n", "400", true, "head"),
+    ("hello there\r\n\r\n", "400", true, "head"),
+    ("GET /s HTTP/1.1\r\n\r\n", "400", true, "host"),
+    ("GET /s HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "400", true, "host"),
+    ("GET /s HTTP/1.1\r\nHost: a b\r\n\r\n", "400", true, "host"),
+    ("GET /s/../x HTTP/1.1\r\nHost: a\r\n\r\n", "400", false, "path"),
+    ("GET /s/%2e%2E/x HTTP/1.1\r\nHost: a\r\n\r\n", "400", false, "path"),
+    ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "405", true, "method"),
+    ("TRACE /s HTTP/1.1\r\nHost: a\r\n\r\n", "405", true, "method"),
+    ("GET /s HTTP/1.1\r\nHost: a\r\nX: LARGE\r\n\r\n", "431", true, "head_size"),
+    ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world", "413", true, "body_size"),
+    ("GET /s HTTP/1.1\r\nHo", "408", true, "head_time"),
+];
+
+#[test]
+fn each_refusal_has_the_status_and_the_reason_that_the_docs_give() {
+    let (backend, _) = recording();
+    let limits =
+        "[limits]\nheader_bytes = \"8KiB\"\nheader_timeout = \"1s\"\n[[route]]\nname = \"narrow\"\nmatch = { path_prefix = \"/s\" }";
+    let narrow = format!("{limits}\nmax_request_body = \"10B\"\n[route.pools.blue]\nendpoints = [\"http://{backend}\"]");
+    let router = Setup::default().pool_at("blue", backend).top(&narrow).start();
+    for (bytes, status, is_closed, reason) in REASONS {
+        let label = format!("reason=\"{reason}\"");
+        let count = || router.metric("switchback_refusals_total", &[&label]);
+        let before = count();
+        let mut stream = TcpStream::connect(router.traffic).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(bytes.replace("LARGE", &"x".repeat(9_000)).as_bytes()).unwrap();
+        // A connection that stays open answers a second request; one that does not is at its end.
+        let mut answers = Vec::new();
+        if !is_closed {
+            stream.write_all(b"GET /s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        let _ = stream.read_to_end(&mut answers);
+        let answers = String::from_utf8_lossy(&answers);
+        assert_eq!(answers.get(9..12), Some(status), "{bytes:?}: {answers}");
+        assert_eq!(answers.contains("HTTP/1.1 200"), !is_closed, "{bytes:?}: {answers}");
+        switchback_tests::eventually("it is counted", Duration::from_secs(5), || (count() > before).then_some(()));
+        assert!((count() - before - 1.0).abs() < 1e-9, "{bytes:?} is counted once as {reason}");
+    }
+}
+
 const EVIL: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
 
 #[test]

@@ -14,13 +14,11 @@ use subtle::ConstantTimeEq as _;
 
 use super::Live;
 use super::error::ApiError;
-use crate::config::{Config, Role};
+use crate::config::{Config, LOCAL_OPERATOR, Role};
 
 /// The operator's token of this machine, in `state.data_dir`, readable by the router's user alone.
 pub const TOKEN_FILE: &str = "admin.token";
 
-/// What the holder of [`TOKEN_FILE`] is called in the ledger.
-const LOCAL_NAME: &str = "local-operator";
 const TOKEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=1_024;
 
 /// The tokens in force.
@@ -62,6 +60,16 @@ pub enum AccessError {
         /// Which.
         path: PathBuf,
     },
+    /// The same secret under two names: nobody could say who made a change.
+    #[error("{key} = {path:?}: must hold another token than {other}: changes are recorded under the token's name")]
+    Twice {
+        /// The config key that names the file.
+        key: String,
+        /// Which.
+        path: PathBuf,
+        /// Who has it already.
+        other: String,
+    },
     /// No randomness.
     #[error("cannot make an admin token: {0}")]
     Random(getrandom::Error),
@@ -72,7 +80,7 @@ impl AccessError {
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
-            AccessError::File { key, .. } | AccessError::Token { key, .. } => key,
+            AccessError::File { key, .. } | AccessError::Token { key, .. } | AccessError::Twice { key, .. } => key,
             AccessError::Random(_) => "state.data_dir",
         }
     }
@@ -85,7 +93,12 @@ impl Access {
     /// [`AccessError`], naming the file.
     pub fn open(config: &Config) -> Result<Access, AccessError> {
         let mut access = Access::of_config(config)?;
-        access.add(LOCAL_NAME, Role::Operator, &local_token(&config.state.data_dir)?);
+        let local = local_token(&config.state.data_dir)?;
+        if let Some(index) = access.tokens.iter().position(|token| token.sha256 == sha256(&local)) {
+            let (key, path) = configured(config, index);
+            return Err(AccessError::Twice { key, path, other: format!("that of {LOCAL_OPERATOR}, {TOKEN_FILE} in state.data_dir") });
+        }
+        access.add(LOCAL_OPERATOR, Role::Operator, &local);
         Ok(access)
     }
 
@@ -97,18 +110,23 @@ impl Access {
         let mut access = Access { tokens: Vec::new(), is_reading_open: config.admin.tokens.is_empty() };
         for (index, token) in config.admin.tokens.iter().enumerate() {
             let text = read_token(&format!("admin.token[{index}].file"), &token.file)?;
+            if let Some(other) = access.tokens.iter().position(|other| other.sha256 == sha256(&text)) {
+                let (key, path) = configured(config, index);
+                let name = &access.tokens.get(other).map(|token| token.name.as_str()).unwrap_or_default();
+                return Err(AccessError::Twice { key, path, other: format!("admin.token[{other}], {name:?}") });
+            }
             access.add(&token.name, token.role, &text);
         }
         Ok(access)
     }
 
     fn add(&mut self, name: &str, role: Role, text: &str) {
-        self.tokens.push(Token { name: name.to_owned(), role, sha256: Sha256::digest(text).into() });
+        self.tokens.push(Token { name: name.to_owned(), role, sha256: sha256(text) });
     }
 
     /// Whose token this is. Looks at every token, so that the time says nothing.
     fn find(&self, text: &str) -> Option<Caller> {
-        let sha256: [u8; 32] = Sha256::digest(text).into();
+        let sha256 = sha256(text);
         let mut found = None;
         for token in &self.tokens {
             if bool::from(token.sha256.ct_eq(&sha256)) {
@@ -170,6 +188,16 @@ impl FromRequestParts<Live> for Operator {
         };
         if caller.role == Role::Operator { Ok(Operator(caller)) } else { Err(ApiError::NotOperator(caller.name)) }
     }
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+/// The key and the file of a configured token.
+fn configured(config: &Config, index: usize) -> (String, PathBuf) {
+    let path = config.admin.tokens.get(index).map(|token| token.file.clone()).unwrap_or_default();
+    (format!("admin.token[{index}].file"), path)
 }
 
 /// An IP address or `localhost`, with or without a port.

@@ -76,7 +76,14 @@ pub(super) async fn change(
     })?;
     let change = Change { fields: fields(patch.set, patch.unset)?, expected_epoch: if_match(&headers)?, who: caller.name, why: patch.why };
     let epoch = shared.state.flags.change(index, change).await?;
-    let warnings = view::without_health(&shared.state, index, route);
+    let mut warnings = view::without_health(&shared.state, index, route);
+    let wanted = shared.state.flags.view(index).flags.split_policy.clone();
+    if let Some(why) = shared.state.policies.objection(&wanted).await {
+        let in_force = shared.state.policies.status(index);
+        let goes_on =
+            if in_force.digest.is_empty() { "native decisions go".to_owned() } else { format!("the policy {} goes", in_force.name) };
+        warnings.push(format!("split_policy {wanted} is not put in force, {goes_on} on: {why}"));
+    }
     Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(json!({ "name": name, "epoch": epoch, "warnings": warnings }))).into_response())
 }
 

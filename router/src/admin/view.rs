@@ -19,6 +19,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     let mut add = |key: &str, value: Value| json.insert(key.to_owned(), value);
     add("source", json!(view.source));
     add("age_seconds", json!(view.age.as_secs_f64()));
+    add("applied_ms_ago", json!(u64::try_from(view.applied_for.as_millis()).unwrap_or(u64::MAX)));
     add("store", json!({ "topology": view.topology, "node": view.node }));
     add("faults", json!(faults(&view, role)));
     add("warnings", json!(view.warnings));

@@ -33,10 +33,10 @@ pub(crate) struct AdminArgs {
     /// A file with the bearer token [default: admin.token in the data folder, where it can be read].
     #[arg(long, value_name = "FILE", env = "SWITCHBACK_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// The router's config: its admin address and data folder are used.
+    /// The router's config: its admin address, and the token in its data folder, are used where no other option names them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The router's data folder: the token in it is used [default: that of --config, or /var/lib/switchback].
+    /// The router's data folder: the token in it is used, and no address [default: that of --config, or /var/lib/switchback].
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
 }
@@ -46,6 +46,8 @@ pub(crate) struct AdminArgs {
 pub(crate) struct AdminClient {
     /// `host:port`.
     authority: String,
+    /// Nobody named it.
+    is_default: bool,
     token: Option<String>,
     /// Why there is no token, for when one turns out to be needed.
     no_token: String,
@@ -60,12 +62,17 @@ impl AdminArgs {
         let config = self.config.as_deref().map(config::load).transpose().map_err(|error| Failure::config(&error.to_string()))?;
         let authority = match (&self.admin, &config) {
             (Some(url), _) => authority_of(url)?,
+            (None, Some(config)) if config.listen.admin.port() == 0 => {
+                let why = "listen.admin takes a free port: name the one that the router says at its start with --admin";
+                return Err(Failure::usage(why));
+            }
             (None, Some(config)) => reachable(config.listen.admin).to_string(),
             (None, None) => authority_of(DEFAULT_ADMIN)?,
         };
+        let is_default = self.admin.is_none() && config.is_none();
         if let Some(path) = &self.token_file {
             let token = read_token(path).map_err(|why| Failure::usage(format!("--token-file {why}")))?;
-            return Ok(AdminClient { authority, token: Some(token), no_token: String::new() });
+            return Ok(AdminClient { authority, is_default, token: Some(token), no_token: String::new() });
         }
         let configured = config.map(|config| config.state.data_dir);
         let data_dir = self.data_dir.clone().or(configured).unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
@@ -73,7 +80,7 @@ impl AdminArgs {
             Ok(token) => (Some(token), String::new()),
             Err(why) => (None, why),
         };
-        Ok(AdminClient { authority, token, no_token })
+        Ok(AdminClient { authority, is_default, token, no_token })
     }
 }
 
@@ -174,7 +181,9 @@ impl AdminClient {
     }
 
     async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        let unreachable = |why: String| Failure::unreachable(format!("the router at http://{} cannot be reached: {why}", self.authority));
+        let hint = if self.is_default { "; name another with --admin, or its --config" } else { "" };
+        let unreachable =
+            |why: String| Failure::unreachable(format!("the router at http://{} cannot be reached: {why}{hint}", self.authority));
         let request = request.body(Full::new(body)).map_err(|error| Failure::usage(format!("not a request: {error}")))?;
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority)).await;
         let stream = connected.map_err(|_| unreachable("no connection within 5 s".to_owned()))?.map_err(|e| unreachable(e.to_string()))?;

@@ -14,6 +14,7 @@ use crate::tls::ServerTls;
 
 /// Look at config files.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  switchback config check switchback.toml\n  switchback config show switchback.toml")]
 pub(super) struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,
@@ -22,7 +23,7 @@ pub(super) struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Check a config file: every problem with file, line, key, value and what is allowed; exit 64 when there is one.
-    #[command(after_help = "Example:\n  switchback config check switchback.toml")]
+    #[command(after_help = "Examples:\n  switchback config check switchback.toml\n  switchback config check switchback.toml --json")]
     Check {
         /// The config file.
         file: PathBuf,
@@ -31,7 +32,7 @@ enum ConfigCommand {
         json: bool,
     },
     /// Print every key of a config with its value, defaults included.
-    #[command(after_help = "Example:\n  switchback config show switchback.toml")]
+    #[command(after_help = "Examples:\n  switchback config show switchback.toml\n  switchback config show switchback.toml --json")]
     Show {
         /// The config file.
         file: PathBuf,

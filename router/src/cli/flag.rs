@@ -1,18 +1,20 @@
-//! `switchback flag get|set|watch`: read, change and follow flags through the admin API.
+//! `switchback flag get|set`: read and change flags through the admin API.
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::admin_client::{AdminArgs, AdminClient};
-use super::events::Events;
+use super::admin_client::AdminArgs;
 use super::failure::complain;
 use super::table::table;
+use super::watch::Watch;
 use super::{Failure, block_on, print};
 
 /// Read, change and follow the flags that the data path obeys.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  switchback flag get search --config switchback.toml\n  \
+                        switchback flag set search live=green --why 'v42 is good'\n  switchback flag watch search")]
 pub(super) struct FlagArgs {
     #[command(subcommand)]
     command: FlagCommand,
@@ -66,19 +68,6 @@ struct Set {
     admin: AdminArgs,
 }
 
-/// Print flags as they are, and then every change as this router applies it, until interrupted.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  switchback flag watch\n  switchback flag watch search --json")]
-struct Watch {
-    /// One route [default: all].
-    route: Option<String>,
-    /// Print one JSON object a line.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
-
 impl FlagArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
@@ -122,67 +111,6 @@ impl Set {
     }
 }
 
-impl Watch {
-    async fn run(self) -> Result<(), Failure> {
-        let client = self.admin.client()?;
-        let path = match &self.route {
-            Some(route) => format!("/api/v1/events?route={}", checked(route)?),
-            None => "/api/v1/events".to_owned(),
-        };
-        let mut last = Map::new();
-        let mut events = self.connect(&client, &path).await?;
-        loop {
-            while let Some(data) = events.next().await {
-                self.show(&data, &mut last)?;
-            }
-            // The router restarted, or a proxy closed the stream: its first events say what was missed.
-            complain("switchback: the stream ended; connecting again");
-            events = self.reconnect(&client, &path).await;
-        }
-    }
-
-    async fn connect(&self, client: &AdminClient, path: &str) -> Result<Events<hyper::body::Incoming>, Failure> {
-        client.stream(path).await.map(Events::new)
-    }
-
-    async fn reconnect(&self, client: &AdminClient, path: &str) -> Events<hyper::body::Incoming> {
-        loop {
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            if let Ok(events) = self.connect(client, path).await {
-                return events;
-            }
-        }
-    }
-
-    fn show(&self, data: &str, last: &mut Map<String, Value>) -> Result<(), Failure> {
-        if self.json {
-            return print(&format!("{data}\n"));
-        }
-        let flags: Value = serde_json::from_str(data).unwrap_or_default();
-        let name = flags["name"].as_str().unwrap_or("?").to_owned();
-        let line = format!("{name} epoch {}: {}\n{}", flags["applied_epoch"], changes(last.get(&name), &flags), concerns(&flags));
-        last.insert(name, flags);
-        print(&line)
-    }
-}
-
-/// What differs from the last event of the same route; everything that matters in the first.
-fn changes(last: Option<&Value>, flags: &Value) -> String {
-    let none = Map::new();
-    let mut words = Vec::new();
-    for (field, value) in flags.as_object().unwrap_or(&none) {
-        if matches!(field.as_str(), "name" | "epoch" | "applied_epoch" | "seal" | "faults") {
-            continue;
-        }
-        match last.and_then(|last| last.get(field)) {
-            Some(old) if old != value => words.push(format!("{field} {} -> {}", plain(old), plain(value))),
-            None if !value.is_null() => words.push(format!("{field} {}", plain(value))),
-            _ => {}
-        }
-    }
-    if words.is_empty() { "nothing that the data path sees".to_owned() } else { words.join(", ") }
-}
-
 /// Text without quotes, nothing as a dash.
 pub(super) fn plain(value: &Value) -> String {
     match value {
@@ -216,21 +144,7 @@ pub(super) fn flags_path(route: &str) -> Result<String, Failure> {
 }
 
 /// A name that can stand in a URL as it is; every route's can.
-fn checked(route: &str) -> Result<&str, Failure> {
+pub(super) fn checked(route: &str) -> Result<&str, Failure> {
     let is_name = !route.is_empty() && route.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     is_name.then_some(route).ok_or_else(|| Failure::usage(format!("{route:?} is no route's name: a-z, 0-9, - and _")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_is_told_as_old_and_new() {
-        let before = json!({ "name": "search", "live": "blue", "pin": null, "canary_percent": 5.0, "epoch": 1 });
-        let after = json!({ "name": "search", "live": "green", "pin": "blue", "canary_percent": 5.0, "epoch": 2 });
-        assert_eq!(changes(Some(&before), &after), "live blue -> green, pin - -> blue");
-        assert_eq!(changes(None, &before), "live blue, canary_percent 5.0");
-        assert_eq!(changes(Some(&after), &after), "nothing that the data path sees");
-    }
 }

@@ -9,6 +9,7 @@ mod demo;
 mod events;
 mod failure;
 mod flag;
+mod parent;
 mod plugins;
 mod policy;
 mod ranker;
@@ -18,6 +19,7 @@ mod shadow;
 mod sign_override;
 mod status;
 mod table;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -25,12 +27,18 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use failure::Failure;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 2 refused, 64 bad usage or config, 69 something needed is unreachable, \
+const AFTER_HELP: &str = "\
+Examples:
+  switchback demo
+  switchback serve --config switchback.toml
+  switchback flag set search live=green --config switchback.toml
+
+Exit codes: 0 done, 2 refused, 64 bad usage or config, 69 something needed is unreachable, \
                           75 still running when the time was up.";
 
 /// An edge router for ranking models that switches back by itself.
 #[derive(Debug, Parser)]
-#[command(name = "switchback", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 110)]
+#[command(name = "switchback", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -107,17 +115,19 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_help_with_an_example() {
+    fn every_command_has_help_with_examples() {
         fn walk(command: &clap::Command, path: &str) {
             for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
                 let path = format!("{path} {}", inner.get_name());
                 assert!(inner.get_about().is_some(), "{path} says nothing of itself");
                 let after = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
-                let is_group = inner.get_subcommands().next().is_some();
-                assert!(is_group || after.contains(path.as_str()), "{path} has no example in its help");
+                let examples = after.lines().filter(|line| line.contains(path.as_str())).count();
+                assert!(examples >= 2, "{path} has {examples} examples in its help");
                 walk(inner, &path);
             }
         }
-        walk(&CommandLine::command(), "switchback");
+        let all = CommandLine::command();
+        assert!(all.get_after_help().map(ToString::to_string).unwrap_or_default().contains("  switchback demo"));
+        walk(&all, "switchback");
     }
 }

@@ -33,6 +33,10 @@ macro_rules! say {
 
 /// Check, measure and upload plugins, and run one beside the policy in force.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  switchback policy check my-split.wasm\n  switchback policy push my-split.wasm --config switchback.toml\n  \
+                        switchback policy shadow search my-split --percent 5 --for 10m --watch"
+)]
 pub(crate) struct PolicyArgs {
     #[command(subcommand)]
     command: PolicyCommand,
@@ -40,13 +44,17 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
-    #[command(after_help = "Example:\n  switchback policy check my-split.wasm")]
+    #[command(
+        after_help = "Examples:\n  switchback policy check my-split.wasm\n  switchback policy check my-split.wasm --config switchback.toml --json"
+    )]
     /// Says whether the router would admit a plugin, and why not. Exit code 0: admitted, 2: refused, 64: bad usage.
     Check {
         #[command(flatten)]
         plugin: PluginArgs,
     },
-    #[command(after_help = "Example:\n  switchback policy bench my-split.wasm --seconds 10")]
+    #[command(
+        after_help = "Examples:\n  switchback policy bench my-split.wasm\n  switchback policy bench my-split.wasm --seconds 10 --json"
+    )]
     /// Measures nanoseconds per decision (p50, p99), with the shipped policy and native code beside it.
     Bench {
         #[command(flatten)]
@@ -55,13 +63,14 @@ enum PolicyCommand {
         #[arg(long, default_value_t = 3.0, value_parser = seconds)]
         seconds: f64,
     },
-    #[command(after_help = "Example:\n  switchback policy push my-split.wasm --admin http://edge-1:9090 --token-file token")]
+    #[command(after_help = "Examples:\n  switchback policy push my-split.wasm --config switchback.toml\n  \
+                            switchback policy push my-split.wasm --name other --admin http://edge-1:9090 --token-file token")]
     /// Uploads a plugin to a running router. Exit code 0: admitted, 2: refused, with the reason.
     Push(plugins::Push),
-    #[command(after_help = "Example:\n  switchback policy list --json")]
+    #[command(after_help = "Examples:\n  switchback policy list\n  switchback policy list --json")]
     /// Lists a running router's plugins: name, digest, state, where each is in force.
     List(plugins::List),
-    #[command(after_help = "Example:\n  switchback policy remove my-split")]
+    #[command(after_help = "Examples:\n  switchback policy remove my-split\n  switchback policy remove my-split --force")]
     /// Takes a plugin's file out of a running router's folder.
     Remove(plugins::Remove),
     #[command(after_help = "Examples:

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::units;
 use crate::ranker::{Limits, Options, Ranker, RankerError, ensure_no_telemetry};
 
+use super::parent::end_with_stdin;
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
@@ -63,12 +64,18 @@ pub(crate) struct RankerArgs {
     /// Say where it listens as one line of JSON.
     #[arg(long)]
     json: bool,
+    /// End when standard input ends: for a process that starts this one as its child.
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 impl RankerArgs {
     /// Runs until SIGTERM or Ctrl-C.
     pub(super) fn run(self) -> Result<(), Failure> {
         ensure_no_telemetry().map_err(|error| Failure::unreachable(error.to_string()))?;
+        if self.end_with_stdin {
+            end_with_stdin()?;
+        }
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE).build();
         runtime.map_err(|error| Failure::unreachable(format!("no runtime: {error}")))?.block_on(serve(self))

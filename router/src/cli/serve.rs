@@ -11,6 +11,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
+use super::parent::end_with_stdin;
 use crate::config::{self, Config};
 use crate::lifecycle::{self, Inherited, LifecycleError, Start, StartedAs};
 use crate::serve::CutOff;
@@ -32,6 +33,9 @@ pub(super) struct Serve {
     /// How log lines look. They go to stderr; RUST_LOG says which (default: info).
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
+    /// End when standard input ends: for a process that starts this one as its child.
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +51,9 @@ impl Serve {
         let inherited = Inherited::from_environment()
             .map_err(|error| Failure::unreachable(format!("LISTEN_FDS: a descriptor that was passed cannot be used: {error}")))?;
         let started_as = StartedAs::this_process().map_err(|error| Failure::unreachable(format!("this program is nowhere: {error}")))?;
+        if self.end_with_stdin {
+            end_with_stdin()?;
+        }
         // Writes what is still to be written when it is dropped.
         let (_log, dropped_log_lines) = start_log(self.log);
         let start = Start { file: self.config, started_as, inherited, announce, dropped_log_lines };

@@ -163,16 +163,24 @@ fn routers(route: &Value) -> String {
     let routers = list(&route["routers"]);
     let (known, unknown): (Vec<&Value>, Vec<&Value>) = routers.iter().partition(|router| router["is_known"] == true);
     let epoch = &route["epoch"];
-    let behind: Vec<String> = known.iter().filter(|router| &router["epoch"] != epoch).map(|router| plain(&router["id"])).collect();
+    // What a router said before the epoch came into force here does not tell whether it obeys it by now.
+    let is_applied = epoch == &route["applied_epoch"];
+    let was_before = |router: &Value| is_applied && router["seen_ms_ago"].as_u64() >= route["applied_ms_ago"].as_u64();
+    let others = known.iter().filter(|router| &router["epoch"] != epoch);
+    let (silent, behind): (Vec<&Value>, Vec<&Value>) = others.partition(|router| was_before(router));
+    let names = |routers: &[&Value]| routers.iter().map(|router| plain(&router["id"])).collect::<Vec<_>>().join(", ");
     let mut text = format!("  {} router(s)", known.len());
-    match behind.as_slice() {
-        [] if known.is_empty() => {}
-        [] => text.push_str(&format!(", all on epoch {epoch}")),
-        behind => text.push_str(&format!(", not on epoch {epoch}: {}", behind.join(", "))),
+    if !known.is_empty() && silent.is_empty() && behind.is_empty() {
+        text.push_str(&format!(", all on epoch {epoch}"));
+    }
+    if !behind.is_empty() {
+        text.push_str(&format!(", not on epoch {epoch}: {}", names(&behind)));
+    }
+    if !silent.is_empty() {
+        text.push_str(&format!(", not heard since epoch {epoch}: {}", names(&silent)));
     }
     if !unknown.is_empty() {
-        let names: Vec<String> = unknown.iter().map(|router| plain(&router["id"])).collect();
-        text.push_str(&format!("; not heard of: {}", names.join(", ")));
+        text.push_str(&format!("; silent: {}", names(&unknown)));
     }
     text.push('\n');
     text
@@ -206,7 +214,7 @@ mod tests {
     fn a_route_fits_on_a_few_lines() {
         let route = json!({
             "name": "search", "live": "blue", "candidate_pool": "canary", "canary_percent": 2.5, "holdback_percent": 0.0,
-            "mirror_percent": 0.0, "pin": null, "freeze": true, "epoch": 12, "applied_epoch": 12, "source": "redis", "age_seconds": 0.25,
+            "mirror_percent": 0.0, "pin": null, "freeze": true, "epoch": 12, "applied_epoch": 12, "applied_ms_ago": 40, "source": "redis", "age_seconds": 0.25,
             "store": { "topology": "sentinel", "node": "10.0.0.5:6379" },
             "pools": { "blue": { "version": "v41", "healthy": 1, "roles": ["live"], "endpoints": [
                 { "endpoint": "h:1", "state": "healthy", "in_flight": 3 },
@@ -214,8 +222,10 @@ mod tests {
                 { "endpoint": "h:3", "state": "ejected", "ejected_for_ms": 2500, "in_flight": 0 }
             ] } },
             "policies": [{ "kind": "split", "name": "split-weighted", "digest": "0123456789abcdef", "state": "in_force", "why": "" }],
-            "routers": [{ "id": "a", "epoch": 12, "is_known": true }, { "id": "b", "epoch": 11, "is_known": true },
-                        { "id": "c", "epoch": 9, "is_known": false }],
+            "routers": [{ "id": "a", "epoch": 12, "is_known": true, "seen_ms_ago": 30 },
+                        { "id": "b", "epoch": 11, "is_known": true, "seen_ms_ago": 20 },
+                        { "id": "c", "epoch": 9, "is_known": false, "seen_ms_ago": 9000 },
+                        { "id": "d", "epoch": 11, "is_known": true, "seen_ms_ago": 400 }],
             "faults": [{ "field": "pin", "value": "x", "allowed": "a pool" }], "warnings": ["w"],
         });
         let expected = "search: live blue, canary 2.5 % on canary, frozen, epoch 12 (redis sentinel 10.0.0.5:6379, heard 0.2 s ago)\n\
@@ -224,7 +234,7 @@ mod tests {
                         \x20 blue h:2 is half open\n\
                         \x20 blue h:3 is ejected for another 2.5 s\n\
                         \x20 split policy split-weighted@0123456789ab in force\n\
-                        \x20 2 router(s), not on epoch 12: b; not heard of: c\n\
+                        \x20 3 router(s), not on epoch 12: b, not heard since epoch 12: d; silent: c\n\
                         \x20 not obeyed: pin = x: must be a pool\n\
                         \x20 warning: w\n";
         assert_eq!(show_route(&route), expected);

@@ -1,5 +1,6 @@
 //! Written form -> checked form. Goes on after a problem, so that an operator sees all of them at once.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,11 +11,16 @@ use super::{check_route, check_tls, check_trust, redis_url, units, written};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
+const TOKEN_NAME_ONCE: &str = "must be given to one token only, and not be \"local-operator\" (that is the token in state.data_dir): changes are \
+                               recorded under it";
 const ROLE_RULE: &str = "must be \"viewer\" or \"operator\"";
 const TOKEN_FILE_RULE: &str = "must be the path of a file that holds the token, 16 to 1024 printable characters";
 const ROUTER_ID_RULE: &str = "must be 1 to 64 printable ASCII characters without spaces, different on every router";
 const LOOPBACK_ONLY: &str = "an admin address beyond loopback needs at least one [[admin.token]], so that nobody can flip traffic \
                              without one; allowed without: 127.0.0.1:PORT or [::1]:PORT";
+
+/// What the holder of the token in `state.data_dir` is called in the ledger.
+pub(crate) const LOCAL_OPERATOR: &str = "local-operator";
 
 /// Collects what is wrong while values are read; each reader returns a usable value, so that checking goes on.
 #[derive(Default)]
@@ -24,22 +30,25 @@ pub(super) struct Checker {
 
 impl Checker {
     pub(super) fn refuse(&mut self, key: &str, value: impl std::fmt::Debug, allowed: impl Into<String>) {
-        self.problems.push(Problem { key: key.to_owned(), value: format!("{value:?}"), allowed: allowed.into() });
+        self.problems.push(Problem { key: key.to_owned(), value: Some(format!("{value:?}")), allowed: allowed.into() });
     }
 
     /// What was refused, for tests.
     #[cfg(test)]
     pub(super) fn said(&self) -> String {
-        self.problems.iter().map(|problem| format!("{} = {}: {}\n", problem.key, problem.value, problem.allowed)).collect()
+        self.problems
+            .iter()
+            .map(|problem| format!("{} = {}: {}\n", problem.key, problem.value.as_deref().unwrap_or_default(), problem.allowed))
+            .collect()
     }
 
-    /// A value that is text already, as it stands in the file.
+    /// A value that is text already, as it stands in the file; an empty one is missing.
     pub(super) fn refuse_as_written(&mut self, key: &str, value: String, allowed: String) {
-        self.problems.push(Problem { key: key.to_owned(), value, allowed });
+        self.problems.push(Problem { key: key.to_owned(), value: (!value.is_empty()).then_some(value), allowed });
     }
 
     pub(super) fn missing(&mut self, key: &str, allowed: impl Into<String>) {
-        self.problems.push(Problem { key: key.to_owned(), value: String::new(), allowed: allowed.into() });
+        self.problems.push(Problem { key: key.to_owned(), value: None, allowed: allowed.into() });
     }
 
     pub(super) fn duration(&mut self, key: &str, text: Option<&str>, default: Duration, least: Duration, most: Duration) -> Duration {
@@ -298,8 +307,17 @@ fn check_policies(checker: &mut Checker, written: written::Policies, state: &Sta
 }
 
 fn check_admin(checker: &mut Checker, written: written::Admin) -> Admin {
-    let tokens = written.token.into_iter().enumerate();
-    Admin { tokens: tokens.map(|(index, token)| check_token(checker, &format!("admin.token[{index}]"), token)).collect() }
+    let mut names = HashSet::from([LOCAL_OPERATOR.to_owned()]);
+    let mut tokens = Vec::new();
+    for (index, token) in written.token.into_iter().enumerate() {
+        let key = format!("admin.token[{index}]");
+        let token = check_token(checker, &key, token);
+        if !token.name.is_empty() && !names.insert(token.name.clone()) {
+            checker.refuse(&format!("{key}.name"), &token.name, TOKEN_NAME_ONCE);
+        }
+        tokens.push(token);
+    }
+    Admin { tokens }
 }
 
 fn check_token(checker: &mut Checker, key: &str, written: written::AdminToken) -> AdminToken {

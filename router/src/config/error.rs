@@ -1,9 +1,11 @@
 //! What is wrong with a config: file, line, key, value, and what is allowed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
 use super::locate::Locator;
+use super::misfit::is_secret;
 
 /// The longest value that an error repeats, in characters.
 const SHOWN_CHARACTERS: usize = 120;
@@ -13,8 +15,8 @@ const SHOWN_CHARACTERS: usize = 120;
 pub(super) struct Problem {
     /// Dotted path of the key, for example `route.search.pools.blue.endpoints`.
     pub(super) key: String,
-    /// The value as written; empty when the key is missing.
-    pub(super) value: String,
+    /// The value as written; empty for a table, `None` when the key is missing.
+    pub(super) value: Option<String>,
     /// What is allowed there.
     pub(super) allowed: String,
 }
@@ -30,32 +32,37 @@ impl ConfigError {
         ConfigError { lines: vec![format!("{}: cannot be read: {source}", path.display())] }
     }
 
-    /// Text that is no TOML. The reader's own message says what it expected.
-    pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
-        let start = error.span().map_or(0, |span| span.start);
-        let line_number = Locator::new(text).line_at(start);
-        let source_line = cut(text.lines().nth(line_number - 1).unwrap_or("").trim());
-        ConfigError { lines: vec![format!("{file}:{line_number}: `{source_line}`: {}", error.message().replace('\n', " "))] }
-    }
-
-    /// TOML with an unknown key, or a value of the wrong type.
-    pub(super) fn shape(file: &str, text: &str, error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
+    /// Text that is no TOML, a line for each place where it is not. The reader's own messages say what it expected.
+    pub(super) fn syntax(file: &str, text: &str, errors: &[toml::de::Error]) -> ConfigError {
         let locator = Locator::new(text);
-        let path = error.path().to_string();
-        let key = locator.by_name(&path);
-        let span = error.inner().span();
-        let line = span.map(|span| locator.line_at(span.start)).or_else(|| locator.line(&path));
-        let value = locator.value(&path).map_or_else(String::new, |value| format!(" = {}", cut(value.trim())));
-        let message = in_plain_words(error.inner().message());
-        ConfigError { lines: vec![format!("{file}:{}: {key}{value}: {message}", line.unwrap_or(1))] }
+        let (mut lines, mut told) = (Vec::new(), BTreeSet::new());
+        let mut errors: Vec<_> = errors.iter().map(|error| (locator.line_at(error.span().map_or(0, |span| span.start)), error)).collect();
+        errors.sort_by_key(|(number, _)| *number);
+        for (number, error) in errors {
+            // What follows a mistake on its line mostly follows from it.
+            if told.insert(number) {
+                let line = text.lines().nth(number - 1).unwrap_or("").trim();
+                let line = if is_secret(line) {
+                    line.split_once('=').map_or("***".to_owned(), |(key, _)| format!("{key}= ***"))
+                } else {
+                    cut(line)
+                };
+                lines.push(format!("{file}:{number}: `{line}`: {}", error.message().replace('\n', " ")));
+            }
+        }
+        ConfigError { lines }
     }
 
-    /// What the checker refused.
+    /// What does not fit, and what the checker refused.
     pub(super) fn new(file: &str, text: &str, problems: Vec<Problem>) -> ConfigError {
         let locator = Locator::new(text);
         let show = |Problem { key, value, allowed }| {
             let line = locator.line(&key).map_or_else(String::new, |line| format!(":{line}"));
-            let shown = if value.is_empty() { " is missing".to_owned() } else { format!(" = {}", cut(&value)) };
+            let shown = match value.as_deref() {
+                None => " is missing".to_owned(),
+                Some("") => String::new(),
+                Some(value) => format!(" = {}", cut(value)),
+            };
             format!("{file}{line}: {key}{shown}: {allowed}")
         };
         ConfigError { lines: problems.into_iter().map(show).collect() }
@@ -66,20 +73,6 @@ impl ConfigError {
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
-}
-
-/// serde speaks of Rust's types; an operator thinks in TOML's.
-fn in_plain_words(message: &str) -> String {
-    let words = [
-        ("unknown field", "unknown key"),
-        ("expected u64", "expected a whole number from 0"),
-        ("expected a sequence", "expected a list"),
-        ("expected a map", "expected a table"),
-        ("expected struct ", "expected a table: "),
-        ("there are no fields", "nothing is allowed here"),
-        ("\n", " "),
-    ];
-    words.iter().fold(message.to_owned(), |message, (from, to)| message.replace(from, to))
 }
 
 fn cut(value: &str) -> String {

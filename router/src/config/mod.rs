@@ -15,6 +15,7 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 mod locate;
+mod misfit;
 mod redis_url;
 mod show;
 pub(crate) mod units;
@@ -22,7 +23,10 @@ mod written;
 
 use std::path::Path;
 
+use toml::de::DeTable;
+
 pub use change::{FIXED, KeyChange, Reload, reload};
+pub(crate) use check::LOCAL_OPERATOR;
 pub use checked::{
     Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Expose, Health, Lifecycle, Limits, Listen, OnPolicyFailure, Outlier,
     Override, Policies, Pool, PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
@@ -52,6 +56,16 @@ pub fn place(path: &Path, key: &str) -> String {
 /// # Errors
 /// As [`load`].
 pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
-    let written = written::read(file, text)?;
-    check::check(written).map_err(|problems| ConfigError::new(file, text, problems))
+    let (_, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(ConfigError::syntax(file, text, &errors));
+    }
+    let table = toml::from_str(text).map_err(|error| ConfigError::syntax(file, text, &[error]))?;
+    let (written, misfits) = misfit::read(table);
+    let problems = match written.map(check::check) {
+        Some(Ok(config)) if misfits.is_empty() => return Ok(config),
+        Some(Ok(_)) | None => Vec::new(),
+        Some(Err(problems)) => problems,
+    };
+    Err(ConfigError::new(file, text, misfits.merge(&locate::Locator::new(text), problems)))
 }

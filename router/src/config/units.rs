@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Reads a duration: a whole number and one of `us`, `ms`, `s`, `m`, `h`. Nothing else, so that `5` is never five of anything.
+/// Reads a duration: a whole number and one of `us`, `ms`, `s`, `m`, `h`. Nothing else and nothing
+/// between, so that `5` is never five of anything.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_number(text)?;
     let micros: u64 = match unit {
@@ -54,7 +55,7 @@ pub(super) fn show_bytes(value: u64) -> String {
 fn split_number(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit.trim_start()))
+    Some((number.parse().ok()?, unit))
 }
 
 #[cfg(test)]
@@ -73,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_bare_number_is_no_duration() {
-        for text in ["5", "", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
+        for text in ["5", "", "s", "5 s", " 5s", "5s ", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
             assert_eq!(duration(text), None, "{text:?}");
         }
     }

@@ -5,14 +5,6 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::ConfigError;
-
-/// Parses the file; a wrong type or an unknown key is reported with its line.
-pub(super) fn read(file: &str, text: &str) -> Result<Written, ConfigError> {
-    let deserializer = toml::de::Deserializer::parse(text).map_err(|error| ConfigError::syntax(file, text, &error))?;
-    serde_path_to_error::deserialize(deserializer).map_err(|error| ConfigError::shape(file, text, &error))
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::DemoError;
@@ -47,6 +47,8 @@ pub(super) struct Cast {
     pub(super) token: String,
     router: Child,
     _rankers: Vec<Child>,
+    /// The children's standard inputs. When these close, also because this process was killed, the children end.
+    _inputs: Vec<ChildStdin>,
     folder: TempDir,
 }
 
@@ -57,20 +59,22 @@ impl Cast {
     /// When one of them does not start, with its own words.
     pub(super) async fn start() -> Result<Cast, DemoError> {
         let folder = TempDir::with_prefix("switchback-demo-").map_err(DemoError::Folder)?;
-        let (mut rankers, mut addresses, mut onnxruntime) = (Vec::new(), Vec::new(), String::new());
+        let (mut rankers, mut inputs, mut addresses, mut onnxruntime) = (Vec::new(), Vec::new(), Vec::new(), String::new());
         for (pool, (version, model)) in POOLS.iter().zip(MODELS) {
-            let (child, announced) = start_ranker(folder.path(), pool, version, model).await?;
+            let (mut child, announced) = start_ranker(folder.path(), pool, version, model).await?;
             let text = |key: &str| announced.get(key).and_then(Value::as_str).unwrap_or_default();
             let address = text("listening").parse().map_err(|_| DemoError::process("a ranker", "did not say where it listens"))?;
             text("onnxruntime").clone_into(&mut onnxruntime);
+            inputs.extend(child.stdin.take());
             rankers.push(child);
             addresses.push(address);
         }
         let rankers_at: [SocketAddr; 3] = addresses.try_into().map_err(|_| DemoError::process("a ranker", "is missing"))?;
-        let (router, traffic, admin) = start_router(folder.path(), &rankers_at).await?;
+        let (mut router, traffic, admin) = start_router(folder.path(), &rankers_at).await?;
+        inputs.extend(router.stdin.take());
         wait_until_ready(admin, folder.path()).await?;
         let token = std::fs::read_to_string(folder.path().join("data").join(TOKEN_FILE)).map_err(DemoError::Folder)?.trim().to_owned();
-        Ok(Cast { rankers: rankers_at, onnxruntime, traffic, admin, token, router, _rankers: rankers, folder })
+        Ok(Cast { rankers: rankers_at, onnxruntime, traffic, admin, token, router, _rankers: rankers, _inputs: inputs, folder })
     }
 
     /// The folder that the router watches for plugins.
@@ -94,7 +98,9 @@ async fn start_ranker(folder: &Path, pool: &str, version: &str, model: &[u8]) ->
     let file = folder.join(format!("{name}.onnx"));
     std::fs::write(&file, model).map_err(DemoError::Folder)?;
     let mut command = own_binary()?;
-    command.args(["ranker", "--listen", "127.0.0.1:0", "--name", "shop", "--version", version, "--json", "--model"]).arg(&file);
+    command
+        .args(["ranker", "--end-with-stdin", "--listen", "127.0.0.1:0", "--name", "shop", "--version", version, "--json", "--model"])
+        .arg(&file);
     let (child, line) = start(command, &name, folder).await?;
     let announced = serde_json::from_str(&line).map_err(|_| DemoError::process(&name, &line))?;
     Ok((child, announced))
@@ -106,7 +112,7 @@ async fn start_router(folder: &Path, rankers: &[SocketAddr; 3]) -> Result<(Child
     let config = folder.join("switchback.toml");
     std::fs::write(&config, router_config(&data, rankers)).map_err(DemoError::Folder)?;
     let mut command = own_binary()?;
-    command.args(["serve", "--config"]).arg(&config);
+    command.args(["serve", "--end-with-stdin", "--config"]).arg(&config);
     let (child, line) = start(command, "router", folder).await?;
     let address = |name: &str| {
         let (_, rest) = line.split_once(name)?;
@@ -138,7 +144,7 @@ fn router_config(data: &Path, rankers: &[SocketAddr; 3]) -> String {
 fn own_binary() -> Result<Command, DemoError> {
     let binary = std::env::current_exe().map_err(DemoError::Binary)?;
     let mut command = Command::new(binary);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     Ok(command)
 }
 

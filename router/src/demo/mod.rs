@@ -9,7 +9,7 @@
 //!
 //! Every process is this same binary, on ports that the system gives out, in a folder that is removed at the end.
 //!
-//! Invariant: whatever way the demo ends (but for a SIGKILL to itself), its processes end with it.
+//! Invariant: whatever way the demo ends, a SIGKILL included, its processes end with it. (After a SIGKILL the folder stays.)
 
 mod cast;
 mod clicks;

@@ -70,7 +70,10 @@ impl Probe {
         let mut record = lock(&self.record);
         record.sent += 1;
         match answer {
-            Ok(answer) if answer.status == StatusCode::OK => return pool_of(&answer.headers).map(|pool| (pool, took)),
+            Ok(answer) if answer.status == StatusCode::OK => {
+                record.probes += 1;
+                return pool_of(&answer.headers).map(|pool| (pool, took));
+            }
             Ok(answer) => record.fail(format!("probe: {}", answer.status)),
             Err(error) => record.fail(format!("probe: {}", super::chain(&error))),
         }

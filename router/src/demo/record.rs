@@ -56,6 +56,8 @@ pub(super) struct Step {
 pub(super) struct Record {
     pub(super) sent: u64,
     pub(super) failed: u64,
+    /// Of those sent, the answered ones of the probe: no user's.
+    pub(super) probes: u64,
     pub(super) reasons: Vec<String>,
     pub(super) observations: Vec<Observation>,
     pub(super) steps: Vec<Step>,
@@ -95,6 +97,12 @@ impl Record {
         let total: u32 = counts.iter().sum();
         let shares = counts.map(|count| f64::from(count) / f64::from(total.max(1)));
         Traffic { queries: u64::from(total), shares, units: units.len() }
+    }
+
+    /// Answers to users while a change was made: of no step.
+    pub(super) fn between_steps(&self) -> u64 {
+        let count = self.observations.iter().filter(|seen| self.step_of(seen).is_none()).count();
+        u64::try_from(count).unwrap_or(u64::MAX)
     }
 
     /// Users whose pool changed where it must not: within a step, over the change of a plugin, or from the canary back to
@@ -199,6 +207,7 @@ mod tests {
     fn shares_count_only_what_surely_met_the_steps_flags() {
         let record = record(&[(1, BLUE, 50), (1, BLUE, 99), (1, BLUE, 101), (1, CANARY, 110), (2, BLUE, 120)]);
         assert_eq!(record.traffic(0), Traffic { queries: 2, shares: [1.0, 0.0, 0.0], units: 1 });
+        assert_eq!(record.between_steps(), 1, "one was under way when the ramp was made");
         assert_eq!(record.traffic(1), Traffic { queries: 2, shares: [0.5, 0.0, 0.5], units: 2 });
     }
 

@@ -42,6 +42,8 @@ struct PoolSummary {
 pub(super) struct Summary {
     pub(super) sent: u64,
     pub(super) failed: u64,
+    between_steps: u64,
+    probes: u64,
     pub(super) reasons: Vec<String>,
     pub(super) units_changed: usize,
     units: usize,
@@ -69,6 +71,8 @@ impl Summary {
         Summary {
             sent: record.sent,
             failed: record.failed,
+            between_steps: record.between_steps(),
+            probes: record.probes,
             reasons: record.reasons.clone(),
             units_changed: record.units_that_changed_arm(),
             units: units.len(),
@@ -113,6 +117,8 @@ impl Summary {
             "detection_seconds": null,
             "rollback_seconds": null,
             "requests": self.sent,
+            "requests_between_steps": self.between_steps,
+            "requests_of_the_probe": self.probes,
             "seconds": rounded(self.seconds, 1),
             "units": self.units,
             "units_that_changed_arm": self.units_changed,
@@ -150,6 +156,16 @@ impl Summary {
             let queries = step.traffic.queries.to_string();
             let (configured, measured) = (three(step.configured, 0), three(step.traffic.shares, 1));
             rows.push(vec![step.label.clone(), queries, configured, measured, screen.verdict(mark.is_empty(), mark)]);
+        }
+        // Everything that was sent through the router is somewhere in this column.
+        let others = [
+            ("while a change was made", self.between_steps),
+            ("to measure latency", self.probes),
+            ("failed", self.failed),
+            ("in all", self.sent),
+        ];
+        for (label, count) in others.into_iter().filter(|(label, count)| *label != "failed" || *count > 0) {
+            rows.push(row([label, &count.to_string(), "", "", ""]));
         }
         screen.table(&rows, &[false, true, true, true]);
     }
@@ -191,7 +207,7 @@ impl Summary {
         screen.say("");
         screen.paragraph(&format!(
             "Unasked: within a step, over a plugin, or off a growing canary. Latency: {pairs} times the same query both ways, beside the other \
-             traffic, with all processes on this machine."
+             traffic, with all processes on this machine; those that went straight to a ranker are not among the queries sent."
         ));
     }
 }

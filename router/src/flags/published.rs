@@ -40,6 +40,8 @@ pub struct View {
     pub source: Source,
     /// How long ago the store was heard; zero for the embedded store.
     pub age: Duration,
+    /// How long this router obeys this epoch already: a router that was last heard before may obey it too.
+    pub applied_for: Duration,
     /// How the store is built, in one word: `embedded`, `single`, `sentinel`, `cluster`.
     pub topology: &'static str,
     /// The server that has the flags; `None` while it is away, and for the embedded store.
@@ -81,6 +83,8 @@ struct Place {
     applied: watch::Sender<Arc<Applied>>,
     /// Microseconds from `opened` to when the store was last heard of this route.
     heard_micros: AtomicU64,
+    /// The same, to when the epoch in force was first obeyed here.
+    applied_micros: AtomicU64,
 }
 
 /// All routes.
@@ -97,7 +101,12 @@ impl Published {
     pub(crate) fn new(config: Arc<Config>, starts: Vec<Applied>) -> Published {
         let place = |start: Applied| {
             let flags = in_force(&start);
-            Place { flags: watch::channel(Arc::new(flags)).0, applied: watch::channel(Arc::new(start)).0, heard_micros: AtomicU64::new(0) }
+            Place {
+                flags: watch::channel(Arc::new(flags)).0,
+                applied: watch::channel(Arc::new(start)).0,
+                heard_micros: AtomicU64::new(0),
+                applied_micros: AtomicU64::new(0),
+            }
         };
         let places = starts.into_iter().map(place).collect();
         let (warnings, _) = watch::channel(Vec::new());
@@ -112,6 +121,8 @@ impl Published {
             let before = self.index_of(&route.name).and_then(|index| self.places.get(index.get()));
             let heard = before.map_or(0, |before| before.heard_micros.load(Ordering::Relaxed));
             place.heard_micros.store(heard, Ordering::Relaxed);
+            let applied = before.map_or(0, |before| before.applied_micros.load(Ordering::Relaxed));
+            place.applied_micros.store(applied, Ordering::Relaxed);
         }
         next.warnings.send_replace(self.warnings());
         next
@@ -154,10 +165,19 @@ impl Published {
     }
 
     pub(crate) fn heard_now(&self, index: RouteIndex) {
-        let micros = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
         if let Some(place) = self.places.get(index.get()) {
-            place.heard_micros.fetch_max(micros, Ordering::Relaxed);
+            place.heard_micros.fetch_max(self.micros_now(), Ordering::Relaxed);
         }
+    }
+
+    /// How long this router obeys the route's epoch already.
+    pub(crate) fn applied_for(&self, index: RouteIndex) -> Duration {
+        let micros = self.places.get(index.get()).map_or(0, |place| place.applied_micros.load(Ordering::Relaxed));
+        Instant::now().saturating_duration_since(self.opened + Duration::from_micros(micros))
+    }
+
+    fn micros_now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn warnings(&self) -> Vec<String> {
@@ -184,6 +204,9 @@ impl Published {
         place.applied.send_replace(Arc::new(applied));
         if old == new {
             return None;
+        }
+        if old.epoch != new.epoch {
+            place.applied_micros.store(self.micros_now(), Ordering::Relaxed);
         }
         place.flags.send_replace(new.clone());
         let what = one_line(&presentable(difference(&old.render(route), &new.render(route))));

@@ -142,7 +142,8 @@ impl FlagStore {
             Backing::Embedded(_) => (Duration::ZERO, ("embedded", None)),
             Backing::Redis(redis) => (self.published.age_of(route), redis.server(route)),
         };
-        View { flags, faults: applied.faults.clone(), source: applied.source, age, topology, node, warnings }
+        let applied_for = self.published.applied_for(route);
+        View { flags, faults: applied.faults.clone(), source: applied.source, age, applied_for, topology, node, warnings }
     }
 
     /// The route's fields as last read from the store, also those that are not obeyed.

@@ -22,6 +22,8 @@ const SHOWN_REFUSALS: usize = 8;
 pub(super) struct Catalogue {
     /// Name to digest.
     shipped: BTreeMap<String, String>,
+    /// Shipped plugins that this router does not admit, and why.
+    shipped_refused: BTreeMap<String, String>,
     /// The folder, by name.
     files: BTreeMap<String, FileState>,
     /// By digest.
@@ -83,6 +85,11 @@ impl Catalogue {
         let digest = admitted.report.digest.clone();
         self.admitted.insert(digest.clone(), Arc::new(admitted));
         self.shipped.insert(name.to_owned(), digest);
+    }
+
+    /// A plugin of the binary itself that is not admitted: the limits of `[policies]` are too tight for it.
+    pub(super) fn ship_refused(&mut self, name: &str, reason: String) {
+        self.shipped_refused.insert(name.to_owned(), reason);
     }
 
     /// A file is new or has changed, and will be looked at.
@@ -200,7 +207,15 @@ impl Catalogue {
                 ..PluginStatus::of(Some(digest), report(Some(digest)))
             }
         };
-        self.files.iter().map(file).chain(self.shipped.iter().map(shipped)).collect()
+        let refused = |(name, reason): (&String, &String)| PluginStatus {
+            name: name.clone(),
+            source: "shipped".to_owned(),
+            state: PluginState::Refused,
+            why: reason.clone(),
+            ..PluginStatus::of(None, None)
+        };
+        let of_the_binary = self.shipped.iter().map(shipped).chain(self.shipped_refused.iter().map(refused));
+        self.files.iter().map(file).chain(of_the_binary).collect()
     }
 
     /// Drops admitted plugins that no name means any more, but for these: those in force, and those that flags name.
@@ -260,6 +275,9 @@ impl Catalogue {
     }
 
     fn no_such_name(&self, name: &str) -> String {
+        if let Some(reason) = self.shipped_refused.get(name) {
+            return format!("the limits in [policies] are too tight for the shipped {name}: {reason}");
+        }
         let names: Vec<&str> = self.shipped.keys().chain(self.files.keys()).map(String::as_str).collect();
         format!(
             "no plugin {name:?}: there is no such file among the first 64 in the folder, and the shipped ones are other; there are: {}",

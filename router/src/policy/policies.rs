@@ -8,7 +8,7 @@ use std::{io, thread};
 
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::WatchStream;
 
@@ -25,7 +25,7 @@ use super::shadows::ShadowSlot;
 use super::status::{AnsweredBy, InForceStatus, LastGoodStatus, PluginStatus, PolicyState, PolicyStatus, now_unix_ms};
 use super::workshop::Workshop;
 use crate::config::{Config, Route};
-use crate::flags::Flags;
+use crate::flags::{Flags, PolicyRef};
 use crate::vocabulary::RouteIndex;
 
 /// The default policy's name.
@@ -184,6 +184,17 @@ impl Policies {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).plugins.clone()
     }
 
+    /// Why what these flags name would not be in force, as far as that is known without trying it; `None` when nothing is known against
+    /// it, also because it is still being looked at.
+    pub async fn objection(&self, wanted: &PolicyRef) -> Option<String> {
+        let (answer, answered) = oneshot::channel();
+        self.wake.try_send(Event::Find(wanted.clone(), answer)).ok()?;
+        let Trouble::Refused(reason) = answered.await.ok()?.trouble? else { return None };
+        let kept = self.workshop.kept.as_ref();
+        let is_kept = wanted.digest.as_ref().is_some_and(|digest| kept.is_some_and(|kept| kept.has(digest)));
+        (!is_kept).then_some(reason)
+    }
+
     /// What operators are told about a route's policy.
     ///
     /// # Panics
@@ -261,7 +272,10 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
     for (name, bytes) in SHIPPED {
         match admission::admit(&workshop.engine, workshop.cache.as_ref(), &workshop.terms, bytes) {
             Ok(admitted) => catalogue.ship(name, admitted),
-            Err(rejection) => tracing::error!(policy = name, "a shipped policy cannot be used: {rejection}"),
+            Err(rejection) => {
+                tracing::error!(policy = name, "a shipped policy is refused: {rejection}");
+                catalogue.ship_refused(name, rejection.to_string());
+            }
         }
     }
     let dir = config.policies.dir.clone();

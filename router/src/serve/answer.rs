@@ -14,7 +14,8 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
         Refusal::NoRoute => (StatusCode::NOT_FOUND, "switchback: no route matches this host and path\n"),
         Refusal::Framing => (
             StatusCode::BAD_REQUEST,
-            "switchback: the request's length is ambiguous: send one Content-Length, or Transfer-Encoding: chunked and nothing else, not both\n",
+            "switchback: where the request ends can be read in two ways: send one Content-Length, or Transfer-Encoding: chunked alone, and end \
+             each line with CR LF\n",
         ),
         Refusal::Host => {
             (StatusCode::BAD_REQUEST, "switchback: a request needs exactly one Host: a name or an address, and perhaps a port\n")

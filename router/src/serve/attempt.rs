@@ -150,7 +150,11 @@ impl Attempt {
     pub(crate) fn ended(&self, failure: &Failure) {
         match failure {
             Failure::Timeout => self.timed_out(),
-            Failure::Client | Failure::Malformed => self.aborted(),
+            Failure::Client => self.aborted(),
+            Failure::Malformed => {
+                self.route.refuse(Refusal::Framing);
+                self.aborted();
+            }
             Failure::TooLarge => {
                 self.route.refuse(Refusal::BodySize);
                 self.aborted();

@@ -52,6 +52,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(crate) struct RedisStore {
     requests: mpsc::Sender<Request>,
+    /// What this router reports under.
+    id: String,
     fleet: watch::Receiver<Fleet>,
     admin: Arc<Mutex<String>>,
     nodes: watch::Receiver<Vec<Option<String>>>,
@@ -77,12 +79,13 @@ impl RedisStore {
         let (nodes_sender, nodes) = watch::channel(Vec::new());
         let (heard, first_heard) = oneshot::channel();
         let admin = Arc::new(Mutex::new(config.listen.admin.to_string()));
+        let id = identity::router_id(config);
         let sync = Sync {
             published: published.clone(),
             keys: config.routes.iter().map(|route| Keys::of(&route.name)).collect(),
             way,
             mines,
-            id: identity::router_id(config),
+            id: id.clone(),
             incarnation: identity::random_hex(8),
             admin: admin.clone(),
             copies: Copies::start(disk.clone()),
@@ -97,7 +100,7 @@ impl RedisStore {
         };
         tokio::spawn(sync.run(inbox));
         let _ = tokio::time::timeout(STARTUP_WAIT, first_heard).await;
-        Ok((published, RedisStore { requests, fleet, admin, nodes, topology: redis.topology.word() }))
+        Ok((published, RedisStore { requests, id, fleet, admin, nodes, topology: redis.topology.word() }))
     }
 
     /// `asked_of` is where the caller has the route's index from.
@@ -129,7 +132,12 @@ impl RedisStore {
     pub(crate) fn routers(&self, published: &Published, index: RouteIndex) -> Vec<RouterSeen> {
         let Some(route) = published.route(index) else { return Vec::new() };
         let timeout = published.config().state.router_timeout;
-        self.fleet.borrow().on_route(&route.name, timeout, Instant::now())
+        let mut routers = self.fleet.borrow().on_route(&route.name, timeout, Instant::now());
+        // Of itself a router knows more than its last report.
+        if let (Some(own), Some(flags)) = (routers.iter_mut().find(|router| router.id == self.id), published.flags(index)) {
+            (own.epoch, own.seal) = (flags.epoch, flags.seal.clone());
+        }
+        routers
     }
 
     /// The topology in one word, and the server that has this route's flags; `None` while it is away.

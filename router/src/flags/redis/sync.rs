@@ -34,6 +34,8 @@ use crate::vocabulary::RouteIndex;
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 /// Short, so that flags are obeyed again well within two seconds of Redis's return.
 const LONGEST_BACKOFF: Duration = Duration::from_millis(200);
+/// After this the other routers have mostly reported an epoch that this one has just applied.
+const HEAR_OTHERS_AFTER: Duration = Duration::from_millis(100);
 /// Routes read at once.
 const READS_AT_ONCE: usize = 64;
 
@@ -179,6 +181,8 @@ impl Sync {
             }
             if self.is_report_due {
                 self.beat(session).await?;
+                // The others report the new epoch in these moments: hear them soon, not only after a whole interval.
+                heartbeat.reset_after(state.heartbeat_interval.min(HEAR_OTHERS_AFTER));
             }
         }
     }

@@ -1,0 +1,146 @@
+//! What an operator is told while flags change: one line for each change, who obeys it, and what is amiss with a policy.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use switchback_tests::redis::RedisServer;
+use switchback_tests::{Backend, Router, Setup, eventually};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn redis() -> RedisServer {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(RedisServer::start()).unwrap()
+}
+
+fn two_colours(blue: &Backend, green: &Backend) -> Setup {
+    Setup::default().pool("blue", &[blue]).pool("green", &[green])
+}
+
+/// `flag watch`, and its lines as they come.
+struct Watching {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Watching {
+    fn start(router: &Router) -> Watching {
+        let mut child = router.cli().args(["flag", "watch", "search"]).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, lines) = sync_channel(64);
+        std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Watching { child, lines }
+    }
+
+    /// The next line, without its time.
+    fn next(&self) -> String {
+        let line = self.lines.recv_timeout(SOON).unwrap();
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(time.len() == 24 && time.ends_with('Z'), "no time in {line}");
+        rest.to_owned()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn each_change_is_one_line_with_who_and_what() {
+    let (server, blue, green) = (redis(), Backend::start("blue"), Backend::start("green"));
+    let router = two_colours(&blue, &green).redis(&server.url()).start();
+    let edit = |field: &str, value: &str| server.cli(&["HSET", "{switchback:search}:flags", field, value]).unwrap();
+    let epoch = || router.route()["epoch"].as_u64().unwrap();
+    let first = epoch();
+    let watching = Watching::start(&router);
+    assert_eq!(watching.next(), format!("search epoch {first}: live blue"));
+    router.set_flags(&["live=green", "--why", "v42 is good"]);
+    assert_eq!(watching.next(), format!("search epoch {}, local-operator: live: blue -> green (v42 is good)", first + 1));
+    edit("live", "blue");
+    assert_eq!(watching.next(), format!("search epoch {}, external: live: green -> blue (external edit)", first + 2));
+    // Quicker than anybody reads.
+    for percent in 1..=5 {
+        router.set_flags(&[&format!("mirror_percent={percent}")]);
+    }
+    for percent in 1..=5 {
+        let old = if percent == 1 { "-".to_owned() } else { (percent - 1).to_string() };
+        let expected = format!("search epoch {}, local-operator: mirror_percent: {old} -> {percent}", first + 2 + percent);
+        assert_eq!(watching.next(), expected);
+    }
+    edit("pin", "purple");
+    let said = [watching.next(), watching.next()];
+    assert!(said.iter().any(|line| line.starts_with("search not obeyed: pin = purple: must be ")), "{said:?}");
+    assert!(said.iter().any(|line| line.ends_with("external: pin: - -> purple (external edit)")), "{said:?}");
+    router.set_flags(&["--unset", "pin"]);
+    let said = [watching.next(), watching.next()];
+    assert!(said.iter().any(|line| line == "search in order again: pin"), "{said:?}");
+    assert!(said.iter().any(|line| line.ends_with("local-operator: pin: purple -> -")), "{said:?}");
+    router.set_flags(&["freeze=true"]);
+    assert_eq!(watching.next(), format!("search epoch {}, local-operator: freeze: - -> true", epoch()), "and nothing between");
+}
+
+#[test]
+fn a_router_that_was_not_heard_since_a_flip_is_not_said_to_be_behind() {
+    let (server, blue, green) = (redis(), Backend::start("blue"), Backend::start("green"));
+    let start = |id: &str| {
+        let state = format!("router_id = \"{id}\"\nheartbeat_interval = \"10s\"\nrouter_timeout = \"60s\"");
+        two_colours(&blue, &green).redis(&server.url()).state(&state).start()
+    };
+    let (other, router) = (start("other"), start("asked"));
+    let status = || router.run(&["status"]).1;
+    eventually("both are known", SOON, || status().contains("2 router(s), all on epoch").then_some(()));
+    for pool in ["green", "blue", "green"] {
+        router.set_flags(&[&format!("live={pool}")]);
+        let epoch = router.route()["epoch"].as_u64().unwrap();
+        let all = format!("2 router(s), all on epoch {epoch}");
+        // Well before the next heartbeat, and never a word against a router that obeys.
+        eventually("both are heard", Duration::from_secs(5), || {
+            let status = status();
+            let line = status.lines().find(|line| line.contains("router(s)")).unwrap().trim().to_owned();
+            let is_honest = line == all || line == format!("2 router(s), not heard since epoch {epoch}: other");
+            assert!(is_honest, "{line}, while the other is on {}", other.route()["applied_epoch"]);
+            (line == all).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_policy_that_is_not_there_is_warned_of_and_written() {
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let router = two_colours(&blue, &green).start();
+    let (code, _, warned) = router.run(&["flag", "set", "search", "split_policy=nosuch"]);
+    assert_eq!(code, 0, "{warned}");
+    assert!(
+        warned.contains("warning: split_policy nosuch is not put in force, the policy split-weighted goes on: no plugin \"nosuch\""),
+        "{warned}"
+    );
+    assert_eq!(router.run(&["flag", "get", "search", "split_policy"]).1, "nosuch\n");
+    let (code, _, warned) = router.run(&["flag", "set", "search", "split_policy=split-rules"]);
+    assert_eq!((code, warned.as_str()), (0, ""));
+}
+
+#[test]
+fn a_shipped_policy_that_the_limits_refuse_says_which_limit() {
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let router = two_colours(&blue, &green).top("[policies]\nmemory = \"1MiB\"").start();
+    let policy = router.route()["policies"][0].clone();
+    let why = policy["why"].as_str().unwrap();
+    assert_eq!((&policy["state"], &policy["answered_by"]), (&"native".into(), &"native".into()), "{policy}");
+    assert!(
+        why.starts_with("the limits in [policies] are too tight for the shipped split-weighted: ") && why.contains("memory"),
+        "{policy}"
+    );
+    let (_, _, warned) = router.run(&["flag", "set", "search", "freeze=true"]);
+    assert!(
+        warned.contains("split_policy split-weighted is not put in force, native decisions go on: the limits in [policies]"),
+        "{warned}"
+    );
+    let (_, listed, _) = router.run(&["policy", "list"]);
+    assert!(listed.contains("split-weighted") && listed.contains("refused"), "{listed}");
+}
