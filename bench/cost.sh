@@ -15,7 +15,7 @@ done
 
 echo "building with the dist profile (fat LTO): some minutes the first time" >&2
 cargo build --profile dist -p switchback 2>&1 | tail -n 1 >&2
-target=${CARGO_TARGET_DIR:-target}
+target=$(realpath "${CARGO_TARGET_DIR:-target}")
 bin=$target/dist/switchback
 work=$(mktemp -d)
 running=()
@@ -119,7 +119,8 @@ rss_after_kb=$(awk '/^VmRSS/ { print $2 }' "/proc/$router/status")
 kill "$router"; wait "$router" || true
 
 echo "measuring decisions" >&2
-"$bin" policy bench "$(find "$target/dist/build" -path '*/out/split-weighted.wasm' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)" --seconds 5 --json >"$work/bench.json"
+cp "$(find "$target/dist/build" -path '*/out/split-weighted.wasm' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)" "$work/split-weighted.wasm"
+(cd "$work" && "$bin" policy bench split-weighted.wasm --seconds 5 --json) >"$work/bench.json"
 
 {
     echo "# What a query costs"

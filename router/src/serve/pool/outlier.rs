@@ -10,8 +10,8 @@
 //! more than the allowed share is out, and never the last.
 //!
 //! An endpoint is an outlier only against others: in a pool whose endpoints all fail (a bad model, a database that is gone) nobody stays
-//! ejected, since half as many endpoints would answer no better. One that happens to fail first goes, and is back after its first probe,
-//! because by then the others have had its traffic and fail as it does. Linkerd's and Envoy's counts look at each endpoint alone.
+//! ejected, since half as many endpoints would answer no better. One that happens to fail before the others goes, and is back after its
+//! first probe, because by then they have had its traffic and fail as it does. Linkerd's and Envoy's counts look at each endpoint alone.
 
 use std::time::Duration;
 
@@ -168,14 +168,12 @@ impl Detector {
     }
 
     fn end_ejection(&mut self, index: usize, look: &Look, looks: &[Look], now: Instant) -> Option<Change> {
-        // A healthy endpoint whose last query happened to fail is still the better one.
-        let is_outdone = || self.another_does_better(index, looks, self.config.consecutive_failures.saturating_sub(1));
         match self.tracks.get(index)?.phase {
             Phase::Ejected { until } if until <= now => {
                 self.tracks.get_mut(index)?.phase = Phase::HalfOpen;
                 Some(Change::HalfOpen { index })
             }
-            Phase::HalfOpen if look.bad_probes > 0 && is_outdone() => self.eject(index, Why::Probe, now),
+            Phase::HalfOpen if look.bad_probes > 0 && self.another_will_do(index, looks) => self.eject(index, Why::Probe, now),
             Phase::HalfOpen if look.bad_probes > 0 => self.readmit(index, look, Return::NoneBetter, now),
             Phase::HalfOpen if look.good_probes >= self.config.probes => self.readmit(index, look, Return::Answered, now),
             Phase::In { .. } | Phase::Ejected { .. } | Phase::HalfOpen => None,
@@ -192,7 +190,7 @@ impl Detector {
     /// Why this endpoint is to be ejected, if it is.
     fn outlier(&self, index: usize, looks: &[Look]) -> Option<Why> {
         let (track, look) = (self.tracks.get(index)?, looks.get(index)?);
-        if !track.is_in() || !look.may_serve || !self.has_room() || !self.another_does_better(index, looks, 0) {
+        if !track.is_in() || !look.may_serve || !self.has_room() || !self.another_does_better(index, looks) {
             return None;
         }
         let Some(in_a_row) = positive(self.config.consecutive_failures) else { return self.fails_too_often(track, look) };
@@ -212,12 +210,23 @@ impl Detector {
         out < self.tracks.len() * percent / 100
     }
 
-    /// Whether another endpoint does well: it may have traffic, most of its attempts succeed, and at most so many of the last ones failed.
-    fn another_does_better(&self, index: usize, looks: &[Look], most_in_a_row: u32) -> bool {
+    /// Whether this one stands out against another: one that is in use, whose last attempt succeeded, and most do. One that was not asked yet
+    /// has shown nothing. It will be: whoever fails comes last for a while, and a retry goes elsewhere.
+    fn another_does_better(&self, index: usize, looks: &[Look]) -> bool {
+        self.another_serves(index, looks, |counts, failures_in_a_row| failures_in_a_row == 0 && counts.good > 0)
+    }
+
+    /// Whether this one is not needed yet: another is in use that does not fail. Its last query may have failed, as queries do.
+    fn another_will_do(&self, index: usize, looks: &[Look]) -> bool {
+        let enough = self.config.consecutive_failures.max(1);
+        self.another_serves(index, looks, |_, failures_in_a_row| failures_in_a_row < enough)
+    }
+
+    fn another_serves(&self, index: usize, looks: &[Look], does_well: impl Fn(Counts, u32) -> bool) -> bool {
         let others = self.tracks.iter().zip(looks).enumerate().filter(|(other, _)| *other != index);
         others.map(|(_, pair)| pair).any(|(track, look)| {
-            let fails = Counts::of(look).since(track.previous).fails(DOES_WELL_BELOW_PERCENT);
-            track.is_in() && look.may_serve && look.consecutive <= most_in_a_row && !fails
+            let counts = Counts::of(look).since(track.previous);
+            track.is_in() && look.may_serve && !counts.fails(DOES_WELL_BELOW_PERCENT) && does_well(counts, look.consecutive)
         })
     }
 
