@@ -207,7 +207,7 @@ fn read_url(url: &str) -> Result<RedisState, Refused> {
 }
 
 fn read_single(url: &str) -> Result<RedisState, Refused> {
-    let info = url.into_connection_info().map_err(|error| Refused::Because(error.to_string()))?;
+    let info = url.into_connection_info().map_err(|error| Refused::Because(without_detail(&error)))?;
     let (host, port) = match info.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, insecure: false, .. } => (host.clone(), *port),
         ConnectionAddr::TcpTls { .. } => return Err(Refused::Because("certificates are always checked: no #insecure".to_owned())),
@@ -227,6 +227,13 @@ fn read_single(url: &str) -> Result<RedisState, Refused> {
         tls: None,
         shown: String::new(),
     })
+}
+
+/// Its detail is a part of the URL, which may have the password.
+fn without_detail(error: &redis::RedisError) -> String {
+    let said = error.to_string();
+    let detail = error.detail().unwrap_or_default();
+    said.strip_suffix(detail).unwrap_or(&said).trim_end_matches(": ").to_owned()
 }
 
 fn login(settings: &redis::RedisConnectionInfo) -> Login {

@@ -76,7 +76,8 @@ fn what_makes_no_sense_is_refused() {
 
 #[test]
 fn what_is_refused_is_shown_without_its_password() {
-    for url in ["redis:ann:s3cret@h", "http://ann:s3cret@h", "redis+sentinel://ann:s3cret@h", "redis://s3cret@://h", "s3cret@redis://h"] {
+    let urls = ["redis:ann:s3cret@h", "http://ann:s3cret@h", "redis+sentinel://ann:s3cret@h", "redis://s3cret@://h", "s3cret@redis://h"];
+    for url in urls.into_iter().chain(["redis://h?protocol=s3cret@h", "redis://ann:s3cret@h/nosuch"]) {
         let said = read_or_refuse(url).unwrap_err();
         assert!(said.contains("@") && !said.contains("cret"), "{said}");
     }

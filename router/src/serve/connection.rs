@@ -230,7 +230,9 @@ async fn answer(
     let (plan, raw) = match clock.signals.take_head() {
         Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
         Some(Head::Whole(raw)) => (decide(&worker, &client, &clock, &mut head), Some(raw)),
-        None => (decide_h2(&worker, &client, &clock, &mut head), None),
+        None if head.version == Version::HTTP_2 => (decide_h2(&worker, &client, &clock, &mut head), None),
+        // The parser took for a request what the scan gave up on.
+        None => (Err(Refusal::Framing), None),
     };
     let mut response = match plan {
         Ok(plan) => {

@@ -31,6 +31,8 @@ struct Framing {
     has_request_line: bool,
     lengths: u32,
     length: u64,
+    /// A length is no number. The parser refuses that, but not beside a transfer coding.
+    has_odd_length: bool,
     codings: u32,
 }
 
@@ -188,7 +190,7 @@ impl Scan {
                     framing.lengths += 1;
                     match number(value) {
                         Some(length) => framing.length = length,
-                        None => self.state = State::Done,
+                        None => framing.has_odd_length = true,
                     }
                 }
             }
@@ -200,7 +202,7 @@ impl Scan {
 
     fn end_of_head(&mut self) -> Step {
         let framing = std::mem::take(&mut self.framing);
-        if framing.lengths > 1 || (framing.lengths > 0 && framing.codings > 0) {
+        if framing.lengths > 1 || framing.has_odd_length || (framing.lengths > 0 && framing.codings > 0) {
             return Step::Ambiguous;
         }
         self.state = match (framing.codings, framing.length) {
@@ -348,6 +350,7 @@ mod tests {
             "GET / HTTP/1.1\r\nhost: a\r\n\tfolded\r\n\r\n",
             "POST / HTTP/1.1\r\ncontent-length: 1\r\nContent-Length: 1\r\n\r\nx",
             "POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: :\r\n\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTRANSFER-ENCODING: chunked\r\ncontent-length: 1\r\n\r\n0\r\n\r\n",
         ];
         for text in bad {
