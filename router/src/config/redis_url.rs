@@ -218,6 +218,9 @@ fn read_single(url: &str) -> Result<RedisState, Refused> {
         return Err(Refused::Rule(URL_RULE));
     }
     let settings = info.redis_settings();
+    if settings.db() < 0 {
+        return Err(Refused::Because("a database is a number from 0".to_owned()));
+    }
     Ok(RedisState {
         topology: Topology::Single,
         nodes: vec![node],

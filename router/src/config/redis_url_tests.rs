@@ -69,6 +69,7 @@ fn what_makes_no_sense_is_refused() {
         "redis+cluster://",
         "redis+cluster://h?x=1",
         "rediss://h/#insecure",
+        "redis://h/-2",
     ] {
         assert!(read_url(url).is_err(), "{url}");
     }
