@@ -166,5 +166,5 @@ fn a_router_that_starts_without_redis_serves_from_its_copy_with_nobody_on_the_ca
     assert_eq!(report.failures(), 0, "{report:?}");
     assert_eq!(report.by_pool.keys().collect::<Vec<_>>(), ["green"], "{report:?}");
     scene.runtime.block_on(scene.redis.restart_empty()).unwrap();
-    eventually("it takes part again", SOON, || (late.route()["canary_percent"] == 10.0).then_some(()));
+    eventually("it takes part again", RECOVERY, || (late.route()["canary_percent"] == 10.0).then_some(()));
 }

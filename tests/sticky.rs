@@ -46,11 +46,11 @@ fn assert_share(percent: u32, seen: usize) {
     assert!(off <= 4.0 * (n * p * (1.0 - p)).sqrt(), "{percent} %: {seen} of {UNITS} units");
 }
 
-/// Ramps from 0 to 100 in steps of `step` percent; `decide` configures itself for a snapshot and says who is on the candidate.
-fn ramp(step: u32, positions: &[u32], mut decide: impl FnMut(&Snapshot, &[u32]) -> Vec<bool>) {
+/// Ramps from 0 to 100 in steps of one percent; `decide` configures itself for a snapshot and says who is on the candidate.
+fn ramp(positions: &[u32], mut decide: impl FnMut(&Snapshot, &[u32]) -> Vec<bool>) {
     let config = test_config();
     let mut before = vec![false; positions.len()];
-    for percent in (0..=100).step_by(step as usize) {
+    for percent in 0..=100 {
         let now = decide(&snapshot(&config.routes[0], &flags_at(&config, percent)), positions);
         let left = before.iter().zip(&now).filter(|(was, is)| **was && !**is).count();
         assert_eq!(left, 0, "{left} units left the candidate at {percent} %");
@@ -62,7 +62,7 @@ fn ramp(step: u32, positions: &[u32], mut decide: impl FnMut(&Snapshot, &[u32]) 
 
 #[test]
 fn nobody_leaves_a_growing_candidate_and_shares_are_as_configured() {
-    ramp(1, &positions(), |snapshot, positions| {
+    ramp(&positions(), |snapshot, positions| {
         let (split, _) = WeightedSplit::configure(snapshot).unwrap();
         positions.iter().map(|position| split.route(*position).reason == Reason::Candidate).collect()
     });
@@ -76,7 +76,7 @@ async fn the_component_in_force_decides_for_every_unit_as_its_native_twin() {
     let in_force = policies.split(RouteIndex(0)).borrow().clone();
     assert_eq!(in_force.kind, Kind::Wasm);
     let mut instance: Option<SplitInstance> = None;
-    ramp(10, &positions(), |snapshot, positions| {
+    ramp(&positions(), |snapshot, positions| {
         let mut configured = match instance.take() {
             Some(mut instance) => instance.configure(snapshot).map(|_| instance).unwrap(),
             None => in_force.instantiate(snapshot).unwrap().0,

@@ -1,7 +1,7 @@
 //! Search users: a steady stream of queries over keep-alive connections, each answer counted.
 //!
-//! Open loop: queries are sent when they are due, whether or not earlier ones were answered. There is no retry: what fails here would
-//! have failed a user.
+//! Queries are due at a steady rate, spread over connections each of which has one at a time; one that is late because the answer before it
+//! was counts from when it was due. There is no retry: what fails here would have failed a user.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -40,9 +40,14 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
     let mut response = own(status, text.to_owned());
     if !matches!(refusal, Refusal::NoRoute | Refusal::Path) {
         // Whatever follows on this connection cannot be trusted to start where we think.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        say_close(&mut response);
     }
     response
+}
+
+/// Says that the connection closes after this: also where a part of the request's body is still to come, which nobody reads.
+pub(crate) fn say_close(response: &mut Response<ResponseBody>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// To a query that no backend answered.

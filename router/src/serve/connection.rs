@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -246,12 +246,16 @@ async fn answer(
             if refusal != Refusal::Resets {
                 worker.refuse(refusal);
             }
-            answer::refused(refusal)
+            let mut response = answer::refused(refusal);
+            if !body.is_end_stream() {
+                answer::say_close(&mut response);
+            }
+            response
         }
     };
     clock.signals.head_follows();
     if announces_close {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        answer::say_close(&mut response);
     }
     in_progress.is_answered();
     response.body_mut().keeps(in_progress);

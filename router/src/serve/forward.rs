@@ -290,7 +290,11 @@ impl Journey {
             Ok(answer) => answer,
             Err(failure) => {
                 self.count_unanswered(&failure);
-                return answer::unanswered(&failure);
+                let mut response = answer::unanswered(&failure);
+                if self.body.as_ref().is_some_and(|body| !body.borrow().has_come()) {
+                    answer::say_close(&mut response);
+                }
+                return response;
             }
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS

@@ -147,7 +147,7 @@ impl Replay {
     }
 
     /// Nothing more will come.
-    fn has_come(&self) -> bool {
+    pub(crate) fn has_come(&self) -> bool {
         self.is_ended || self.incoming.as_ref().is_some_and(Incoming::is_end_stream)
     }
 
