@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http};
 
+const SOON: Duration = Duration::from_secs(20);
 const QUERY: &str = "GET /rank?q=shoes HTTP/1.1\r\nhost: search.test\r\nx-user-id: u1\r\nconnection: close\r\n\r\n";
 
 fn with_candidate(blue: &Backend, canary: &Backend) -> Setup {
@@ -405,4 +406,39 @@ fn time_until_closed(stream: &mut TcpStream) -> Duration {
 fn resident_bytes(pid: u32) -> usize {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
+}
+
+#[test]
+fn own_answers_to_a_body_that_is_still_to_come_say_that_the_connection_closes() {
+    let blue = Backend::start("blue");
+    let mut dead = Backend::start("dead");
+    // Paths are told apart, so that dot segments are refused.
+    let other =
+        format!("[[route]]\nname = \"ads\"\nmatch = {{ path_prefix = \"/ads\" }}\n[route.pools.blue]\nendpoints = [{:?}]\n", blue.url());
+    let router = Setup::default().pool("blue", &[&blue]).pool("green", &[&dead]).top(&other).start();
+    dead.stop();
+    let answer_to = |head: &str| {
+        let mut stream = TcpStream::connect(router.traffic).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let mut buffer = [0; 4096];
+        while !answer.contains("switchback: ") {
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "{answer}");
+            answer.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        (stream, answer)
+    };
+    let body = "content-length: 9\r\n\r\n";
+    let (_, refused) = answer_to(&format!("POST /ads/../rank HTTP/1.1\r\nhost: a\r\n{body}"));
+    assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("connection: close\r\n"), "{refused}");
+    router.set_flags(&["live=green"]);
+    eventually("the dead pool is live", SOON, || (router.route()["live"] == "green").then_some(()));
+    let (_, unanswered) = answer_to(&format!("POST /rank HTTP/1.1\r\nhost: a\r\n{body}"));
+    assert!(unanswered.starts_with("HTTP/1.1 50") && unanswered.contains("connection: close\r\n"), "{unanswered}");
+    // Where nothing is to come, the connection goes on.
+    let (mut stream, refused) = answer_to("GET /ads/../rank HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert!(refused.starts_with("HTTP/1.1 400") && !refused.contains("connection: close"), "{refused}");
+    stream.write_all(b"GET /ads/../rank HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
 }
