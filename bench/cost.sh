@@ -4,7 +4,7 @@
 # Instructions are the difference of two runs of different length, so that starting up and compiling plugins does not count. They repeat
 # to within a fraction of a percent whatever else the machine does, so they show what wall-clock time hides.
 #
-# Usage: bench/cost.sh [OUT.md]        (writes to standard output too)
+# Usage: bench/cost.sh [OUT.md]        (writes to standard output too). Exit 1 when a target is missed.
 # Needs: valgrind strace nginx nghttp2-client (apt-get install valgrind strace nginx-light nghttp2-client)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -140,3 +140,9 @@ cp "$(find "$target/dist/build" -path '*/out/split-weighted.wasm' -printf '%T@ %
     python3 -m json.tool "$work/bench.json"
     echo '```'
 } | tee "$out"
+
+p50_ns=$(python3 -c 'import json, sys; print(int(json.load(open(sys.argv[1]))["plugin"]["p50_ns"]))' "$work/bench.json")
+if ((per_query > 35000 || rss_kb / 1024 > 60 || p50_ns > 300)); then
+    echo "bench/cost.sh: a target is missed" >&2
+    exit 1
+fi

@@ -98,11 +98,18 @@ fn plugins_that_go_bad_under_load_cost_no_query_and_a_good_one_heals() {
         assert_eq!(by_policy(), asked, "{name}: nobody asks a policy in quarantine");
         assert!(self::failures(&scene) > failures && self::native(&scene) > native, "{name}: visible in the metrics");
         assert!(scene.policy()["why"].as_str().is_some_and(|why| !why.is_empty()), "{name}: says why");
-        scene.router.set_flags(&["--unset", "flag.misbehave"]);
-        eventually("a quarantine ends by itself", SOON, || (scene.policy()["state"] == "in_force").then_some(()));
         let good = guests::variant_of_split_weighted(round as u64);
-        scene.install(&good);
-        scene.eventually_in_force(&good);
+        if round.is_multiple_of(2) {
+            // While it still misbehaves.
+            scene.install(&good);
+            scene.eventually_in_force(&good);
+            scene.router.set_flags(&["--unset", "flag.misbehave"]);
+        } else {
+            scene.router.set_flags(&["--unset", "flag.misbehave"]);
+            eventually("a quarantine ends by itself", SOON, || (scene.policy()["state"] == "in_force").then_some(()));
+            scene.install(&good);
+            scene.eventually_in_force(&good);
+        }
     }
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report:?}");

@@ -120,6 +120,13 @@ const CASES: &[Case] = &[
     case("unit =", "initial = { lives = \"blue\" }\nunit =", ":13: route.search.initial.lives", "blue", "one of live"),
     case("unit =", "timeouts = { attempt = \"20s\" }\nunit =", ":13: route.search.timeouts.attempt", "20s", "timeouts.total (15s)"),
     case("[route.pools.blue]", "[route.pools.teal]", ":15: route.search.pools.blue", "is missing", "`blue` or `green`"),
+    case(
+        "127.0.0.1:0\"\nadmin",
+        "0.0.0.0:9001\"\nadmin",
+        ":16: route.search.pools.blue.endpoints",
+        "127.0.0.1:9001",
+        "the router itself listens",
+    ),
     case("endpoints = [\"http://127.0.0.1:9001\"]", "", ":15: route.search.pools.blue.endpoints", "is missing", "http://127.0.0.1:9001"),
     case("[\"http://127.0.0.1:9001\"]", "[]", ":16: route.search.pools.blue.endpoints", "0", "1 to 1024 endpoints"),
     case(
@@ -161,6 +168,13 @@ const CASES: &[Case] = &[
     ),
     case("[limits]", "[policies]\nquarantine = \"10m\"\n[limits]", ":6: policies.quarantine", "10m", "policies.quarantine_max (5m)"),
     case("[limits]", "[polices]\n[limits]", ":5: polices", "", "unknown key, did you mean policies? allowed here: listen, "),
+    case(
+        "connections = 1000",
+        "connections = 99999999999999999999",
+        ":6: `connections =",
+        "99999999999999999999",
+        "at most 9223372036854775807",
+    ),
     case("connections = 1000", "connections = ", ":6: `connections =`", "", "string"),
 ];
 

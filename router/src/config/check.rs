@@ -133,6 +133,7 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
         admin,
         routes: check_route::check_routes(&mut checker, written.route),
     };
+    check_no_circle(&mut checker, &config);
     if checker.problems.is_empty() { Ok(config) } else { Err(checker.problems) }
 }
 
@@ -156,6 +157,23 @@ fn check_listen(checker: &mut Checker, written: &written::Listen, admin: &Admin)
         checker.refuse("listen.traffic_tls", tls.to_string(), "must differ from listen.traffic and listen.admin");
     }
     listen
+}
+
+/// A query that comes back to the router that sent it never ends.
+fn check_no_circle(checker: &mut Checker, config: &Config) {
+    let own: Vec<SocketAddr> = [Some(config.listen.traffic), config.listen.traffic_tls].into_iter().flatten().collect();
+    for (route, pool) in config.routes.iter().flat_map(|route| route.pools.iter().map(move |pool| (route, pool))) {
+        for authority in pool.endpoints.iter().map(|endpoint| &endpoint.authority) {
+            let address: Option<SocketAddr> = authority.as_str().parse().ok();
+            let is_own = |own: &SocketAddr| {
+                address.is_some_and(|to| to == *own || (to.port() == own.port() && own.ip().is_unspecified() && to.ip().is_loopback()))
+            };
+            if own.iter().any(is_own) {
+                let allowed = "must be a backend, and this is where the router itself listens";
+                checker.refuse(&format!("route.{}.pools.{}.endpoints", route.name, pool.name), authority.as_str(), allowed);
+            }
+        }
+    }
 }
 
 fn check_limits(checker: &mut Checker, written: &written::Limits) -> Limits {

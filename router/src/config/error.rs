@@ -27,6 +27,14 @@ pub struct ConfigError {
     lines: Vec<String>,
 }
 
+/// The reader's words, but where they are about its own types.
+fn rule_of(message: &str) -> String {
+    if message.contains("i128") || message.contains("u128") {
+        return format!("a whole number is at most {}", i64::MAX);
+    }
+    message.replace('\n', " ")
+}
+
 impl ConfigError {
     pub(super) fn unreadable(path: &Path, source: &std::io::Error) -> ConfigError {
         ConfigError { lines: vec![format!("{}: cannot be read: {source}", path.display())] }
@@ -47,7 +55,7 @@ impl ConfigError {
                 } else {
                     cut(line)
                 };
-                lines.push(format!("{file}:{number}: `{line}`: {}", error.message().replace('\n', " ")));
+                lines.push(format!("{file}:{number}: `{line}`: {}", rule_of(error.message())));
             }
         }
         ConfigError { lines }
