@@ -119,8 +119,7 @@ rss_after_kb=$(awk '/^VmRSS/ { print $2 }' "/proc/$router/status")
 kill "$router"; wait "$router" || true
 
 echo "measuring decisions" >&2
-cp "$(find "$target/dist/build" -path '*/out/split-weighted.wasm' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)" "$work/split-weighted.wasm"
-(cd "$work" && "$bin" policy bench split-weighted.wasm --seconds 5 --json) >"$work/bench.json"
+(cd "$work" && "$bin" policy bench split-weighted --seconds 5 --json) >"$work/bench.json"
 
 {
     echo "# What a query costs"
@@ -134,7 +133,7 @@ cp "$(find "$target/dist/build" -path '*/out/split-weighted.wasm' -printf '%T@ %
     echo "| memory at rest (RSS) | $((rss_kb / 1024)) MB | <= 60 MB |"
     echo "| memory after 20,000 queries | $((rss_after_kb / 1024)) MB | |"
     echo
-    echo "\`switchback policy bench split-weighted.wasm --seconds 5 --json\` (target: p50 <= 300 ns):"
+    echo "\`switchback policy bench split-weighted --seconds 5 --json\` (target: p50 <= 300 ns):"
     echo
     echo '```json'
     python3 -m json.tool "$work/bench.json"

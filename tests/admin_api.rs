@@ -133,6 +133,25 @@ fn a_bad_change_is_refused_whole_and_says_why() {
     assert_eq!((&after["epoch"], &after["live"], &after["freeze"]), (&before["epoch"], &json!("blue"), &json!(false)));
 }
 
+/// As `initial` of the config is held to.
+#[test]
+fn a_share_needs_a_candidate_that_is_not_the_live_pool() {
+    let blue = Backend::start("blue");
+    let router = Setup::default().pool("blue", &[&blue]).start();
+    for (set, says) in [
+        (json!({ "canary_percent": 10 }), "this route has no pool canary"),
+        (json!({ "canary_percent": 10, "candidate_pool": "blue" }), "the candidate's pool is the live one"),
+        (json!({ "canary_percent": 10, "candidate_pool": "green" }), "a pool of this route"),
+    ] {
+        let answer = change(&router, &[], &json!({ "set": set }));
+        assert_eq!(answer.status, 422, "{set}: {}", answer.body);
+        assert!(answer.json()["error"].as_str().unwrap().contains(says), "{set}: {}", answer.body);
+    }
+    let flags = ask(router.admin, "GET", "/api/v1/routes/search/flags", &[], "").json();
+    assert_eq!(flags["fields"]["candidate_pool"], Value::Null, "nobody wrote it: {flags}");
+    assert_eq!(change(&router, &[], &json!({ "set": { "canary_percent": 0 } })).status, 200);
+}
+
 #[test]
 fn a_flip_to_a_pool_where_nobody_answers_is_made_and_warned_of() {
     let (blue, mut green) = (Backend::start("blue"), Backend::start("green"));

@@ -366,6 +366,26 @@ fn problems_come_as_json_too() {
 }
 
 #[test]
+fn a_router_that_was_given_no_name_shows_the_one_that_it_gives_itself() {
+    let shown = Command::new(binary()).args(["config", "show", "--json"]).arg(docs("switchback.example.toml")).output().unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let port = shown["listen.traffic"].as_str().unwrap().trim_matches('"').rsplit(':').next().unwrap();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(shown["state.router_id"], format!("{:?}", format!("{}:{port}", host.trim())));
+}
+
+#[test]
+fn fields_of_initial_may_be_empty_as_in_a_change_of_flags() {
+    let initial = r#"initial = { pin = "none", canary_percent = "", candidate_pool = "", freeze = "" }"#;
+    let good = write(&GOOD.replacen("name = \"search\"", &format!("name = \"search\"\n{initial}"), 1));
+    let (output, said) = switchback(&["config", "check"], &good.file);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let bad = write(&GOOD.replacen("name = \"search\"", "name = \"search\"\ninitial = { live = \"\" }", 1));
+    let (output, said) = switchback(&["config", "check"], &bad.file);
+    assert!(output.status.code() == Some(64) && said.contains("initial.live"), "{said}");
+}
+
+#[test]
 fn bad_usage_exits_64_and_help_exits_0() {
     for (arguments, code) in [(&["serve"][..], 64), (&["flag", "set", "search"], 64), (&["nonsense"], 64), (&["flag", "set", "--help"], 0)]
     {

@@ -32,6 +32,7 @@ fn a_folder_that_cannot_be_used_is_named_with_its_place_in_the_config() {
     assert_eq!(code, 64, "{said}");
     let expected = format!("switchback.toml:6: state.data_dir = {:?}: ", file.join("data").display().to_string());
     assert!(said.contains(&expected), "{said} lacks {expected}");
+    assert!(said.contains("must be one, or a path where one can be made"), "{said}");
 }
 
 /// The thread that writes is stuck in the full pipe, and lines wait up to a limit; no worker waits.

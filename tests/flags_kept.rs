@@ -48,6 +48,7 @@ async fn too_large_or_of_another_type_is_said_and_live_is_still_obeyed() {
 
     let () = connection.set(FLAGS, "oops").await.unwrap();
     eventually("said", SOON, || warned("DEL the one that TYPE says is none")).await;
+    assert!(!warned("script") && !warned("WRONGTYPE"), "no words of a script: {:?}", router.store.view(SEARCH).warnings);
     assert_eq!(router.flags().live, GREEN, "the last known flags hold");
     assert_eq!(router.store.view(ADS).flags.live, BLUE);
     let () = connection.del(FLAGS).await.unwrap();

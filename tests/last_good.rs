@@ -69,6 +69,9 @@ fn a_rules_policy_goes_on_deciding_when_the_one_that_replaced_it_goes_bad_under_
         scene.router.set_flags(&["flag.misbehave=on"]);
         eventually("struck out", SOON, || (scene.policy()["state"] == "quarantined").then_some(()));
         assert_eq!(scene.policy()["answered_by"], "last_good");
+        let (listed, page) = (scene.router.run(&["policy", "list"]).1, scene.router.run(&["status"]).1);
+        assert!(listed.contains(&format!("  {name}: in quarantine on search for another ")), "{listed}");
+        assert!(page.contains(" quarantined for another ") && page.contains("; split-rules decides in its place"), "{page}");
         scene.beta_goes_to("green", &format!("{name}: the rules decide again"));
         let by_last_good = scene.router.metric("switchback_decisions_total", &["reason=\"last_good\""]);
         assert!(by_last_good > 300.0, "{by_last_good}");

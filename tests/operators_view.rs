@@ -126,6 +126,65 @@ fn a_policy_that_is_not_there_is_warned_of_and_written() {
 }
 
 #[test]
+fn a_split_policy_of_the_config_that_is_not_there_is_in_the_log() {
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let router = two_colours(&blue, &green).route("split_policy = \"nosuch\"").env("RUST_LOG", "no such=filter=really").start();
+    eventually("both warnings", SOON, || {
+        let log = router.log();
+        let has = |words: &[&str]| log.lines().any(|line| line.contains("WARN") && words.iter().all(|word| line.contains(word)));
+        (has(&["split policy not put in force", "nosuch", "search"]) && has(&["RUST_LOG cannot be read"])).then_some(())
+    });
+    assert_eq!(router.log().matches("split policy not put in force").count(), 1, "said once");
+}
+
+/// Written by hand: the API refuses such a change.
+#[test]
+fn a_holdback_that_is_cut_is_shown_as_it_is_obeyed() {
+    let (redis, blue, green) = (redis(), Backend::start("blue"), Backend::start("green"));
+    let router = two_colours(&blue, &green).redis(&redis.url()).start();
+    let fields = ["candidate_pool", "green", "canary_percent", "70", "holdback_pool", "green", "holdback_percent", "60"];
+    redis.cli(&[&["HSET", "{switchback:search}:flags"], &fields[..]].concat()).unwrap();
+    let route = eventually("the edit is obeyed", SOON, || Some(router.route()).filter(|route| route["canary_percent"] == 70.0));
+    assert_eq!(route["holdback_percent"], 30.0, "{route}");
+    assert!(route["warnings"][0].as_str().unwrap().contains("written as 60"), "{route}");
+    let (_, page, _) = router.run(&["status"]);
+    assert!(page.contains("holdback 30 % on green") && page.contains("written as 60"), "{page}");
+}
+
+/// With `--json` a command that fails says so on standard output too, and exits as it does without.
+#[test]
+fn failures_come_as_json_too() {
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let router = two_colours(&blue, &green).start();
+    let folder = tempfile::tempdir().unwrap();
+    let (bad_plugin, bad_config) = (folder.path().join("bad.wasm"), folder.path().join("bad.toml"));
+    std::fs::write(&bad_plugin, "no plugin").unwrap();
+    std::fs::write(&bad_config, "[listen]\n").unwrap();
+    let (bad_plugin, bad_config) = (bad_plugin.display().to_string(), bad_config.display().to_string());
+    std::fs::write(router.config(), "[listen]\n").unwrap();
+    let cases: [(&[&str], i32, &str, &str); 9] = [
+        (&["flag", "get", "nosuch"], 64, "no such route", ""),
+        (&["flag", "get", "search", "pin"], 2, "pin is not set", ""),
+        (&["flag", "set", "search", "live=purple"], 2, "live", "faults"),
+        (&["flag", "set", "search", "freeze=true", "--if-epoch", "999"], 2, "epoch", "found"),
+        (&["policy", "push", &bad_plugin], 2, "refused: ", ""),
+        (&["policy", "remove", "nosuch"], 64, "no plugin", ""),
+        (&["reload"], 64, "the config is refused", "problems"),
+        (&["config", "show", &bad_config], 64, "the config is refused", "problems"),
+        (&["status", "--admin", "http://127.0.0.1:1"], 69, "cannot be reached", ""),
+    ];
+    for (arguments, code, error, detail) in cases {
+        let (without, nothing, _) = router.run(arguments);
+        assert_eq!((without, nothing.as_str()), (code, ""), "{arguments:?}");
+        let (with, said, _) = router.run(&[arguments, &["--json"]].concat());
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|wrong| panic!("{arguments:?}: {wrong}: {said:?}"));
+        assert_eq!(with, code, "{arguments:?}: {said}");
+        assert!(said["error"].as_str().unwrap().contains(error), "{arguments:?}: {said}");
+        assert!(detail.is_empty() || !said[detail].is_null(), "{arguments:?} lacks {detail}: {said}");
+    }
+}
+
+#[test]
 fn a_shipped_policy_that_the_limits_refuse_says_which_limit() {
     let (blue, green) = (Backend::start("blue"), Backend::start("green"));
     let router = two_colours(&blue, &green).top("[policies]\nmemory = \"1MiB\"").start();

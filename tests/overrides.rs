@@ -147,8 +147,19 @@ fn the_command_checks_what_it_is_told() {
         (["--route", "search", "--pool", "nosuch", "--for", "1h"], "no pool \"nosuch\""),
         (["--route", "search", "--pool", "canary", "--for", "3h"], "override.max_lifetime"),
         (["--route", "search", "--pool", "canary", "--for", "soon"], "must be a duration"),
+        (["--route", "se arch", "--pool", "canary", "--for", "1h"], "must be 1 to 64 of a-z"),
+        (["--route", "search", "--pool", "Canary", "--for", "1h"], "must be 1 to 64 of a-z"),
     ] {
         let (code, _, said) = run(&arguments);
         assert!(code == 64 && said.contains(says), "{arguments:?}: {code} {said}");
     }
+    let key = world.key("new.key");
+    let by_key = |lifetime: &str| {
+        let arguments = ["--route", "search", "--pool", "canary", "--for", lifetime];
+        Command::new(binary()).args(["override", "--key-file"]).arg(&key).args(arguments).output().unwrap()
+    };
+    assert_eq!(by_key("720h").status.code(), Some(0));
+    let refused = by_key("721h");
+    assert_eq!(refused.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("longer than 720h"), "{refused:?}");
 }

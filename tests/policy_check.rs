@@ -27,6 +27,22 @@ fn a_file_that_the_router_would_not_look_at_is_refused_for_its_name() {
 }
 
 #[test]
+fn the_bare_name_of_a_shipped_policy_is_that_policy() {
+    let (code, said, why) = policy(&["check"], Path::new("split-weighted"));
+    assert!(code == 0 && said.starts_with("split-weighted: admitted\n"), "{said}{why}");
+    let (code, said, why) = policy(&["bench", "--seconds", "0.1"], Path::new("split-weighted"));
+    assert!(code == 0 && said.contains("ns per decision"), "{said}{why}");
+    let (code, _, why) = policy(&["check"], Path::new("split-nothing"));
+    assert!(code == 64 && why.contains("cannot be read"), "{why}");
+    // A file of that name is meant first.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("split-weighted"), "no plugin").unwrap();
+    let output =
+        Command::new(switchback_tests::binary()).args(["policy", "check", "split-weighted"]).current_dir(&folder).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn machines_get_one_object_whatever_happens() {
     let folder = tempfile::tempdir().unwrap();
     let (good, bad) = (folder.path().join("good.wasm"), folder.path().join("bad.wasm"));

@@ -47,10 +47,10 @@ fn an_upload_is_judged_listed_put_in_force_and_there_after_a_restart() {
         assert_eq!(answer["report"]["world"], "split-policy");
         let (status, answer) = put(&router, "mine", &bytes);
         assert_eq!((status, &answer["changed"]), (200, &Value::from(false)), "the same again changes nothing: {answer}");
-        eventually("listed", SOON, || {
-            plugin(&router, "mine").filter(|mine| mine["state"] == "admitted" && mine["digest"] == digest.as_str())
-        });
-        router.set_flags(&["split_policy=mine"]);
+        let listed = plugin(&router, "mine").expect("listed as soon as the upload is answered");
+        assert_eq!((&listed["state"], &listed["digest"]), (&Value::from("admitted"), &Value::from(digest.as_str())), "{listed}");
+        let (code, _, warned) = router.run(&["flag", "set", "search", "split_policy=mine"]);
+        assert_eq!((code, warned.as_str()), (0, ""), "flags can name it at once");
         eventually_in_force(&router, &bytes);
         let mine = plugin(&router, "mine").unwrap();
         assert_eq!((&mine["routes"][0], &mine["bytes"]), (&Value::from("search"), &Value::from(bytes.len())), "{mine}");
@@ -105,9 +105,10 @@ fn what_is_shipped_can_be_hidden_and_comes_back_and_what_is_needed_is_not_remove
     assert_eq!(router.admin("DELETE", "/api/v1/policies/split-weighted", b"").0, 409, "it is part of the program");
     let mine = guests::variant_of_split_weighted(2);
     assert_eq!(put(&router, "split-weighted", &mine).0, 201);
-    eventually_in_force(&router, &mine);
-    assert_eq!(router.admin("DELETE", "/api/v1/policies/split-weighted", b"").0, 200);
-    eventually("the shipped one is back", SOON, || (router.route()["policies"][0]["digest"] == shipped).then_some(()));
+    assert_eq!(router.route()["policies"][0]["digest"], guests::digest(&mine), "flags name it already: in force with the answer");
+    let (status, removed) = router.admin("DELETE", "/api/v1/policies/split-weighted", b"");
+    assert_eq!((status, &removed["digest"]), (200, &Value::from(guests::digest(&mine))));
+    assert_eq!(router.route()["policies"][0]["digest"], shipped, "the shipped one is back");
 
     assert_eq!(put(&router, "mine", &mine).0, 201);
     router.set_flags(&["split_policy=mine"]);
@@ -115,9 +116,7 @@ fn what_is_shipped_can_be_hidden_and_comes_back_and_what_is_needed_is_not_remove
     let (status, answer) = router.admin("DELETE", "/api/v1/policies/mine", b"");
     assert_eq!((status, answer["error"].as_str().unwrap().contains("the flags of search name mine")), (409, true), "{answer}");
     assert_eq!(router.admin("DELETE", "/api/v1/policies/mine?force=true", b"").0, 200);
-    eventually("it is said that the name means nothing any more", SOON, || {
-        (router.route()["policies"][0]["state"] == "refused").then_some(())
-    });
+    assert_eq!(router.route()["policies"][0]["state"], "refused", "the name means nothing any more");
     assert_eq!(router.route()["policies"][0]["digest"], guests::digest(&mine), "what is in force stays");
     assert_eq!(router.admin("DELETE", "/api/v1/policies/mine", b"").0, 404);
     assert_eq!(load.stop().failures(), 0);
@@ -154,14 +153,45 @@ fn the_command_line_pushes_lists_and_removes() {
     let (code, said, why) = router.run(&["policy", "push", &path]);
     assert_eq!((code, said.contains(": admitted\n")), (0, true), "{said}{why}");
     assert!(router.run(&["policy", "push", &path]).1.contains(": it was there already"));
-    eventually("listed", SOON, || router.run(&["policy", "list"]).1.contains("my-split  ").then_some(()));
     let (_, listed, _) = router.run(&["policy", "list", "--json"]);
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed[0]["name"], "my-split");
     std::fs::write(&file, guests::hostile("hostile-trap")).unwrap();
     let (code, _, why) = router.run(&["policy", "push", &path]);
     assert_eq!((code, why.contains("it trapped")), (2, true), "{why}");
-    assert_eq!(router.run(&["policy", "remove", "my-split"]).0, 0);
-    assert_eq!(router.run(&["policy", "remove", "my-split"]).0, 64);
+    let digest = guests::digest(&guests::variant_of_split_weighted(3));
+    assert!(router.run(&["policy", "remove", "my-split"]).1.contains(&format!("(it was {digest})")));
+    let (code, _, why) = router.run(&["policy", "remove", "my-split"]);
+    assert_eq!((code, why.contains("there are: none")), (64, true), "{why}");
     assert_eq!(router.run(&["policy", "remove", "split-rules"]).0, 2);
+}
+
+/// What a name meant before its file was refused is not what the file holds.
+#[test]
+fn what_is_removed_is_named_by_what_the_file_held() {
+    let backend = Backend::start("blue");
+    let router = router(&backend).start();
+    let bad = guests::hostile("hostile-trap");
+    guests::install(&router.policies_dir(), "split-weighted", &bad);
+    eventually("refused", SOON, || plugin(&router, "split-weighted").filter(|plugin| plugin["state"] == "refused"));
+    let (status, removed) = router.admin("DELETE", "/api/v1/policies/split-weighted", b"");
+    assert_eq!((status, &removed["digest"]), (200, &Value::from(guests::digest(&bad))));
+    assert_eq!(plugin(&router, "split-weighted").unwrap()["source"], "shipped", "with the answer the file is forgotten");
+}
+
+#[test]
+fn a_folder_or_a_dead_link_that_is_called_like_a_plugin_is_refused_by_name() {
+    let backend = Backend::start("blue");
+    let router = router(&backend).start();
+    std::fs::create_dir(router.policies_dir().join("box.wasm")).unwrap();
+    std::os::unix::fs::symlink("nowhere.bin", router.policies_dir().join("link.wasm")).unwrap();
+    for (name, why) in [("box", "it is a folder"), ("link", "it is a link that leads nowhere")] {
+        eventually("said in the log", SOON, || {
+            let log = router.log();
+            log.lines()
+                .any(|line| line.contains("plugin refused") && line.contains(&format!("{name}.wasm")) && line.contains(why))
+                .then_some(())
+        });
+    }
+    assert_eq!(router.admin("DELETE", "/api/v1/policies/link", b"").0, 200, "a dead link can be taken away");
 }

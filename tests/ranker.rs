@@ -123,6 +123,9 @@ async fn bad_input_is_refused_clearly_and_the_model_goes_on() {
         ("/rank", not_a_number, 400, "NaN and Infinity are not JSON"),
         ("/rank", infinite, 400, "documents[0].features[0]: 1e39 is no finite 32-bit number"),
         ("/rank", "{\"documents\": [".to_owned(), 400, "not JSON"),
+        ("/rank", "null".to_owned(), 400, "the body must be a JSON object"),
+        ("/rank", "[]".to_owned(), 400, "the body must be a JSON object"),
+        ("/rank", json!(["boots", []]).to_string(), 400, "the body must be a JSON object"),
         ("/rank", "{\"query\": \"boots\"}".to_owned(), 400, "missing field `documents`"),
         ("/rank", json!({ "documents": many }).to_string(), 400, "31 documents; one query may have 30"),
         ("/rank", " ".repeat(100 << 10), 413, "over 65536 bytes"),
@@ -245,6 +248,71 @@ async fn a_broken_file_leaves_the_served_version_untouched() {
     assert!(index[1]["reason"].as_str().unwrap().contains("model.onnx"), "{index}");
 }
 
+/// A field of a protocol buffer at the start of these bytes: its number, the length of its head, and where it ends.
+fn field(bytes: &[u8]) -> (u64, usize, usize) {
+    let varint = |at: usize| {
+        let length = bytes[at..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+        let value = bytes[at..at + length].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+        (value, at + length)
+    };
+    let (tag, after_tag) = varint(0);
+    let (value, after) = varint(after_tag);
+    match tag & 7 {
+        0 => (tag >> 3, after_tag, after),
+        2 => (tag >> 3, after, after + usize::try_from(value).unwrap()),
+        kind => panic!("a field of the wire type {kind}"),
+    }
+}
+
+/// A model with one more feature, that no tree asks for, and without names for them.
+fn with_one_more_feature(model: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::new(), model);
+    while !rest.is_empty() {
+        let (number, head, end) = field(rest);
+        let mut bytes = rest[..end].to_vec();
+        if number == 7 {
+            let mut at = head;
+            while at < bytes.len() {
+                let (number, _, length) = field(&bytes[at..]);
+                if number == 11 {
+                    let dimension = bytes[at..at + length].windows(2).rposition(|pair| pair == [8, 40]).unwrap();
+                    bytes[at + dimension + 1] = 41;
+                }
+                at += length;
+            }
+        }
+        // Field 14 is the metadata.
+        if number != 14 {
+            out.extend(bytes);
+        }
+        rest = &rest[end..];
+    }
+    out
+}
+
+#[tokio::test]
+async fn a_model_of_another_shape_does_not_take_the_place_of_the_served_one() {
+    let folder = repository(&["ranker_v1", "ranker_v2", "ranker_v2"]);
+    let file = folder.path().join("shop/2/model.onnx");
+    fs::write(&file, with_one_more_feature(&fs::read(&file).unwrap())).unwrap();
+    let path = folder.path().display().to_string();
+    let ranker = Ranker::start(&["--name", "shop", "--model", &model("ranker_v1"), "--version", "1", "--repository", &path]);
+    let (load, query) = ("/v2/repository/models/shop/load", queries(1)[0].to_string());
+    let before = ranker.post("/rank", query.clone()).await.body;
+    for wanted in [&[2][..], &[1, 2], &[2, 3]] {
+        let refused = ranker.post(load, versions(wanted)).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wanted:?}: {}", refused.body);
+        assert!(refused.error().contains("version 2: it takes 41 features, and the model beside it 40"), "{}", refused.body);
+        assert_eq!(ranker.post("/rank", query.clone()).await.body, before);
+    }
+    assert_eq!(ranker.post("/v2/repository/models/shop/unload", "").await.status, StatusCode::OK);
+    let mixed = ranker.post(load, versions(&[1, 2])).await;
+    assert_eq!(mixed.status, StatusCode::BAD_REQUEST, "{}", mixed.body);
+    let alone = ranker.post(load, versions(&[2])).await;
+    assert_eq!(alone.status, StatusCode::OK, "the file itself is good: {}", alone.body);
+    assert_eq!(ranker.get("/v2/models/shop/versions/2").await.body["inputs"][0]["shape"], json!([-1, 41]));
+}
+
 #[tokio::test]
 async fn an_unloaded_model_is_not_ready_until_it_is_loaded_again() {
     let folder = repository(&["ranker_v1"]);
@@ -310,6 +378,7 @@ fn a_model_that_cannot_be_served_ends_the_start_clearly() {
     for (arguments, expected) in [
         (vec!["--model", not_a_model.as_str()], "README.md"),
         (vec!["--model", "nowhere.onnx"], "nowhere.onnx"),
+        (vec!["--repository", "nowhere"], "the repository nowhere is no folder"),
         (vec![], "--model FILE.onnx"),
         (vec!["--model", "x.onnx", "--name", "../up"], "model name"),
     ] {

@@ -232,7 +232,7 @@ fn local_token(folder: &Path) -> Result<String, AccessError> {
     };
     let path = folder.join(TOKEN_FILE);
     if !path.exists() {
-        std::fs::create_dir_all(folder).map_err(fail("make the folder"))?;
+        std::fs::create_dir_all(folder).map_err(fail("make the folder (must be one, or a path where one can be made)"))?;
         let mut file = tempfile::Builder::new().prefix(".admin.token.").tempfile_in(folder).map_err(fail("make a file in it"))?;
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(AccessError::Random)?;

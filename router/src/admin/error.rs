@@ -66,7 +66,9 @@ impl ApiError {
             ApiError::Change(ChangeError::Conflict { .. }) => StatusCode::PRECONDITION_FAILED,
             ApiError::Change(ChangeError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Change(ChangeError::Unreachable { .. }) | ApiError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::Change(ChangeError::Unanswered { .. }) => StatusCode::GATEWAY_TIMEOUT,
+            ApiError::Change(ChangeError::Unanswered { .. }) | ApiError::Upload(UploadError::NotTakenIn { .. }) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             ApiError::Change(ChangeError::NotSaved { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -63,7 +63,7 @@ pub(super) async fn remove(
         Some(other) => return Err(ApiError::BadRequest(format!("force={other}: must be true or false"))),
     };
     let _turn = policies.folder_turn().await?;
-    let digest = policies.remove(&name, is_forced)?;
+    let digest = policies.remove(&name, is_forced).await?;
     tracing::info!(plugin = name, digest, who = caller.name, "plugin removed from the folder");
     Ok(Json(json!({ "name": name, "digest": digest })))
 }

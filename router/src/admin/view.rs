@@ -41,7 +41,9 @@ pub(super) fn flags_part(state: &AdminState, index: RouteIndex, route: &Route, f
     add("candidate_pool", json!(name(flags.candidate.pool)));
     add("canary_percent", json!(flags.candidate.share.percent()));
     add("holdback_pool", json!(flags.holdback.and_then(|holdback| name(holdback.pool))));
-    add("holdback_percent", json!(flags.holdback.map_or(0.0, |holdback| holdback.share.percent())));
+    // What is obeyed: the candidate comes first, and the holdback gets what is left.
+    let holdback = flags.cut_holdback().or(flags.holdback.map(|holdback| holdback.share));
+    add("holdback_percent", json!(holdback.map_or(0.0, |share| share.percent())));
     add("mirror_percent", json!(flags.mirror.percent()));
     add("pin", json!(flags.pin.and_then(name)));
     add("freeze", json!(flags.is_frozen));

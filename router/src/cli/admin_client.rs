@@ -198,7 +198,7 @@ impl AdminClient {
     fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let why = json.get("error").and_then(Value::as_str).map_or_else(|| format!("it answered {status}"), str::to_owned);
-        match status {
+        let failure = match status {
             StatusCode::UNAUTHORIZED if self.token.is_none() => Failure::refused(format!(
                 "{why} (no token was sent: {}); name one with --token-file, or the router's --config or --data-dir",
                 self.no_token
@@ -206,7 +206,8 @@ impl AdminClient {
             StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Failure::usage(why),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Failure::unreachable(why),
             _ => Failure::refused(why),
-        }
+        };
+        failure.with_details(json)
     }
 }
 

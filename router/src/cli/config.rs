@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
-use crate::flags::FlagStore;
+use crate::flags::{FlagStore, router_id};
 use crate::serve::{Overrides, Pools};
 use crate::tls::ServerTls;
 
@@ -31,7 +31,9 @@ enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print every key of a config with its value, defaults included.
+    /// Print every key of a config that has a value, defaults included.
+    ///
+    /// Keys that are not set and have no default are left out, and so is registry.url, which nothing uses yet.
     #[command(after_help = "Examples:\n  switchback config show switchback.toml\n  switchback config show switchback.toml --json")]
     Show {
         /// The config file.
@@ -52,8 +54,13 @@ impl ConfigArgs {
 }
 
 fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
-    let config = config::load(file).map_err(|error| Failure::config(&error.to_string()))?;
-    let lines = config::show(&config);
+    let config = config::load(file).map_err(|error| Failure::config(&error.to_string()).in_json(as_json))?;
+    let mut lines = config::show(&config);
+    // A free port is part of the name that a router gives itself, so without a port there is none to show.
+    if config.state.router_id.is_none() && config.listen.traffic.port() != 0 {
+        let place = lines.iter().rposition(|(key, _)| key.starts_with("state.")).map_or(lines.len(), |last| last + 1);
+        lines.insert(place, ("state.router_id".to_owned(), format!("{:?}", router_id(&config))));
+    }
     if as_json {
         let object: serde_json::Map<String, Value> = lines.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
         return print(&format!("{:#}\n", Value::Object(object)));

@@ -12,8 +12,7 @@ use crate::demo::{self, DemoError, Options};
   switchback demo --fast
   switchback demo --json 2>/dev/null | tail -1
 
-Needs nothing but ONNX Runtime's library, which `scripts/fetch_onnxruntime.sh` gets. Ports are given out by the system; files are in a
-folder that is removed at the end. Exit code 0: no query failed, no user changed sides, shares as configured.")]
+Needs nothing but ONNX Runtime's library, which `scripts/fetch_onnxruntime.sh` gets. Ports are given out by the system; files are in a folder that is removed at the end. Exit code 0: no query failed, no user changed sides, shares as configured.")]
 pub(super) struct Demo {
     /// A quarter of a minute instead of a whole one.
     #[arg(long)]

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use serde_json::{Map, Value};
+
 /// Refused by the router, or rolled back.
 pub(crate) const REFUSED: u8 = 2;
 /// Bad usage or a bad config (sysexits' EX_USAGE).
@@ -18,37 +20,71 @@ pub(crate) const TIMED_OUT: u8 = 75;
 pub(crate) struct Failure {
     code: u8,
     message: String,
+    /// What machines are told beside the message.
+    details: Map<String, Value>,
 }
 
 impl Failure {
+    fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into(), details: Map::new() }
+    }
+
     /// The router (or a check) said no.
     pub(crate) fn refused(message: impl Into<String>) -> Failure {
-        Failure { code: REFUSED, message: message.into() }
+        Failure::new(REFUSED, message)
     }
 
     /// The command line or the config makes no sense.
     pub(crate) fn usage(message: impl Into<String>) -> Failure {
-        Failure { code: USAGE, message: message.into() }
+        Failure::new(USAGE, message)
     }
 
     /// A config that is wrong: one line for each problem.
     pub(crate) fn config(problems: &str) -> Failure {
-        Failure::usage(format!("the config is refused\n{problems}"))
+        let mut failure = Failure::usage(format!("the config is refused\n{problems}"));
+        failure.details.insert("problems".to_owned(), problems.lines().collect());
+        failure
+    }
+
+    /// With what else the API said: everything beside its `error`.
+    pub(crate) fn with_details(mut self, answer: Value) -> Failure {
+        if let Value::Object(answer) = answer {
+            self.details.extend(answer.into_iter().filter(|(key, _)| key != "error"));
+        }
+        self
+    }
+
+    /// Says it on stdout too, as one JSON object, to whoever asked for JSON.
+    pub(crate) fn in_json(self, is_asked: bool) -> Failure {
+        if is_asked && !self.message.is_empty() {
+            // The exit code says it too, also when nobody reads this.
+            let _ = super::print(&format!("{}\n", self.as_json()));
+        }
+        self
+    }
+
+    fn as_json(&self) -> Value {
+        // With problems, the lines after the first are these.
+        let lines = if self.details.contains_key("problems") { 1 } else { usize::MAX };
+        let error = self.message.lines().take(lines).collect::<Vec<_>>().join("\n");
+        let mut object = Map::from_iter([("error".to_owned(), Value::from(error))]);
+        object.extend(self.details.clone());
+        Value::Object(object)
     }
 
     /// A router, a port, a file or a library that is needed cannot be used.
     pub(crate) fn unreachable(message: impl Into<String>) -> Failure {
-        Failure { code: UNREACHABLE, message: message.into() }
+        Failure::new(UNREACHABLE, message)
     }
 
     /// The time was up before all was done.
     pub(crate) fn timed_out(message: impl Into<String>) -> Failure {
-        Failure { code: TIMED_OUT, message: message.into() }
+        Failure::new(TIMED_OUT, message)
     }
 
     /// The reader of our output is gone; nobody is there to be told.
     pub(crate) fn quiet() -> Failure {
-        Failure { code: 0, message: String::new() }
+        Failure::new(0, "")
     }
 
     /// An error with all of its causes on one line.
@@ -84,4 +120,20 @@ impl Failure {
 /// A line on stderr. Where that is gone too there is nobody left to tell, which is no reason to panic as `eprintln!` would.
 pub(crate) fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn machines_are_told_what_the_api_said() {
+        let answer = json!({ "error": "live = purple: must be blue", "faults": [{ "field": "live" }] });
+        let failure = Failure::refused("live = purple: must be blue").with_details(answer.clone());
+        assert_eq!(failure.as_json(), answer);
+        let config = Failure::config("one\ntwo");
+        assert_eq!(config.as_json(), json!({ "error": "the config is refused", "problems": ["one", "two"] }));
+    }
 }

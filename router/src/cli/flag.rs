@@ -71,8 +71,14 @@ struct Set {
 impl FlagArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
-            FlagCommand::Get(get) => block_on(get.run()),
-            FlagCommand::Set(set) => block_on(set.run()),
+            FlagCommand::Get(get) => {
+                let as_json = get.json;
+                block_on(get.run()).map_err(|failure| failure.in_json(as_json))
+            }
+            FlagCommand::Set(set) => {
+                let as_json = set.json;
+                block_on(set.run()).map_err(|failure| failure.in_json(as_json))
+            }
             FlagCommand::Watch(watch) => block_on(watch.run()),
         }
     }

@@ -114,6 +114,21 @@ mod tests {
         CommandLine::command().debug_assert();
     }
 
+    /// The help is wrapped to the terminal: a paragraph that is wrapped already gets short and long lines in turns.
+    #[test]
+    fn a_paragraph_of_a_help_is_one_line() {
+        fn walk(command: &clap::Command) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<&str> = after.lines().collect();
+            for pair in lines.windows(2).filter(|pair| !pair[0].ends_with(':')) {
+                let is_prose = |line: &str| !line.is_empty() && !line.starts_with("  ");
+                assert!(!(is_prose(pair[0]) && is_prose(pair[1])), "{}: {pair:?}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&CommandLine::command());
+    }
+
     #[test]
     fn every_command_has_help_with_examples() {
         fn walk(command: &clap::Command, path: &str) {

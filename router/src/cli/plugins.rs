@@ -25,7 +25,7 @@ pub(super) struct Push {
     admin: AdminArgs,
     /// Print the router's answer as JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Lists plugins.
@@ -35,7 +35,7 @@ pub(super) struct List {
     admin: AdminArgs,
     /// Print JSON, with the reports of their admission.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Removes a plugin.
@@ -50,7 +50,7 @@ pub(super) struct Remove {
     admin: AdminArgs,
     /// Print the router's answer as JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Push {
@@ -93,7 +93,9 @@ impl Remove {
         if self.json {
             return print(&format!("{answer}\n"));
         }
-        print(&format!("{} is no longer in the folder (it was {})\n", self.name, text(&answer, "digest")))
+        let was = Some(text(&answer, "digest")).filter(|digest| !digest.is_empty());
+        let was = was.map_or_else(|| "it could not be read".to_owned(), |digest| format!("it was {digest}"));
+        print(&format!("{} is no longer in the folder ({was})\n", self.name))
     }
 }
 

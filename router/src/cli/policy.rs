@@ -45,7 +45,8 @@ pub(crate) struct PolicyArgs {
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
     #[command(
-        after_help = "Examples:\n  switchback policy check my-split.wasm\n  switchback policy check my-split.wasm --config switchback.toml --json"
+        after_help = "Examples:\n  switchback policy check my-split.wasm\n  switchback policy check my-split.wasm --config switchback.toml --json\n  \
+                      switchback policy check split-weighted     # the shipped one"
     )]
     /// Says whether the router would admit a plugin, and why not. Exit code 0: admitted, 2: refused, 64: bad usage.
     Check {
@@ -83,7 +84,7 @@ enum PolicyCommand {
 
 #[derive(Debug, Args)]
 struct PluginArgs {
-    /// The plugin: a WebAssembly component.
+    /// The plugin: a WebAssembly component, or the name of a shipped one where there is no file of that name.
     #[arg(value_name = "FILE.wasm")]
     file: PathBuf,
     /// Take the limits, and the routes' `split_config`, from this config instead of the defaults.
@@ -102,17 +103,18 @@ pub(crate) fn run(args: PolicyArgs) -> ExitCode {
     match args.command {
         PolicyCommand::Check { plugin } => check(&plugin),
         PolicyCommand::Bench { plugin, seconds } => measure(&plugin, Duration::from_secs_f64(seconds)),
-        PolicyCommand::Push(push) => exit_code(push.run()),
-        PolicyCommand::List(list) => exit_code(list.run()),
-        PolicyCommand::Remove(remove) => exit_code(remove.run()),
-        PolicyCommand::Shadow(shadow) => exit_code(shadow.run()),
+        PolicyCommand::Push(push) => exit_code(push.json, push.run()),
+        PolicyCommand::List(list) => exit_code(list.json, list.run()),
+        PolicyCommand::Remove(remove) => exit_code(remove.json, remove.run()),
+        // Prints the run also when that failed, and then it is told.
+        PolicyCommand::Shadow(shadow) => exit_code(false, shadow.run()),
     }
 }
 
-fn exit_code(done: Result<(), Failure>) -> ExitCode {
+fn exit_code(as_json: bool, done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.in_json(as_json).report(),
     }
 }
 
@@ -121,7 +123,9 @@ fn check(args: &PluginArgs) -> ExitCode {
         Ok(prepared) => prepared,
         Err(exit) => return exit,
     };
-    if let Err(rejection) = policy::check_name(&args.file) {
+    if shipped(&args.file).is_none()
+        && let Err(rejection) = policy::check_name(&args.file)
+    {
         return refuse(args, &rejection);
     }
     match admission::admit(&bench.engine, None, &bench.terms, &bytes) {
@@ -191,7 +195,7 @@ fn prepare(args: &PluginArgs) -> Result<(Bench, Vec<u8>), ExitCode> {
     if let Some(split_config) = &args.split_config {
         terms.set(split_config);
     }
-    let bytes = read(&args.file, &terms).map_err(|error| match error {
+    let bytes = shipped(&args.file).map_or_else(|| read(&args.file, &terms), |bytes| Ok(bytes.to_vec())).map_err(|error| match error {
         ReadError::Usage(reason) => usage(args, &reason),
         ReadError::Refused(rejection) => refuse(args, &rejection),
     })?;
@@ -200,6 +204,11 @@ fn prepare(args: &PluginArgs) -> Result<(Bench, Vec<u8>), ExitCode> {
         ExitCode::FAILURE
     })?;
     Ok((Bench { engine, terms }, bytes))
+}
+
+/// A shipped plugin's bytes, where its bare name is given and there is no such file.
+fn shipped(file: &Path) -> Option<&'static [u8]> {
+    file.to_str().filter(|_| !file.exists()).and_then(policy::shipped)
 }
 
 enum ReadError {
@@ -238,7 +247,10 @@ endpoints = ["http://127.0.0.1:9001"]
 "#;
 
 fn refuse(args: &PluginArgs, rejection: &Rejection) -> ExitCode {
-    let reason = rejection.to_string();
+    let mut reason = rejection.to_string();
+    if args.config.is_none() && args.split_config.is_some() {
+        reason.push_str(" (without --config, made-up pools stand in for a route's)");
+    }
     tell(args, &reason, &format!("{}: refused: {reason}", args.file.display()));
     ExitCode::from(REFUSED)
 }
@@ -325,6 +337,8 @@ mod tests {
         assert_eq!(exit_of(bad), ExitCode::from(REFUSED));
         assert_eq!(exit_of(dir.path().join("missing.wasm")), ExitCode::from(USAGE));
         assert_eq!(exit_of(dir.path().to_owned()), ExitCode::from(USAGE));
+        assert_eq!(exit_of(PathBuf::from("split-weighted")), ExitCode::SUCCESS);
+        assert_eq!(exit_of(PathBuf::from("split-nothing")), ExitCode::from(USAGE));
         Ok(())
     }
 

@@ -21,8 +21,7 @@ const EXAMPLES: &str = "Examples:
   curl -d '{\"documents\": [{\"id\": \"d1\", \"features\": [0.5, 1.2]}]}' http://127.0.0.1:9001/rank
   curl -X POST http://127.0.0.1:9001/v2/repository/models/shop/load
 
-Takes ONNX Runtime from --onnxruntime, else ORT_DYLIB_PATH, else beside the executable or in onnxruntime/ one folder up, else the
-system's; `scripts/fetch_onnxruntime.sh` gets it. Its telemetry is off (ORT_DISABLE_TELEMETRY=0 allows it).";
+Takes ONNX Runtime from --onnxruntime, else ORT_DYLIB_PATH, else beside the executable or in onnxruntime/ one folder up, else the system's; `scripts/fetch_onnxruntime.sh` gets it. Its telemetry is off (ORT_DISABLE_TELEMETRY=0 allows it).";
 
 /// Scoring threads stay for a while, so that a pause in the traffic does not cost a thread start.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(600);

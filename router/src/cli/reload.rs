@@ -12,8 +12,7 @@ use super::{Failure, block_on, print};
   switchback reload --config /etc/switchback.toml
   switchback reload --json
 
-The router reads the file that it was started with. All of it is put in force, or nothing: a config with an error exits 64 and says
-what is wrong; the one before stays in force. Keys that only a restart brings about are named.")]
+The router reads the file that it was started with. All of it is put in force, or nothing: a config with an error exits 64 and says what is wrong; the one before stays in force. Keys that only a restart brings about are named.")]
 pub(super) struct Reload {
     #[command(flatten)]
     admin: AdminArgs,
@@ -24,8 +23,8 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let client = self.admin.client()?;
-        let answer = block_on(client.post_nothing("/api/v1/reload"))?;
+        let asked = self.admin.client().and_then(|client| block_on(client.post_nothing("/api/v1/reload")));
+        let answer = asked.map_err(|failure| failure.in_json(self.json))?;
         print(&if self.json { format!("{answer:#}\n") } else { show(&answer) })
     }
 }

@@ -74,13 +74,21 @@ const LOG_LINES: usize = 10_000;
 /// Lines are written by a thread of their own: whoever reads stderr may be slow or stuck, and no worker waits for that. Lines beyond
 /// [`LOG_LINES`] are dropped, and counted.
 fn start_log(format: LogFormat) -> (WorkerGuard, ErrorCounter) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let asked = std::env::var_os(EnvFilter::DEFAULT_ENV).map(|_| EnvFilter::try_from_default_env());
+    let (filter, unreadable) = match asked {
+        None => (EnvFilter::new("info"), None),
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (EnvFilter::new("info"), Some(error)),
+    };
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
     let dropped = writer.error_counter();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
+    }
+    if let Some(error) = unreadable {
+        tracing::warn!(%error, "RUST_LOG cannot be read, and info holds; it must be like info or switchback=debug,info");
     }
     (guard, dropped)
 }

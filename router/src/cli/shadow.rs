@@ -44,8 +44,8 @@ pub(super) struct Shadow {
 
 impl Shadow {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let client = self.admin.client()?;
-        let answer = block_on(self.ask(&client))?;
+        let asked = self.admin.client().and_then(|client| block_on(self.ask(&client)));
+        let answer = asked.map_err(|failure| failure.in_json(self.json))?;
         let shadow = answer.get("shadow").filter(|shadow| !shadow.is_null());
         let none = || format!("{}: no shadow run since the router started\n", self.route);
         let printed = match self.json {

@@ -9,6 +9,9 @@ use super::{Failure, print};
 use crate::config::{self, Override};
 use crate::serve::{OVERRIDE_FIELD, Overrides};
 
+/// The most that `override.max_lifetime` can be.
+const LIFETIME_AT_MOST: Duration = Duration::from_secs(720 * 3_600);
+
 /// Sign a header that sends the queries which carry it to a pool, whatever the split says.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -24,10 +27,10 @@ pub(super) struct SignOverride {
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     key_file: Option<PathBuf>,
     /// The route whose queries it is for.
-    #[arg(long)]
+    #[arg(long, value_parser = name)]
     route: String,
     /// The pool that shall answer them.
-    #[arg(long)]
+    #[arg(long, value_parser = name)]
     pool: String,
     /// How long it is good: 30s, 5m, 1h.
     #[arg(long = "for", value_name = "TIME", value_parser = lifetime)]
@@ -38,7 +41,10 @@ impl SignOverride {
     pub(super) fn run(self) -> Result<(), Failure> {
         let written = match (&self.config, self.key_file.clone()) {
             (Some(file), _) => self.checked(file)?,
-            (None, key_file) => Override { key_files: key_file.into_iter().collect(), max_lifetime: Duration::MAX },
+            (None, _) if self.lifetime > LIFETIME_AT_MOST => {
+                return Err(Failure::usage("--for: no router takes an override that is good for longer than 720h"));
+            }
+            (None, key_file) => Override { key_files: key_file.into_iter().collect(), max_lifetime: LIFETIME_AT_MOST },
         };
         let overrides = Overrides::load(Some(&written)).map_err(|error| Failure::config(&Failure::chain(&error)))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -65,6 +71,13 @@ impl SignOverride {
         }
         Ok(written)
     }
+}
+
+/// A name that a route or pool can have.
+fn name(text: &str) -> Result<String, String> {
+    let is_good = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    let is_name = (1..=64).contains(&text.len()) && text.bytes().all(is_good) && text.starts_with(|first: char| first.is_ascii_lowercase());
+    is_name.then(|| text.to_owned()).ok_or_else(|| "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter".to_owned())
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {

@@ -34,8 +34,9 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
         block_on(async {
-            let client = self.admin.client()?;
-            print(&self.page(&client).await?)?;
+            let in_json = |failure: Failure| failure.in_json(self.json);
+            let client = self.admin.client().map_err(in_json)?;
+            print(&self.page(&client).await.map_err(in_json)?)?;
             if !self.watch {
                 return Ok(());
             }
@@ -83,13 +84,16 @@ fn policy_line(policy: &Value) -> String {
     let because = if why.is_empty() { String::new() } else { format!(": {why}") };
     let stand_in = match policy["answered_by"].as_str() {
         Some("last_good") => format!("; {} decides in its place", plain(&policy["last_good"]["name"])),
+        Some("native") if state == "quarantined" => "; native decisions in its place".to_owned(),
         _ => String::new(),
     };
+    let left = policy["in_force"]["quarantined_for_ms"].as_f64();
+    let left = left.map_or_else(String::new, |millis| format!(" for another {:.1} s", millis / 1e3));
     match state.as_str() {
         "admitting" | "refused" => {
             format!("  {kind} policy {name}{at_digest} in force; the wanted {} {state}{because}{stand_in}\n", plain(&policy["wanted"]))
         }
-        _ => format!("  {kind} policy {name}{at_digest} {}{because}{stand_in}\n", state.replace('_', " ")),
+        _ => format!("  {kind} policy {name}{at_digest} {}{left}{because}{stand_in}\n", state.replace('_', " ")),
     }
 }
 
@@ -208,6 +212,11 @@ mod tests {
         });
         let expected = "  split policy mine@0123456789ab quarantined: it trapped; split-rules decides in its place\n";
         assert_eq!(policy_line(&policy), expected);
+        let mut native = policy.clone();
+        native["answered_by"] = json!("native");
+        native["in_force"] = json!({ "quarantined_for_ms": 4_200 });
+        let expected = "  split policy mine@0123456789ab quarantined for another 4.2 s: it trapped; native decisions in its place\n";
+        assert_eq!(policy_line(&native), expected);
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn not_adopted(told: &mut Told) -> String {
 fn entries(name: &str, history: &Value, after: u64) -> String {
     let entries = history["entries"].as_array().into_iter().flatten();
     let line = |entry: &Value| {
-        let field = |change: &Value| format!("{}: {} -> {}", plain(&change["field"]), plain(&change["old"]), plain(&change["new"]));
+        let field = |change: &Value| format!("{}: {} -> {}", plain(&change["field"]), shown(&change["old"]), shown(&change["new"]));
         // A share that was not there is 0: a flip writes that down, and it changes nothing.
         let is_change = |change: &&Value| !(change["old"].is_null() && change["new"] == "0");
         let what: Vec<String> = entry["what"].as_array().into_iter().flatten().filter(is_change).map(field).collect();
@@ -167,10 +167,15 @@ fn as_it_is(flags: &Value) -> String {
     words.join(", ")
 }
 
+/// A value; an empty one is not to be mistaken for none.
+fn shown(value: &Value) -> String {
+    if value == "" { "\"\"".to_owned() } else { plain(value) }
+}
+
 fn differences(old: &Value, new: &Value) -> String {
     let changed = fields(new).filter(|(field, value)| old[field.as_str()] != **value);
     let words: Vec<String> =
-        changed.map(|(field, value)| format!("{field}: {} -> {}", plain(&old[field.as_str()]), plain(value))).collect();
+        changed.map(|(field, value)| format!("{field}: {} -> {}", shown(&old[field.as_str()]), shown(value))).collect();
     if words.is_empty() { "nothing that the data path sees".to_owned() } else { words.join(", ") }
 }
 
@@ -213,10 +218,10 @@ mod tests {
             { "epoch": 3, "time_ms": 1_000, "who": "ann", "why": "v42", "what": [
                 { "field": "canary_percent", "old": "5", "new": "0" }, { "field": "holdback_percent", "old": null, "new": "0" }, { "field": "live", "old": "blue", "new": "green" }
             ] },
-            { "epoch": 2, "time_ms": 900, "who": "external", "why": "external edit", "what": [{ "field": "pin", "old": null, "new": "blue" }] },
+            { "epoch": 2, "time_ms": 900, "who": "external", "why": "external edit", "what": [{ "field": "pin", "old": null, "new": "blue" }, { "field": "flag.a", "old": null, "new": "" }] },
             { "epoch": 1, "time_ms": 800, "who": "bob", "why": "", "what": [] }
         ] });
-        let expected = "1970-01-01T00:00:00.900Z search epoch 2, external: pin: - -> blue (external edit)\n\
+        let expected = "1970-01-01T00:00:00.900Z search epoch 2, external: pin: - -> blue, flag.a: - -> \"\" (external edit)\n\
                         1970-01-01T00:00:01.000Z search epoch 3, ann: canary_percent: 5 -> 0, live: blue -> green (v42)\n";
         assert_eq!(entries("search", &history, 1), expected);
         assert_eq!(entries("search", &history, 3), "");

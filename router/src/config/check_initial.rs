@@ -11,6 +11,9 @@ const FIELDS: &str = "must be one of live, candidate_pool, canary_percent, holdb
                       salt, split_policy, rollback_policy, experiments, flag.NAME";
 const PERCENT_RULE: &str = "must be a percentage from \"0\" to \"100\" with up to 4 decimals, like \"2.5\"";
 
+const CAN_BE_EMPTY: [&str; 7] =
+    ["candidate_pool", "holdback_pool", "pin", "canary_percent", "holdback_percent", "mirror_percent", "freeze"];
+
 pub(super) fn check_initial(
     checker: &mut Checker,
     key: &str,
@@ -30,6 +33,10 @@ pub(super) fn check_initial(
 }
 
 fn check_field(checker: &mut Checker, key: &str, field: &str, value: &str, pools: &[Pool]) {
+    // As in a change of flags, an empty value leaves a field at its default, and `none` is no pin.
+    if matches!((field, value), ("pin", "none")) || (value.is_empty() && CAN_BE_EMPTY.contains(&field)) {
+        return;
+    }
     let is_pool = pools.iter().any(|pool| pool.name == value);
     match field {
         "live" if !is_pool || !matches!(value, "blue" | "green") => {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{FEATURES, Fault, Fields, Flags, MAX_EPOCH};
 use crate::config::Route;
+use crate::vocabulary::Ppm;
 
 /// Every field that a person or Switchback may write, beside `flag.<name>`.
 pub(crate) const WRITABLE: [&str; 12] = [
@@ -75,6 +76,7 @@ pub(crate) fn apply(current: &Fields, change: &Change, known: &Flags, route: &Ro
     let (flags, found) = Flags::read(&after, known, route);
     faults.extend(found.into_iter().filter(|fault| change.fields.contains_key(&fault.field)));
     faults.extend(more_than_everybody(&flags, change));
+    faults.extend(live_as_candidate(&flags, change));
     if faults.is_empty() { Ok(after) } else { Err(faults) }
 }
 
@@ -85,6 +87,19 @@ fn more_than_everybody(flags: &Flags, change: &Change) -> Option<Fault> {
     let allowed =
         format!("such that candidate and holdback are at most 100 together: canary_percent {} leaves {most}", flags.candidate.share);
     Some(Fault { field: field.clone(), value: value.clone().unwrap_or_default(), allowed })
+}
+
+/// A share for a candidate that is the live pool, where the change has one of the two.
+fn live_as_candidate(flags: &Flags, change: &Change) -> Option<Fault> {
+    if flags.candidate.share == Ppm::ZERO || flags.candidate.pool != flags.live {
+        return None;
+    }
+    let (field, value) = ["canary_percent", "candidate_pool"].iter().find_map(|field| change.fields.get_key_value(*field))?;
+    let allowed = match field.as_str() {
+        "canary_percent" => "0: the candidate's pool is the live one; name another with candidate_pool",
+        _ => "another pool than the live one, while canary_percent is more than 0",
+    };
+    Some(Fault { field: field.clone(), value: value.clone().unwrap_or_default(), allowed: allowed.to_owned() })
 }
 
 /// One flag too many would push out another, which nobody asked for.

@@ -40,6 +40,7 @@ mod succession;
 
 pub use edit::Change;
 pub use error::{ChangeError, FlagsError, HistoryError};
+pub(crate) use identity::router_id;
 pub use ledger::{FieldChange, Kind, LedgerEntry};
 pub use published::{Source, View};
 pub use routers::RouterSeen;

@@ -21,7 +21,9 @@ impl Flags {
         }
         put("live", name(self.live));
         put("canary_percent", self.candidate.share.to_string());
-        if Some(self.candidate.pool) != route.pool_named("canary") {
+        // Where there is no canary, the live pool stands for no candidate: written down, it would be one.
+        let default = route.pool_named("canary").or((self.candidate.share == Ppm::ZERO).then_some(self.live));
+        if Some(self.candidate.pool) != default {
             put("candidate_pool", name(self.candidate.pool));
         }
         if let Some(holdback) = self.holdback {

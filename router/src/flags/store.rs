@@ -135,9 +135,10 @@ impl FlagStore {
         let applied = self.published.applied(route).expect("a route of the config");
         let flags = self.published.flags(route).expect("a route of the config");
         let mut warnings = self.published.warnings();
-        warnings.extend(
-            flags.cut_holdback().map(|most| format!("canary_percent leaves {most} % for the holdback, and holdback_percent is more")),
-        );
+        warnings.extend(flags.cut_holdback().zip(flags.holdback).map(|(most, holdback)| {
+            let share = holdback.share;
+            format!("canary_percent leaves {most} % for the holdback, which gets that: holdback_percent is written as {share}")
+        }));
         let (age, (topology, node)) = match &*self.backing {
             Backing::Embedded(_) => (Duration::ZERO, ("embedded", None)),
             Backing::Redis(redis) => (self.published.age_of(route), redis.server(route)),

@@ -104,6 +104,11 @@ impl Catalogue {
         file.path = path;
     }
 
+    /// Whether a file of this name is still to be judged.
+    pub(super) fn is_waiting(&self, name: &str) -> bool {
+        self.files.get(name).is_some_and(|file| matches!(file.newest, Newest::Waiting))
+    }
+
     /// A file is gone: its name means the shipped plugin again, if there is one.
     pub(super) fn file_gone(&mut self, name: &str) {
         self.files.remove(name);

@@ -51,6 +51,8 @@ pub(super) struct Folder {
     passed_over: BTreeSet<String>,
     /// Files `.wasm` with names that flags cannot say, as last found.
     unusable: Vec<PathBuf>,
+    /// What is called like a plugin and is no file, as last found.
+    not_files: BTreeSet<String>,
 }
 
 /// What a look at the folder found.
@@ -62,13 +64,21 @@ pub(super) struct Look {
     pub(super) gone: Vec<String>,
     /// Plugins that are not looked at, and were not passed over before: there are too many.
     pub(super) passed_over: Vec<String>,
+    /// Names of what is no file, and was not before; what it is instead.
+    pub(super) not_files: Vec<(String, &'static str)>,
     /// Whether a file is still being written: look again after [`SETTLE`].
     pub(super) is_settling: bool,
 }
 
 impl Folder {
     pub(super) fn new(dir: &Path) -> Folder {
-        Folder { dir: dir.to_owned(), seen: BTreeMap::new(), passed_over: BTreeSet::new(), unusable: Vec::new() }
+        Folder {
+            dir: dir.to_owned(),
+            seen: BTreeMap::new(),
+            passed_over: BTreeSet::new(),
+            unusable: Vec::new(),
+            not_files: BTreeSet::new(),
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -87,8 +97,8 @@ impl Folder {
     }
 
     fn look_by(&mut self, now: Instant, is_settled: fn(&Seen, Instant) -> bool) -> Look {
-        let Ok(mut found) = self.list() else { return Look::default() };
-        let mut look = Look { passed_over: self.pass_over(&mut found), ..Look::default() };
+        let Ok((mut found, not_files)) = self.list() else { return Look::default() };
+        let mut look = Look { passed_over: self.pass_over(&mut found), not_files, ..Look::default() };
         self.seen.retain(|name, _| {
             let is_there = found.contains_key(name);
             if !is_there {
@@ -114,6 +124,11 @@ impl Folder {
         look
     }
 
+    /// Whether this plugin's file, as last looked at, was offered; also when there is none.
+    pub(super) fn is_taken_up(&self, name: &str) -> bool {
+        self.seen.get(name).is_none_or(|seen| seen.was_offered)
+    }
+
     /// Offers this plugin again at a later look: it changed while it was read.
     pub(super) fn offer_again(&mut self, name: &str, now: Instant) {
         if let Some(seen) = self.seen.get_mut(name) {
@@ -122,8 +137,9 @@ impl Folder {
         }
     }
 
-    fn list(&mut self) -> io::Result<BTreeMap<String, Stamp>> {
-        let (mut found, mut unusable) = (BTreeMap::new(), Vec::new());
+    /// Plugin files, and what is called like one and was not told of before.
+    fn list(&mut self) -> io::Result<(BTreeMap<String, Stamp>, Vec<(String, &'static str)>)> {
+        let (mut found, mut unusable, mut not_files) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             let Some(name) = plugin_name(&path) else {
@@ -133,16 +149,23 @@ impl Folder {
                 continue;
             };
             // Follows links: a mounted folder may hold links to the files of its present generation.
-            let Ok(file) = fs::metadata(&path) else { continue };
-            if file.is_file() {
-                found.insert(name, Stamp::of(&file));
+            match fs::metadata(&path) {
+                Ok(file) if file.is_file() => drop(found.insert(name, Stamp::of(&file))),
+                _ if not_files.len() >= MOST_FILES => {}
+                Ok(file) if file.is_dir() => drop(not_files.insert(name, "it is a folder")),
+                Ok(_) => drop(not_files.insert(name, "it is no regular file")),
+                Err(_) if path.is_symlink() => drop(not_files.insert(name, "it is a link that leads nowhere")),
+                // Gone since the folder was read.
+                Err(_) => {}
             }
         }
         for path in unusable.iter().filter(|path| !self.unusable.contains(path)) {
             tracing::warn!(path = %path.display(), "a plugin is not looked at: {}", Rejection::Name);
         }
         self.unusable = unusable;
-        Ok(found)
+        let before = std::mem::replace(&mut self.not_files, not_files.keys().cloned().collect());
+        not_files.retain(|name, _| !before.contains(name));
+        Ok((found, not_files.into_iter().collect()))
     }
 
     /// Leaves no more than [`MOST_FILES`]. Answers who is passed over that was not before; of very many, the first by name.
@@ -238,8 +261,11 @@ mod tests {
             fs::write(dir.path().join(name), "x").unwrap();
         }
         fs::create_dir(dir.path().join("folder.wasm")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), dir.path().join("link.wasm")).unwrap();
         let mut folder = Folder::new(dir.path());
-        assert_eq!(folder.look(Instant::now()), Look::default());
+        let not_files = vec![("folder".to_owned(), "it is a folder"), ("link".to_owned(), "it is a link that leads nowhere")];
+        assert_eq!(folder.look(Instant::now()), Look { not_files, ..Look::default() });
+        assert_eq!(folder.look(Instant::now()), Look::default(), "said once");
         // Those that somebody means to be plugins are told of.
         folder.unusable.sort();
         assert_eq!(folder.unusable, ["Upper.wasm", "a b.wasm", "x@y.wasm"].map(|name| dir.path().join(name)));

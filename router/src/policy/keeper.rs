@@ -36,6 +36,8 @@ pub(super) enum Event {
     Done(Box<Done>),
     /// Somebody asks what a name means.
     Find(PolicyRef, oneshot::Sender<Choice>),
+    /// Somebody waits until the folder's file of this name, as it is by now, is taken in.
+    TakeIn(String, oneshot::Sender<()>),
     /// The router ends.
     Stop,
 }
@@ -89,6 +91,8 @@ pub(super) struct Keeper {
     pub(super) patience: Patience,
     pub(super) routes: Vec<RouteSlot>,
     pub(super) board: Board,
+    /// Who waits for what to be taken in.
+    pub(super) awaited: Vec<(String, oneshot::Sender<()>)>,
     pub(super) is_busy: bool,
     pub(super) is_settling: bool,
     /// Queries are served: what is in force has been of use.
@@ -116,6 +120,7 @@ impl Keeper {
             let look = self.folder.look(Instant::now());
             self.take_in(look);
             self.settle();
+            self.answer_awaited();
             self.hand_out(jobs);
             let wait = if self.is_settling { SETTLE } else { POLL };
             match events.recv_timeout(wait) {
@@ -128,6 +133,7 @@ impl Keeper {
                     // Whoever asked may be gone.
                     let _ = answer.send(self.catalogue.choose(&wanted));
                 }
+                Ok(Event::TakeIn(name, answer)) => self.awaited.push((name, answer)),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     // A folder that was removed and made again has to be watched anew.
@@ -151,6 +157,12 @@ impl Keeper {
         for name in look.passed_over {
             let source = self.folder.path(&name).display().to_string();
             let reason = Rejection::Crowded { most: MOST_FILES }.to_string();
+            tracing::warn!(plugin = name, source, "plugin refused: {reason}");
+            self.catalogue.remember(Refusal { name, source, digest: None, reason, unix_ms: now_unix_ms() });
+        }
+        for (name, why) in look.not_files {
+            let source = self.folder.path(&name).display().to_string();
+            let reason = Rejection::Unreadable { reason: why.to_owned() }.to_string();
             tracing::warn!(plugin = name, source, "plugin refused: {reason}");
             self.catalogue.remember(Refusal { name, source, digest: None, reason, unix_ms: now_unix_ms() });
         }
@@ -179,7 +191,24 @@ impl Keeper {
         }
         let urgent = self.queue.iter().position(|name| wanted.iter().any(|wanted| wanted.name == *name));
         let name = self.queue.remove(urgent.unwrap_or(0))?;
-        Some(Job::File { path: self.folder.path(&name), name, known: self.catalogue.known() })
+        let path = self.folder.path(&name);
+        // Also where an earlier state of the file was judged since it was queued.
+        self.catalogue.file_waits(&name, path.display().to_string());
+        Some(Job::File { path, name, known: self.catalogue.known() })
+    }
+
+    /// Tells those whose file was looked at after they asked, and judged: what the board says of it holds.
+    fn answer_awaited(&mut self) {
+        let Keeper { awaited, folder, queue, catalogue, .. } = self;
+        for (name, answer) in std::mem::take(awaited) {
+            let is_judged = folder.is_taken_up(&name) && !queue.contains(&name) && !catalogue.is_waiting(&name);
+            if is_judged {
+                // Whoever asked may be gone.
+                let _ = answer.send(());
+            } else {
+                awaited.push((name, answer));
+            }
+        }
     }
 
     fn is_wanted(&mut self, job: &Job) -> bool {
@@ -266,6 +295,10 @@ fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogu
     let flags = Arc::clone(&slot.flags.borrow());
     let wanted = &flags.split_policy;
     let Choice { found, mut trouble } = catalogue.choose(wanted);
+    if let Some(Trouble::Refused(reason)) = trouble.as_ref().filter(|_| found.is_none() && trouble != view.trouble) {
+        let (route, policy, in_force) = (&slot.route.name, wanted.to_string(), &slot.in_force.borrow().name);
+        tracing::warn!(route, policy, in_force, "split policy not put in force: {reason}");
+    }
     let in_force = Arc::clone(&slot.in_force.borrow());
     let is_new = |found: &Found| found.digest != in_force.digest || wanted.name != in_force.name;
     if let Some(found) = found.filter(is_new) {
@@ -288,10 +321,7 @@ fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogu
             Err(reason) => trouble = Some(Trouble::Refused(reason)),
         }
     }
-    view.wanted = match &wanted.digest {
-        Some(digest) => format!("{}@{digest}", wanted.name),
-        None => wanted.name.clone(),
-    };
+    view.wanted = wanted.to_string();
     view.refusals = catalogue.refusals(wanted);
     view.trouble = trouble;
 }

@@ -53,6 +53,7 @@ pub(crate) use folder::check_name;
 pub use health::{Health, Patience};
 pub use in_force::{Kind, SplitInForce};
 pub use instance::SplitInstance;
+pub(crate) use policies::shipped;
 pub use policies::{Policies, PolicyError};
 pub use rejection::Rejection;
 pub use shadow_run::{Example, Named, PoolPair, SeenField, ShadowReport, ShadowRun, ShadowState, Side};

@@ -37,6 +37,11 @@ pub(super) const SHIPPED: [(&str, &[u8]); 2] = [
     ("split-rules", include_bytes!(concat!(env!("OUT_DIR"), "/split-rules.wasm"))),
 ];
 
+/// The bytes of the plugin of this name inside the binary.
+pub(crate) fn shipped(name: &str) -> Option<&'static [u8]> {
+    SHIPPED.iter().find(|(shipped, _)| *shipped == name).map(|(_, bytes)| *bytes)
+}
+
 /// Wake-ups that may wait; more say nothing new.
 const EVENTS: usize = 64;
 
@@ -170,6 +175,18 @@ impl Policies {
         self.routes.iter().filter(names).map(|followed| followed.config.name.as_str())
     }
 
+    /// A line for each route where this policy is in force and in quarantine.
+    pub(super) fn quarantines(&self, name: &str, digest: &str) -> Vec<String> {
+        let now = Instant::now();
+        let line = |followed: &Followed| {
+            let split = followed.split.borrow();
+            let left = split.health.quarantine_left(now).filter(|_| split.name == name && split.digest == digest)?;
+            let failure = split.last_failure().unwrap_or_default();
+            Some(format!("in quarantine on {} for another {:.1} s: {failure}", followed.config.name, left.as_secs_f64()))
+        };
+        self.routes.iter().filter_map(line).collect()
+    }
+
     /// The routes where this policy is in force.
     pub(super) fn routes_with(&self, name: &str, digest: &str) -> Vec<String> {
         let has = |followed: &&Followed| {
@@ -301,6 +318,7 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
         patience,
         routes,
         board,
+        awaited: Vec::new(),
         is_busy: false,
         is_settling: false,
         is_serving: false,

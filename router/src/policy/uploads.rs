@@ -6,10 +6,11 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{SemaphorePermit, oneshot};
 
-use super::admission::Report;
+use super::admission::{self, Report};
 use super::artefact::write_atomically;
 use super::folder;
 use super::keeper::Event;
@@ -18,6 +19,10 @@ use super::rejection::Rejection;
 use super::status::PluginStatus;
 use super::workshop::Outcome;
 use crate::flags::PolicyRef;
+
+/// For the keeper to find a changed file and to judge it, once others that wait are judged. Together with the trial itself it is within
+/// the time for an answer.
+const TAKEN_IN_WITHIN: Duration = Duration::from_secs(15);
 
 /// Why a plugin was not put into the folder, or not taken out of it.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +64,14 @@ pub enum UploadError {
         #[source]
         source: io::Error,
     },
+    /// The folder was changed, and the router did not follow in time.
+    #[error("the folder was changed, and {name} was not taken in within {seconds} s: look at the list of plugins before you name it")]
+    NotTakenIn {
+        /// The plugin.
+        name: String,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The thread that did it is gone.
     #[error("the work on it ended badly; the log has its message")]
     Lost,
@@ -88,7 +101,7 @@ impl Policies {
         self.folder_turn.acquire().await.map_err(|_| UploadError::Lost)
     }
 
-    /// Judges a plugin and, when it is admitted, puts it into the folder under this name. Flags that name it obey it a moment later.
+    /// Judges a plugin and, when it is admitted, puts it into the folder under this name. When it returns, flags can name it.
     ///
     /// # Errors
     /// The folder is then as it was.
@@ -114,31 +127,49 @@ impl Policies {
             Ok(Uploaded { report, is_new: !is_there })
         });
         let uploaded = done.await.map_err(|_| UploadError::Lost)??;
-        let _ = self.wake.try_send(Event::Changed);
+        self.take_in(name).await?;
         Ok(uploaded)
     }
 
-    /// Takes a plugin's file out of the folder; the digest that its name meant. A shipped plugin of that name is meant from then on.
+    /// Waits until the folder's file of this name, as it is by now, has been judged by the keeper too.
+    async fn take_in(&self, name: &str) -> Result<(), UploadError> {
+        let (answer, answered) = oneshot::channel();
+        let (wake, event) = (self.wake.clone(), Event::TakeIn(name.to_owned(), answer));
+        let sent = tokio::task::spawn_blocking(move || wake.send(event));
+        sent.await.ok().and_then(Result::ok).ok_or(UploadError::Lost)?;
+        let late = UploadError::NotTakenIn { name: name.to_owned(), seconds: TAKEN_IN_WITHIN.as_secs() };
+        tokio::time::timeout(TAKEN_IN_WITHIN, answered).await.ok().and_then(Result::ok).ok_or(late)
+    }
+
+    /// Takes a plugin's file out of the folder; the digest of what it held, empty when it could not be read. A shipped plugin of that name
+    /// is meant from then on.
     ///
     /// # Errors
     /// When there is no such file, or a route needs it and `is_forced` is false.
-    pub fn remove(&self, name: &str, is_forced: bool) -> Result<String, UploadError> {
+    pub async fn remove(&self, name: &str, is_forced: bool) -> Result<String, UploadError> {
         let path = self.file(name)?;
         let plugins = self.plugins();
         let is_shipped = plugins.iter().any(|plugin| plugin.name == name && plugin.source == "shipped");
-        let by_name = plugins.iter().find(|plugin| plugin.name == name && plugin.source != "shipped");
-        if !path.exists() {
+        // A link that leads nowhere can be taken away too.
+        if fs::symlink_metadata(&path).is_err() {
             let known: Vec<&str> = plugins.iter().filter(|plugin| plugin.source != "shipped").map(|plugin| plugin.name.as_str()).collect();
-            let missing = UploadError::Missing { name: name.to_owned(), known: known.join(", ") };
+            let missing =
+                UploadError::Missing { name: name.to_owned(), known: if known.is_empty() { "none".to_owned() } else { known.join(", ") } };
             return Err(if is_shipped { UploadError::Shipped(name.to_owned()) } else { missing });
         }
         let named_by: Vec<&str> = self.routes_that_name(name).collect();
         if !is_forced && !is_shipped && !named_by.is_empty() {
             return Err(UploadError::InUse { name: name.to_owned(), routes: named_by.join(", ") });
         }
-        fs::remove_file(&path).map_err(|source| UploadError::Folder { path: path.display().to_string(), source })?;
-        let _ = self.wake.try_send(Event::Changed);
-        Ok(by_name.map(|plugin| plugin.digest.clone()).unwrap_or_default())
+        let limit = self.most_file_bytes();
+        let removed = tokio::task::spawn_blocking(move || {
+            let held = folder::read(&path, limit).ok().flatten();
+            fs::remove_file(&path).map_err(|source| UploadError::Folder { path: path.display().to_string(), source })?;
+            Ok::<_, UploadError>(held.map(|bytes| admission::digest(&bytes)).unwrap_or_default())
+        });
+        let digest = removed.await.map_err(|_| UploadError::Lost)??;
+        self.take_in(name).await?;
+        Ok(digest)
     }
 
     /// Every plugin with a name, and the routes where it is in force.
@@ -147,6 +178,9 @@ impl Policies {
         let mut plugins = self.plugin_views();
         for plugin in plugins.iter_mut().filter(|plugin| !plugin.digest.is_empty()) {
             plugin.routes = self.routes_with(&plugin.name, &plugin.digest);
+            let words = std::mem::take(&mut plugin.why);
+            let all = [words].into_iter().filter(|words| !words.is_empty()).chain(self.quarantines(&plugin.name, &plugin.digest));
+            plugin.why = all.collect::<Vec<_>>().join("; ");
         }
         plugins
     }

@@ -69,12 +69,15 @@ impl Ranker {
     /// Loads and warms what is not served yet, on blocking threads.
     async fn make_ready(&self, name: &str, chosen: &BTreeSet<u64>, available: &Available) -> Result<Versions, Fault> {
         let served = self.catalog.load_full();
+        // What clients send fits the model that is served; without one, the versions of this load at least fit each other.
+        let mut features = served.newest(name).map(|model| model.signature.features);
         let mut versions = Versions::new();
         for version in chosen {
             let Some(path) = available.get(version) else { continue };
             let kept = served.version(name, *version).cloned();
             let model = self.load_one(name, *version, path.clone(), kept).await;
-            versions.insert(*version, model.map_err(|reason| Fault { version: *version, reason })?);
+            let fits = model.and_then(|model| check_shape(&model, *features.get_or_insert(model.signature.features)).map(|()| model));
+            versions.insert(*version, fits.map_err(|reason| Fault { version: *version, reason })?);
         }
         Ok(versions)
     }
@@ -99,6 +102,18 @@ impl Ranker {
         change(&mut catalog);
         self.catalog.store(Arc::new(catalog));
     }
+}
+
+/// A model that takes other rows than the one before it would have every query refused.
+fn check_shape(model: &Model, features: usize) -> Result<(), String> {
+    let found = model.signature.features;
+    if found == features {
+        return Ok(());
+    }
+    Err(format!(
+        "it takes {found} features, and the model beside it {features}: all versions of a model take the same; unload the model first to serve \
+         one of another shape"
+    ))
 }
 
 /// Runs work on a blocking thread; a panic there becomes an error here.

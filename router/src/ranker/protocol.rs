@@ -144,7 +144,11 @@ fn index_entry(catalog: &Catalog, entry: &(String, u64)) -> Value {
 fn find(catalog: &Catalog, name: &str, version: Option<&str>) -> Result<Arc<Model>, Refusal> {
     let Some(versions) = catalog.models.get(name) else {
         let names: Vec<&str> = catalog.models.keys().map(String::as_str).collect();
-        return Err(Refusal::not_found(format!("there is no model `{}` here; there is: {}", shown(name), names.join(", "))));
+        return Err(Refusal::not_found(format!(
+            "there is no model `{}` here; there is: {}",
+            shown(name),
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        )));
     };
     let found = match version {
         None => catalog.newest(name),

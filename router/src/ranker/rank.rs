@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::features::Features;
 use super::model::{Model, Signature};
-use super::refusal::{Refusal, read_json};
+use super::refusal::{Refusal, objects, read_json};
 
 /// `{"query": "...", "documents": [{"id": "...", "features": ...}]}`; other keys are left alone.
 #[derive(Debug, Deserialize)]
 struct Query {
     query: Option<String>,
+    #[serde(deserialize_with = "objects")]
     documents: Vec<Document>,
 }
 
@@ -119,7 +120,10 @@ pub(super) mod tests {
             (r#"{"documents": [{"features": [1]}]}"#, "missing field `id`"),
             (r#"{"query": "x"}"#, "missing field `documents`"),
             (r#"{"documents": [{"id": "a", "features": [NaN]}]}"#, "not JSON"),
-            (r#"[1]"#, "invalid"),
+            (r#"[1]"#, "must be a JSON object"),
+            (r#"["x", [{"id": "a", "features": [1]}]]"#, "must be a JSON object"),
+            ("null", "must be a JSON object"),
+            (r#"{"documents": [["a", [1]]]}"#, "documents[0]: invalid type: sequence, expected an object"),
             ("", "not JSON"),
         ];
         for (body, expected) in wrong {

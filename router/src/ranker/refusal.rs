@@ -1,6 +1,10 @@
 //! Why a request is not answered as asked: a status and a sentence that names what, where and what is allowed.
 
+use std::marker::PhantomData;
+
 use http::StatusCode;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 /// An answer of `{"error": "..."}` with its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,14 +67,50 @@ impl Refusal {
     }
 }
 
-/// Reads a JSON body. The quick way first; where it fails, a second reading finds the path of what is wrong.
+/// A list of objects. Serde alone would also take a list in an object's place, and read it by position.
+pub(super) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let objects: Vec<Object<T>> = Vec::deserialize(deserializer)?;
+    Ok(objects.into_iter().map(|object| object.0).collect())
+}
+
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
+        deserializer.deserialize_map(ReadObject(PhantomData)).map(Object)
+    }
+}
+
+struct ReadObject<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ReadObject<T> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+const NO_OBJECT: &str = "the body must be a JSON object: {...}";
+
+/// Reads a JSON body, an object. The quick way first; where it fails, a second reading finds the path of what is wrong.
 pub(super) fn read_json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     let quick: serde_json::Error = match serde_json::from_slice(body) {
-        Ok(value) => return Ok(value),
+        Ok(value) if is_object => return Ok(value),
+        // A list in an object's place would be read by position.
+        Ok(_) => return Err(Refusal::bad(NO_OBJECT)),
         Err(error) => error,
     };
     if quick.is_syntax() || quick.is_eof() {
         return Err(Refusal::bad(format!("the body is not JSON: {quick} (NaN and Infinity are not JSON either)")));
+    }
+    if !is_object {
+        return Err(Refusal::bad(NO_OBJECT));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
     match serde_path_to_error::deserialize::<_, T>(&mut reader) {

@@ -83,6 +83,7 @@ impl Repository {
     /// Where versions of this model are looked for, for errors.
     pub(super) fn describe(&self, name: &str) -> String {
         match &self.folder {
+            Some(folder) if !folder.is_dir() => format!("the repository {} is no folder that can be read", folder.display()),
             Some(folder) => format!("looked in {}/<version>/{FILE_NAME}", folder.join(name).display()),
             None => "the ranker was started without --repository".to_owned(),
         }

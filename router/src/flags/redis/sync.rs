@@ -278,6 +278,12 @@ const ACL_HINT: &str = "; the ACL user needs the keys and commands listed in doc
 
 /// An error in words that say what to do.
 pub(super) fn explain(error: &RedisError) -> String {
+    if error.code() == Some("WRONGTYPE") {
+        // The server's words are those of a script, and do not say which key.
+        return "one of the route's keys is of another type: {switchback:ROUTE}:flags, :sealed and :good must be hashes, :ledger a stream; DEL \
+                the one that TYPE says is none, and it is written anew"
+            .to_owned();
+    }
     // A command that is refused within a script has no code of its own: "can't run this command" in Redis 7.0, "ACL failure" later.
     let is_refused_in_script = |detail: &str| detail.contains("can't run this command") || detail.contains("ACL failure");
     let is_refused_in_script = error.detail().is_some_and(is_refused_in_script);
@@ -296,10 +302,6 @@ pub(super) fn explain(error: &RedisError) -> String {
         }
         ErrorKind::RESP3NotSupported => "; Redis 6 or newer is needed",
         _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => "; check the user and password in state.url, or in the keys beside it",
-        _ if error.code() == Some("WRONGTYPE") => {
-            "; of the route's keys, {switchback:ROUTE}:flags, :sealed and :good are hashes and :ledger is a stream: DEL the one that TYPE says is none, and it is \
-             written anew"
-        }
         _ => "",
     };
     format!("{error}{hint}")
