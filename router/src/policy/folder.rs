@@ -43,6 +43,9 @@ struct Seen {
     was_offered: bool,
 }
 
+/// Names that are like a plugin's file, and what is there instead.
+type NotFiles = Vec<(String, &'static str)>;
+
 /// The folder as it was last looked at.
 pub(super) struct Folder {
     dir: PathBuf,
@@ -65,7 +68,7 @@ pub(super) struct Look {
     /// Plugins that are not looked at, and were not passed over before: there are too many.
     pub(super) passed_over: Vec<String>,
     /// Names of what is no file, and was not before; what it is instead.
-    pub(super) not_files: Vec<(String, &'static str)>,
+    pub(super) not_files: NotFiles,
     /// Whether a file is still being written: look again after [`SETTLE`].
     pub(super) is_settling: bool,
 }
@@ -138,7 +141,7 @@ impl Folder {
     }
 
     /// Plugin files, and what is called like one and was not told of before.
-    fn list(&mut self) -> io::Result<(BTreeMap<String, Stamp>, Vec<(String, &'static str)>)> {
+    fn list(&mut self) -> io::Result<(BTreeMap<String, Stamp>, NotFiles)> {
         let (mut found, mut unusable, mut not_files) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
