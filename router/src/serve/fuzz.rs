@@ -90,7 +90,10 @@ fn read_by_hyper(bytes: &[u8]) -> Vec<(Parts, Option<Bytes>)> {
 fn heads(bytes: &[u8], piece: usize) -> (Vec<Head>, bool) {
     let mut scan = Scan::new();
     let mut heads = Vec::new();
-    let is_cut = bytes.chunks(piece.max(1)).fold(false, |is_cut, bytes| scan.feed(bytes, |head| heads.push(head)).is_some() || is_cut);
+    let mut is_cut = false;
+    for bytes in bytes.chunks(piece.max(1)) {
+        is_cut |= scan.feed(bytes, |head| heads.push(head)).is_some();
+    }
     (heads, is_cut)
 }
 

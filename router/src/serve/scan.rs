@@ -327,7 +327,9 @@ mod tests {
     fn told(bytes: &[u8], piece: usize) -> Vec<Head> {
         let mut scan = Scan::new();
         let mut heads = Vec::new();
-        bytes.chunks(piece).for_each(|bytes| drop(scan.feed(bytes, |head| heads.push(head))));
+        for bytes in bytes.chunks(piece) {
+            scan.feed(bytes, |head| heads.push(head));
+        }
         heads
     }
 

@@ -169,11 +169,7 @@ impl Connection {
         let answer = match &mut self.sender {
             Sender::Http1 { sender, ear } => {
                 let _listening = ear.listen(hearers.client, hearers.gate.cloned());
-                let answer = in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await;
-                if ear.is_odd() {
-                    return Err(Failure::Broken(Broken::Framing));
-                }
-                answer
+                in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await
             }
             Sender::Http2 { sender, scheme } => {
                 // hyper's HTTP/2 client says nothing of interim responses, so that nobody would open it.
@@ -185,6 +181,7 @@ impl Connection {
             }
         };
         match answer {
+            _ if matches!(&self.sender, Sender::Http1 { ear, .. } if ear.is_odd()) => Err(Failure::Broken(Broken::Framing)),
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) => Err(failure_of(&error, was_reused)),
             None => Err(Failure::Timeout),
