@@ -313,3 +313,37 @@ fn floods_of_pings_and_settings_take_no_memory_and_no_time_of_others() {
         assert!(grown < 32e6, "{grown} bytes");
     }
 }
+
+#[test]
+fn a_stream_too_many_is_refused_and_the_others_go_on() {
+    let world = World::new("h2_streams = 2", "");
+    world.blue.behave(Behaviour::Hang);
+    let mut stream = world.connect("");
+    let streams = [1, 3, 5].map(|number| frame(1, 0x5, number, FIELDS));
+    stream.write_all(&[hello(), streams.concat()].concat()).unwrap();
+    let (mut head, mut payload) = ([0; 9], Vec::new());
+    loop {
+        stream.read_exact(&mut head).unwrap();
+        payload.resize(usize::from(head[1]) << 8 | usize::from(head[2]), 0);
+        stream.read_exact(&mut payload).unwrap();
+        if head[3] == 3 {
+            break;
+        }
+    }
+    // REFUSED_STREAM: it may be sent again.
+    assert_eq!((&head[5..], payload.as_slice()), (&[0, 0, 0, 5][..], &[0, 0, 0, 7][..]));
+    eventually("the others are asked", SOON, || (world.blue.arrivals() == 2).then_some(()));
+}
+
+#[test]
+fn streams_that_are_reset_before_they_are_begun_end_the_connection() {
+    // Rapid reset, CVE-2023-44487, faster than any of it is looked at.
+    let world = World::new("h2_pending_resets = 20\nh2_resets = 100000", "");
+    let resets = |count: u32| -> Vec<u8> {
+        let pair = |stream: u32| [frame(1, 0x5, stream, FIELDS), frame(3, 0, stream, &[0, 0, 0, 8])].concat();
+        (0..count).flat_map(|number| pair(number * 2 + 1)).collect()
+    };
+    assert!(survives(&world, 1, |_| resets(15)));
+    assert!(!survives(&world, 1, |_| resets(200)));
+    world.assert_refused("http2");
+}

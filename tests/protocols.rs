@@ -153,3 +153,22 @@ fn an_upgraded_connection_that_is_silent_is_closed() {
     assert_eq!(read_exactly(&mut stream, 6), "hello ");
     assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0);
 }
+
+#[test]
+fn an_old_backends_version_is_its_own() {
+    let old = "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let router = Setup::default().pool_at("blue", upgrading(Some(old))).start_unready();
+    let response = http::raw(router.traffic, GET).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("\r\n\r\nok"), "{response}");
+    let response = http::raw(router.traffic, "GET /rank HTTP/1.0\r\nhost: search.test\r\n\r\n").unwrap();
+    assert!(response.starts_with("HTTP/1.0 200 OK\r\n") && response.ends_with("\r\n\r\nok"), "{response}");
+}
+
+#[test]
+fn an_old_client_that_names_no_host_is_passed_with_an_empty_one() {
+    let blue = Backend::start("blue");
+    blue.behave(Behaviour::ShowHead);
+    let router = Setup::default().pool("blue", &[&blue]).start();
+    let response = http::raw(router.traffic, "GET /rank HTTP/1.0\r\n\r\n").unwrap();
+    assert!(response.starts_with("HTTP/1.0 200 OK\r\n") && response.contains("\nhost: \n"), "{response}");
+}

@@ -41,7 +41,12 @@ fn all_of_it_changes_at_once_and_what_cannot_is_named() {
     assert_eq!(get(&router, "/ads/x"), (200, "ads".to_owned()));
     assert_eq!(router.metric("switchback_config_keys_waiting_for_restart", &[]), 2.0);
     let again = router.reload(&next());
-    assert!(again.starts_with("generation 3: nothing changed\nwaiting for a restart:\n  listen.workers"), "{again}");
+    assert!(
+        again.starts_with(
+            "generation 3: nothing changed in the config; certificates and keys were read again\nwaiting for a restart:\n  listen.workers"
+        ),
+        "{again}"
+    );
     router.write_config(&Setup::default().pool("blue", &[&old]));
     router.signal("HUP");
     reloaded(&router, 4);

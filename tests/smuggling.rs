@@ -207,12 +207,18 @@ fn no_request_is_read_in_two_ways() {
 }
 
 /// What docs/PROXY.md says of each: bytes, status, whether the connection is closed, and the reason that is counted.
-const REASONS: [(&str, &str, bool, &str); 24] = [
+const REASONS: [(&str, &str, bool, &str); 27] = [
     ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", "400", true, "framing"),
     ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400", true, "framing"),
     ("POST /s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "400", true, "framing"),
     ("GET /s HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", "400", true, "framing"),
     ("POST /s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400", true, "framing"),
+    (
+        "POST /s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: 1\n\r\nGET /s HTTP/1.1\r\nHost: a\r\n\r\n",
+        "400",
+        true,
+        "framing",
+    ),
     ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello", "400", true, "head"),
     ("POST /s HTTP/1.1\r\nHost: a\r\nContent-Length: five\r\n\r\n", "400", true, "head"),
     ("POST /s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", "400", true, "head"),
@@ -225,6 +231,8 @@ const REASONS: [(&str, &str, bool, &str); 24] = [
     ("GET /s HTTP/1.1\r\n\r\n", "400", true, "host"),
     ("GET /s HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "400", true, "host"),
     ("GET /s HTTP/1.1\r\nHost: a b\r\n\r\n", "400", true, "host"),
+    ("GET s HTTP/1.1\r\nHost: a\r\n\r\n", "400", true, "host"),
+    ("GET ftp://a/s HTTP/1.1\r\nHost: a\r\n\r\n", "400", true, "host"),
     ("GET /s/../x HTTP/1.1\r\nHost: a\r\n\r\n", "400", false, "path"),
     ("GET /s/%2e%2E/x HTTP/1.1\r\nHost: a\r\n\r\n", "400", false, "path"),
     ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "405", true, "method"),
@@ -281,6 +289,7 @@ fn no_response_is_read_in_two_ways() {
     let all = cases(include_str!("smuggling/responses.txt"));
     assert!(all.len() >= 20, "{}", all.len());
     let mut wrong = Vec::new();
+    let mut refused = 0.0;
     for case in &all {
         script.lock().unwrap().clone_from(&case.bytes);
         let method = if case.name.starts_with("HEAD") { "HEAD" } else { "GET" };
@@ -298,6 +307,11 @@ fn no_response_is_read_in_two_ways() {
             if !is_right || response.contains("evil") {
                 wrong.push(format!("{} ({}): {response:?}", case.name, case.verdict));
             }
+            refused += if case.verdict == "passed" { 0.0 } else { 1.0 };
+            let count = || router.metric("switchback_broken_responses_total", &[]);
+            let is_counted = || (count() >= refused).then_some(());
+            switchback_tests::eventually(&format!("{} is counted", case.name), Duration::from_secs(5), is_counted);
+            assert_eq!(count(), refused, "{}", case.name);
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), all.len(), wrong.join("\n"));

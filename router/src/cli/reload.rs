@@ -34,7 +34,7 @@ fn show(answer: &Value) -> String {
     let (changed, waiting) = (list("changed"), list("waiting_for_restart"));
     let generation = answer.get("generation").and_then(Value::as_u64).unwrap_or(0);
     let mut text = match changed.len() {
-        0 => format!("generation {generation}: nothing changed\n"),
+        0 => format!("generation {generation}: nothing changed in the config; certificates and keys were read again\n"),
         changes => format!("generation {generation}: {changes} key(s) changed\n"),
     };
     text.extend(changed.iter().map(|change| format!("  {}\n", show_change(change))));

@@ -17,9 +17,10 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
             "switchback: where the request ends can be read in two ways: send one Content-Length, or Transfer-Encoding: chunked alone, and end \
              each line with CR LF\n",
         ),
-        Refusal::Host => {
-            (StatusCode::BAD_REQUEST, "switchback: a request needs exactly one Host: a name or an address, and perhaps a port\n")
-        }
+        Refusal::Host => (
+            StatusCode::BAD_REQUEST,
+            "switchback: a request needs exactly one Host (a name or an address, and perhaps a port), and a target that begins with / or http\n",
+        ),
         Refusal::Path => (StatusCode::BAD_REQUEST, "switchback: the path has a . or .. segment: send it as it is without them\n"),
         Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "switchback: CONNECT and TRACE are not passed on\n"),
         Refusal::Head => (StatusCode::BAD_REQUEST, "switchback: the request's head cannot be read\n"),

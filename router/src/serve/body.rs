@@ -12,7 +12,8 @@ use hyper::body::Incoming;
 use super::attempt::Attempt;
 use super::clock::QueryInProgress;
 use super::idle::IdleTimer;
-use super::replay::Replay;
+use super::replay::{Replay, is_malformed};
+use super::trailers;
 use super::upstream::Failure;
 use crate::quality::Broken;
 
@@ -84,12 +85,25 @@ pub(crate) enum PassError {
     TooLarge,
 }
 
+/// What a backend is blamed for: chunks that make no sense are counted as that.
+fn blame_for(error: &hyper::Error) -> fn(&Attempt) {
+    if is_malformed(error) { |attempt| attempt.ended(&Failure::Broken(Broken::Framing)) } else { Attempt::failed }
+}
+
+/// The end, with trailers or without.
+#[cold]
+fn last(frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Option<Result<Frame<Bytes>, PassError>> {
+    frame.and_then(|frame| frame.map(trailers::cleaned).map_err(PassError::from).transpose())
+}
+
 impl PassedBody {
     /// The backend is to blame, unless the client's own body is.
     fn broke_off(&self, blame_backend: fn(&Attempt), is_clients_fault: fn(&Replay) -> bool) {
         let request = self.request.as_ref().map(|request| request.borrow());
         if request.as_ref().is_some_and(|request| request.is_too_large()) {
             self.attempt.ended(&Failure::TooLarge);
+        } else if request.as_ref().is_some_and(|request| request.is_malformed()) {
+            self.attempt.ended(&Failure::Malformed);
         } else if request.as_ref().is_some_and(|request| is_clients_fault(request)) {
             self.attempt.aborted();
         } else {
@@ -115,12 +129,15 @@ impl PassedBody {
                 };
                 self.room = room;
                 match &frame {
-                    Some(Err(_)) => self.broke_off(Attempt::failed, Replay::has_failed),
+                    Some(Err(error)) => self.broke_off(blame_for(error), Replay::has_failed),
                     // Trailers are the end, and nobody asks for more after them.
                     Some(Ok(frame)) if !frame.is_trailers() && !self.incoming.is_end_stream() => {}
                     _ => {
                         self.attempt.completed();
                         is_answered(self.request.as_ref());
+                        if bytes == 0 {
+                            return Poll::Ready(last(frame));
+                        }
                     }
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(PassError::from)))

@@ -273,6 +273,8 @@ fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &m
     if head.headers.len() > worker.routes().limits.headers {
         return Err(Refusal::HeadSize);
     }
+    query::check_h2_host(head)?;
+    query::join_cookies(&mut head.headers);
     decide(worker, client, clock, head)
 }
 

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use http::header::{EXPECT, HeaderMap, UPGRADE};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -303,6 +303,8 @@ impl Journey {
             return self.open(*tunnel, response, seen, attempt);
         }
         let (mut head, incoming) = response.into_parts();
+        // A backend's own: what a client of HTTP/1.0 gets is hyper's to say.
+        head.version = Version::HTTP_11;
         headers::prepare_response(&mut head.headers, seen);
         if !self.expose.is_empty() {
             expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);

@@ -86,11 +86,15 @@ fn read_by_hyper(bytes: &[u8]) -> Vec<(Parts, Option<Bytes>)> {
     read.into_inner()
 }
 
-fn heads(bytes: &[u8], piece: usize) -> Vec<Head> {
+/// What the scan tells of, and whether it ends a body badly: hyper gets nothing after that.
+fn heads(bytes: &[u8], piece: usize) -> (Vec<Head>, bool) {
     let mut scan = Scan::new();
     let mut heads = Vec::new();
-    bytes.chunks(piece.max(1)).for_each(|bytes| scan.feed(bytes, |head| heads.push(head)));
-    heads
+    let mut is_cut = false;
+    for bytes in bytes.chunks(piece.max(1)) {
+        is_cut |= scan.feed(bytes, |head| heads.push(head)).is_some();
+    }
+    (heads, is_cut)
 }
 
 /// How often a field with this name (lower case, with its colon) begins a line.
@@ -100,7 +104,7 @@ fn lines_with(head: &[u8], name: &[u8]) -> usize {
 
 fn look_at_request(bytes: &[u8]) -> Trace {
     let read = read_by_hyper(bytes);
-    let heads = heads(bytes, bytes.len());
+    let (heads, is_cut) = heads(bytes, bytes.len());
     let mut ways = Vec::new();
     for (place, (head, body)) in read.iter().enumerate() {
         let raw = match heads.get(place) {
@@ -109,6 +113,7 @@ fn look_at_request(bytes: &[u8]) -> Trace {
                 ways.push((1, 0, 0));
                 break;
             }
+            None if is_cut => break,
             None => panic!("hyper read request {place} ({} {}), and the scan has no word of it", head.method, head.uri),
         };
         let again = parse(raw).unwrap_or_else(|| panic!("request {place} cannot be read a second time: {}", raw.escape_ascii()));
@@ -116,7 +121,7 @@ fn look_at_request(bytes: &[u8]) -> Trace {
         assert_eq!(again.headers, head.headers, "request {place}");
         ways.push((2, look_at_head(head, raw), body.as_ref().map_or(0, |body| body.len().min(3) + 1)));
     }
-    trace((ways, heads.len(), heads.last() == Some(&Head::Ambiguous)))
+    trace((ways, heads.len(), is_cut || heads.last() == Some(&Head::Ambiguous)))
 }
 
 /// What is decided by a head that was read.

@@ -27,6 +27,9 @@ pub(crate) fn prepare_request(head: &mut Parts, seen: Seen, client: &ClientField
         head.headers.insert(HOST, host);
         let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from(path);
+    } else if seen.hosts == 0 {
+        // HTTP/1.0 alone may have none, and HTTP/1.1 needs one: empty where nobody said it (RFC 9112, 3.2).
+        head.headers.insert(HOST, HeaderValue::from_static(""));
     }
     let via = match head.version {
         Version::HTTP_2 => HeaderValue::from_static("2 switchback"),
@@ -142,6 +145,12 @@ mod tests {
         assert!(!head.headers.contains_key("x-switchback-pool"));
         assert_eq!(head.headers["x-forwarded-for"], "10.0.0.7");
         assert_eq!(head.headers["via"], "1.1 switchback");
+    }
+
+    #[test]
+    fn a_request_without_a_host_gets_an_empty_one() {
+        assert_eq!(prepared(Request::get("/").version(Version::HTTP_10)).headers["host"], "");
+        assert_eq!(prepared(Request::get("/").version(Version::HTTP_10).header("host", "h")).headers["host"], "h");
     }
 
     #[test]

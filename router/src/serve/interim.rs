@@ -2,7 +2,7 @@
 //!
 //! hyper's client tells of them only to a callback that has to be made anew for every query, and its server cannot send them. So a
 //! backend's bytes are looked at while a query waits for its head ([`Heard`]), which costs one comparison as long as there is no interim
-//! response; what comes is handed to the client's connection ([`Signals`]), which writes it between two flushes of hyper's.
+//! response, and a look at where the lines end ([`head_lines`]); what comes is handed to the client's connection ([`Signals`]), which writes it between two flushes of hyper's.
 //!
 //! 100 Continue is never passed as it is: it opens the [`Gate`] before the request's body, and hyper then says 100 to the client itself. A
 //! backend that answers instead is passed on before a byte of the body was asked for.
@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::head_lines::{self, Lines};
 use super::headers::prepare_response;
 use super::seen::Seen;
 use super::watched::Signals;
@@ -25,7 +26,7 @@ use super::watched::Signals;
 /// Where the first digit of a status stands in `HTTP/1.1 103 `.
 const STATUS_AT: usize = 9;
 /// A head that is longer is left to hyper.
-const HEAD_BYTES: usize = 64 << 10;
+const HEAD_BYTES: usize = 1 << 20;
 /// A head with more fields is left to hyper.
 const FIELDS: usize = 100;
 
@@ -77,6 +78,8 @@ impl Wait {
 #[derive(Debug, Default)]
 pub(crate) struct Ear {
     is_listening: AtomicBool,
+    /// A head came whose lines could be read in two ways. Nothing else is carried after that.
+    is_odd: AtomicBool,
     hearer: Mutex<Hearer>,
 }
 
@@ -87,11 +90,11 @@ struct Hearer {
 }
 
 impl Ear {
-    /// Listens for the query that is being sent, until the result is dropped.
-    pub(crate) fn listen(&self, client: &Arc<Signals>, gate: Option<Arc<Gate>>) -> Listening<'_> {
+    /// Listens for the query that is being sent, until the result is dropped. `client` is `None` where it can have no interim responses.
+    pub(crate) fn listen(&self, client: Option<&Arc<Signals>>, gate: Option<Arc<Gate>>) -> Listening<'_> {
         let mut hearer = locked(&self.hearer);
-        if !hearer.client.as_ref().is_some_and(|heard| Arc::ptr_eq(heard, client)) {
-            hearer.client = Some(client.clone());
+        if hearer.client.as_ref().map(Arc::as_ptr) != client.map(Arc::as_ptr) {
+            hearer.client = client.cloned();
         }
         if gate.is_some() || hearer.gate.is_some() {
             hearer.gate = gate;
@@ -99,6 +102,11 @@ impl Ear {
         drop(hearer);
         self.is_listening.store(true, Ordering::Relaxed);
         Listening(self)
+    }
+
+    /// The lines of the head that came could be read in two ways.
+    pub(crate) fn is_odd(&self) -> bool {
+        self.is_odd.load(Ordering::Relaxed)
     }
 
     fn stop(&self) {
@@ -156,62 +164,70 @@ pub(crate) struct Heard<S> {
     ear: Arc<Ear>,
     /// What has come of a head that is, or may become, an interim one.
     kept: Vec<u8>,
+    /// How much of it was found to be lines of a head that has no end yet.
+    known: usize,
+    /// How long the last head was.
+    usual: usize,
 }
 
 impl<S> Heard<S> {
     pub(crate) fn new(stream: S, ear: Arc<Ear>) -> Heard<S> {
-        Heard { stream, ear, kept: Vec::new() }
+        Heard { stream, ear, kept: Vec::new(), known: 0, usual: 0 }
     }
 
     fn look_at(&mut self, bytes: &[u8]) {
-        if self.kept.is_empty() && bytes.get(STATUS_AT).is_some_and(|digit| *digit != b'1') {
+        let is_final = self.kept.is_empty() && bytes.get(STATUS_AT).is_some_and(|digit| *digit != b'1');
+        if is_final && (head_lines::are_as_usual(bytes, self.usual) || self.are_whole(bytes)) {
             self.ear.stop();
         } else {
             self.look_closely(bytes);
         }
     }
 
+    /// Whether a whole head is here whose lines are as they should be, of another length than the last one.
+    #[inline(never)]
+    fn are_whole(&mut self, bytes: &[u8]) -> bool {
+        let Lines::Whole(length) = head_lines::of(bytes, 0) else { return false };
+        self.usual = length;
+        true
+    }
+
     #[cold]
     fn look_closely(&mut self, bytes: &[u8]) {
         self.kept.extend_from_slice(bytes);
         loop {
-            match first_head(&self.kept, |head| self.ear.hear(head)) {
-                Found::Interim(length) => drop(self.kept.drain(..length)),
-                Found::Part if self.kept.len() <= HEAD_BYTES => return,
-                Found::Part | Found::Other => break,
+            match head_lines::of(&self.kept, self.known) {
+                Lines::Part if self.kept.len() <= HEAD_BYTES => {
+                    self.known = self.kept.len();
+                    return;
+                }
+                Lines::Part => break,
+                Lines::Odd => {
+                    self.ear.is_odd.store(true, Ordering::Relaxed);
+                    break;
+                }
+                Lines::Whole(_) => {}
             }
+            let Some(length) = interim_head(&self.kept, |head| self.ear.hear(head)) else { break };
+            drop(self.kept.drain(..length));
+            self.known = 0;
         }
         self.ear.stop();
         self.kept = Vec::new();
+        self.known = 0;
     }
 }
 
-/// What some bytes begin with.
-enum Found {
-    /// An interim response of this length; it was told of.
-    Interim(usize),
-    /// It cannot be said yet.
-    Part,
-    /// Anything else: hyper's business.
-    Other,
-}
-
-fn first_head(bytes: &[u8], tell: impl FnOnce(&httparse::Response<'_, '_>)) -> Found {
-    match bytes.get(STATUS_AT) {
-        None => return Found::Part,
-        Some(digit) if *digit != b'1' => return Found::Other,
-        Some(_) => {}
-    }
+/// Tells of the interim response that these bytes begin with, and says how long it is. `None` for any other whole head: hyper's business.
+fn interim_head(bytes: &[u8], tell: impl FnOnce(&httparse::Response<'_, '_>)) -> Option<usize> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut head = httparse::Response::new(&mut fields);
-    match head.parse(bytes) {
-        Ok(httparse::Status::Partial) => Found::Part,
-        Ok(httparse::Status::Complete(length)) if head.code != Some(101) => {
-            tell(&head);
-            Found::Interim(length)
-        }
-        _ => Found::Other,
+    let Ok(httparse::Status::Complete(length)) = head.parse(bytes) else { return None };
+    if !matches!(head.code, Some(100 | 102..=199)) {
+        return None;
     }
+    tell(&head);
+    Some(length)
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
@@ -254,7 +270,7 @@ mod tests {
     /// What a client is sent when a backend's bytes come in pieces of this size, and whether anybody still listens.
     fn heard(text: &str, piece: usize) -> (String, bool, bool) {
         let (ear, client, gate) = (Arc::new(Ear::default()), Arc::new(Signals::default()), Arc::new(Gate::default()));
-        let _listening = ear.listen(&client, Some(gate.clone()));
+        let _listening = ear.listen(Some(&client), Some(gate.clone()));
         let mut heard = Heard::new((), ear.clone());
         for bytes in text.as_bytes().chunks(piece) {
             if ear.is_listening.load(Ordering::Relaxed) {
@@ -287,8 +303,41 @@ mod tests {
     #[test]
     fn what_is_no_interim_response_is_not_looked_at() {
         let endless = format!("HTTP/1.1 103 Early Hints\r\nlink: {}", "a".repeat(2 * HEAD_BYTES));
-        for text in [FINAL, "HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP/1.1 1 what\r\n\r\n", "nonsense, no HTTP", &endless] {
+        for text in [FINAL, "HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP/1.1 1 what\r\n\r\n", "nonsense, no HTTP\r\n\r\n", &endless] {
             assert_eq!(heard(text, 1_000), (String::new(), false, false), "{}", &text[..20.min(text.len())]);
+        }
+    }
+
+    #[test]
+    fn a_head_with_odd_lines_is_told_of_however_it_is_cut() {
+        let good = [FINAL.to_owned(), [HINTS, FINAL].concat(), format!("{FINAL}\n\n")];
+        let odd = [
+            format!("\r\n{FINAL}"),
+            format!("\n{FINAL}"),
+            FINAL.replacen("\r\n", "\n", 1),
+            FINAL.replacen("\r\n\r\n", "\r\n\n", 1),
+            [HINTS, "\r\n", FINAL].concat(),
+            [&HINTS.replacen("\r\n", "\n", 1), FINAL].concat(),
+        ];
+        for (text, is_odd) in good.iter().map(|text| (text, false)).chain(odd.iter().map(|text| (text, true))) {
+            for piece in 1..=text.len() {
+                let ear = Arc::new(Ear::default());
+                let _listening = ear.listen(None, None);
+                let mut heard = Heard::new((), ear.clone());
+                for bytes in text.as_bytes().chunks(piece) {
+                    if ear.is_listening.load(Ordering::Relaxed) {
+                        heard.look_at(bytes);
+                    }
+                }
+                assert_eq!(ear.is_odd(), is_odd, "{text:?} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_hundred_and_something_is_an_interim_response() {
+        for text in ["\r\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.11 200 OK\r\n\r\n", "HTTP/1.1 1000 OK\r\n\r\n"] {
+            assert_eq!(interim_head(text.as_bytes(), |_| {}), None, "{text:?}");
         }
     }
 }

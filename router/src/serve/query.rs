@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::request::Parts;
-use http::{Method, Version};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use switchback_policy::split::Field;
 
 use super::seen::{Seen, is_host};
@@ -75,18 +76,46 @@ pub(crate) fn check(head: &Parts, seen: Seen) -> Result<(), Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
-    let has_host = seen.hosts == 1 || head.uri.authority().is_some();
-    let authority = head.uri.authority().map_or("", |authority| authority.as_str());
-    if seen.has_odd_host || !(authority.is_empty() || is_host(authority.as_bytes())) {
-        return Err(Refusal::Host);
-    }
-    if seen.hosts > 1 || (!has_host && head.version != Version::HTTP_10) {
+    let is_named = match head.uri.authority() {
+        None => seen.hosts == 1 || head.version == Version::HTTP_10,
+        Some(authority) => is_host(authority.as_str().as_bytes()) && is_of_the_web(&head.uri),
+    };
+    if seen.has_odd_host || seen.hosts > 1 || !is_named {
         return Err(Refusal::Host);
     }
     if seen.has_ambiguous_length() || (seen.has_transfer_encoding && head.version == Version::HTTP_10) {
         return Err(Refusal::Framing);
     }
     Ok(())
+}
+
+/// Whether a target with a host in it is one of HTTP. A host alone is CONNECT's, and other schemes are other proxies' business.
+fn is_of_the_web(target: &Uri) -> bool {
+    target.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
+}
+
+/// Over HTTP/2 a target's host comes before `Host`, which would be lost: both must say the same.
+///
+/// # Errors
+/// [`Refusal::Host`].
+pub(crate) fn check_h2_host(head: &Parts) -> Result<(), Refusal> {
+    let (Some(host), Some(authority)) = (head.headers.get(HOST), head.uri.authority()) else { return Ok(()) };
+    if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) { Ok(()) } else { Err(Refusal::Host) }
+}
+
+/// HTTP/2 may send a `Cookie` in pieces, HTTP/1.1 may not: they become one (RFC 9113, 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        join_pieces(headers);
+    }
+}
+
+#[cold]
+fn join_pieces(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Whether the head says that its body is larger than this.
@@ -200,7 +229,31 @@ mod tests {
         let coded = Request::post("/").header("host", "a").header("transfer-encoding", "gzip, chunked");
         assert_eq!(refused(coded), Some(Refusal::Framing));
         assert_eq!(refused(Request::get("http://a.example:80@b.example/").header("host", "b.example")), Some(Refusal::Host));
+        for target in ["a.example", "a.example:80", "ftp://a.example/x", "ws://a.example/x"] {
+            assert_eq!(refused(Request::get(target).header("host", "a.example")), Some(Refusal::Host), "{target}");
+        }
+        for target in ["http://a.example/x", "https://a.example", "HTTP://a.example:80/?q", "*"] {
+            assert_eq!(refused(Request::get(target).header("host", "a.example")), None, "{target}");
+        }
         assert_eq!(refused(Request::trace("/").header("host", "a")), Some(Refusal::Method));
+    }
+
+    #[test]
+    fn two_hosts_of_http2_must_agree() {
+        let checked = |target: &str, host: &str| check_h2_host(&head(Request::get(target).header("host", host)));
+        assert_eq!(checked("http://a.example/", "A.example"), Ok(()));
+        assert_eq!(checked("/", "a.example"), Ok(()));
+        assert_eq!(checked("http://a.example/", "b.example"), Err(Refusal::Host));
+        assert_eq!(checked("http://a.example/", "a.example:80"), Err(Refusal::Host));
+        assert_eq!(check_h2_host(&head(Request::get("http://a.example/"))), Ok(()));
+    }
+
+    #[test]
+    fn a_cookie_in_pieces_becomes_one() {
+        let mut parts =
+            head(Request::get("/").header("cookie", "a=b").header("x", "1").header("cookie", "c=d; e=f").header("cookie", "g="));
+        join_cookies(&mut parts.headers);
+        assert_eq!(parts.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=b; c=d; e=f; g="]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::idle::IdleTimer;
 use super::interim::{Gate, Wait};
+use super::trailers;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,7 +42,7 @@ pub(crate) enum BodyError {
 }
 
 /// Whether the bytes were there and made no sense, rather than missing.
-fn is_malformed(error: &hyper::Error) -> bool {
+pub(crate) fn is_malformed(error: &hyper::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, InvalidInput};
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
     cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData))
@@ -179,13 +180,21 @@ impl Replay {
                     Some(room) => {
                         self.room = room;
                         self.remember(&frame);
-                        Some(Ok(frame))
+                        if frame.is_data() { Some(Ok(frame)) } else { self.last(frame).map(Ok) }
                     }
                     None => Some(Err(self.fail(BodyError::TooLarge))),
                 }
             }
             Some(Err(error)) => Some(Err(self.fail(if is_malformed(&error) { BodyError::Malformed } else { BodyError::Aborted }))),
         })
+    }
+
+    /// The trailers that pass; without any this is the end.
+    #[cold]
+    fn last(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let left = trailers::cleaned(frame);
+        self.is_ended = left.is_none();
+        left
     }
 
     fn fail(&mut self, error: BodyError) -> BodyError {

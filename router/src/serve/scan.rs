@@ -61,14 +61,15 @@ impl Scan {
         Scan { state: State::Head, framing: Framing::default(), partial: Vec::new(), head: Vec::new() }
     }
 
-    /// Takes the bytes that came next, and tells of each head that they end, in their order.
-    pub(crate) fn feed(&mut self, all: &[u8], mut tell: impl FnMut(Head)) {
+    /// Takes the bytes that came next, and tells of each head that they end, in their order. `Some` when a line within a body could be read in
+    /// two ways: where it ends. Nothing is looked at after it.
+    pub(crate) fn feed(&mut self, all: &[u8], mut tell: impl FnMut(Head)) -> Option<usize> {
         // Where the head that is being read begins in `all`, or what has come of it goes on.
         let mut from = 0;
         let mut at = 0;
         while let Some(bytes) = all.get(at..).filter(|bytes| !bytes.is_empty()) {
             match self.state {
-                State::Done => return,
+                State::Done => return None,
                 State::Body(left) => {
                     let here = skipped(bytes, left);
                     self.state = if here == left { State::Head } else { State::Body(left - here) };
@@ -87,7 +88,11 @@ impl Scan {
                     match step {
                         Step::Ambiguous => {
                             self.state = State::Done;
-                            return tell(Head::Ambiguous);
+                            if !was_head {
+                                return Some(at - 1);
+                            }
+                            tell(Head::Ambiguous);
+                            return None;
                         }
                         Step::EndOfHead => {
                             tell(Head::Whole(self.take_head(all.get(from..at).unwrap_or_default())));
@@ -102,6 +107,7 @@ impl Scan {
         if self.state == State::Head {
             self.keep_head(all.get(from..).unwrap_or_default());
         }
+        None
     }
 
     /// Takes lines until one of them comes to something or leaves this state, and keeps one that has no end yet; says how many bytes.
@@ -223,14 +229,14 @@ enum Step {
 }
 
 /// Where each LF is: eight bytes at a time, and a head in one go. Lines are short: setting up a search for each costs more.
-fn line_ends(bytes: &[u8]) -> LineEnds<'_> {
+pub(super) fn line_ends(bytes: &[u8]) -> LineEnds<'_> {
     let (words, rest) = bytes.as_chunks::<WORD>();
     LineEnds { words: words.iter(), rest, found: 0, place: 0 }
 }
 
 const WORD: usize = 8;
 
-struct LineEnds<'a> {
+pub(super) struct LineEnds<'a> {
     words: std::slice::Iter<'a, [u8; WORD]>,
     /// The last bytes, fewer than a word.
     rest: &'a [u8],
@@ -321,8 +327,16 @@ mod tests {
     fn told(bytes: &[u8], piece: usize) -> Vec<Head> {
         let mut scan = Scan::new();
         let mut heads = Vec::new();
-        bytes.chunks(piece).for_each(|bytes| scan.feed(bytes, |head| heads.push(head)));
+        for bytes in bytes.chunks(piece) {
+            scan.feed(bytes, |head| heads.push(head));
+        }
         heads
+    }
+
+    /// Where a body stops making sense.
+    fn odd_place(bytes: &[u8], piece: usize) -> Option<usize> {
+        let mut scan = Scan::new();
+        bytes.chunks(piece).enumerate().find_map(|(count, bytes)| Some(count * piece + scan.feed(bytes, |_| {})?))
     }
 
     fn head_of(text: &str) -> Head {
@@ -361,8 +375,21 @@ mod tests {
             let expected = [head_of(PLAIN), head_of(SIZED), head_of(CHUNKED), Head::Ambiguous];
             assert_eq!(told(later.as_bytes(), later.len()), expected, "{text:?}");
         }
-        let within = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n";
-        assert_eq!(told(within.as_bytes(), 99), [head_of(within), Head::Ambiguous], "within its body");
+    }
+
+    #[test]
+    fn a_body_that_can_be_read_in_two_ways_is_cut_there() {
+        for body in ["5\n", "5;a\n", "0\r\nx: 1\n", "0\r\n\n", "5\r\nhello\r\n0\r\nx: 1\r\ny: 2\n"] {
+            let begun = format!("{PLAIN}POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{body}");
+            let text = format!("{begun}\r\nGET /hidden HTTP/1.1\r\nhost: a\r\n\r\n");
+            for piece in 1..=text.len() {
+                assert_eq!(odd_place(text.as_bytes(), piece), Some(begun.len() - 1), "{text:?} in pieces of {piece}");
+                assert_eq!(told(text.as_bytes(), piece).len(), 2, "{text:?}: nothing after it is a head");
+            }
+        }
+        for text in [PLAIN, SIZED, CHUNKED] {
+            assert_eq!(odd_place(text.as_bytes(), text.len()), None);
+        }
     }
 
     proptest! {

@@ -168,7 +168,7 @@ impl Connection {
         let timer = &mut self.timer;
         let answer = match &mut self.sender {
             Sender::Http1 { sender, ear } => {
-                let _listening = hearers.client.map(|client| ear.listen(client, hearers.gate.cloned()));
+                let _listening = ear.listen(hearers.client, hearers.gate.cloned());
                 in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await
             }
             Sender::Http2 { sender, scheme } => {
@@ -181,6 +181,7 @@ impl Connection {
             }
         };
         match answer {
+            _ if matches!(&self.sender, Sender::Http1 { ear, .. } if ear.is_odd()) => Err(Failure::Broken(Broken::Framing)),
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) => Err(failure_of(&error, was_reused)),
             None => Err(Failure::Timeout),
@@ -200,9 +201,10 @@ impl Connection {
         let Sender::Http1 { sender, ear } = &mut self.sender else {
             return self.send(request, hearers, deadline).await.map_err(|failure| (failure, None));
         };
-        let _listening = hearers.client.map(|client| ear.listen(client, hearers.gate.cloned()));
+        let _listening = ear.listen(hearers.client, hearers.gate.cloned());
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         match in_time(std::pin::pin!(sender.try_send_request(request)), &mut self.timer, deadline).await {
+            _ if ear.is_odd() => Err((Failure::Broken(Broken::Framing), None)),
             Some(Ok(response)) => Ok(response),
             Some(Err(mut error)) => {
                 let unsent = error.take_message().map(Box::new);

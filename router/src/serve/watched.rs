@@ -140,27 +140,42 @@ pub(crate) struct Watched<S: HangUp> {
     scan: Option<Scan>,
     /// What is being written beside hyper, and nothing else before it is through.
     beside: Vec<u8>,
+    /// A line within a request's body could be read in two ways: it ends badly there.
+    is_odd: bool,
 }
 
 impl<S: HangUp> Watched<S> {
     pub(crate) fn http1(stream: S, signals: Arc<Signals>) -> Watched<S> {
-        Watched { stream, signals, scan: Some(Scan::new()), beside: Vec::new() }
+        Watched { stream, signals, scan: Some(Scan::new()), beside: Vec::new(), is_odd: false }
     }
 
     pub(crate) fn http2(stream: S, signals: Arc<Signals>) -> Watched<S> {
-        Watched { stream, signals, scan: None, beside: Vec::new() }
+        Watched { stream, signals, scan: None, beside: Vec::new(), is_odd: false }
     }
 
-    fn look_at(&mut self, bytes: &[u8]) {
+    /// `Some` with how many of the bytes make sense, where not all of them do.
+    fn look_at(&mut self, bytes: &[u8]) -> Option<usize> {
         self.signals.received();
-        if let Some(scan) = &mut self.scan {
-            if self.signals.is_tunnel() {
-                self.scan = None;
-            } else {
-                scan.feed(bytes, |head| self.signals.found(head));
-            }
+        let scan = self.scan.as_mut()?;
+        if self.signals.is_tunnel() {
+            self.scan = None;
+            return None;
         }
+        scan.feed(bytes, |head| self.signals.found(head))
     }
+
+    /// hyper gets what makes sense, and then an error, so that it ends the body, and the connection, as it does where chunks are broken.
+    #[cold]
+    fn ends_badly(&mut self, buffer: &mut ReadBuf<'_>, end: usize, before: usize) -> Poll<std::io::Result<()>> {
+        self.is_odd = true;
+        buffer.set_filled(end);
+        if end == before { makes_no_sense() } else { Poll::Ready(Ok(())) }
+    }
+}
+
+#[cold]
+fn makes_no_sense() -> Poll<std::io::Result<()>> {
+    Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()))
 }
 
 impl<S: HangUp> Drop for Watched<S> {
@@ -173,10 +188,15 @@ impl<S: HangUp> Drop for Watched<S> {
 
 impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        if self.is_odd {
+            return makes_no_sense();
+        }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if result.is_ready() {
-            self.look_at(buffer.filled().get(before..).unwrap_or_default());
+        if result.is_ready()
+            && let Some(sound) = self.look_at(buffer.filled().get(before..).unwrap_or_default())
+        {
+            return self.ends_badly(buffer, before + sound, before);
         }
         result
     }
