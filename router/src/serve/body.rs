@@ -90,12 +90,6 @@ fn blame_for(error: &hyper::Error) -> fn(&Attempt) {
     if is_malformed(error) { |attempt| attempt.ended(&Failure::Broken(Broken::Framing)) } else { Attempt::failed }
 }
 
-/// The end, with trailers or without.
-#[cold]
-fn last(frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Option<Result<Frame<Bytes>, PassError>> {
-    frame.and_then(|frame| frame.map(trailers::cleaned).map_err(PassError::from).transpose())
-}
-
 impl PassedBody {
     /// The backend is to blame, unless the client's own body is.
     fn broke_off(&self, blame_backend: fn(&Attempt), is_clients_fault: fn(&Replay) -> bool) {
@@ -122,27 +116,48 @@ impl PassedBody {
             }
             Poll::Ready(frame) => {
                 self.idle.progressed();
-                let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-                let Some(room) = self.room.checked_sub(u64::try_from(bytes).unwrap_or(u64::MAX)) else {
-                    self.attempt.ended(&Failure::Broken(Broken::Size));
-                    return Poll::Ready(Some(Err(PassError::TooLarge)));
-                };
-                self.room = room;
-                match &frame {
-                    Some(Err(error)) => self.broke_off(blame_for(error), Replay::has_failed),
-                    // Trailers are the end, and nobody asks for more after them.
-                    Some(Ok(frame)) if !frame.is_trailers() && !self.incoming.is_end_stream() => {}
-                    _ => {
-                        self.attempt.completed();
-                        is_answered(self.request.as_ref());
-                        if bytes == 0 {
-                            return Poll::Ready(last(frame));
-                        }
-                    }
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(PassError::from)))
+                Poll::Ready(match frame {
+                    Some(Ok(frame)) if frame.is_data() => Some(self.pass(frame)),
+                    frame => self.end(frame),
+                })
             }
         }
+    }
+
+    fn pass(&mut self, data: Frame<Bytes>) -> Result<Frame<Bytes>, PassError> {
+        let bytes = data.data_ref().map_or(0, Bytes::len);
+        let Some(room) = self.room.checked_sub(u64::try_from(bytes).unwrap_or(u64::MAX)) else {
+            self.attempt.ended(&Failure::Broken(Broken::Size));
+            return Err(PassError::TooLarge);
+        };
+        self.room = room;
+        if self.incoming.is_end_stream() {
+            self.is_whole();
+        }
+        Ok(data)
+    }
+
+    /// Trailers are the end too, and nobody asks for more after them.
+    fn end(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Option<Result<Frame<Bytes>, PassError>> {
+        match frame {
+            Some(Err(error)) => {
+                self.broke_off(blame_for(&error), Replay::has_failed);
+                Some(Err(error.into()))
+            }
+            Some(Ok(trailers)) => {
+                self.is_whole();
+                trailers::cleaned(trailers).map(Ok)
+            }
+            None => {
+                self.is_whole();
+                None
+            }
+        }
+    }
+
+    fn is_whole(&self) {
+        self.attempt.completed();
+        is_answered(self.request.as_ref());
     }
 }
 

@@ -117,6 +117,9 @@ impl Scan {
         for end in line_ends(bytes) {
             let line = bytes.get(start..end).unwrap_or_default();
             start = end + 1;
+            if state == State::Head && self.framing.has_request_line && is_ordinary(line) && self.partial.is_empty() {
+                continue;
+            }
             let joined;
             let line = if self.partial.is_empty() {
                 line
@@ -278,6 +281,15 @@ fn line_feeds(word: u64) -> u64 {
     let differences = word ^ u64::from_ne_bytes([b'\n'; WORD]);
     // A byte is zero when neither its low bits carry into its highest one nor that one is set. No sum goes beyond its byte.
     !(((differences & LOWS) + LOWS) | differences | LOWS)
+}
+
+/// Whether a line of a head is a field that says nothing of its body, as nearly all are.
+fn is_ordinary(line: &[u8]) -> bool {
+    match line {
+        [b'c' | b'C', .., b'\r'] => line.get(b"content".len()) != Some(&b'-'),
+        [first, .., b'\r'] => !matches!(first, b't' | b'T' | b' ' | b'\t' | b'\r'),
+        _ => false,
+    }
 }
 
 /// How much of what is left to be skipped is here.
