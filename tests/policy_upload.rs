@@ -195,3 +195,23 @@ fn a_folder_or_a_dead_link_that_is_called_like_a_plugin_is_refused_by_name() {
     }
     assert_eq!(router.admin("DELETE", "/api/v1/policies/link", b"").0, 200, "a dead link can be taken away");
 }
+
+#[test]
+fn a_flag_that_names_a_digest_brings_that_version_back_under_load() {
+    let backend = Backend::start("blue");
+    let router = router(&backend).start();
+    let [old, new] = [1, 2].map(guests::variant_of_split_weighted);
+    assert_eq!(put(&router, "mine", &old).0, 201);
+    router.set_flags(&["split_policy=mine"]);
+    eventually_in_force(&router, &old);
+    let load = Load::new(router.traffic, 300).start();
+    load.wait_for(50);
+    assert_eq!(put(&router, "mine", &new).0, 201);
+    eventually_in_force(&router, &new);
+    router.set_flags(&[&format!("split_policy=mine@{}", guests::digest(&old))]);
+    eventually_in_force(&router, &old);
+    router.set_flags(&["split_policy=mine"]);
+    eventually_in_force(&router, &new);
+    load.wait_for(load.sent() + 50);
+    assert_eq!(load.stop().failures(), 0);
+}
