@@ -1,9 +1,9 @@
 //! `switchback demo` from beginning to end: it keeps what it promises, and leaves nothing behind.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -71,14 +71,20 @@ fn children_of(child: &Child) -> Vec<u32> {
     std::fs::read_to_string(path).unwrap_or_default().split_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
-#[test]
-fn ctrl_c_ends_everything_that_the_demo_started() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut child = demo(&[], folder.path()).spawn().unwrap();
+/// A demo whose users have begun, what is left of its output, and the processes that it started.
+fn running(folder: &Path) -> (Child, Lines<BufReader<ChildStdout>>, Vec<u32>) {
+    let mut child = demo(&[], folder).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("queries a second")), "the demo did not start");
     let started = children_of(&child);
     assert_eq!(started.len(), 4, "three rankers and a router");
+    (child, lines, started)
+}
+
+#[test]
+fn ctrl_c_ends_everything_that_the_demo_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, _lines, started) = running(folder.path());
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let status = eventually("the demo ends", Duration::from_secs(10), || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(2));
@@ -97,11 +103,7 @@ fn has_ended(id: u32) -> bool {
 #[test]
 fn a_demo_that_is_killed_leaves_no_process_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = demo(&[], folder.path()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("queries a second")), "the demo did not start");
-    let started = children_of(&child);
-    assert_eq!(started.len(), 4, "three rankers and a router");
+    let (mut child, _lines, started) = running(folder.path());
     assert!(started.iter().all(|id| !has_ended(*id)));
     child.kill().unwrap();
     child.wait().unwrap();
