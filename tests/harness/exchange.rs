@@ -2,10 +2,11 @@
 //! can see of it.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use rustls::ClientConfig;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -35,9 +36,25 @@ pub struct Ask {
     pub body: Upload,
     /// It takes its time, both ways.
     pub is_slow: bool,
-    /// It goes away after the first bytes of the body.
-    pub leaves: bool,
+    /// It waits with its body until it hears 100 Continue.
+    pub expects: bool,
+    /// When it goes away.
+    pub leaves: Leaves,
 }
+
+/// When a client goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// When it has its answer.
+    Answered,
+    /// After the first bytes of the answer's body.
+    WhileReading,
+    /// After the first bytes of its own body.
+    WhileSending,
+}
+
+/// What asks for an echo.
+pub const CHAT: &str = "/chat";
 
 /// A request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,20 +67,28 @@ pub enum Upload {
     Chunked,
     /// 10 MB of known length.
     Large,
+    /// The same of unknown length.
+    LargeChunked,
+    /// None, and said to be of length 0.
+    Empty,
 }
 
 impl Upload {
     fn pieces(self) -> (usize, Bytes) {
         match self {
-            Upload::Nothing => (0, Bytes::new()),
+            Upload::Nothing | Upload::Empty => (0, Bytes::new()),
             Upload::Sized | Upload::Chunked => (3, Bytes::from_static(b"query")),
-            Upload::Large => (PIECES, Bytes::from_static(&[b'u'; PIECE])),
+            Upload::Large | Upload::LargeChunked => (PIECES, Bytes::from_static(&[b'u'; PIECE])),
         }
+    }
+
+    fn is_chunked(self) -> bool {
+        matches!(self, Upload::Chunked | Upload::LargeChunked)
     }
 
     fn length(self) -> Option<usize> {
         let (count, piece) = self.pieces();
-        matches!(self, Upload::Sized | Upload::Large).then(|| count * piece.len())
+        matches!(self, Upload::Sized | Upload::Large | Upload::Empty).then(|| count * piece.len())
     }
 }
 
@@ -115,7 +140,21 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// Asks one thing on a connection of its own; `seen` hears of each piece of the body as it comes.
+/// Who watches an exchange.
+pub trait Watch: Send {
+    /// So much of the answer's body has come.
+    fn seen(&mut self, length: usize);
+    /// The backend has the request's head.
+    fn has_begun(&self) -> bool;
+}
+
+async fn until_begun(watch: &impl Watch) {
+    while !watch.has_begun() {
+        crate::look_again().await;
+    }
+}
+
+/// Asks one thing on a connection of its own.
 ///
 /// # Errors
 /// Where there was no answer at all.
@@ -124,7 +163,7 @@ pub async fn exchange(
     tls: Option<&Arc<ClientConfig>>,
     speaks: Speaks,
     ask: &Ask,
-    seen: impl FnMut(usize) + Send,
+    watch: impl Watch,
 ) -> Result<Answer, Failed> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
@@ -133,12 +172,12 @@ pub async fn exchange(
         Some(config) => Box::new(TlsConnector::from(config.clone()).connect("search.test".try_into()?, socket).await?),
     };
     match speaks {
-        Speaks::Http1 => over_h1(BufReader::new(stream), ask, seen).await,
-        Speaks::Http2 => over_h2(stream, tls.is_some(), ask, seen).await,
+        Speaks::Http1 => over_h1(BufReader::new(stream), ask, watch).await,
+        Speaks::Http2 => over_h2(stream, tls.is_some(), ask, watch).await,
     }
 }
 
-async fn over_h1(mut stream: BufReader<Box<dyn Stream>>, ask: &Ask, mut seen: impl FnMut(usize)) -> Result<Answer, Failed> {
+async fn over_h1(mut stream: BufReader<Box<dyn Stream>>, ask: &Ask, mut watch: impl Watch) -> Result<Answer, Failed> {
     let mut head = format!("{} {} HTTP/1.1\r\nhost: search.test\r\n", ask.method, ask.path);
     ask.headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
     match (ask.body, ask.body.length()) {
@@ -147,25 +186,15 @@ async fn over_h1(mut stream: BufReader<Box<dyn Stream>>, ask: &Ask, mut seen: im
         (_, None) => head.push_str("trailer: x-sum\r\ntransfer-encoding: chunked\r\n"),
     }
     stream.write_all(format!("{head}\r\n").as_bytes()).await?;
-    let (count, piece) = ask.body.pieces();
-    for _ in 0..count {
-        if ask.body == Upload::Chunked {
-            stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
-        }
-        stream.write_all(&piece).await?;
-        if ask.body == Upload::Chunked {
-            stream.write_all(b"\r\n").await?;
-        }
-        if ask.is_slow {
-            stream.flush().await?;
-            crate::look_again().await;
-        }
-    }
-    if ask.body == Upload::Chunked {
-        stream.write_all(b"0\r\nx-sum: 7\r\n\r\n").await?;
-    }
     stream.flush().await?;
     let mut answer = Answer::default();
+    if ask.expects {
+        let (line, headers) = read_head(&mut stream).await?;
+        answer.interim.push((line.split(' ').nth(1).unwrap_or_default().parse()?, sorted(&headers)));
+    }
+    if upload_h1(&mut stream, ask, &watch).await?.is_break() {
+        return Ok(answer);
+    }
     loop {
         let (line, headers) = read_head(&mut stream).await?;
         let status: u16 = line.split(' ').nth(1).unwrap_or_default().parse()?;
@@ -185,7 +214,7 @@ async fn over_h1(mut stream: BufReader<Box<dyn Stream>>, ask: &Ask, mut seen: im
             return Ok(answer);
         }
         let is_empty = ask.method == "HEAD" || matches!(status, 204 | 304);
-        if ask.leaves {
+        if ask.leaves == Leaves::WhileReading {
             stream.fill_buf().await?;
             return Ok(answer);
         }
@@ -195,7 +224,7 @@ async fn over_h1(mut stream: BufReader<Box<dyn Stream>>, ask: &Ask, mut seen: im
         let mut body = Lines::default();
         let read = read_body(&mut stream, &headers, is_empty, |bytes| {
             body.add(bytes);
-            seen(body.length);
+            watch.seen(body.length);
         });
         match read.await {
             Ok((_, trailers)) => answer.trailers = sorted(&trailers),
@@ -204,6 +233,34 @@ async fn over_h1(mut stream: BufReader<Box<dyn Stream>>, ask: &Ask, mut seen: im
         answer.body = body.sum();
         return Ok(answer);
     }
+}
+
+/// Breaks where the client goes away.
+async fn upload_h1(stream: &mut BufReader<Box<dyn Stream>>, ask: &Ask, watch: &impl Watch) -> std::io::Result<ControlFlow<()>> {
+    let (count, piece) = ask.body.pieces();
+    for _ in 0..count {
+        if ask.body.is_chunked() {
+            stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+        }
+        stream.write_all(&piece).await?;
+        if ask.body.is_chunked() {
+            stream.write_all(b"\r\n").await?;
+        }
+        if ask.is_slow {
+            stream.flush().await?;
+            crate::look_again().await;
+        }
+        if ask.leaves == Leaves::WhileSending {
+            stream.flush().await?;
+            until_begun(watch).await;
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    if ask.body.is_chunked() {
+        stream.write_all(b"0\r\nx-sum: 7\r\n\r\n").await?;
+    }
+    stream.flush().await?;
+    Ok(ControlFlow::Continue(()))
 }
 
 /// A first line and its fields.
@@ -278,37 +335,19 @@ async fn read_exactly<S: AsyncRead + Unpin>(
     Ok(())
 }
 
-async fn over_h2(stream: Box<dyn Stream>, is_tls: bool, ask: &Ask, mut seen: impl FnMut(usize)) -> Result<Answer, Failed> {
+async fn over_h2(stream: Box<dyn Stream>, is_tls: bool, ask: &Ask, mut watch: impl Watch) -> Result<Answer, Failed> {
     let (sender, connection) = h2::client::handshake(stream).await?;
     tokio::spawn(connection);
     let mut sender = sender.ready().await?;
-    let scheme = if is_tls { "https" } else { "http" };
-    let mut request = Request::builder().method(ask.method).uri(format!("{scheme}://search.test{}", ask.path)).body(())?;
-    for (name, value) in &ask.headers {
-        request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
-    if let Some(length) = ask.body.length() {
-        request.headers_mut().insert("content-length", HeaderValue::from(length));
-    }
-    if ask.body == Upload::Chunked {
-        request.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
-    }
-    let (mut response, mut upload) = sender.send_request(request, ask.body == Upload::Nothing)?;
-    let (count, piece) = ask.body.pieces();
-    for _ in 0..count {
-        send(&mut upload, piece.clone()).await?;
-        if ask.is_slow {
-            crate::look_again().await;
-        }
-    }
-    match ask.body {
-        Upload::Nothing => {}
-        Upload::Chunked => {
-            upload.send_trailers(HeaderMap::from_iter([(HeaderName::from_static("x-sum"), HeaderValue::from_static("7"))]))?
-        }
-        Upload::Sized | Upload::Large => upload.send_data(Bytes::new(), true)?,
-    }
+    let (mut response, mut upload) = sender.send_request(h2_head(is_tls, ask)?, ask.body == Upload::Nothing && ask.path != CHAT)?;
     let mut answer = Answer::default();
+    if ask.expects {
+        let interim = std::future::poll_fn(|cx| response.poll_informational(cx)).await.ok_or("it does not say 100")??;
+        answer.interim.push((interim.status().as_u16(), sorted(interim.headers())));
+    }
+    if ask.path != CHAT && upload_h2(&mut upload, ask, &watch).await?.is_break() {
+        return Ok(answer);
+    }
     while let Some(interim) = std::future::poll_fn(|cx| response.poll_informational(cx)).await {
         let interim = interim?;
         answer.interim.push((interim.status().as_u16(), sorted(interim.headers())));
@@ -316,14 +355,20 @@ async fn over_h2(stream: Box<dyn Stream>, is_tls: bool, ask: &Ask, mut seen: imp
     let (head, mut body) = response.await?.into_parts();
     (answer.status, answer.headers) = (head.status.as_u16(), sorted(&head.headers));
     let mut lines = Lines::default();
+    if ask.path == CHAT {
+        upload.send_data(Bytes::from_static(b"echo"), false)?;
+        lines.add(&body.data().await.ok_or("no echo")??);
+        answer.body = lines.sum();
+        return Ok(answer);
+    }
     while let Some(data) = body.data().await {
         let Ok(data) = data else {
             answer.is_broken = true;
             break;
         };
         lines.add(&data);
-        seen(lines.length);
-        if ask.leaves {
+        watch.seen(lines.length);
+        if ask.leaves == Leaves::WhileReading {
             upload.send_reset(h2::Reason::CANCEL);
             return Ok(answer);
         }
@@ -337,4 +382,48 @@ async fn over_h2(stream: Box<dyn Stream>, is_tls: bool, ask: &Ask, mut seen: imp
         answer.trailers = body.trailers().await?.map(|trailers| sorted(&trailers)).unwrap_or_default();
     }
     Ok(answer)
+}
+
+/// An upgrade is an extended CONNECT here (RFC 8441).
+fn h2_head(is_tls: bool, ask: &Ask) -> Result<Request<()>, Failed> {
+    let scheme = if is_tls { "https" } else { "http" };
+    let mut request = Request::builder().method(ask.method).uri(format!("{scheme}://search.test{}", ask.path)).body(())?;
+    for (name, value) in &ask.headers {
+        if !matches!(*name, "connection" | "upgrade" | "sec-websocket-key") {
+            request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+    }
+    if ask.path == CHAT {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    }
+    if let Some(length) = ask.body.length() {
+        request.headers_mut().insert("content-length", HeaderValue::from(length));
+    }
+    if ask.body.is_chunked() {
+        request.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
+    }
+    Ok(request)
+}
+
+/// Breaks where the client goes away.
+async fn upload_h2(upload: &mut h2::SendStream<Bytes>, ask: &Ask, watch: &impl Watch) -> Result<ControlFlow<()>, Failed> {
+    let (count, piece) = ask.body.pieces();
+    for _ in 0..count {
+        send(upload, piece.clone()).await?;
+        if ask.is_slow {
+            crate::look_again().await;
+        }
+        if ask.leaves == Leaves::WhileSending {
+            until_begun(watch).await;
+            upload.send_reset(h2::Reason::CANCEL);
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    if ask.body.is_chunked() {
+        upload.send_trailers(HeaderMap::from_iter([(HeaderName::from_static("x-sum"), HeaderValue::from_static("7"))]))?;
+    } else if ask.body != Upload::Nothing {
+        upload.send_data(Bytes::new(), true)?;
+    }
+    Ok(ControlFlow::Continue(()))
 }

@@ -7,18 +7,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
-use crate::exchange::{Lines, read_body, read_head};
+use crate::exchange::{CHAT, Lines, read_body, read_head};
 
 /// What a large body is made of: 10 MB in pieces.
 pub const PIECE: usize = 64 << 10;
 /// How many pieces.
 pub const PIECES: usize = 160;
+
+/// What health checks ask for.
+const HEALTH: &str = "/v2/health/ready";
 
 /// A request as the backend got it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +50,8 @@ pub struct Stage {
 #[derive(Default)]
 struct Shared {
     got: Mutex<Option<Got>>,
+    /// Heads that are no health check's.
+    heads: AtomicU64,
     aborts: AtomicU64,
     next: Notify,
 }
@@ -73,6 +81,11 @@ impl Stage {
     /// The last request that was not a health check.
     pub fn take_got(&self) -> Option<Got> {
         self.shared.got.lock().unwrap().take()
+    }
+
+    /// How many requests it has begun to read.
+    pub fn heads(&self) -> u64 {
+        self.shared.heads.load(Ordering::SeqCst)
     }
 
     /// Scenes that ended because nobody was there any more.
@@ -141,8 +154,10 @@ fn scene(path: &str) -> Scene {
         "/events" => plain(200, &[("content-type", "text/event-stream")], vec![text("data: 1\n\n"), Step::Await, text("data: 2\n\n")]),
         "/slow" => plain(200, &[], (0..20).flat_map(|_| [text("slow "), Step::Pause]).collect()),
         "/hang" => plain(200, &[], vec![text("first"), Step::Hang]),
+        "/break-chunked" => plain(200, &[], vec![text("half of"), Step::Await, Step::Break]),
+        "/plain-trailers" => plain(200, &[], vec![text("hello")]).with_trailers(vec![("x-took", "1")]),
         "/break" => plain(200, &[("content-length", "100")], vec![text("half of"), Step::Await, Step::Break]),
-        "/chat" => plain(426, &[("content-length", "0")], Vec::new()),
+        CHAT => plain(426, &[("content-length", "0")], Vec::new()),
         _ => plain(200, &[("content-length", "0")], Vec::new()),
     }
 }
@@ -196,8 +211,15 @@ async fn h1(stream: TcpStream, shared: &Shared) -> Played {
         let (line, headers) = read_head(&mut stream).await?;
         let mut words = line.split(' ');
         let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
-        if path == "/chat" && headers.contains_key("upgrade") {
-            return chat(stream).await;
+        if path != HEALTH {
+            shared.heads.fetch_add(1, Ordering::SeqCst);
+        }
+        if path == CHAT && headers.contains_key("upgrade") {
+            note(shared, "a tunnel", &headers, (0, 0), &HeaderMap::new());
+            return chat(stream, &headers).await;
+        }
+        if headers.contains_key("expect") {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
         let (body, trailers) = read_body(&mut stream, &headers, false, |_| {}).await?;
         note(shared, &format!("{method} {path}"), &headers, body.sum(), &trailers);
@@ -208,10 +230,15 @@ async fn h1(stream: TcpStream, shared: &Shared) -> Played {
     Ok(())
 }
 
-async fn chat(mut stream: BufReader<TcpStream>) -> Played {
-    let agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\
-                  date: Tue, 15 Nov 1994 08:12:31 GMT\r\n\r\n";
-    stream.write_all(agreed.as_bytes()).await?;
+/// What is agreed to, beside the key's answer.
+const AGREED: [(&str, &str); 2] = [("date", "Tue, 15 Nov 1994 08:12:31 GMT"), ("sec-websocket-protocol", "chat")];
+
+async fn chat(mut stream: BufReader<TcpStream>, headers: &HeaderMap) -> Played {
+    let key = headers.get("sec-websocket-key").ok_or("no key")?;
+    let accept = BASE64.encode(Sha1::new_with_prefix(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize());
+    let mut agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n".to_owned();
+    AGREED.iter().for_each(|(name, value)| agreed.push_str(&format!("{name}: {value}\r\n")));
+    stream.write_all(format!("{agreed}sec-websocket-accept: {accept}\r\n\r\n").as_bytes()).await?;
     let mut bytes = [0; 1_024];
     while let count @ 1.. = stream.read(&mut bytes).await? {
         stream.write_all(&bytes[..count]).await?;
@@ -261,7 +288,7 @@ async fn play_h1(stream: &mut BufReader<TcpStream>, scene: Scene, method: &str, 
 }
 
 async fn h2(stream: TcpStream, shared: Arc<Shared>) -> Played {
-    let mut connection = h2::server::handshake(stream).await?;
+    let mut connection = h2::server::Builder::new().enable_connect_protocol().handshake(stream).await?;
     while let Some(accepted) = connection.accept().await {
         let (request, respond) = accepted?;
         let shared = shared.clone();
@@ -276,6 +303,22 @@ async fn h2(stream: TcpStream, shared: Arc<Shared>) -> Played {
 
 async fn play_h2(request: http::Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>, shared: &Shared) -> Played {
     let (head, mut incoming) = request.into_parts();
+    if head.uri.path() != HEALTH {
+        shared.heads.fetch_add(1, Ordering::SeqCst);
+    }
+    if head.method == Method::CONNECT {
+        note(shared, "a tunnel", &with_host(head.headers, &head.uri)?, (0, 0), &HeaderMap::new());
+        let mut response = Response::new(());
+        *response.headers_mut() = map(&AGREED);
+        let mut stream = respond.send_response(response, false)?;
+        while let Some(data) = incoming.data().await {
+            send(&mut stream, data?).await?;
+        }
+        return Ok(stream.send_data(Bytes::new(), true)?);
+    }
+    if head.headers.contains_key("expect") {
+        respond.send_informational(Response::builder().status(100).body(())?)?;
+    }
     let mut body = Lines::default();
     while let Some(data) = incoming.data().await {
         let data = data?;
@@ -283,10 +326,7 @@ async fn play_h2(request: http::Request<h2::RecvStream>, mut respond: h2::server
         body.add(&data);
     }
     let trailers = incoming.trailers().await?.unwrap_or_default();
-    let mut headers = head.headers;
-    if let Some(authority) = head.uri.authority() {
-        headers.insert("host", HeaderValue::from_str(authority.as_str())?);
-    }
+    let headers = with_host(head.headers, &head.uri)?;
     let path = head.uri.path().to_owned();
     note(shared, &format!("{} {path}", head.method), &headers, body.sum(), &trailers);
     let scene = scene(&path);
@@ -321,6 +361,13 @@ async fn play_h2(request: http::Request<h2::RecvStream>, mut respond: h2::server
     Ok(())
 }
 
+fn with_host(mut headers: HeaderMap, target: &http::Uri) -> Result<HeaderMap, Broke> {
+    if let Some(authority) = target.authority() {
+        headers.insert("host", HeaderValue::from_str(authority.as_str())?);
+    }
+    Ok(headers)
+}
+
 /// Sends as the other side makes room.
 pub(crate) async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
     while !data.is_empty() {
@@ -332,7 +379,7 @@ pub(crate) async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes) ->
 }
 
 fn note(shared: &Shared, line: &str, headers: &HeaderMap, body: (usize, u64), trailers: &HeaderMap) {
-    if !line.ends_with("/v2/health/ready") {
+    if !line.ends_with(HEALTH) {
         let got =
             Got { line: line.to_owned(), headers: crate::exchange::sorted(headers), body, trailers: crate::exchange::sorted(trailers) };
         *shared.got.lock().unwrap() = Some(got);

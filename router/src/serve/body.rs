@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::attempt::Attempt;
 use super::clock::QueryInProgress;
 use super::idle::IdleTimer;
-use super::replay::{Replay, is_malformed};
+use super::incoming::{BrokenOff, Incoming};
+use super::replay::Replay;
 use super::trailers;
 use super::upstream::Failure;
 use crate::quality::Broken;
@@ -49,6 +49,11 @@ impl ResponseBody {
         ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle, room }), in_progress: None }
     }
 
+    /// What it holds until then, for another to hold.
+    pub(crate) fn in_progress(&mut self) -> Option<QueryInProgress> {
+        self.in_progress.take()
+    }
+
     /// Holds this until the body is done.
     pub(crate) fn keeps(&mut self, in_progress: QueryInProgress) {
         self.in_progress = Some(in_progress);
@@ -76,7 +81,7 @@ pub(crate) struct PassedBody {
 pub(crate) enum PassError {
     /// The backend broke off.
     #[error("the backend broke off its response body: {0}")]
-    Aborted(#[from] hyper::Error),
+    Aborted(#[from] BrokenOff),
     /// The backend sent nothing for too long.
     #[error("the backend paused its response body for too long")]
     Idle,
@@ -85,9 +90,19 @@ pub(crate) enum PassError {
     TooLarge,
 }
 
+impl PassError {
+    /// What a client of HTTP/2 is told: what the backend said, if it said anything.
+    pub(crate) fn reason(&self) -> h2::Reason {
+        match self {
+            PassError::Aborted(error) => error.reason().unwrap_or(h2::Reason::INTERNAL_ERROR),
+            PassError::Idle | PassError::TooLarge => h2::Reason::INTERNAL_ERROR,
+        }
+    }
+}
+
 /// What a backend is blamed for: chunks that make no sense are counted as that.
-fn blame_for(error: &hyper::Error) -> fn(&Attempt) {
-    if is_malformed(error) { |attempt| attempt.ended(&Failure::Broken(Broken::Framing)) } else { Attempt::failed }
+fn blame_for(error: &BrokenOff) -> fn(&Attempt) {
+    if error.is_malformed() { |attempt| attempt.ended(&Failure::Broken(Broken::Framing)) } else { Attempt::failed }
 }
 
 impl PassedBody {
@@ -138,7 +153,7 @@ impl PassedBody {
     }
 
     /// Trailers are the end too, and nobody asks for more after them.
-    fn end(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Option<Result<Frame<Bytes>, PassError>> {
+    fn end(&mut self, frame: Option<Result<Frame<Bytes>, BrokenOff>>) -> Option<Result<Frame<Bytes>, PassError>> {
         match frame {
             Some(Err(error)) => {
                 self.broke_off(blame_for(&error), Replay::has_failed);

@@ -68,6 +68,8 @@ struct StreamClock {
     stuck_since: Cell<Option<Instant>>,
     /// Its response is on its way.
     is_answered: Cell<bool>,
+    /// It is a query no more.
+    is_tunnel: Cell<bool>,
     /// When a sweep first saw it.
     since: Cell<Option<Instant>>,
 }
@@ -236,6 +238,9 @@ impl ConnectionClock {
         let mut late = None;
         self.streams.borrow_mut().retain(|stream| {
             let Some(stream) = stream.upgrade() else { return false };
+            if stream.is_tunnel.get() {
+                return true;
+            }
             if stream.is_stuck(now, limits.body_idle_timeout) {
                 late = Some(Late::Reader);
             }
@@ -294,6 +299,13 @@ impl QueryInProgress {
     pub(crate) fn is_answered(&self) {
         if let Some(stream) = &self.stream {
             stream.is_answered.set(true);
+        }
+    }
+
+    /// Its stream has become a tunnel, which keeps a time of its own.
+    pub(crate) fn is_tunnel(&self) {
+        if let Some(stream) = &self.stream {
+            stream.is_tunnel.set(true);
         }
     }
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -27,15 +27,17 @@ use super::forward::{Journey, Plan};
 use super::forwarded::ClientFields;
 use super::hang_up::HangUp;
 use super::headers;
+use super::http2::{self, StreamSide};
+use super::incoming::Incoming;
+use super::interim::Hearer;
 use super::listener::{Arrival, Place};
-use super::on_this_worker::OnThisWorker;
 use super::open::Spoken;
 use super::overrides::{Overrides, seconds_now};
 use super::query::{self, Unit};
 use super::routes::RouteWorker;
 use super::scan::Head;
 use super::seen::Seen;
-use super::tunnel::Tunnel;
+use super::tunnel::{ClientEnd, Tunnel};
 use super::watched::Watched;
 use super::worker::Worker;
 use crate::config::{Expose, Limits};
@@ -168,7 +170,10 @@ where
 {
     client.place.becomes(Spoken::Http1);
     let builder = http1_builder(&worker.routes().limits);
-    let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
+    let service = service_fn(|request: Request<_>| {
+        let (head, body) = request.into_parts();
+        answer(worker.clone(), client.clone(), clock.clone(), head, Incoming::Http1(body), None)
+    });
     let io = TokioIo::new(Watched::http1(stream, clock.signals.clone()));
     let ended = drive!(clock, builder.serve_connection(io, service).with_upgrades());
     if let Some(Err(error)) = ended
@@ -183,11 +188,14 @@ where
     S: AsyncRead + AsyncWrite + HangUp + Unpin + 'static,
 {
     client.place.becomes(Spoken::Http2);
-    let builder = http2_builder(&worker.routes().limits);
-    let service = service_fn(|request| answer(worker.clone(), client.clone(), clock.clone(), request));
     clock.is_h2();
-    let io = TokioIo::new(Watched::http2(stream, clock.signals.clone()));
-    let ended = drive!(clock, builder.serve_connection(io, service));
+    let answer = |head, body, side| {
+        let answering = answer(worker.clone(), client.clone(), clock.clone(), head, body, Some(side));
+        async move { answering.await.unwrap_or_else(|never| match never {}) }
+    };
+    let io = Watched::http2(stream, clock.signals.clone());
+    let connection = http2::Connection::new(io, &worker.routes().limits, answer);
+    let ended = drive!(clock, connection);
     if let Some(Err(error)) = ended
         && is_protocol_error(&error)
     {
@@ -196,9 +204,8 @@ where
 }
 
 /// The client broke the protocol, or one of its limits, and was told so (GOAWAY).
-fn is_protocol_error(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_library() && cause.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR))
+fn is_protocol_error(error: &h2::Error) -> bool {
+    error.is_library() && error.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR)
 }
 
 fn http1_builder(limits: &Limits) -> http1::Builder {
@@ -208,31 +215,25 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(limits: &Limits) -> http2::Builder<OnThisWorker> {
-    let mut builder = http2::Builder::new(OnThisWorker);
-    builder.max_concurrent_streams(limits.h2_streams).max_pending_accept_reset_streams(limits.h2_pending_resets);
-    builder.max_local_error_reset_streams(limits.h2_forced_resets);
-    builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX)).timer(TokioTimer::new());
-    builder.keep_alive_interval(limits.keepalive_timeout);
-    builder
-}
-
 /// A request's life: checked, matched to a route, its unit found, split, forwarded.
 async fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
     clock: Rc<ConnectionClock>,
-    request: Request<Incoming>,
+    mut head: Parts,
+    body: Incoming,
+    side: Option<StreamSide>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let in_progress = clock.begin();
-    let announces_close = (worker.is_draining() || clock.is_old()) && request.version() != Version::HTTP_2;
-    let (mut head, body) = request.into_parts();
+    let announces_close = (worker.is_draining() || clock.is_old()) && side.is_none();
     let (plan, raw) = match clock.signals.take_head() {
         Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
-        Some(Head::Whole(raw)) => (decide(&worker, &client, &clock, &mut head), Some(raw)),
-        None if head.version == Version::HTTP_2 => (decide_h2(&worker, &client, &clock, &mut head), None),
-        // The parser took for a request what the scan gave up on.
-        None => (Err(Refusal::Framing), None),
+        Some(Head::Whole(raw)) => (decide(&worker, &client, &clock, &mut head, None), Some(raw)),
+        None => match side {
+            Some(side) => (decide_h2(&worker, &client, &clock, &mut head, side), None),
+            // The parser took for a request what the scan gave up on.
+            None => (Err(Refusal::Framing), None),
+        },
     };
     let mut response = match plan {
         Ok(plan) => {
@@ -263,7 +264,7 @@ async fn answer(
 }
 
 /// What the parser of HTTP/1 sees to by itself, and then the same.
-fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
+fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts, side: StreamSide) -> Result<Plan, Refusal> {
     if clock.has_too_many_resets(&worker.routes().limits) {
         if clock.cut() {
             worker.refuse(Refusal::Resets);
@@ -275,11 +276,11 @@ fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &m
     }
     query::check_h2_host(head)?;
     query::join_cookies(&mut head.headers);
-    decide(worker, client, clock, head)
+    decide(worker, client, clock, head, Some(side))
 }
 
-/// Makes `head` what a backend shall have.
-fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts) -> Result<Plan, Refusal> {
+/// Makes `head` what a backend shall have. `side` is there of a stream of HTTP/2.
+fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts, side: Option<StreamSide>) -> Result<Plan, Refusal> {
     let seen = Seen::of(&head.headers);
     query::check(head, seen)?;
     let routes = worker.routes();
@@ -304,14 +305,33 @@ fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut 
         }
         (chosen, split.flags.live, split.mirror(&unit, chosen))
     };
-    let tunnel = if seen.has_upgrade { Tunnel::wanted(head, &route.config.upgrades, &client.place, &clock.signals) } else { None };
-    let hears_interim = head.version == Version::HTTP_11;
+    let hearer = side.as_ref().map(|side| Hearer::Stream(side.hints.clone()));
+    let tunnel = if seen.has_upgrade { tunnel(head, &route.config.upgrades, client, clock, side)? } else { None };
+    let hears_interim = head.version != Version::HTTP_10;
     headers::prepare_request(head, seen, &client.fields);
-    if let Some(tunnel) = &tunnel {
+    let tunnel = tunnel.map(|mut tunnel| {
         tunnel.ask(&mut head.headers);
-    }
+        Box::new(tunnel)
+    });
     let expose = if asked.is_some() { route.config.expose.and(Expose::POOL) } else { route.config.expose };
-    Ok(Plan { route, chosen, live, mirror, tunnel: tunnel.map(Box::new), client: client.fields.clone(), expose, hears_interim })
+    Ok(Plan { route, chosen, live, mirror, tunnel, client: client.fields.clone(), expose, hears_interim, hearer })
+}
+
+/// The tunnel that a request asks for, if the route allows it. An upgrade of HTTP/1.1 that is not allowed passes as if it had not been asked
+/// for; a CONNECT of HTTP/2 asks for nothing else.
+#[cold]
+fn tunnel(
+    head: &mut Parts,
+    allowed: &[String],
+    client: &Client,
+    clock: &ConnectionClock,
+    side: Option<StreamSide>,
+) -> Result<Option<Tunnel>, Refusal> {
+    let Some(side) = side else {
+        let connection = |upgrade| ClientEnd::Connection { upgrade, place: client.place.clone(), signals: clock.signals.clone() };
+        return Ok(Tunnel::wanted(head, allowed, |head| head.extensions.remove::<OnUpgrade>().map(connection)));
+    };
+    Tunnel::wanted(head, allowed, |_| side.tunnel.map(ClientEnd::Stream)).ok_or(Refusal::Method).map(Some)
 }
 
 /// The pool that a signed override asks for. One that is not good is ignored, and counted.

@@ -11,11 +11,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::header::{EXPECT, HeaderMap, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::again::{Again, say_length};
@@ -25,12 +23,14 @@ use super::body::ResponseBody;
 use super::expose;
 use super::forwarded::ClientFields;
 use super::headers;
+use super::incoming::Incoming;
+use super::interim::{Hearer, expects_continue};
 use super::mirror;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
 use super::seen::Seen;
 use super::split::Chosen;
-use super::tunnel::{self, Tunnel};
+use super::tunnel::{End, Tunnel};
 use super::upstream::{Connection, Failure, Hearers};
 use crate::config::Expose;
 use crate::quality::Broken;
@@ -47,8 +47,10 @@ pub(crate) struct Plan {
     pub(crate) client: Rc<ClientFields>,
     /// What the response says of the decision.
     pub(crate) expose: Expose,
-    /// The client can have interim responses: it speaks HTTP/1.1.
+    /// The client can have interim responses: it speaks no HTTP/1.0.
     pub(crate) hears_interim: bool,
+    /// Where they go, if not where they go for its whole connection.
+    pub(crate) hearer: Option<Hearer>,
 }
 
 /// One query on its way through its attempts.
@@ -67,17 +69,13 @@ pub(crate) struct Journey {
     client: Rc<ClientFields>,
     expose: Expose,
     hears_interim: bool,
+    hearer: Option<Hearer>,
     started: Instant,
 }
 
 /// The client's body for the next attempt.
 fn request_body(body: Option<&Rc<RefCell<Replay>>>) -> RequestBody {
     body.map_or(RequestBody::Empty, RequestBody::of)
-}
-
-/// The client waits with its body until it hears 100 Continue.
-fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// What an attempt came to.
@@ -97,7 +95,7 @@ impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
     /// HTTP/1.
     pub(crate) fn new(plan: Plan, raw: Option<Box<[u8]>>, mut head: Parts, incoming: Incoming) -> Journey {
-        let Plan { route, chosen, live, mirror, tunnel, client, expose, hears_interim } = plan;
+        let Plan { route, chosen, live, mirror, tunnel, client, expose, hears_interim, hearer } = plan;
         let started = Instant::now();
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| {
             let expects = hears_interim && expects_continue(&head.headers);
@@ -110,7 +108,21 @@ impl Journey {
             _ => Again::prepared(&head),
         });
         let first = Cell::new(Some(Request::from_parts(head, first_body)));
-        Journey { route, chosen, live, mirror, first, again, body, tunnel: Cell::new(tunnel), client, expose, hears_interim, started }
+        Journey {
+            route,
+            chosen,
+            live,
+            mirror,
+            first,
+            again,
+            body,
+            tunnel: Cell::new(tunnel),
+            client,
+            expose,
+            hears_interim,
+            hearer,
+            started,
+        }
     }
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
@@ -198,7 +210,8 @@ impl Journey {
         let timeouts = &self.route.config.timeouts;
         let deadline = (self.started + timeouts.total).min(attempt.started() + timeouts.attempt);
         let gate = self.body.as_ref().and_then(|body| body.borrow().gate());
-        let hearers = Hearers { client: self.hears_interim.then_some(&self.client.signals), gate: gate.as_ref() };
+        let client = self.hears_interim.then(|| self.hearer.as_ref().unwrap_or(&self.client.hearer));
+        let hearers = Hearers { client, gate: gate.as_ref() };
         let failure = match attempt.connect(wants_fresh, deadline).await {
             Ok(mut connection) => {
                 let answer = match &self.again {
@@ -243,7 +256,13 @@ impl Journey {
         if seen.has_ambiguous_length() {
             return Err(Failure::Broken(Broken::Framing));
         }
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.wants_tunnel() {
+        let tunnel = self.tunnel.take();
+        let is_wrong = match &tunnel {
+            None => response.status() == StatusCode::SWITCHING_PROTOCOLS,
+            Some(tunnel) => tunnel.is_not_answered_by(&response),
+        };
+        self.tunnel.set(tunnel);
+        if is_wrong {
             return Err(Failure::Broken(Broken::Upgrade));
         }
         if self.route.config.max_response_body.is_some_and(|most| response.body().size_hint().lower() > most) {
@@ -313,22 +332,12 @@ impl Journey {
         Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt, room))
     }
 
-    fn wants_tunnel(&self) -> bool {
-        let tunnel = self.tunnel.take();
-        let is_wanted = tunnel.is_some();
-        self.tunnel.set(tunnel);
-        is_wanted
-    }
-
-    /// The backend has agreed: the client is told, and its connection is a tunnel from then on.
+    /// The backend has agreed: the client is told, and its connection or stream is a tunnel from then on.
     fn open(&self, tunnel: Tunnel, mut response: Response<Incoming>, seen: Seen, attempt: Box<Attempt>) -> Response<ResponseBody> {
-        let backend = hyper::upgrade::on(&mut response);
-        let protocol = response.headers().get(UPGRADE).cloned();
-        let (mut head, _) = response.into_parts();
-        headers::prepare_response(&mut head.headers, seen);
-        if let Some(protocol) = protocol {
-            tunnel::agree(&mut head.headers, protocol);
-        }
+        let upgrade = hyper::upgrade::on(&mut response);
+        let (mut head, body) = response.into_parts();
+        let backend = if let Incoming::Tunnel(io) = body { End::Stream(io) } else { End::Connection(upgrade) };
+        tunnel.agree(&mut head, seen, &backend);
         tokio::task::spawn_local(tunnel.run(backend, attempt, self.route.upgrade_idle_timeout));
         Response::from_parts(head, ResponseBody::own(None))
     }

@@ -8,6 +8,7 @@ use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::headers::strip_prefix;
+use super::interim::Hearer;
 use super::seen::{FORWARDED_PREFIX, Seen};
 use super::watched::Signals;
 
@@ -21,8 +22,8 @@ pub(crate) struct ClientFields {
     proto: HeaderValue,
     /// The client is a proxy whose word is taken.
     is_trusted: bool,
-    /// Where interim responses for the client go.
-    pub(crate) signals: Arc<Signals>,
+    /// Where interim responses go, unless a stream has a place of its own for them.
+    pub(crate) hearer: Hearer,
 }
 
 impl ClientFields {
@@ -32,7 +33,7 @@ impl ClientFields {
             forwarded_for: HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             proto: HeaderValue::from_static(if is_tls { "https" } else { "http" }),
             is_trusted: is_in(trusted, address),
-            signals,
+            hearer: Hearer::Connection(signals),
         }
     }
 

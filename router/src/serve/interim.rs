@@ -1,11 +1,12 @@
-//! Interim responses: 103 Early Hints and the like, and 100 Continue, from an HTTP/1.1 backend to an HTTP/1.1 client.
+//! Interim responses: 103 Early Hints and the like, and 100 Continue, from a backend to a client.
 //!
-//! hyper's client tells of them only to a callback that has to be made anew for every query, and its server cannot send them. So a
-//! backend's bytes are looked at while a query waits for its head ([`Heard`]), which costs one comparison as long as there is no interim
-//! response, and a look at where the lines end ([`head_lines`]); what comes is handed to the client's connection ([`Signals`]), which writes it between two flushes of hyper's.
+//! hyper's client tells of them only to a callback that has to be made anew for every query, and its server cannot send them. So the bytes
+//! of a backend of HTTP/1.1 are looked at while a query waits for its head ([`Heard`]), which costs one comparison as long as there is no
+//! interim response, and a look at where the lines end ([`head_lines`]). A [`Hearer`] is told what comes: a client's connection of HTTP/1.1
+//! ([`Signals`]), which writes it between two flushes of hyper's, or its stream of HTTP/2 ([`Hints`]).
 //!
-//! 100 Continue is never passed as it is: it opens the [`Gate`] before the request's body, and hyper then says 100 to the client itself. A
-//! backend that answers instead is passed on before a byte of the body was asked for.
+//! 100 Continue is never passed as it is: it opens the [`Gate`] before the request's body, and whoever reads that body then says 100 to the
+//! client. A backend that answers instead is passed on before a byte of the body was asked for.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::head_lines::{self, Lines};
 use super::headers::prepare_response;
+use super::http2::Hints;
 use super::seen::Seen;
 use super::watched::Signals;
 
@@ -29,6 +31,11 @@ const STATUS_AT: usize = 9;
 const HEAD_BYTES: usize = 1 << 20;
 /// A head with more fields is left to hyper.
 const FIELDS: usize = 100;
+
+/// The client waits with its body until it hears 100 Continue.
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
 
 /// Holds a request's body back until the backend says 100, or has said nothing for a while.
 #[derive(Debug, Default)]
@@ -73,6 +80,36 @@ impl Wait {
     }
 }
 
+/// The client that is told of interim responses.
+#[derive(Debug, Clone)]
+pub(crate) enum Hearer {
+    /// A connection of HTTP/1.1.
+    Connection(Arc<Signals>),
+    /// A stream of HTTP/2.
+    Stream(Arc<Hints>),
+}
+
+impl Hearer {
+    fn is(&self, other: &Hearer) -> bool {
+        match (self, other) {
+            (Hearer::Connection(one), Hearer::Connection(other)) => Arc::ptr_eq(one, other),
+            (Hearer::Stream(one), Hearer::Stream(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Passes an interim response on, without fields that end at a hop, and without those that speak of a body.
+    pub(crate) fn hear(&self, status: StatusCode, reason: &str, mut headers: HeaderMap) {
+        let seen = Seen::of(&headers);
+        prepare_response(&mut headers, seen);
+        headers.remove(CONTENT_LENGTH);
+        match self {
+            Hearer::Connection(signals) => signals.interim(&written(status, reason, &headers)),
+            Hearer::Stream(hints) => hints.say(status, headers),
+        }
+    }
+}
+
 /// Who hears of a backend connection's interim responses. Both ends are on one thread, so that the lock never waits; it is there because
 /// hyper lets only what could go to another thread be upgraded.
 #[derive(Debug, Default)]
@@ -80,26 +117,30 @@ pub(crate) struct Ear {
     is_listening: AtomicBool,
     /// A head came whose lines could be read in two ways. Nothing else is carried after that.
     is_odd: AtomicBool,
-    hearer: Mutex<Hearer>,
+    listener: Mutex<Listener>,
 }
 
 #[derive(Debug, Default)]
-struct Hearer {
-    client: Option<Arc<Signals>>,
+struct Listener {
+    client: Option<Hearer>,
     gate: Option<Arc<Gate>>,
 }
 
 impl Ear {
     /// Listens for the query that is being sent, until the result is dropped. `client` is `None` where it can have no interim responses.
-    pub(crate) fn listen(&self, client: Option<&Arc<Signals>>, gate: Option<Arc<Gate>>) -> Listening<'_> {
-        let mut hearer = locked(&self.hearer);
-        if hearer.client.as_ref().map(Arc::as_ptr) != client.map(Arc::as_ptr) {
-            hearer.client = client.cloned();
+    pub(crate) fn listen(&self, client: Option<&Hearer>, gate: Option<Arc<Gate>>) -> Listening<'_> {
+        let mut listener = locked(&self.listener);
+        let is_same = match (&listener.client, client) {
+            (Some(before), Some(now)) => before.is(now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if !is_same {
+            listener.client = client.cloned();
         }
-        if gate.is_some() || hearer.gate.is_some() {
-            hearer.gate = gate;
+        if gate.is_some() || listener.gate.is_some() {
+            listener.gate = gate;
         }
-        drop(hearer);
+        drop(listener);
         self.is_listening.store(true, Ordering::Relaxed);
         Listening(self)
     }
@@ -114,13 +155,13 @@ impl Ear {
     }
 
     fn hear(&self, head: &httparse::Response<'_, '_>) {
-        let hearer = locked(&self.hearer);
+        let listener = locked(&self.listener);
         if head.code == Some(100) {
-            if let Some(gate) = &hearer.gate {
+            if let Some(gate) = &listener.gate {
                 gate.open();
             }
-        } else if let (Some(client), Some(bytes)) = (&hearer.client, written(head)) {
-            client.interim(&bytes);
+        } else if let (Some(client), Some((status, headers))) = (&listener.client, parts(head)) {
+            client.hear(status, head.reason.unwrap_or_default(), headers);
         }
     }
 }
@@ -138,24 +179,26 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The head as the client shall have it: no fields that end at a hop, and none that speak of a body.
-fn written(head: &httparse::Response<'_, '_>) -> Option<Vec<u8>> {
+/// What a head says.
+fn parts(head: &httparse::Response<'_, '_>) -> Option<(StatusCode, HeaderMap)> {
     let mut headers = HeaderMap::with_capacity(head.headers.len());
     for field in head.headers.iter() {
         headers.append(HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?);
     }
-    let seen = Seen::of(&headers);
-    prepare_response(&mut headers, seen);
-    headers.remove(CONTENT_LENGTH);
-    let mut bytes = format!("HTTP/1.1 {} {}\r\n", head.code?, head.reason.unwrap_or_default()).into_bytes();
-    for (name, value) in &headers {
+    Some((StatusCode::from_u16(head.code?).ok()?, headers))
+}
+
+/// A head as HTTP/1.1 has it.
+fn written(status: StatusCode, reason: &str, headers: &HeaderMap) -> Vec<u8> {
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in headers {
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");
         bytes.extend_from_slice(value.as_bytes());
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    Some(bytes)
+    bytes
 }
 
 /// A backend connection's bytes, with interim responses heard on their way to hyper.
@@ -270,7 +313,7 @@ mod tests {
     /// What a client is sent when a backend's bytes come in pieces of this size, and whether anybody still listens.
     fn heard(text: &str, piece: usize) -> (String, bool, bool) {
         let (ear, client, gate) = (Arc::new(Ear::default()), Arc::new(Signals::default()), Arc::new(Gate::default()));
-        let _listening = ear.listen(Some(&client), Some(gate.clone()));
+        let _listening = ear.listen(Some(&Hearer::Connection(client.clone())), Some(gate.clone()));
         let mut heard = Heard::new((), ear.clone());
         for bytes in text.as_bytes().chunks(piece) {
             if ear.is_listening.load(Ordering::Relaxed) {

@@ -11,13 +11,13 @@ use std::rc::Rc;
 use http::header::HeaderValue;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::again::Again;
 use super::attempt::Attempt;
 use super::forwarded::ClientFields;
 use super::headers::X_SWITCHBACK_MIRROR;
+use super::incoming::Incoming;
 use super::pool::MirrorSlot;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::idle::IdleTimer;
+use super::incoming::Incoming;
 use super::interim::{Gate, Wait};
 use super::trailers;
 
@@ -39,13 +39,6 @@ pub(crate) enum BodyError {
     /// Another attempt reads the body now, or nobody does.
     #[error("another attempt took over the request body")]
     Superseded,
-}
-
-/// Whether the bytes were there and made no sense, rather than missing.
-pub(crate) fn is_malformed(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, InvalidInput};
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData))
 }
 
 /// The client's body and what is remembered of it, shared by the attempts of one query.
@@ -149,7 +142,7 @@ impl Replay {
 
     /// Nothing more will come.
     pub(crate) fn has_come(&self) -> bool {
-        self.is_ended || self.incoming.as_ref().is_some_and(Incoming::is_end_stream)
+        self.is_ended || self.incoming.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -185,7 +178,7 @@ impl Replay {
                     None => Some(Err(self.fail(BodyError::TooLarge))),
                 }
             }
-            Some(Err(error)) => Some(Err(self.fail(if is_malformed(&error) { BodyError::Malformed } else { BodyError::Aborted }))),
+            Some(Err(error)) => Some(Err(self.fail(if error.is_malformed() { BodyError::Malformed } else { BodyError::Aborted }))),
         })
     }
 

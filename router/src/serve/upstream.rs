@@ -5,26 +5,25 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::uri::{PathAndQuery, Scheme};
-use http::{Request, Response, Uri, header};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::uri::Scheme;
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use super::interim::{Ear, Gate, Heard};
-use super::on_this_worker::OnThisWorker;
+use super::http2::{self, SendError};
+use super::incoming::Incoming;
+use super::interim::{Ear, Gate, Heard, Hearer};
 use super::pool::{Place, SharedEndpoint};
 use super::replay::RequestBody;
 use super::timer::ReusedTimer;
-use super::watched::Signals;
 use crate::config::Protocol;
 use crate::quality::Broken;
 
-/// An HTTP/2 connection that has been silent for this long is asked whether it is still there.
-const H2_PING_EVERY: Duration = Duration::from_secs(10);
+/// Where a timer is set that is not in use.
+const UNUSED: Duration = Duration::from_secs(10);
 
 /// A connection that can carry one query at a time, or a share in one that carries many.
 pub(crate) struct Connection {
@@ -37,7 +36,7 @@ pub(crate) struct Connection {
 
 enum Sender {
     Http1 { sender: http1::SendRequest<RequestBody>, ear: Arc<Ear> },
-    Http2 { sender: http2::SendRequest<RequestBody>, scheme: Scheme },
+    Http2(http2::Sender),
 }
 
 /// Why an attempt got no response. It answers the two questions that the data path has: who is to blame, and may it be
@@ -84,8 +83,8 @@ pub(crate) enum Failure {
 /// Who hears of interim responses.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Hearers<'a> {
-    /// The client's connection, where it can have any.
-    pub(crate) client: Option<&'a Arc<Signals>>,
+    /// The client, where it can have any.
+    pub(crate) client: Option<&'a Hearer>,
     /// What holds the request's body back until the backend says 100 Continue.
     pub(crate) gate: Option<&'a Arc<Gate>>,
 }
@@ -93,6 +92,17 @@ pub(crate) struct Hearers<'a> {
 impl Hearers<'_> {
     /// Nobody.
     pub(crate) const NONE: Hearers<'static> = Hearers { client: None, gate: None };
+
+    /// Tells whom it concerns.
+    pub(crate) fn hear(&self, status: StatusCode, headers: HeaderMap) {
+        if status == StatusCode::CONTINUE {
+            if let Some(gate) = self.gate {
+                gate.open();
+            }
+        } else if let Some(client) = self.client {
+            client.hear(status, status.canonical_reason().unwrap_or_default(), headers);
+        }
+    }
 }
 
 impl Failure {
@@ -127,17 +137,17 @@ impl Connection {
     }
 
     /// Can take a query now.
-    pub(crate) fn is_usable(&self) -> bool {
-        match &self.sender {
+    pub(crate) fn is_usable(&mut self) -> bool {
+        match &mut self.sender {
             Sender::Http1 { sender, .. } => sender.is_ready(),
-            Sender::Http2 { sender, .. } => sender.is_ready(),
+            Sender::Http2(sender) => sender.is_usable(),
         }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Http1 { sender, .. } => sender.is_closed(),
-            Sender::Http2 { sender, .. } => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
         }
     }
 
@@ -148,9 +158,9 @@ impl Connection {
 
     /// A share for one more query, where the connection carries many at a time.
     pub(crate) fn share(&self) -> Option<Connection> {
-        let Sender::Http2 { sender, scheme } = &self.sender else { return None };
-        let sender = Sender::Http2 { sender: sender.clone(), scheme: scheme.clone() };
-        let timer = ReusedTimer::new(Instant::now() + H2_PING_EVERY);
+        let Sender::Http2(sender) = &self.sender else { return None };
+        let sender = Sender::Http2(sender.clone());
+        let timer = ReusedTimer::new(Instant::now() + UNUSED);
         Some(Connection { sender, timer, is_reused: true, place: self.place.clone() })
     }
 
@@ -164,31 +174,20 @@ impl Connection {
         hearers: Hearers<'_>,
         deadline: Instant,
     ) -> Result<Response<Incoming>, Failure> {
-        let was_reused = std::mem::replace(&mut self.is_reused, true);
-        let timer = &mut self.timer;
-        let answer = match &mut self.sender {
-            Sender::Http1 { sender, ear } => {
-                let _listening = ear.listen(hearers.client, hearers.gate.cloned());
-                in_time(std::pin::pin!(sender.send_request(request)), timer, deadline).await
-            }
-            Sender::Http2 { sender, scheme } => {
-                // hyper's HTTP/2 client says nothing of interim responses, so that nobody would open it.
-                if let Some(gate) = hearers.gate {
-                    gate.open();
-                }
-                let request = for_h2(request, scheme);
-                in_time(Box::pin(sender.send_request(request)).as_mut(), timer, deadline).await
-            }
+        let Sender::Http1 { sender, ear } = &mut self.sender else {
+            return Box::pin(self.send_over_h2(request, hearers, deadline)).await.map_err(|(failure, _)| failure);
         };
-        match answer {
-            _ if matches!(&self.sender, Sender::Http1 { ear, .. } if ear.is_odd()) => Err(Failure::Broken(Broken::Framing)),
-            Some(Ok(response)) => Ok(response),
+        let was_reused = std::mem::replace(&mut self.is_reused, true);
+        let _listening = ear.listen(hearers.client, hearers.gate.cloned());
+        match in_time(std::pin::pin!(sender.send_request(request)), &mut self.timer, deadline).await {
+            _ if ear.is_odd() => Err(Failure::Broken(Broken::Framing)),
+            Some(Ok(response)) => Ok(response.map(Incoming::Http1)),
             Some(Err(error)) => Err(failure_of(&error, was_reused)),
             None => Err(Failure::Timeout),
         }
     }
 
-    /// As [`Connection::send`], for what must not be sent twice: gives the request back if nothing of it was sent. Over HTTP/2 it never does.
+    /// As [`Connection::send`], for what must not be sent twice: gives the request back if nothing of it was sent.
     ///
     /// # Errors
     /// The same, and the request.
@@ -199,17 +198,35 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Response<Incoming>, (Failure, Option<Box<Request<RequestBody>>>)> {
         let Sender::Http1 { sender, ear } = &mut self.sender else {
-            return self.send(request, hearers, deadline).await.map_err(|failure| (failure, None));
+            return self.send_over_h2(request, hearers, deadline).await;
         };
         let _listening = ear.listen(hearers.client, hearers.gate.cloned());
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         match in_time(std::pin::pin!(sender.try_send_request(request)), &mut self.timer, deadline).await {
             _ if ear.is_odd() => Err((Failure::Broken(Broken::Framing), None)),
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(response)) => Ok(response.map(Incoming::Http1)),
             Some(Err(mut error)) => {
                 let unsent = error.take_message().map(Box::new);
                 Err((failure_of(&error.into_error(), was_reused), unsent))
             }
+            None => Err((Failure::Timeout, None)),
+        }
+    }
+
+    async fn send_over_h2(
+        &mut self,
+        request: Request<RequestBody>,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, (Failure, Option<Box<Request<RequestBody>>>)> {
+        let was_reused = std::mem::replace(&mut self.is_reused, true);
+        let Sender::Http2(sender) = &mut self.sender else { return Err((Failure::Closed { was_reused }, Some(Box::new(request)))) };
+        match in_time(std::pin::pin!(sender.send(request, hearers)), &mut self.timer, deadline).await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(request))),
+            // What the backend said makes no sense; or it said no, or nothing any more.
+            Some(Err(SendError::Failed(error))) if error.is_library() => Err((Failure::Broken(Broken::Parse), None)),
+            Some(Err(SendError::Failed(_))) => Err((Failure::Closed { was_reused }, None)),
             None => Err((Failure::Timeout, None)),
         }
     }
@@ -228,38 +245,26 @@ async fn in_time<F: Future>(mut answer: Pin<&mut F>, timer: &mut ReusedTimer, de
     .await
 }
 
-/// HTTP/2 says host and scheme in the request's target.
-fn for_h2(mut request: Request<RequestBody>, scheme: &Scheme) -> Request<RequestBody> {
-    let host = request.headers_mut().remove(header::HOST);
-    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let authority = host.as_ref().map_or("", |host| host.to_str().unwrap_or(""));
-    // A host that is no authority was refused when the request came in; an HTTP/1.0 request may have none.
-    if let Ok(uri) = Uri::builder().scheme(scheme.clone()).authority(authority).path_and_query(path).build() {
-        *request.uri_mut() = uri;
-    }
-    request
-}
-
 async fn dial(endpoint: &SharedEndpoint, timeout: Duration) -> Result<(Sender, Option<Arc<Place>>), String> {
     let (stream, place) = endpoint.connect(timeout).await?;
     // Latency over packets: a query's head must not wait for an acknowledgement.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let Some(tls) = &endpoint.tls else { return Ok((speak(stream, endpoint.protocol, Scheme::HTTP).await?, place)) };
+    let Some(tls) = &endpoint.tls else { return Ok((speak(stream, endpoint, Scheme::HTTP).await?, place)) };
     let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
     let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
     if endpoint.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("TLS: it did not agree to speak h2 (ALPN)".to_owned());
     }
-    Ok((speak(stream, endpoint.protocol, Scheme::HTTPS).await?, place))
+    Ok((speak(stream, endpoint, Scheme::HTTPS).await?, place))
 }
 
 /// What goes wrong on the connection later is told to whoever waits for a response.
 async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
-    protocol: Protocol,
+    endpoint: &SharedEndpoint,
     scheme: Scheme,
 ) -> Result<Sender, String> {
-    match protocol {
+    match endpoint.protocol {
         Protocol::Http1 => {
             let ear = Arc::<Ear>::default();
             let io = TokioIo::new(Heard::new(stream, ear.clone()));
@@ -268,11 +273,8 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Ok(Sender::Http1 { sender, ear })
         }
         Protocol::Http2 => {
-            let mut builder = http2::Builder::new(OnThisWorker);
-            builder.timer(TokioTimer::new()).keep_alive_interval(H2_PING_EVERY).adaptive_window(true);
-            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-            tokio::task::spawn_local(async move { drop(connection.await) });
-            Ok(Sender::Http2 { sender, scheme })
+            let sender = http2::Sender::begin(stream, scheme, endpoint.authority.clone()).await;
+            Ok(Sender::Http2(sender.map_err(|error| error.to_string())?))
         }
     }
 }

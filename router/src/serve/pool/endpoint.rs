@@ -119,11 +119,11 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         if self.shared.protocol == Protocol::Http2 {
             idle.retain(|idle| !idle.connection.is_closed() && !idle.connection.is_elsewhere());
-            let usable = idle.iter_mut().find(|idle| idle.connection.is_usable())?;
+            let usable = idle.iter_mut().find_map(|idle| idle.connection.is_usable().then_some(idle))?;
             usable.until = now + self.idle_timeout;
             return usable.connection.share();
         }
-        while let Some(IdleConnection { connection, until }) = idle.pop() {
+        while let Some(IdleConnection { mut connection, until }) = idle.pop() {
             if now < until && connection.is_usable() && !connection.is_elsewhere() {
                 return Some(connection);
             }

@@ -1,0 +1,247 @@
+//! A connection to a backend, shared by the queries that it carries at the same time.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, SendStream};
+use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::body::Http2Body;
+use super::pings::Pings;
+use super::send::SendBody;
+use super::tunnel::StreamIo;
+use super::{FRAME_BYTES, STREAM_WINDOW, strip_connection_fields};
+use crate::serve::incoming::Incoming;
+use crate::serve::replay::RequestBody;
+use crate::serve::upstream::Hearers;
+
+/// What a backend may send us on all streams together before we have taken it: clients that do not read shall not hold up the others.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Of requests that h2 has taken and the backend has not, for each stream.
+const SEND_BYTES: usize = 1 << 20;
+/// Names and values of a response's head.
+const HEAD_BYTES: u32 = 64 << 10;
+/// A connection that carries queries is asked so often whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(10);
+
+const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+
+/// A share in a connection: sends queries.
+#[derive(Clone)]
+pub(crate) struct Sender {
+    requests: SendRequest<Bytes>,
+    scheme: Scheme,
+    /// Of the endpoint, for a request that names no host.
+    authority: Authority,
+    life: Rc<Life>,
+}
+
+/// What all of a connection's users know of it.
+#[derive(Default)]
+struct Life {
+    is_closed: Cell<bool>,
+    in_flight: Cell<usize>,
+    /// The backend has said how it will have things.
+    has_settings: Cell<bool>,
+    changed: Notify,
+}
+
+/// Why a query got no answer.
+pub(crate) enum SendError {
+    /// The connection takes no more: nothing of it was sent.
+    Unsent(Box<Request<RequestBody>>),
+    /// It was sent, and then this.
+    Failed(h2::Error),
+}
+
+impl Sender {
+    /// Begins to speak. The connection lives in a task of its own until nobody uses it any more, or the backend ends it.
+    ///
+    /// # Errors
+    /// What went wrong on the connection.
+    pub(crate) async fn begin<S>(stream: S, scheme: Scheme, authority: Authority) -> Result<Sender, h2::Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW).max_frame_size(FRAME_BYTES);
+        builder.max_send_buffer_size(SEND_BYTES).max_header_list_size(HEAD_BYTES).enable_push(false);
+        let (requests, mut connection) = builder.handshake(stream).await?;
+        let mut pings = Pings::new(connection.ping_pong(), PING_EVERY);
+        pings.ask();
+        let life = Rc::<Life>::default();
+        let watched = life.clone();
+        tokio::task::spawn_local(async move {
+            std::future::poll_fn(|cx| {
+                if Pin::new(&mut connection).poll(cx).is_ready() || pings.poll_gone(watched.in_flight.get() > 0, cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                if pings.has_answered() && !watched.has_settings.replace(true) {
+                    watched.changed.notify_waiters();
+                }
+                Poll::Pending
+            })
+            .await;
+            watched.is_closed.set(true);
+            watched.changed.notify_waiters();
+        });
+        Ok(Sender { requests, scheme, authority, life })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.life.is_closed.get()
+    }
+
+    /// Whether it takes one more query now.
+    pub(crate) fn is_usable(&mut self) -> bool {
+        let mut cx = std::task::Context::from_waker(Waker::noop());
+        let is_open = !self.is_closed() && !matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)));
+        is_open && self.life.in_flight.get() < self.requests.current_max_send_streams()
+    }
+
+    /// Sends a query and waits for the head of its answer. An upgrade that the request asks for becomes a tunnel (RFC 8441) where the backend
+    /// takes those, and a 101 when it agrees; where it does not, the request goes without the wish.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>, hearers: Hearers<'_>) -> Result<Response<Incoming>, SendError> {
+        if std::future::poll_fn(|cx| self.requests.poll_ready(cx)).await.is_err() {
+            return Err(SendError::Unsent(Box::new(request)));
+        }
+        let (mut head, body) = request.into_parts();
+        self.address(&mut head);
+        let protocol = head.headers.remove(UPGRADE);
+        strip_connection_fields(&mut head.headers);
+        let protocol = match protocol {
+            Some(protocol) if self.takes_tunnels().await => Some(protocol),
+            _ => None,
+        };
+        if let Some(protocol) = &protocol {
+            asks_for_tunnel(&mut head, protocol);
+        }
+        let is_whole = protocol.is_none() && body.is_end_stream();
+        let (answer, stream) = self.requests.send_request(Request::from_parts(head, ()), is_whole).map_err(SendError::Failed)?;
+        let in_flight = InFlight::new(self.life.clone());
+        if let Some(protocol) = protocol {
+            return open_tunnel(answer, stream, in_flight, hearers, protocol).await.map_err(SendError::Failed);
+        }
+        let upload = if is_whole { None } else { begin_upload(body, stream).await };
+        let exchange = Exchange { upload, _in_flight: in_flight };
+        let response = head_of(answer, hearers).await.map_err(SendError::Failed)?;
+        let (head, stream) = response.into_parts();
+        let body = Http2Body::of_response(&head.headers, stream, exchange);
+        Ok(Response::from_parts(head, Incoming::Http2(Box::new(body))))
+    }
+
+    /// HTTP/2 says host and scheme in the request's target.
+    fn address(&self, head: &mut Parts) {
+        let host = head.headers.remove(HOST);
+        let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        // A host that is no authority was refused when the request came in; an HTTP/1.0 request may have none.
+        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()).unwrap_or_else(|| self.authority.clone());
+        if let Ok(uri) = Uri::builder().scheme(self.scheme.clone()).authority(authority).path_and_query(path).build() {
+            head.uri = uri;
+        }
+    }
+
+    /// Whether the backend takes tunnels, which it says in its settings.
+    async fn takes_tunnels(&self) -> bool {
+        while !self.life.has_settings.get() && !self.life.is_closed.get() {
+            self.life.changed.notified().await;
+        }
+        self.requests.is_extended_connect_protocol_enabled()
+    }
+}
+
+/// RFC 8441, 4 and 5: the handshake of HTTP/1.1 has no part in it.
+fn asks_for_tunnel(head: &mut Parts, protocol: &HeaderValue) {
+    head.method = Method::CONNECT;
+    head.headers.remove(SEC_WEBSOCKET_KEY);
+    head.extensions.insert(h2::ext::Protocol::from(protocol.to_str().unwrap_or_default()));
+}
+
+/// The tunnel when the backend agrees; whatever else it says is an ordinary answer.
+async fn open_tunnel(
+    answer: ResponseFuture,
+    mut stream: SendStream<Bytes>,
+    in_flight: InFlight,
+    hearers: Hearers<'_>,
+    protocol: HeaderValue,
+) -> Result<Response<Incoming>, h2::Error> {
+    let (mut head, comes) = head_of(answer, hearers).await?.into_parts();
+    if head.status.is_success() {
+        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        head.headers.insert(UPGRADE, protocol);
+        let io = StreamIo::new(stream, comes, Some(Box::new(in_flight)));
+        return Ok(Response::from_parts(head, Incoming::Tunnel(Box::new(io))));
+    }
+    stream.send_data(Bytes::new(), true)?;
+    let body = Http2Body::of_response(&head.headers, comes, Exchange { upload: None, _in_flight: in_flight });
+    Ok(Response::from_parts(head, Incoming::Http2(Box::new(body))))
+}
+
+/// The head of the answer; interim ones are told as they come.
+async fn head_of(mut answer: ResponseFuture, hearers: Hearers<'_>) -> Result<Response<h2::RecvStream>, h2::Error> {
+    while let Some(interim) = std::future::poll_fn(|cx| answer.poll_informational(cx)).await {
+        let (head, ()) = interim?.into_parts();
+        hearers.hear(head.status, head.headers);
+    }
+    answer.await
+}
+
+/// Sends the body; most bodies are here already, and need no task for it.
+async fn begin_upload(body: RequestBody, stream: SendStream<Bytes>) -> Option<AbortHandle> {
+    let mut sending = SendBody::new(body, stream, |_| Reason::CANCEL);
+    let is_sent = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut sending).poll(cx).is_ready())).await;
+    (!is_sent).then(|| tokio::task::spawn_local(sending).abort_handle())
+}
+
+/// What goes on beside an answer. When it is dropped before the answer is whole, the query is of no interest any more, and the
+/// backend is told so.
+pub(super) struct Exchange {
+    upload: Option<AbortHandle>,
+    _in_flight: InFlight,
+}
+
+impl Exchange {
+    /// The answer is whole. An upload that is not goes on by itself, as long as the backend takes it.
+    pub(super) fn is_answered(&mut self) {
+        self.upload = None;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.abort();
+        }
+    }
+}
+
+/// A query on its connection.
+struct InFlight(Rc<Life>);
+
+impl InFlight {
+    fn new(life: Rc<Life>) -> InFlight {
+        life.in_flight.set(life.in_flight.get() + 1);
+        InFlight(life)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
+    }
+}

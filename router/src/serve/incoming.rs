@@ -1,0 +1,83 @@
+//! A body that comes in: of a client's request or of a backend's response, in HTTP/1 or HTTP/2.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::http2::{Http2Body, StreamIo};
+
+/// The body.
+pub(crate) enum Incoming {
+    /// hyper's.
+    Http1(hyper::body::Incoming),
+    /// Of one stream.
+    Http2(Box<Http2Body>),
+    /// There is none, and there can be none: the stream is to become a tunnel.
+    None,
+    /// There is none, and the stream has become a tunnel.
+    Tunnel(Box<StreamIo>),
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenOff {
+    /// As hyper has it.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// As h2 has it.
+    #[error(transparent)]
+    Http2(#[from] Box<h2::Error>),
+}
+
+impl BrokenOff {
+    /// Whether the bytes were there and made no sense, rather than missing.
+    pub(crate) fn is_malformed(&self) -> bool {
+        use std::io::ErrorKind::{InvalidData, InvalidInput};
+        match self {
+            BrokenOff::Http1(error) => {
+                let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+                cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData))
+            }
+            BrokenOff::Http2(error) => error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
+        }
+    }
+
+    /// The reason that the other side gave for it.
+    pub(crate) fn reason(&self) -> Option<h2::Reason> {
+        match self {
+            BrokenOff::Http2(error) if error.is_remote() => error.reason(),
+            _ => None,
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self.get_mut() {
+            Incoming::Http1(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Http1),
+            Incoming::Http2(body) => body.poll_frame(cx).map_err(|error| BrokenOff::Http2(Box::new(error))),
+            Incoming::None | Incoming::Tunnel(_) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Incoming::Http1(body) => body.is_end_stream(),
+            Incoming::Http2(body) => body.is_end_stream(),
+            Incoming::None | Incoming::Tunnel(_) => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Incoming::Http1(body) => body.size_hint(),
+            Incoming::Http2(body) => body.size_hint(),
+            Incoming::None | Incoming::Tunnel(_) => SizeHint::with_exact(0),
+        }
+    }
+}
