@@ -26,7 +26,8 @@ fn positions() -> Vec<u32> {
 fn test_config() -> Arc<Config> {
     let folder = tempfile::tempdir().unwrap().keep();
     let text = format!(
-        "listen = {{ traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }}\nstate = {{ data_dir = {folder:?} }}\n[[route]]\nname = \"search\"\n\
+        "listen = {{ traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }}\nstate = {{ data_dir = {folder:?} }}\n\
+         policies = {{ deadline = \"1s\" }}\n[[route]]\nname = \"search\"\n\
          [route.pools.blue]\nendpoints = [\"http://127.0.0.1:9001\"]\n[route.pools.canary]\nendpoints = [\"http://127.0.0.1:9003\"]\n"
     );
     Arc::new(config::parse("test", &text).unwrap())
