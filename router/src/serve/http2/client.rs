@@ -22,7 +22,7 @@ use super::body::Http2Body;
 use super::pings::Pings;
 use super::send::SendBody;
 use super::tunnel::StreamIo;
-use super::{FRAME_BYTES, STREAM_WINDOW, strip_connection_fields};
+use super::{FRAME_BYTES, PING_PATIENCE, STREAM_WINDOW, strip_connection_fields};
 use crate::serve::incoming::Incoming;
 use crate::serve::replay::RequestBody;
 use crate::serve::upstream::Hearers;
@@ -79,7 +79,7 @@ impl Sender {
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW).max_frame_size(FRAME_BYTES);
         builder.max_send_buffer_size(SEND_BYTES).max_header_list_size(HEAD_BYTES).enable_push(false);
         let (requests, mut connection) = builder.handshake(stream).await?;
-        let mut pings = Pings::new(connection.ping_pong(), PING_EVERY);
+        let mut pings = Pings::new(connection.ping_pong(), PING_EVERY, PING_PATIENCE);
         pings.ask();
         let life = Rc::<Life>::default();
         let watched = life.clone();
@@ -243,5 +243,76 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn connected() -> (Sender, h2::server::Connection<tokio::io::DuplexStream, Bytes>) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let begun = Sender::begin(near, Scheme::HTTP, Authority::from_static("backend.test:80"));
+        let (sender, server) = tokio::join!(begun, h2::server::handshake(far));
+        (sender.unwrap(), server.unwrap())
+    }
+
+    fn query() -> Request<RequestBody> {
+        Request::get("/rank?q=a").header(HOST, "search.test").header("te", "gzip").body(RequestBody::Empty).unwrap()
+    }
+
+    #[test]
+    fn a_connection_that_nobody_uses_any_more_ends() {
+        on_a_worker(async {
+            let (sender, mut server) = connected().await;
+            let share = sender.clone();
+            drop(sender);
+            let mut share = share;
+            assert!(share.is_usable());
+            drop(share);
+            assert!(server.accept().await.is_none(), "no stream, but the end");
+        });
+    }
+
+    #[test]
+    fn a_request_says_whom_it_is_for_in_its_target() {
+        on_a_worker(async {
+            let (mut sender, mut server) = connected().await;
+            let old = Request::get("/rank").header(HOST, "").body(RequestBody::Empty).unwrap();
+            for (request, target) in [(query(), "http://search.test/rank?q=a"), (old, "http://backend.test:80/rank")] {
+                let sending = async { assert_eq!(sender.send(request, Hearers::NONE).await.ok().unwrap().status(), 204) };
+                let serving = async {
+                    let (request, mut respond) = server.accept().await.unwrap().unwrap();
+                    assert_eq!(request.uri().to_string(), target);
+                    assert!(request.headers().is_empty(), "{:?}", request.headers());
+                    respond.send_response(Response::builder().status(204).body(()).unwrap(), true).unwrap();
+                    // Until it is sent.
+                    std::future::poll_fn(|cx| Poll::Ready(server.poll_closed(cx).is_ready())).await;
+                };
+                tokio::join!(sending, serving);
+            }
+        });
+    }
+
+    #[test]
+    fn a_connection_that_is_going_gives_the_request_back() {
+        on_a_worker(async {
+            let (mut sender, mut server) = connected().await;
+            assert!(sender.is_usable());
+            server.abrupt_shutdown(Reason::NO_ERROR);
+            assert!(server.accept().await.is_none());
+            drop(server);
+            while sender.is_usable() {
+                tokio::task::yield_now().await;
+            }
+            assert!(
+                matches!(sender.send(query(), Hearers::NONE).await, Err(SendError::Unsent(request)) if request.uri().path() == "/rank")
+            );
+        });
+    }
+
+    fn on_a_worker<F: Future>(test: F) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(tokio::task::LocalSet::new().run_until(test));
     }
 }

@@ -22,11 +22,15 @@ pub(crate) use hints::Hints;
 pub(crate) use server::{Connection, StreamSide};
 pub(crate) use tunnel::StreamIo;
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 
 /// What a stream may send us before we have taken it: a client's upload, or a backend's answer.
 const STREAM_WINDOW: u32 = 1 << 20;
+/// Who does not answer a ping within this is gone.
+const PING_PATIENCE: Duration = Duration::from_secs(20);
 /// DATA frames are no larger.
 const FRAME_BYTES: u32 = 16 << 10;
 

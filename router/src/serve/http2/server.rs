@@ -20,7 +20,7 @@ use super::hints::Hints;
 use super::pings::Pings;
 use super::send::SendBody;
 use super::tunnel::StreamIo;
-use super::{FRAME_BYTES, STREAM_WINDOW, strip_connection_fields};
+use super::{FRAME_BYTES, PING_PATIENCE, STREAM_WINDOW, strip_connection_fields};
 use crate::config::Limits;
 use crate::serve::body::{PassError, ResponseBody};
 use crate::serve::incoming::Incoming;
@@ -92,7 +92,7 @@ where
                     if *is_closing {
                         connection.graceful_shutdown();
                     }
-                    let pings = Pings::new(connection.ping_pong(), *every);
+                    let pings = Pings::new(connection.ping_pong(), *every, PING_PATIENCE);
                     *state = State::Open(Box::new((connection, pings)));
                 }
                 State::Open(open) => {
