@@ -218,11 +218,14 @@ impl Journey {
                     Some(_) => connection.send(self.request()?, hearers, deadline).await,
                     None => Box::pin(self.send_once(&mut connection, hearers, deadline)).await,
                 };
-                match answer.and_then(|response| self.look_at(response)) {
-                    Ok((response, seen)) => {
-                        attempt.answered(response.status(), connection);
-                        return Ok((response, seen));
-                    }
+                match answer {
+                    Ok(response) => match self.look_at(&response) {
+                        Ok(seen) => {
+                            attempt.answered(response.status(), connection);
+                            return Ok((response, seen));
+                        }
+                        Err(failure) => failure,
+                    },
                     Err(failure) => failure,
                 }
             }
@@ -251,7 +254,7 @@ impl Journey {
     }
 
     /// Refuses a response that a client could read in another way than we do.
-    fn look_at(&self, response: Response<Incoming>) -> Result<(Response<Incoming>, Seen), Failure> {
+    fn look_at(&self, response: &Response<Incoming>) -> Result<Seen, Failure> {
         let seen = Seen::of(response.headers());
         if seen.has_ambiguous_length() {
             return Err(Failure::Broken(Broken::Framing));
@@ -259,7 +262,7 @@ impl Journey {
         let tunnel = self.tunnel.take();
         let is_wrong = match &tunnel {
             None => response.status() == StatusCode::SWITCHING_PROTOCOLS,
-            Some(tunnel) => tunnel.is_not_answered_by(&response),
+            Some(tunnel) => tunnel.is_not_answered_by(response),
         };
         self.tunnel.set(tunnel);
         if is_wrong {
@@ -268,7 +271,7 @@ impl Journey {
         if self.route.config.max_response_body.is_some_and(|most| response.body().size_hint().lower() > most) {
             return Err(Failure::Broken(Broken::Size));
         }
-        Ok((response, seen))
+        Ok(seen)
     }
 
     /// The request of the next attempt.
