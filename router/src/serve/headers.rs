@@ -57,11 +57,22 @@ fn strip(headers: &mut HeaderMap, seen: Seen) {
             headers.remove(name);
         }
         if !headers.get_all(TE).iter().all(is_trailers) {
-            headers.remove(TE);
+            strip_codings(headers);
         }
     }
     if seen.has_own {
         strip_prefix(headers, OWN_PREFIX);
+    }
+}
+
+/// Of all that a `TE` may ask for, trailers alone pass.
+#[cold]
+fn strip_codings(headers: &mut HeaderMap) {
+    let asked = headers.get_all(TE).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    let wants_trailers = asked.map(str::trim).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    headers.remove(TE);
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -116,6 +127,16 @@ mod tests {
             assert!(!head.headers.contains_key(gone), "{gone}");
         }
         assert!(head.headers.contains_key("accept"));
+    }
+
+    #[test]
+    fn of_te_trailers_alone_pass() {
+        for (asked, passed) in
+            [("trailers", Some("trailers")), ("gzip, Trailers", Some("trailers")), ("gzip;q=0.5, deflate", None), ("", None)]
+        {
+            let head = prepared(Request::get("/").header("te", asked));
+            assert_eq!(head.headers.get("te").map(|te| te.to_str().unwrap()), passed, "{asked:?}");
+        }
     }
 
     #[test]
