@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
+use switchback_tests::scenes::Stage;
 use switchback_tests::{Act, Backend, Behaviour, Load, Router, Scripted, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -52,6 +55,20 @@ fn a_copy_is_the_same_query_and_says_that_it_is_one() {
     assert_eq!(blue.arrivals(), 3, "one answer for each query");
     assert_eq!(router.metric("switchback_requests_total", &["pool=\"canary\""]), 0.0, "copies count for no role");
     assert_eq!(router.route()["pools"]["canary"]["roles"][0], "mirror");
+}
+
+#[test]
+fn a_websocket_is_not_copied() {
+    let (blue, canary) = (Stage::start(), Stage::start());
+    let router = Setup::default().pool_at("blue", blue.address).pool_at("canary", canary.address).route(&all_mirrored("100")).start();
+    let upgrade = "GET /chat HTTP/1.1\r\nhost: search.test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: eA==\r\n\r\n";
+    let mut stream = TcpStream::connect(router.traffic).unwrap();
+    stream.write_all(upgrade.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 101");
+    eventually_mirrored(&router, "unfit", 1.0);
+    assert_eq!(canary.heads(), 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A request's head, kept so that it can be sent once more.
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -23,6 +23,11 @@ impl Again {
         let mut fields = Vec::with_capacity(head.headers.len());
         fields.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         Again::Prepared { method: head.method.clone(), uri: head.uri.clone(), fields }
+    }
+
+    /// Whether it asks for a tunnel: an upgrade that is not allowed was taken out when the head was prepared.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        matches!(self, Again::Prepared { fields, .. } if fields.iter().any(|(name, _)| *name == UPGRADE))
     }
 
     /// The request with this body; `None` if the head cannot be read, which it was before.

@@ -303,7 +303,8 @@ impl Journey {
     /// When the query has its answer: sends a copy to the pool that is to get one, and waits for nothing.
     pub(crate) fn mirror(&mut self) {
         if let Some(pool) = self.mirror {
-            mirror::send(self.route.clone(), pool, self.again.take(), self.client.clone(), self.body.as_ref());
+            let again = self.again.take().filter(|again| !again.is_upgrade());
+            mirror::send(self.route.clone(), pool, again, self.client.clone(), self.body.as_ref());
         }
     }
 
