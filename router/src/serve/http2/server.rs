@@ -46,7 +46,7 @@ pub(crate) struct Connection<S, A> {
 
 enum State<S> {
     /// Until the client has said how it will have things; whether it is to end then.
-    Handshake(Handshake<S, Bytes>, bool),
+    Handshake(Box<Handshake<S, Bytes>>, bool),
     Open(Box<(h2::server::Connection<S, Bytes>, Pings)>),
 }
 
@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A> Connection<S, A> {
         builder.max_local_error_reset_streams(Some(limits.h2_forced_resets));
         builder.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
         builder.enable_connect_protocol();
-        Connection { state: State::Handshake(builder.handshake(stream), false), every: limits.keepalive_timeout, answer }
+        Connection { state: State::Handshake(Box::new(builder.handshake(stream)), false), every: limits.keepalive_timeout, answer }
     }
 
     /// Takes no more streams, and says so (GOAWAY).
@@ -88,7 +88,7 @@ where
         loop {
             match state {
                 State::Handshake(handshake, is_closing) => {
-                    let mut connection = ready!(Pin::new(handshake).poll(cx))?;
+                    let mut connection = ready!(Pin::new(&mut **handshake).poll(cx))?;
                     if *is_closing {
                         connection.graceful_shutdown();
                     }
