@@ -138,6 +138,45 @@ fn a_half_open_endpoint_gets_its_probes_and_no_more() {
 }
 
 #[test]
+fn in_a_panic_probes_go_on_one_at_a_time_and_end_it() {
+    let pool = pool_with(&THREE, "outlier = { probes = 1 }");
+    let (now, half_open) = (Instant::now(), pool.endpoints[0].shared.clone());
+    set_healthy(&pool, 1, false);
+    pool.shared.change("search", &half_open, |endpoint| endpoint.eject(now, Why::ConsecutiveFailures));
+    assert!(pool.shared.is_panicking());
+    assert_eq!(picked(&pool, None), [0, 1, 2], "all are used, the ejected one too");
+    assert_eq!(half_open.look().good_probes, 0, "but nothing that it does is a probe");
+    pool.shared.change("search", &half_open, |endpoint| endpoint.half_open(1));
+    assert!(pool.shared.is_panicking(), "it is not back yet");
+    let (index, probe) = pool.start(None, now).unwrap();
+    assert_eq!((index, probe.is_probe), (0, true), "the first query is the probe");
+    let others: Vec<(usize, Slot)> = (0..100).map(|_| pool.start(None, now).unwrap()).collect();
+    assert!(others.iter().all(|(_, slot)| !slot.is_probe) && others.iter().any(|(index, _)| *index == 0), "its share goes on beside it");
+    others.iter().for_each(|(_, slot)| slot.settle(true));
+    assert_eq!(half_open.look().good_probes, 0, "which is not held for it");
+    drop(others);
+    probe.head_came(true);
+    drop(probe);
+    assert_eq!(half_open.look().good_probes, 1);
+    assert!(!pool.start(None, now).unwrap().1.is_probe, "one was asked for");
+    pool.shared.change("search", &half_open, SharedEndpoint::readmit);
+    assert!(!pool.shared.is_panicking());
+    assert_eq!(picked(&pool, None), [0, 2], "and the dead one gets nothing again");
+}
+
+#[test]
+fn in_a_panic_a_dead_one_gets_no_probes() {
+    let pool = pool_with(&THREE, "");
+    let (now, half_open) = (Instant::now(), pool.endpoints[0].shared.clone());
+    set_healthy(&pool, 0, false);
+    set_healthy(&pool, 1, false);
+    pool.shared.change("search", &half_open, |endpoint| endpoint.half_open(3));
+    assert!((0..100).all(|_| !pool.start(None, now).unwrap().1.is_probe), "health checks find out before it is probed");
+    set_healthy(&pool, 0, true);
+    assert!(pool.start(None, now).unwrap().1.is_probe);
+}
+
+#[test]
 fn what_stays_of_a_pool_keeps_its_health_and_its_connections() {
     let before = Rc::new(pool_with(&TWO, ""));
     before.shared.endpoints[1].set_healthy(false);

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::outlier::{Look, Why};
 use super::places::{Place, Places};
+use super::reason::{Fault, Reasons};
 use crate::config::{self, Protocol};
 use crate::tls::ClientTls;
 
@@ -39,6 +40,7 @@ pub struct SharedEndpoint {
     slow_start: Duration,
     /// For people: no worker looks at it.
     times: Mutex<Times>,
+    pub(super) reasons: Reasons,
 }
 
 /// What an outlier's detector says of it.
@@ -115,6 +117,7 @@ impl SharedEndpoint {
             ejections: Default::default(),
             slow_start: pool.slow_start,
             times: Mutex::default(),
+            reasons: Reasons::default(),
         }
     }
 
@@ -162,6 +165,23 @@ impl SharedEndpoint {
     pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
         let until = self.times().ejected_until?;
         (self.admission() == Admission::Ejected).then(|| until.saturating_duration_since(now))
+    }
+
+    /// Why it does not get its whole share, in a few words; `None` where it does, or begins to.
+    #[must_use]
+    pub fn why(&self, now: Instant) -> Option<String> {
+        match self.state(now) {
+            EndpointState::Healthy | EndpointState::SlowStart => None,
+            EndpointState::Unresolved => Some(self.places.unresolved()),
+            EndpointState::Unhealthy => self.reasons.health(),
+            EndpointState::Ejected | EndpointState::HalfOpen => self.reasons.ejection(),
+        }
+    }
+
+    /// What the last attempt that failed met, and when; whether it went out for that or not.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<(String, Instant)> {
+        self.reasons.last_failure()
     }
 
     /// How often it was ejected for this reason.
@@ -228,6 +248,12 @@ impl SharedEndpoint {
             self.outcomes.consecutive.store(0, Ordering::Relaxed);
         }
         self.outcomes.good.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps for people what a failed attempt met.
+    #[cold]
+    pub(crate) fn met(&self, fault: Fault, now: Instant) {
+        self.reasons.attempt_failed(fault, now);
     }
 
     /// Failures in a row, this one included.

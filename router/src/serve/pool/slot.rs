@@ -9,6 +9,7 @@ use super::{SharedEndpoint, SharedPool};
 pub(crate) struct Slot {
     pool: Arc<SharedPool>,
     endpoint: Arc<SharedEndpoint>,
+    pub(crate) is_probe: bool,
     /// Sent to see whether the endpoint works again, and nothing is known yet.
     is_open_probe: Cell<bool>,
 }
@@ -16,7 +17,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// Of places that were taken.
     pub(super) fn new(pool: &Arc<SharedPool>, endpoint: &Arc<SharedEndpoint>, is_probe: bool) -> Slot {
-        Slot { pool: pool.clone(), endpoint: endpoint.clone(), is_open_probe: Cell::new(is_probe) }
+        Slot { pool: pool.clone(), endpoint: endpoint.clone(), is_probe, is_open_probe: Cell::new(is_probe) }
     }
 
     /// Counts how the attempt went, for or against its endpoint. In a pool of one there is nobody to compare it with.
