@@ -284,12 +284,29 @@ fn a_path_that_is_another_one_to_a_backend_is_refused_where_paths_decide() {
     let top =
         format!("[[route]]\nname = \"ads\"\nmatch = {{ path_prefix = \"/ads\" }}\n[route.pools.blue]\nendpoints = [{:?}]\n", blue.url());
     let apart = Setup::default().pool("blue", &[&blue]).top(&top).start();
-    for path in ["/ads/../rank", "/ads/%2E%2e/rank", "/./ads"] {
+    for path in ["/ads/../rank", "/ads/%2E%2e/rank", "/./ads", "/ads/..;/rank"] {
         let response = ask(&apart, path);
         assert!(response.starts_with("HTTP/1.1 400") && response.contains("without them"), "{path}: {response}");
     }
     assert!(ask(&apart, "/ads/a.b").starts_with("HTTP/1.1 200"));
-    assert_eq!(apart.metric("switchback_refusals_total", &["reason=\"path\""]), 3.0);
+    assert_eq!(apart.metric("switchback_refusals_total", &["reason=\"path\""]), 4.0);
+}
+
+#[test]
+fn options_of_a_host_alone_are_those_of_the_server() {
+    let blue = Backend::start("blue");
+    blue.behave(Behaviour::ShowHead);
+    let over_h1 = Setup::default().pool("blue", &[&blue]).start();
+    let over_h2 = Setup::default().pool("blue", &[&blue]).pool_keys("protocol = \"h2\"").start();
+    let ask = |router: &Router, target: &str| {
+        http::raw(router.traffic, &format!("OPTIONS {target} HTTP/1.1\r\nhost: b.test\r\nconnection: close\r\n\r\n")).unwrap()
+    };
+    for (target, shown) in [("http://a.test", "*"), ("http://a.test/", "/"), ("http://a.test/x", "/x"), ("*", "*")] {
+        let response = ask(&over_h1, target);
+        assert!(response.contains(&format!("OPTIONS {shown}\n")), "{target}: {response}");
+    }
+    let response = ask(&over_h2, "http://a.test");
+    assert!(response.contains("OPTIONS http://a.test*\n") || response.contains("OPTIONS *\n"), "{response}");
 }
 
 #[test]
