@@ -66,7 +66,7 @@ fn one_that_is_ejected() {
     let load = Load::new(router.traffic, 300).start();
     load.wait_for(50);
     other.behave(Behaviour::Status(507));
-    eventually_told(&router, 1, "ejected", " failures in a row; the last one: answered 507");
+    eventually_told(&router, 1, "ejected", " failures in a row, last: answered 507");
     assert_eq!(endpoint(&router, 1)["last_failure"]["what"], "answered 507");
     drop(load.stop());
 }
@@ -79,7 +79,7 @@ fn one_that_failed_a_probe() {
     let load = Load::new(router.traffic, 300).start();
     load.wait_for(50);
     other.behave(Behaviour::Status(500));
-    eventually_told(&router, 1, "ejected", "a probe failed; the last one: answered 500");
+    eventually_told(&router, 1, "ejected", "a probe failed, last: answered 500");
     drop(load.stop());
 }
 

@@ -123,7 +123,7 @@ impl Pool {
             }
             self.endpoints.get(index)?.shared.give_probe_back();
         }
-        let chosen = self.choose(&eligible.places, avoid, now)?;
+        let chosen = self.choose(eligible.places(avoid), avoid, now)?;
         if enters(chosen) {
             return Some((chosen, false));
         }

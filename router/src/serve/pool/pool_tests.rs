@@ -79,6 +79,16 @@ fn in_a_panic_those_that_just_failed_are_left_alone_all_the_same() {
 }
 
 #[test]
+fn in_a_panic_a_second_attempt_goes_to_an_endpoint_that_is_sound() {
+    let pool = pool_with(&THREE, "");
+    set_healthy(&pool, 0, false);
+    set_healthy(&pool, 1, false);
+    assert_eq!(picked(&pool, None), [0, 1, 2]);
+    assert_eq!(picked(&pool, Some(0)), [2], "and not to the other one that is dead");
+    assert_eq!(picked(&pool, Some(2)), [0, 1], "which is tried where there is no sound one left");
+}
+
+#[test]
 fn a_full_endpoint_is_passed_over_and_a_full_pool_has_none() {
     let pool = pool_with(&TWO, "max_in_flight_per_endpoint = 2, max_in_flight = 100");
     let now = Instant::now();

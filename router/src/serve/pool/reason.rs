@@ -77,7 +77,7 @@ impl Reasons {
     /// It is ejected for this; what the last attempt met is told with it.
     pub(super) fn ejected(&self, why: &str) {
         let mut known = self.known();
-        let last = known.last.as_ref().map_or_else(String::new, |(fault, _)| format!("; the last one: {fault}"));
+        let last = known.last.as_ref().map_or_else(String::new, |(fault, _)| format!(", last: {fault}"));
         known.ejection = Some(short(&format!("{why}{last}")));
     }
 
@@ -141,7 +141,7 @@ mod tests {
         ] {
             reasons.attempt_failed(fault, now);
             reasons.ejected("5 failures in a row");
-            assert_eq!(reasons.ejection(), Some(format!("5 failures in a row; the last one: {words}")));
+            assert_eq!(reasons.ejection(), Some(format!("5 failures in a row, last: {words}")));
             assert_eq!(reasons.last_failure(), Some((words.to_owned(), now)));
         }
     }
