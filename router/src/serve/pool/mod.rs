@@ -121,7 +121,8 @@ impl Pool {
             if enters(index) {
                 return Some((index, true));
             }
-            self.endpoints.get(index)?.shared.give_probe_back();
+            let shared = &self.endpoints.get(index)?.shared;
+            shared.give_probe_back(shared.probe_round());
         }
         let chosen = self.choose(eligible.places(avoid), avoid, now)?;
         if enters(chosen) {

@@ -148,6 +148,26 @@ fn a_half_open_endpoint_gets_its_probes_and_no_more() {
 }
 
 #[test]
+fn what_a_probe_of_an_earlier_ejection_comes_to_says_nothing_of_this_one() {
+    let pool = pool_with(&TWO, "");
+    let (now, half_open) = (Instant::now(), pool.endpoints[0].shared.clone());
+    let open = || pool.shared.change("search", &half_open, |endpoint| endpoint.half_open(2));
+    open();
+    let [answered, left] = [(), ()].map(|()| pool.start(None, now).unwrap().1);
+    assert!(answered.is_probe && left.is_probe);
+    pool.shared.change("search", &half_open, |endpoint| endpoint.eject(now, Why::Probe));
+    open();
+    let [one, other] = [(), ()].map(|()| pool.start(None, now).unwrap().1);
+    assert!(one.is_probe && other.is_probe);
+    answered.settle(true);
+    drop((answered, left));
+    assert_eq!(half_open.look().good_probes, 0);
+    assert!(!pool.start(None, now).unwrap().1.is_probe, "nobody takes the place of the one whose client went away");
+    one.settle(true);
+    assert_eq!(half_open.look().good_probes, 1);
+}
+
+#[test]
 fn in_a_panic_probes_go_on_one_at_a_time_and_end_it() {
     let pool = pool_with(&THREE, "outlier = { probes = 1 }");
     let (now, half_open) = (Instant::now(), pool.endpoints[0].shared.clone());

@@ -57,6 +57,8 @@ struct Outcomes {
     consecutive: AtomicU32,
     good: AtomicU64,
     bad: AtomicU64,
+    /// How often it became half-open: what a probe of an earlier time comes to says nothing of now.
+    probe_round: AtomicU32,
     /// Queries that may still be sent as probes.
     probes_left: AtomicU32,
     good_probes: AtomicU32,
@@ -269,12 +271,21 @@ impl SharedEndpoint {
         self.may_serve() && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one).is_ok()
     }
 
-    /// The client of a probe went away: another query takes its place.
-    pub(super) fn give_probe_back(&self) {
-        self.outcomes.probes_left.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn probe_round(&self) -> u32 {
+        self.outcomes.probe_round.load(Ordering::Relaxed)
     }
 
-    pub(super) fn probe_ended(&self, is_good: bool) {
+    /// The client of a probe went away: another query takes its place.
+    pub(super) fn give_probe_back(&self, round: u32) {
+        if round == self.probe_round() {
+            self.outcomes.probes_left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn probe_ended(&self, round: u32, is_good: bool) {
+        if round != self.probe_round() {
+            return;
+        }
         let count = if is_good { &self.outcomes.good_probes } else { &self.outcomes.bad_probes };
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -309,6 +320,7 @@ impl SharedEndpoint {
 
     /// Lets so many queries through as probes.
     pub(super) fn half_open(&self, probes: u32) {
+        self.outcomes.probe_round.fetch_add(1, Ordering::Relaxed);
         self.outcomes.good_probes.store(0, Ordering::Relaxed);
         self.outcomes.bad_probes.store(0, Ordering::Relaxed);
         self.outcomes.probes_left.store(probes, Ordering::Relaxed);
