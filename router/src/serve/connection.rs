@@ -229,15 +229,14 @@ async fn answer(
     let (mut head, body) = request.into_parts();
     let (plan, raw) = match clock.signals.take_head() {
         Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
-        Some(Head::Whole(raw)) => {
-            let plan = decide(&worker, &client, &clock, &mut head);
-            headers::ask_of_server(&mut head, &raw);
-            (plan, Some(raw))
-        }
+        Some(Head::Whole(raw)) => (decide(&worker, &client, &clock, &mut head), Some(raw)),
         None if head.version == Version::HTTP_2 => (decide_h2(&worker, &client, &clock, &mut head), None),
         // The parser took for a request what the scan gave up on.
         None => (Err(Refusal::Framing), None),
     };
+    if let Some(raw) = &raw {
+        headers::ask_of_server(&mut head, raw);
+    }
     let mut response = match plan {
         Ok(plan) => {
             let mut journey = Journey::new(plan, raw, head, body);
