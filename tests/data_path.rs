@@ -113,17 +113,21 @@ fn an_endpoint_that_dies_costs_no_query() {
     let (one, mut other) = (Backend::start("one"), Backend::start("other"));
     let router = Setup::default().pool("blue", &[&one, &other]).start();
     let load = Load::new(router.traffic, 400).start();
-    for round in 1..=3 {
-        load.wait_for(round * 200);
+    let retries = || router.metric("switchback_retries_total", &[]);
+    // A health check may come before a query meets the dead one; the promise is about those that do.
+    let mut round = 0;
+    while round < 3 || (retries() < 1.0 && round < 30) {
+        round += 1;
+        load.wait_for(load.sent() + 100);
         other.stop();
-        load.wait_for(round * 200 + 100);
+        load.wait_for(load.sent() + 100);
         let before = other.arrivals();
         other.restart();
         eventually("the endpoint gets queries again", Duration::from_secs(20), || (other.arrivals() > before).then_some(()));
     }
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report:?}");
-    assert!(router.metric("switchback_retries_total", &[]) >= 1.0);
+    assert!(retries() >= 1.0);
 }
 
 #[test]
@@ -284,12 +288,29 @@ fn a_path_that_is_another_one_to_a_backend_is_refused_where_paths_decide() {
     let top =
         format!("[[route]]\nname = \"ads\"\nmatch = {{ path_prefix = \"/ads\" }}\n[route.pools.blue]\nendpoints = [{:?}]\n", blue.url());
     let apart = Setup::default().pool("blue", &[&blue]).top(&top).start();
-    for path in ["/ads/../rank", "/ads/%2E%2e/rank", "/./ads"] {
+    for path in ["/ads/../rank", "/ads/%2E%2e/rank", "/./ads", "/ads/..;/rank"] {
         let response = ask(&apart, path);
         assert!(response.starts_with("HTTP/1.1 400") && response.contains("without them"), "{path}: {response}");
     }
     assert!(ask(&apart, "/ads/a.b").starts_with("HTTP/1.1 200"));
-    assert_eq!(apart.metric("switchback_refusals_total", &["reason=\"path\""]), 3.0);
+    assert_eq!(apart.metric("switchback_refusals_total", &["reason=\"path\""]), 4.0);
+}
+
+#[test]
+fn options_of_a_host_alone_are_those_of_the_server() {
+    let blue = Backend::start("blue");
+    blue.behave(Behaviour::ShowHead);
+    let over_h1 = Setup::default().pool("blue", &[&blue]).start();
+    let over_h2 = Setup::default().pool("blue", &[&blue]).pool_keys("protocol = \"h2\"").start();
+    let ask = |router: &Router, target: &str| {
+        http::raw(router.traffic, &format!("OPTIONS {target} HTTP/1.1\r\nhost: b.test\r\nconnection: close\r\n\r\n")).unwrap()
+    };
+    for (target, shown) in [("http://a.test", "*"), ("http://a.test/", "/"), ("http://a.test/x", "/x"), ("*", "*")] {
+        let response = ask(&over_h1, target);
+        assert!(response.contains(&format!("OPTIONS {shown}\n")), "{target}: {response}");
+    }
+    let response = ask(&over_h2, "http://a.test");
+    assert!(response.contains("OPTIONS http://a.test*\n") || response.contains("OPTIONS *\n"), "{response}");
 }
 
 #[test]

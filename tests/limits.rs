@@ -163,6 +163,7 @@ fn an_upload_has_a_time_for_the_whole_of_it() {
     });
     let answer = String::from_utf8_lossy(&answer[..got]).into_owned();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    world.assert_refused("body_time");
     assert_eq!(world.router.metric("switchback_requests_total", &["code=\"timeout\""]), 0.0);
 }
 
@@ -186,6 +187,22 @@ fn a_body_that_pauses_too_long_is_answered_with_408() {
     let world = World::new("body_idle_timeout = \"200ms\"", "");
     world.blue.behave(Behaviour::Hang);
     assert!(read_all(world.connect(&format!("{}x", post(10)))).starts_with("HTTP/1.1 408"));
+    world.assert_refused("body_time");
+    // The answer is on its way: it can only break off.
+    world.blue.behave(Behaviour::Echo);
+    let answer = read_all(world.connect(&format!("{}x", post(10))));
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+    eventually("counted", SOON, || (world.refusals("body_time") == 2.0).then_some(()));
+    let of = |code: &str| world.router.metric("switchback_requests_total", &[&format!("code=\"{code}\"")]);
+    assert_eq!((of("failure"), of("timeout")), (0.0, 0.0), "no backend's fault");
+}
+
+#[test]
+fn a_body_that_a_query_has_no_time_for_is_answered_with_408() {
+    let world = World::new("", "timeouts = { attempt = \"200ms\", total = \"400ms\" }");
+    world.blue.behave(Behaviour::Hang);
+    assert!(read_all(world.connect(&format!("{}x", post(10)))).starts_with("HTTP/1.1 408"));
+    world.assert_refused("body_time");
 }
 
 #[test]

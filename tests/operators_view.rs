@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use switchback_tests::redis::RedisServer;
-use switchback_tests::{Backend, Router, Setup, eventually};
+use switchback_tests::{Backend, Router, Setup, binary, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -182,6 +182,22 @@ fn failures_come_as_json_too() {
         assert!(said["error"].as_str().unwrap().contains(error), "{arguments:?}: {said}");
         assert!(detail.is_empty() || !said[detail].is_null(), "{arguments:?} lacks {detail}: {said}");
     }
+}
+
+#[test]
+fn a_router_whose_file_is_broken_is_reached_as_the_refusal_says() {
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let router = two_colours(&blue, &green).start();
+    std::fs::write(router.config(), "[listen]\n").unwrap();
+    let config = router.config().display().to_string();
+    let (code, _, said) = router.run(&["status", "--config", &config]);
+    assert_eq!(code, 64, "{said}");
+    assert!(said.contains("the config is refused") && said.trim_end().ends_with("--admin URL --data-dir FOLDER"), "{said}");
+    let json = router.run(&["status", "--config", &config, "--json"]).1;
+    assert!(!json.contains("--data-dir"), "{json}");
+    let (admin, data_dir) = (format!("http://{}", router.admin), router.data_dir.display().to_string());
+    let output = Command::new(binary()).args(["flag", "set", "search", "live=green", "--admin", &admin, "--data-dir", &data_dir]).output();
+    assert!(output.unwrap().status.success());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually};
+use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Ejections that a test can wait for, and no ramp after them.
@@ -83,6 +83,69 @@ fn an_endpoint_that_fails_half_of_its_attempts_is_ejected_by_percentage() {
     let load = Load::new(router.traffic, 400).start();
     eventually("ejected by percentage", SOON, || (ejections(&router, "failure_percentage") >= 1.0).then_some(()));
     drop(load.stop());
+}
+
+#[test]
+fn in_a_panic_an_ejected_endpoint_is_probed_and_ends_it() {
+    let (one, mut dead, other) = (Backend::start("one"), Backend::start("dead"), Backend::start("other"));
+    let router = Setup::default().pool("blue", &[&one, &dead, &other]).pool_keys(QUICK).workers(2).start();
+    let is_panicking = || router.metric("switchback_pool_panic", &["pool=\"blue\""]) == 1.0;
+    let load = Load::new(router.traffic, 400).start();
+    load.wait_for(100);
+    dead.stop();
+    eventually_in_state(&router, 1, "unhealthy");
+    other.behave(Behaviour::Status(500));
+    eventually("panic", SOON, || is_panicking().then_some(()));
+    // It fails its probes, and is ejected again, while its share of the queries goes on.
+    eventually("three failed probes", SOON, || (ejections(&router, "probe") >= 3.0).then_some(()));
+    assert!(is_panicking());
+    let arrived = other.arrivals();
+    load.wait_for(load.sent() + 200);
+    assert!(other.arrivals() > arrived + 6, "more than probes: {}", other.arrivals() - arrived);
+    other.behave(Behaviour::Answer);
+    eventually_in_state(&router, 2, "healthy");
+    eventually("the panic is over", SOON, || (!is_panicking()).then_some(()));
+    assert_eq!(state(&router, 1), "unhealthy", "and the dead one has nothing to do with it");
+    assert_eq!(router.metric("switchback_pool_panics_total", &["pool=\"blue\""]), 1.0);
+    drop(load.stop());
+}
+
+/// A router with an endpoint that was ejected because it answers with 500, and another that does not.
+fn beside_an_ejected_one(route: &str) -> (Router, [Backend; 2]) {
+    let (one, other) = (Backend::start("one"), Backend::start("other"));
+    let router = Setup::default().pool("blue", &[&one, &other]).pool_keys(QUICK).workers(2).route(route).start();
+    let load = Load::new(router.traffic, 400).start();
+    load.wait_for(100);
+    other.behave(Behaviour::Status(500));
+    eventually_in_state(&router, 1, "ejected");
+    drop(load.stop());
+    (router, [one, other])
+}
+
+#[test]
+fn a_probe_that_is_answered_with_an_error_is_tried_elsewhere() {
+    let (router, [_one, _other]) = beside_an_ejected_one("");
+    let (probes, retries) = (ejections(&router, "probe"), router.metric("switchback_retries_total", &[]));
+    let load = Load::new(router.traffic, 200).start();
+    eventually("three failed probes", SOON, || (ejections(&router, "probe") >= probes + 3.0).then_some(()));
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
+    assert!(router.metric("switchback_retries_total", &[]) >= retries + 3.0);
+}
+
+#[test]
+fn a_probe_that_may_not_be_sent_twice_has_its_own_answer() {
+    let (router, [one, other]) = beside_an_ejected_one("replayable_methods = [\"GET\"]");
+    let arrived = other.arrivals();
+    let post = "POST /rank HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx";
+    let (sent, before) = (std::cell::Cell::new(0), one.arrivals());
+    let response = eventually("a probe", SOON, || {
+        sent.set(sent.get() + 1);
+        let response = http::raw(router.traffic, post).unwrap();
+        (other.arrivals() > arrived).then_some(response)
+    });
+    assert!(response.starts_with("HTTP/1.1 500"), "{response}");
+    assert_eq!(one.arrivals() - before, sent.get() - 1, "the other endpoint never saw it");
 }
 
 #[test]

@@ -89,6 +89,33 @@ fn a_full_endpoint_is_passed_over_and_a_full_pool_says_503() {
 }
 
 #[test]
+fn a_pool_has_room_for_so_many_queries_over_all_its_endpoints_and_workers() {
+    let (one, other, blue) = (Backend::start("one"), Backend::start("other"), Backend::start("blue"));
+    let pools = Setup::default().pool("blue", &[&blue]).pool("green", &[&one, &other]).pool_keys("max_in_flight = 3");
+    let router = pools.workers(2).route("initial = { live = \"green\" }").start();
+    one.behave(Behaviour::Hang);
+    other.behave(Behaviour::Hang);
+    let in_flight = || router.route()["pools"]["green"]["in_flight"].as_u64().unwrap();
+    let held: Vec<TcpStream> = (0..3).map(|_| send(&router)).collect();
+    eventually("three are there", SOON, || (one.arrivals() + other.arrivals() == 3).then_some(()));
+    for _ in 0..8 {
+        let response = http::raw(router.traffic, GET).unwrap();
+        assert!(response.starts_with("HTTP/1.1 503") && response.contains("no room for another query"), "{response}");
+    }
+    assert_eq!((in_flight(), one.arrivals() + other.arrivals()), (3, 3), "what was refused took no place, and reached nobody");
+    assert_eq!(router.metric("switchback_unanswered_total", &[]), 8.0);
+    // Of a candidate that is full the queries go to live.
+    router.set_flags(&["live=blue", "candidate_pool=green", "canary_percent=100"]);
+    assert!(http::raw(router.traffic, GET).unwrap().ends_with("blue"));
+    assert_eq!(router.metric("switchback_fallbacks_total", &["pool=\"green\""]), 1.0);
+    drop(held);
+    eventually("the places are free again", SOON, || (in_flight() == 0).then_some(()));
+    one.behave(Behaviour::Answer);
+    other.behave(Behaviour::Answer);
+    assert!(!http::raw(router.traffic, GET).unwrap().ends_with("blue"));
+}
+
+#[test]
 fn an_endpoint_that_comes_back_begins_with_a_small_share() {
     let (one, mut other) = (Backend::start("one"), Backend::start("other"));
     // Slow enough that the first guess of a latency is no reason to stay away.

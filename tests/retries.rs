@@ -130,6 +130,19 @@ fn a_body_that_is_no_longer_whole_is_not_sent_again() {
 }
 
 #[test]
+fn how_much_is_kept_for_a_second_time_is_the_operators() {
+    for (kept, body, expected) in [("1KiB", KIB, (200, 2, 1.0)), ("1KiB", KIB + 1, (502, 1, 0.0)), ("1MiB", KIB << 10, (200, 2, 1.0))] {
+        let backend = Scripted::start(closes_first);
+        let limits = format!("[limits]\nreplay_bytes = \"{kept}\"");
+        let router = Setup::default().pool_at("blue", backend.address).top(&limits).start();
+        let status = status(&router, &query("POST", body));
+        let seen = backend.seen();
+        assert_eq!((status, seen.len(), retries(&router)), expected, "{body} bytes, {kept} kept");
+        assert!(seen.iter().all(|seen| seen.ends_with(&"x".repeat(body))), "{body} bytes, {kept} kept");
+    }
+}
+
+#[test]
 fn what_an_answer_has_begun_to_is_not_sent_again() {
     for begun in ["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", "HTTP/1.1 nonsense\r\n\r\n"] {
         let backend = Scripted::start(if begun.contains("nonsense") {

@@ -1,10 +1,11 @@
 //! The promise: systemd may own the listening sockets, and is told how the router is.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -115,20 +116,34 @@ fn systemd_is_told_who_took_over() {
     eventually("nobody listens any more", SOON, || http::get(router.traffic, "/rank").is_err().then_some(()));
 }
 
+const UNITS: [&str; 2] = ["switchback.service", "switchback.socket"];
+
+fn units() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/systemd")
+}
+
 #[test]
-fn the_units_in_the_docs_are_good() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/systemd");
-    let page = std::fs::read_to_string(folder.join("../OPERATIONS.md")).unwrap();
-    for unit in ["switchback.service", "switchback.socket"] {
-        let text = std::fs::read_to_string(folder.join(unit)).unwrap();
+fn the_docs_show_the_units_as_they_are() {
+    let page = std::fs::read_to_string(units().join("../OPERATIONS.md")).unwrap();
+    for unit in UNITS {
+        let text = std::fs::read_to_string(units().join(unit)).unwrap();
         assert!(page.contains(text.trim_end()), "docs/OPERATIONS.md shows docs/systemd/{unit} as it is");
     }
-    // As far as there is systemd: the program that the unit names is not installed on the machine that runs this.
-    let Ok(output) =
-        Command::new("systemd-analyze").arg("verify").arg(folder.join("switchback.service")).arg(folder.join("switchback.socket")).output()
-    else {
+}
+
+#[test]
+fn systemd_takes_the_units_in_the_docs() {
+    let verify = Command::new("systemd-analyze").arg("verify").args(UNITS.map(|unit| units().join(unit))).output();
+    let Ok(output) = verify else {
+        // Not by a macro, whose output is kept back for a test that passes.
+        let _ = writeln!(
+            std::io::stderr(),
+            "LEFT OUT: systemd_takes_the_units_in_the_docs: there is no systemd-analyze here, so that nobody looked at docs/systemd; \
+             scripts/install_test_tools.sh systemd installs it"
+        );
         return;
     };
+    // The program that the unit names is not installed on the machine that runs this.
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let about_ours = said.lines().filter(|line| line.contains("switchback") && !line.contains("is not executable"));
     assert_eq!(about_ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{said}");

@@ -5,6 +5,7 @@
 //! browser: the `Host` must then be an IP address or `localhost`, so that a rebound DNS name gets nothing.
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use axum::extract::FromRequestParts;
@@ -136,21 +137,41 @@ impl Access {
         found
     }
 
-    fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
-        if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-            let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+    /// Who asks, if they may read.
+    pub(super) fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            // Of two lines a proxy on the way may have looked at the other one.
+            let token = only(parts, header::AUTHORIZATION).and_then(|value| value.split_once(' '));
             let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
             return token.and_then(|token| self.find(token)).ok_or(ApiError::WrongToken);
         }
         if !self.is_reading_open {
             return Err(ApiError::NoToken);
         }
-        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let host = only(parts, header::HOST).unwrap_or("");
         if !is_this_machine(host) {
             return Err(ApiError::ForeignHost(host.chars().take(128).collect()));
         }
         Ok(Caller { name: "anonymous".to_owned(), role: Role::Viewer })
     }
+
+    /// Who asks, if they may change flags.
+    pub(super) fn operator(&self, parts: &Parts) -> Result<Caller, ApiError> {
+        let caller = self.caller(parts)?;
+        match caller.role {
+            Role::Operator => Ok(caller),
+            // Reading is open here, changing is not.
+            Role::Viewer if !parts.headers.contains_key(header::AUTHORIZATION) => Err(ApiError::NoToken),
+            Role::Viewer => Err(ApiError::NotOperator(caller.name)),
+        }
+    }
+}
+
+/// The text of a field that is there once.
+fn only(parts: &Parts, name: header::HeaderName) -> Option<&str> {
+    let mut lines = parts.headers.get_all(name).iter();
+    let line = lines.next()?;
+    if lines.next().is_some() { None } else { line.to_str().ok() }
 }
 
 /// Who asks.
@@ -179,14 +200,7 @@ impl FromRequestParts<Live> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Operator, ApiError> {
-        let caller = match live.states.borrow().access.caller(parts) {
-            // Reading is open here, changing is not.
-            Ok(caller) if !parts.headers.contains_key(header::AUTHORIZATION) && caller.role == Role::Viewer => {
-                return Err(ApiError::NoToken);
-            }
-            other => other?,
-        };
-        if caller.role == Role::Operator { Ok(Operator(caller)) } else { Err(ApiError::NotOperator(caller.name)) }
+        live.states.borrow().access.operator(parts).map(Operator)
     }
 }
 
@@ -202,12 +216,17 @@ fn configured(config: &Config, index: usize) -> (String, PathBuf) {
 
 /// An IP address or `localhost`, with or without a port.
 fn is_this_machine(host: &str) -> bool {
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return true;
+    }
     let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    address.parse::<std::net::IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+    match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => name.parse::<Ipv4Addr>().is_ok() || name.eq_ignore_ascii_case("localhost"),
+    }
 }
 
 fn read_token(key: &str, path: &Path) -> Result<String, AccessError> {
@@ -264,13 +283,16 @@ fn keep_to_owner(_: &Path) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn access(is_reading_open: bool) -> Access {
+    /// Ann's, who is an operator, and Bob's, who is a viewer.
+    pub(in crate::admin) const TOKENS: [&str; 2] = ["operator-token-of-ann", "viewer-token-of-bob"];
+
+    pub(in crate::admin) fn access(is_reading_open: bool) -> Access {
         let mut access = Access { tokens: Vec::new(), is_reading_open };
-        access.add("ann", Role::Operator, "operator-token-of-ann");
-        access.add("bob", Role::Viewer, "viewer-token-of-bob");
+        access.add("ann", Role::Operator, TOKENS[0]);
+        access.add("bob", Role::Viewer, TOKENS[1]);
         access
     }
 
@@ -298,12 +320,23 @@ mod tests {
     }
 
     #[test]
+    fn of_two_lines_none_is_believed() {
+        let mut two = parts("127.0.0.1", Some("Bearer operator-token-of-ann"));
+        two.headers.append("authorization", axum::http::HeaderValue::from_static("Bearer operator-token-of-ann"));
+        assert!(matches!(access(true).caller(&two), Err(ApiError::WrongToken)));
+        let mut two = parts("127.0.0.1", None);
+        two.headers.append("host", axum::http::HeaderValue::from_static("evil.example"));
+        assert!(matches!(access(true).caller(&two), Err(ApiError::ForeignHost(_))));
+    }
+
+    #[test]
     fn without_a_token_only_this_machine_reads_and_only_where_that_is_open() {
         for host in ["127.0.0.1:9090", "[::1]:9090", "localhost", "LOCALHOST:1", "::1"] {
             assert!(access(true).caller(&parts(host, None)).is_ok(), "{host}");
             assert!(matches!(access(false).caller(&parts(host, None)), Err(ApiError::NoToken)), "{host}");
         }
-        for host in ["evil.example", "evil.example:9090", "127.0.0.1.evil.example", "localhost.evil.example", ""] {
+        for host in ["evil.example", "evil.example:9090", "127.0.0.1.evil.example", "localhost.evil.example", "[7.0.0.1", "[localhost]", ""]
+        {
             assert!(matches!(access(true).caller(&parts(host, None)), Err(ApiError::ForeignHost(_))), "{host}");
         }
     }

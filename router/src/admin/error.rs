@@ -45,7 +45,7 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             ApiError::NoToken | ApiError::WrongToken => StatusCode::UNAUTHORIZED,
             ApiError::NotOperator(_) => StatusCode::FORBIDDEN,

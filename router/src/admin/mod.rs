@@ -14,6 +14,8 @@ mod connections;
 mod error;
 mod events;
 mod exposition;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod lifecycle;
 mod metrics;

@@ -98,6 +98,8 @@ fn endpoint(endpoint: &SharedEndpoint, now: Instant) -> Value {
         "in_flight": endpoint.in_flight(),
         "ejections": Why::ALL.into_iter().map(|why| endpoint.ejections(why)).sum::<u64>(),
         "ejected_for_ms": endpoint.ejected_for(now).map(milliseconds),
+        "why": endpoint.why(now),
+        "last_failure": endpoint.last_failure().map(|(what, at)| json!({ "what": what, "ms_ago": milliseconds(now.saturating_duration_since(at)) })),
         "addresses": endpoint.addresses(),
     })
 }

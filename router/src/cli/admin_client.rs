@@ -59,7 +59,10 @@ impl AdminArgs {
     /// # Errors
     /// A URL, config or token file that makes no sense.
     pub(crate) fn client(&self) -> Result<AdminClient, Failure> {
-        let config = self.config.as_deref().map(config::load).transpose().map_err(|error| Failure::config(&error.to_string()))?;
+        let config = self.config.as_deref().map(config::load).transpose().map_err(|error| {
+            let hint = "a router that runs goes on, and is reached without this file too: --admin URL --data-dir FOLDER";
+            Failure::config(&error.to_string()).with_hint(hint)
+        })?;
         let authority = match (&self.admin, &config) {
             (Some(url), _) => authority_of(url)?,
             (None, Some(config)) if config.listen.admin.port() == 0 => {

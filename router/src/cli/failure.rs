@@ -46,6 +46,12 @@ impl Failure {
         failure
     }
 
+    /// With a last line for people: what to do instead.
+    pub(crate) fn with_hint(mut self, hint: &str) -> Failure {
+        self.message = format!("{}\n{hint}", self.message);
+        self
+    }
+
     /// With what else the API said: everything beside its `error`.
     pub(crate) fn with_details(mut self, answer: Value) -> Failure {
         if let Value::Object(answer) = answer {

@@ -157,7 +157,8 @@ fn endpoint_lines(route: &Value) -> String {
         for endpoint in list(&pool["endpoints"]).iter().filter(|endpoint| endpoint["state"] != "healthy") {
             let state = plain(&endpoint["state"]).replace('_', " ");
             let rest = endpoint["ejected_for_ms"].as_f64().map_or_else(String::new, |millis| format!(" for another {:.1} s", millis / 1e3));
-            text.push_str(&format!("  {name} {} is {state}{rest}\n", plain(&endpoint["endpoint"])));
+            let why = endpoint["why"].as_str().map_or_else(String::new, |why| format!(": {why}"));
+            text.push_str(&format!("  {name} {} is {state}{rest}{why}\n", plain(&endpoint["endpoint"])));
         }
     }
     text
@@ -228,7 +229,8 @@ mod tests {
             "pools": { "blue": { "version": "v41", "healthy": 1, "roles": ["live"], "endpoints": [
                 { "endpoint": "h:1", "state": "healthy", "in_flight": 3 },
                 { "endpoint": "h:2", "state": "half_open", "in_flight": 0 },
-                { "endpoint": "h:3", "state": "ejected", "ejected_for_ms": 2500, "in_flight": 0 }
+                { "endpoint": "h:3", "state": "ejected", "ejected_for_ms": 2500, "in_flight": 0,
+                  "why": "5 failures in a row, last: answered 503" }
             ] } },
             "policies": [{ "kind": "split", "name": "split-weighted", "digest": "0123456789abcdef", "state": "in_force", "why": "" }],
             "routers": [{ "id": "a", "epoch": 12, "is_known": true, "seen_ms_ago": 30 },
@@ -241,7 +243,7 @@ mod tests {
                         \x20 pool  version  healthy  in flight  role\n\
                         \x20 blue  v41      1/3      3          live\n\
                         \x20 blue h:2 is half open\n\
-                        \x20 blue h:3 is ejected for another 2.5 s\n\
+                        \x20 blue h:3 is ejected for another 2.5 s: 5 failures in a row, last: answered 503\n\
                         \x20 split policy split-weighted@0123456789ab in force\n\
                         \x20 3 router(s), not on epoch 12: b, not heard since epoch 12: d; silent: c\n\
                         \x20 not obeyed: pin = x: must be a pool\n\

@@ -199,6 +199,8 @@ pub enum Refusal {
     HeadTime,
     /// The body is larger than the route allows: 413, or broken off.
     BodySize,
+    /// The body paused for too long, or was not through in time: 408, or broken off.
+    BodyTime,
     /// The whole query took too long: closed.
     QueryTime,
     /// The client takes nothing of its response: closed.
@@ -217,7 +219,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of [`WorkerTotals::refusals`].
-    pub const ALL: [Refusal; 16] = [
+    pub const ALL: [Refusal; 17] = [
         Refusal::NoRoute,
         Refusal::Framing,
         Refusal::Host,
@@ -227,6 +229,7 @@ impl Refusal {
         Refusal::HeadSize,
         Refusal::HeadTime,
         Refusal::BodySize,
+        Refusal::BodyTime,
         Refusal::QueryTime,
         Refusal::SlowReader,
         Refusal::Resets,
@@ -249,6 +252,7 @@ impl Refusal {
             Refusal::HeadSize => "head_size",
             Refusal::HeadTime => "head_time",
             Refusal::BodySize => "body_size",
+            Refusal::BodyTime => "body_time",
             Refusal::QueryTime => "query_time",
             Refusal::SlowReader => "slow_reader",
             Refusal::Resets => "resets",

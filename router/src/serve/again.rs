@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::forwarded::ClientFields;
-use super::headers::prepare_request;
+use super::headers::{ask_of_server, prepare_request};
 use super::replay::RequestBody;
 use super::seen::Seen;
 
@@ -40,6 +40,7 @@ impl Again {
                 (parts.method, parts.uri, parts.version, parts.headers) = (head.method, head.uri, head.version, head.headers);
                 let seen = Seen::of(&parts.headers);
                 prepare_request(&mut parts, seen, client);
+                ask_of_server(&mut parts, bytes);
                 say_length(&mut parts.headers, &body);
                 return Some(Request::from_parts(parts, body));
             }
@@ -110,6 +111,14 @@ mod tests {
         let prepared = Again::prepared(&head).request(RequestBody::Empty, &client).unwrap();
         assert_eq!(shown(&first), shown(&prepared));
         assert_eq!(shown(&first).0, "GET /rank?q=a%20b HTTP/1.1");
+    }
+
+    #[test]
+    fn what_is_asked_of_the_server_is_the_second_time_too() {
+        let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
+        let raw = Again::Raw((*b"OPTIONS http://a.test HTTP/1.1\r\nHost: b.test\r\n\r\n").into());
+        let request = raw.request(RequestBody::Empty, &client).unwrap();
+        assert_eq!((shown(&request).0.as_str(), &request.headers()["host"]), ("OPTIONS * HTTP/1.1", &HeaderValue::from_static("a.test")));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
             (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "switchback: the request's head is too large, or has too many fields\n")
         }
         Refusal::BodySize => (StatusCode::PAYLOAD_TOO_LARGE, "switchback: the request's body is larger than this route allows\n"),
+        Refusal::BodyTime => (StatusCode::REQUEST_TIMEOUT, "switchback: the request's body did not come in time\n"),
         // These end connections, and are no answers.
         Refusal::HeadTime
         | Refusal::QueryTime
@@ -56,7 +57,7 @@ pub(crate) fn unanswered(failure: &Failure) -> Response<ResponseBody> {
     let status = match failure {
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Failure::Full | Failure::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
-        Failure::Client => StatusCode::REQUEST_TIMEOUT,
+        Failure::Client | Failure::Late => StatusCode::REQUEST_TIMEOUT,
         Failure::Malformed => StatusCode::BAD_REQUEST,
         Failure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => StatusCode::BAD_GATEWAY,

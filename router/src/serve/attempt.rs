@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::pool::{Endpoint, Pool, Slot};
+use super::pool::{Endpoint, Fault, Pool, Slot};
 use super::routes::RouteWorker;
 use super::upstream::{Connection, Failure};
 use crate::quality::{PoolCounters, Refusal};
@@ -65,6 +65,11 @@ impl Attempt {
         self.started
     }
 
+    /// Whether it was sent to see if its endpoint works again.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.held.borrow().as_ref().is_some_and(|held| held.slot.is_probe)
+    }
+
     pub(crate) fn body_idle_timeout(&self) -> Duration {
         self.route.body_idle_timeout
     }
@@ -96,6 +101,9 @@ impl Attempt {
         }
         if let Some(counters) = self.counters() {
             counters.durations.record(latency);
+        }
+        if status.is_server_error() {
+            self.met(Fault::Status(status), now);
         }
         if let Some(held) = self.held.borrow_mut().as_mut() {
             held.slot.head_came(!status.is_server_error());
@@ -133,7 +141,7 @@ impl Attempt {
 
     /// The backend failed: no connection, no response, or one that broke off.
     pub(crate) fn failed(&self) {
-        self.ended_badly(|counters| counters.failures.increment());
+        self.ended_badly(Fault::Closed, |counters| counters.failures.increment());
     }
 
     /// The backend took too long.
@@ -143,7 +151,7 @@ impl Attempt {
         if let Some(endpoint) = self.endpoint() {
             endpoint.observe(now.duration_since(self.started), now);
         }
-        self.ended_badly(|counters| counters.timeouts.increment());
+        self.ended_badly(Fault::Timeout, |counters| counters.timeouts.increment());
     }
 
     /// Counts an attempt by why it failed.
@@ -155,13 +163,18 @@ impl Attempt {
                 self.route.refuse(Refusal::Framing);
                 self.aborted();
             }
+            Failure::Late => {
+                self.route.refuse(Refusal::BodyTime);
+                self.aborted();
+            }
             Failure::TooLarge => {
                 self.route.refuse(Refusal::BodySize);
                 self.aborted();
             }
             Failure::Full | Failure::Unhealthy => drop(self.held.borrow_mut().take()),
-            Failure::Connect { .. } | Failure::Closed { .. } => self.failed(),
-            Failure::Broken(reason) => self.ended_badly(|counters| {
+            Failure::Connect { cause, .. } => self.ended_badly(Fault::Connect(cause.clone()), |counters| counters.failures.increment()),
+            Failure::Closed { .. } => self.failed(),
+            Failure::Broken(reason) => self.ended_badly(Fault::Broken(*reason), |counters| {
                 counters.failures.increment();
                 if let Some(count) = counters.broken.get(*reason as usize) {
                     count.increment();
@@ -188,10 +201,19 @@ impl Attempt {
         }
     }
 
-    fn ended_badly(&self, count: impl FnOnce(&PoolCounters)) {
+    /// For people, who want to know why an endpoint went out.
+    fn met(&self, fault: Fault, now: Instant) {
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.shared.met(fault, now);
+        }
+    }
+
+    fn ended_badly(&self, fault: Fault, count: impl FnOnce(&PoolCounters)) {
         let Some(held) = self.held.borrow_mut().take() else { return };
-        held.slot.settle(false);
         let now = Instant::now();
+        // First: whoever is woken by the count below tells it.
+        self.met(fault, now);
+        held.slot.settle(false);
         if let Some(endpoint) = self.endpoint() {
             endpoint.leave_alone(now);
         }

@@ -113,6 +113,11 @@ impl PassedBody {
             self.attempt.ended(&Failure::TooLarge);
         } else if request.as_ref().is_some_and(|request| request.is_malformed()) {
             self.attempt.ended(&Failure::Malformed);
+        } else if request
+            .as_ref()
+            .is_some_and(|request| request.is_late(&Failure::Late) || (is_clients_fault(request) && !request.has_failed()))
+        {
+            self.attempt.ended(&Failure::Late);
         } else if request.as_ref().is_some_and(|request| is_clients_fault(request)) {
             self.attempt.aborted();
         } else {

@@ -235,6 +235,9 @@ async fn answer(
             None => (Err(Refusal::Framing), None),
         },
     };
+    if let Some(raw) = &raw {
+        headers::ask_of_server(&mut head, raw);
+    }
     let mut response = match plan {
         Ok(plan) => {
             let mut journey = Journey::new(plan, raw, head, body);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chosen pool --ok--> answer
-//!      | nothing sent, or nothing received and may be sent again: once more on a fresh connection, elsewhere if there is elsewhere
+//!      | nothing sent, or nothing received (or a probe's 5xx) and may be sent again: once more on a fresh connection, elsewhere if there is elsewhere
 //!      | candidate or holdback failed, timed out or said 5xx: the live pool answers instead
 //!      v
 //!    502, 503 or 504
@@ -177,6 +177,9 @@ impl Journey {
     async fn ask_pool(&self, pool: PoolIndex, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
         let attempt = Attempt::start(&self.route, pool, None, is_counted, now)?;
         let failure = match self.run(&attempt, false).await {
+            Ok((response, seen)) if response.status().is_server_error() && attempt.is_probe() => {
+                return Ok(Box::pin(self.instead_of_probe(pool, Answer { response, seen, attempt }, is_counted)).await);
+            }
             Ok((response, seen)) => return Ok(Answer { response, seen, attempt }),
             Err(failure) => failure,
         };
@@ -187,15 +190,28 @@ impl Journey {
             return Err(failure);
         }
         attempt.is_followed_by_another(&failure);
-        Box::pin(self.ask_again(pool, &attempt, is_counted, now)).await
+        Box::pin(self.ask_again(pool, attempt.endpoint_index(), is_counted, now)).await
+    }
+
+    /// A probe was answered with a 5xx, as its endpoint's queries were before: another endpoint is asked where a probe without an answer
+    /// would have it so. If that fails, the 5xx is better than nothing.
+    #[cold]
+    async fn instead_of_probe(&self, pool: PoolIndex, first: Answer, is_counted: bool) -> Answer {
+        let now = Instant::now();
+        if !self.can_be_sent_again() || !self.route.pool(pool).is_some_and(|pool| pool.may_retry(now)) {
+            return first;
+        }
+        let avoid = first.attempt.endpoint_index();
+        first.attempt.abandoned();
+        self.ask_again(pool, avoid, is_counted, now).await.unwrap_or(first)
     }
 
     /// The second attempt, elsewhere if there is elsewhere, and on a fresh connection.
-    async fn ask_again(&self, pool: PoolIndex, attempt: &Attempt, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
+    async fn ask_again(&self, pool: PoolIndex, avoid: usize, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
         if let Some(counters) = self.route.counters().pools.get(pool.get()) {
             counters.retries.increment();
         }
-        let again = Attempt::start(&self.route, pool, Some(attempt.endpoint_index()), is_counted, now)?;
+        let again = Attempt::start(&self.route, pool, Some(avoid), is_counted, now)?;
         match self.run(&again, true).await {
             Ok((response, seen)) => Ok(Answer { response, seen, attempt: again }),
             Err(failure) => {
@@ -238,6 +254,7 @@ impl Journey {
         Err(match &self.body {
             Some(body) if body.borrow().is_malformed() => Failure::Malformed,
             Some(body) if body.borrow().is_too_large() => Failure::TooLarge,
+            Some(body) if body.borrow().is_late(&failure) => Failure::Late,
             _ if is_clients_fault => Failure::Client,
             _ => failure,
         })

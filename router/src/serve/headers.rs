@@ -3,7 +3,7 @@
 use http::header::{CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Uri, Version};
+use http::{Method, Uri, Version};
 
 use super::forwarded::ClientFields;
 use super::seen::{OWN_PREFIX, Seen, is_trailers};
@@ -40,6 +40,23 @@ pub(crate) fn prepare_request(head: &mut Parts, seen: Seen, client: &ClientField
     strip(&mut head.headers, seen);
     client.say(&mut head.headers, seen);
     head.headers.append(VIA, via);
+}
+
+/// `OPTIONS http://a` is about the server itself, and nothing on it (RFC 9112, 3.2.4): it becomes `OPTIONS *`. The parser takes it for
+/// `http://a/`, so that only the head as it came, `raw`, can tell. `head` is as a backend shall have it.
+#[inline]
+pub(crate) fn ask_of_server(head: &mut Parts, raw: &[u8]) {
+    if head.method == Method::OPTIONS && names_server(raw) {
+        head.uri = Uri::from(PathAndQuery::from_static("*"));
+    }
+}
+
+/// Whether the target of this head is a host alone.
+#[cold]
+fn names_server(raw: &[u8]) -> bool {
+    let target = raw.trim_ascii_start().split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let rest = std::str::from_utf8(target).ok().and_then(|target| target.split_once("://"));
+    rest.is_some_and(|(_, rest)| !rest.contains(['/', '?']))
 }
 
 /// Makes a backend's response head into one for the client.
@@ -179,5 +196,24 @@ mod tests {
         let head = prepared(Request::get("http://search.example/s?q=1").header("host", "other"));
         assert_eq!(head.uri.to_string(), "/s?q=1");
         assert_eq!(head.headers["host"], "search.example");
+    }
+
+    #[test]
+    fn options_of_a_host_alone_are_those_of_the_server() {
+        let target = |method: &str, uri: &str| {
+            let mut head = prepared(Request::builder().method(method).uri(uri));
+            ask_of_server(&mut head, format!("\r\n{method} {uri} HTTP/1.1\r\nReferer: http://a\r\n\r\n").as_bytes());
+            head.uri.to_string()
+        };
+        assert_eq!(target("OPTIONS", "http://search.example"), "*");
+        assert_eq!(target("OPTIONS", "http://search.example:81"), "*");
+        for (method, uri, path) in [
+            ("OPTIONS", "http://search.example/", "/"),
+            ("OPTIONS", "http://search.example/a", "/a"),
+            ("OPTIONS", "http://search.example?a", "/?a"),
+            ("GET", "http://search.example", "/"),
+        ] {
+            assert_eq!(target(method, uri), path, "{method} {uri}");
+        }
     }
 }

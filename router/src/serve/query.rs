@@ -124,8 +124,8 @@ pub(crate) fn announces_more(head: &Parts, most: u64) -> bool {
     length.is_some_and(|length| length > most)
 }
 
-/// Whether a segment of the path is `.` or `..`, also percent-encoded. A backend may take such a path for another than the one that the
-/// route was found by.
+/// Whether a segment of the path is `.` or `..`, also percent-encoded, and also with a parameter behind it (`..;x`), which Tomcat and its
+/// like cut off first. A backend may take such a path for another than the one that the route was found by.
 pub(crate) fn has_dot_segment(path: &str) -> bool {
     // Next to no path has either character, and then nothing needs to be taken apart.
     path.bytes().any(|byte| matches!(byte, b'.' | b'%')) && path.split('/').any(is_dot_segment)
@@ -137,7 +137,8 @@ fn is_dot_segment(segment: &str) -> bool {
     while let Some(after) = rest.strip_prefix(b".").or_else(|| rest.strip_prefix(b"%2e")).or_else(|| rest.strip_prefix(b"%2E")) {
         (rest, dots) = (after, dots + 1);
     }
-    rest.is_empty() && matches!(dots, 1 | 2)
+    let is_end = rest.is_empty() || rest.starts_with(b";") || rest.starts_with(b"%3b") || rest.starts_with(b"%3B");
+    is_end && matches!(dots, 1 | 2)
 }
 
 /// The host that the request is for: lower case is not yet made, the port is cut off.
@@ -258,10 +259,14 @@ mod tests {
 
     #[test]
     fn dot_segments_are_seen_also_in_disguise() {
-        for dotted in ["/a/../b", "/..", "/a/.", "/./a", "/a/%2e%2E/b", "/a/.%2e", "/%2e"] {
+        for dotted in
+            ["/a/../b", "/..", "/a/.", "/./a", "/a/%2e%2E/b", "/a/.%2e", "/%2e", "/s/..;/x", "/s/..;a=b/x", "/%2e%2E;", "/.;", "/..%3b/x"]
+        {
             assert!(has_dot_segment(dotted), "{dotted}");
         }
-        for plain in ["/", "/a.b/c", "/...", "/.well-known/x", "/a/..b", "/%2f", "/a%2eb", "/.%2e."] {
+        for plain in
+            ["/", "/a.b/c", "/...", "/.well-known/x", "/a/..b", "/%2f", "/a%2eb", "/.%2e.", "/...;", "/a;..", "/;", "/a..;b", "/.a;"]
+        {
             assert!(!has_dot_segment(plain), "{plain}");
         }
     }

@@ -18,6 +18,7 @@ use super::idle::IdleTimer;
 use super::incoming::Incoming;
 use super::interim::{Gate, Wait};
 use super::trailers;
+use super::upstream::Failure;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -109,6 +110,11 @@ impl Replay {
     /// It is larger than the route allows.
     pub(crate) fn is_too_large(&self) -> bool {
         self.failure == Some(BodyError::TooLarge)
+    }
+
+    /// It paused for too long, was not through in time, or is what a query waits for whose time is up.
+    pub(crate) fn is_late(&self, failure: &Failure) -> bool {
+        self.failure == Some(BodyError::Late) || (matches!(failure, Failure::Timeout) && self.failure.is_none() && self.is_waiting)
     }
 
     /// What holds the body back, as long as something does.

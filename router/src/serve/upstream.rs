@@ -72,6 +72,9 @@ pub(crate) enum Failure {
     /// The client did not send its whole body.
     #[error("the client did not send its whole request")]
     Client,
+    /// The client's body did not come in time.
+    #[error("the request's body did not come in time")]
+    Late,
     /// The client's body makes no sense.
     #[error("the request's body cannot be read: it is not chunked as it should be")]
     Malformed,
@@ -108,7 +111,7 @@ impl Hearers<'_> {
 impl Failure {
     /// The client is to blame, and no backend.
     pub(crate) fn is_clients(&self) -> bool {
-        matches!(self, Failure::Client | Failure::Malformed | Failure::TooLarge)
+        matches!(self, Failure::Client | Failure::Late | Failure::Malformed | Failure::TooLarge)
     }
 
     /// Nothing was received, so a second attempt on a fresh connection may work out.

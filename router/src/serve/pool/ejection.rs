@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::outlier::{Change, Detector, Look, Return};
+use super::outlier::{Change, Detector, Look, Return, Why};
 use super::{SharedEndpoint, SharedPool};
+use crate::config;
 
 /// Between two looks: when every query fails, one look for each would be too many.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -38,6 +39,7 @@ fn apply(route: &str, pool: &SharedPool, change: Change, now: Instant) {
     let (name, authority) = (&pool.config.name, &endpoint.authority);
     match change {
         Change::Eject { lasts, why, .. } => {
+            endpoint.reasons.ejected(&in_words(why, endpoint, &pool.config.outlier));
             pool.change(route, endpoint, |endpoint| endpoint.eject(now + lasts, why));
             tracing::warn!(route, pool = name, endpoint = %authority, why = why.label(), ?lasts, "endpoint ejected");
         }
@@ -54,5 +56,14 @@ fn apply(route: &str, pool: &SharedPool, change: Change, now: Instant) {
             };
             tracing::warn!(route, pool = name, endpoint = %authority, "endpoint back in: {why}");
         }
+    }
+}
+
+fn in_words(why: Why, endpoint: &SharedEndpoint, outlier: &config::Outlier) -> String {
+    match why {
+        // A success may have come since it was looked at.
+        Why::ConsecutiveFailures => format!("{} failures in a row", endpoint.look().consecutive.max(outlier.consecutive_failures)),
+        Why::FailurePercentage => format!("at least {} % of its attempts failed", outlier.failure_percentage_threshold),
+        Why::Probe => "a probe failed".to_owned(),
     }
 }

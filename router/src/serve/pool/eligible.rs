@@ -18,6 +18,8 @@ pub(super) struct Eligible {
     pub(super) places: Vec<usize>,
     /// Those that want probes.
     pub(super) half_open: Vec<usize>,
+    /// In a panic, those of `places` that may have their share: where a second attempt goes.
+    pub(super) sound: Vec<usize>,
 }
 
 /// Whether so few of a pool are healthy that all are used: fewer than `threshold` percent. Half of a pool is not fewer than 50 %, so that one of
@@ -37,11 +39,17 @@ impl Eligible {
         let half_open = those(|standing| standing.is_half_open);
         let available = those(|standing| standing.is_available);
         if !available.is_empty() && !panics(available.len(), standings.len(), threshold) {
-            return Eligible { places: available, half_open };
+            return Eligible { places: available, half_open, sound: Vec::new() };
         }
         let resolved = those(|standing| standing.is_resolved);
         let places = if resolved.is_empty() { those(|_| true) } else { resolved };
-        Eligible { places, half_open }
+        Eligible { places, half_open, sound: available }
+    }
+
+    /// What an attempt chooses from. A second one, where the first went to `avoid`, was promised more than another endpoint that is dead.
+    pub(super) fn places(&self, avoid: Option<usize>) -> &[usize] {
+        let has_another = avoid.is_some_and(|avoid| self.sound.iter().any(|place| *place != avoid));
+        if has_another { &self.sound } else { &self.places }
     }
 }
 
@@ -83,7 +91,7 @@ mod tests {
     #[test]
     fn probes_go_on_in_a_panic_so_that_it_can_end() {
         let half_open = Standing { is_half_open: true, ..DEAD };
-        assert_eq!(Eligible::of(&[WELL, half_open], 50), Eligible { places: vec![0], half_open: vec![1] });
-        assert_eq!(Eligible::of(&[DEAD, half_open, WELL], 50), Eligible { places: vec![0, 1, 2], half_open: vec![1] });
+        assert_eq!(Eligible::of(&[WELL, half_open], 50), Eligible { places: vec![0], half_open: vec![1], sound: vec![] });
+        assert_eq!(Eligible::of(&[DEAD, half_open, WELL], 50), Eligible { places: vec![0, 1, 2], half_open: vec![1], sound: vec![2] });
     }
 }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::reason::no_connection;
 use super::{Place, SharedEndpoint, SharedPool};
 use crate::config::{self, Protocol};
 
@@ -49,6 +50,7 @@ pub(crate) async fn check_forever(route: String, pool: Arc<SharedPool>, endpoint
         ticks.tick().await;
         let result = check_once(&endpoint, health).await;
         let next = streak.observe(result.is_ok(), health);
+        endpoint.reasons.checked(result.as_ref().err().map(String::as_str));
         if next.is_healthy != streak.is_healthy {
             let why = result.err().unwrap_or_else(|| "answers again".to_owned());
             let (name, authority) = (&pool.config.name, &endpoint.authority);
@@ -77,10 +79,10 @@ async fn check_once(endpoint: &SharedEndpoint, health: &config::Health) -> Resul
 async fn check_place(endpoint: &SharedEndpoint, place: &Place, health: &config::Health) -> Result<(), String> {
     let timed = tokio::time::timeout(health.timeout, ask(endpoint, place, &health.path)).await;
     let result = match timed {
-        Err(_) => Err(format!("no answer within {:?}", health.timeout)),
-        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("health check: no answer within {:?}", health.timeout)),
+        Ok(Err(error)) => Err(error),
         Ok(Ok(status)) if status.is_success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("answered {status}")),
+        Ok(Ok(status)) => Err(format!("health check answered {}", status.as_u16())),
     };
     place.set_down(result.is_err());
     result
@@ -88,11 +90,14 @@ async fn check_place(endpoint: &SharedEndpoint, place: &Place, health: &config::
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn ask(endpoint: &SharedEndpoint, place: &Place, path: &str) -> Result<StatusCode, BoxError> {
-    let stream = TcpStream::connect(place.address).await?;
-    let Some(tls) = &endpoint.tls else { return ask_on(stream, endpoint, path, "http").await };
-    let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
-    ask_on(TlsConnector::from(tls.current()).connect(name, stream).await?, endpoint, path, "https").await
+/// The error says how far it came.
+async fn ask(endpoint: &SharedEndpoint, place: &Place, path: &str) -> Result<StatusCode, String> {
+    let failed = |error: BoxError| format!("health check: {error}");
+    let stream = TcpStream::connect(place.address).await.map_err(|error| format!("connect: {}", no_connection(&error)))?;
+    let Some(tls) = &endpoint.tls else { return ask_on(stream, endpoint, path, "http").await.map_err(failed) };
+    let name = tls.server_name(endpoint.authority.host()).ok_or("TLS: its host is no name that a certificate can be for")?;
+    let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+    ask_on(stream, endpoint, path, "https").await.map_err(failed)
 }
 
 async fn ask_on<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, BoxError>

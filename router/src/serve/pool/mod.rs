@@ -15,6 +15,7 @@ mod health;
 mod names;
 mod outlier;
 mod places;
+mod reason;
 mod retry_budget;
 mod shared_endpoint;
 mod shared_pool;
@@ -32,6 +33,7 @@ pub(crate) use health::check_forever;
 pub(crate) use names::{follow_name, look_up_all};
 pub use outlier::Why;
 pub(crate) use places::Place;
+pub(crate) use reason::Fault;
 pub use shared_endpoint::{EndpointState, SharedEndpoint};
 pub(crate) use shared_pool::MirrorSlot;
 pub use shared_pool::SharedPool;
@@ -119,9 +121,10 @@ impl Pool {
             if enters(index) {
                 return Some((index, true));
             }
-            self.endpoints.get(index)?.shared.give_probe_back();
+            let shared = &self.endpoints.get(index)?.shared;
+            shared.give_probe_back(shared.probe_round());
         }
-        let chosen = self.choose(&eligible.places, avoid, now)?;
+        let chosen = self.choose(eligible.places(avoid), avoid, now)?;
         if enters(chosen) {
             return Some((chosen, false));
         }

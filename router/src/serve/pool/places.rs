@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::reason::no_connection;
+
 /// So many addresses of a name are used: more than any resolver gives in one answer.
 const ADDRESSES: usize = 256;
 
@@ -102,6 +104,11 @@ impl Places {
         !self.current.load().is_empty()
     }
 
+    /// What is said of it then.
+    pub(super) fn unresolved(&self) -> String {
+        format!("the name {} does not resolve", self.host)
+    }
+
     /// Asks the system's resolver; the error says what it said.
     pub(super) async fn look_up(&self) -> Result<Looked, String> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +119,7 @@ impl Places {
         });
         if addresses.is_empty() {
             self.failed_lookups.fetch_add(1, Ordering::Relaxed);
-            return Err(format!("the name {} does not resolve", self.host));
+            return Err(self.unresolved());
         }
         Ok(self.take(addresses))
     }
@@ -150,12 +157,12 @@ impl Places {
         if let [only] = places.as_slice() {
             let stream = TcpStream::connect(only.address).await.map_err(|error| {
                 self.doubt();
-                error.to_string()
+                no_connection(&error)
             })?;
             return Ok((stream, self.is_name.then(|| only.clone())));
         }
         let deadline = Instant::now() + timeout;
-        let mut why = format!("the name {} does not resolve", self.host);
+        let mut why = self.unresolved();
         let order = self.order(&places);
         for (tried, place) in order.iter().enumerate() {
             let others = u32::try_from(order.len() - tried).unwrap_or(u32::MAX);
@@ -165,7 +172,7 @@ impl Places {
                     place.set_down(false);
                     return Ok((stream, Some(place.clone())));
                 }
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => no_connection(&error),
                 Err(_) => format!("no answer within {share:?}"),
             };
             place.set_down(true);

@@ -79,6 +79,16 @@ fn in_a_panic_those_that_just_failed_are_left_alone_all_the_same() {
 }
 
 #[test]
+fn in_a_panic_a_second_attempt_goes_to_an_endpoint_that_is_sound() {
+    let pool = pool_with(&THREE, "");
+    set_healthy(&pool, 0, false);
+    set_healthy(&pool, 1, false);
+    assert_eq!(picked(&pool, None), [0, 1, 2]);
+    assert_eq!(picked(&pool, Some(0)), [2], "and not to the other one that is dead");
+    assert_eq!(picked(&pool, Some(2)), [0, 1], "which is tried where there is no sound one left");
+}
+
+#[test]
 fn a_full_endpoint_is_passed_over_and_a_full_pool_has_none() {
     let pool = pool_with(&TWO, "max_in_flight_per_endpoint = 2, max_in_flight = 100");
     let now = Instant::now();
@@ -135,6 +145,65 @@ fn a_half_open_endpoint_gets_its_probes_and_no_more() {
     pool.start(None, now).unwrap().1.settle(false);
     assert_eq!(half_open.look().bad_probes, 1);
     assert_eq!(picked(&pool, None), [1]);
+}
+
+#[test]
+fn what_a_probe_of_an_earlier_ejection_comes_to_says_nothing_of_this_one() {
+    let pool = pool_with(&TWO, "");
+    let (now, half_open) = (Instant::now(), pool.endpoints[0].shared.clone());
+    let open = || pool.shared.change("search", &half_open, |endpoint| endpoint.half_open(2));
+    open();
+    let [answered, left] = [(), ()].map(|()| pool.start(None, now).unwrap().1);
+    assert!(answered.is_probe && left.is_probe);
+    pool.shared.change("search", &half_open, |endpoint| endpoint.eject(now, Why::Probe));
+    open();
+    let [one, other] = [(), ()].map(|()| pool.start(None, now).unwrap().1);
+    assert!(one.is_probe && other.is_probe);
+    answered.settle(true);
+    drop((answered, left));
+    assert_eq!(half_open.look().good_probes, 0);
+    assert!(!pool.start(None, now).unwrap().1.is_probe, "nobody takes the place of the one whose client went away");
+    one.settle(true);
+    assert_eq!(half_open.look().good_probes, 1);
+}
+
+#[test]
+fn in_a_panic_probes_go_on_one_at_a_time_and_end_it() {
+    let pool = pool_with(&THREE, "outlier = { probes = 1 }");
+    let (now, half_open) = (Instant::now(), pool.endpoints[0].shared.clone());
+    set_healthy(&pool, 1, false);
+    pool.shared.change("search", &half_open, |endpoint| endpoint.eject(now, Why::ConsecutiveFailures));
+    assert!(pool.shared.is_panicking());
+    assert_eq!(picked(&pool, None), [0, 1, 2], "all are used, the ejected one too");
+    assert_eq!(half_open.look().good_probes, 0, "but nothing that it does is a probe");
+    pool.shared.change("search", &half_open, |endpoint| endpoint.half_open(1));
+    assert!(pool.shared.is_panicking(), "it is not back yet");
+    let (index, probe) = pool.start(None, now).unwrap();
+    assert_eq!((index, probe.is_probe), (0, true), "the first query is the probe");
+    let others: Vec<(usize, Slot)> = (0..100).map(|_| pool.start(None, now).unwrap()).collect();
+    assert!(others.iter().all(|(_, slot)| !slot.is_probe) && others.iter().any(|(index, _)| *index == 0), "its share goes on beside it");
+    others.iter().for_each(|(_, slot)| slot.settle(true));
+    assert_eq!(half_open.look().good_probes, 0, "which is not held for it");
+    drop(others);
+    probe.head_came(true);
+    drop(probe);
+    assert_eq!(half_open.look().good_probes, 1);
+    assert!(!pool.start(None, now).unwrap().1.is_probe, "one was asked for");
+    pool.shared.change("search", &half_open, SharedEndpoint::readmit);
+    assert!(!pool.shared.is_panicking());
+    assert_eq!(picked(&pool, None), [0, 2], "and the dead one gets nothing again");
+}
+
+#[test]
+fn in_a_panic_a_dead_one_gets_no_probes() {
+    let pool = pool_with(&THREE, "");
+    let (now, half_open) = (Instant::now(), pool.endpoints[0].shared.clone());
+    set_healthy(&pool, 0, false);
+    set_healthy(&pool, 1, false);
+    pool.shared.change("search", &half_open, |endpoint| endpoint.half_open(3));
+    assert!((0..100).all(|_| !pool.start(None, now).unwrap().1.is_probe), "health checks find out before it is probed");
+    set_healthy(&pool, 0, true);
+    assert!(pool.start(None, now).unwrap().1.is_probe);
 }
 
 #[test]

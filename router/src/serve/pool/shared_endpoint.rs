@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::outlier::{Look, Why};
 use super::places::{Place, Places};
+use super::reason::{Fault, Reasons};
 use crate::config::{self, Protocol};
 use crate::tls::ClientTls;
 
@@ -39,6 +40,7 @@ pub struct SharedEndpoint {
     slow_start: Duration,
     /// For people: no worker looks at it.
     times: Mutex<Times>,
+    pub(super) reasons: Reasons,
 }
 
 /// What an outlier's detector says of it.
@@ -55,6 +57,8 @@ struct Outcomes {
     consecutive: AtomicU32,
     good: AtomicU64,
     bad: AtomicU64,
+    /// How often it became half-open: what a probe of an earlier time comes to says nothing of now.
+    probe_round: AtomicU32,
     /// Queries that may still be sent as probes.
     probes_left: AtomicU32,
     good_probes: AtomicU32,
@@ -115,6 +119,7 @@ impl SharedEndpoint {
             ejections: Default::default(),
             slow_start: pool.slow_start,
             times: Mutex::default(),
+            reasons: Reasons::default(),
         }
     }
 
@@ -162,6 +167,23 @@ impl SharedEndpoint {
     pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
         let until = self.times().ejected_until?;
         (self.admission() == Admission::Ejected).then(|| until.saturating_duration_since(now))
+    }
+
+    /// Why it does not get its whole share, in a few words; `None` where it does, or begins to.
+    #[must_use]
+    pub fn why(&self, now: Instant) -> Option<String> {
+        match self.state(now) {
+            EndpointState::Healthy | EndpointState::SlowStart => None,
+            EndpointState::Unresolved => Some(self.places.unresolved()),
+            EndpointState::Unhealthy => self.reasons.health(),
+            EndpointState::Ejected | EndpointState::HalfOpen => self.reasons.ejection(),
+        }
+    }
+
+    /// What the last attempt that failed met, and when; whether it went out for that or not.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<(String, Instant)> {
+        self.reasons.last_failure()
     }
 
     /// How often it was ejected for this reason.
@@ -230,6 +252,12 @@ impl SharedEndpoint {
         self.outcomes.good.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Keeps for people what a failed attempt met.
+    #[cold]
+    pub(crate) fn met(&self, fault: Fault, now: Instant) {
+        self.reasons.attempt_failed(fault, now);
+    }
+
     /// Failures in a row, this one included.
     pub(super) fn attempt_failed(&self) -> u32 {
         self.outcomes.bad.fetch_add(1, Ordering::Relaxed);
@@ -243,12 +271,21 @@ impl SharedEndpoint {
         self.may_serve() && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one).is_ok()
     }
 
-    /// The client of a probe went away: another query takes its place.
-    pub(super) fn give_probe_back(&self) {
-        self.outcomes.probes_left.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn probe_round(&self) -> u32 {
+        self.outcomes.probe_round.load(Ordering::Relaxed)
     }
 
-    pub(super) fn probe_ended(&self, is_good: bool) {
+    /// The client of a probe went away: another query takes its place.
+    pub(super) fn give_probe_back(&self, round: u32) {
+        if round == self.probe_round() {
+            self.outcomes.probes_left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn probe_ended(&self, round: u32, is_good: bool) {
+        if round != self.probe_round() {
+            return;
+        }
         let count = if is_good { &self.outcomes.good_probes } else { &self.outcomes.bad_probes };
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -283,6 +320,7 @@ impl SharedEndpoint {
 
     /// Lets so many queries through as probes.
     pub(super) fn half_open(&self, probes: u32) {
+        self.outcomes.probe_round.fetch_add(1, Ordering::Relaxed);
         self.outcomes.good_probes.store(0, Ordering::Relaxed);
         self.outcomes.bad_probes.store(0, Ordering::Relaxed);
         self.outcomes.probes_left.store(probes, Ordering::Relaxed);

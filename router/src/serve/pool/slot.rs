@@ -9,6 +9,9 @@ use super::{SharedEndpoint, SharedPool};
 pub(crate) struct Slot {
     pool: Arc<SharedPool>,
     endpoint: Arc<SharedEndpoint>,
+    pub(crate) is_probe: bool,
+    /// Of a probe: which time it is that the endpoint is half-open.
+    probe_round: u32,
     /// Sent to see whether the endpoint works again, and nothing is known yet.
     is_open_probe: Cell<bool>,
 }
@@ -16,7 +19,8 @@ pub(crate) struct Slot {
 impl Slot {
     /// Of places that were taken.
     pub(super) fn new(pool: &Arc<SharedPool>, endpoint: &Arc<SharedEndpoint>, is_probe: bool) -> Slot {
-        Slot { pool: pool.clone(), endpoint: endpoint.clone(), is_open_probe: Cell::new(is_probe) }
+        let probe_round = if is_probe { endpoint.probe_round() } else { 0 };
+        Slot { pool: pool.clone(), endpoint: endpoint.clone(), is_probe, probe_round, is_open_probe: Cell::new(is_probe) }
     }
 
     /// Counts how the attempt went, for or against its endpoint. In a pool of one there is nobody to compare it with.
@@ -47,7 +51,7 @@ impl Slot {
     #[cold]
     fn end_probe(&self, is_good: bool) {
         self.is_open_probe.set(false);
-        self.endpoint.probe_ended(is_good);
+        self.endpoint.probe_ended(self.probe_round, is_good);
         self.pool.news.notify_one();
     }
 }
@@ -57,7 +61,7 @@ impl Drop for Slot {
         self.pool.leave();
         self.endpoint.leave();
         if self.is_open_probe.get() {
-            self.endpoint.give_probe_back();
+            self.endpoint.give_probe_back(self.probe_round);
         }
     }
 }
