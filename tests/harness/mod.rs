@@ -10,6 +10,7 @@ pub mod http;
 mod lifecycle;
 mod load;
 mod process;
+mod provenance;
 pub mod ranker;
 pub mod redis;
 pub mod redis_groups;
@@ -17,11 +18,13 @@ mod router;
 pub mod scenes;
 mod scripted;
 pub mod tls;
+mod wire;
 
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Behaviour};
 pub use load::{Load, Report, Running, time_of_day};
+pub use provenance::provenance;
 pub use router::{Router, Setup, binary};
 pub use scripted::{Act, Scripted};
 
