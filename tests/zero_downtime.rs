@@ -33,13 +33,13 @@ const SENT_ONCE: &str = "PATCH";
 /// What an operator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
+    /// The live pool has two endpoints. One says that it is not ready, and stops when it has nothing to do.
+    RestartBackend,
     SwapPlugin,
     /// With the CLI, or with a bare HSET.
     Flip,
     /// By SIGHUP, or with the CLI.
     Reload,
-    /// The live pool has two endpoints. One says that it is not ready, and stops when it has nothing to do.
-    RestartBackend,
     HandOver,
     /// One dies in the middle of its queries.
     KillBackend,
@@ -54,10 +54,10 @@ struct Plan {
 
 const QUICK: Plan = Plan {
     counts: [
+        (Change::RestartBackend, 3),
         (Change::SwapPlugin, 4),
         (Change::Flip, 4),
         (Change::Reload, 4),
-        (Change::RestartBackend, 2),
         (Change::HandOver, 2),
         (Change::KillBackend, 2),
         (Change::KillPrimary, 1),
@@ -66,10 +66,10 @@ const QUICK: Plan = Plan {
 };
 const FULL: Plan = Plan {
     counts: [
+        (Change::RestartBackend, 10),
         (Change::SwapPlugin, 30),
         (Change::Flip, 30),
         (Change::Reload, 20),
-        (Change::RestartBackend, 10),
         (Change::HandOver, 10),
         (Change::KillBackend, 10),
         (Change::KillPrimary, 1),
@@ -160,7 +160,8 @@ impl Scene {
 
     fn make(&mut self, change: Change) {
         let was_down = self.is_one_down;
-        if was_down && matches!(change, Change::Flip | Change::RestartBackend | Change::KillBackend) {
+        // A flip needs both colours. A new process has to find out by itself who is down, with three second attempts in its first second.
+        if was_down && matches!(change, Change::Flip | Change::HandOver | Change::RestartBackend | Change::KillBackend) {
             self.start_endpoint();
         }
         let (began, since) = (Instant::now(), time_of_day());
@@ -261,6 +262,7 @@ impl Scene {
         endpoint.feel(200);
         endpoint.restart();
         eventually("the restarted backend gets queries", SOON, || (self.live()[1].arrivals() > before).then_some(()));
+        eventually("it is trusted again", SOON, || (self.in_live_pool()["healthy"] == 2).then_some(()));
         self.is_one_down = false;
         self.diary.push(format!("{} the endpoint is back", time_of_day()));
     }
