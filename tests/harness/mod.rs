@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc, clippy::string_slice)]
 
 mod backend;
+pub mod cases;
 pub mod exchange;
 pub mod flags;
+pub mod frames;
 pub mod guests;
 pub mod http;
 mod lifecycle;
@@ -17,6 +19,7 @@ pub mod redis_groups;
 mod router;
 pub mod scenes;
 mod scripted;
+pub mod strict;
 pub mod tls;
 mod wire;
 
