@@ -265,7 +265,7 @@ fn a_flood_of_log_lines_is_cut_down_to_what_is_allowed() {
 
 fn write_report(rows: &str, [first, last]: [f64; 2]) {
     let text = format!(
-        "# Hostile plugins under load\n\n{}.\nMade by `SWITCHBACK_FULL=1 cargo nextest run --release --locked --workspace --test hostile_plugins`: {} s each at {RATE} queries a \
+        "# Hostile plugins under load\n\n{}.\nMade by `SWITCHBACK_FULL=1 cargo test --release --locked --workspace --test hostile_plugins`: {} s each at {RATE} queries a \
          second,\ntwo workers. `base` is the p99 of {} s without the guest, just before it; `allowed` is twice that (of {:?} at least).\n\n\
          Beside that, `hostile-slow-configure` alone is allowed {CONFIGURE_DEADLINE:?}: its `configure` runs into `policies.configure_deadline`, 100 ms, in which\nthe \
          queries of one worker wait, and each end of a quarantine brings another such call. A decision that spins (20 ms, `policies.deadline`)\nand a `configure` that fills \

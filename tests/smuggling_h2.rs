@@ -9,7 +9,7 @@ use std::time::Duration;
 use switchback_tests::cases::{Case, unescaped};
 use switchback_tests::frames::{self, DATA, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, RESET, frame, hello};
 use switchback_tests::strict::{Seen, recording};
-use switchback_tests::{Router, Setup, http};
+use switchback_tests::{Router, Setup, eventually, http};
 
 /// The request of a case, as frames of stream 1.
 fn request(case: &Case) -> Vec<u8> {
@@ -93,4 +93,9 @@ fn nothing_is_smuggled_from_http2_into_http1() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    let count = |is: fn(&str) -> bool| all.iter().filter(|case| is(&case.verdict)).count() as f64;
+    let (ended, answered) = (count(|verdict| verdict == "goaway"), count(|verdict| verdict.starts_with("40")));
+    let counted = || [&["reason=\"http2\""][..], &[]].map(|labels| router.metric("switchback_refusals_total", labels));
+    // Each GOAWAY, and each answer of the router's own; what resets one stream is not.
+    eventually("refusals are counted", Duration::from_secs(5), || (counted() == [ended, ended + answered]).then_some(()));
 }
