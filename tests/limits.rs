@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use switchback_tests::frames::{frame, hello};
 use switchback_tests::{Backend, Behaviour, Router, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -248,17 +249,6 @@ fn streams_that_are_reset_before_their_responses_end_the_connection() {
     });
     assert!((20..100).contains(&opened), "{opened}");
     world.assert_refused("resets");
-}
-
-/// Frames of HTTP/2 as bytes.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// The preface, and SETTINGS that change nothing.
-fn hello() -> Vec<u8> {
-    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()
 }
 
 /// `:method GET`, `:scheme http`, `:path /`, `:authority a`.

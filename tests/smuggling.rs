@@ -3,161 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use switchback_tests::cases::Case;
+use switchback_tests::strict::{Seen, listen, recording};
 use switchback_tests::{Router, Setup};
-
-/// One case of `tests/smuggling/*.txt`.
-struct Case {
-    verdict: String,
-    name: String,
-    bytes: Vec<u8>,
-}
-
-fn cases(text: &str) -> Vec<Case> {
-    let mut cases: Vec<Case> = Vec::new();
-    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        match line.strip_prefix("=== ") {
-            Some(title) => {
-                let is_counted = title.starts_with("passed ") && title.as_bytes()[7].is_ascii_digit() && title.as_bytes()[8] == b' ';
-                let words = if is_counted { 2 } else { 1 };
-                let at = title.match_indices(' ').nth(words - 1).unwrap().0;
-                cases.push(Case { verdict: title[..at].to_owned(), name: title[at + 1..].to_owned(), bytes: Vec::new() });
-            }
-            None => cases.last_mut().unwrap().bytes.extend(unescaped(line)),
-        }
-    }
-    cases
-}
-
-fn unescaped(line: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut letters = line.bytes();
-    while let Some(letter) = letters.next() {
-        if letter != b'\\' {
-            bytes.push(letter);
-            continue;
-        }
-        bytes.push(match letters.next().unwrap() {
-            b'r' => b'\r',
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'x' => {
-                let digits = [letters.next().unwrap(), letters.next().unwrap()];
-                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-            }
-            other => other,
-        });
-    }
-    bytes
-}
-
-/// What a backend was sent, read as strictly as can be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Seen {
-    /// Request line and body.
-    Request(String, String),
-    Nonsense(String),
-}
-
-/// Reads requests off one connection, byte by byte.
-struct Reader {
-    stream: TcpStream,
-}
-
-impl Reader {
-    fn line(&mut self) -> Option<String> {
-        let (mut line, mut byte) = (Vec::new(), [0]);
-        while !line.ends_with(b"\r\n") {
-            if self.stream.read(&mut byte).unwrap_or(0) == 0 {
-                return None;
-            }
-            line.push(byte[0]);
-        }
-        line.truncate(line.len() - 2);
-        Some(String::from_utf8_lossy(&line).into_owned())
-    }
-
-    fn bytes(&mut self, count: usize) -> Option<String> {
-        let mut bytes = vec![0; count];
-        self.stream.read_exact(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// `None` when the connection ends before a request does.
-    fn request(&mut self) -> Option<Seen> {
-        let first = self.line()?;
-        let (mut lengths, mut codings) = (Vec::new(), Vec::new());
-        loop {
-            let line = self.line()?;
-            if line.is_empty() {
-                break;
-            }
-            let is_clean = !line.starts_with([' ', '\t']) && !line.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-            let Some((name, value)) = line.split_once(':').filter(|_| is_clean) else { return Some(Seen::Nonsense(line)) };
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => lengths.push(value.trim().to_owned()),
-                "transfer-encoding" => codings.push(value.trim().to_owned()),
-                _ => {}
-            }
-        }
-        let body = match (lengths.as_slice(), codings.as_slice()) {
-            ([], []) => String::new(),
-            ([length], []) => self.bytes(length.parse().unwrap())?,
-            ([], [coding]) if coding == "chunked" => self.chunks()?,
-            _ => return Some(Seen::Nonsense(format!("{lengths:?} beside {codings:?}"))),
-        };
-        Some(Seen::Request(first, body))
-    }
-
-    fn answer(&mut self) {
-        let _ = self.stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
-    }
-
-    fn chunks(&mut self) -> Option<String> {
-        let mut body = String::new();
-        loop {
-            let line = self.line()?;
-            let size = usize::from_str_radix(line.split(';').next().unwrap(), 16).unwrap();
-            if size == 0 {
-                while !self.line()?.is_empty() {}
-                return Some(body);
-            }
-            body.push_str(&self.bytes(size)?);
-            assert_eq!(self.line()?, "");
-        }
-    }
-}
-
-fn listen(handle: impl Fn(TcpStream) + Send + Clone + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let handle = handle.clone();
-            std::thread::spawn(move || handle(stream.unwrap()));
-        }
-    });
-    address
-}
-
-/// A backend that records what it is sent.
-fn recording() -> (SocketAddr, Arc<Mutex<Vec<Seen>>>) {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let recorded = seen.clone();
-    let address = listen(move |stream| {
-        let mut reader = Reader { stream };
-        while let Some(request) = reader.request() {
-            if !matches!(&request, Seen::Request(first, _) if first.contains("/v2/health/ready")) {
-                recorded.lock().unwrap().push(request);
-            }
-            reader.answer();
-        }
-    });
-    (address, seen)
-}
 
 /// Sends the bytes, reads so many answers and then to the end; what came back.
 fn exchange(router: &Router, bytes: &[u8], answers: usize) -> String {
@@ -185,20 +37,21 @@ fn exchange(router: &Router, bytes: &[u8], answers: usize) -> String {
 fn no_request_is_read_in_two_ways() {
     let (backend, seen) = recording();
     let router = Setup::default().pool_at("blue", backend).start();
-    let all = cases(include_str!("smuggling/requests.txt"));
+    let all = Case::all(include_str!("smuggling/requests.txt"));
     assert!(all.len() >= 60, "{}", all.len());
     let mut wrong = Vec::new();
     for case in &all {
+        assert_eq!(case.verdict == "passed", !case.expected.is_empty(), "{}", case.name);
         seen.lock().unwrap().clear();
-        let answers = case.verdict.strip_prefix("passed ").map_or(0, |count| count.parse().unwrap());
-        let response = exchange(&router, &case.bytes, answers);
+        let answers = case.expected.len();
+        let response = exchange(&router, &case.bytes(), answers);
         let requests = seen.lock().unwrap().clone();
-        let is_sound = requests.iter().all(|request| matches!(request, Seen::Request(first, _) if !first.contains("hidden")));
-        let is_right = match answers {
-            0 => (response.starts_with("HTTP/1.1 400") || response.starts_with("HTTP/1.1 405")) && requests.is_empty(),
-            count => response.matches("HTTP/1.1 200").count() == count && requests.len() == count,
+        let is_as_meant = requests == case.expected.iter().cloned().map(Seen::Request).collect::<Vec<_>>();
+        let is_answered = match answers {
+            0 => response.starts_with("HTTP/1.1 400") || response.starts_with("HTTP/1.1 405"),
+            count => response.matches("HTTP/1.1 200").count() == count,
         };
-        if !is_sound || !is_right {
+        if !is_as_meant || !is_answered {
             wrong.push(format!("{} ({}): {response:?}, the backend read {requests:?}", case.name, case.verdict));
         }
     }
@@ -286,12 +139,13 @@ fn no_response_is_read_in_two_ways() {
         }
     });
     let router = Setup::default().pool_at("blue", backend).start_unready();
-    let all = cases(include_str!("smuggling/responses.txt"));
+    let all = Case::all(include_str!("smuggling/responses.txt"));
     assert!(all.len() >= 20, "{}", all.len());
     let mut wrong = Vec::new();
     let mut refused = 0.0;
     for case in &all {
-        script.lock().unwrap().clone_from(&case.bytes);
+        let said = case.bytes();
+        script.lock().unwrap().clone_from(&said);
         let method = if case.name.starts_with("HEAD") { "HEAD" } else { "GET" };
         let request = format!("{method} /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         // Twice, so that a connection with something left on it would be used again.
@@ -299,7 +153,7 @@ fn no_response_is_read_in_two_ways() {
             let response = exchange(&router, request.as_bytes(), 0);
             let status = response.get(9..12).unwrap_or("");
             let is_right = match case.verdict.as_str() {
-                "passed" => response.starts_with("HTTP/1.1 ") && case.bytes.windows(3).any(|bytes| bytes == status.as_bytes()),
+                "passed" => response.starts_with("HTTP/1.1 ") && said.windows(3).any(|bytes| bytes == status.as_bytes()),
                 "refused" => status == "502",
                 "broken" => status == "200" && !response.ends_with("0\r\n\r\n"),
                 other => panic!("no verdict: {other}"),

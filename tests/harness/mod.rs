@@ -3,25 +3,31 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc, clippy::string_slice)]
 
 mod backend;
+pub mod cases;
 pub mod exchange;
 pub mod flags;
+pub mod frames;
 pub mod guests;
 pub mod http;
 mod lifecycle;
 mod load;
 mod process;
+mod provenance;
 pub mod ranker;
 pub mod redis;
 pub mod redis_groups;
 mod router;
 pub mod scenes;
 mod scripted;
+pub mod strict;
 pub mod tls;
+mod wire;
 
 use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Behaviour};
 pub use load::{Load, Report, Running, time_of_day};
+pub use provenance::provenance;
 pub use router::{Router, Setup, binary};
 pub use scripted::{Act, Scripted};
 
