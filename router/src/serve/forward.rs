@@ -291,7 +291,8 @@ impl Journey {
         Ok(seen)
     }
 
-    /// The request of the next attempt.
+    /// The request of the next attempt. Inlined, so that what is moved here is moved once less.
+    #[inline(always)]
     fn request(&self) -> Result<Request<RequestBody>, Failure> {
         if let Some(first) = self.first.take() {
             return Ok(first);

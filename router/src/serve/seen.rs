@@ -10,6 +10,9 @@ pub(crate) const OWN_PREFIX: &str = "x-switchback-";
 /// The prefix of what proxies say about a client, and a client could say about itself.
 pub(crate) const FORWARDED_PREFIX: &str = "x-forwarded-";
 
+/// No shorter name has one of the prefixes, and something behind it.
+const SHORTEST_PREFIX: usize = FORWARDED_PREFIX.len();
+
 /// What one look over a head's fields found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -74,10 +77,14 @@ impl Seen {
                 self.has_transfer_encoding = true;
                 self.has_hop_by_hop = true;
             }
-            length if length > FORWARDED_PREFIX.len() && name.starts_with(FORWARDED_PREFIX) => self.has_x_forwarded = true,
-            length if length > OWN_PREFIX.len() && name.starts_with(OWN_PREFIX) => self.has_own = true,
+            length if length > SHORTEST_PREFIX && name.starts_with('x') => self.add_prefixed(name),
             _ => {}
         }
+    }
+
+    fn add_prefixed(&mut self, name: &str) {
+        self.has_x_forwarded |= name.len() > FORWARDED_PREFIX.len() && name.starts_with(FORWARDED_PREFIX);
+        self.has_own |= name.len() > OWN_PREFIX.len() && name.starts_with(OWN_PREFIX);
     }
 }
 
