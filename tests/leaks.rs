@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use switchback_tests::{Backend, Load, Router, Setup, eventually, guests};
 
-const QUICK: u64 = 40;
+const QUICK: u64 = 80;
 const FULL: u64 = 400;
 const SOON: Duration = Duration::from_secs(20);
 const INITIAL: &str = "initial = { live = \"blue\", canary_percent = \"20\" }";
