@@ -84,7 +84,7 @@ const CASES: [Case; 14] = [
     case("hostile-deep", "on", Fate::StruckOut, HoldsUp::Nobody),
     case("hostile-memory-bomb", "on", Fate::StruckOut, HoldsUp::Nobody),
     case("hostile-nonsense", "on", Fate::StruckOut, HoldsUp::Nobody),
-    case("hostile-spin", "on", Fate::StruckOut, HoldsUp::Briefly(DEADLINE)),
+    case("hostile-spin", "on", Fate::StruckOut, HoldsUp::Long(DEADLINE)),
     case("hostile-slow", "on", Fate::Unharmed, HoldsUp::Nobody),
     case("hostile-slow-configure", "on", Fate::StruckOut, HoldsUp::Long(CONFIGURE_DEADLINE)),
     case("hostile-huge", "names", Fate::StruckOut, HoldsUp::Nobody),
