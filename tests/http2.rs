@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::ext::Protocol;
+use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Method, Request, Response};
 use switchback_tests::scenes::Stage;
@@ -136,6 +137,20 @@ fn a_silent_tunnel_ends_and_a_drain_is_told_of_it() {
 }
 
 #[test]
+fn a_tunnel_that_is_cut_off_is_told_as_one() {
+    let backend = Stage::start();
+    let keys = "[limits]\ndrain_timeout = \"500ms\"\n[lifecycle]\ndrain_announce = \"0us\"";
+    let mut router = Setup::default().pool_at("blue", backend.address).top(keys).start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _open = runtime.block_on(async {
+        let mut sender = connect(&router).await;
+        (open(&mut sender, "websocket").await, sender)
+    });
+    assert_eq!(router.terminate().0.code(), Some(75));
+    assert!(router.log().contains("0 queries and 1 upgraded connections were cut off"), "{}", router.log());
+}
+
+#[test]
 fn what_a_route_does_not_allow_is_refused() {
     let backend = Stage::start();
     let router = Setup::default().pool_at("blue", backend.address).start();
@@ -236,44 +251,145 @@ fn answers_of_the_routers_own_have_no_body_where_there_can_be_none() {
     });
 }
 
-/// A backend that takes two streams at a time on each connection, and answers none before it has six.
-async fn narrow(listener: TcpListener, connections: Arc<AtomicUsize>) {
+/// A backend whose connections are served by `serve`, which is told their number.
+fn served<F: Future<Output = ()> + 'static>(serve: impl Fn(TcpStream, usize) -> F + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            loop {
+                let stream = listener.accept().await.unwrap().0;
+                tokio::task::spawn_local(serve(stream, counted.fetch_add(1, Ordering::SeqCst)));
+            }
+        });
+    });
+    (address, connections)
+}
+
+/// Before a pool of that one backend, which nobody checks.
+fn before(address: SocketAddr, route: &str) -> Router {
+    let keys = "protocol = \"h2\"\nhealth = { interval = \"0us\" }";
+    Setup::default().route(route).bare_pool_at("blue", address, keys).start_unready()
+}
+
+async fn accept(stream: TcpStream, streams: u32) -> h2::server::Connection<TcpStream, Bytes> {
+    h2::server::Builder::new().max_concurrent_streams(streams).handshake(stream).await.unwrap()
+}
+
+fn answer(respond: &mut SendResponse<Bytes>) {
+    respond.send_response(Response::new(()), true).unwrap();
+}
+
+/// A backend says of a stream that it has not begun with it: it is sent again, whatever its method, and with its body.
+#[test]
+fn a_query_that_was_refused_is_sent_again() {
+    let whole = Arc::new(AtomicUsize::new(0));
+    let seen = whole.clone();
+    let (address, _) = served(move |stream, number| {
+        let seen = seen.clone();
+        async move {
+            let mut connection = accept(stream, 100).await;
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                if number == 0 {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    continue;
+                }
+                let (seen, mut body) = (seen.clone(), request.into_body());
+                tokio::task::spawn_local(async move {
+                    assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+                    seen.fetch_add(1, Ordering::SeqCst);
+                    answer(&mut respond);
+                });
+            }
+        }
+    });
+    let router = before(address, "");
+    run(async {
+        let mut sender = connect(&router).await;
+        for method in [Method::PATCH, Method::DELETE, Method::POST] {
+            let request = Request::builder().method(method.clone()).uri("http://search.test/rank").body(()).unwrap();
+            let (response, mut upload) = sender.send_request(request, false).unwrap();
+            upload.send_data(Bytes::from_static(b"hello"), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 200, "{method}");
+        }
+    });
+    assert_eq!(whole.load(Ordering::SeqCst), 3);
+    assert_eq!(router.metric("switchback_requests_total", &["code=\"failure\""]), 0.0, "nobody failed");
+}
+
+/// A host that vanished says nothing, not even that it is gone: one query waits for it in vain, and not all that come after.
+#[test]
+fn a_connection_that_has_gone_silent_gets_nothing_more() {
+    let (address, connections) = served(|stream, number| async move {
+        let mut connection = accept(stream, 100).await;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            answer(&mut respond);
+            if number == 0 {
+                // The answer goes out with the look for the second query, and nothing is looked for after that.
+                let _second = connection.accept().await;
+                return std::future::pending().await;
+            }
+        }
+    });
+    let router = before(address, "timeouts = { attempt = \"300ms\", total = \"1s\" }");
+    run(async {
+        let mut sender = connect(&router).await;
+        let mut ask = async || sender.send_request(get("/rank"), true).unwrap().0.await.unwrap().status().as_u16();
+        assert_eq!((ask().await, ask().await), (200, 504));
+        for _ in 0..20 {
+            assert_eq!(ask().await, 200);
+        }
+    });
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_burst_shares_what_the_first_of_it_opens() {
+    let (address, connections) = served(|stream, _| async move {
+        let mut connection = accept(stream, 100).await;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            answer(&mut respond);
+        }
+    });
+    let router = before(address, "");
+    run(async {
+        let mut sender = connect(&router).await;
+        let answers: Vec<_> = (0..100).map(|_| sender.send_request(get("/rank"), true).unwrap().0).collect();
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().status(), 200);
+        }
+    });
+    assert!(connections.load(Ordering::SeqCst) <= 2, "{connections:?} for a hundred queries at once");
+}
+
+#[test]
+fn a_connection_that_is_full_is_not_waited_for() {
     let (streams, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Notify::new()));
-    loop {
-        let stream = listener.accept().await.unwrap().0;
-        let (streams, all, connections) = (streams.clone(), all.clone(), connections.clone());
-        tokio::spawn(async move {
-            let mut connection = h2::server::Builder::new().max_concurrent_streams(2).handshake::<_, Bytes>(stream).await.unwrap();
-            connections.fetch_add(1, Ordering::SeqCst);
+    // Two streams at a time on each connection, and none is answered before there are six.
+    let (address, connections) = served(move |stream, _| {
+        let (streams, all) = (streams.clone(), all.clone());
+        async move {
+            let mut connection = accept(stream, 2).await;
             while let Some(Ok((_, mut respond))) = connection.accept().await {
                 let (streams, all) = (streams.clone(), all.clone());
-                tokio::spawn(async move {
+                tokio::task::spawn_local(async move {
                     let waits = all.notified();
                     if streams.fetch_add(1, Ordering::SeqCst) == 5 {
                         all.notify_waiters();
                     } else {
                         waits.await;
                     }
-                    respond.send_response(Response::new(()), true).unwrap();
+                    answer(&mut respond);
                 });
             }
-        });
-    }
-}
-
-#[test]
-fn a_connection_that_is_full_is_not_waited_for() {
-    let connections = Arc::new(AtomicUsize::new(0));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    let counted = connections.clone();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { narrow(TcpListener::from_std(listener).unwrap(), counted).await });
+        }
     });
-    let keys = "protocol = \"h2\"\nhealth = { interval = \"0us\" }";
-    let router = Setup::default().bare_pool_at("blue", address, keys).start_unready();
+    let router = before(address, "");
     run(async {
         let mut sender = connect(&router).await;
         let mut answers = Vec::new();

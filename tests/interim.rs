@@ -105,12 +105,13 @@ fn a_hint_that_comes_with_the_answer_comes_before_it_and_http_1_0_gets_none() {
 fn a_backend_that_says_no_gets_no_body() {
     let backend = backend();
     let router = before(&backend, "expect_timeout = \"1m\"");
-    let mut stream = connect(&router, EXPECTING);
+    let mut stream = connect(&router, &EXPECTING.replace("connection: close\r\n", ""));
     assert!(backend.heard.recv_timeout(SOON).unwrap().contains("expect: 100-continue\r\n"));
     backend.says.send("HTTP/1.1 417 Expectation Failed\r\ncontent-length: 4\r\n\r\nnope").unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
     assert!(response.starts_with("HTTP/1.1 417 Expectation Failed\r\n") && response.ends_with("nope"), "{response}");
+    assert!(response.contains("\r\nconnection: close\r\n"), "{response}");
     assert!(backend.heard.try_recv().is_err(), "not a byte of a body");
 }
 

@@ -20,9 +20,14 @@ pub(crate) enum Again {
 impl Again {
     /// Of a head that is as a backend shall have it.
     pub(crate) fn prepared(head: &Parts) -> Again {
-        let mut fields = Vec::with_capacity(head.headers.len());
-        fields.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        Again::Prepared { method: head.method.clone(), uri: head.uri.clone(), fields }
+        Again::of(&head.method, &head.uri, &head.headers)
+    }
+
+    /// The same.
+    pub(crate) fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Again {
+        let mut fields = Vec::with_capacity(headers.len());
+        fields.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Again::Prepared { method: method.clone(), uri: uri.clone(), fields }
     }
 
     /// Whether it asks for a tunnel: an upgrade that is not allowed was taken out when the head was prepared.

@@ -60,7 +60,7 @@ pub(crate) fn unanswered(failure: &Failure) -> Response<ResponseBody> {
         Failure::Client | Failure::Late => StatusCode::REQUEST_TIMEOUT,
         Failure::Malformed => StatusCode::BAD_REQUEST,
         Failure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Failure::Connect { .. } | Failure::Closed { .. } | Failure::Broken(_) => StatusCode::BAD_GATEWAY,
+        Failure::Connect { .. } | Failure::Closed { .. } | Failure::Refused | Failure::Broken(_) => StatusCode::BAD_GATEWAY,
     };
     // Addresses of backends are not for clients.
     let text = match failure {

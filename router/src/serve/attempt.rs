@@ -81,14 +81,26 @@ impl Attempt {
         match idle {
             Some(connection) => Ok(connection),
             // Boxed, as is every rare path: hyper moves a query's whole future, and its size is that of the largest path.
-            None => Box::pin(self.open(endpoint, deadline)).await,
+            None => Box::pin(self.open(endpoint, wants_fresh, deadline)).await,
         }
     }
 
-    async fn open(&self, endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Failure> {
+    async fn open(&self, endpoint: &Endpoint, wants_fresh: bool, deadline: Instant) -> Result<Connection, Failure> {
+        // One that can be shared is waited for, unless it fails: a burst would open one for each query.
+        while let Some(opening) = endpoint.opening().filter(|_| !wants_fresh) {
+            tokio::time::timeout_at(deadline, opening.is_over()).await.map_err(|_| Failure::Timeout)?;
+            if opening.has_failed() {
+                break;
+            }
+            if let Some(connection) = endpoint.take_idle(Instant::now()) {
+                return Ok(connection);
+            }
+        }
+        let for_others = endpoint.opens();
         let opening = Connection::open(&endpoint.shared, self.route.config.timeouts.connect);
         let connection = tokio::time::timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Timeout))?;
         endpoint.keep_share(&connection, Instant::now());
+        for_others.has_come();
         Ok(connection)
     }
 
@@ -173,7 +185,7 @@ impl Attempt {
             }
             Failure::Full | Failure::Unhealthy => drop(self.held.borrow_mut().take()),
             Failure::Connect { cause, .. } => self.ended_badly(Fault::Connect(cause.clone()), |counters| counters.failures.increment()),
-            Failure::Closed { .. } => self.failed(),
+            Failure::Closed { .. } | Failure::Refused => self.failed(),
             Failure::Broken(reason) => self.ended_badly(Fault::Broken(*reason), |counters| {
                 counters.failures.increment();
                 if let Some(count) = counters.broken.get(*reason as usize) {
@@ -183,11 +195,11 @@ impl Attempt {
         }
     }
 
-    /// As [`Attempt::ended`], when the query is tried once more: a keep-alive connection that the backend happened to close is
-    /// nobody's failure then.
+    /// As [`Attempt::ended`], when the query is tried once more: a keep-alive connection that the backend happened to close, or on which it takes
+    /// no more, is nobody's failure then.
     pub(crate) fn is_followed_by_another(&self, failure: &Failure) {
         match failure {
-            Failure::Closed { was_reused: true } => drop(self.held.borrow_mut().take()),
+            Failure::Closed { was_reused: true } | Failure::Refused => drop(self.held.borrow_mut().take()),
             failure => self.ended(failure),
         }
     }

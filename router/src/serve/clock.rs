@@ -383,6 +383,15 @@ impl Clocks {
         self.all.borrow().values().map(busy).sum()
     }
 
+    /// Streams among them that have become tunnels, and are queries no more.
+    pub(crate) fn tunnels(&self) -> usize {
+        let streams = |clock: &Rc<ConnectionClock>| {
+            let all = clock.streams.borrow();
+            all.iter().filter_map(Weak::upgrade).filter(|stream| stream.is_tunnel.get()).count()
+        };
+        self.all.borrow().values().map(streams).sum()
+    }
+
     /// Ends all connections in order, those that still come included.
     pub(crate) fn close(&self) {
         self.are_closing.set(true);

@@ -11,6 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -185,7 +186,9 @@ impl Journey {
         };
         let is_worth_it = failure.may_retry() && self.can_be_sent();
         let now = Instant::now();
-        if !is_worth_it || !self.route.pool(pool).is_some_and(|pool| pool.may_retry(now)) {
+        // What was refused has cost the backend nothing, and costs no budget.
+        let may_retry = matches!(failure, Failure::Refused) || self.route.pool(pool).is_some_and(|pool| pool.may_retry(now));
+        if !is_worth_it || !may_retry {
             attempt.ended(&failure);
             return Err(failure);
         }
@@ -262,11 +265,16 @@ impl Journey {
 
     /// Sends what must not be sent twice. If the connection had closed before a byte of it was sent, it is still there for another.
     async fn send_once(&self, connection: &mut Connection, hearers: Hearers<'_>, deadline: Instant) -> Result<Response<Incoming>, Failure> {
-        let (failure, unsent) = match connection.send_once(self.request()?, hearers, deadline).await {
+        let request = self.request()?;
+        let kept = connection.may_be_refused().then(|| Again::of(request.method(), request.uri(), request.headers()));
+        let (failure, unsent) = match connection.send_once(request, hearers, deadline).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
-        self.first.set(unsent.map(|request| *request));
+        // What a backend did not begin with is as good as unsent, if it is still here.
+        let is_here = matches!(failure, Failure::Refused) && self.body.as_ref().is_none_or(|body| body.borrow().is_replayable());
+        let refused = kept.filter(|_| is_here).and_then(|kept| kept.request(request_body(self.body.as_ref()), &self.client));
+        self.first.set(unsent.map(|request| *request).or(refused));
         Err(failure)
     }
 
@@ -347,6 +355,10 @@ impl Journey {
         // A backend's own: what a client of HTTP/1.0 gets is hyper's to say.
         head.version = Version::HTTP_11;
         headers::prepare_response(&mut head.headers, seen);
+        if self.body.as_ref().is_some_and(|body| body.borrow().is_held_back()) {
+            // A body that nobody asked for: whether it comes nevertheless cannot be told from what comes next.
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if !self.expose.is_empty() {
             expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);
         }

@@ -159,10 +159,16 @@ fn requests() {
 
 #[test]
 fn paths() {
-    let words: [&[u8]; 11] = [b"/", b".", b"..", b"%2e", b"%2E", b"%2f", b"%", b"/./", b";", b"/..;a=b/", b"%3B"];
+    let words: [&[u8]; 14] = [b"/", b".", b"..", b"%2e", b"%2E", b"%2f", b"%", b"/./", b";", b"/..;a=b/", b"%3B", b"%5c", b"\\", b"%00"];
     Target { name: "paths", words: &words, seeds: Vec::new(), most_bytes: 256 }.run(|bytes| {
         let path = String::from_utf8_lossy(bytes);
-        let decoded = path.replace("%2e", ".").replace("%2E", ".").replace("%3b", ";").replace("%3B", ";");
+        let mut decoded = path.to_string();
+        for (written, meant) in [("%2e", "."), ("%2E", "."), ("%3b", ";"), ("%3B", ";"), ("%00", ";"), ("\0", ";")] {
+            decoded = decoded.replace(written, meant);
+        }
+        for slash in ["%2f", "%2F", "%5c", "%5C", "\\"] {
+            decoded = decoded.replace(slash, "/");
+        }
         let has_dot = decoded.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")));
         assert_eq!(query::has_dot_segment(&path), has_dot, "{path:?}");
         trace((has_dot, path.len().min(9), path.matches('/').count().min(4), path.contains('%')))

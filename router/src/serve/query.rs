@@ -128,17 +128,33 @@ pub(crate) fn announces_more(head: &Parts, most: u64) -> bool {
 /// like cut off first. A backend may take such a path for another than the one that the route was found by.
 pub(crate) fn has_dot_segment(path: &str) -> bool {
     // Next to no path has either character, and then nothing needs to be taken apart.
-    path.bytes().any(|byte| matches!(byte, b'.' | b'%')) && path.split('/').any(is_dot_segment)
+    path.bytes().any(|byte| matches!(byte, b'.' | b'%')) && has_dots_between_slashes(path.as_bytes())
 }
 
-fn is_dot_segment(segment: &str) -> bool {
-    let mut rest = segment.as_bytes();
-    let mut dots = 0;
-    while let Some(after) = rest.strip_prefix(b".").or_else(|| rest.strip_prefix(b"%2e")).or_else(|| rest.strip_prefix(b"%2E")) {
-        (rest, dots) = (after, dots + 1);
+/// As the most lenient backend would read it: slashes may be escaped or lean backwards, and a parameter or a NUL ends a segment's name.
+fn has_dots_between_slashes(path: &[u8]) -> bool {
+    let (mut rest, mut dots) = (path, Some(0));
+    while let Some((byte, after)) = unescaped(rest) {
+        rest = after;
+        dots = match (byte, dots) {
+            (b'/' | b'\\' | b';' | 0, Some(1 | 2)) => return true,
+            (b'/' | b'\\', _) => Some(0),
+            (b'.', Some(dots)) => Some(dots + 1),
+            _ => None,
+        };
     }
-    let is_end = rest.is_empty() || rest.starts_with(b";") || rest.starts_with(b"%3b") || rest.starts_with(b"%3B");
-    is_end && matches!(dots, 1 | 2)
+    matches!(dots, Some(1 | 2))
+}
+
+/// The next byte of a path, and the rest.
+fn unescaped(path: &[u8]) -> Option<(u8, &[u8])> {
+    if let [b'%', high, low, rest @ ..] = path
+        && let (Some(high), Some(low)) = (char::from(*high).to_digit(16), char::from(*low).to_digit(16))
+        && let Ok(byte) = u8::try_from(high * 16 + low)
+    {
+        return Some((byte, rest));
+    }
+    path.split_first().map(|(byte, rest)| (*byte, rest))
 }
 
 /// The host that the request is for: lower case is not yet made, the port is cut off.
@@ -261,6 +277,8 @@ mod tests {
     fn dot_segments_are_seen_also_in_disguise() {
         for dotted in
             ["/a/../b", "/..", "/a/.", "/./a", "/a/%2e%2E/b", "/a/.%2e", "/%2e", "/s/..;/x", "/s/..;a=b/x", "/%2e%2E;", "/.;", "/..%3b/x"]
+                .into_iter()
+                .chain(["/a/..%2fb", "/a%2F..", "/a/..\\b", "/a\\../b", "/a/%2e%2e%5Cb", "/a/..%00/b", "/..%2Fx"])
         {
             assert!(has_dot_segment(dotted), "{dotted}");
         }

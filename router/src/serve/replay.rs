@@ -131,6 +131,11 @@ impl Replay {
         }
     }
 
+    /// The client waits to be asked for it.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.wait.is_some()
+    }
+
     /// The client is being waited for, or has failed: then nobody else can be blamed for being late.
     pub(crate) fn holds_things_up(&self) -> bool {
         self.is_waiting || self.has_failed()

@@ -57,6 +57,9 @@ pub(crate) enum Failure {
         /// It had carried a query before, so that this may be the race of a keep-alive connection.
         was_reused: bool,
     },
+    /// The backend says that it had not begun with the query.
+    #[error("the backend refused to begin")]
+    Refused,
     /// What came back is not HTTP, breaks a limit, or could be read in two ways.
     #[error("the backend's response cannot be read: {}", .0.label())]
     Broken(Broken),
@@ -116,7 +119,7 @@ impl Failure {
 
     /// Nothing was received, so a second attempt on a fresh connection may work out.
     pub(crate) fn may_retry(&self) -> bool {
-        matches!(self, Failure::Connect { .. } | Failure::Closed { .. })
+        matches!(self, Failure::Connect { .. } | Failure::Closed { .. } | Failure::Refused)
     }
 }
 
@@ -145,6 +148,11 @@ impl Connection {
             Sender::Http1 { sender, .. } => sender.is_ready(),
             Sender::Http2(sender) => sender.is_usable(),
         }
+    }
+
+    /// Whether a backend may refuse a query after it was sent, and say so.
+    pub(crate) fn may_be_refused(&self) -> bool {
+        matches!(&self.sender, Sender::Http2(_))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -224,13 +232,18 @@ impl Connection {
     ) -> Result<Response<Incoming>, (Failure, Option<Box<Request<RequestBody>>>)> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         let Sender::Http2(sender) = &mut self.sender else { return Err((Failure::Closed { was_reused }, Some(Box::new(request)))) };
-        match in_time(std::pin::pin!(sender.send(request, hearers)), &mut self.timer, deadline).await {
+        let answer = in_time(std::pin::pin!(sender.send(request, hearers)), &mut self.timer, deadline).await;
+        match answer {
             Some(Ok(response)) => Ok(response),
             Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(request))),
             // What the backend said makes no sense; or it said no, or nothing any more.
+            Some(Err(SendError::Failed(error))) if http2::was_refused(&error) => Err((Failure::Refused, None)),
             Some(Err(SendError::Failed(error))) if error.is_library() => Err((Failure::Broken(Broken::Parse), None)),
             Some(Err(SendError::Failed(_))) => Err((Failure::Closed { was_reused }, None)),
-            None => Err((Failure::Timeout, None)),
+            None => {
+                sender.is_late();
+                Err((Failure::Timeout, None))
+            }
         }
     }
 }

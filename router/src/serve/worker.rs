@@ -118,8 +118,9 @@ async fn serve(plan: Plan) {
     tokio::select! {
         () = serve_all(&worker, arrivals, &connections) => {}
         Ok(_) = cut_off.wait_for(|cut_off| *cut_off) => {
-            cut.queries.fetch_add(worker.clocks.queries(), Ordering::Relaxed);
-            cut.upgraded.fetch_add(connections.count(Spoken::Upgraded), Ordering::Relaxed);
+            let tunnels = worker.clocks.tunnels();
+            cut.queries.fetch_add(worker.clocks.queries().saturating_sub(tunnels), Ordering::Relaxed);
+            cut.upgraded.fetch_add(connections.count(Spoken::Upgraded) + tunnels, Ordering::Relaxed);
         }
     }
 }

@@ -55,7 +55,11 @@ struct Life {
     in_flight: Cell<usize>,
     /// The backend has said how it will have things.
     has_settings: Cell<bool>,
+    /// An answer did not come in time. It may be slow, or the connection dead: until a ping is answered, nothing new is sent.
+    is_doubted: Cell<bool>,
     changed: Notify,
+    /// The connection's.
+    task: Cell<Option<Waker>>,
 }
 
 /// Why a query got no answer.
@@ -64,6 +68,11 @@ pub(crate) enum SendError {
     Unsent(Box<Request<RequestBody>>),
     /// It was sent, and then this.
     Failed(h2::Error),
+}
+
+/// Whether the backend says that it had not begun with a query (RFC 9113, 6.8 and 8.7): then it may be sent again, whatever its method.
+pub(crate) fn was_refused(error: &h2::Error) -> bool {
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
 }
 
 impl Sender {
@@ -84,11 +93,22 @@ impl Sender {
         let life = Rc::<Life>::default();
         let watched = life.clone();
         tokio::task::spawn_local(async move {
+            // How often pings had been answered when the doubt came up.
+            let mut answers_before = None;
             std::future::poll_fn(|cx| {
+                watched.task.set(Some(cx.waker().clone()));
+                if watched.is_doubted.get() && answers_before.is_none() {
+                    answers_before = Some(pings.answers());
+                    pings.ask();
+                }
                 if Pin::new(&mut connection).poll(cx).is_ready() || pings.poll_gone(watched.in_flight.get() > 0, cx).is_ready() {
                     return Poll::Ready(());
                 }
-                if pings.has_answered() && !watched.has_settings.replace(true) {
+                if answers_before.is_some_and(|before| pings.answers() > before) {
+                    answers_before = None;
+                    watched.is_doubted.set(false);
+                }
+                if pings.answers() > 0 && !watched.has_settings.replace(true) {
                     watched.changed.notify_waiters();
                 }
                 Poll::Pending
@@ -104,10 +124,18 @@ impl Sender {
         self.life.is_closed.get()
     }
 
+    /// An answer did not come in time.
+    pub(crate) fn is_late(&self) {
+        self.life.is_doubted.set(true);
+        if let Some(task) = self.life.task.take() {
+            task.wake();
+        }
+    }
+
     /// Whether it takes one more query now.
     pub(crate) fn is_usable(&mut self) -> bool {
         let mut cx = std::task::Context::from_waker(Waker::noop());
-        let is_open = !self.is_closed() && !matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)));
+        let is_open = !self.is_closed() && !self.life.is_doubted.get() && !matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)));
         is_open && self.life.in_flight.get() < self.requests.current_max_send_streams()
     }
 

@@ -17,7 +17,7 @@ mod server;
 mod tunnel;
 
 pub(crate) use body::Http2Body;
-pub(crate) use client::{SendError, Sender};
+pub(crate) use client::{SendError, Sender, was_refused};
 pub(crate) use hints::Hints;
 pub(crate) use server::{Connection, StreamSide};
 pub(crate) use tunnel::StreamIo;

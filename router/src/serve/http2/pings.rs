@@ -33,9 +33,9 @@ impl Pings {
         }
     }
 
-    /// It has answered once: then whatever it said before has been heard too, its settings first of all.
-    pub(super) fn has_answered(&self) -> bool {
-        self.answers > 0
+    /// How often it has answered. Once it has, whatever it said before has been heard too, its settings first of all.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers
     }
 
     /// Ready when the other side is gone. `is_wanted`: whether it matters now.
@@ -86,7 +86,7 @@ mod tests {
             if Instant::now() < until { Poll::Pending } else { Poll::Ready(false) }
         })
         .await
-            || !pings.has_answered()
+            || pings.answers() == 0
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
 //! One worker's side of an endpoint: its idle connections, its view of the latency, and what it knows of failures.
 
 use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::SharedEndpoint;
@@ -34,10 +36,48 @@ pub(crate) struct Endpoint {
     came_back: Cell<Option<Instant>>,
     slow_start: Duration,
     idle: RefCell<Vec<IdleConnection>>,
+    /// A connection on its way that others can share.
+    opening: RefCell<Weak<Opening>>,
     idle_limit: usize,
     idle_timeout: Duration,
     /// The only one of its pool: nobody asks for its load.
     is_alone: bool,
+}
+
+/// A connection that is being opened, and is for others too.
+#[derive(Default)]
+pub(crate) struct Opening {
+    has_come: Cell<bool>,
+    has_ended: Cell<bool>,
+    over: Notify,
+}
+
+impl Opening {
+    /// Whether it came to nothing, once it is over.
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.has_come.get()
+    }
+
+    pub(crate) async fn is_over(&self) {
+        self.over.notified().await;
+    }
+}
+
+/// Who opens it; dropped when it is there, or when it is given up.
+pub(crate) struct Opener(Rc<Opening>);
+
+impl Opener {
+    /// It is there, and others can have their share.
+    pub(crate) fn has_come(&self) {
+        self.0.has_come.set(true);
+    }
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.0.has_ended.set(true);
+        self.0.over.notify_waiters();
+    }
 }
 
 struct IdleConnection {
@@ -56,6 +96,7 @@ impl Endpoint {
             slow_start: pool.slow_start,
             shared,
             idle: RefCell::default(),
+            opening: RefCell::default(),
             idle_limit: pool.idle_connections,
             idle_timeout: pool.idle_timeout,
             is_alone: pool.endpoints.len() == 1,
@@ -129,6 +170,20 @@ impl Endpoint {
             }
         }
         None
+    }
+
+    /// The connection on its way that others can share, if there is one.
+    pub(crate) fn opening(&self) -> Option<Rc<Opening>> {
+        self.opening.borrow().upgrade().filter(|opening| !opening.has_ended.get())
+    }
+
+    /// Says that one is on its way, until the result is dropped.
+    pub(crate) fn opens(&self) -> Opener {
+        let opening = Rc::<Opening>::default();
+        if self.shared.protocol == Protocol::Http2 {
+            self.opening.replace(Rc::downgrade(&opening));
+        }
+        Opener(opening)
     }
 
     /// Keeps a new connection that can carry other queries beside the one that it was opened for.
