@@ -274,9 +274,10 @@ fn write_report(rows: &str, [first, last]: [f64; 2]) {
     let text = format!(
         "# Hostile plugins under load\n\n{}.\nMade by `SWITCHBACK_FULL=1 cargo test --release --locked --workspace --test hostile_plugins`: {} s each at {RATE} queries a \
          second,\ntwo workers. `base` is the p99 of {} s without the guest, just before it; `allowed` is twice that (of {:?} at least).\n\n\
-         Beside that, `hostile-slow-configure` alone is allowed {CONFIGURE_DEADLINE:?}: its `configure` runs into `policies.configure_deadline`, 100 ms, in which\nthe \
-         queries of one worker wait, and each end of a quarantine brings another such call. A decision that spins (20 ms, `policies.deadline`)\nand a `configure` that fills \
-         its memory (bounded by `policies.memory` and `configure_deadline`) show in `slowest` alone.\n\n\
+         Beside that, two guests are allowed what one call of theirs may hold up a worker for, in which its queries wait: {CONFIGURE_DEADLINE:?} for\n\
+         `hostile-slow-configure`, whose `configure` runs into `policies.configure_deadline` at each end of a quarantine, and {DEADLINE:?} for `hostile-spin`,\n\
+         whose decisions run into `policies.deadline`. A `configure` that fills its memory (bounded by `policies.memory` and `configure_deadline`) shows in\n\
+         `slowest` alone.\n\n\
          Memory is the router's, before the guest and after it was replaced, in MiB; {:.1} before the first, {:.1} after the last.\n\n\
          | guest | how | queries | failed | p50 | base | p99 | allowed | slowest | strikes | before | after |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|\n{rows}",
