@@ -172,6 +172,30 @@ fn whatever_was_not_sent_at_all_is_tried_elsewhere() {
     }
 }
 
+/// A new process, also one that takes over, has to find out by itself which endpoints are down, and has no retries saved yet.
+#[test]
+fn a_burst_on_a_router_that_has_just_started_loses_nothing_to_endpoints_that_are_down() {
+    const BURST: usize = 100;
+    for down in [1, 2] {
+        let backend = Scripted::start(|_| Act::Answer);
+        let endpoints: Vec<String> = (0..down).map(|_| format!("http://{}", nowhere())).chain([backend.url()]).collect();
+        let router = Setup::default().pool_of("blue", &endpoints).start_unready();
+        // All of them arrive in one poll.
+        router.signal("STOP");
+        eventually("the router stands still", SOON, || router.is_stopped().then_some(()));
+        let connect = |_| TcpStream::connect(router.traffic).unwrap();
+        let mut clients: Vec<TcpStream> = (0..BURST).map(connect).collect();
+        for client in &mut clients {
+            client.write_all(query("PATCH", 10).as_bytes()).unwrap();
+        }
+        router.signal("CONT");
+        let answer = |mut client: TcpStream| std::io::read_to_string(&mut client).unwrap();
+        let failed: Vec<String> = clients.into_iter().map(answer).filter(|answer| !answer.starts_with("HTTP/1.1 200")).collect();
+        assert!(failed.is_empty(), "{down} down, {} of {BURST} failed: {:?}", failed.len(), failed.first());
+        assert_eq!(backend.seen().len(), BURST);
+    }
+}
+
 #[test]
 fn live_answers_for_a_candidate_that_cannot_be_reached_whatever_the_method() {
     let blue = Backend::start("blue");

@@ -160,8 +160,8 @@ impl Scene {
 
     fn make(&mut self, change: Change) {
         let was_down = self.is_one_down;
-        // A flip needs both colours. A new process has to find out by itself who is down, with three second attempts in its first second.
-        if was_down && matches!(change, Change::Flip | Change::HandOver | Change::RestartBackend | Change::KillBackend) {
+        // A flip needs both colours. A new process has to find out by itself who is down.
+        if was_down && matches!(change, Change::Flip | Change::RestartBackend | Change::KillBackend) {
             self.start_endpoint();
         }
         let (began, since) = (Instant::now(), time_of_day());

@@ -3,10 +3,11 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-use libmimalloc_sys::{mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc_aligned};
+use libmimalloc_sys::{mi_collect, mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc_aligned};
 
 /// The program's allocator.
-pub(crate) struct Mimalloc;
+#[derive(Debug)]
+pub struct Mimalloc;
 
 /// What `mi_malloc` aligns to, as long as the block is that large.
 const OWN_ALIGNMENT: usize = 16;
@@ -44,4 +45,12 @@ unsafe impl GlobalAlloc for Mimalloc {
         // SAFETY: as above; the block keeps its alignment.
         unsafe { mi_realloc_aligned(block.cast(), size, layout.align()).cast() }
     }
+}
+
+/// Gives the system back what this thread has freed, which is otherwise kept for its next allocations. For a thread that has done something large, and may
+/// have nothing to do for long.
+#[allow(unsafe_code)]
+pub fn give_back() {
+    // SAFETY: it may be called by any thread at any time, and touches no block in use.
+    unsafe { mi_collect(true) }
 }

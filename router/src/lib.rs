@@ -13,6 +13,7 @@
 //! (up). [`policy`] alone imports wasmtime. `tests/tidy.rs` holds these edges.
 
 pub mod admin;
+pub mod allocator;
 pub mod cli;
 pub mod config;
 pub mod demo;

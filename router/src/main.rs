@@ -1,11 +1,11 @@
 //! The `switchback` command: everything is in the library, [`switchback::cli`].
 
-mod allocator;
-
 use std::process::ExitCode;
 
+use switchback::allocator::Mimalloc;
+
 #[global_allocator]
-static ALLOCATOR: allocator::Mimalloc = allocator::Mimalloc;
+static ALLOCATOR: Mimalloc = Mimalloc;
 
 fn main() -> ExitCode {
     switchback::cli::run()

@@ -11,6 +11,7 @@ use super::folder;
 use super::keeper::Event;
 use super::kept::Kept;
 use super::rejection::Rejection;
+use crate::allocator;
 
 /// Something to read and admit.
 #[derive(Clone)]
@@ -51,7 +52,10 @@ impl Workshop {
     /// Works until the sender of the jobs is gone.
     pub(super) fn work(&self, jobs: &Receiver<Job>, done: &SyncSender<Event>) {
         while let Ok(job) = jobs.recv() {
-            if done.send(Event::Done(Box::new(safely(job, |job| self.perform(job))))).is_err() {
+            let is_wanted = done.send(Event::Done(Box::new(safely(job, |job| self.perform(job))))).is_ok();
+            // A compiler takes megabytes, and the thread may have nothing to do for a day.
+            allocator::give_back();
+            if !is_wanted {
                 return;
             }
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! chosen pool --ok--> answer
 //!      | nothing sent, or nothing received (or a probe's 5xx) and may be sent again: once more on a fresh connection, elsewhere if there is elsewhere
+//!      | and once more again, if there was no connection
 //!      | candidate or holdback failed, timed out or said 5xx: the live pool answers instead
 //!      v
 //!    502, 503 or 504
@@ -174,7 +175,7 @@ impl Journey {
         }
     }
 
-    /// One attempt, and one more where that is safe and within the budget.
+    /// One attempt, and further ones where that is safe and within the budget.
     async fn ask_pool(&self, pool: PoolIndex, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
         let attempt = Attempt::start(&self.route, pool, None, is_counted, now)?;
         let failure = match self.run(&attempt, false).await {
@@ -186,8 +187,9 @@ impl Journey {
         };
         let is_worth_it = failure.may_retry() && self.can_be_sent();
         let now = Instant::now();
-        // What was refused has cost the backend nothing, and costs no budget.
-        let may_retry = matches!(failure, Failure::Refused) || self.route.pool(pool).is_some_and(|pool| pool.may_retry(now));
+        // What did not reach a backend, or was refused, has cost it nothing, and costs no budget: a worker that has just started saved none,
+        // and has yet to find out which endpoints are down.
+        let may_retry = failure.cost_nothing() || self.is_unsent() || self.route.pool(pool).is_some_and(|pool| pool.may_retry(now));
         if !is_worth_it || !may_retry {
             attempt.ended(&failure);
             return Err(failure);
@@ -209,18 +211,24 @@ impl Journey {
         self.ask_again(pool, avoid, is_counted, now).await.unwrap_or(first)
     }
 
-    /// The second attempt, elsewhere if there is elsewhere, and on a fresh connection.
-    async fn ask_again(&self, pool: PoolIndex, avoid: usize, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
-        if let Some(counters) = self.route.counters().pools.get(pool.get()) {
-            counters.retries.increment();
-        }
-        let again = Attempt::start(&self.route, pool, Some(avoid), is_counted, now)?;
-        match self.run(&again, true).await {
-            Ok((response, seen)) => Ok(Answer { response, seen, attempt: again }),
-            Err(failure) => {
-                again.ended(&failure);
-                Err(failure)
+    /// The second attempt, elsewhere if there is elsewhere, and on a fresh connection; and a third, if that could not be had.
+    async fn ask_again(&self, pool: PoolIndex, mut avoid: usize, is_counted: bool, mut now: Instant) -> Result<Answer, Failure> {
+        let mut is_last = false;
+        loop {
+            if let Some(counters) = self.route.counters().pools.get(pool.get()) {
+                counters.retries.increment();
             }
+            let again = Attempt::start(&self.route, pool, Some(avoid), is_counted, now)?;
+            let failure = match self.run(&again, true).await {
+                Ok((response, seen)) => return Ok(Answer { response, seen, attempt: again }),
+                Err(failure) => failure,
+            };
+            again.ended(&failure);
+            if is_last || !matches!(failure, Failure::Connect { .. }) {
+                return Err(failure);
+            }
+            is_last = true;
+            (avoid, now) = (again.endpoint_index(), Instant::now());
         }
     }
 

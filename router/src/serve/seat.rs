@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::position::PositionKey;
 use super::query::{self, Unit};
+use crate::allocator;
 use crate::policy::{Kind, PolicyFailure, SplitInForce, SplitInstance};
 use crate::quality::RouteCounters;
 
@@ -76,6 +77,8 @@ impl Seat {
     fn configuring_failed(&mut self, failure: &PolicyFailure) {
         self.is_refused = failure.is_refusal();
         self.policy.failed(failure, Instant::now());
+        // What it wanted may have been millions of salts.
+        allocator::give_back();
     }
 
     /// Whether it should be answering and has no instance to do so: it failed, or is in quarantine.

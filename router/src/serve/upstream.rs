@@ -121,6 +121,11 @@ impl Failure {
     pub(crate) fn may_retry(&self) -> bool {
         matches!(self, Failure::Connect { .. } | Failure::Closed { .. } | Failure::Refused)
     }
+
+    /// No backend had work with it.
+    pub(crate) fn cost_nothing(&self) -> bool {
+        matches!(self, Failure::Connect { .. } | Failure::Refused)
+    }
 }
 
 impl Connection {
