@@ -13,8 +13,10 @@ use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Method, Request, Response};
+use switchback_tests::frames::{END_HEADERS, END_STREAM, GO_AWAY, HEADERS, SETTINGS, frame};
 use switchback_tests::scenes::Stage;
 use switchback_tests::{Backend, Behaviour, Router, Setup, eventually};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -432,4 +434,59 @@ fn a_backend_that_is_going_gets_no_more() {
         }
     });
     eventually("it is found out", SOON, || (router.route()["pools"]["blue"]["healthy"] == 1).then_some(()));
+}
+
+/// Reads frames until so many heads have come.
+async fn heads(stream: &mut TcpStream, most: usize) {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await.unwrap();
+    let (mut head, mut seen) = ([0; 9], 0);
+    while seen < most {
+        stream.read_exact(&mut head).await.unwrap();
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        tokio::io::copy(&mut (&mut *stream).take(length as u64), &mut tokio::io::sink()).await.unwrap();
+        seen += usize::from(head[3] == HEADERS);
+    }
+}
+
+/// The last stream that a GOAWAY names may have been begun with; those above it were not.
+#[test]
+fn what_is_above_the_last_stream_of_a_goaway_is_sent_again_and_nothing_else() {
+    const QUERIES: usize = 3;
+    for (reason, is_answered) in [(Reason::NO_ERROR, true), (Reason::NO_ERROR, false), (Reason::ENHANCE_YOUR_CALM, false)] {
+        let (address, connections) = served(move |mut stream, number| async move {
+            if number > 0 {
+                let mut connection = accept(stream, 100).await;
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    answer(&mut respond);
+                }
+                return;
+            }
+            stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+            heads(&mut stream, QUERIES).await;
+            let last_and_reason = [1_u32.to_be_bytes(), u32::from(reason).to_be_bytes()].concat();
+            stream.write_all(&frame(GO_AWAY, 0, 0, &last_and_reason)).await.unwrap();
+            if is_answered {
+                // The first entry of HPACK's table that is a status: 200.
+                stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x88])).await.unwrap();
+            }
+            stream.shutdown().await.unwrap();
+            // A reset would overtake what was said.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.unwrap();
+        });
+        let router = before(address, "");
+        let statuses = run(async {
+            let mut sender = connect(&router).await;
+            let patch = || Request::patch("http://search.test/rank").body(()).unwrap();
+            let answers: Vec<_> = (0..QUERIES).map(|_| sender.send_request(patch(), true).unwrap().0).collect();
+            let mut statuses = Vec::new();
+            for answer in answers {
+                statuses.push(answer.await.unwrap().status().as_u16());
+            }
+            statuses.sort_unstable();
+            statuses
+        });
+        assert_eq!(statuses, [200, 200, if is_answered { 200 } else { 502 }], "{reason:?}");
+        assert_eq!(connections.load(Ordering::SeqCst), 2, "{reason:?}");
+    }
 }

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,6 +12,22 @@ use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http
 
 const SOON: Duration = Duration::from_secs(20);
 const GET: &str = "GET /rank HTTP/1.1\r\nhost: search.test\r\nconnection: close\r\n\r\n";
+
+/// A backend that answers whatever comes first on a connection with these bytes, and reads on.
+fn saying(bytes: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move |mut stream: TcpStream| {
+        let read = stream.read(&mut [0; 1 << 10]).is_ok_and(|read| read > 0);
+        let _ = read && stream.write_all(bytes).is_ok() && std::io::copy(&mut stream, &mut std::io::sink()).is_ok();
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
 
 /// Blue's endpoint at this place, as the API shows it.
 fn endpoint(router: &Router, index: usize) -> Value {
@@ -42,6 +59,29 @@ fn a_backend_with_a_certificate_for_another_name() {
     assert!(http::raw(router.traffic, GET).unwrap().starts_with("HTTP/1.1 502"));
     let last = endpoint(&router, 0)["last_failure"].clone();
     assert!(last["what"].as_str().unwrap().starts_with("TLS: invalid peer certificate") && last["ms_ago"].is_u64(), "{last}");
+}
+
+#[test]
+fn a_backend_that_speaks_something_else_than_its_config_says() {
+    // What a server of HTTP/1.1 says to an HTTP/2 preface, one of HTTP/2 alone to a request of HTTP/1.1, and one of TLS to either.
+    const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    const ALERT: &[u8] = b"\x15\x03\x03\0\x02\x02\x46";
+    let no_http = "cannot be read: it is not what the pool's `protocol` and the endpoint's scheme say";
+    for (scheme, protocol, says, words) in [
+        ("http", "h2", BAD_REQUEST, no_http),
+        ("http", "http1", SETTINGS, no_http),
+        ("http", "http1", ALERT, no_http),
+        ("https", "http1", BAD_REQUEST, "TLS: it does not speak TLS there"),
+    ] {
+        let backend = saying(says);
+        let keys = format!("protocol = {protocol:?}");
+        let router = Setup::default().pool_of("blue", &[format!("{scheme}://{}", backend)]).pool_keys(&keys).start();
+        eventually_told(&router, 0, "unhealthy", words);
+        assert!(http::raw(router.traffic, GET).unwrap().starts_with("HTTP/1.1 502"));
+        let last = endpoint(&router, 0)["last_failure"]["what"].clone();
+        assert!(last.as_str().unwrap().contains(words), "{scheme} {protocol}: {last}");
+    }
 }
 
 #[test]

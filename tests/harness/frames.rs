@@ -6,6 +6,8 @@ pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 /// `RST_STREAM`.
 pub const RESET: u8 = 3;
+/// `SETTINGS`.
+pub const SETTINGS: u8 = 4;
 /// `GOAWAY`.
 pub const GO_AWAY: u8 = 7;
 /// The flag for the last frame of a stream.
@@ -21,7 +23,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The preface, and SETTINGS that change nothing.
 pub fn hello() -> Vec<u8> {
-    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat()
 }
 
 /// A field as HPACK has it at its simplest: literal, without indexing, without Huffman codes.

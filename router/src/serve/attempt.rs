@@ -87,12 +87,13 @@ impl Attempt {
 
     async fn open(&self, endpoint: &Endpoint, wants_fresh: bool, deadline: Instant) -> Result<Connection, Failure> {
         // One that can be shared is waited for, unless it fails: a burst would open one for each query.
-        while let Some(opening) = endpoint.opening().filter(|_| !wants_fresh) {
+        while let Some(opening) = endpoint.opening() {
             tokio::time::timeout_at(deadline, opening.is_over()).await.map_err(|_| Failure::Timeout)?;
             if opening.has_failed() {
                 break;
             }
-            if let Some(connection) = endpoint.take_idle(Instant::now()) {
+            let other = || if wants_fresh { None } else { endpoint.take_idle(Instant::now()) };
+            if let Some(connection) = opening.share().or_else(other) {
                 return Ok(connection);
             }
         }
@@ -100,7 +101,7 @@ impl Attempt {
         let opening = Connection::open(&endpoint.shared, self.route.config.timeouts.connect);
         let connection = tokio::time::timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Timeout))?;
         endpoint.keep_share(&connection, Instant::now());
-        for_others.has_come();
+        for_others.has_come(&connection);
         Ok(connection)
     }
 

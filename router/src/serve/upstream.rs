@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::http2::{self, SendError};
 use super::incoming::Incoming;
 use super::interim::{Ear, Gate, Heard, Hearer};
-use super::pool::{Place, SharedEndpoint};
+use super::pool::{PROTOCOL_HINT, Place, SharedEndpoint, no_tls};
 use super::replay::RequestBody;
 use super::timer::ReusedTimer;
 use crate::config::Protocol;
@@ -61,7 +61,7 @@ pub(crate) enum Failure {
     #[error("the backend refused to begin")]
     Refused,
     /// What came back is not HTTP, breaks a limit, or could be read in two ways.
-    #[error("the backend's response cannot be read: {}", .0.label())]
+    #[error("the backend's response cannot be read: {}", if matches!(.0, Broken::Parse) { PROTOCOL_HINT } else { .0.label() })]
     Broken(Broken),
     /// No response in time.
     #[error("no response in time")]
@@ -272,7 +272,7 @@ async fn dial(endpoint: &SharedEndpoint, timeout: Duration) -> Result<(Sender, O
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let Some(tls) = &endpoint.tls else { return Ok((speak(stream, endpoint, Scheme::HTTP).await?, place)) };
     let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
-    let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+    let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| no_tls(&error))?;
     if endpoint.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("TLS: it did not agree to speak h2 (ALPN)".to_owned());
     }

@@ -47,19 +47,26 @@ pub(crate) struct Endpoint {
 /// A connection that is being opened, and is for others too.
 #[derive(Default)]
 pub(crate) struct Opening {
-    has_come: Cell<bool>,
+    connection: RefCell<Option<Connection>>,
     has_ended: Cell<bool>,
     over: Notify,
 }
 
 impl Opening {
-    /// Whether it came to nothing, once it is over.
-    pub(crate) fn has_failed(&self) -> bool {
-        !self.has_come.get()
-    }
-
     pub(crate) async fn is_over(&self) {
         self.over.notified().await;
+    }
+
+    /// Whether it came to nothing, once it is over.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.connection.borrow().is_none()
+    }
+
+    /// A share in it, if it takes one more query.
+    pub(crate) fn share(&self) -> Option<Connection> {
+        let mut held = self.connection.borrow_mut();
+        let connection = held.as_mut()?;
+        if connection.is_usable() { connection.share() } else { None }
     }
 }
 
@@ -68,8 +75,8 @@ pub(crate) struct Opener(Rc<Opening>);
 
 impl Opener {
     /// It is there, and others can have their share.
-    pub(crate) fn has_come(&self) {
-        self.0.has_come.set(true);
+    pub(crate) fn has_come(&self, connection: &Connection) {
+        self.0.connection.replace(connection.share());
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::reason::no_connection;
+use super::reason::{PROTOCOL_HINT, no_connection, no_tls};
 use super::{Place, SharedEndpoint, SharedPool};
 use crate::config::{self, Protocol};
 
@@ -92,12 +92,22 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The error says how far it came.
 async fn ask(endpoint: &SharedEndpoint, place: &Place, path: &str) -> Result<StatusCode, String> {
-    let failed = |error: BoxError| format!("health check: {error}");
+    let failed = |error: BoxError| match is_no_http(error.as_ref()) {
+        true => format!("health check: the answer cannot be read: {PROTOCOL_HINT}"),
+        false => format!("health check: {error}"),
+    };
     let stream = TcpStream::connect(place.address).await.map_err(|error| format!("connect: {}", no_connection(&error)))?;
     let Some(tls) = &endpoint.tls else { return ask_on(stream, endpoint, path, "http").await.map_err(failed) };
     let name = tls.server_name(endpoint.authority.host()).ok_or("TLS: its host is no name that a certificate can be for")?;
-    let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+    let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| no_tls(&error))?;
     ask_on(stream, endpoint, path, "https").await.map_err(failed)
+}
+
+/// Whether what came was not in the protocol that was spoken.
+fn is_no_http(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_parse = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+    let in_h2 = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    is_parse || in_h2.is_some_and(h2::Error::is_library)
 }
 
 async fn ask_on<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, BoxError>

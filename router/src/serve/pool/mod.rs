@@ -33,7 +33,7 @@ pub(crate) use health::check_forever;
 pub(crate) use names::{follow_name, look_up_all};
 pub use outlier::Why;
 pub(crate) use places::Place;
-pub(crate) use reason::Fault;
+pub(crate) use reason::{Fault, PROTOCOL_HINT, no_tls};
 pub use shared_endpoint::{EndpointState, SharedEndpoint};
 pub(crate) use shared_pool::MirrorSlot;
 pub use shared_pool::SharedPool;

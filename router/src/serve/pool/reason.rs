@@ -13,6 +13,9 @@ use crate::quality::Broken;
 /// So many characters are kept: a certificate's error names every name that it is for.
 const MOST: usize = 200;
 
+/// Where an answer is not in the pool's protocol.
+pub(crate) const PROTOCOL_HINT: &str = "it is not what the pool's `protocol` and the endpoint's scheme say, or broken";
+
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -31,6 +34,7 @@ impl Display for Fault {
             Fault::Connect(cause) if cause.starts_with("TLS") => f.write_str(cause),
             Fault::Connect(cause) => write!(f, "connect: {cause}"),
             Fault::Closed => f.write_str("it closed the connection before the end of its response"),
+            Fault::Broken(Broken::Parse) => write!(f, "its response cannot be read: {PROTOCOL_HINT}"),
             Fault::Broken(reason) => write!(f, "its response cannot be read: {}", reason.label()),
             Fault::Timeout => f.write_str("no response in time"),
             Fault::Status(status) => write!(f, "answered {}", status.as_u16()),
@@ -110,6 +114,18 @@ pub(super) fn no_connection(error: &std::io::Error) -> String {
         ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
         ErrorKind::TimedOut => "timed out".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+/// Why there is no TLS, in words that say what to look at.
+pub(crate) fn no_tls(error: &std::io::Error) -> String {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => "TLS: it does not speak TLS there".to_owned(),
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) if other.to_string() == "CaUsedAsEndEntity" => {
+            "TLS: invalid peer certificate: it is an authority's (CA:TRUE), and not for a server".to_owned()
+        }
+        _ => format!("TLS: {error}"),
     }
 }
 
