@@ -15,8 +15,8 @@ const MODULES: [(&str, &[&str], &str); 16] = [
     ("tls", &["config"], "certificates, read again when their files change"),
     ("flags", &["config", "vocabulary"], "what the data path obeys; one writer path, many readers"),
     ("quality", &["config", "vocabulary"], "what became of the queries"),
-    ("policy", &["config", "flags", "vocabulary"], "the WebAssembly host"),
-    ("serve", &["config", "flags", "policy", "quality", "tls", "vocabulary"], "the data path"),
+    ("policy", &["allocator", "config", "flags", "vocabulary"], "the WebAssembly host"),
+    ("serve", &["allocator", "config", "flags", "policy", "quality", "tls", "vocabulary"], "the data path"),
     ("release", &["config", "flags", "policy", "quality", "vocabulary"], "the control path; its place is kept until the rollout lands"),
     ("ranker", &["config", "vocabulary"], "the ONNX ranking server"),
     ("admin", &["config", "flags", "policy", "quality", "serve", "tls", "vocabulary"], "API and metrics"),
@@ -32,8 +32,8 @@ const MODULES: [(&str, &[&str], &str); 16] = [
         "one file per command",
     ),
     ("lib", &[], "the chart"),
-    ("main", &["cli"], "parse the command line, call the library"),
-    ("allocator", &[], "mimalloc, by its short way"),
+    ("main", &["allocator", "cli"], "parse the command line, call the library"),
+    ("allocator", &[], "mimalloc, by its short way; gives memory back after large work"),
 ];
 
 /// Crates that are the business of one module, and of whoever else is named.
