@@ -179,8 +179,7 @@ impl Keeper {
         let wanted: Vec<PolicyRef> = self.routes.iter().map(|slot| slot.flags.borrow().split_policy.clone()).collect();
         let kept = self.workshop.kept.as_ref();
         for wanted in &wanted {
-            let Some(digest) = &wanted.digest else { continue };
-            if self.catalogue.lacks(digest) && kept.is_some_and(|kept: &Kept| kept.has(digest)) {
+            if let Some(digest) = in_keeping(&self.catalogue, kept, wanted) {
                 return Some(Job::Kept { name: wanted.name.clone(), digest: digest.clone(), is_last: false });
             }
         }
@@ -280,7 +279,13 @@ impl Keeper {
     fn settle(&mut self) {
         let mut views = self.board.lock().unwrap_or_else(PoisonError::into_inner).routes.clone();
         for (slot, view) in self.routes.iter_mut().zip(&mut views) {
-            settle_route(slot, view, &self.catalogue, self.patience, self.is_serving);
+            let flags = Arc::clone(&slot.flags.borrow());
+            let mut choice = self.catalogue.choose(&flags.split_policy);
+            if in_keeping(&self.catalogue, self.workshop.kept.as_ref(), &flags.split_policy).is_some() {
+                choice.trouble = Some(Trouble::Admitting);
+            }
+            settle_route(slot, view, (&flags, choice), self.patience, self.is_serving);
+            view.refusals = self.catalogue.refusals(&flags.split_policy);
         }
         let plugins = self.catalogue.plugins();
         *self.board.lock().unwrap_or_else(PoisonError::into_inner) = Views { routes: views, plugins };
@@ -291,10 +296,14 @@ impl Keeper {
     }
 }
 
-fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogue, patience: Patience, is_serving: bool) {
-    let flags = Arc::clone(&slot.flags.borrow());
+/// The digest that a route wants, where it is among the kept plugins and has yet to be admitted.
+fn in_keeping<'a>(catalogue: &Catalogue, kept: Option<&Kept>, wanted: &'a PolicyRef) -> Option<&'a String> {
+    wanted.digest.as_ref().filter(|digest| catalogue.lacks(digest) && kept.is_some_and(|kept| kept.has(digest)))
+}
+
+fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, chosen: (&Arc<Flags>, Choice), patience: Patience, is_serving: bool) {
+    let (flags, Choice { found, mut trouble }) = chosen;
     let wanted = &flags.split_policy;
-    let Choice { found, mut trouble } = catalogue.choose(wanted);
     if let Some(Trouble::Refused(reason)) = trouble.as_ref().filter(|_| found.is_none() && trouble != view.trouble) {
         let (route, policy, in_force) = (&slot.route.name, wanted.to_string(), &slot.in_force.borrow().name);
         tracing::warn!(route, policy, in_force, "split policy not put in force: {reason}");
@@ -302,7 +311,7 @@ fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogu
     let in_force = Arc::clone(&slot.in_force.borrow());
     let is_new = |found: &Found| found.digest != in_force.digest || wanted.name != in_force.name;
     if let Some(found) = found.filter(is_new) {
-        match try_on_route(slot, &found, &flags, patience) {
+        match try_on_route(slot, &found, flags, patience) {
             Ok(mut split) => {
                 split.last_good = last_good(slot, &in_force, &found.digest, patience).filter(|_| is_serving);
                 tracing::info!(
@@ -322,7 +331,6 @@ fn settle_route(slot: &mut RouteSlot, view: &mut RouteView, catalogue: &Catalogu
         }
     }
     view.wanted = wanted.to_string();
-    view.refusals = catalogue.refusals(wanted);
     view.trouble = trouble;
 }
 
