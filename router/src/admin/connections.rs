@@ -95,9 +95,8 @@ async fn make_room(slots: &Arc<Semaphore>, room: &Notify) -> Option<OwnedSemapho
         if slots.available_permits() == 0 {
             room.notify_waiters();
         }
-        match tokio::time::timeout(ROOM_PAUSE, slots.clone().acquire_owned()).await {
-            Ok(slot) => return slot.ok(),
-            Err(_) => {}
+        if let Ok(slot) = tokio::time::timeout(ROOM_PAUSE, slots.clone().acquire_owned()).await {
+            return slot.ok();
         }
     }
 }
