@@ -4,8 +4,13 @@
 //! status) sum over the workers whenever they like. No lock, no shared cache line.
 
 mod counters;
+mod counts;
+mod latency;
+mod token;
 
 pub use counters::{
     Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
     RouteTotals, WorkerCounters, WorkerTotals,
 };
+pub use counts::{Counts, Number, millionths};
+pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};
