@@ -6,6 +6,7 @@
 mod counters;
 mod counts;
 mod latency;
+mod outcomes;
 mod token;
 
 pub use counters::{
@@ -13,4 +14,5 @@ pub use counters::{
     RouteTotals, WorkerCounters, WorkerTotals,
 };
 pub use counts::{Counts, Number, millionths};
+pub use outcomes::{Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
 pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};

@@ -21,7 +21,7 @@ use super::query;
 use super::replay::BodyLimits;
 use super::split::Split;
 use crate::config;
-use crate::quality::{Refusal, RouteCounters, WorkerTotals};
+use crate::quality::{Quarter, Refusal, RouteCounters, WorkerTotals};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// One worker's state of one route.
@@ -94,6 +94,11 @@ impl RouteWorker {
 
     pub(crate) fn counters(&self) -> &RouteCounters {
         &self.counters
+    }
+
+    /// Which window it is.
+    pub(crate) fn quarter(&self) -> Quarter {
+        self.worker.clock.quarter()
     }
 }
 
