@@ -23,6 +23,7 @@ mod metrics_process;
 mod plugins;
 mod pool_metrics;
 mod process;
+mod quality;
 mod redact;
 mod routes;
 mod shadow;
@@ -45,7 +46,7 @@ pub use lifecycle::{AskedReload, ReloadRefused, Reloaded, Reloads};
 use crate::config::{Config, KeyChange, Route};
 use crate::flags::{FlagStore, Source};
 use crate::policy::Policies;
-use crate::quality::Quality;
+use crate::quality::{Books, Quality};
 use crate::serve::{Generation, OpenConnections, SharedPool};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -99,6 +100,8 @@ pub struct ThisProcess {
     pub connections: Vec<Arc<OpenConnections>>,
     /// When it started, in milliseconds since 1970.
     pub started_unix_ms: u64,
+    /// What was counted, by window.
+    pub books: Arc<Books>,
     /// Counts log lines that were dropped.
     pub dropped_log_lines: ErrorCounter,
 }
@@ -183,6 +186,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}", get(routes::show))
         .route("/api/v1/routes/{route}/flags", get(routes::flags).patch(routes::change))
         .route("/api/v1/routes/{route}/history", get(routes::history))
+        .route("/api/v1/routes/{route}/quality", get(quality::show))
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))
         .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))

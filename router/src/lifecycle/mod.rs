@@ -40,7 +40,7 @@ use crate::serve::{self, CutOff, Generation, Overrides, Pools, Sockets};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
 use channel::Predecessor;
-use running::{Running, flags_of, policies_of, shadows_of};
+use running::{Counting, Running, flags_of, policies_of, shadows_of};
 use signals::{Signals, Wish};
 use sockets::Listeners;
 
@@ -174,12 +174,14 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         overrides,
         quality,
     });
+    let counting = Counting::start(&generation.quality);
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
         readiness: Readiness::default(),
         reloads: Arc::new(Reloads::new(asked_reloads)),
         connections: serving.connections.clone(),
         started_unix_ms: admin::now_unix_ms(),
+        books: counting.books.clone(),
         dropped_log_lines,
     };
     let parts = admin::Parts {
@@ -201,6 +203,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         policies,
         tls,
         serving,
+        counting,
         states,
         process,
         listeners: Some(listeners),
@@ -252,6 +255,7 @@ impl Running {
         let plan = serve::DrainPlan { announce: config.lifecycle.drain_announce, timeout: config.limits.drain_timeout, takes_connections };
         let (stop, api) = self.admin.take().unzip();
         let cut_off = self.serving.drain(plan).await;
+        self.counting.stop().await;
         if let (Some(stop), Some(api)) = (stop, api) {
             stop.send_replace(true);
             let _ = api.await;

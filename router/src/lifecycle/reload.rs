@@ -89,6 +89,7 @@ impl Running {
         if let (Some(in_use), Some(prepared)) = (&self.tls, tls) {
             in_use.use_prepared(prepared);
         }
+        self.counting.succeed(&generation.quality);
         if !self.serving.succeed(generation.clone()).await {
             warnings.push("a worker has not taken the new config yet: it is busy with something that does not end".to_owned());
         }

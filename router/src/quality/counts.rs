@@ -123,6 +123,21 @@ impl Counts {
         self.numbers.iter().all(|number| *number == 0) && self.latency.is_empty() && self.groups.is_empty()
     }
 
+    /// The latency that a share of the responses did not exceed, in milliseconds: the upper edge of its bucket. `None` without any.
+    #[must_use]
+    pub fn latency_ms(&self, share: f64) -> Option<f64> {
+        let all: u64 = self.latency.values().sum();
+        // At least one, and no more than there are.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let rank = ((all as f64 * share).ceil() as u64).clamp(1, all.max(1));
+        let mut so_far = 0;
+        let bucket = self.latency.iter().find(|(_, count)| {
+            so_far += **count;
+            so_far >= rank
+        });
+        bucket.and_then(|(bucket, _)| latency::upper_micros(usize::from(*bucket))).map(|micros| f64::from(micros) / 1e3)
+    }
+
     /// A number of one group of units.
     #[must_use]
     pub fn of_group(&self, group: u8, number: Number) -> u64 {
@@ -186,6 +201,13 @@ mod tests {
             assert_eq!(millionths(value), counted);
         }
         assert_eq!(millionths(f64::NAN), 0);
+    }
+
+    #[test]
+    fn a_quantile_is_the_upper_edge_of_its_bucket() {
+        assert_eq!(Counts::default().latency_ms(0.5), None);
+        let counts = Counts { latency: BTreeMap::from([(10, 98), (63, 1), (64, 1)]), ..Counts::default() };
+        assert_eq!([0.0, 0.5, 0.98, 0.99, 1.0].map(|share| counts.latency_ms(share)), [0.01, 0.01, 0.01, 0.063, 0.065].map(Some));
     }
 
     #[test]

@@ -11,11 +11,11 @@ const EXACT: u32 = 1 << (STEPS_LOG2 + 1);
 /// The longest that is told apart, in microseconds: 2^27 - 1, some 134 s. What takes longer is in the last bucket.
 const LONGEST: u32 = (1 << 27) - 1;
 /// How many there are.
-pub const BUCKETS: usize = bucket_of(LONGEST) as usize + 1;
+pub(super) const BUCKETS: usize = bucket_of(LONGEST) as usize + 1;
 
 /// The bucket of a latency.
 #[must_use]
-pub fn bucket(latency: Duration) -> usize {
+pub(super) fn bucket(latency: Duration) -> usize {
     let micros = u32::try_from(latency.as_micros()).unwrap_or(LONGEST).min(LONGEST);
     bucket_of(micros) as usize
 }
@@ -31,7 +31,7 @@ const fn bucket_of(micros: u32) -> u32 {
 
 /// The longest latency of a bucket, in microseconds; `None` where there is no such bucket.
 #[must_use]
-pub fn upper_micros(bucket: usize) -> Option<u32> {
+pub(super) fn upper_micros(bucket: usize) -> Option<u32> {
     let bucket = u32::try_from(bucket).ok().filter(|bucket| (*bucket as usize) < BUCKETS)?;
     if bucket < EXACT {
         return Some(bucket);

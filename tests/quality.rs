@@ -1,0 +1,94 @@
+//! The promise: what is counted is what happened, to the query, in the window in which it happened, whoever asks, and whatever an operator does meanwhile.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::time::Duration;
+
+use serde_json::Value;
+use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http};
+
+const SOON: Duration = Duration::from_secs(20);
+const CANARY: &str = "initial = { live = \"blue\", canary_percent = \"30\" }\nexpose = [\"pool\"]";
+
+fn quality(router: &Router) -> Value {
+    let (status, body) = http::get(router.admin, "/api/v1/routes/search/quality").unwrap();
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// One number of a version's totals; 0 where nothing was counted.
+fn total(quality: &Value, pool: &str, what: &str) -> u64 {
+    let mine = quality["totals"].as_array().unwrap().iter().find(|counts| counts["pool"] == pool);
+    mine.map_or(0, |counts| counts[what].as_u64().unwrap())
+}
+
+fn total_requests(quality: &Value) -> u64 {
+    quality["totals"].as_array().unwrap().iter().map(|counts| counts["requests"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn totals_are_the_load_generators_own_books() {
+    let (blue, canary) = (Backend::start("blue"), Backend::start("canary"));
+    let setup = || Setup::default().pool("blue", &[&blue]).pool("canary", &[&canary]).workers(2).route(CANARY);
+    let router = setup().start();
+    let load = Load::new(router.traffic, 800).start();
+    load.wait_for(800);
+    // Counting goes on in another config's counters.
+    router.reload(&setup().top("[limits]\nheaders = 77"));
+    load.wait_for(2_000);
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
+    let counted = eventually("every query is in a window", SOON, || Some(quality(&router)).filter(|now| total_requests(now) >= report.sent));
+    for pool in ["blue", "canary"] {
+        assert_eq!(total(&counted, pool, "requests"), report.by_pool[pool], "{pool}: {counted:#}");
+        assert_eq!(total(&counted, pool, "errors") + total(&counted, pool, "timeouts"), 0);
+    }
+    assert_eq!(counted["late"], 0);
+    // Each window has its own, and together they are all.
+    let windows = counted["windows"].as_array().unwrap();
+    assert!(windows.len() >= 3, "{counted:#}");
+    let in_windows = windows.iter().flat_map(|window| window["versions"].as_array().unwrap()).map(|counts| counts["requests"].as_u64().unwrap());
+    assert_eq!(in_windows.sum::<u64>(), report.sent);
+    let seconds: Vec<u64> = windows.iter().map(|window| window["unix_seconds"].as_u64().unwrap()).collect();
+    assert!(seconds.windows(2).all(|pair| pair[0] == pair[1] + 1), "newest first, without gaps: {seconds:?}");
+}
+
+/// What a candidate did wrong is the candidate's, also where the live pool answered in its place; what a client did is nobody's.
+#[test]
+fn blame_is_counted_where_it_belongs() {
+    let (blue, canary) = (Backend::start("blue"), Backend::start("canary"));
+    let route = "initial = { live = \"blue\", canary_percent = \"100\" }\ntimeouts = { attempt = \"300ms\" }\nreplayable_methods = [\"GET\"]";
+    let router = Setup::default().pool("blue", &[&blue]).pool("canary", &[&canary]).route(route).start();
+    let ask = |times: u32| (0..times).for_each(|_| assert_eq!(http::get(router.traffic, "/rank").unwrap().0, 200));
+    let is = |pool: &str, expected: [u64; 3]| {
+        eventually(&format!("{pool} has {expected:?}"), SOON, || {
+            let now = quality(&router);
+            (["requests", "errors", "timeouts"].map(|what| total(&now, pool, what)) == expected).then_some(())
+        });
+    };
+    ask(4);
+    is("canary", [4, 0, 0]);
+    canary.behave(Behaviour::Status(503));
+    ask(3);
+    is("canary", [7, 3, 0]);
+    canary.behave(Behaviour::Hang);
+    ask(2);
+    is("canary", [9, 3, 2]);
+    let shown = quality(&router);
+    let slowest = shown["totals"][0]["latency_ms"]["p99"].as_f64().unwrap();
+    assert!((300.0..400.0).contains(&slowest), "a call that hangs is as slow as it was waited for: {shown:#}");
+    assert_eq!(total(&shown, "blue", "requests"), 0, "fallback answers count for neither");
+    // A client that goes away before its answer is nobody's failure.
+    let client = std::net::TcpStream::connect(router.traffic).unwrap();
+    let before = canary.arrivals();
+    std::io::Write::write_all(&mut &client, b"GET /rank HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    eventually("it is under way", SOON, || (canary.arrivals() > before).then_some(()));
+    drop(client);
+    eventually("it is given up", SOON, || {
+        let aborts = router.metric("switchback_requests_total", &["code=\"client_abort\""]);
+        (aborts == 1.0).then_some(())
+    });
+    canary.behave(Behaviour::Answer);
+    ask(1);
+    is("canary", [10, 3, 2]);
+}
