@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http};
+use switchback_tests::{Act, Backend, Behaviour, Load, Router, Scripted, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(20);
 const CANARY: &str = "initial = { live = \"blue\", canary_percent = \"30\" }\nexpose = [\"pool\"]";
@@ -38,7 +38,8 @@ fn totals_are_the_load_generators_own_books() {
     load.wait_for(2_000);
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report:?}");
-    let counted = eventually("every query is in a window", SOON, || Some(quality(&router)).filter(|now| total_requests(now) >= report.sent));
+    let counted =
+        eventually("every query is in a window", SOON, || Some(quality(&router)).filter(|now| total_requests(now) >= report.sent));
     for pool in ["blue", "canary"] {
         assert_eq!(total(&counted, pool, "requests"), report.by_pool[pool], "{pool}: {counted:#}");
         assert_eq!(total(&counted, pool, "errors") + total(&counted, pool, "timeouts"), 0);
@@ -47,7 +48,8 @@ fn totals_are_the_load_generators_own_books() {
     // Each window has its own, and together they are all.
     let windows = counted["windows"].as_array().unwrap();
     assert!(windows.len() >= 3, "{counted:#}");
-    let in_windows = windows.iter().flat_map(|window| window["versions"].as_array().unwrap()).map(|counts| counts["requests"].as_u64().unwrap());
+    let in_windows =
+        windows.iter().flat_map(|window| window["versions"].as_array().unwrap()).map(|counts| counts["requests"].as_u64().unwrap());
     assert_eq!(in_windows.sum::<u64>(), report.sent);
     let seconds: Vec<u64> = windows.iter().map(|window| window["unix_seconds"].as_u64().unwrap()).collect();
     assert!(seconds.windows(2).all(|pair| pair[0] == pair[1] + 1), "newest first, without gaps: {seconds:?}");
@@ -57,7 +59,8 @@ fn totals_are_the_load_generators_own_books() {
 #[test]
 fn blame_is_counted_where_it_belongs() {
     let (blue, canary) = (Backend::start("blue"), Backend::start("canary"));
-    let route = "initial = { live = \"blue\", canary_percent = \"100\" }\ntimeouts = { attempt = \"300ms\" }\nreplayable_methods = [\"GET\"]";
+    let route =
+        "initial = { live = \"blue\", canary_percent = \"100\" }\ntimeouts = { attempt = \"300ms\" }\nreplayable_methods = [\"GET\"]";
     let router = Setup::default().pool("blue", &[&blue]).pool("canary", &[&canary]).route(route).start();
     let ask = |times: u32| (0..times).for_each(|_| assert_eq!(http::get(router.traffic, "/rank").unwrap().0, 200));
     let is = |pool: &str, expected: [u64; 3]| {
@@ -91,4 +94,31 @@ fn blame_is_counted_where_it_belongs() {
     canary.behave(Behaviour::Answer);
     ask(1);
     is("canary", [10, 3, 2]);
+}
+
+/// What backends say of their responses in fields of their heads is counted, passes, and makes no harm where it makes no sense.
+#[test]
+fn what_a_backend_says_of_its_responses_is_counted() {
+    const SAID: [&str; 6] = [
+        "HTTP/1.1 200 OK\r\nx-quality-score: 0.5\r\nx-quality-results: 3\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-Quality-Score: 1\r\nX-Quality-Results: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx-quality-results: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx-quality-score: 1.5\r\nx-quality-results: many\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx-quality-score: 1\r\nx-quality-score: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ];
+    let backend = Scripted::start(|number| Act::Say(SAID[number]));
+    let router = Setup::default().pool_at("blue", backend.address).start();
+    let raw = || http::raw(router.traffic, "GET /rank HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let answers: Vec<String> = SAID.iter().map(|_| raw()).collect();
+    assert!(answers[0].contains("x-quality-score: 0.5") && answers[3].contains("x-quality-results: many"), "they pass: {answers:#?}");
+    let counted = eventually("all are counted", SOON, || Some(quality(&router)).filter(|now| total_requests(now) == SAID.len() as u64));
+    let blue = &counted["totals"][0];
+    assert_eq!((&blue["quality"]["seen"], &blue["quality"]["mean"]), (&2.into(), &0.75.into()), "{blue:#}");
+    assert_eq!((&blue["zero_results"]["seen"], &blue["zero_results"]["of_them"]), (&3.into(), &2.into()), "{blue:#}");
+    let faults = |reason: &str| router.metric("switchback_signal_faults_total", &[&format!("reason=\"{reason}\"")]);
+    assert_eq!(["no_number", "out_of_range", "repeated"].map(faults), [1.0; 3]);
+    let mean = |metric: &str| router.metric("switchback_quality_mean", &["pool=\"blue\"", &format!("metric=\"{metric}\"")]);
+    assert_eq!((mean("quality"), mean("errors")), (0.75, 0.0));
+    assert_eq!(router.metric("switchback_quality_observations", &["metric=\"zero_results\""]), 3.0);
 }

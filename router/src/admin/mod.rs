@@ -24,6 +24,7 @@ mod plugins;
 mod pool_metrics;
 mod process;
 mod quality;
+mod quality_metrics;
 mod redact;
 mod routes;
 mod shadow;

@@ -87,6 +87,32 @@ impl Broken {
     }
 }
 
+/// Why what a backend says of its response's quality is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalFault {
+    /// It is no number.
+    NoNumber,
+    /// It is a number, and not one that it can be.
+    OutOfRange,
+    /// It is said twice.
+    Repeated,
+}
+
+impl SignalFault {
+    /// All of them, in the order of [`PoolCounters::signal_faults`].
+    pub const ALL: [SignalFault; 3] = [SignalFault::NoNumber, SignalFault::OutOfRange, SignalFault::Repeated];
+
+    /// The `reason` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            SignalFault::NoNumber => "no_number",
+            SignalFault::OutOfRange => "out_of_range",
+            SignalFault::Repeated => "repeated",
+        }
+    }
+}
+
 /// What became of a copy of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mirrored {
@@ -140,6 +166,8 @@ pub struct PoolCounters {
     pub mirrored: [Count; Mirrored::ALL.len()],
     /// From sending an attempt to the response's head.
     pub durations: Durations,
+    /// What it said of its responses' quality and makes no sense, by [`SignalFault`].
+    pub signal_faults: [Count; SignalFault::ALL.len()],
     /// What became of queries by window, from the first on.
     outcomes: OnceLock<Box<Outcomes>>,
 }

@@ -14,7 +14,7 @@ mod windows;
 pub use collector::{Books, KEPT, RouteBook, Served, collect};
 pub use counters::{
     Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
-    RouteTotals, WorkerCounters, WorkerTotals,
+    RouteTotals, SignalFault, WorkerCounters, WorkerTotals,
 };
 pub use counts::{Counts, Number, millionths};
 pub use outcomes::{Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};

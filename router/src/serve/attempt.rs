@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::pool::{Endpoint, Fault, Pool, Slot};
 use super::routes::RouteWorker;
+use super::signals::Signals;
 use super::upstream::{Connection, Failure};
-use crate::quality::{Outcome, PoolCounters, Refusal};
+use crate::quality::{Outcome, PoolCounters, Refusal, SignalFault};
 use crate::vocabulary::PoolIndex;
 
 /// An attempt under way.
@@ -122,6 +123,29 @@ impl Attempt {
         if let Some(held) = self.held.borrow_mut().as_mut() {
             held.slot.head_came(!status.is_server_error());
             held.answer = Some(Answered { connection, status, at: now });
+        }
+    }
+
+    /// The response says how good it is.
+    #[cold]
+    pub(crate) fn hear_signals(&self, headers: &HeaderMap) {
+        let (Some(group), Some(counters)) = (self.counts, self.counters()) else { return };
+        let (at, outcomes) = (self.route.quarter(), counters.outcomes());
+        let fault = |fault: SignalFault| {
+            if let Some(count) = counters.signal_faults.get(fault as usize) {
+                count.increment();
+            }
+        };
+        let Signals { found, score } = Signals::of(headers);
+        match found {
+            Some(Ok(found)) => outcomes.found(at, group, found),
+            Some(Err(wrong)) => fault(wrong),
+            None => {}
+        }
+        match score {
+            Some(Ok(score)) => outcomes.was_worth(at, group, score),
+            Some(Err(wrong)) => fault(wrong),
+            None => {}
         }
     }
 

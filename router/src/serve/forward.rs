@@ -363,6 +363,9 @@ impl Journey {
         let (mut head, incoming) = response.into_parts();
         // A backend's own: what a client of HTTP/1.0 gets is hyper's to say.
         head.version = Version::HTTP_11;
+        if seen.has_signals {
+            attempt.hear_signals(&head.headers);
+        }
         headers::prepare_response(&mut head.headers, seen);
         if self.body.as_ref().is_some_and(|body| body.borrow().is_held_back()) {
             // A body that nobody asked for: whether it comes nevertheless cannot be told from what comes next.

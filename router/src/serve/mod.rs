@@ -46,6 +46,7 @@ mod scan;
 mod seat;
 mod seen;
 mod shadow;
+mod signals;
 mod split;
 mod timer;
 mod trailers;
