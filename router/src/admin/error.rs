@@ -32,6 +32,8 @@ pub(super) enum ApiError {
     TooLarge(String),
     #[error("{}", .0.problems.join("; "))]
     Reload(ReloadRefused),
+    #[error("the store cannot be asked: {0}")]
+    Store(String),
     #[error("the router is busy ending, handing over or reloading")]
     Busy,
     #[error(transparent)]
@@ -54,7 +56,7 @@ impl ApiError {
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Busy | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY

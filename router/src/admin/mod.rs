@@ -188,6 +188,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/flags", get(routes::flags).patch(routes::change))
         .route("/api/v1/routes/{route}/history", get(routes::history))
         .route("/api/v1/routes/{route}/quality", get(quality::show))
+        .route("/api/v1/routes/{route}/quality/fleet", get(quality::fleet))
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))
         .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))

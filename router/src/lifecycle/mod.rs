@@ -13,6 +13,7 @@
 
 mod channel;
 mod error;
+mod fleet;
 mod notify;
 mod reload;
 mod running;
@@ -40,6 +41,7 @@ use crate::serve::{self, CutOff, Generation, Overrides, Pools, Sockets};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
 use channel::Predecessor;
+use fleet::Telling;
 use running::{Counting, Running, flags_of, policies_of, shadows_of};
 use signals::{Signals, Wish};
 use sockets::Listeners;
@@ -175,6 +177,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         quality,
     });
     let counting = Counting::start(&generation.quality);
+    let telling = flags.has_shelf().then(|| Telling::start(&flags, counting.books.clone()));
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
         readiness: Readiness::default(),
@@ -204,6 +207,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         tls,
         serving,
         counting,
+        telling,
         states,
         process,
         listeners: Some(listeners),
@@ -256,6 +260,9 @@ impl Running {
         let (stop, api) = self.admin.take().unzip();
         let cut_off = self.serving.drain(plan).await;
         self.counting.stop().await;
+        if let Some(telling) = self.telling.take() {
+            telling.stop().await;
+        }
         if let (Some(stop), Some(api)) = (stop, api) {
             stop.send_replace(true);
             let _ = api.await;

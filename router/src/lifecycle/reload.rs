@@ -90,6 +90,9 @@ impl Running {
             in_use.use_prepared(prepared);
         }
         self.counting.succeed(&generation.quality);
+        if let Some(telling) = &self.telling {
+            telling.succeed(&flags);
+        }
         if !self.serving.succeed(generation.clone()).await {
             warnings.push("a worker has not taken the new config yet: it is busy with something that does not end".to_owned());
         }

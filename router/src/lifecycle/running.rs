@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::StartedAs;
+use super::fleet::Telling;
 use super::sockets::Listeners;
 use crate::admin::{AdminState, ThisProcess};
 use crate::config::Config;
@@ -36,6 +37,8 @@ pub(super) struct Running {
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) serving: Serving,
     pub(super) counting: Counting,
+    /// Where there may be other routers.
+    pub(super) telling: Option<Telling>,
     pub(super) states: watch::Sender<Arc<AdminState>>,
     pub(super) process: ThisProcess,
     /// To be passed on; gone when the router drains.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::counters::{PoolCounters, Quality};
+use super::counts::Counts;
 use super::outcomes::{QUARTERS, Quarter, Read};
 use super::token::version_id;
 use super::windows::Windows;
@@ -34,6 +35,8 @@ pub struct RouteBook {
     pub served: BTreeMap<u32, Served>,
     /// By second.
     pub windows: Windows,
+    /// What the store was never told, because it was away for too long.
+    pub dropped: Counts,
 }
 
 /// What this router counted, by route. Of the control side: no worker waits for it.

@@ -8,6 +8,7 @@ mod counters;
 mod counts;
 mod latency;
 mod outcomes;
+pub mod pages;
 mod token;
 mod windows;
 
@@ -19,4 +20,4 @@ pub use counters::{
 pub use counts::{Counts, Number, millionths};
 pub use outcomes::{Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
 pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};
-pub use windows::{Window, Windows, merge};
+pub use windows::{Revision, Window, Windows, merge};

@@ -5,11 +5,26 @@
 //! Shapiro and others, 2011). `docs/decisions/fleet-merge.md` has the whole story.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use super::counts::Counts;
+use super::counts::{Counts, Number};
 
 /// Everything counted in one window: by model version, as [`super::version_id`] has it.
 pub type Window = BTreeMap<u32, Counts>;
+
+/// How far a window had come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    number: u64,
+    counts: Numbers,
+}
+
+/// By version, what is counted by [`Number`].
+type Numbers = BTreeMap<u32, [u64; Number::ALL.len()]>;
+
+fn numbers(window: &Window) -> Numbers {
+    window.iter().map(|(version, counts)| (*version, counts.numbers)).collect()
+}
 
 /// What one sender counted on one route, by window: the second, since 1970.
 #[derive(Debug, Default)]
@@ -24,8 +39,18 @@ pub struct Windows {
 #[derive(Debug, Default)]
 struct Kept {
     window: Window,
-    /// Something was counted since the store last had it.
-    is_news: bool,
+    /// Grows with whatever is counted.
+    revision: u64,
+    /// The revision that the store has; 0 for none.
+    stored: u64,
+    /// The numbers that it has.
+    stored_numbers: Numbers,
+}
+
+impl Kept {
+    fn is_news(&self) -> bool {
+        self.revision > self.stored
+    }
 }
 
 impl Windows {
@@ -41,33 +66,50 @@ impl Windows {
         }
         let kept = self.kept.entry(window).or_default();
         kept.window.entry(version).or_default().merge(counts);
-        kept.is_news = true;
+        kept.revision += 1;
     }
 
-    /// Forgets windows before `oldest`. Those that the store never had are answered: they are lost to the fleet.
-    pub fn forget(&mut self, oldest: u32) -> Vec<Window> {
+    /// Forgets windows before `oldest`, and answers what the store is not known to have of them: it is lost to the fleet.
+    pub fn forget(&mut self, oldest: u32) -> Counts {
         let kept = self.kept.split_off(&oldest);
         let gone = std::mem::replace(&mut self.kept, kept);
-        gone.into_values().filter(|gone| gone.is_news).map(|gone| gone.window).collect()
+        let mut lost = Counts::default();
+        for kept in gone.into_values().filter(Kept::is_news) {
+            for (version, counts) in kept.window {
+                let stored = kept.stored_numbers.get(&version).copied().unwrap_or_default();
+                for (lost, (counted, stored)) in lost.numbers.iter_mut().zip(counts.numbers.into_iter().zip(stored)) {
+                    *lost += counted.saturating_sub(stored);
+                }
+            }
+        }
+        lost
     }
 
-    /// The windows that the store does not have as they are now.
-    pub fn news(&self) -> impl Iterator<Item = (u32, &Window)> {
-        self.kept.iter().filter(|(_, kept)| kept.is_news).map(|(window, kept)| (*window, &kept.window))
+    /// The windows that the store does not have as they are now, and how they are now.
+    pub fn news(&self) -> impl Iterator<Item = (u32, Revision)> {
+        self.kept
+            .iter()
+            .filter(|(_, kept)| kept.is_news())
+            .map(|(window, kept)| (*window, Revision { number: kept.revision, counts: numbers(&kept.window) }))
     }
 
-    /// The store has these windows, as they were when [`Windows::news`] told them; nothing was counted since.
-    pub fn are_stored(&mut self, windows: impl IntoIterator<Item = u32>) {
-        for window in windows {
-            if let Some(kept) = self.kept.get_mut(&window) {
-                kept.is_news = false;
+    /// The store has these windows as they were at this revision. What was counted since is news still.
+    pub fn are_stored(&mut self, windows: impl IntoIterator<Item = (u32, Revision)>) {
+        for (window, Revision { number, counts }) in windows {
+            if let Some(kept) = self.kept.get_mut(&window).filter(|kept| kept.stored < number) {
+                (kept.stored, kept.stored_numbers) = (number, counts);
             }
         }
     }
 
     /// The store may have lost what it had: everything is news again.
     pub fn say_again(&mut self) {
-        self.kept.values_mut().for_each(|kept| kept.is_news = true);
+        self.kept.values_mut().for_each(|kept| (kept.stored, kept.stored_numbers) = (0, Numbers::new()));
+    }
+
+    /// Some windows as they are now.
+    pub fn range(&self, windows: Range<u32>) -> impl Iterator<Item = (u32, &Window)> {
+        self.kept.range(windows).map(|(window, kept)| (*window, &kept.window))
     }
 
     /// A window as it is now.
@@ -104,7 +146,6 @@ pub fn merge(sum: &mut Window, other: &Window) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quality::Number;
     use proptest::prelude::*;
 
     fn requests(more: u64) -> Counts {
@@ -121,6 +162,8 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Count(u32, u32, u64),
+        /// Something is counted while the news are under way.
+        SendAndCount(u32, u32, u64),
         /// The news are sent; whether they arrive, and whether the sender hears that they did.
         Send {
             arrives: bool,
@@ -133,9 +176,18 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             6 => (0..5_u32, 0..3_u32, 1..9_u64).prop_map(|(window, version, more)| Step::Count(window, version, more)),
+            2 => (0..5_u32, 0..3_u32, 1..9_u64).prop_map(|(window, version, more)| Step::SendAndCount(window, version, more)),
             4 => any::<(bool, bool)>().prop_map(|(arrives, is_heard)| Step::Send { arrives, is_heard: arrives && is_heard }),
             1 => Just(Step::StoreDies),
         ]
+    }
+
+    type Said = BTreeMap<u32, Window>;
+
+    fn said(mine: &Windows) -> (Vec<(u32, Revision)>, Said) {
+        let news: Vec<(u32, Revision)> = mine.news().collect();
+        let said = news.iter().map(|(window, _)| (*window, mine.get(*window).unwrap().clone())).collect();
+        (news, said)
     }
 
     proptest! {
@@ -149,13 +201,20 @@ mod tests {
                         mine.add(window, version, &requests(more), 0);
                         truth.entry(window).or_default().entry(version).or_default().merge(&requests(more));
                     }
+                    Step::SendAndCount(window, version, more) => {
+                        let (news, said) = said(&mine);
+                        mine.add(window, version, &requests(more), 0);
+                        truth.entry(window).or_default().entry(version).or_default().merge(&requests(more));
+                        mine.are_stored(news);
+                        stored.extend(said);
+                    }
                     Step::Send { arrives, is_heard } => {
-                        let news: Vec<(u32, Window)> = mine.news().map(|(window, counts)| (window, counts.clone())).collect();
+                        let (news, said) = said(&mine);
                         if is_heard {
-                            mine.are_stored(news.iter().map(|(window, _)| *window));
+                            mine.are_stored(news);
                         }
                         if arrives {
-                            stored.extend(news);
+                            stored.extend(said);
                         }
                     }
                     Step::StoreDies => {
@@ -183,9 +242,10 @@ mod tests {
         for window in [10, 11, 12] {
             windows.add(window, 1, &requests(u64::from(window)), 0);
         }
-        windows.are_stored([11]);
-        let lost = windows.forget(12);
-        assert_eq!(lost.iter().map(of).collect::<Vec<_>>(), [10]);
+        let eleven = windows.news().find(|(window, _)| *window == 11);
+        windows.are_stored(eleven);
+        windows.add(11, 1, &requests(5), 0);
+        assert_eq!(windows.forget(12)[Number::Requests], 10 + 5);
         assert_eq!(windows.news().map(|(window, _)| window).collect::<Vec<_>>(), [12]);
     }
 }
