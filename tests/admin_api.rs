@@ -441,3 +441,33 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     assert_eq!(methods(&ask(router.admin, "GET", "/readyz", &[], "").json()), fields("Readiness"));
     assert_eq!(methods(&ask(router.admin, "GET", "/api/v1/routes/search/flags", &[], "").json()), fields("Fields"));
 }
+
+/// Whoever opens many connections to the admin listener keeps neither a health check nor an operator out.
+#[test]
+fn idle_connections_and_streams_keep_nobody_out() {
+    let blue = Backend::start("blue");
+    let router = Setup::default().pool("blue", &[&blue]).start();
+    let connect = |request: &str| {
+        let mut client = TcpStream::connect(router.admin).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        client
+    };
+    let answered = |mut client: &TcpStream| {
+        let mut head = [0; 12];
+        client.read_exact(&mut head).unwrap();
+        String::from_utf8_lossy(&head[9..]).into_owned()
+    };
+    let streams: Vec<TcpStream> = (0..300).map(|_| connect("GET /api/v1/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")).collect();
+    let opened = streams.iter().map(answered).filter(|status| status == "200").count();
+    assert_eq!(opened, 256, "the others are refused: 503");
+    let idle: Vec<TcpStream> = (0..400).map(|_| connect("GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")).collect();
+    let silent: Vec<TcpStream> = (0..100).map(|_| connect("")).collect();
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(http::get(router.admin, "/readyz").unwrap().0, 200);
+        router.set_flags(&["flag.a=b"]);
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(router.run(&["status"]).0, 0);
+    drop((streams, idle, silent));
+}

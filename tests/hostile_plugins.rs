@@ -158,11 +158,21 @@ fn no_hostile_plugin_costs_a_query_or_much_time_or_memory() {
         scene.put_in_force(&guests::variant_of_split_weighted(good));
         scene.load(scene.form.seconds[0], || ());
     }
-    let first = scene.memory();
+    // And what a first quarantine and a first replacement of instances leave.
+    for case in &CASES[..2] {
+        misbehaves(&scene, case);
+        scene.put_in_force(&guests::variant_of_split_weighted(0));
+    }
+    // Each guest's memory is looked at by itself; this is for what all of them leave behind bit by bit. The pages of the program itself come and go as the
+    // system likes, so that it is the most of the first half that the end is compared with.
+    let mut first = scene.memory();
     let (mut figures, mut wrong) = (String::new(), Vec::new());
     for (round, case) in CASES.iter().enumerate() {
         let without = scene.load(scene.form.seconds[1], || ());
         let before = scene.memory();
+        if round < CASES.len() / 2 {
+            first = first.max(before);
+        }
         let (report, status) = misbehaves(&scene, case);
         scene.put_in_force(&guests::variant_of_split_weighted(round as u64 + 1));
         let after = scene.memory_within(before * 1.1);
@@ -189,9 +199,9 @@ fn no_hostile_plugin_costs_a_query_or_much_time_or_memory() {
     }
     let last = scene.memory_within(first * 1.1);
     if last > first * 1.1 {
-        wrong.push(format!("all of them: {:.1} MiB before the first, {:.1} after the last", mib(first), mib(last)));
+        wrong.push(format!("all of them: {:.1} MiB in the first half, {:.1} after the last", mib(first), mib(last)));
     }
-    println!("memory before the first and after the last: {:.1} and {:.1} MiB", mib(first), mib(last));
+    println!("memory in the first half and after the last: {:.1} and {:.1} MiB", mib(first), mib(last));
     assert!(wrong.is_empty(), "{wrong:#?}");
     if scene.form.is_full {
         write_report(&figures, [first, last]);
@@ -280,7 +290,7 @@ fn write_report(rows: &str, [first, last]: [f64; 2]) {
          `hostile-slow-configure`, whose `configure` runs into `policies.configure_deadline` at each end of a quarantine, and {DEADLINE:?} for `hostile-spin`,\n\
          whose decisions run into `policies.deadline`. A `configure` that fills its memory (bounded by `policies.memory` and `configure_deadline`) shows in\n\
          `slowest` alone.\n\n\
-         Memory is the router's, before the guest and after it was replaced, in MiB; {:.1} before the first, {:.1} after the last.\n\n\
+         Memory is the router's, before the guest and after it was replaced, in MiB; at most {:.1} before the guests of the first half, {:.1} after the last.\n\n\
          | guest | how | queries | failed | p50 | base | p99 | allowed | slowest | strikes | before | after |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|\n{rows}",
         provenance(),

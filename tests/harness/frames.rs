@@ -8,8 +8,12 @@ pub const HEADERS: u8 = 1;
 pub const RESET: u8 = 3;
 /// `SETTINGS`.
 pub const SETTINGS: u8 = 4;
+/// `PING`.
+pub const PING: u8 = 6;
 /// `GOAWAY`.
 pub const GO_AWAY: u8 = 7;
+/// The flag for an answer to a PING or to SETTINGS.
+pub const ACK: u8 = 0x1;
 /// The flag for the last frame of a stream.
 pub const END_STREAM: u8 = 0x1;
 /// The flag for a head that no CONTINUATION follows.

@@ -11,6 +11,7 @@ pub mod guests;
 pub mod http;
 mod lifecycle;
 mod load;
+pub mod over_h2;
 mod process;
 mod provenance;
 pub mod ranker;

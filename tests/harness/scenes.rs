@@ -140,7 +140,7 @@ fn scene(path: &str) -> Scene {
             (0..PIECES).map(|_| Step::Data(Bytes::from_static(&[b'x'; PIECE]))).collect(),
         ),
         "/nothing" => plain(204, &[("x-a", "b")], Vec::new()),
-        "/not-modified" => plain(304, &[("etag", "\"v1\"")], Vec::new()),
+        "/not-modified" => plain(304, &[("etag", "\"v1\""), ("content-length", "11")], Vec::new()),
         "/hints" => {
             let mut scene = plain(200, &[("content-length", "2")], vec![text("ok")]);
             scene.interim = vec![(103, vec![("link", "</a.css>; rel=preload")]), (103, vec![("link", "</b.css>; rel=preload")])];

@@ -1,10 +1,12 @@
 //! Takes connections on the admin listener, each under limits: how many, how long for a head, how long for an answer.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
@@ -13,12 +15,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::{AdminState, Live, health, paths};
 
-/// Open connections; further ones wait in the listener's queue. Streams of events count.
+/// Open connections. When there are so many, those that nothing was asked on for [`IDLE`] are closed, so that a health check and an operator always get in.
 const CONNECTIONS: usize = 512;
+/// Streams of events, which count among them and may stay for ever; further ones are refused.
+pub(super) const STREAMS: usize = 256;
+/// For so long a connection is not idle.
+const IDLE: Duration = Duration::from_secs(1);
+/// While there is no room, it is looked for so often.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 /// From a connection's or request's first byte to the end of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the head to the answer's head, the request's body included.
@@ -27,6 +36,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failed accept (out of file descriptors), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// Serves the admin API on `listener` until `stopping` says true; requests in flight then get two seconds. On the current runtime. Each
 /// request is answered from the newest of `states`.
@@ -42,7 +52,7 @@ pub async fn run(
     let listener = TcpListener::from_std(listener)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut stopped = stopping.clone();
-    let router = paths(Live { states: states.clone(), stopping: stopping.clone() });
+    let router = paths(Live { states: states.clone(), stopping: stopping.clone(), streams: Arc::new(Semaphore::new(STREAMS)) });
     let noticing = async {
         health::notice_ready(states).await;
         std::future::pending::<()>().await;
@@ -60,13 +70,14 @@ pub async fn run(
 }
 
 async fn accept(listener: &TcpListener, router: Router, slots: &Arc<Semaphore>, stopping: &watch::Receiver<bool>) {
+    let room = Arc::new(Notify::new());
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (router, stopping) = (router.clone(), stopping.clone());
+                let Some(slot) = make_room(slots, &room).await else { return };
+                let (router, stopping, room) = (router.clone(), stopping.clone(), room.clone());
                 tokio::spawn(async move {
-                    serve_connection(stream, router, stopping).await;
+                    serve_connection(stream, router, stopping, &room).await;
                     drop(slot);
                 });
             }
@@ -78,20 +89,66 @@ async fn accept(listener: &TcpListener, router: Router, slots: &Arc<Semaphore>, 
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
-    let router = TowerToHyperService::new(router);
-    let answer = service_fn(move |request: Request<Incoming>| answer(router.clone(), request));
+/// A slot for a connection; where there is none, idle ones are asked to go. `None` when there are none any more.
+async fn make_room(slots: &Arc<Semaphore>, room: &Notify) -> Option<OwnedSemaphorePermit> {
+    loop {
+        if slots.available_permits() == 0 {
+            room.notify_waiters();
+        }
+        if let Ok(slot) = tokio::time::timeout(ROOM_PAUSE, slots.clone().acquire_owned()).await {
+            return slot.ok();
+        }
+    }
+}
+
+/// What a connection is busy with.
+#[derive(Default)]
+struct Use {
+    /// Requests that are not answered yet, and streams.
+    busy: AtomicUsize,
+    /// When the last one was answered.
+    last: Mutex<Option<Instant>>,
+}
+
+impl Use {
+    fn is_idle(&self, since: Instant) -> bool {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(since);
+        self.busy.load(Ordering::Relaxed) == 0 && last.elapsed() > IDLE
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>, room: &Notify) {
+    let (router, since, uses) = (TowerToHyperService::new(router), Instant::now(), Arc::<Use>::default());
+    let used = uses.clone();
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let (router, used) = (router.clone(), used.clone());
+        async move {
+            used.busy.fetch_add(1, Ordering::Relaxed);
+            let answer = answer(router, request).await;
+            // A stream of events is busy for as long as it lives.
+            let is_stream = answer.as_ref().is_ok_and(|answer| answer.headers().get(CONTENT_TYPE).is_some_and(|what| what == EVENT_STREAM));
+            if !is_stream {
+                used.last.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+                used.busy.fetch_sub(1, Ordering::Relaxed);
+            }
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(100)
         .serve_connection(TokioIo::new(stream), answer);
     let mut connection = std::pin::pin!(connection);
-    // A connection that breaks is its client's affair: nothing to say.
-    tokio::select! {
-        _ = &mut connection => return,
-        _ = stopping.wait_for(|is_stopping| *is_stopping) => connection.as_mut().graceful_shutdown(),
+    loop {
+        // A connection that breaks is its client's affair: nothing to say.
+        tokio::select! {
+            _ = &mut connection => return,
+            () = room.notified() => if uses.is_idle(since) { return },
+            _ = stopping.wait_for(|is_stopping| *is_stopping) => break,
+        }
     }
+    connection.as_mut().graceful_shutdown();
     let _ = connection.await;
 }
 

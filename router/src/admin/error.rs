@@ -34,6 +34,8 @@ pub(super) enum ApiError {
     Reload(ReloadRefused),
     #[error("the store cannot be asked: {0}")]
     Store(String),
+    #[error("{} clients follow the events of this router, and that is the most: ask one of them to stop", super::connections::STREAMS)]
+    TooManyStreams,
     #[error("the router is busy ending, handing over or reloading")]
     Busy,
     #[error(transparent)]
@@ -56,7 +58,7 @@ impl ApiError {
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::Busy | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Busy | ApiError::TooManyStreams | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY

@@ -39,6 +39,7 @@ pub(super) async fn stream(
     if let Some(name) = &query.route {
         routes::find(&Shared::from_ref(&live), name)?;
     }
+    let room = live.streams.clone().try_acquire_owned().map_err(|_| ApiError::TooManyStreams)?;
     let mut stopping = live.stopping.clone();
     let stopped = async move {
         let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
@@ -46,7 +47,10 @@ pub(super) async fn stream(
     // One stream for each config that is in force meanwhile, one after the other.
     let states = live.states.clone();
     let generations = WatchStream::new(live.states).map(move |state| of_one_config(state, &states, query.route.clone(), caller.role));
-    let events = generations.flatten().take_until(Box::pin(stopped));
+    let events = generations.flatten().take_until(Box::pin(stopped)).inspect(move |_| {
+        // Given back with the stream.
+        let _ = &room;
+    });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 

@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::routing::{get, post, put};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing_appender::non_blocking::ErrorCounter;
 
 pub use access::{Access, AccessError, TOKEN_FILE};
@@ -163,6 +163,8 @@ struct Live {
     states: watch::Receiver<Arc<AdminState>>,
     /// Ends streams of events.
     stopping: watch::Receiver<bool>,
+    /// Room for streams of events.
+    streams: Arc<Semaphore>,
 }
 
 /// What a handler gets: one state, from the beginning of a request to its end.

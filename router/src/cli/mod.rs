@@ -94,6 +94,15 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 
 /// Prints to stdout. A reader that went away (`| head`) is no failure of ours, but the end.
 fn print(text: &str) -> Result<(), Failure> {
+    write(&plain(text))
+}
+
+/// Empties the terminal.
+fn clear() -> Result<(), Failure> {
+    write("\x1b[2J\x1b[H")
+}
+
+fn write(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -103,11 +112,30 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Control characters as people can read them: some of a text is whoever's who can write to the store, and a terminal would obey it.
+fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+    let is_obeyed = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
+    if !text.contains(is_obeyed) {
+        return text.into();
+    }
+    let mut plain = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_obeyed(letter) { plain.extend(letter.escape_default()) } else { plain.push(letter) }
+    }
+    plain.into()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_that_somebody_wrote_into_the_store() {
+        assert_eq!(plain("a\tb\n"), "a\tb\n");
+        assert_eq!(plain("\u{1b}[2J\u{7}\r\u{9b}x"), r"\u{1b}[2J\u{7}\r\u{9b}x");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -14,8 +14,6 @@ use super::table::table;
 use super::{Failure, block_on, print};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Clears a terminal and goes to its first line.
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Show what each route does: live pool, shares, pools and their health, policies, routers.
 #[derive(Debug, Args)]
@@ -36,7 +34,7 @@ impl Status {
         block_on(async {
             let in_json = |failure: Failure| failure.in_json(self.json);
             let client = self.admin.client().map_err(in_json)?;
-            print(&self.page(&client).await.map_err(in_json)?)?;
+            self.show(&self.page(&client).await.map_err(in_json)?)?;
             if !self.watch {
                 return Ok(());
             }
@@ -45,7 +43,7 @@ impl Status {
             loop {
                 ticks.tick().await;
                 match self.page(&client).await {
-                    Ok(page) => print(&page)?,
+                    Ok(page) => self.show(&page)?,
                     // Watching goes on: a router that restarts comes back.
                     Err(failure) => drop(failure.report()),
                 }
@@ -53,16 +51,23 @@ impl Status {
         })
     }
 
+    /// On a terminal, a page takes the place of the one before.
+    fn show(&self, page: &str) -> Result<(), Failure> {
+        if self.watch && !self.json && std::io::stdout().is_terminal() {
+            super::clear()?;
+        }
+        print(page)
+    }
+
     async fn page(&self, client: &AdminClient) -> Result<String, Failure> {
         let answer = client.get("/api/v1/routes").await?;
         if self.json {
             return Ok(if self.watch { format!("{answer}\n") } else { format!("{answer:#}\n") });
         }
-        let clear = if self.watch && std::io::stdout().is_terminal() { CLEAR } else { "" };
         let none = Vec::new();
         let routes = answer["routes"].as_array().unwrap_or(&none);
         let pages: Vec<String> = routes.iter().map(show_route).collect();
-        Ok(format!("{clear}{}", pages.join("\n")))
+        Ok(pages.join("\n"))
     }
 }
 

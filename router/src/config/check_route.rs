@@ -129,6 +129,10 @@ fn check_match(checker: &mut Checker, key: &str, written: written::Match) -> Rou
     if !path_prefix.starts_with('/') || path_prefix.contains(['?', '#', ' ']) {
         checker.refuse(&format!("{key}.match.path_prefix"), &path_prefix, "must be a path that starts with /, like \"/search\"");
     }
+    if path_prefix.split('/').any(|segment| matches!(segment, "." | "..")) {
+        let allowed = "must have no segment . or ..: a query with one is refused, so nothing would match";
+        checker.refuse(&format!("{key}.match.path_prefix"), &path_prefix, allowed);
+    }
     if path_prefix.matches('/').count() > PREFIX_SEGMENTS {
         let allowed = format!("must have at most {PREFIX_SEGMENTS} segments");
         checker.refuse(&format!("{key}.match.path_prefix"), &path_prefix, allowed);

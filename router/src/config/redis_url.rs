@@ -207,6 +207,9 @@ fn read_url(url: &str) -> Result<RedisState, Refused> {
 }
 
 fn read_single(url: &str) -> Result<RedisState, Refused> {
+    if url.contains('?') {
+        return Err(Refused::Because("it takes no parameters: TLS is rediss://, and a database a path like /2".to_owned()));
+    }
     let info = url.into_connection_info().map_err(|error| Refused::Because(without_detail(&error)))?;
     let (host, port) = match info.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, insecure: false, .. } => (host.clone(), *port),

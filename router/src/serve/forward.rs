@@ -375,7 +375,12 @@ impl Journey {
             expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);
         }
         let room = self.route.config.max_response_body.unwrap_or(u64::MAX);
-        Response::from_parts(head, ResponseBody::passed(incoming, self.body.clone(), attempt, room))
+        let mut body = ResponseBody::passed(incoming, self.body.clone(), attempt, room);
+        // Over HTTP/2 the length passes by itself.
+        if head.status == StatusCode::NOT_MODIFIED && self.hearer.is_none() {
+            body = body.announced(&head.headers);
+        }
+        Response::from_parts(head, body)
     }
 
     /// The backend has agreed: the client is told, and its connection or stream is a tunnel from then on.

@@ -57,7 +57,10 @@ impl ClientFields {
             headers.insert(X_FORWARDED_FOR, chain);
         }
         headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.proto.clone());
-        if seen.has_forwarded
+        // What comes after a quote that is not closed would be within it, and no element of its own.
+        if seen.has_forwarded && headers.get_all(FORWARDED).iter().any(has_open_quote) {
+            headers.remove(FORWARDED);
+        } else if seen.has_forwarded
             && let Some(chain) = appended(headers, &FORWARDED, &self.element())
         {
             headers.insert(FORWARDED, chain);
@@ -75,6 +78,20 @@ impl ClientFields {
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap, seen: Seen, trusted: &[IpNet]) -> IpAddr {
         if seen.has_x_forwarded && self.is_trusted { rightmost_untrusted(peer, headers, trusted) } else { peer }
     }
+}
+
+/// Whether a quoted string in it has no end.
+fn has_open_quote(line: &HeaderValue) -> bool {
+    let mut bytes = line.as_bytes().iter();
+    let mut is_open = false;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_open = !is_open,
+            b'\\' if is_open => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    is_open
 }
 
 fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
@@ -161,6 +178,16 @@ mod tests {
             (&"https".parse().unwrap(), &"search.example".parse().unwrap())
         );
         assert_eq!(said["forwarded"], "for=203.0.113.9;proto=https, for=10.0.0.7;proto=http");
+    }
+
+    #[test]
+    fn a_quote_without_an_end_does_not_swallow_what_comes_after_it() {
+        for open in ["for=\"_bad", "for=a, for=\"b\\\"", "for=\""] {
+            assert!(!said("10.0.0.7", &[("forwarded", open)]).contains_key("forwarded"), "{open}");
+        }
+        for closed in ["for=\"_good\"", "for=\"a\\\"b\"", "for=_x"] {
+            assert_eq!(said("10.0.0.7", &[("forwarded", closed)])["forwarded"], format!("{closed}, for=10.0.0.7;proto=http"), "{closed}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 
 use super::forwarded::ClientFields;
-use super::seen::{OWN_PREFIX, Seen, is_trailers};
+use super::seen::{FORWARDED_PREFIX, OWN_PREFIX, Seen, is_trailers};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -105,7 +105,9 @@ fn strip_named(headers: &mut HeaderMap) {
     let names = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
     for name in names.map(str::trim) {
         let is_kept = END_TO_END.iter().any(|kept| name.eq_ignore_ascii_case(kept)) || name.eq_ignore_ascii_case("te");
-        if !is_kept && !name.is_empty() {
+        // What a trusted proxy says of its client is dropped from others anyway ([`ClientFields::say`]), and not at a client's wish.
+        let is_forwarded = name.get(..FORWARDED_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED_PREFIX));
+        if !is_kept && !is_forwarded && !name.is_empty() {
             headers.remove(name);
         }
     }
@@ -154,6 +156,19 @@ mod tests {
             let head = prepared(Request::get("/").header("te", asked));
             assert_eq!(head.headers.get("te").map(|te| te.to_str().unwrap()), passed, "{asked:?}");
         }
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_not_named_away_by_its_client() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let request = Request::get("/").header("connection", "close, X-Forwarded-For, x-forwarded-proto, X-Forwarded-Port");
+        let request =
+            request.header("x-forwarded-for", "203.0.113.9").header("x-forwarded-proto", "https").header("x-forwarded-port", "443");
+        let mut head = request.body(()).unwrap().into_parts().0;
+        let seen = Seen::of(&head.headers);
+        prepare_request(&mut head, seen, &ClientFields::new([10, 0, 0, 7].into(), false, &trusted, Default::default()));
+        let said = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port"].map(|name| head.headers[name].to_str().unwrap());
+        assert_eq!(said, ["203.0.113.9, 10.0.0.7", "https", "443"]);
     }
 
     #[test]

@@ -97,19 +97,66 @@ fn is_chunked(coding: &HeaderValue) -> bool {
     coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
-/// Whether all characters are those of `host`, `host:port` or `[address]:port`. User information, blanks and paths are not.
+/// Whether it is `host`, `host:port` or `[address]:port` (RFC 3986, 3.2). User information, blanks and paths are not.
 pub(crate) fn is_host(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| HOST_BYTES.get(usize::from(*byte)) == Some(&true))
+    let mut kinds = 0;
+    for byte in text {
+        kinds |= HOST_BYTES.get(usize::from(*byte)).copied().unwrap_or(NO_HOST);
+    }
+    match kinds {
+        PLAIN => true,
+        // Nothing at all, or what no host has.
+        0 | NO_HOST.. => false,
+        _ => is_host_in_parts(text),
+    }
 }
+
+/// Where there are colons, brackets or percent signs in it.
+fn is_host_in_parts(text: &[u8]) -> bool {
+    let (host, port) = match text.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if text.last() != Some(&b']') => text.split_at(colon),
+        _ => (text, &b""[..]),
+    };
+    let port = port.strip_prefix(b":").unwrap_or_default();
+    let is_port = port.len() <= 5
+        && port
+            .iter()
+            .try_fold(0_u32, |port, byte| byte.is_ascii_digit().then(|| port * 10 + u32::from(byte - b'0')))
+            .is_some_and(|port| port <= 65_535);
+    is_port && if host.iter().all(|byte| HOST_BYTES.get(usize::from(*byte)) == Some(&PLAIN)) { !host.is_empty() } else { is_odd_host(host) }
+}
+
+/// An IPv6 address in brackets, or a name with escaped characters.
+#[cold]
+fn is_odd_host(host: &[u8]) -> bool {
+    if let Some(address) = host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")) {
+        return std::str::from_utf8(address).is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    }
+    let mut parts = host.split(|byte| *byte == b'%');
+    let is_plain = |part: &[u8]| part.iter().all(|byte| HOST_BYTES.get(usize::from(*byte)) == Some(&PLAIN));
+    let is_escaped = |part: &[u8]| part.get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    parts.next().is_some_and(is_plain) && parts.all(|part| is_plain(part) && is_escaped(part))
+}
+
+/// A letter, a digit, or what stands between them.
+const PLAIN: u8 = 1;
+/// What stands in certain places only.
+const PLACED: u8 = 2;
+/// What no host and port have.
+const NO_HOST: u8 = 4;
 
 /// Which bytes a host and port can have: looked up, since every query has one.
 #[expect(clippy::indexing_slicing, reason = "worked out by the compiler")]
-static HOST_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
+static HOST_BYTES: [u8; 256] = {
+    let mut table = [NO_HOST; 256];
     let mut byte = 0;
     while byte < 256 {
         let character = byte as u8;
-        table[byte] = character.is_ascii_alphanumeric() || matches!(character, b'.' | b'-' | b':' | b'_' | b'[' | b']' | b'~' | b'%');
+        if character.is_ascii_alphanumeric() || matches!(character, b'.' | b'-' | b'_' | b'~') {
+            table[byte] = PLAIN;
+        } else if matches!(character, b':' | b'[' | b']' | b'%') {
+            table[byte] = PLACED;
+        }
         byte += 1;
     }
     table
@@ -155,10 +202,12 @@ mod tests {
 
     #[test]
     fn hosts_are_hosts() {
-        for good in ["a.example", "a.example:8080", "[::1]:80", "127.0.0.1", "under_score"] {
+        let ordinary = ["a.example", "a.example:8080", "[::1]:80", "[::1]", "127.0.0.1", "under_score", "127.0.0.1:65535"];
+        for good in ordinary.into_iter().chain(["a:", "a%20b", "a%C3%A9:80", "xn--nxasmq6b"]) {
             assert!(!seen(&[("host", good)]).has_odd_host, "{good}");
         }
-        for odd in ["", "user@b.example", "a b", "a/b", "a,b"] {
+        let odd = ["", "user@b.example", "a b", "a/b", "a,b", ":80", ":", "a:8a", "a:99999", "a:65536", "a:000080", "a:80:80"];
+        for odd in odd.into_iter().chain(["[::1", "::1", "::1]", "[zz]", "[]", "[::1]80", "[::1]:x", "a[::1]", "a%zz", "a%2", "%"]) {
             assert!(seen(&[("host", odd)]).has_odd_host, "{odd}");
         }
     }

@@ -242,6 +242,7 @@ impl Connection {
             Some(Ok(response)) => Ok(response),
             Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(request))),
             // What the backend said makes no sense; or it said no, or nothing any more.
+            Some(Err(SendError::Switching)) => Err((Failure::Broken(Broken::Upgrade), None)),
             Some(Err(SendError::Failed(error))) if http2::was_refused(&error) => Err((Failure::Refused, None)),
             Some(Err(SendError::Failed(error))) if error.is_library() => Err((Failure::Broken(Broken::Parse), None)),
             Some(Err(SendError::Failed(_))) => Err((Failure::Closed { was_reused }, None)),

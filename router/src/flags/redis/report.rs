@@ -34,7 +34,15 @@ impl Sync {
             }
             Err(error) if is_lost(&error) && !session.outlives() => Err(error),
             Err(error) => {
-                self.note("heartbeat", Some(format!("this router cannot report itself: {}", explain(&error))));
+                let why = match error.code() {
+                    Some("WRONGTYPE") => {
+                        "{switchback}:routers must be a sorted set and {switchback}:reports a hash; DEL the one that TYPE says is none, and it is \
+                         written anew"
+                            .to_owned()
+                    }
+                    _ => explain(&error),
+                };
+                self.note("heartbeat", Some(format!("this router cannot report itself: {why}")));
                 Ok(())
             }
         }

@@ -68,6 +68,14 @@ pub(crate) enum SendError {
     Unsent(Box<Request<RequestBody>>),
     /// It was sent, and then this.
     Failed(h2::Error),
+    /// It was answered with 101 Switching Protocols, which HTTP/2 has not (RFC 9113, 8.6).
+    Switching,
+}
+
+impl From<h2::Error> for SendError {
+    fn from(error: h2::Error) -> SendError {
+        SendError::Failed(error)
+    }
 }
 
 /// Whether the backend says that it had not begun with a query (RFC 9113, 6.8 and 8.7): then it may be sent again, whatever its method.
@@ -163,11 +171,11 @@ impl Sender {
         let (answer, stream) = self.requests.send_request(Request::from_parts(head, ()), is_whole).map_err(SendError::Failed)?;
         let in_flight = InFlight::new(self.life.clone());
         if let Some(protocol) = protocol {
-            return open_tunnel(answer, stream, in_flight, hearers, protocol).await.map_err(SendError::Failed);
+            return open_tunnel(answer, stream, in_flight, hearers, protocol).await;
         }
         let upload = if is_whole { None } else { begin_upload(body, stream).await };
         let exchange = Exchange { upload, _in_flight: in_flight };
-        let response = head_of(answer, hearers).await.map_err(SendError::Failed)?;
+        let response = head_of(answer, hearers).await?;
         let (head, stream) = response.into_parts();
         let body = Http2Body::of_response(&head.headers, stream, exchange);
         Ok(Response::from_parts(head, Incoming::Http2(Box::new(body))))
@@ -207,7 +215,7 @@ async fn open_tunnel(
     in_flight: InFlight,
     hearers: Hearers<'_>,
     protocol: HeaderValue,
-) -> Result<Response<Incoming>, h2::Error> {
+) -> Result<Response<Incoming>, SendError> {
     let (mut head, comes) = head_of(answer, hearers).await?.into_parts();
     if head.status.is_success() {
         head.status = StatusCode::SWITCHING_PROTOCOLS;
@@ -221,12 +229,15 @@ async fn open_tunnel(
 }
 
 /// The head of the answer; interim ones are told as they come.
-async fn head_of(mut answer: ResponseFuture, hearers: Hearers<'_>) -> Result<Response<h2::RecvStream>, h2::Error> {
+async fn head_of(mut answer: ResponseFuture, hearers: Hearers<'_>) -> Result<Response<h2::RecvStream>, SendError> {
     while let Some(interim) = std::future::poll_fn(|cx| answer.poll_informational(cx)).await {
         let (head, ()) = interim?.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(SendError::Switching);
+        }
         hearers.hear(head.status, head.headers);
     }
-    answer.await
+    Ok(answer.await?)
 }
 
 /// Sends the body; most bodies are here already, and need no task for it.
