@@ -429,6 +429,8 @@ fn known() -> BTreeSet<String> {
         ("Certificate", "tls.certificate"),
         ("Limits", "limits"),
         ("Override", "override"),
+        ("Events", "events"),
+        ("Token", "token"),
         ("Lifecycle", "lifecycle"),
         ("State", "state"),
         ("Registry", "registry"),

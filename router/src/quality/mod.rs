@@ -5,7 +5,11 @@
 
 mod counters;
 mod counts;
+pub mod events;
+#[cfg(test)]
+mod fuzz;
 mod latency;
+mod secrets;
 mod token;
 
 pub use counters::{
@@ -13,4 +17,5 @@ pub use counters::{
     RouteTotals, WorkerCounters, WorkerTotals,
 };
 pub use counts::{Counts, Number, millionths};
+pub use secrets::{Secret, SecretError, TOKEN_KEY_FILE, configured_secrets, token_secrets};
 pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};
