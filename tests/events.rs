@@ -337,3 +337,30 @@ fn the_examples_in_the_docs_do_what_they_say() {
     }
     assert_eq!(world.all_refused(), 0.0);
 }
+
+#[test]
+fn events_come_over_http2_and_a_trusted_proxy_speaks_for_their_senders() {
+    let world = World::with(
+        Setup::default().listen("trusted_proxies = [\"127.0.0.1\"]").top("[events]\nrate_per_address = 1\nburst_per_address = 1"),
+    );
+    let body = click(&world.issue());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (status, said) = runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(world.router.traffic).await.unwrap();
+        let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let request = ::http::Request::post(format!("http://search.test{PATH}")).header("x-forwarded-for", "192.0.2.1").body(()).unwrap();
+        let (response, mut stream) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+        stream.send_data(bytes::Bytes::from(body), true).unwrap();
+        let response = response.await.unwrap();
+        let status = response.status().as_u16();
+        let piece = response.into_body().data().await.unwrap().unwrap();
+        (status, serde_json::from_slice::<Value>(&piece).unwrap())
+    });
+    assert_eq!((status, &said["counted"]), (202, &1.into()), "{said}");
+    let from = |address: &str| post(world.router.traffic, &[("x-forwarded-for", address)], click(&world.issue()).as_bytes()).0;
+    // Each has a limit of its own: with one for all of them, all but the first would be refused.
+    let statuses: Vec<u16> = (2..22).map(|last| from(&format!("192.0.2.{last}"))).collect();
+    assert_eq!(statuses, [202; 20]);
+    assert_eq!(world.accepted(&["counted=\"true\""]), 21.0);
+}

@@ -78,7 +78,7 @@ pub(super) fn book(event: &Event, repeats: &mut Repeats, rules: &Rules, now: u32
     if event.action == Action::Impression {
         return Ok(Accepted { route, booking: None });
     }
-    let turn = repeats.note(route, &token, event.action, event.position, rules.lifetime, rules.memory)?;
+    let turn = repeats.note(route, &token, event.action, event.position, rules.memory)?;
     let what = match event.action {
         Action::Quality(_, value) => What::Quality(value),
         Action::Click | Action::Impression => What::Click,

@@ -13,6 +13,33 @@ const NOW: u32 = 1_800_000_000;
 const HOUR: u32 = 3_600;
 const MAX_EVENTS: usize = 8;
 
+const WORDS: [&[u8]; 24] = [
+    b"{\"action_name\": \"click\", \"query_id\": \"",
+    b"\"action_name\": \"click\",",
+    b"\"query_id\": ",
+    b"\"event_attributes\": {\"position\": {\"ordinal\": 3}}",
+    b"\"event_attributes\": ",
+    b"\"position\": ",
+    b"\"ordinal\": ",
+    b"\"value\": ",
+    b"\"impression\"",
+    b"\"conversion\"",
+    b"\"purchase\"",
+    b"\"add_to_cart\"",
+    b"\"quality\"",
+    b"null",
+    b"true",
+    b"1e999",
+    b"\"3\"",
+    b"\n",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b",",
+    b"\xef\xbb\xbf",
+];
+
 /// A good token of the route `search`.
 fn token(nonce: u64) -> String {
     let token = Token { epoch: 1, pool: 0, is_counted: true, version: version_id("blue", "1"), arm: 0, window: NOW, group: 1, nonce };
@@ -22,33 +49,7 @@ fn token(nonce: u64) -> String {
 #[test]
 fn events() {
     let tokens = [token(1), token(2)];
-    let plain: [&[u8]; 24] = [
-        b"{\"action_name\": \"click\", \"query_id\": \"",
-        b"\"action_name\": \"click\",",
-        b"\"query_id\": ",
-        b"\"event_attributes\": {\"position\": {\"ordinal\": 3}}",
-        b"\"event_attributes\": ",
-        b"\"position\": ",
-        b"\"ordinal\": ",
-        b"\"value\": ",
-        b"\"impression\"",
-        b"\"conversion\"",
-        b"\"purchase\"",
-        b"\"add_to_cart\"",
-        b"\"quality\"",
-        b"null",
-        b"true",
-        b"1e999",
-        b"\"3\"",
-        b"\n",
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b",",
-        b"\xef\xbb\xbf",
-    ];
-    let words: Vec<&[u8]> = plain.into_iter().chain(tokens.iter().map(String::as_bytes)).collect();
+    let words: Vec<&[u8]> = WORDS.into_iter().chain(tokens.iter().map(String::as_bytes)).collect();
     let line = |token: &str, action: &str| {
         format!("{{\"action_name\": \"{action}\", \"query_id\": \"{token}\", \"value\": 0.5, \"position\": 2}}")
     };

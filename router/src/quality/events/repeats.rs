@@ -3,21 +3,21 @@
 //! What is remembered of a token has a fixed size, whatever is said of it: a bit for each action and position. Positions from 63 on share a bit, and
 //! so further clicks beyond the 62nd result are one.
 //!
-//! Tokens are kept by their window, in slices of an eighth of a token's lifetime, and a slice is forgotten when every token in it has expired: what is
-//! forgotten can no longer be good, so that no repeat is counted. When the memory is full, tokens that are not in it are refused until slices
+//! Tokens are kept by their window, in slices of a minute, and a slice is forgotten when every token in it has expired. What was forgotten is never good
+//! again, also when tokens are to live longer from now on, or the clock goes back: so no repeat is counted. When the memory is full, tokens that are not in it are refused until slices
 //! expire: to forget a good one instead would let its repeats be counted.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::read::Action;
 use super::refusal::EventRefusal;
-use crate::quality::Token;
+use crate::quality::{Token, TokenFault};
 
 /// Of a token in the memory: 24 bytes of key, 40 of what was seen and one of the table's own, times 16/7 right after the table has grown, and half as
 /// much again while it grows.
 const BYTES: usize = 256;
-/// Slices of a token's lifetime.
-const SLICES: u32 = 8;
+/// Seconds of a slice. Whatever a token's lifetime: that may change.
+const SLICE: u32 = 60;
 
 /// What tells tokens apart. Whole, and not a hash of it: no two tokens are ever taken for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +54,8 @@ pub(super) struct Repeats {
     /// By the first window of the slice. The tables' hashes have random keys, so that nobody can aim at one place of them.
     slices: BTreeMap<u32, HashMap<Key, Seen>>,
     tokens: usize,
+    /// Tokens of windows before this may have been forgotten.
+    forgotten: u32,
 }
 
 impl Repeats {
@@ -64,30 +66,25 @@ impl Repeats {
 
     /// Forgets what has expired by `now`, in seconds since 1970, with tokens that are good for `lifetime` seconds.
     pub(super) fn forget(&mut self, now: u32, lifetime: u32) {
-        let width = width(lifetime);
         while let Some(entry) = self.slices.first_entry() {
-            let end = u64::from(*entry.key()) + u64::from(width);
-            if end + u64::from(lifetime) > u64::from(now) {
+            let end = entry.key().saturating_add(SLICE);
+            if end.saturating_add(lifetime) > now {
                 return;
             }
+            self.forgotten = end;
             self.tokens = self.tokens.saturating_sub(entry.get().len());
             entry.remove();
         }
     }
 
     /// Notes an event, unless it was noted before. `memory` is in bytes.
-    pub(super) fn note(
-        &mut self,
-        route: u32,
-        token: &Token,
-        action: Action,
-        position: u16,
-        lifetime: u32,
-        memory: usize,
-    ) -> Result<Turn, EventRefusal> {
-        let (is_full, width) = (self.tokens >= memory / BYTES, width(lifetime));
+    pub(super) fn note(&mut self, route: u32, token: &Token, action: Action, position: u16, memory: usize) -> Result<Turn, EventRefusal> {
+        if token.window < self.forgotten {
+            return Err(EventRefusal::Token(TokenFault::Expired));
+        }
+        let is_full = self.tokens >= memory / BYTES;
         let key = Key { nonce: token.nonce, window: token.window, route, version: token.version };
-        let slice = self.slices.entry(token.window - token.window % width).or_default();
+        let slice = self.slices.entry(token.window - token.window % SLICE).or_default();
         if is_full && !slice.contains_key(&key) {
             return Err(EventRefusal::MemoryFull);
         }
@@ -96,11 +93,6 @@ impl Repeats {
         self.tokens += slice.len() - before;
         turn
     }
-}
-
-/// Seconds of a slice.
-fn width(lifetime: u32) -> u32 {
-    (lifetime / SLICES).max(1)
 }
 
 impl Seen {
@@ -144,7 +136,7 @@ mod tests {
     }
 
     fn note(repeats: &mut Repeats, nonce: u64, action: Action, position: u16) -> Result<Turn, EventRefusal> {
-        repeats.note(1, &token(NOW, nonce), action, position, HOUR, 1 << 20)
+        repeats.note(1, &token(NOW, nonce), action, position, 1 << 20)
     }
 
     #[test]
@@ -172,7 +164,19 @@ mod tests {
         assert_eq!(note(&mut repeats, most, Action::Click, 1), Err(EventRefusal::MemoryFull));
         assert_eq!(note(&mut repeats, 0, Action::Click, 2), Ok(Turn::Further));
         repeats.forget(NOW + 3 * HOUR, HOUR);
-        assert_eq!((repeats.tokens(), note(&mut repeats, most, Action::Click, 1)), (0, Ok(Turn::First)));
+        let later = token(NOW + 3 * HOUR, most);
+        assert_eq!((repeats.tokens(), repeats.note(1, &later, Action::Click, 1, 1 << 20)), (0, Ok(Turn::First)));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_never_good_again() {
+        let mut repeats = Repeats::default();
+        assert_eq!(note(&mut repeats, 7, Action::Click, 1), Ok(Turn::First));
+        repeats.forget(NOW + HOUR, HOUR);
+        assert_eq!(note(&mut repeats, 7, Action::Click, 1), Err(EventRefusal::Repeated));
+        repeats.forget(NOW + HOUR + SLICE, HOUR);
+        // The lifetime is raised, or the clock set back.
+        assert_eq!(note(&mut repeats, 7, Action::Click, 1), Err(EventRefusal::Token(TokenFault::Expired)));
     }
 
     proptest! {
@@ -188,9 +192,9 @@ mod tests {
                 repeats.forget(now, lifetime);
                 let token = token(now - age.min(lifetime), nonce);
                 let fresh = counted.insert((token.window, nonce));
-                let turn = repeats.note(1, &token, Action::Click, 1, lifetime, 1 << 20);
+                let turn = repeats.note(1, &token, Action::Click, 1, 1 << 20);
                 prop_assert_eq!(turn, if fresh { Ok(Turn::First) } else { Err(EventRefusal::Repeated) });
-                prop_assert!(repeats.slices.len() <= SLICES as usize + 3, "{}", repeats.slices.len());
+                prop_assert!(repeats.slices.len() <= (lifetime / SLICE) as usize + 2, "{}", repeats.slices.len());
             }
         }
     }
