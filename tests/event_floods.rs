@@ -57,7 +57,7 @@ fn flood(address: SocketAddr, keys: &TokenKeys, sender: u64, events: u64, within
         let window = u32::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
         let mut body = String::new();
         for event in 0..BATCH {
-            let nonce = sender << 40 | batch << 16 | event - event % 3;
+            let nonce = (sender << 40) | (batch << 16) | (event - event % 3);
             let token = Token { epoch: 1, pool: 0, is_counted: true, version: version_id("blue", "1"), arm: 0, window, group: 0, nonce };
             let token = keys.issue(&token).unwrap();
             let action = if event % 10 == 9 { "hover" } else { "click" };
