@@ -50,7 +50,7 @@ impl Sender {
     }
 }
 
-/// Sends this many, one third of them with a token that was used before and one in ten bad. Answers how many were accepted, counted and refused.
+/// Sends this many: three with each token, of which two are repeats, and one in ten of an action that nobody knows. Answers how many were accepted, counted and refused.
 fn flood(address: SocketAddr, keys: &TokenKeys, sender: u64, events: u64, within: Duration) -> [u64; 3] {
     let (began, mut sender_of, mut sums) = (Instant::now(), Sender::new(address), [0; 3]);
     for batch in 0..events / BATCH {
