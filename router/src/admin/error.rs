@@ -1,7 +1,7 @@
 //! What the API answers when it does not do what was asked: a status, and JSON that says why.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -98,10 +98,6 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-pub(super) async fn no_such_path(uri: Uri) -> ApiError {
-    ApiError::NoPath(uri.path().chars().take(128).collect())
 }
 
 pub(super) async fn no_such_method() -> ApiError {

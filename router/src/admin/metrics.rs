@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
-use super::{AdminState, Shared, metrics_process, pool_metrics, process, quality_metrics};
+use super::{AdminState, Shared, events_in, metrics_process, pool_metrics, process, quality_metrics};
 use crate::config::{Pool, Route};
 use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, OverrideFault, PoolCounters, Refusal, RouteCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
@@ -26,6 +26,7 @@ fn page(state: &AdminState) -> String {
     pool_counters(&mut page, state);
     route_counters(&mut page, state);
     process_counters(&mut page, state);
+    events_in::write(&mut page, state);
     pool_metrics::write(&mut page, state);
     quality_metrics::write(&mut page, state);
     flags(&mut page, state);

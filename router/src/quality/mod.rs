@@ -6,9 +6,13 @@
 mod collector;
 mod counters;
 mod counts;
+pub mod events;
+#[cfg(test)]
+mod fuzz;
 mod latency;
 mod outcomes;
 pub mod pages;
+mod secrets;
 mod token;
 mod windows;
 
@@ -19,5 +23,6 @@ pub use counters::{
 };
 pub use counts::{Counts, Number, millionths};
 pub use outcomes::{Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
+pub use secrets::{Secret, SecretError, TOKEN_KEY_FILE, configured_secrets, token_secrets};
 pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};
 pub use windows::{Revision, Window, Windows, merge};

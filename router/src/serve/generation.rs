@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::events::EventsDoor;
 use super::overrides::Overrides;
 use super::pool::Pool;
 use super::pools::Pools;
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::flags::Flags;
 use crate::policy::{ShadowRun, SplitInForce};
 use crate::quality::Quality;
+use crate::quality::events::EventsDesk;
 
 /// One config's data path.
 pub struct Generation {
@@ -39,6 +41,8 @@ pub struct Generation {
     pub shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
     /// Who may choose a pool.
     pub overrides: Arc<Overrides>,
+    /// Takes events.
+    pub events: EventsDesk,
     /// Of this config.
     pub quality: Quality,
 }
@@ -108,6 +112,7 @@ fn routes(generation: &Generation, before: Option<&Routes>, worker: usize, seed:
         all,
         limits: config.limits.clone(),
         overrides: generation.overrides.clone(),
+        events: EventsDoor::new(&config.events, &config.limits, generation.events.clone()),
         trusted_proxies: config.listen.trusted_proxies.clone(),
     }
 }

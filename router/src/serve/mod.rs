@@ -18,6 +18,7 @@ mod attempt;
 mod body;
 mod clock;
 mod connection;
+mod events;
 mod expose;
 mod forward;
 mod forwarded;

@@ -14,6 +14,7 @@ use http::request::Parts;
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
+use super::events::EventsDoor;
 use super::log_limit::LogLimit;
 use super::overrides::Overrides;
 use super::pool::Pool;
@@ -182,6 +183,8 @@ pub(crate) struct Routes {
     pub(crate) limits: config::Limits,
     /// Who may choose a pool.
     pub(crate) overrides: Arc<Overrides>,
+    /// Where events come in.
+    pub(crate) events: Rc<EventsDoor>,
     /// Who may speak for a client.
     pub(crate) trusted_proxies: Vec<IpNet>,
 }
