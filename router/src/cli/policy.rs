@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::failure::complain;
-use super::{Failure, plugins, shadow};
+use super::{Failure, plugins, shadow, simulate};
 use crate::config::{self, Config};
 use crate::policy::bench::{self, Contender, Cost};
 use crate::policy::{self, Limits, PolicyEngine, Rejection, Report, Terms, World, admission};
@@ -80,6 +80,7 @@ enum PolicyCommand {
   switchback policy shadow search --stop")]
     /// Runs a candidate beside the policy in force, on a sample of real queries, and shows how often the two disagree.
     Shadow(shadow::Shadow),
+    Simulate(simulate::Simulate),
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +109,7 @@ pub(crate) fn run(args: PolicyArgs) -> ExitCode {
         PolicyCommand::Remove(remove) => exit_code(remove.json, remove.run()),
         // Prints the run also when that failed, and then it is told.
         PolicyCommand::Shadow(shadow) => exit_code(false, shadow.run()),
+        PolicyCommand::Simulate(simulate) => exit_code(false, simulate.run()),
     }
 }
 
@@ -211,6 +213,14 @@ fn shipped(file: &Path) -> Option<&'static [u8]> {
     file.to_str().filter(|_| !file.exists()).and_then(policy::shipped)
 }
 
+/// The bytes of a plugin, or why not.
+pub(super) fn read_plugin(file: &Path, terms: &Terms) -> Result<Vec<u8>, String> {
+    shipped(file).map_or_else(|| read(file, terms), |bytes| Ok(bytes.to_vec())).map_err(|error| match error {
+        ReadError::Usage(reason) => reason,
+        ReadError::Refused(rejection) => format!("refused: {rejection}"),
+    })
+}
+
 enum ReadError {
     Usage(String),
     Refused(Rejection),
@@ -229,7 +239,7 @@ fn read(file: &Path, terms: &Terms) -> Result<Vec<u8>, ReadError> {
 
 /// The defaults of every limit, for a plugin that is checked without a config.
 #[allow(clippy::expect_used, reason = "the text is part of the program, and a test parses it")]
-fn default_config() -> Config {
+pub(super) fn default_config() -> Config {
     config::parse("defaults", DEFAULTS).expect("the defaults are a valid config")
 }
 
