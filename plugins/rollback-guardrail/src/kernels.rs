@@ -5,6 +5,9 @@
 
 /// Ratios of event rates that the tilt kernel looks for.
 pub const THETAS: [f64; 6] = [1.5, 2.0, 4.0, 8.0, 16.0, 64.0];
+/// `ln` of [`THETAS`]; a test holds that they are what `libm` says.
+#[allow(clippy::approx_constant, reason = "one row of a table")]
+pub(crate) const LOG_THETAS: [f64; 6] = [0.4054651081081644, 0.6931471805599453, 1.3862943611198906, 2.0794415416798357, 2.772588722239781, 4.1588830833596715];
 /// Strengths of the mean kernel's bet: `0.9 * 2^-j`.
 pub const ETAS: [f64; 8] = [0.9, 0.45, 0.225, 0.1125, 0.05625, 0.028125, 0.0140625, 0.00703125];
 /// Ratios of canary's share to the configured one that the sample ratio check looks for.
@@ -75,6 +78,33 @@ pub fn tilt(arms: &Arms, ratio: f64, theta: f64) -> f64 {
     let q = weighted / (weighted + arms.control.n);
     let events = arms.candidate.sum + arms.control.sum;
     arms.candidate.sum * libm::log(theta) - events * libm::log(1.0 + q * (theta - 1.0))
+}
+
+/// [`tilt`] for every one of [`THETAS`]. What depends on the numbers of observations alone is reckoned once, for several counts of events.
+#[derive(Debug, Clone, Copy)]
+pub struct Tilts {
+    log_means: [f64; 6],
+}
+
+impl Tilts {
+    /// For these numbers of observations.
+    #[must_use]
+    pub fn of(arms: &Arms, ratio: f64) -> Tilts {
+        let weighted = ratio * arms.candidate.n;
+        let q = weighted / (weighted + arms.control.n);
+        Tilts { log_means: THETAS.map(|theta| libm::log(1.0 + q * (theta - 1.0))) }
+    }
+
+    /// Log e-values for these events.
+    #[must_use]
+    pub fn log_e(&self, arms: &Arms) -> [f64; 6] {
+        let events = arms.candidate.sum + arms.control.sum;
+        let mut log_e = [0.0; 6];
+        for (slot, (log_theta, log_mean)) in log_e.iter_mut().zip(LOG_THETAS.iter().zip(&self.log_means)) {
+            *slot = arms.candidate.sum * log_theta - events * log_mean;
+        }
+        log_e
+    }
 }
 
 /// Log e-value that `n` units of which `hits` fell into a share `w` were not sent there as configured.

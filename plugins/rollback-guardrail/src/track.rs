@@ -6,7 +6,7 @@ use crate::bytes::{Reader, Writer};
 use crate::config::{Config, Gate, Kernel, Margin, Metric};
 use crate::effect::Clusters;
 use crate::interval::Interval;
-use crate::kernels::{self, Arm, Arms, Bet, ETAS, Spread, THETAS};
+use crate::kernels::{self, Arm, Arms, Bet, ETAS, Spread, THETAS, Tilts};
 
 /// Windows between two estimates of the design effect.
 const REFRESH: u64 = 10;
@@ -36,6 +36,8 @@ pub(crate) struct Track {
     /// `ln M` for each point of the grid; only as much as the kernel has points is used.
     grid: [f64; LATENCY],
     points: usize,
+    /// `ln E` that the candidate is worse, of the grid; 0 without evidence.
+    log_harm: f64,
     /// Where the means are thought to be; from earlier windows only.
     centre: f64,
     /// Log e-values of the gate, one for each eta, since the step began.
@@ -57,6 +59,7 @@ impl Track {
             windows: 0,
             grid: [0.0; LATENCY],
             points,
+            log_harm: 0.0,
             centre: start,
             gate: [0.0; ETAS.len()],
             has_control: false,
@@ -84,10 +87,13 @@ impl Track {
 
     /// `ln E` that the candidate is worse. 0 without evidence.
     pub(crate) fn log_harm(&self) -> f64 {
-        if self.windows == 0 {
-            return 0.0;
+        self.log_harm
+    }
+
+    fn mix_grid(&mut self) {
+        if self.windows > 0 {
+            self.log_harm = kernels::log_mean(self.grid.get(..self.points).unwrap_or_default());
         }
-        kernels::log_mean(self.grid.get(..self.points).unwrap_or_default())
     }
 
     /// `ln E` that the candidate is within the margin, since the step began; `None` where the metric is not gated, or was never
@@ -120,7 +126,7 @@ impl Track {
             let spread = (matches!(metric.kernel, Kernel::Mean { .. }) || gate.is_some()).then(|| Spread::of(arms));
             let mut log_e = [0.0; LATENCY];
             match (metric.kernel, &spread) {
-                (Kernel::Tilt { ratio }, _) => fill_tilts(&mut log_e, arms, ratio),
+                (Kernel::Tilt { ratio }, _) => fill(&mut log_e, &Tilts::of(arms, ratio).log_e(arms)),
                 (Kernel::Mean { is_higher_better }, Some(spread)) => {
                     let bet = if is_higher_better { Bet::LOWER } else { Bet::HIGHER };
                     fill(&mut log_e, &kernels::mean(arms, self.centre, bet, spread));
@@ -145,8 +151,10 @@ impl Track {
         if tail.are_both_there() {
             let Kernel::Tilt { ratio } = config.latency.kernel else { return };
             let mut log_e = [0.0; LATENCY];
+            // The quantiles are of the same requests.
+            let tilts = Tilts::of(tail, ratio);
             for (points, arms) in log_e.chunks_exact_mut(TILT).zip(quantiles) {
-                fill_tilts(points, arms, ratio);
+                fill(points, &tilts.log_e(arms));
             }
             self.harm(&log_e, config.latency.floor);
             if let Some(margin) = gate {
@@ -187,6 +195,7 @@ impl Track {
             let known = (before > 0).then_some(*log_m);
             *log_m = kernels::restart(known, weight, *log_e, self.phi).clamp(-MOST_LOG, MOST_LOG);
         }
+        self.mix_grid();
     }
 
     fn pass_gate(&mut self, arms: &Arms, margin: Margin, is_higher_better: bool, spread: &Spread) {
@@ -295,6 +304,7 @@ impl Track {
         let control = Arm { n: control_n, sum: control_sum, sumsq: control_sumsq };
         track.run = Run { arms: Arms { candidate: Arm { n, sum, sumsq }, control }, ms: reader.u64("a run's length")? };
         track.interval = Interval::read(reader)?;
+        track.mix_grid();
         if marks & 4 != 0 {
             track.clusters = Some(Box::new(Clusters::read(reader)?));
         }
@@ -310,11 +320,5 @@ pub(crate) fn margin(gate: Option<Gate>, is_last: bool) -> Option<Margin> {
 fn fill(slots: &mut [f64], values: &[f64]) {
     for (slot, value) in slots.iter_mut().zip(values) {
         *slot = *value;
-    }
-}
-
-fn fill_tilts(slots: &mut [f64], arms: &Arms, ratio: f64) {
-    for (slot, theta) in slots.iter_mut().zip(THETAS) {
-        *slot = kernels::tilt(arms, ratio, theta);
     }
 }

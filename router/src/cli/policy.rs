@@ -56,7 +56,7 @@ enum PolicyCommand {
     #[command(
         after_help = "Examples:\n  switchback policy bench my-split.wasm\n  switchback policy bench my-split.wasm --seconds 10 --json"
     )]
-    /// Measures nanoseconds per decision (p50, p99), with the shipped policy and native code beside it.
+    /// Measures nanoseconds per decision or evaluation (p50, p99), with native code beside it.
     Bench {
         #[command(flatten)]
         plugin: PluginArgs,
@@ -94,6 +94,9 @@ struct PluginArgs {
     /// The policy's own config, JSON, as a route's `split_config` would give it.
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     split_config: Option<String>,
+    /// A rollback policy's own config, JSON, as a route's `rollback_config` would give it.
+    #[arg(long, value_name = "JSON", value_parser = json_object, default_value = "{}")]
+    rollback_config: String,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -153,10 +156,11 @@ fn measure(args: &PluginArgs, length: Duration) -> ExitCode {
         Ok(admitted) => admitted,
         Err(rejection) => return refuse(args, &rejection),
     };
+    if let Some(program) = &admitted.rollback {
+        return super::rollback_policy::measure(&args.file, &args.rollback_config, program.clone(), length, args.json);
+    }
     let split_config = args.split_config.as_deref().unwrap_or("{}");
-    let Some(plugin) = Contender::wasm(&admitted, split_config) else {
-        return usage(args, "it is a rollback policy; only split policies are on the query path and measured here");
-    };
+    let Some(plugin) = Contender::wasm(&admitted, split_config) else { return ExitCode::FAILURE };
     let bar = progress_bar(args.json);
     let costs = plugin.and_then(|plugin| {
         let contenders = vec![plugin, Contender::native()?];
@@ -302,11 +306,11 @@ fn print_report(file: &Path, report: &Report) {
     say!("  cost       {:.0} ns per decision", report.decision_ns);
 }
 
-fn print_cost(name: &str, cost: &Cost) {
+pub(super) fn print_cost(name: &str, cost: &Cost) {
     say!("{name:<34} {:>9.1} {:>9.1} {:>9.1} {:>12}", cost.p50_ns, cost.p99_ns, cost.min_ns, cost.decisions);
 }
 
-fn progress_bar(is_json: bool) -> ProgressBar {
+pub(super) fn progress_bar(is_json: bool) -> ProgressBar {
     let bar = ProgressBar::new(1_000);
     if is_json || !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -334,7 +338,7 @@ mod tests {
     use super::*;
 
     fn exit_of(file: PathBuf) -> ExitCode {
-        check(&PluginArgs { file, config: None, split_config: None, json: true })
+        check(&PluginArgs { file, config: None, split_config: None, rollback_config: "{}".to_owned(), json: true })
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! The rollback policy that a command is about: a file, or a shipped one, as WebAssembly or as native code.
 
 use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
 
 use super::Failure;
-use super::policy::{default_config, read_plugin};
-use crate::policy::{Limits, NativeRollback, PolicyEngine, RollbackInstance, Terms, admission};
-use crate::simulate::{Judge, WithState, guardrail};
+use super::policy::{default_config, print_cost, progress_bar, read_plugin};
+use crate::policy::bench;
+use crate::policy::{Limits, NativeRollback, PolicyEngine, RollbackInstance, RollbackProgram, Terms, admission};
+use crate::simulate::{Judge, Scenario, WithState, guardrail, windows_of};
 
 /// A policy that judges can be made of.
 pub(super) enum Chosen {
@@ -55,4 +60,33 @@ impl Chosen {
             _ => Ok(Box::new(self.with_state(config, label))),
         }
     }
+}
+
+/// `switchback policy bench` for a rollback policy: half an hour of five metrics at 500 requests a second, again and again.
+pub(super) fn measure(file: &Path, config: &str, program: RollbackProgram, length: Duration, is_json: bool) -> ExitCode {
+    let windows = windows_of(&Scenario::default(), 1);
+    let mut contenders = vec![("plugin", RollbackInstance::wasm(program, "bench".into()), config)];
+    contenders.push(("native", RollbackInstance::native(NativeRollback::Guardrail), "{}"));
+    let bar = progress_bar(is_json);
+    let mut costs = Vec::new();
+    for (done, (_, instance, config)) in contenders.iter_mut().enumerate() {
+        let half = |share: f64| bar.set_position(((done as f64 + share) * 500.0) as u64);
+        match bench::run_rollback(instance, config, &windows, length / 2, half) {
+            Ok(cost) => costs.push(cost),
+            Err(failure) => return Failure::refused(format!("{}: refused: bench: {failure}", file.display())).report(),
+        }
+    }
+    bar.finish_and_clear();
+    let [(plugin, state_bytes), (native, _)] = costs.as_slice() else { return ExitCode::FAILURE };
+    if is_json {
+        let found = json!({"file": file, "plugin": plugin, "state_bytes": state_bytes, "native_rollback_guardrail": native});
+        return super::print(&format!("{found}\n")).map_or_else(Failure::report, |()| ExitCode::SUCCESS);
+    }
+    let heading = format!("{:<34} {:>9} {:>9} {:>9} {:>12}\n", "ns per evaluation", "p50", "p99", "fastest", "evaluations");
+    if let Err(failure) = super::print(&heading) {
+        return failure.report();
+    }
+    print_cost(&file.file_name().unwrap_or_default().to_string_lossy(), plugin);
+    print_cost("rollback-guardrail as native code", native);
+    super::print(&format!("largest state: {state_bytes} bytes\n")).map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

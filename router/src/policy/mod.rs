@@ -50,6 +50,7 @@ pub(crate) use admission::Terms;
 pub use admission::digest;
 pub use admission::{Report, World};
 pub(crate) use engine::{Limits, PolicyEngine};
+pub(crate) use host_v0_rollback::RollbackProgram;
 pub use failure::PolicyFailure;
 pub(crate) use folder::check_name;
 pub use health::{Health, Patience};

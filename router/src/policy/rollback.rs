@@ -63,6 +63,22 @@ impl RollbackInstance {
         RollbackInstance { kind: Kind::Wasm { program, label, running: None } }
     }
 
+    /// A component inside the binary, in an engine of its own: for tests.
+    ///
+    /// # Errors
+    /// When this machine cannot run WebAssembly, or there is none of this name.
+    #[cfg(test)]
+    pub(crate) fn shipped_wasm(name: &str) -> Result<RollbackInstance, String> {
+        use super::{Limits, PolicyEngine, shipped};
+        let seconds = std::time::Duration::from_secs(1);
+        let limits = Limits { deadline: seconds, configure_deadline: seconds, memory: 16 << 20, stack: 256 << 10 };
+        let engine = PolicyEngine::new(limits).map_err(|error| format!("{error:#}"))?;
+        let bytes = shipped(name).ok_or("no shipped policy of this name")?;
+        let component = wasmtime::component::Component::new(engine.engine(), bytes).map_err(|error| format!("{error:#}"))?;
+        let program = RollbackProgram::link(&engine, &component).map_err(|error| format!("{error:#}"))?;
+        Ok(RollbackInstance::wasm(program, name.into()))
+    }
+
     /// Judges one window. `config` is the route's `rollback_config`, JSON; `state` is the last outcome's, empty at the start of a rollout.
     ///
     /// # Errors

@@ -24,3 +24,4 @@ pub use judges::{Judge, Judges, WithState};
 pub(crate) use judges::guardrail;
 pub use rollouts::{Order, Rollout, Summary, run, summarise};
 pub use scenario::{Outage, Promise, Rates, Row, Scenario, rows};
+pub use traffic::windows_of;

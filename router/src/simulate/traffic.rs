@@ -7,6 +7,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 use switchback_policy::rollback::{Bucket, Metric, Slice, Step, Tally, Window};
 
+use super::exact::normal_below;
 use super::scenario::{MATURITY_SECONDS, Rates, Scenario};
 use super::users::Users;
 
@@ -41,9 +42,10 @@ struct Tables {
 impl Model {
     pub(super) fn new(scenario: &Scenario) -> Model {
         let edges: Vec<u64> = (0..240).map(|k| (1_000.0 * 1.05_f64.powi(k)) as u64).collect();
+        let normal = normal_quantiles();
         let tables = |rates: Rates| Tables {
             rates,
-            latency: (0..TABLE).map(|i| bucket_of(&edges, latency_ms(quantile(i), rates.p99_ms))).collect(),
+            latency: normal.iter().map(|z| bucket_of(&edges, latency_ms(*z, rates.p99_ms))).collect(),
             quality: (0..TABLE).map(|i| quality(quantile(i), rates.quality)).collect(),
         };
         let (base, harm) = (tables(scenario.base), tables(scenario.harm.unwrap_or(scenario.base)));
@@ -56,9 +58,9 @@ fn quantile(i: usize) -> f64 {
 }
 
 /// Lognormal; above the 90th percentile stretched so that the 99th is as wanted.
-fn latency_ms(u: f64, p99_ms: f64) -> f64 {
+fn latency_ms(z: f64, p99_ms: f64) -> f64 {
     let spread = (P99_MS / P50_MS).ln() / Z99;
-    let plain = P50_MS * (spread * normal_quantile(u)).exp();
+    let plain = P50_MS * (spread * z).exp();
     let p90 = P50_MS * (spread * Z90).exp();
     if plain <= p90 { plain } else { p90 * (plain / p90).powf((p99_ms / p90).ln() / (P99_MS / p90).ln()) }
 }
@@ -73,14 +75,21 @@ fn bucket_of(edges: &[u64], ms: f64) -> u16 {
     u16::try_from(at).unwrap_or(u16::MAX)
 }
 
-/// Inverse of the normal distribution function, by bisection of `erfc`: tables are made once.
-fn normal_quantile(u: f64) -> f64 {
-    let (mut low, mut high) = (-40.0, 40.0);
-    for _ in 0..80 {
-        let middle = 0.5 * (low + high);
-        if super::exact::normal_below(middle) < u { low = middle } else { high = middle }
-    }
-    0.5 * (low + high)
+/// Normal quantiles of the table's places, in order: Newton's method from the one before.
+fn normal_quantiles() -> Vec<f64> {
+    let mut z = -4.5;
+    let density = |z: f64| (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let mut next = |i: usize| {
+        for _ in 0..50 {
+            let step = (normal_below(z) - quantile(i)) / density(z);
+            z -= step.clamp(-0.5, 0.5);
+            if step.abs() < 1e-12 {
+                break;
+            }
+        }
+        z
+    };
+    (0..TABLE).map(&mut next).collect()
 }
 
 /// The windows of one rollout, one after the other.
@@ -330,5 +339,65 @@ fn empty_window(scenario: &Scenario, slice: Slice, ids: &[&str]) -> Window {
         control_requests: 0,
         metrics: ids.iter().map(metric).collect(),
         latency: Vec::new(),
+    }
+}
+
+/// Windows of a rollout without harm, for measuring what an evaluation costs: traffic and engagement in turns.
+#[must_use]
+pub fn windows_of(scenario: &Scenario, seed: u64) -> Vec<Window> {
+    let model = Model::new(scenario);
+    let mut traffic = Traffic::new(&model, seed, 0);
+    let mut windows = Vec::new();
+    for _ in 0..scenario.warm_up + scenario.windows {
+        traffic.advance();
+        windows.push(traffic.traffic.clone());
+        windows.extend(traffic.engagement.clone());
+    }
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_have_the_quantiles_means_and_spread_that_they_say() {
+        let normal = normal_quantiles();
+        let at = |part: f64| normal[(part * TABLE as f64) as usize];
+        for (p99, wanted) in [(100.0, 100.0), (150.0, 150.0)] {
+            assert!((latency_ms(at(0.99), p99) / wanted - 1.0).abs() < 0.01, "{}", latency_ms(at(0.99), p99));
+            assert!((latency_ms(at(0.5), p99) / P50_MS - 1.0).abs() < 0.001);
+            assert_eq!(latency_ms(at(0.89), p99), latency_ms(at(0.89), P99_MS));
+        }
+        for mean in [0.6, 0.55] {
+            let values: Vec<f64> = (0..TABLE).map(|i| quality(quantile(i), mean)).collect();
+            let found = values.iter().sum::<f64>() / TABLE as f64;
+            let spread = (values.iter().map(|value| value * value).sum::<f64>() / TABLE as f64 - found * found).sqrt();
+            assert!((found - mean).abs() < 1e-6 && (spread - 0.5 * mean).abs() < 1e-4, "{found} and {spread}");
+        }
+    }
+
+    #[test]
+    fn what_is_drawn_has_the_moments_of_the_exact_distributions() {
+        let scenario = Scenario { windows: 4_000, ..Scenario::default() };
+        let windows = windows_of(&scenario, 11);
+        let of = |id: &str| -> (f64, f64, f64) {
+            let metrics = windows.iter().flat_map(|window| &window.metrics).filter(|metric| metric.id == id);
+            let rates: Vec<(f64, f64)> = metrics.map(|metric| (metric.control.n as f64, metric.control.sum)).collect();
+            let (n, sum): (f64, f64) = rates.iter().fold((0.0, 0.0), |all, one| (all.0 + one.0, all.1 + one.1));
+            let mean = sum / n;
+            // Standardised, so that it is 1 for independent draws of the stated variance.
+            let variance = rates.iter().map(|(n, sum)| (sum - n * mean) * (sum - n * mean) / n).sum::<f64>() / rates.len() as f64;
+            (mean, variance, n)
+        };
+        for (id, mean, variance) in [("errors", 0.001, 0.000_999), ("zero-results", 0.02, 0.0196), ("clicks", 0.3, 0.21), ("quality", 0.6, 0.09)] {
+            let (found, spread, n) = of(id);
+            assert!((found - mean).abs() < 4.0 * (variance / n).sqrt(), "{id}: {found}");
+            assert!((spread / variance - 1.0).abs() < 0.12, "{id}: {spread}");
+        }
+        let requests: Vec<f64> = windows.iter().step_by(2).skip(20).map(|window| window.candidate_requests as f64).collect();
+        let mean = requests.iter().sum::<f64>() / requests.len() as f64;
+        let variance = requests.iter().map(|n| (n - mean) * (n - mean)).sum::<f64>() / requests.len() as f64;
+        assert!((mean - 50.0).abs() < 0.5 && (variance / mean - 1.0).abs() < 0.1, "{mean} and {variance}");
     }
 }

@@ -2,8 +2,8 @@
 
 use super::Dice;
 use crate::kernels::{
-    Arm, Arms, Bet, COVERAGE_RATIOS, ETAS, SHARE_RATIOS, Spread, THETAS, absolute, log_add, log_mean, log_restart_weight, mean, restart,
-    share_tilt, tilt,
+    Arm, Arms, Bet, COVERAGE_RATIOS, ETAS, LOG_THETAS, SHARE_RATIOS, Spread, THETAS, Tilts, absolute, log_add, log_mean,
+    log_restart_weight, mean, restart, share_tilt, tilt,
 };
 
 fn assert_close(found: f64, wanted: f64) {
@@ -19,6 +19,8 @@ fn the_kernels_have_the_golden_values() {
     let arms = events((50.0, 3.0), (450.0, 2.0));
     assert_close(tilt(&arms, 1.0, 4.0), 2.847_061_761_02);
     assert_close(tilt(&arms, 1.5, 4.0), 2.375_508_363_67);
+    assert_eq!(LOG_THETAS.map(f64::to_bits), THETAS.map(libm::log).map(f64::to_bits));
+    assert_eq!(Tilts::of(&arms, 1.5).log_e(&arms), THETAS.map(|theta| tilt(&arms, 1.5, theta)));
     let candidate = Arm { n: 50.0, sum: 27.5, sumsq: 20.0 };
     let arms = Arms { candidate, control: Arm { n: 450.0, sum: 270.0, sumsq: 202.0 } };
     let at = ETAS.iter().position(|eta| *eta == 0.225).unwrap();
