@@ -55,8 +55,10 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, what: &str, length: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) =
-            self.rest.split_at_checked(length).ok_or_else(|| format!("the state ends at byte {} inside of {what}", self.read + self.rest.len()))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| format!("the state ends at byte {} inside of {what}", self.read + self.rest.len()))?;
         self.rest = rest;
         self.read += length;
         Ok(taken)

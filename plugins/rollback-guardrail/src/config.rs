@@ -269,7 +269,11 @@ impl Reader {
             }
         }
         if config.metrics.len() > MOST_METRICS {
-            self.refuse("metrics", &Value::from(config.metrics.len()), &format!("must be {MOST_METRICS} metrics at most, the default ones included"));
+            self.refuse(
+                "metrics",
+                &Value::from(config.metrics.len()),
+                &format!("must be {MOST_METRICS} metrics at most, the default ones included"),
+            );
         }
     }
 
@@ -335,7 +339,11 @@ impl Reader {
         let is_higher_better = metric.kernel == Kernel::Mean { is_higher_better: true };
         let is_relative = |gate: Gate| matches!(gate.margin, Margin::Relative(_)) || matches!(gate.last, Margin::Relative(_));
         if metric.gate.is_some_and(is_relative) && !is_higher_better {
-            self.refuse(&format!("{at}.relative_margin"), &Value::Null, "is for metrics of kernel \"mean\" of which more is better; use margin");
+            self.refuse(
+                &format!("{at}.relative_margin"),
+                &Value::Null,
+                "is for metrics of kernel \"mean\" of which more is better; use margin",
+            );
         }
     }
 }

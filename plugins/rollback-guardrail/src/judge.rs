@@ -68,14 +68,8 @@ fn observe_traffic(config: &Config, state: &mut State, window: &Window) {
 
 /// Counts for the step that the window is of; another one begins with nothing.
 fn follow_step(state: &mut State, window: &Window) -> Step {
-    let fresh = Step {
-        index: window.step.index,
-        share_ppm: window.step.share_ppm,
-        is_last: window.step.is_last,
-        samples: 0,
-        ms: 0,
-        engagement: 0,
-    };
+    let fresh =
+        Step { index: window.step.index, share_ppm: window.step.share_ppm, is_last: window.step.is_last, samples: 0, ms: 0, engagement: 0 };
     let mut step = match state.step {
         Some(step) if step.index == fresh.index => Step { share_ppm: fresh.share_ppm, is_last: fresh.is_last, ..step },
         _ => {

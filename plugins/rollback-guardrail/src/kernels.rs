@@ -7,7 +7,8 @@
 pub const THETAS: [f64; 6] = [1.5, 2.0, 4.0, 8.0, 16.0, 64.0];
 /// `ln` of [`THETAS`]; a test holds that they are what `libm` says.
 #[allow(clippy::approx_constant, reason = "one row of a table")]
-pub(crate) const LOG_THETAS: [f64; 6] = [0.4054651081081644, 0.6931471805599453, 1.3862943611198906, 2.0794415416798357, 2.772588722239781, 4.1588830833596715];
+pub(crate) const LOG_THETAS: [f64; 6] =
+    [0.4054651081081644, 0.6931471805599453, 1.3862943611198906, 2.0794415416798357, 2.772588722239781, 4.1588830833596715];
 /// Strengths of the mean kernel's bet: `0.9 * 2^-j`.
 pub const ETAS: [f64; 8] = [0.9, 0.45, 0.225, 0.1125, 0.05625, 0.028125, 0.0140625, 0.00703125];
 /// Ratios of canary's share to the configured one that the sample ratio check looks for.

@@ -98,7 +98,9 @@ fn why_hold(config: &Config, state: &State, log_harm: f64) -> String {
         Some(Wait::SampleRatio) => {
             let (measured, configured) = state.integrity.shares().unwrap_or_default();
             let (measured, configured) = (percent(measured), percent(configured));
-            format!("hold: sample ratio mismatch: the candidate gets {measured} where {configured} is configured, so the comparison is unsound")
+            format!(
+                "hold: sample ratio mismatch: the candidate gets {measured} where {configured} is configured, so the comparison is unsound"
+            )
         }
         Some(Wait::Coverage) => "hold: candidate and control do not report quality for the same part of their requests".to_owned(),
         Some(Wait::Samples(samples)) => format!("hold: {samples} of {} requests of the candidate in this step", config.min_samples),

@@ -107,7 +107,11 @@ impl State {
         let evidence = vec![plain("success-rate", success - config.min_success_rate), plain("p99", config.max_p99_ms - p99)];
         if failed >= config.failed_checks {
             let limits = format!("{:.2} % and {:.1} ms", config.min_success_rate * 100.0, config.max_p99_ms);
-            return (Verdict::RollBack, format!("roll back: {figures}; beyond the thresholds of {limits} {failed} times in a row"), evidence);
+            return (
+                Verdict::RollBack,
+                format!("roll back: {figures}; beyond the thresholds of {limits} {failed} times in a row"),
+                evidence,
+            );
         }
         if is_good && passed >= config.passed_checks {
             return (Verdict::Advance, format!("advance: {figures}; {passed} checks passed"), evidence);
@@ -151,7 +155,8 @@ impl State {
         let rest = bytes.strip_prefix(&MARK).ok_or("the state is not one of rollback-threshold, version 1")?;
         let (words, odd) = rest.as_chunks::<8>();
         let numbers: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        let Some(([next, step, ms, requests, failed, failed_checks, passed_checks], latency)) = numbers.split_first_chunk::<FIELDS>() else {
+        let Some(([next, step, ms, requests, failed, failed_checks, passed_checks], latency)) = numbers.split_first_chunk::<FIELDS>()
+        else {
             return Err(format!("the state has {} bytes: it is cut off", bytes.len()));
         };
         let (pairs, half) = latency.as_chunks::<2>();
@@ -160,7 +165,16 @@ impl State {
             return Err(format!("the state has {} bytes, of which the latencies make no sense", bytes.len()));
         }
         let latency = pairs.iter().map(|[edge, count]| (*edge, *count)).collect();
-        Ok(State { next: *next, step: *step, ms: *ms, requests: *requests, failed: *failed, failed_checks: *failed_checks, passed_checks: *passed_checks, latency })
+        Ok(State {
+            next: *next,
+            step: *step,
+            ms: *ms,
+            requests: *requests,
+            failed: *failed,
+            failed_checks: *failed_checks,
+            passed_checks: *passed_checks,
+            latency,
+        })
     }
 }
 

@@ -68,8 +68,7 @@ impl Plan {
         let base = Rates { errors: self.errors, clicks: self.clicks, quality: self.quality, ..Rates::default() };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let order = Order { rollouts: self.rollouts, seed: self.seed, threads };
-        let question =
-            Question { requests_per_second: self.requests, share: self.share, base, within_seconds: self.within, order };
+        let question = Question { requests_per_second: self.requests, share: self.share, base, within_seconds: self.within, order };
         let bar = progress_bar(self.json, number_of_harms(), "planning");
         let lines = plan(&question, &|| chosen.judge(&self.config, "plan"), &|done| bar.set_position(done));
         bar.finish_and_clear();

@@ -23,7 +23,8 @@ impl Chosen {
     pub(super) fn load(policy: &Path, is_native: bool) -> Result<Chosen, Failure> {
         if is_native {
             let native = policy.to_str().and_then(NativeRollback::named);
-            let unknown = || Failure::usage(format!("{}: no shipped rollback policy; only those are there as native code", policy.display()));
+            let unknown =
+                || Failure::usage(format!("{}: no shipped rollback policy; only those are there as native code", policy.display()));
             return native.map(Chosen::Native).ok_or_else(unknown);
         }
         let config = default_config();

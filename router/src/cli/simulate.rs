@@ -200,7 +200,8 @@ impl Simulate {
         if self.strengths.is_empty() {
             return Ok(chosen);
         }
-        let strengthened = chosen.iter().flat_map(|(scenario, _)| self.strengths.iter().map(|strength| (scenario.with_strength(*strength), None)));
+        let strengthened =
+            chosen.iter().flat_map(|(scenario, _)| self.strengths.iter().map(|strength| (scenario.with_strength(*strength), None)));
         Ok(strengthened.collect())
     }
 
@@ -269,7 +270,10 @@ fn named(name: &str) -> Result<Vec<Row>, Failure> {
 
 fn heading() -> String {
     let columns = format!("{:>9} {:>9} {:>8}  {:>17}  {:>17}", "false", "at most", "harm", "canary samples", "seconds");
-    format!("{:<28} {:>8} {columns}\n{:<28} {:>8} {:>9} {:>9} {:>8}  {:>17}  {:>17}", "scenario", "rollouts", "", "", "alarms", "(95 %)", "seen", "median / p95", "median / p95")
+    format!(
+        "{:<28} {:>8} {columns}\n{:<28} {:>8} {:>9} {:>9} {:>8}  {:>17}  {:>17}",
+        "scenario", "rollouts", "", "", "alarms", "(95 %)", "seen", "median / p95", "median / p95"
+    )
 }
 
 fn line(summary: &Summary, promise: Option<Promise>) -> String {

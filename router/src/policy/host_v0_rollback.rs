@@ -96,11 +96,8 @@ impl RunningRollback {
     pub(super) fn evaluate(&mut self, config: &str, state: &[u8], window: &Window) -> Result<Outcome, PolicyFailure> {
         let metrics: Vec<Groups> = window.metrics.iter().map(Groups::of).collect();
         let metrics: Vec<wit::Metric<'_>> = window.metrics.iter().zip(&metrics).map(|(metric, groups)| groups.metric(metric)).collect();
-        let bucket = |bucket: &sdk::Bucket| wit::Bucket {
-            upper_micros: bucket.upper_micros,
-            candidate: bucket.candidate,
-            control: bucket.control,
-        };
+        let bucket =
+            |bucket: &sdk::Bucket| wit::Bucket { upper_micros: bucket.upper_micros, candidate: bucket.candidate, control: bucket.control };
         let latency: Vec<wit::Bucket> = window.latency.iter().map(bucket).collect();
         let sdk::Step { index, share_ppm, is_last } = window.step;
         let window = guest::Window {

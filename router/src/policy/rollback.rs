@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rollback_guardrail::Guardrail;
 use rollback_threshold::Threshold;
-use switchback_policy::rollback::{MOST_EVIDENCE, RollbackPolicy as _, STATE_BYTES, SUMMARY_BYTES};
 pub use switchback_policy::rollback::{Bucket, Evidence, Metric, Outcome, Slice, Step, Tally, Verdict, Window};
+use switchback_policy::rollback::{MOST_EVIDENCE, RollbackPolicy as _, STATE_BYTES, SUMMARY_BYTES};
 
 use super::failure::PolicyFailure;
 use super::host_v0_rollback::{RollbackProgram, RunningRollback};

@@ -66,7 +66,8 @@ struct Compared {
 
 impl Judge for Compared {
     fn begin(&mut self) {
-        *self = Compared { kind: self.kind, totals: <[_; 4]>::default(), points: <[_; 4]>::default(), fresh: <[_; 4]>::default(), windows: 0 };
+        *self =
+            Compared { kind: self.kind, totals: <[_; 4]>::default(), points: <[_; 4]>::default(), fresh: <[_; 4]>::default(), windows: 0 };
     }
 
     fn judge(&mut self, window: &Window) -> Result<Verdict, String> {
@@ -152,7 +153,9 @@ pub fn wald_samples(scenario: &Scenario) -> Option<f64> {
     let bernoulli = |p: f64, q: f64| if p == q { 0.0 } else { p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln() };
     let spread = 0.3_f64;
     let quality = (base.quality - harm.quality) / spread;
-    let information =
-        bernoulli(harm.errors, base.errors) + bernoulli(harm.clicks, base.clicks) + bernoulli(harm.zero_results, base.zero_results) + quality * quality / 2.0;
+    let information = bernoulli(harm.errors, base.errors)
+        + bernoulli(harm.clicks, base.clicks)
+        + bernoulli(harm.zero_results, base.zero_results)
+        + quality * quality / 2.0;
     (information > 0.0).then(|| -ALPHA.ln() / information)
 }

@@ -20,8 +20,8 @@ mod users;
 #[cfg(test)]
 mod tests;
 
-pub use judges::{Judge, Judges, WithState};
 pub(crate) use judges::guardrail;
+pub use judges::{Judge, Judges, WithState};
 pub use rollouts::{Order, Rollout, Summary, run, summarise};
 pub use scenario::{Outage, Promise, Rates, Row, Scenario, rows};
 pub use traffic::windows_of;

@@ -137,7 +137,8 @@ pub fn rows() -> Vec<Row> {
             let (median, p95) = if rate == 50.0 { at_50 } else { at_500 };
             let requests_per_second = rate / 0.1;
             let windows = if rate == 50.0 { 1_800 } else { 300 };
-            let scenario = Scenario { name: format!("{name}-at-{per}"), requests_per_second, windows, harm: Some(harm), ..Scenario::default() };
+            let scenario =
+                Scenario { name: format!("{name}-at-{per}"), requests_per_second, windows, harm: Some(harm), ..Scenario::default() };
             // Half a window's requests pass before a harm can be seen at all, so samples were promised at the finer resolution.
             let samples = (rate == 50.0).then_some(samples);
             Row { scenario, promise: Promise::Detection { samples, seconds: (median, Some(p95)) } }

@@ -102,7 +102,8 @@ fn harm_is_seen_as_soon_as_designed() {
         let allowed = if scenario.harm.is_some_and(|harm| harm.p99_ms > 100.0) { 1.5 } else { 1.25 };
         let found = summary(&scenario, &native, 200, 21);
         let window = f64::from(scenario.window_ms) / 1e3;
-        let is_within = |found: Option<f64>, designed: f64, slack: f64| found.is_some_and(|found| found <= designed * allowed * 1.1 + slack);
+        let is_within =
+            |found: Option<f64>, designed: f64, slack: f64| found.is_some_and(|found| found <= designed * allowed * 1.1 + slack);
         assert!(is_within(found.seconds_median, median, window), "{found:?}");
         assert!(p95.is_none_or(|p95| is_within(found.seconds_p95, p95, window)), "{found:?}");
         if let Some([median, p95]) = samples {

@@ -155,10 +155,7 @@ impl<'m> Traffic<'m> {
         let total = self.poisson(mean);
         let candidate_n = self.binomial(total, share);
         let tables = [if is_harmed { &model.harm } else { &model.base }, &model.base];
-        let drawn = [
-            self.draw(0, candidate_n, tables[0], at),
-            self.draw(1, total - candidate_n, tables[1], at),
-        ];
+        let drawn = [self.draw(0, candidate_n, tables[0], at), self.draw(1, total - candidate_n, tables[1], at)];
         self.fill_traffic(index, share, &drawn);
         self.draw_latency(&drawn, tables);
         self.fill_engagement(&drawn);
@@ -270,7 +267,8 @@ impl<'m> Traffic<'m> {
         }
         self.traffic.latency.clear();
         let occupied = self.buckets.iter().zip(&self.model.edges).filter(|(counts, _)| **counts != [0; 2]);
-        let bucket = |([candidate, control], edge): (&[u64; 2], &u64)| Bucket { upper_micros: *edge, candidate: *candidate, control: *control };
+        let bucket =
+            |([candidate, control], edge): (&[u64; 2], &u64)| Bucket { upper_micros: *edge, candidate: *candidate, control: *control };
         self.traffic.latency.extend(occupied.map(bucket));
     }
 
@@ -390,7 +388,9 @@ mod tests {
             let variance = rates.iter().map(|(n, sum)| (sum - n * mean) * (sum - n * mean) / n).sum::<f64>() / rates.len() as f64;
             (mean, variance, n)
         };
-        for (id, mean, variance) in [("errors", 0.001, 0.000_999), ("zero-results", 0.02, 0.0196), ("clicks", 0.3, 0.21), ("quality", 0.6, 0.09)] {
+        for (id, mean, variance) in
+            [("errors", 0.001, 0.000_999), ("zero-results", 0.02, 0.0196), ("clicks", 0.3, 0.21), ("quality", 0.6, 0.09)]
+        {
             let (found, spread, n) = of(id);
             assert!((found - mean).abs() < 4.0 * (variance / n).sqrt(), "{id}: {found}");
             assert!((spread / variance - 1.0).abs() < 0.12, "{id}: {spread}");

@@ -26,7 +26,10 @@ pub(super) fn traffic(index: u64, candidate_errors: u64, control_errors: u64) ->
         candidate_requests: 50,
         control_requests: 450,
         metrics: vec![metric("errors", tally(50, candidate_errors), tally(450, control_errors))],
-        latency: vec![Bucket { upper_micros: 30_000, candidate: 45, control: 405 }, Bucket { upper_micros: 100_000, candidate: 5, control: 45 }],
+        latency: vec![
+            Bucket { upper_micros: 30_000, candidate: 45, control: 405 },
+            Bucket { upper_micros: 100_000, candidate: 5, control: 45 },
+        ],
     }
 }
 
