@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """What the shipped rollback policy does to 2,000 rollouts of every kind, beside other methods: bench/results/rollback.md and its plots.
 
-    bench/rollback.py target/release/switchback [--rollouts N]
+    bench/rollback.py target/release/switchback [--rollouts N] [--keep DIR] [--native]
 
-Every figure comes from `switchback policy simulate`, with its seed; the same binary and seed give the same report.
+With --keep each simulation's answer is kept in a folder, and taken from there by the next run: an interrupted run goes on. Every figure comes from `switchback policy simulate`, with its seed; the same binary and seed give the same report.
 """
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -18,15 +19,26 @@ import time
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 METHODS = ["z-test", "mann-whitney", "msprt"]
 THRESHOLD = json.dumps({"min_success_percent": 99, "max_p99_ms": 500, "interval_seconds": 60, "failed_checks": 1, "min_samples": 30})
+GOOD = ["aa-five-metrics", "aa-drift-in-ramp", "aa-shared-outage", "aa-late-clicks", "aa-clustered"]
+KEEP = None
+# Options of every run of the guardrail.
+HOW = []
 COLOURS = ["#1f5fa8", "#c2571a", "#3a8a4d", "#8a4ba0", "#777777"]
 
 
 def simulate(binary, *options):
     """The scenarios of one run, by name, and the seconds it took."""
+    kept = KEEP / f"{hashlib.sha256(repr(options).encode()).hexdigest()[:16]}.json" if KEEP else None
+    if kept and kept.exists():
+        found, seconds = json.loads(kept.read_text())
+        return found, seconds
     began = time.monotonic()
     done = subprocess.run([binary, "policy", "simulate", *map(str, options), "--json"], check=True, stdout=subprocess.PIPE, text=True)
-    found = json.loads(done.stdout)["scenarios"]
-    return {scenario["scenario"]: scenario for scenario in found}, time.monotonic() - began
+    found = {scenario["scenario"]: scenario for scenario in json.loads(done.stdout)["scenarios"]}
+    seconds = time.monotonic() - began
+    if kept:
+        kept.write_text(json.dumps([found, seconds]))
+    return found, seconds
 
 
 def percent(part, digits=2):
@@ -103,9 +115,13 @@ def bar_plot(path, title, names, series, most):
 
 
 def false_alarms(binary, rollouts, few):
-    good, seconds = simulate(binary, "rollback-guardrail", "--scenario", "aa", "--rollouts", rollouts)
+    good, seconds = {}, 0.0
+    for name in GOOD:
+        found, more = simulate(binary, "rollback-guardrail", *HOW, "--scenario", name, "--rollouts", rollouts)
+        good.update(found)
+        seconds += more
     # The breaker has a tenth of the alpha.
-    breaker, more = simulate(binary, "rollback-guardrail", "--scenario", "aa-local-breaker", "--rollouts", rollouts, "--config", '{"alpha": 0.001}')
+    breaker, more = simulate(binary, "rollback-guardrail", *HOW, "--scenario", "aa-local-breaker", "--rollouts", rollouts, "--config", '{"alpha": 0.001}')
     good.update(breaker)
     others = {method: simulate(binary, "--native", "--scenario", "aa", "--rollouts", few, "--instead", method)[0] for method in METHODS}
     others["threshold"] = simulate(binary, "rollback-threshold", "--native", "--scenario", "aa", "--rollouts", few, "--config", THRESHOLD)[0]
@@ -123,8 +139,8 @@ def false_alarms(binary, rollouts, few):
 
 
 def detection(binary, rollouts, few):
-    harm, _ = simulate(binary, "rollback-guardrail", "--scenario", "harm", "--rollouts", rollouts)
-    late, _ = simulate(binary, "rollback-guardrail", "--scenario", "late", "--rollouts", rollouts)
+    harm, _ = simulate(binary, "rollback-guardrail", *HOW, "--scenario", "harm", "--rollouts", rollouts)
+    late, _ = simulate(binary, "rollback-guardrail", *HOW, "--scenario", "late", "--rollouts", rollouts)
     rows = []
     for name, found in {**harm, **late}.items():
         promised = found["promised"]
@@ -162,19 +178,31 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("binary")
     options.add_argument("--rollouts", type=int, default=2_000)
+    options.add_argument("--keep", type=pathlib.Path)
+    options.add_argument("--native", action="store_true", help="native code for the guardrail too: the same verdicts, several times sooner")
     options = options.parse_args()
-    few = max(options.rollouts // 4, 50)
+    global KEEP
+    KEEP = options.keep
+    HOW.extend(["--native"] if options.native else [])
+    if KEEP:
+        KEEP.mkdir(parents=True, exist_ok=True)
+    few = max(options.rollouts // 10, 50)
     cost = subprocess.run([options.binary, "policy", "bench", "rollback-guardrail", "--seconds", "10", "--json"], check=True, stdout=subprocess.PIPE, text=True)
     cost = json.loads(cost.stdout)
     good, took = false_alarms(options.binary, options.rollouts, few)
-    harm, others = detection(options.binary, options.rollouts, few)
+    harm, others = detection(options.binary, max(options.rollouts // 4, 50), few)
     curve = power(options.binary, few)
     _, native = simulate(options.binary, "--native", "--scenario", "aa-five-metrics", "--rollouts", options.rollouts * 5)
     cores = os.cpu_count()
+    how = "The guardrail's figures are of the WebAssembly component."
+    command = f"bench/rollback.py target/release/switchback --rollouts {options.rollouts}"
+    if options.native:
+        how = "The guardrail's figures are of native code, which agrees with the component bit for bit (a test of `router/src/simulate` holds that)."
+        command += " --native"
     text = f"""# The rollback policy on rollouts that never happened
 
-{datetime.date.today():%Y-%m-%d}, {platform.machine()}, {cores} cores, `bench/rollback.py target/release/switchback --rollouts {options.rollouts}` (seed 1). [docs/STATISTICS.md](../../docs/STATISTICS.md) says how it
-decides, and what the scenarios are. The guardrail's figures are of the WebAssembly component.
+{datetime.date.today():%Y-%m-%d}, {platform.machine()}, {cores} cores, `{command}` (seed 1). [docs/STATISTICS.md](../../docs/STATISTICS.md) says how it
+decides, and what the scenarios are. {how}
 
 ## Good candidates
 
@@ -187,6 +215,8 @@ A rollback is a false alarm. Other methods: {few} rollouts each; the threshold i
 
 Samples are the candidate's requests from the onset of the harm; seconds are of data, in whole windows. A traffic slice is sealed 2 s after its
 window, clicks and quality are used when they are 60 s old.
+
+Each row is {max(options.rollouts // 4, 50):,} rollouts.
 
 {harm}
 ## The same harm, other methods
@@ -210,8 +240,8 @@ Part of the rollouts in which the harm is seen within 600 windows, at 50 canary 
 | one evaluation, WebAssembly | {cost['plugin']['p50_ns'] / 1e3:.1f} us | {cost['plugin']['p99_ns'] / 1e3:.1f} us |
 | one evaluation, native code | {cost['native_rollback_guardrail']['p50_ns'] / 1e3:.1f} us | {cost['native_rollback_guardrail']['p99_ns'] / 1e3:.1f} us |
 
-The largest state was {cost['state_bytes']:,} bytes. {options.rollouts * 5:,} rollouts of 1,800 windows with five metrics, sampling included, took {native:.0f} s natively on {cores} cores; the first table
-took {took:.0f} s through WebAssembly.
+The largest state was {cost['state_bytes']:,} bytes. {options.rollouts * 5:,} rollouts of 1,800 windows with five metrics, sampling included, took {native:.0f} s natively on {cores} cores; the guardrail's part of the
+first table took {took:.0f} s.
 """
     (RESULTS / "rollback.md").write_text(text)
 

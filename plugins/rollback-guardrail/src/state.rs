@@ -59,7 +59,7 @@ impl State {
         }
     }
 
-    /// The bytes for the next call. 2 to 10 KiB; 4 KiB more for each metric whose groups are counted.
+    /// The bytes for the next call. 3 KiB with five metrics; 2 KiB more for each whose groups are counted.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::with_capacity(8 * 1024);

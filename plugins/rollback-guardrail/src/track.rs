@@ -248,7 +248,7 @@ impl Track {
 
     /// Before the first window that is judged, and then every so many: always for the windows to come.
     fn refresh_phi(&mut self, config: &Config, floor: f64) {
-        if self.windows % REFRESH == 0
+        if self.windows.is_multiple_of(REFRESH)
             && let Some(clusters) = &self.clusters
         {
             self.phi = clusters.of_means(config, floor);
