@@ -122,3 +122,53 @@ fn what_a_backend_says_of_its_responses_is_counted() {
     assert_eq!((mean("quality"), mean("errors")), (0.75, 0.0));
     assert_eq!(router.metric("switchback_quality_observations", &["metric=\"zero_results\""]), 3.0);
 }
+
+/// Asks, and answers the pool and the token.
+fn ask_for_token(router: &Router, user: u32) -> (String, String) {
+    let request = format!("GET /rank HTTP/1.1\r\nhost: a\r\nx-user-id: user{user}\r\nconnection: close\r\n\r\n");
+    let answer = http::raw(router.traffic, &request).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let field = |name: &str| {
+        let line = answer.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {answer}"));
+        line.to_owned()
+    };
+    (field("x-switchback-pool: "), field("x-switchback-token: "))
+}
+
+/// A click comes back with the token of its response, and is counted for the model that answered, in the window of the response.
+#[test]
+fn clicks_are_counted_for_the_model_that_answered() {
+    const QUERIES: u32 = 200;
+    let (blue, canary) = (Backend::start("blue"), Backend::start("canary"));
+    let router = Setup::default().pool("blue", &[&blue]).pool("canary", &[&canary]).workers(2).route(CANARY).start();
+    let asked: Vec<(String, String)> = (0..QUERIES).map(|user| ask_for_token(&router, user)).collect();
+    let tokens: std::collections::BTreeSet<&String> = asked.iter().map(|(_, token)| token).collect();
+    assert_eq!(tokens.len(), asked.len(), "no two are the same");
+    // Every third is clicked, some twice and at two places.
+    let clicked: Vec<&(String, String)> = asked.iter().step_by(3).collect();
+    for (number, (_, token)) in clicked.iter().enumerate() {
+        for position in [1, 2].into_iter().take(1 + number % 2).chain([1]) {
+            let body = serde_json::json!({
+                "action_name": "click", "query_id": token, "timestamp": "2026-01-01T00:00:00Z",
+                "event_attributes": { "position": { "ordinal": position } },
+            })
+            .to_string();
+            let post = format!(
+                "POST /_switchback/events HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let answer = http::raw(router.traffic, &post).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        }
+    }
+    let of = |pool: &str, all: &mut dyn Iterator<Item = &(String, String)>| all.filter(|(answered, _)| answered == pool).count() as u64;
+    let expected = ["blue", "canary"].map(|pool| (of(pool, &mut asked.iter()), of(pool, &mut clicked.iter().copied())));
+    let counted = || {
+        let now = quality(&router);
+        ["blue", "canary"].map(|pool| (total(&now, pool, "impressions"), total(&now, pool, "clicks")))
+    };
+    eventually("they are counted", SOON, || (counted() == expected).then_some(()));
+    assert!(expected.iter().all(|(seen, clicked)| *clicked > 5 && seen > clicked), "{expected:?}");
+    let rate = router.metric("switchback_quality_mean", &["pool=\"canary\"", "metric=\"clicks\""]);
+    assert!((rate - expected[1].1 as f64 / expected[1].0 as f64).abs() < 1e-6, "{rate} of {expected:?}");
+}

@@ -181,10 +181,11 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         policies: policies_of(&policies, &routes),
         shadows: shadows_of(&policies, &routes),
         overrides,
+        secrets,
         events,
         quality,
     });
-    let counting = Counting::start(&generation.quality);
+    let counting = Counting::start(&generation.quality, generation.events.clone());
     let telling = flags.has_shelf().then(|| Telling::start(&flags, counting.books.clone()));
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {

@@ -87,6 +87,7 @@ impl Running {
             policies: policies_of(&policies, &routes),
             shadows: shadows_of(&policies, &routes),
             overrides: Arc::new(overrides),
+            secrets: secrets.clone(),
             events: self.generation.events.clone(),
             quality: self.generation.quality.succeed(&config),
         });

@@ -13,6 +13,7 @@ use crate::admin::{AdminState, ThisProcess};
 use crate::config::Config;
 use crate::flags::{FlagStore, Flags};
 use crate::policy::{Policies, ShadowRun, SplitInForce};
+use crate::quality::events::EventsDesk;
 use crate::quality::{self, Books, Quality};
 use crate::serve::{Generation, Serving};
 use crate::tls::ServerTls;
@@ -54,9 +55,9 @@ pub(super) struct Counting {
 }
 
 impl Counting {
-    pub(super) fn start(quality: &Quality) -> Counting {
+    pub(super) fn start(quality: &Quality, events: EventsDesk) -> Counting {
         let (newest, books) = (watch::Sender::new(quality.clone()), Arc::<Books>::default());
-        let task = tokio::spawn(quality::collect(newest.subscribe(), books.clone()));
+        let task = tokio::spawn(quality::collect(newest.subscribe(), books.clone(), events));
         Counting { books, newest, task }
     }
 

@@ -1,6 +1,6 @@
 //! From what workers count to windows: once in each quarter of a second, on the control side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,8 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::counters::{PoolCounters, Quality};
 use super::counts::Counts;
+use super::events::EventsDesk;
 use super::outcomes::{QUARTERS, Quarter, Read};
-use super::token::version_id;
+use super::token::{route_id, version_id};
 use super::windows::Windows;
 
 /// So many quarters after its beginning, a quarter's slot is read: it is over, and whoever was held up while counting in it has had another.
@@ -67,7 +68,7 @@ struct Collector {
 }
 
 /// Collects until the sender of configs is gone. What was counted until then is in the books.
-pub async fn collect(mut quality: watch::Receiver<Quality>, books: Arc<Books>) {
+pub async fn collect(mut quality: watch::Receiver<Quality>, books: Arc<Books>, events: EventsDesk) {
     let clock = Clock::start();
     let mut collector = Collector { sources: Vec::new(), books, last: 0 };
     let newest = quality.borrow_and_update().clone();
@@ -77,13 +78,17 @@ pub async fn collect(mut quality: watch::Receiver<Quality>, books: Arc<Books>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            now = ticks.tick() => collector.tick(&quality.borrow(), clock.quarter(now)),
+            now = ticks.tick() => {
+                collector.tick(&quality.borrow(), clock.quarter(now));
+                collector.take(&events);
+            }
             changed = quality.changed() => {
                 let newest = quality.borrow_and_update().clone();
                 collector.know(&newest);
                 if changed.is_err() {
                     let now = clock.quarter(Instant::now());
                     (0..=READ_AFTER).for_each(|later| collector.tick(&newest, now + later));
+                    collector.take(&events);
                     return;
                 }
             }
@@ -132,6 +137,22 @@ impl Collector {
                         self.sources.push(Source { route: route.name.clone(), version, counters: counters.clone(), read: Box::default() });
                     }
                 }
+            }
+        }
+    }
+
+    /// What users did, in the windows of the queries that they did it about.
+    fn take(&self, events: &EventsDesk) {
+        let cells = events.drain(..);
+        if cells.is_empty() {
+            return;
+        }
+        let oldest = Quarter(self.last).window().saturating_sub(KEPT);
+        let mut books = self.books.lock();
+        let mut by_id: HashMap<u32, &mut RouteBook> = books.iter_mut().map(|(route, book)| (route_id(route), book)).collect();
+        for (cell, counts) in cells {
+            if let Some(book) = by_id.get_mut(&cell.route) {
+                book.windows.add(cell.window, cell.version, &counts, oldest);
             }
         }
     }
@@ -232,7 +253,7 @@ mod tests {
     async fn the_clock_goes_on_and_the_end_reads_everything() {
         let quality = quality(&[("blue", "1"), ("green", "1")]);
         let (newest, books) = (watch::Sender::new(quality.clone()), Arc::new(Books::default()));
-        let collecting = tokio::spawn(collect(newest.subscribe(), books.clone()));
+        let collecting = tokio::spawn(collect(newest.subscribe(), books.clone(), EventsDesk::open(quality.config(), &[]).unwrap()));
         let passes = async |quarters: u64| {
             let before = quality.clock().quarter().0;
             while quality.clock().quarter().0 < before + quarters {

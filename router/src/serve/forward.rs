@@ -27,6 +27,7 @@ use super::forwarded::ClientFields;
 use super::headers;
 use super::incoming::Incoming;
 use super::interim::{Hearer, expects_continue};
+use super::issue;
 use super::mirror;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
@@ -371,6 +372,7 @@ impl Journey {
             // A body that nobody asked for: whether it comes nevertheless cannot be told from what comes next.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        issue::issue(&mut head.headers, &self.route, pool, self.chosen);
         if !self.expose.is_empty() {
             expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);
         }

@@ -32,6 +32,7 @@ mod http2;
 mod idle;
 mod incoming;
 mod interim;
+mod issue;
 mod listener;
 mod log_limit;
 mod mirror;

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::events::EventsDoor;
+use super::issue::Tokens;
 use super::log_limit::LogLimit;
 use super::overrides::Overrides;
 use super::pool::Pool;
@@ -22,7 +23,7 @@ use super::query;
 use super::replay::BodyLimits;
 use super::split::Split;
 use crate::config;
-use crate::quality::{Quarter, Refusal, RouteCounters, WorkerTotals};
+use crate::quality::{Quarter, Refusal, RouteCounters, Secret, TokenKeys, WorkerTotals};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// One worker's state of one route.
@@ -38,6 +39,7 @@ pub(crate) struct RouteWorker {
     pub(crate) upgrade_idle_timeout: Duration,
     pools: Vec<Rc<Pool>>,
     pool_names: Vec<HeaderValue>,
+    pub(crate) tokens: Tokens,
     counters: Arc<RouteCounters>,
     /// What this worker counts that is of no route.
     worker: Arc<WorkerTotals>,
@@ -51,7 +53,10 @@ impl RouteWorker {
         limits: &config::Limits,
         counters: Arc<RouteCounters>,
         worker: Arc<WorkerTotals>,
+        secrets: &[Secret],
     ) -> RouteWorker {
+        let keys = TokenKeys::of(&config.name, secrets);
+        let tokens = Tokens::new(keys, config.pools.iter().map(|pool| (pool.name.as_str(), pool.version.as_str())));
         // A pool's name is letters, digits, - and _, so it is always a header value.
         let pool_names = config.pools.iter().map(|pool| HeaderValue::from_str(&pool.name).unwrap_or(HeaderValue::from_static("?")));
         RouteWorker {
@@ -68,6 +73,7 @@ impl RouteWorker {
             },
             body_idle_timeout: limits.body_idle_timeout,
             upgrade_idle_timeout: limits.upgrade_idle_timeout,
+            tokens,
             config,
             worker,
             pools,
