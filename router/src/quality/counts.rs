@@ -81,12 +81,14 @@ pub struct Counts {
 impl Index<Number> for Counts {
     type Output = u64;
 
+    #[expect(clippy::indexing_slicing, reason = "there is a place for each number")]
     fn index(&self, number: Number) -> &u64 {
         &self.numbers[number as usize]
     }
 }
 
 impl IndexMut<Number> for Counts {
+    #[expect(clippy::indexing_slicing, reason = "there is a place for each number")]
     fn index_mut(&mut self, number: Number) -> &mut u64 {
         &mut self.numbers[number as usize]
     }
