@@ -24,6 +24,7 @@ use super::kept::Kept;
 use super::shadows::ShadowSlot;
 use super::status::{AnsweredBy, InForceStatus, LastGoodStatus, PluginStatus, PolicyState, PolicyStatus, now_unix_ms};
 use super::workshop::Workshop;
+use crate::allocator;
 use crate::config::{Config, Route};
 use crate::flags::{Flags, PolicyRef};
 use crate::vocabulary::RouteIndex;
@@ -121,7 +122,10 @@ impl Policies {
                 kept.insert(followed.config.name.clone(), Stays { in_force, view, shadow });
             }
         }
-        Policies::open_with(config, flags, engine, &kept)
+        let next = Policies::open_with(config, flags, engine, &kept);
+        // On a thread that may have compiled, and ends or waits for the next reload.
+        allocator::give_back();
+        next
     }
 
     fn open_with(
