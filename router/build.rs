@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use componentize::{Guests, Target};
 
-const SHIPPED: [&str; 2] = ["split-weighted", "split-rules"];
+const SHIPPED: [&str; 4] = ["split-weighted", "split-rules", "rollback-guardrail", "rollback-threshold"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let guests = Guests { workspace: &workspace, packages: &HOSTILE, features: &[], target: Target::Bare };
     guests.build(&scratch, &out_dir)?;
     Guests { packages: &MISFITS, ..guests }.build(&scratch, &out_dir)?;
-    for shipped in ["split-weighted", "split-rules"] {
+    for shipped in ["split-weighted", "split-rules", "rollback-guardrail", "rollback-threshold"] {
         Guests { packages: &[shipped], ..guests }.build(&scratch, &out_dir)?;
     }
     // Where there is no clang, the test that needs it says what to install.

@@ -183,8 +183,17 @@ impl Watch for Watching<'_> {
 
 /// Without what docs/PROXY.md says is a hop's own, or the router's.
 fn passed(fields: &[(String, String)]) -> Vec<(String, String)> {
-    const CHANGED: [&str; 8] =
-        ["connection", "keep-alive", "transfer-encoding", "via", "x-forwarded-for", "x-forwarded-proto", "x-switchback-pool", "upgrade"];
+    const CHANGED: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "transfer-encoding",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-switchback-pool",
+        "x-switchback-token",
+        "upgrade",
+    ];
     let is_changed = |(name, _): &(String, String)| CHANGED.contains(&name.as_str());
     fields.iter().filter(|field| !is_changed(field)).cloned().collect()
 }
@@ -214,6 +223,10 @@ async fn compare(world: &World, way: Way, cell: &Cell) -> Result<(), String> {
     let (routed, sent_routed) = world.ask(address, way.is_tls, way.from, &ask).await?;
     if leaves && !world.aborts_after(before).await {
         return Err("the backend did not notice that the client left".to_owned());
+    }
+    let tokens: Vec<usize> = routed.headers.iter().filter(|(name, _)| name == "x-switchback-token").map(|(_, token)| token.len()).collect();
+    if tokens != [64].repeat(usize::from(cell.name != "WebSocket" && !routed.headers.is_empty())) {
+        return Err(format!("tokens of these lengths, where there should be one of 64 characters: {tokens:?} {routed:?}"));
     }
     let (mut straight, mut routed) = (comparable(&straight), comparable(&routed));
     match documented(cell, way) {

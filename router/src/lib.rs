@@ -23,5 +23,6 @@ pub mod policy;
 pub mod quality;
 pub mod ranker;
 pub mod serve;
+pub mod simulate;
 pub mod tls;
 pub mod vocabulary;

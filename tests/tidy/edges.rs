@@ -9,7 +9,7 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 16] = [
+const MODULES: [(&str, &[&str], &str); 17] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
     ("tls", &["config"], "certificates, read again when their files change"),
@@ -18,6 +18,7 @@ const MODULES: [(&str, &[&str], &str); 16] = [
     ("policy", &["allocator", "config", "flags", "vocabulary"], "the WebAssembly host"),
     ("serve", &["allocator", "config", "flags", "policy", "quality", "tls", "vocabulary"], "the data path"),
     ("release", &["config", "flags", "policy", "quality", "vocabulary"], "the control path; its place is kept until the rollout lands"),
+    ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
     ("ranker", &["config", "vocabulary"], "the ONNX ranking server"),
     ("admin", &["config", "flags", "policy", "quality", "serve", "tls", "vocabulary"], "API and metrics"),
     (
@@ -28,7 +29,7 @@ const MODULES: [(&str, &[&str], &str); 16] = [
     ("demo", &["admin", "cli", "config", "flags", "policy", "quality", "ranker", "serve", "vocabulary"], "the whole system on one machine"),
     (
         "cli",
-        &["admin", "config", "demo", "flags", "lifecycle", "policy", "quality", "ranker", "serve", "tls", "vocabulary"],
+        &["admin", "config", "demo", "flags", "lifecycle", "policy", "quality", "ranker", "serve", "simulate", "tls", "vocabulary"],
         "one file per command",
     ),
     ("lib", &[], "the chart"),

@@ -1,7 +1,7 @@
 //! What the API answers when it does not do what was asked: a status, and JSON that says why.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -32,6 +32,8 @@ pub(super) enum ApiError {
     TooLarge(String),
     #[error("{}", .0.problems.join("; "))]
     Reload(ReloadRefused),
+    #[error("the store cannot be asked: {0}")]
+    Store(String),
     #[error("{} clients follow the events of this router, and that is the most: ask one of them to stop", super::connections::STREAMS)]
     TooManyStreams,
     #[error("the router is busy ending, handing over or reloading")]
@@ -56,7 +58,7 @@ impl ApiError {
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::Busy | ApiError::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Busy | ApiError::TooManyStreams | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
@@ -96,10 +98,6 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-pub(super) async fn no_such_path(uri: Uri) -> ApiError {
-    ApiError::NoPath(uri.path().chars().take(128).collect())
 }
 
 pub(super) async fn no_such_method() -> ApiError {

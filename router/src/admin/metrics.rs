@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
-use super::{AdminState, Shared, metrics_process, pool_metrics, process};
+use super::{AdminState, Shared, events_in, metrics_process, pool_metrics, process, quality_metrics};
 use crate::config::{Pool, Route};
 use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, OverrideFault, PoolCounters, Refusal, RouteCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
@@ -26,7 +26,9 @@ fn page(state: &AdminState) -> String {
     pool_counters(&mut page, state);
     route_counters(&mut page, state);
     process_counters(&mut page, state);
+    events_in::write(&mut page, state);
     pool_metrics::write(&mut page, state);
+    quality_metrics::write(&mut page, state);
     flags(&mut page, state);
     policies(&mut page, state);
     metrics_process::write(&mut page, state);
@@ -187,7 +189,7 @@ fn sum_route(state: &AdminState, index: RouteIndex, pick: &dyn Fn(&RouteCounters
     state.quality.sum(|worker| pick(worker.routes.get(index.get())?))
 }
 
-fn sum_pool(state: &AdminState, index: RouteIndex, pool: PoolIndex, pick: &dyn Fn(&PoolCounters) -> Option<&Count>) -> u64 {
+pub(super) fn sum_pool(state: &AdminState, index: RouteIndex, pool: PoolIndex, pick: &dyn Fn(&PoolCounters) -> Option<&Count>) -> u64 {
     sum_route(state, index, &|route| pick(route.pools.get(pool.get())?))
 }
 

@@ -13,6 +13,7 @@ mod access;
 mod connections;
 mod error;
 mod events;
+mod events_in;
 mod exposition;
 #[cfg(test)]
 mod fuzz;
@@ -23,6 +24,8 @@ mod metrics_process;
 mod plugins;
 mod pool_metrics;
 mod process;
+mod quality;
+mod quality_metrics;
 mod redact;
 mod routes;
 mod shadow;
@@ -45,7 +48,8 @@ pub use lifecycle::{AskedReload, ReloadRefused, Reloaded, Reloads};
 use crate::config::{Config, KeyChange, Route};
 use crate::flags::{FlagStore, Source};
 use crate::policy::Policies;
-use crate::quality::Quality;
+use crate::quality::events::EventsDesk;
+use crate::quality::{Books, Quality};
 use crate::serve::{Generation, OpenConnections, SharedPool};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -62,6 +66,7 @@ pub struct AdminState {
     flags: Arc<FlagStore>,
     policies: Arc<Policies>,
     quality: Quality,
+    desk: EventsDesk,
     /// By route, then pool.
     pools: Vec<Vec<Arc<SharedPool>>>,
     /// The router's own certificates, where it has some.
@@ -99,6 +104,8 @@ pub struct ThisProcess {
     pub connections: Vec<Arc<OpenConnections>>,
     /// When it started, in milliseconds since 1970.
     pub started_unix_ms: u64,
+    /// What was counted, by window.
+    pub books: Arc<Books>,
     /// Counts log lines that were dropped.
     pub dropped_log_lines: ErrorCounter,
 }
@@ -109,7 +116,19 @@ impl AdminState {
     pub fn new(parts: Parts, process: ThisProcess) -> AdminState {
         let Parts { generation, flags, policies, tls, access, waiting } = parts;
         let (config, quality, pools) = (generation.config.clone(), generation.quality.clone(), generation.pools.shared.clone());
-        AdminState { config, flags, policies, quality, pools, tls, access, generation: generation.number, waiting, process }
+        AdminState {
+            config,
+            flags,
+            policies,
+            quality,
+            desk: generation.events.clone(),
+            pools,
+            tls,
+            access,
+            generation: generation.number,
+            waiting,
+            process,
+        }
     }
 
     /// What keeps this router from answering every query, a line each; none when it is fit to be ready.
@@ -185,6 +204,8 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}", get(routes::show))
         .route("/api/v1/routes/{route}/flags", get(routes::flags).patch(routes::change))
         .route("/api/v1/routes/{route}/history", get(routes::history))
+        .route("/api/v1/routes/{route}/quality", get(quality::show))
+        .route("/api/v1/routes/{route}/quality/fleet", get(quality::fleet))
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))
         .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))
@@ -192,7 +213,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/reload", post(lifecycle::reload))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/openapi.json", get(openapi))
-        .fallback(error::no_such_path)
+        .fallback(events_in::deliver)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(live)

@@ -9,6 +9,7 @@ use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
 use crate::flags::{FlagStore, router_id};
+use crate::quality::configured_secrets;
 use crate::serve::{Overrides, Pools};
 use crate::tls::ServerTls;
 
@@ -93,6 +94,7 @@ fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
     Pools::of(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     FlagStore::check(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Overrides::load(config.overrides.as_ref()).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
+    configured_secrets(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Ok(())
 }
 

@@ -10,13 +10,16 @@ mod events;
 mod failure;
 mod flag;
 mod parent;
+mod plan;
 mod plugins;
 mod policy;
 mod ranker;
 mod reload;
+mod rollback_policy;
 mod serve;
 mod shadow;
 mod sign_override;
+mod simulate;
 mod status;
 mod table;
 mod watch;
@@ -53,6 +56,7 @@ enum Command {
     Override(sign_override::SignOverride),
     Config(config::ConfigArgs),
     Demo(demo::Demo),
+    Plan(plan::Plan),
     Policy(policy::PolicyArgs),
     Ranker(ranker::RankerArgs),
 }
@@ -77,6 +81,7 @@ pub fn run() -> ExitCode {
         Command::Override(signed) => signed.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Policy(policy) => return policy::run(policy),
         Command::Ranker(ranker) => ranker.run(),
     };

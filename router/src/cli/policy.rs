@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::failure::complain;
-use super::{Failure, plugins, shadow};
+use super::{Failure, plugins, shadow, simulate};
 use crate::config::{self, Config};
 use crate::policy::bench::{self, Contender, Cost};
 use crate::policy::{self, Limits, PolicyEngine, Rejection, Report, Terms, World, admission};
@@ -56,7 +56,7 @@ enum PolicyCommand {
     #[command(
         after_help = "Examples:\n  switchback policy bench my-split.wasm\n  switchback policy bench my-split.wasm --seconds 10 --json"
     )]
-    /// Measures nanoseconds per decision (p50, p99), with the shipped policy and native code beside it.
+    /// Measures nanoseconds per decision or evaluation (p50, p99), with native code beside it.
     Bench {
         #[command(flatten)]
         plugin: PluginArgs,
@@ -80,6 +80,7 @@ enum PolicyCommand {
   switchback policy shadow search --stop")]
     /// Runs a candidate beside the policy in force, on a sample of real queries, and shows how often the two disagree.
     Shadow(shadow::Shadow),
+    Simulate(simulate::Simulate),
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +94,9 @@ struct PluginArgs {
     /// The policy's own config, JSON, as a route's `split_config` would give it.
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     split_config: Option<String>,
+    /// A rollback policy's own config, JSON, as a route's `rollback_config` would give it.
+    #[arg(long, value_name = "JSON", value_parser = json_object, default_value = "{}")]
+    rollback_config: String,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -108,6 +112,7 @@ pub(crate) fn run(args: PolicyArgs) -> ExitCode {
         PolicyCommand::Remove(remove) => exit_code(remove.json, remove.run()),
         // Prints the run also when that failed, and then it is told.
         PolicyCommand::Shadow(shadow) => exit_code(false, shadow.run()),
+        PolicyCommand::Simulate(simulate) => exit_code(false, simulate.run()),
     }
 }
 
@@ -151,10 +156,11 @@ fn measure(args: &PluginArgs, length: Duration) -> ExitCode {
         Ok(admitted) => admitted,
         Err(rejection) => return refuse(args, &rejection),
     };
+    if let Some(program) = &admitted.rollback {
+        return super::rollback_policy::measure(&args.file, &args.rollback_config, program.clone(), length, args.json);
+    }
     let split_config = args.split_config.as_deref().unwrap_or("{}");
-    let Some(plugin) = Contender::wasm(&admitted, split_config) else {
-        return usage(args, "it is a rollback policy; only split policies are on the query path and measured here");
-    };
+    let Some(plugin) = Contender::wasm(&admitted, split_config) else { return ExitCode::FAILURE };
     let bar = progress_bar(args.json);
     let costs = plugin.and_then(|plugin| {
         let contenders = vec![plugin, Contender::native()?];
@@ -211,6 +217,14 @@ fn shipped(file: &Path) -> Option<&'static [u8]> {
     file.to_str().filter(|_| !file.exists()).and_then(policy::shipped)
 }
 
+/// The bytes of a plugin, or why not.
+pub(super) fn read_plugin(file: &Path, terms: &Terms) -> Result<Vec<u8>, String> {
+    shipped(file).map_or_else(|| read(file, terms), |bytes| Ok(bytes.to_vec())).map_err(|error| match error {
+        ReadError::Usage(reason) => reason,
+        ReadError::Refused(rejection) => format!("refused: {rejection}"),
+    })
+}
+
 enum ReadError {
     Usage(String),
     Refused(Rejection),
@@ -229,7 +243,7 @@ fn read(file: &Path, terms: &Terms) -> Result<Vec<u8>, ReadError> {
 
 /// The defaults of every limit, for a plugin that is checked without a config.
 #[allow(clippy::expect_used, reason = "the text is part of the program, and a test parses it")]
-fn default_config() -> Config {
+pub(super) fn default_config() -> Config {
     config::parse("defaults", DEFAULTS).expect("the defaults are a valid config")
 }
 
@@ -292,11 +306,11 @@ fn print_report(file: &Path, report: &Report) {
     say!("  cost       {:.0} ns per decision", report.decision_ns);
 }
 
-fn print_cost(name: &str, cost: &Cost) {
+pub(super) fn print_cost(name: &str, cost: &Cost) {
     say!("{name:<34} {:>9.1} {:>9.1} {:>9.1} {:>12}", cost.p50_ns, cost.p99_ns, cost.min_ns, cost.decisions);
 }
 
-fn progress_bar(is_json: bool) -> ProgressBar {
+pub(super) fn progress_bar(is_json: bool) -> ProgressBar {
     let bar = ProgressBar::new(1_000);
     if is_json || !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -324,7 +338,7 @@ mod tests {
     use super::*;
 
     fn exit_of(file: PathBuf) -> ExitCode {
-        check(&PluginArgs { file, config: None, split_config: None, json: true })
+        check(&PluginArgs { file, config: None, split_config: None, rollback_config: "{}".to_owned(), json: true })
     }
 
     #[test]

@@ -11,9 +11,9 @@ use super::checked::Override;
 use super::written;
 
 const PROXY_RULE: &str = "must be addresses or networks of them, like \"10.0.0.0/8\" or \"::1\"";
-const KEYS_RULE: &str = "must be 1 to 16 paths of files that hold a key each, the one that signs first";
+pub(super) const KEYS_RULE: &str = "must be 1 to 16 paths of files that hold a key each, the one that signs first";
 /// Keys are tried one after the other.
-const KEYS: std::ops::RangeInclusive<usize> = 1..=16;
+pub(super) const KEYS: std::ops::RangeInclusive<usize> = 1..=16;
 
 pub(super) fn check_proxies(checker: &mut Checker, written: &[String]) -> Vec<IpNet> {
     let mut networks = Vec::new();

@@ -24,6 +24,10 @@ pub struct Config {
     pub limits: Limits,
     /// Who may choose a pool for a query of its own. `None`: nobody.
     pub overrides: Option<Override>,
+    /// What is taken of events.
+    pub events: Events,
+    /// Files with the keys of tokens. `None`: a key that the router makes for itself.
+    pub token_key_files: Option<Vec<PathBuf>>,
     /// How the process ends, and hands over to another.
     pub lifecycle: Lifecycle,
     /// Where flags live.
@@ -132,6 +136,38 @@ pub struct Override {
     pub key_files: Vec<PathBuf>,
     /// An override that is good for longer is refused.
     pub max_lifetime: Duration,
+}
+
+/// `[events]`: what is taken of events, and from whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Events {
+    /// Where they come in. Begins with `/`.
+    pub path: String,
+    /// Also on the traffic listener, and not on the admin listener alone.
+    pub is_public: bool,
+    /// Of one request, in bytes.
+    pub max_body: usize,
+    /// In one request.
+    pub max_events: usize,
+    /// In all.
+    pub rate: Rate,
+    /// From one address.
+    pub rate_per_address: Rate,
+    /// For the memory of repeats, in bytes.
+    pub repeat_memory: usize,
+    /// A token is good for so long, in seconds.
+    pub token_lifetime_seconds: u32,
+    /// Actions that come with a number in 0..=1. At most 16.
+    pub quality_actions: Vec<String>,
+}
+
+/// So many a second, and so many at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// A second.
+    pub per_second: u32,
+    /// At once. Not below `per_second`.
+    pub burst: u32,
 }
 
 /// `[lifecycle]`: how the process ends, and hands over to another.

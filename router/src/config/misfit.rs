@@ -223,6 +223,7 @@ fn allowed(message: &str, steps: &[Step], value: Option<&Value>) -> String {
         }
         () if message.contains("expected a string") => "must be one text, in quotes".to_owned(),
         () if message.contains("expected u64") => "must be a whole number, without quotes".to_owned(),
+        () if message.contains("expected a boolean") => "must be true or false, without quotes".to_owned(),
         () if message.contains("expected a sequence") && value.is_some_and(Value::is_table) => {
             format!("may be there several times: write [[{header}]]")
         }

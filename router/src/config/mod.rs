@@ -5,6 +5,7 @@
 
 mod change;
 mod check;
+mod check_events;
 mod check_initial;
 mod check_outlier;
 mod check_route;
@@ -28,8 +29,8 @@ use toml::de::DeTable;
 pub use change::{FIXED, KeyChange, Reload, reload};
 pub(crate) use check::LOCAL_OPERATOR;
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Expose, Health, Lifecycle, Limits, Listen, OnPolicyFailure, Outlier,
-    Override, Policies, Pool, PoolTls, Protocol, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Events, Expose, Health, Lifecycle, Limits, Listen, OnPolicyFailure,
+    Outlier, Override, Policies, Pool, PoolTls, Protocol, Rate, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
 pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};

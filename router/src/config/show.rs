@@ -95,6 +95,7 @@ fn top(lines: &mut Lines, config: &Config) {
         lines.texts("override.key_files", overrides.key_files.iter().map(|path| path.display().to_string()));
         lines.duration("override.max_lifetime", overrides.max_lifetime);
     }
+    events(lines, config);
     if let StateUrl::Redis(written) = &state.url {
         redis(lines, written);
     }
@@ -104,6 +105,24 @@ fn top(lines: &mut Lines, config: &Config) {
     lines.duration("state.router_timeout", state.router_timeout);
     if let Some(id) = &state.router_id {
         lines.text("state.router_id", id);
+    }
+}
+
+fn events(lines: &mut Lines, config: &Config) {
+    let events = &config.events;
+    lines.text("events.path", &events.path);
+    lines.add("events.public", events.is_public);
+    lines.bytes("events.max_body", events.max_body);
+    lines.add("events.max_events", events.max_events);
+    lines.add("events.rate", events.rate.per_second);
+    lines.add("events.burst", events.rate.burst);
+    lines.add("events.rate_per_address", events.rate_per_address.per_second);
+    lines.add("events.burst_per_address", events.rate_per_address.burst);
+    lines.bytes("events.repeat_memory", events.repeat_memory);
+    lines.duration("events.token_lifetime", Duration::from_secs(events.token_lifetime_seconds.into()));
+    lines.texts("events.quality_actions", events.quality_actions.iter().cloned());
+    if let Some(files) = &config.token_key_files {
+        lines.texts("token.key_files", files.iter().map(|path| path.display().to_string()));
     }
 }
 

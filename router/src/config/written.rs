@@ -16,6 +16,9 @@ pub(super) struct Written {
     #[serde(rename = "override")]
     pub(super) overrides: Option<Override>,
     #[serde(default)]
+    pub(super) events: Events,
+    pub(super) token: Option<Token>,
+    #[serde(default)]
     pub(super) lifecycle: Lifecycle,
     #[serde(default)]
     pub(super) state: State,
@@ -85,6 +88,28 @@ pub(super) struct Limits {
 pub(super) struct Override {
     pub(super) key_files: Option<Vec<String>>,
     pub(super) max_lifetime: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Events {
+    pub(super) path: Option<String>,
+    pub(super) public: Option<bool>,
+    pub(super) max_body: Option<String>,
+    pub(super) max_events: Option<u64>,
+    pub(super) rate: Option<u64>,
+    pub(super) burst: Option<u64>,
+    pub(super) rate_per_address: Option<u64>,
+    pub(super) burst_per_address: Option<u64>,
+    pub(super) repeat_memory: Option<String>,
+    pub(super) token_lifetime: Option<String>,
+    pub(super) quality_actions: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Token {
+    pub(super) key_files: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -20,3 +20,8 @@ pub(crate) fn random_hex(bytes: usize) -> String {
     let random: Vec<u8> = (0..bytes).map(|_| rand::random()).collect();
     hex::encode(random)
 }
+
+/// What tells this process from every other: 64 random bits.
+pub(crate) fn random_id() -> String {
+    random_hex(8)
+}

@@ -40,10 +40,11 @@ mod succession;
 
 pub use edit::Change;
 pub use error::{ChangeError, FlagsError, HistoryError};
-pub(crate) use identity::router_id;
+pub(crate) use identity::{random_id, router_id};
 pub use ledger::{FieldChange, Kind, LedgerEntry};
 pub use published::{Source, View};
+pub use redis::Page;
 pub use routers::RouterSeen;
 pub use seal::seal;
 pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, MAX_EPOCH, PolicyRef, Share, VALUE_BYTES};
-pub use store::FlagStore;
+pub use store::{FlagStore, ShelfFields};

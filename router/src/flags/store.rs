@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::embedded::Embedded;
 use super::owner::Owner;
 use super::published::{Applied, Published, View};
-use super::redis::{self, RedisStore};
+use super::redis::{self, Page, RedisStore};
 use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen};
 use crate::config::{Config, Route, StateUrl};
 use crate::vocabulary::{Ppm, RouteIndex};
@@ -23,6 +23,9 @@ pub struct FlagStore {
     backing: Arc<Backing>,
     owner: Arc<Owner>,
 }
+
+/// The fields of a page: names and values.
+pub type ShelfFields = Vec<(Vec<u8>, Vec<u8>)>;
 
 #[derive(Debug)]
 enum Backing {
@@ -179,6 +182,35 @@ impl FlagStore {
         match &*self.backing {
             Backing::Embedded(_) => Duration::ZERO,
             Backing::Redis(_) => self.published.age(),
+        }
+    }
+
+    /// Whether other routers may count on the same routes: then what they count is kept beside the flags.
+    #[must_use]
+    pub fn has_shelf(&self) -> bool {
+        matches!(&*self.backing, Backing::Redis(_))
+    }
+
+    /// Keeps what a sender says of pages of windows of a route; `word` grows with each call of that sender. Answers whether the store may have lost
+    /// what it was told before. Nothing is kept by the embedded store, which has no other senders.
+    ///
+    /// # Errors
+    /// In words that say what to do. Whether something was kept is not known then.
+    pub async fn shelve(&self, route: &str, sender: &str, word: u64, pages: &[Page]) -> Result<bool, String> {
+        match &*self.backing {
+            Backing::Embedded(_) => Ok(false),
+            Backing::Redis(redis) => redis.shelf().put(route, sender, word, pages).await,
+        }
+    }
+
+    /// Everything that any sender said of a page.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub async fn shelved(&self, route: &str, page: u64) -> Result<ShelfFields, String> {
+        match &*self.backing {
+            Backing::Embedded(_) => Ok(ShelfFields::new()),
+            Backing::Redis(redis) => redis.shelf().get(route, page).await,
         }
     }
 

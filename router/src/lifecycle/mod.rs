@@ -13,6 +13,7 @@
 
 mod channel;
 mod error;
+mod fleet;
 mod notify;
 mod reload;
 mod running;
@@ -35,12 +36,14 @@ use crate::admin::{self, Access, AdminState, AskedReload, Readiness, Reloads, Th
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
-use crate::quality::Quality;
+use crate::quality::events::EventsDesk;
+use crate::quality::{Quality, Secret, configured_secrets, token_secrets};
 use crate::serve::{self, CutOff, Generation, Overrides, Pools, Sockets};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
 use channel::Predecessor;
-use running::{Running, flags_of, policies_of, shadows_of};
+use fleet::Telling;
+use running::{Counting, Running, flags_of, policies_of, shadows_of};
 use signals::{Signals, Wish};
 use sockets::Listeners;
 
@@ -83,8 +86,10 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
     let pools = Pools::of(&asked).map_err(|error| refused(error.key(), &error))?;
     FlagStore::check(&asked).map_err(|error| refused(error.key(), &error))?;
     let overrides = Overrides::load(asked.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
+    configured_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
     // Last, since it makes the data folder: a config that is refused leaves no trace.
     let access = Access::open(&asked).map_err(|error| refused(error.key(), &error))?;
+    let secrets = token_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
     let mut config = asked.clone();
     let inherited = match predecessor {
         Some(predecessor) => predecessor.sockets()?,
@@ -104,6 +109,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
         tls: tls.map(Arc::new),
         pools,
         overrides: Arc::new(overrides),
+        secrets,
         listeners,
     };
     runtime.block_on(control(beginning, predecessor))
@@ -123,6 +129,7 @@ struct Beginning {
     tls: Option<Arc<ServerTls>>,
     pools: Pools,
     overrides: Arc<Overrides>,
+    secrets: Vec<Secret>,
     listeners: Listeners,
 }
 
@@ -158,11 +165,13 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
 
 /// Everything but the listeners' threads.
 async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sender<AskedReload>) -> Result<Running, LifecycleError> {
-    let Beginning { file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, listeners, .. } = beginning;
+    let Beginning { file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, secrets, listeners, .. } = beginning;
     let flags = if is_beside { FlagStore::open_beside(&config).await? } else { FlagStore::open(&config).await? };
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
     let quality = Quality::new(&config);
+    let events = EventsDesk::open(&config, &secrets);
+    let events = events.map_err(|source| LifecycleError::System { what: "cannot start the thread for events", source })?;
     pools.look_up_names(&config).await;
     let generation = Arc::new(Generation {
         number: 1,
@@ -172,14 +181,19 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         policies: policies_of(&policies, &routes),
         shadows: shadows_of(&policies, &routes),
         overrides,
+        secrets,
+        events,
         quality,
     });
+    let counting = Counting::start(&generation.quality, generation.events.clone());
+    let telling = flags.has_shelf().then(|| Telling::start(&flags, counting.books.clone()));
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
         readiness: Readiness::default(),
         reloads: Arc::new(Reloads::new(asked_reloads)),
         connections: serving.connections.clone(),
         started_unix_ms: admin::now_unix_ms(),
+        books: counting.books.clone(),
         dropped_log_lines,
     };
     let parts = admin::Parts {
@@ -201,6 +215,8 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         policies,
         tls,
         serving,
+        counting,
+        telling,
         states,
         process,
         listeners: Some(listeners),
@@ -252,6 +268,10 @@ impl Running {
         let plan = serve::DrainPlan { announce: config.lifecycle.drain_announce, timeout: config.limits.drain_timeout, takes_connections };
         let (stop, api) = self.admin.take().unzip();
         let cut_off = self.serving.drain(plan).await;
+        self.counting.stop().await;
+        if let Some(telling) = self.telling.take() {
+            telling.stop().await;
+        }
         if let (Some(stop), Some(api)) = (stop, api) {
             stop.send_replace(true);
             let _ = api.await;

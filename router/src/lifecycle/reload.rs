@@ -15,6 +15,7 @@ use crate::admin::{self, Access, AdminState, ReloadRefused, Reloaded};
 use crate::config::{self, Config, KeyChange, Reload};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
+use crate::quality::{Secret, token_secrets};
 use crate::serve::{Generation, Overrides, Pools};
 use crate::tls::{PreparedTls, ServerTls};
 use crate::vocabulary::RouteIndex;
@@ -32,6 +33,7 @@ struct Checked {
     tls: Option<PreparedTls>,
     pools: Pools,
     overrides: Overrides,
+    secrets: Vec<Secret>,
 }
 
 impl Running {
@@ -66,11 +68,12 @@ impl Running {
         let pools = before.pools.succeed(&before.config.routes, &config).map_err(|error| refused(error.key(), &error))?;
         FlagStore::check(&config).map_err(|error| refused(error.key(), &error))?;
         let overrides = Overrides::load(config.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
-        Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides })
+        let secrets = token_secrets(&config).map_err(|error| refused(error.key(), &error))?;
+        Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides, secrets })
     }
 
     async fn put_in_force(&mut self, checked: Checked) -> Result<Reloaded, Vec<String>> {
-        let Checked { asked, config, changed, waiting, access, tls, pools, overrides } = checked;
+        let Checked { asked, config, changed, waiting, access, tls, pools, overrides, secrets } = checked;
         let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
         let flags = self.flags.succeed(&config).await.map_err(|error| vec![chain(&error)])?;
         let policies = self.next_policies(&config, &flags, &routes).await?;
@@ -84,14 +87,21 @@ impl Running {
             policies: policies_of(&policies, &routes),
             shadows: shadows_of(&policies, &routes),
             overrides: Arc::new(overrides),
+            secrets: secrets.clone(),
+            events: self.generation.events.clone(),
             quality: self.generation.quality.succeed(&config),
         });
         if let (Some(in_use), Some(prepared)) = (&self.tls, tls) {
             in_use.use_prepared(prepared);
         }
+        self.counting.succeed(&generation.quality);
+        if let Some(telling) = &self.telling {
+            telling.succeed(&flags);
+        }
         if !self.serving.succeed(generation.clone()).await {
             warnings.push("a worker has not taken the new config yet: it is busy with something that does not end".to_owned());
         }
+        self.generation.events.succeed(&config, &secrets);
         let parts = admin::Parts {
             generation: generation.clone(),
             flags: flags.clone(),

@@ -7,11 +7,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::StartedAs;
+use super::fleet::Telling;
 use super::sockets::Listeners;
 use crate::admin::{AdminState, ThisProcess};
 use crate::config::Config;
 use crate::flags::{FlagStore, Flags};
 use crate::policy::{Policies, ShadowRun, SplitInForce};
+use crate::quality::events::EventsDesk;
+use crate::quality::{self, Books, Quality};
 use crate::serve::{Generation, Serving};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -34,11 +37,42 @@ pub(super) struct Running {
     pub(super) policies: Arc<Policies>,
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) serving: Serving,
+    pub(super) counting: Counting,
+    /// Where there may be other routers.
+    pub(super) telling: Option<Telling>,
     pub(super) states: watch::Sender<Arc<AdminState>>,
     pub(super) process: ThisProcess,
     /// To be passed on; gone when the router drains.
     pub(super) listeners: Option<Listeners>,
     pub(super) admin: Option<AdminApi>,
+}
+
+/// The task that turns what workers count into windows.
+pub(super) struct Counting {
+    pub(super) books: Arc<Books>,
+    newest: watch::Sender<Quality>,
+    task: JoinHandle<()>,
+}
+
+impl Counting {
+    pub(super) fn start(quality: &Quality, events: EventsDesk) -> Counting {
+        let (newest, books) = (watch::Sender::new(quality.clone()), Arc::<Books>::default());
+        let task = tokio::spawn(quality::collect(newest.subscribe(), books.clone(), events));
+        Counting { books, newest, task }
+    }
+
+    /// From now on these are counted too.
+    pub(super) fn succeed(&self, quality: &Quality) {
+        self.newest.send_replace(quality.clone());
+    }
+
+    /// What was counted until now is in the books when this returns.
+    pub(super) async fn stop(self) {
+        drop(self.newest);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the task that counts windows ended badly");
+        }
+    }
 }
 
 impl Running {

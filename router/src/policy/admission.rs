@@ -117,6 +117,8 @@ pub(crate) struct Admitted {
     pub(crate) report: Report,
     /// The policy; `None` for a rollback policy.
     pub(crate) split: Option<SplitProgram>,
+    /// The policy; `None` for a split policy.
+    pub(crate) rollback: Option<RollbackProgram>,
 }
 
 /// SHA-256 of a plugin, 64 lower-case hex digits.
@@ -154,8 +156,9 @@ pub(crate) fn admit(engine: &PolicyEngine, cache: Option<&ArtefactCache>, terms:
     };
     let wrong_types = |error: wasmtime::Error| Rejection::Types { reason: printable(&format!("{error:#}")) };
     if world == World::RollbackPolicy {
-        RollbackProgram::link(engine, &component).map_err(wrong_types)?.check()?;
-        return Ok(Admitted { report, split: None });
+        let rollback = RollbackProgram::link(engine, &component).map_err(wrong_types)?;
+        rollback.check()?;
+        return Ok(Admitted { report, split: None, rollback: Some(rollback) });
     }
     let split = SplitProgram::link(engine, &component).map_err(wrong_types)?;
     let trial = try_split(&split, terms)?;
@@ -163,7 +166,7 @@ pub(crate) fn admit(engine: &PolicyEngine, cache: Option<&ArtefactCache>, terms:
     report.snapshots = trial.snapshots;
     report.snapshots_refused = trial.refused;
     report.decision_ns = trial.decision_time.as_nanos() as f64;
-    Ok(Admitted { report, split: Some(split) })
+    Ok(Admitted { report, split: Some(split), rollback: None })
 }
 
 /// # Errors

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use switchback_policy::rollback::Window;
 use switchback_policy::split::{POSITIONS, Share, Snapshot, Wanted};
 use tokio::time::Instant;
 
@@ -14,6 +15,7 @@ use super::admission::Admitted;
 use super::failure::PolicyFailure;
 use super::golden::{self, Question};
 use super::instance::SplitInstance;
+use super::rollback::RollbackInstance;
 
 /// Decisions in a batch.
 const BATCH: u32 = 100;
@@ -103,6 +105,39 @@ impl Contender {
             p99_ns: each(self.batches.value_at_quantile(0.99)),
             min_ns: each(self.batches.min()),
             decisions: self.batches.len() * u64::from(BATCH),
+        }
+    }
+}
+
+/// Times one evaluation of a rollback policy at a time, over these windows again and again: 10 us and more are far above what a
+/// reading of the clock costs. Returns its cost and the largest state, in bytes.
+///
+/// # Errors
+/// When an evaluation fails.
+pub(crate) fn run_rollback(
+    instance: &mut RollbackInstance,
+    config: &str,
+    windows: &[Window],
+    length: Duration,
+    mut progress: impl FnMut(f64),
+) -> Result<(Cost, usize), PolicyFailure> {
+    #[allow(clippy::expect_used, reason = "constant bounds, which hdrhistogram accepts: 1 <= 2 * low <= high, at most 5 digits")]
+    let mut times = Histogram::<u64>::new_with_max(LONGEST_BATCH_NS, 3).expect("constant bounds");
+    let (began, mut largest) = (Instant::now(), 0);
+    loop {
+        let mut state = Vec::new();
+        for window in windows {
+            let asked = Instant::now();
+            let outcome = instance.evaluate(config, &state, window)?;
+            times.saturating_record(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            state = outcome.state;
+            largest = largest.max(state.len());
+        }
+        let passed = began.elapsed();
+        progress((passed.as_secs_f64() / length.as_secs_f64()).min(1.0));
+        if passed >= length {
+            let at = |quantile| times.value_at_quantile(quantile) as f64;
+            return Ok((Cost { p50_ns: at(0.5), p99_ns: at(0.99), min_ns: times.min() as f64, decisions: times.len() }, largest));
         }
     }
 }

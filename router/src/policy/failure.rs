@@ -54,6 +54,12 @@ pub enum PolicyFailure {
         /// Its own words, at most 512 bytes.
         reason: String,
     },
+    /// A rollback policy could make nothing of config, state or window: there is no verdict, and the state stays as it was.
+    #[error("it could not judge the window: {reason}")]
+    Unjudged {
+        /// Its own words, at most 512 bytes.
+        reason: String,
+    },
 }
 
 impl PolicyFailure {
@@ -75,6 +81,7 @@ impl PolicyFailure {
             PolicyFailure::Types { .. } => "types",
             PolicyFailure::Nonsense { .. } => "nonsense",
             PolicyFailure::Refused { .. } => "refused",
+            PolicyFailure::Unjudged { .. } => "unjudged",
         }
     }
 
@@ -84,6 +91,10 @@ impl PolicyFailure {
 
     pub(super) fn refused(reason: &str) -> PolicyFailure {
         PolicyFailure::Refused { reason: printable(reason) }
+    }
+
+    pub(super) fn unjudged(reason: &str) -> PolicyFailure {
+        PolicyFailure::Unjudged { reason: printable(reason) }
     }
 
     /// Reads a failed call. `limit` is the deadline that the call had.

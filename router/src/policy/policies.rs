@@ -33,9 +33,11 @@ use crate::vocabulary::RouteIndex;
 pub(super) const SPLIT_WEIGHTED: &str = "split-weighted";
 
 /// The plugins inside the binary, by name.
-pub(super) const SHIPPED: [(&str, &[u8]); 2] = [
+pub(super) const SHIPPED: [(&str, &[u8]); 4] = [
     (SPLIT_WEIGHTED, include_bytes!(concat!(env!("OUT_DIR"), "/split-weighted.wasm"))),
     ("split-rules", include_bytes!(concat!(env!("OUT_DIR"), "/split-rules.wasm"))),
+    ("rollback-guardrail", include_bytes!(concat!(env!("OUT_DIR"), "/rollback-guardrail.wasm"))),
+    ("rollback-threshold", include_bytes!(concat!(env!("OUT_DIR"), "/rollback-threshold.wasm"))),
 ];
 
 /// The bytes of the plugin of this name inside the binary.

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::outcomes::{Outcomes, WindowClock};
 use crate::config::{Config, Pool, Route};
 
 /// A number with one writer and any number of readers.
@@ -86,6 +87,32 @@ impl Broken {
     }
 }
 
+/// Why what a backend says of its response's quality is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalFault {
+    /// It is no number.
+    NoNumber,
+    /// It is a number, and not one that it can be.
+    OutOfRange,
+    /// It is said twice.
+    Repeated,
+}
+
+impl SignalFault {
+    /// All of them, in the order of [`PoolCounters::signal_faults`].
+    pub const ALL: [SignalFault; 3] = [SignalFault::NoNumber, SignalFault::OutOfRange, SignalFault::Repeated];
+
+    /// The `reason` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            SignalFault::NoNumber => "no_number",
+            SignalFault::OutOfRange => "out_of_range",
+            SignalFault::Repeated => "repeated",
+        }
+    }
+}
+
 /// What became of a copy of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mirrored {
@@ -139,6 +166,23 @@ pub struct PoolCounters {
     pub mirrored: [Count; Mirrored::ALL.len()],
     /// From sending an attempt to the response's head.
     pub durations: Durations,
+    /// What it said of its responses' quality and makes no sense, by [`SignalFault`].
+    pub signal_faults: [Count; SignalFault::ALL.len()],
+    /// What became of queries by window, from the first on.
+    outcomes: OnceLock<Box<Outcomes>>,
+}
+
+impl PoolCounters {
+    /// What became of queries by window. The first call makes it: large, and most pools of a large config get no query.
+    pub fn outcomes(&self) -> &Outcomes {
+        self.outcomes.get_or_init(Box::default)
+    }
+
+    /// The same, where there was a query.
+    #[must_use]
+    pub fn outcomes_if_any(&self) -> Option<&Outcomes> {
+        self.outcomes.get().map(Box::as_ref)
+    }
 }
 
 /// How many kinds of decision are counted: those of the policy interface in its order, then native, pin, override, and
@@ -322,6 +366,8 @@ pub struct WorkerTotals {
     pub override_faults: [Count; OverrideFault::ALL.len()],
     /// Client connections taken.
     pub connections: Count,
+    /// Which window it is, for all of them.
+    pub clock: Arc<WindowClock>,
 }
 
 /// The counters of all workers under one config.
@@ -329,6 +375,7 @@ pub struct WorkerTotals {
 pub struct Quality {
     config: Arc<Config>,
     workers: Vec<Arc<WorkerCounters>>,
+    clock: Arc<WindowClock>,
 }
 
 impl RouteCounters {
@@ -353,9 +400,9 @@ impl WorkerCounters {
         &self.totals
     }
 
-    fn of(config: &Config) -> WorkerCounters {
+    fn of(config: &Config, clock: &Arc<WindowClock>) -> WorkerCounters {
         let routes = config.routes.iter().map(|route| Arc::new(RouteCounters::of(route))).collect();
-        WorkerCounters { routes, totals: Arc::default() }
+        WorkerCounters { routes, totals: Arc::new(WorkerTotals { clock: clock.clone(), ..WorkerTotals::default() }) }
     }
 
     fn succeed(&self, before: &Config, after: &Config) -> WorkerCounters {
@@ -374,8 +421,9 @@ impl Quality {
     #[must_use]
     pub fn new(config: &Arc<Config>) -> Quality {
         // One more for the listener, which refuses connections before any worker has them.
-        let workers = (0..=config.listen.workers).map(|_| Arc::new(WorkerCounters::of(config))).collect();
-        Quality { config: config.clone(), workers }
+        let clock = Arc::default();
+        let workers = (0..=config.listen.workers).map(|_| Arc::new(WorkerCounters::of(config, &clock))).collect();
+        Quality { config: config.clone(), workers, clock }
     }
 
     /// The counters under another config. A route's go on by its name, and a pool's by its name and version, so that no series goes
@@ -383,7 +431,19 @@ impl Quality {
     #[must_use]
     pub fn succeed(&self, config: &Arc<Config>) -> Quality {
         let workers = self.workers.iter().map(|worker| Arc::new(worker.succeed(&self.config, config)));
-        Quality { config: config.clone(), workers: workers.collect() }
+        Quality { config: config.clone(), workers: workers.collect(), clock: self.clock.clone() }
+    }
+
+    /// What tells all workers which window it is.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<WindowClock> {
+        &self.clock
+    }
+
+    /// The config that places in it are of.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
     }
 
     /// One entry for each worker, and one for the listener.

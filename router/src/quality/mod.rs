@@ -3,9 +3,26 @@
 //! Each worker has counters of its own and is their only writer, so counting is a plain load and store; readers (metrics,
 //! status) sum over the workers whenever they like. No lock, no shared cache line.
 
+mod collector;
 mod counters;
+mod counts;
+pub mod events;
+#[cfg(test)]
+mod fuzz;
+mod latency;
+mod outcomes;
+pub mod pages;
+mod secrets;
+mod token;
+mod windows;
 
+pub use collector::{Books, KEPT, RouteBook, Served, collect};
 pub use counters::{
     Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
-    RouteTotals, WorkerCounters, WorkerTotals,
+    RouteTotals, SignalFault, WorkerCounters, WorkerTotals,
 };
+pub use counts::{Counts, Number, millionths};
+pub use outcomes::{Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
+pub use secrets::{Secret, SecretError, TOKEN_KEY_FILE, configured_secrets, token_secrets};
+pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};
+pub use windows::{Revision, Window, Windows, merge};

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::pool::{Endpoint, Fault, Pool, Slot};
 use super::routes::RouteWorker;
+use super::signals::Signals;
 use super::upstream::{Connection, Failure};
-use crate::quality::{PoolCounters, Refusal};
+use crate::quality::{Outcome, PoolCounters, Refusal, SignalFault};
 use crate::vocabulary::PoolIndex;
 
 /// An attempt under way.
@@ -22,8 +23,8 @@ pub(crate) struct Attempt {
     route: Rc<RouteWorker>,
     pool: PoolIndex,
     endpoint: usize,
-    /// Fallback answers count for neither role.
-    is_counted: bool,
+    /// The unit's group, where it counts for the pool. Fallback answers count for neither role.
+    counts: Option<u8>,
     started: Instant,
     /// What is given back when it ends: `None` afterwards.
     held: RefCell<Option<Held>>,
@@ -48,13 +49,13 @@ impl Attempt {
         route: &Rc<RouteWorker>,
         pool: PoolIndex,
         avoid: Option<usize>,
-        is_counted: bool,
+        counts: Option<u8>,
         now: Instant,
     ) -> Result<Box<Attempt>, Failure> {
         let side = route.pool(pool).ok_or(Failure::Full)?;
         let (index, slot) = side.start(avoid, now).ok_or(Failure::Full)?;
         let held = RefCell::new(Some(Held { slot, answer: None }));
-        Ok(Box::new(Attempt { route: route.clone(), pool, endpoint: index, is_counted, started: now, held }))
+        Ok(Box::new(Attempt { route: route.clone(), pool, endpoint: index, counts, started: now, held }))
     }
 
     pub(crate) fn endpoint_index(&self) -> usize {
@@ -114,6 +115,7 @@ impl Attempt {
         }
         if let Some(counters) = self.counters() {
             counters.durations.record(latency);
+            counters.outcomes().took(self.route.quarter(), latency);
         }
         if status.is_server_error() {
             self.met(Fault::Status(status), now);
@@ -124,11 +126,34 @@ impl Attempt {
         }
     }
 
+    /// The response says how good it is.
+    #[cold]
+    pub(crate) fn hear_signals(&self, headers: &HeaderMap) {
+        let (Some(group), Some(counters)) = (self.counts, self.counters()) else { return };
+        let (at, outcomes) = (self.route.quarter(), counters.outcomes());
+        let fault = |fault: SignalFault| {
+            if let Some(count) = counters.signal_faults.get(fault as usize) {
+                count.increment();
+            }
+        };
+        let Signals { found, score } = Signals::of(headers);
+        match found {
+            Some(Ok(found)) => outcomes.found(at, group, found),
+            Some(Err(wrong)) => fault(wrong),
+            None => {}
+        }
+        match score {
+            Some(Ok(score)) => outcomes.was_worth(at, group, score),
+            Some(Err(wrong)) => fault(wrong),
+            None => {}
+        }
+    }
+
     /// The whole response has passed.
     pub(crate) fn completed(&self) {
         let Some(Answered { connection, status, at }) = self.take_answer() else { return };
         if let Some(counters) = self.counters() {
-            count_status(counters, status);
+            self.count_status(counters, status);
         }
         // Idle since the head came, which is a little early and saves a look at the clock.
         if let Some(endpoint) = self.endpoint() {
@@ -140,7 +165,7 @@ impl Attempt {
     /// draining an error to keep it would make the query wait.
     pub(crate) fn abandoned(&self) {
         if let (Some(answer), Some(counters)) = (self.take_answer(), self.counters()) {
-            count_status(counters, answer.status);
+            self.count_status(counters, answer.status);
         }
     }
 
@@ -154,7 +179,7 @@ impl Attempt {
 
     /// The backend failed: no connection, no response, or one that broke off.
     pub(crate) fn failed(&self) {
-        self.ended_badly(Fault::Closed, |counters| counters.failures.increment());
+        self.ended_badly(Fault::Closed, Outcome::Error, |counters| counters.failures.increment());
     }
 
     /// The backend took too long.
@@ -164,7 +189,11 @@ impl Attempt {
         if let Some(endpoint) = self.endpoint() {
             endpoint.observe(now.duration_since(self.started), now);
         }
-        self.ended_badly(Fault::Timeout, |counters| counters.timeouts.increment());
+        let latency = now.duration_since(self.started);
+        self.ended_badly(Fault::Timeout, Outcome::Timeout, |counters| {
+            counters.timeouts.increment();
+            counters.outcomes().took(self.route.quarter(), latency);
+        });
     }
 
     /// Counts an attempt by why it failed.
@@ -185,9 +214,11 @@ impl Attempt {
                 self.aborted();
             }
             Failure::Full | Failure::Unhealthy => drop(self.held.borrow_mut().take()),
-            Failure::Connect { cause, .. } => self.ended_badly(Fault::Connect(cause.clone()), |counters| counters.failures.increment()),
+            Failure::Connect { cause, .. } => {
+                self.ended_badly(Fault::Connect(cause.clone()), Outcome::Error, |counters| counters.failures.increment())
+            }
             Failure::Closed { .. } | Failure::Refused => self.failed(),
-            Failure::Broken(reason) => self.ended_badly(Fault::Broken(*reason), |counters| {
+            Failure::Broken(reason) => self.ended_badly(Fault::Broken(*reason), Outcome::Error, |counters| {
                 counters.failures.increment();
                 if let Some(count) = counters.broken.get(*reason as usize) {
                     count.increment();
@@ -221,7 +252,7 @@ impl Attempt {
         }
     }
 
-    fn ended_badly(&self, fault: Fault, count: impl FnOnce(&PoolCounters)) {
+    fn ended_badly(&self, fault: Fault, end: Outcome, count: impl FnOnce(&PoolCounters)) {
         let Some(held) = self.held.borrow_mut().take() else { return };
         let now = Instant::now();
         // First: whoever is woken by the count below tells it.
@@ -232,6 +263,21 @@ impl Attempt {
         }
         if let Some(counters) = self.counters() {
             count(counters);
+            self.count_end(counters, end);
+        }
+    }
+
+    fn count_status(&self, counters: &PoolCounters, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(count) = counters.codes.get(class) {
+            count.increment();
+        }
+        self.count_end(counters, if status.is_server_error() { Outcome::Error } else { Outcome::Answered });
+    }
+
+    fn count_end(&self, counters: &PoolCounters, end: Outcome) {
+        if let Some(group) = self.counts {
+            counters.outcomes().ended(self.route.quarter(), group, end);
         }
     }
 
@@ -244,9 +290,7 @@ impl Attempt {
     }
 
     fn counters(&self) -> Option<&PoolCounters> {
-        if !self.is_counted {
-            return None;
-        }
+        self.counts?;
         self.route.counters().pools.get(self.pool.get()).map(Arc::as_ref)
     }
 }
@@ -254,12 +298,5 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.aborted();
-    }
-}
-
-fn count_status(counters: &PoolCounters, status: StatusCode) {
-    let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-    if let Some(count) = counters.codes.get(class) {
-        count.increment();
     }
 }

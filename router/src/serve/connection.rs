@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use super::answer;
 use super::body::ResponseBody;
 use super::clock::{Ask, ConnectionClock};
+use super::events::EventsDoor;
 use super::forward::{Journey, Plan};
 use super::forwarded::ClientFields;
 use super::hang_up::HangUp;
@@ -215,6 +216,14 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
+/// What a request is.
+#[allow(clippy::large_enum_variant, reason = "nearly all are queries, and a box for each would cost them an allocation")]
+enum Asked {
+    Query(Plan),
+    /// Events from this client.
+    Events(Rc<EventsDoor>, IpAddr),
+}
+
 /// A request's life: checked, matched to a route, its unit found, split, forwarded.
 async fn answer(
     worker: Rc<Worker>,
@@ -226,7 +235,7 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let in_progress = clock.begin();
     let announces_close = (worker.is_draining() || clock.is_old()) && side.is_none();
-    let (plan, raw) = match clock.signals.take_head() {
+    let (asked, raw) = match clock.signals.take_head() {
         Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
         Some(Head::Whole(raw)) => (decide(&worker, &client, &clock, &mut head, None), Some(raw)),
         None => match side {
@@ -238,13 +247,14 @@ async fn answer(
     if let Some(raw) = &raw {
         headers::ask_of_server(&mut head, raw);
     }
-    let mut response = match plan {
-        Ok(plan) => {
+    let mut response = match asked {
+        Ok(Asked::Query(plan)) => {
             let mut journey = Journey::new(plan, raw, head, body);
             let response = journey.forward().await;
             journey.mirror();
             response
         }
+        Ok(Asked::Events(door, from)) => door.answer(&head, body, from).await,
         Err(refusal) => {
             // Counted when its connection was cut, for all of its streams together.
             if refusal != Refusal::Resets {
@@ -267,7 +277,7 @@ async fn answer(
 }
 
 /// What the parser of HTTP/1 sees to by itself, and then the same.
-fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts, side: StreamSide) -> Result<Plan, Refusal> {
+fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts, side: StreamSide) -> Result<Asked, Refusal> {
     if clock.has_too_many_resets(&worker.routes().limits) {
         if clock.cut() {
             worker.refuse(Refusal::Resets);
@@ -283,10 +293,14 @@ fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &m
 }
 
 /// Makes `head` what a backend shall have. `side` is there of a stream of HTTP/2.
-fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts, side: Option<StreamSide>) -> Result<Plan, Refusal> {
+fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts, side: Option<StreamSide>) -> Result<Asked, Refusal> {
     let seen = Seen::of(&head.headers);
     query::check(head, seen)?;
     let routes = worker.routes();
+    if routes.events.is_for(head) {
+        let from = client.fields.client(client.address, &head.headers, seen, &routes.trusted_proxies);
+        return Ok(Asked::Events(routes.events.clone(), from));
+    }
     if routes.table.tells_paths_apart && query::has_dot_segment(head.uri.path()) {
         return Err(Refusal::Path);
     }
@@ -317,7 +331,7 @@ fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut 
         Box::new(tunnel)
     });
     let expose = if asked.is_some() { route.config.expose.and(Expose::POOL) } else { route.config.expose };
-    Ok(Plan { route, chosen, live, mirror, tunnel, client: client.fields.clone(), expose, hears_interim, hearer })
+    Ok(Asked::Query(Plan { route, chosen, live, mirror, tunnel, client: client.fields.clone(), expose, hears_interim, hearer }))
 }
 
 /// The tunnel that a request asks for, if the route allows it. An upgrade of HTTP/1.1 that is not allowed passes as if it had not been asked

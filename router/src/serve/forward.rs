@@ -27,6 +27,7 @@ use super::forwarded::ClientFields;
 use super::headers;
 use super::incoming::Incoming;
 use super::interim::{Hearer, expects_continue};
+use super::issue;
 use super::mirror;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
@@ -35,7 +36,7 @@ use super::split::Chosen;
 use super::tunnel::{End, Tunnel};
 use super::upstream::{Connection, Failure, Hearers};
 use crate::config::Expose;
-use crate::quality::Broken;
+use crate::quality::{Broken, Outcome};
 use crate::vocabulary::PoolIndex;
 
 /// What was decided about a query.
@@ -129,10 +130,10 @@ impl Journey {
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
     pub(crate) async fn forward(&self) -> Response<ResponseBody> {
-        let Chosen { pool, may_fall_back, is_counted, .. } = self.chosen;
+        let Chosen { pool, may_fall_back, counts, .. } = self.chosen;
         let first = match may_fall_back && self.is_unhealthy(pool) {
-            false => self.ask_pool(pool, is_counted, self.started).await,
-            true => Err(self.passed_over(pool, is_counted)),
+            false => self.ask_pool(pool, counts, self.started).await,
+            true => Err(self.passed_over(pool, counts)),
         };
         let must_fall_back =
             may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |answer| answer.response.status().is_server_error());
@@ -149,9 +150,10 @@ impl Journey {
 
     /// Counts what was not tried as the failure that it would have been.
     #[cold]
-    fn passed_over(&self, pool: PoolIndex, is_counted: bool) -> Failure {
-        if let Some(counters) = self.route.counters().pools.get(pool.get()).filter(|_| is_counted) {
+    fn passed_over(&self, pool: PoolIndex, counts: Option<u8>) -> Failure {
+        if let (Some(group), Some(counters)) = (counts, self.route.counters().pools.get(pool.get())) {
             counters.failures.increment();
+            counters.outcomes().ended(self.route.quarter(), group, Outcome::Error);
         }
         Failure::Unhealthy
     }
@@ -166,7 +168,7 @@ impl Journey {
             // Counted by its status now; its connection is not worth draining an error for.
             answer.attempt.abandoned();
         }
-        match self.ask_pool(live, false, Instant::now()).await {
+        match self.ask_pool(live, None, Instant::now()).await {
             Ok(answer) => self.finish(live, Ok(answer)),
             Err(failure) => match first {
                 Ok(answer) => self.finish(failed, Ok(answer)),
@@ -176,11 +178,11 @@ impl Journey {
     }
 
     /// One attempt, and further ones where that is safe and within the budget.
-    async fn ask_pool(&self, pool: PoolIndex, is_counted: bool, now: Instant) -> Result<Answer, Failure> {
-        let attempt = Attempt::start(&self.route, pool, None, is_counted, now)?;
+    async fn ask_pool(&self, pool: PoolIndex, counts: Option<u8>, now: Instant) -> Result<Answer, Failure> {
+        let attempt = Attempt::start(&self.route, pool, None, counts, now)?;
         let failure = match self.run(&attempt, false).await {
             Ok((response, seen)) if response.status().is_server_error() && attempt.is_probe() => {
-                return Ok(Box::pin(self.instead_of_probe(pool, Answer { response, seen, attempt }, is_counted)).await);
+                return Ok(Box::pin(self.instead_of_probe(pool, Answer { response, seen, attempt }, counts)).await);
             }
             Ok((response, seen)) => return Ok(Answer { response, seen, attempt }),
             Err(failure) => failure,
@@ -195,30 +197,30 @@ impl Journey {
             return Err(failure);
         }
         attempt.is_followed_by_another(&failure);
-        Box::pin(self.ask_again(pool, attempt.endpoint_index(), is_counted, now)).await
+        Box::pin(self.ask_again(pool, attempt.endpoint_index(), counts, now)).await
     }
 
     /// A probe was answered with a 5xx, as its endpoint's queries were before: another endpoint is asked where a probe without an answer
     /// would have it so. If that fails, the 5xx is better than nothing.
     #[cold]
-    async fn instead_of_probe(&self, pool: PoolIndex, first: Answer, is_counted: bool) -> Answer {
+    async fn instead_of_probe(&self, pool: PoolIndex, first: Answer, counts: Option<u8>) -> Answer {
         let now = Instant::now();
         if !self.can_be_sent_again() || !self.route.pool(pool).is_some_and(|pool| pool.may_retry(now)) {
             return first;
         }
         let avoid = first.attempt.endpoint_index();
         first.attempt.abandoned();
-        self.ask_again(pool, avoid, is_counted, now).await.unwrap_or(first)
+        self.ask_again(pool, avoid, counts, now).await.unwrap_or(first)
     }
 
     /// The second attempt, elsewhere if there is elsewhere, and on a fresh connection; and a third, if that could not be had.
-    async fn ask_again(&self, pool: PoolIndex, mut avoid: usize, is_counted: bool, mut now: Instant) -> Result<Answer, Failure> {
+    async fn ask_again(&self, pool: PoolIndex, mut avoid: usize, counts: Option<u8>, mut now: Instant) -> Result<Answer, Failure> {
         let mut is_last = false;
         loop {
             if let Some(counters) = self.route.counters().pools.get(pool.get()) {
                 counters.retries.increment();
             }
-            let again = Attempt::start(&self.route, pool, Some(avoid), is_counted, now)?;
+            let again = Attempt::start(&self.route, pool, Some(avoid), counts, now)?;
             let failure = match self.run(&again, true).await {
                 Ok((response, seen)) => return Ok(Answer { response, seen, attempt: again }),
                 Err(failure) => failure,
@@ -362,11 +364,15 @@ impl Journey {
         let (mut head, incoming) = response.into_parts();
         // A backend's own: what a client of HTTP/1.0 gets is hyper's to say.
         head.version = Version::HTTP_11;
+        if seen.has_signals {
+            attempt.hear_signals(&head.headers);
+        }
         headers::prepare_response(&mut head.headers, seen);
         if self.body.as_ref().is_some_and(|body| body.borrow().is_held_back()) {
             // A body that nobody asked for: whether it comes nevertheless cannot be told from what comes next.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        issue::issue(&mut head.headers, &self.route, pool, self.chosen);
         if !self.expose.is_empty() {
             expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);
         }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::events::EventsDoor;
 use super::overrides::Overrides;
 use super::pool::Pool;
 use super::pools::Pools;
@@ -21,7 +22,8 @@ use super::worker::{Worker, follow, follow_shadow};
 use crate::config::Config;
 use crate::flags::Flags;
 use crate::policy::{ShadowRun, SplitInForce};
-use crate::quality::Quality;
+use crate::quality::events::EventsDesk;
+use crate::quality::{Quality, Secret};
 
 /// One config's data path.
 pub struct Generation {
@@ -39,6 +41,10 @@ pub struct Generation {
     pub shadows: Vec<watch::Receiver<Option<Arc<ShadowRun>>>>,
     /// Who may choose a pool.
     pub overrides: Arc<Overrides>,
+    /// Takes events.
+    pub events: EventsDesk,
+    /// What tokens are signed with.
+    pub secrets: Vec<Secret>,
     /// Of this config.
     pub quality: Quality,
 }
@@ -100,7 +106,7 @@ fn routes(generation: &Generation, before: Option<&Routes>, worker: usize, seed:
         });
         let totals = counters.map(|counters| counters.totals().clone()).unwrap_or_default();
         let counters = counters.and_then(|counters| counters.routes.get(index)).cloned().unwrap_or_default();
-        Rc::new(RouteWorker::new(Arc::new(route.clone()), split, pools.collect(), &config.limits, counters, totals))
+        Rc::new(RouteWorker::new(Arc::new(route.clone()), split, pools.collect(), &config.limits, counters, totals, &generation.secrets))
     });
     let all = all.collect();
     Routes {
@@ -108,6 +114,7 @@ fn routes(generation: &Generation, before: Option<&Routes>, worker: usize, seed:
         all,
         limits: config.limits.clone(),
         overrides: generation.overrides.clone(),
+        events: EventsDoor::new(&config.events, &config.limits, generation.events.clone()),
         trusted_proxies: config.listen.trusted_proxies.clone(),
     }
 }

@@ -61,7 +61,7 @@ impl Copy {
     async fn run(&self) -> Mirrored {
         let now = Instant::now();
         let deadline = now + self.route.config.timeouts.total;
-        let Ok(attempt) = Attempt::start(&self.route, self.pool, None, false, now) else { return Mirrored::Failed };
+        let Ok(attempt) = Attempt::start(&self.route, self.pool, None, None, now) else { return Mirrored::Failed };
         match self.ask(&attempt, deadline).await {
             Ok(response) => match tokio::time::timeout_at(deadline, drain(response, &attempt)).await {
                 Ok(result) => result,

@@ -8,6 +8,8 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher24;
 use switchback_policy::split::POSITIONS;
 
+use crate::quality::GROUPS;
+
 /// The key of one salt, derived once when the flags change.
 #[derive(Clone, Copy)]
 pub struct PositionKey(SipHasher24);
@@ -31,11 +33,20 @@ impl PositionKey {
     /// The position of a unit, 0..[`POSITIONS`]: `SipHash-2-4(key, unit) * POSITIONS / 2^64`.
     #[must_use]
     pub fn position(&self, unit: &[u8]) -> u32 {
+        // Below POSITIONS, because the hash is below 2^64.
+        u32::try_from(self.scaled(unit, POSITIONS)).unwrap_or(0)
+    }
+
+    /// The group of a unit, 0..[`GROUPS`], in the same way.
+    #[must_use]
+    pub fn group(&self, unit: &[u8]) -> u8 {
+        u8::try_from(self.scaled(unit, GROUPS.into())).unwrap_or(0)
+    }
+
+    fn scaled(&self, unit: &[u8], bound: u32) -> u128 {
         let mut hasher = self.0;
         hasher.write(unit);
-        let scaled = (u128::from(hasher.finish()) * u128::from(POSITIONS)) >> 64;
-        // Below POSITIONS, because the hash is below 2^64.
-        u32::try_from(scaled).unwrap_or(0)
+        (u128::from(hasher.finish()) * u128::from(bound)) >> 64
     }
 }
 

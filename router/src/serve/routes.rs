@@ -14,6 +14,8 @@ use http::request::Parts;
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
+use super::events::EventsDoor;
+use super::issue::Tokens;
 use super::log_limit::LogLimit;
 use super::overrides::Overrides;
 use super::pool::Pool;
@@ -21,7 +23,7 @@ use super::query;
 use super::replay::BodyLimits;
 use super::split::Split;
 use crate::config;
-use crate::quality::{Refusal, RouteCounters, WorkerTotals};
+use crate::quality::{Quarter, Refusal, RouteCounters, Secret, TokenKeys, WorkerTotals};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// One worker's state of one route.
@@ -37,6 +39,7 @@ pub(crate) struct RouteWorker {
     pub(crate) upgrade_idle_timeout: Duration,
     pools: Vec<Rc<Pool>>,
     pool_names: Vec<HeaderValue>,
+    pub(crate) tokens: Tokens,
     counters: Arc<RouteCounters>,
     /// What this worker counts that is of no route.
     worker: Arc<WorkerTotals>,
@@ -50,7 +53,10 @@ impl RouteWorker {
         limits: &config::Limits,
         counters: Arc<RouteCounters>,
         worker: Arc<WorkerTotals>,
+        secrets: &[Secret],
     ) -> RouteWorker {
+        let keys = TokenKeys::of(&config.name, secrets);
+        let tokens = Tokens::new(keys, config.pools.iter().map(|pool| (pool.name.as_str(), pool.version.as_str())));
         // A pool's name is letters, digits, - and _, so it is always a header value.
         let pool_names = config.pools.iter().map(|pool| HeaderValue::from_str(&pool.name).unwrap_or(HeaderValue::from_static("?")));
         RouteWorker {
@@ -67,6 +73,7 @@ impl RouteWorker {
             },
             body_idle_timeout: limits.body_idle_timeout,
             upgrade_idle_timeout: limits.upgrade_idle_timeout,
+            tokens,
             config,
             worker,
             pools,
@@ -94,6 +101,11 @@ impl RouteWorker {
 
     pub(crate) fn counters(&self) -> &RouteCounters {
         &self.counters
+    }
+
+    /// Which window it is.
+    pub(crate) fn quarter(&self) -> Quarter {
+        self.worker.clock.quarter()
     }
 }
 
@@ -177,6 +189,8 @@ pub(crate) struct Routes {
     pub(crate) limits: config::Limits,
     /// Who may choose a pool.
     pub(crate) overrides: Arc<Overrides>,
+    /// Where events come in.
+    pub(crate) events: Rc<EventsDoor>,
     /// Who may speak for a client.
     pub(crate) trusted_proxies: Vec<IpNet>,
 }

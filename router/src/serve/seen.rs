@@ -4,6 +4,8 @@
 
 use http::header::{HeaderMap, HeaderValue};
 
+use super::signals;
+
 /// The prefix of the router's own fields, which nobody else may set.
 pub(crate) const OWN_PREFIX: &str = "x-switchback-";
 
@@ -11,7 +13,7 @@ pub(crate) const OWN_PREFIX: &str = "x-switchback-";
 pub(crate) const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// No shorter name has one of the prefixes, and something behind it.
-const SHORTEST_PREFIX: usize = FORWARDED_PREFIX.len();
+const SHORTEST_PREFIX: usize = signals::PREFIX.len();
 
 /// What one look over a head's fields found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) has_forwarded: bool,
     pub(crate) has_x_forwarded: bool,
     pub(crate) has_own: bool,
+    /// A backend says something of its response's quality.
+    pub(crate) has_signals: bool,
 }
 
 impl Seen {
@@ -84,6 +88,7 @@ impl Seen {
 
     fn add_prefixed(&mut self, name: &str) {
         self.has_x_forwarded |= name.len() > FORWARDED_PREFIX.len() && name.starts_with(FORWARDED_PREFIX);
+        self.has_signals |= name.starts_with(signals::PREFIX);
         self.has_own |= name.len() > OWN_PREFIX.len() && name.starts_with(OWN_PREFIX);
     }
 }

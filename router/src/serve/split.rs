@@ -41,8 +41,8 @@ pub(crate) struct Chosen {
     /// The live pool's answer may stand in for this pool's. Not for the live pool itself, and not when an operator pinned one, or asked for
     /// it.
     pub(crate) may_fall_back: bool,
-    /// It counts for its pool. What an override sends there says nothing about the pool's own queries.
-    pub(crate) is_counted: bool,
+    /// The unit's group, where the query counts for its pool. What an override sends there says nothing about the pool's own queries.
+    pub(crate) counts: Option<u8>,
     /// Place in [`DECISIONS`].
     pub(crate) reason: u8,
     /// Of the flags that were obeyed.
@@ -54,6 +54,8 @@ pub(crate) struct Split {
     pub(crate) flags: Arc<Flags>,
     snapshot: Snapshot,
     rollout: PositionKey,
+    /// Under which units are in groups.
+    groups: PositionKey,
     /// Under which units are chosen to be mirrored; `None` where none is.
     mirror: Option<PositionKey>,
     native: WeightedSplit,
@@ -69,6 +71,7 @@ impl Split {
         let snapshot = snapshot(route, &flags);
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
+        let groups = group_key(&flags);
         let mirror = mirror_key(&flags);
         let kept = before.and_then(|before| before.borrow_mut().give_up_seats(&policy));
         let (seat, standby) = kept.map_or_else(
@@ -79,7 +82,7 @@ impl Split {
                 (seat, standby)
             },
         );
-        Split { flags, snapshot, rollout, mirror, native, seat, standby, shadow: None }
+        Split { flags, snapshot, rollout, groups, mirror, native, seat, standby, shadow: None }
     }
 
     /// This one decides nothing any more: its instances, if they are of `policy`.
@@ -92,6 +95,7 @@ impl Split {
         self.snapshot = snapshot(route, &flags);
         self.native = configure_native(&self.snapshot);
         self.rollout = PositionKey::new(flags.salt.as_bytes());
+        self.groups = group_key(&flags);
         self.mirror = mirror_key(&flags);
         self.flags = flags;
         self.seat.apply(&self.snapshot, self.rollout);
@@ -147,11 +151,11 @@ impl Split {
         let epoch = self.flags.epoch;
         if let Some(pool) = self.flags.pin {
             count(counters, PIN);
-            return Chosen { pool, may_fall_back: false, is_counted: true, reason: PIN, epoch };
+            return Chosen { pool, may_fall_back: false, counts: Some(self.groups.group(unit.bytes())), reason: PIN, epoch };
         }
         if let Some(pool) = asked {
             count(counters, OVERRIDE);
-            return Chosen { pool, may_fall_back: false, is_counted: false, reason: OVERRIDE, epoch };
+            return Chosen { pool, may_fall_back: false, counts: None, reason: OVERRIDE, epoch };
         }
         let (decision, reason) = match self.seat.ask(unit, head, counters) {
             Some(decision) => {
@@ -164,7 +168,8 @@ impl Split {
         };
         count(counters, reason);
         let pool = u8::try_from(decision.pool).map_or(self.flags.live, PoolIndex);
-        Chosen { pool, may_fall_back: pool != self.flags.live, is_counted: true, reason, epoch }
+        let counts = Some(self.groups.group(unit.bytes()));
+        Chosen { pool, may_fall_back: pool != self.flags.live, counts, reason, epoch }
     }
 
     #[cold]
@@ -186,6 +191,11 @@ impl Split {
 
 fn standby(policy: &SplitInForce, snapshot: &Snapshot, rollout: PositionKey) -> Option<Seat> {
     policy.last_good.as_ref().map(|good| Seat::new(good.clone(), snapshot, rollout))
+}
+
+/// A salt of its own, made of the rollout's: a group has units of both roles.
+fn group_key(flags: &Flags) -> PositionKey {
+    PositionKey::new(format!("groups:{}", flags.salt).as_bytes())
 }
 
 /// A salt of its own, made of the rollout's: whose queries are mirrored has nothing to do with who is on the candidate. A pin sends everything to

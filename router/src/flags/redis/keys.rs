@@ -32,6 +32,23 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// What every sender says of a page of windows.
+    pub(super) fn page(&self, number: u64) -> String {
+        format!("{}quality:{number}", self.prefix())
+    }
+
+    /// The last word of a sender.
+    pub(super) fn sender(&self, sender: &str) -> String {
+        format!("{}sender:{sender}", self.prefix())
+    }
+
+    /// `{switchback:ROUTE}:`
+    fn prefix(&self) -> &str {
+        self.flags.strip_suffix("flags").unwrap_or(&self.flags)
+    }
+}
+
 /// The slot of a key: CRC16 (XMODEM) of what stands in its first braces, or of all of it where there are none.
 pub(super) fn slot_of(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag).filter(|tag| !tag.is_empty());
@@ -50,7 +67,7 @@ mod tests {
         assert_eq!(slot_of("{user1000}.following"), slot_of("user1000"));
         assert_eq!(slot_of("foo{}{bar}"), crc16::State::<crc16::XMODEM>::calculate(b"foo{}{bar}") % SLOTS);
         let keys = Keys::of("search");
-        for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good] {
+        for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.page(7), &keys.sender("ab")] {
             assert_eq!(slot_of(key), keys.slot, "{key}");
         }
         assert_eq!(slot_of(ROUTERS), slot_of(REPORTS));

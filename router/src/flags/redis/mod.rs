@@ -16,6 +16,7 @@ mod reach;
 mod report;
 mod sentinel;
 mod session;
+mod shelf;
 mod signals;
 mod slots;
 mod step;
@@ -33,6 +34,8 @@ use self::fleet::Fleet;
 use self::keys::Keys;
 use self::reach::Reach;
 use self::session::Way;
+pub use self::shelf::Page;
+pub(crate) use self::shelf::Shelf;
 use self::sync::{Request, Sync};
 use super::copies::Copies;
 use super::disk::{Copy, Disk};
@@ -58,6 +61,7 @@ pub(crate) struct RedisStore {
     admin: Arc<Mutex<String>>,
     nodes: watch::Receiver<Vec<Option<String>>>,
     topology: &'static str,
+    shelf: Shelf,
 }
 
 impl RedisStore {
@@ -100,7 +104,7 @@ impl RedisStore {
         };
         tokio::spawn(sync.run(inbox));
         let _ = tokio::time::timeout(STARTUP_WAIT, first_heard).await;
-        Ok((published, RedisStore { requests, id, fleet, admin, nodes, topology: redis.topology.word() }))
+        Ok((published, RedisStore { requests, id, fleet, admin, nodes, topology: redis.topology.word(), shelf: Shelf::new(redis) }))
     }
 
     /// `asked_of` is where the caller has the route's index from.
@@ -143,6 +147,11 @@ impl RedisStore {
     /// The topology in one word, and the server that has this route's flags; `None` while it is away.
     pub(crate) fn server(&self, index: RouteIndex) -> (&'static str, Option<String>) {
         (self.topology, self.nodes.borrow().get(index.get()).cloned().flatten())
+    }
+
+    /// Where windows of counters are kept.
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.shelf
     }
 
     pub(crate) fn set_admin(&self, address: String) {

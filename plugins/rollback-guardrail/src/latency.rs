@@ -1,0 +1,136 @@
+//! Latency as rare events: requests slower than what control was at its median, p90 and p99 in earlier windows.
+
+use switchback_policy::rollback::Bucket;
+
+use crate::bytes::{Reader, Writer};
+use crate::kernels::{Arm, Arms};
+
+/// The quantiles of control that the candidate is held against.
+pub(crate) const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+/// How much of a window's weight is left one window later.
+const DECAY: f64 = 0.999;
+/// Control's requests, decayed, before there are thresholds.
+const LEAST: f64 = 2_000.0;
+/// How far apart two edges may be: buckets are at most 5 % wide.
+const WIDTH: f64 = 1.05;
+/// Buckets that are remembered: 5 % wide ones from 1 us to 18 h are 512.
+const MOST_BUCKETS: usize = 1_024;
+/// A bucket with less than this of a request, decayed, is forgotten.
+const FORGOTTEN: f64 = 1e-3;
+
+/// Control's latencies in earlier windows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct History {
+    /// Upper edge and decayed number of requests, by edge.
+    buckets: Vec<(u64, f64)>,
+}
+
+/// What counts as slow, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Threshold {
+    control: u64,
+    /// The same with the tolerance, rounded up to an edge.
+    candidate: u64,
+}
+
+impl History {
+    /// The numbers of slow requests in a window at each of [`QUANTILES`]; `None` while too little is known of control.
+    pub(crate) fn exceedances(&self, latency: &[Bucket], tolerance: f64) -> Option<[Arms; 3]> {
+        let thresholds = self.thresholds(tolerance)?;
+        let mut arms = [Arms::default(); 3];
+        let (mut candidate_n, mut control_n) = (0.0, 0.0);
+        for bucket in latency {
+            let (candidate, control) = (bucket.candidate as f64, bucket.control as f64);
+            candidate_n += candidate;
+            control_n += control;
+            for (arms, threshold) in arms.iter_mut().zip(&thresholds) {
+                if bucket.upper_micros > threshold.candidate {
+                    arms.candidate.sum += candidate;
+                }
+                if bucket.upper_micros > threshold.control {
+                    arms.control.sum += control;
+                }
+            }
+        }
+        Some(arms.map(|arms| Arms {
+            candidate: Arm::events(candidate_n, arms.candidate.sum),
+            control: Arm::events(control_n, arms.control.sum),
+        }))
+    }
+
+    fn thresholds(&self, tolerance: f64) -> Option<[Threshold; 3]> {
+        let mut total = 0.0;
+        for (_, weight) in &self.buckets {
+            total += weight;
+        }
+        if total < LEAST {
+            return None;
+        }
+        let mut thresholds = [Threshold { control: u64::MAX, candidate: u64::MAX }; 3];
+        let mut below = 0.0;
+        let mut wanted = thresholds.iter_mut().zip(QUANTILES).peekable();
+        for (edge, weight) in &self.buckets {
+            below += weight;
+            while let Some((threshold, _)) = wanted.next_if(|(_, quantile)| below >= quantile * total) {
+                *threshold = Threshold { control: *edge, candidate: self.tolerated(*edge, tolerance) };
+            }
+        }
+        Some(thresholds)
+    }
+
+    /// The first known edge that is not below `edge` with the tolerance. Where none is known, so far up that the bucket above it lies
+    /// wholly beyond.
+    fn tolerated(&self, edge: u64, tolerance: f64) -> u64 {
+        if tolerance == 0.0 {
+            return edge;
+        }
+        let wanted = edge as f64 * (1.0 + tolerance);
+        let known = self.buckets.iter().map(|(edge, _)| *edge).find(|edge| *edge as f64 >= wanted);
+        known.unwrap_or((wanted * WIDTH) as u64)
+    }
+
+    /// Adds control's latencies of a window, and lets the older ones fade.
+    pub(crate) fn add(&mut self, latency: &[Bucket]) {
+        for (_, weight) in &mut self.buckets {
+            *weight *= DECAY;
+        }
+        let mut at = 0;
+        for bucket in latency.iter().filter(|bucket| bucket.control > 0) {
+            while self.buckets.get(at).is_some_and(|(edge, _)| *edge < bucket.upper_micros) {
+                at += 1;
+            }
+            match self.buckets.get_mut(at) {
+                Some((edge, weight)) if *edge == bucket.upper_micros => *weight += bucket.control as f64,
+                _ => self.buckets.insert(at, (bucket.upper_micros, bucket.control as f64)),
+            }
+        }
+        if self.buckets.len() > MOST_BUCKETS / 2 {
+            self.buckets.retain(|(_, weight)| *weight >= FORGOTTEN);
+            self.buckets.truncate(MOST_BUCKETS);
+        }
+    }
+
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.u32(u32::try_from(self.buckets.len()).unwrap_or(u32::MAX));
+        for (edge, weight) in &self.buckets {
+            writer.u64(*edge);
+            writer.f64(*weight);
+        }
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<History, String> {
+        let length = reader.u32("the number of latency buckets")? as usize;
+        if length > MOST_BUCKETS {
+            return Err(reader.refuse("the number of latency buckets", &length.to_string(), "1024 at most"));
+        }
+        let mut buckets: Vec<(u64, f64)> = Vec::with_capacity(length);
+        for _ in 0..length {
+            let edge = reader.u64("a latency edge")?;
+            if buckets.last().is_some_and(|(last, _)| *last >= edge) {
+                return Err(reader.refuse("a latency edge", &edge.to_string(), "above the one before it"));
+            }
+            buckets.push((edge, reader.f64("a latency bucket's weight", 0.0, 1e18)?));
+        }
+        Ok(History { buckets })
+    }
+}

@@ -1,0 +1,149 @@
+//! `/api/v1/routes/{route}/quality`: what this router counted, by model version; and `.../quality/fleet`: what all of them did.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::access::Viewer;
+use super::error::ApiError;
+use super::{Shared, routes};
+use crate::flags::FlagStore;
+use crate::quality::pages::{self, Written};
+use crate::quality::{Counts, KEPT, Number, RouteBook, Window, merge};
+
+/// The newest windows that are shown.
+const SHOWN: usize = 10;
+/// Seconds that are summed where nobody says how many.
+const ONE_MINUTE: u32 = 60;
+
+/// Sums since the router started, and the newest windows, by version.
+pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let (_, route) = routes::find(&shared, &name)?;
+    let books = shared.state.process.books.lock();
+    let Some(book) = books.get(&route.name) else {
+        return Ok(Json(json!({ "route": route.name, "totals": [], "windows": [], "late": 0, "dropped": numbers(&Counts::default()) })));
+    };
+    let newest = book.windows.newest(SHOWN).map(|(second, window)| json!({ "unix_seconds": second, "versions": by_version(book, window) }));
+    Ok(Json(json!({
+        "route": route.name,
+        "totals": by_version(book, book.windows.totals()),
+        "windows": newest.collect::<Vec<Value>>(),
+        "late": book.windows.late(),
+        "dropped": numbers(&book.dropped),
+    })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Span {
+    seconds: Option<String>,
+}
+
+impl Span {
+    fn seconds(self) -> Result<u32, ApiError> {
+        let Some(text) = self.seconds else { return Ok(ONE_MINUTE) };
+        let seconds = text.parse().ok().filter(|seconds| (1..=KEPT).contains(seconds));
+        seconds.ok_or_else(|| ApiError::BadRequest(format!("seconds={text}: must be a whole number from 1 to {KEPT}")))
+    }
+}
+
+/// Sums over every router, of the windows of the last seconds.
+pub(super) async fn fleet(
+    Viewer(_): Viewer,
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    span: Result<Query<Span>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let (_, route) = routes::find(&shared, &name)?;
+    let Query(span) = span.map_err(|rejection| ApiError::BadRequest(rejection.body_text()))?;
+    let seconds = span.seconds()?;
+    let now = u32::try_from(super::now_unix_ms() / 1_000).unwrap_or(u32::MAX);
+    let oldest = now.saturating_sub(seconds);
+    let mut heard = match shared.state.flags.has_shelf() {
+        true => heard(&shared.state.flags, &route.name, oldest, now).await?,
+        false => Heard { windows: own(&shared, &route.name), senders: 1, faults: Vec::new() },
+    };
+    heard.windows.retain(|second, _| *second >= oldest);
+    let mut sum = Window::new();
+    heard.windows.values().for_each(|window| merge(&mut sum, window));
+    let books = shared.state.process.books.lock();
+    let book = books.get(&route.name);
+    Ok(Json(json!({
+        "route": route.name,
+        "seconds": seconds,
+        "senders": heard.senders,
+        "faults": heard.faults,
+        "versions": book.map(|book| by_version(book, &sum)).unwrap_or_default(),
+    })))
+}
+
+/// What the store has of some windows.
+struct Heard {
+    windows: Written,
+    senders: usize,
+    /// Fields that cannot be read: which, and why.
+    faults: Vec<String>,
+}
+
+fn own(shared: &Shared, route: &str) -> Written {
+    let books = shared.state.process.books.lock();
+    let windows = books.get(route).into_iter().flat_map(|book| book.windows.range(0..u32::MAX));
+    windows.map(|(second, window)| (second, window.clone())).collect()
+}
+
+async fn heard(flags: &FlagStore, route: &str, oldest: u32, newest: u32) -> Result<Heard, ApiError> {
+    let (mut heard, mut senders) = (Heard { windows: Written::new(), senders: 0, faults: Vec::new() }, BTreeSet::new());
+    for page in pages::page_of(oldest)..=pages::page_of(newest) {
+        let fields = flags.shelved(route, page).await.map_err(ApiError::Store)?;
+        for (name, value) in fields {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            match pages::read(page, &value) {
+                Ok(windows) => {
+                    pages::add(&mut heard.windows, &windows);
+                    senders.extend(name.split_once('.').map(|(sender, _)| sender.to_owned()));
+                }
+                Err(fault) if heard.faults.len() < SHOWN => heard.faults.push(format!("page {page}, field {name:?}: {fault}")),
+                Err(_) => {}
+            }
+        }
+    }
+    heard.senders = senders.len();
+    Ok(heard)
+}
+
+fn by_version(book: &RouteBook, window: &Window) -> Vec<Value> {
+    let versions = window.iter().map(|(id, counts)| match book.served.get(id) {
+        Some(served) => shown(&served.pool, &served.version, counts),
+        // Another router's.
+        None => shown("", &format!("{id:08x}"), counts),
+    });
+    versions.collect()
+}
+
+fn numbers(counts: &Counts) -> Value {
+    json!({ "requests": counts[Number::Requests], "clicks": counts[Number::Clicks], "conversions": counts[Number::Conversions] })
+}
+
+/// Sums as they are, and the means that people look for; a mean of nothing is null.
+fn shown(pool: &str, version: &str, counts: &Counts) -> Value {
+    let ratio = |part: Number, whole: Number| (counts[whole] > 0).then(|| counts[part] as f64 / counts[whole] as f64);
+    json!({
+        "pool": pool,
+        "version": version,
+        "requests": counts[Number::Requests],
+        "errors": counts[Number::Errors],
+        "timeouts": counts[Number::Timeouts],
+        "error_rate": ratio(Number::Errors, Number::Requests),
+        "latency_ms": { "p50": counts.latency_ms(0.5), "p99": counts.latency_ms(0.99) },
+        "zero_results": { "seen": counts[Number::ZeroSeen], "of_them": counts[Number::ZeroResults] },
+        "quality": { "seen": counts[Number::QualitySeen], "mean": ratio(Number::QualitySum, Number::QualitySeen).map(|mean| mean / 1e6) },
+        "impressions": counts[Number::Impressions],
+        "clicks": counts[Number::Clicks],
+        "conversions": counts[Number::Conversions],
+        "click_rate": ratio(Number::Clicks, Number::Impressions),
+    })
+}

@@ -1,0 +1,84 @@
+//! What `/metrics` says of quality: means over the newest minute, and how much they are the mean of.
+
+use super::exposition::Exposition;
+use super::{AdminState, metrics};
+use crate::quality::{Counts, Number, SignalFault, version_id};
+
+/// Seconds over which a mean is taken.
+const MINUTE: usize = 60;
+
+/// A metric by its name: what is summed, what it is the mean of, and what one stands for.
+const METRICS: [(&str, Number, Number, f64); 6] = [
+    ("errors", Number::Errors, Number::Requests, 1.0),
+    ("timeouts", Number::Timeouts, Number::Requests, 1.0),
+    ("zero_results", Number::ZeroResults, Number::ZeroSeen, 1.0),
+    ("quality", Number::QualitySum, Number::QualitySeen, 1e6),
+    ("clicks", Number::Clicks, Number::Impressions, 1.0),
+    ("conversions", Number::Conversions, Number::Impressions, 1.0),
+];
+
+pub(super) fn write(page: &mut Exposition, state: &AdminState) {
+    let last_minute = last_minute(state);
+    page.family(
+        "switchback_quality_mean",
+        "gauge",
+        "Means over the last minute in which there was something, by metric; absent where there was nothing.",
+    );
+    each(state, &last_minute, |[route, pool, version], counts| {
+        for (metric, sum, of, unit) in METRICS {
+            if counts[of] > 0 {
+                page.gauge(&[route, pool, version, ("metric", metric)], counts[sum] as f64 / counts[of] as f64 / unit);
+            }
+        }
+    });
+    page.family("switchback_quality_observations", "gauge", "How many observations a mean of switchback_quality_mean is of.");
+    each(state, &last_minute, |[route, pool, version], counts| {
+        for (metric, _, of, _) in METRICS {
+            page.gauge(&[route, pool, version, ("metric", metric)], counts[of] as f64);
+        }
+    });
+    page.family(
+        "switchback_signal_faults_total",
+        "counter",
+        "What backends said of their responses' quality and makes no sense, by reason.",
+    );
+    for (index, route, pool_index, pool) in metrics::pools(state) {
+        for (place, fault) in SignalFault::ALL.into_iter().enumerate() {
+            let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("version", &pool.version), ("reason", fault.label())];
+            page.count(&labels, metrics::sum_pool(state, index, pool_index, &|counters| counters.signal_faults.get(place)));
+        }
+    }
+}
+
+/// Route, pool and version.
+type Labels<'a> = [(&'static str, &'a str); 3];
+
+/// Sums by route and version.
+type Sums = Vec<Vec<Counts>>;
+
+fn last_minute(state: &AdminState) -> Sums {
+    let books = state.process.books.lock();
+    let sums = state.routes().map(|(_, route)| {
+        let book = books.get(&route.name);
+        let sum = |id: u32| {
+            let mut sum = Counts::default();
+            for (_, window) in book.into_iter().flat_map(|book| book.windows.newest(MINUTE)) {
+                if let Some(counts) = window.get(&id) {
+                    sum.merge(counts);
+                }
+            }
+            sum
+        };
+        route.pools.iter().map(|pool| sum(version_id(&pool.name, &pool.version))).collect()
+    });
+    sums.collect()
+}
+
+fn each(state: &AdminState, sums: &Sums, mut add: impl for<'a> FnMut(Labels<'a>, &Counts)) {
+    for (index, route, pool_index, pool) in metrics::pools(state) {
+        let labels = [("route", route.name.as_str()), ("pool", pool.name.as_str()), ("version", pool.version.as_str())];
+        if let Some(counts) = sums.get(index.get()).and_then(|pools| pools.get(pool_index.get())) {
+            add(labels, counts);
+        }
+    }
+}

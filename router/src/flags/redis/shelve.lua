@@ -1,0 +1,23 @@
+-- Keeps what one sender says of its windows. What it says is everything so far, so that saying it again changes nothing; and an older word that
+-- was under way for long does not replace a newer one.
+-- KEYS: sender (the number of its last word), then a hash for each page.  ARGV: number, milliseconds until the sender is forgotten, the same for a page,
+-- and for each page: how many fields, then field and value of each.
+-- Answers 1, or 0 for an older word.
+local last = redis.call('GET', KEYS[1])
+if last and tonumber(last) >= tonumber(ARGV[1]) then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local at = 4
+for page = 2, #KEYS do
+  local fields = tonumber(ARGV[at])
+  local values = {}
+  for i = at + 1, at + 2 * fields do
+    values[#values + 1] = ARGV[i]
+  end
+  at = at + 1 + 2 * fields
+  if redis.call('HSET', KEYS[page], unpack(values)) > 0 then
+    redis.call('PEXPIRE', KEYS[page], ARGV[3])
+  end
+end
+return 1

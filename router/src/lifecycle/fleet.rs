@@ -1,0 +1,162 @@
+//! Tells the other routers what this one counted: twice a second its traffic, and every two seconds everything.
+//!
+//! A word is everything that there is to say of its pages, so that one which was lost is made good by the next, and one that was heard twice does no harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::flags::{self, FlagStore, Page};
+use crate::quality::pages::{self, Half, PAGE};
+use crate::quality::{Books, Counts, KEPT, Number, Revision, RouteBook};
+
+/// How often traffic is told.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+/// Of so many words, one is about everything.
+const WHOLE_EVERY: u64 = 4;
+/// What a word about traffic is about: windows older than that hardly change, and wait for the next whole word.
+const TRAFFIC_WINDOWS: u32 = PAGE;
+/// The last word, when the router ends, may take this long.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// The task.
+pub(super) struct Telling {
+    stores: watch::Sender<Arc<FlagStore>>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Telling {
+    pub(super) fn start(flags: &Arc<FlagStore>, books: Arc<Books>) -> Telling {
+        let (stores, stop) = (watch::Sender::new(flags.clone()), watch::Sender::new(false));
+        let teller = Teller { sender: flags::random_id(), words: 0, is_away: false, books };
+        Telling { task: tokio::spawn(teller.run(stores.subscribe(), stop.subscribe())), stores, stop }
+    }
+
+    /// The store under another config.
+    pub(super) fn succeed(&self, flags: &Arc<FlagStore>) {
+        self.stores.send_replace(flags.clone());
+    }
+
+    /// Says the last word.
+    pub(super) async fn stop(self) {
+        self.stop.send_replace(true);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the task that tells the fleet what was counted ended badly");
+        }
+    }
+}
+
+struct Teller {
+    /// This process, and no other.
+    sender: String,
+    words: u64,
+    /// The store was away the last time, which was logged.
+    is_away: bool,
+    books: Arc<Books>,
+}
+
+/// What is said of one route.
+struct Word {
+    pages: Vec<Page>,
+    /// What the store has then.
+    told: Vec<(u32, Revision)>,
+}
+
+impl Teller {
+    async fn run(mut self, stores: watch::Receiver<Arc<FlagStore>>, mut stop: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(TELL_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for number in 0_u64.. {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stop.changed() => {
+                    let store = stores.borrow().clone();
+                    if tokio::time::timeout(LAST_WORD, self.tell_all(&store, true)).await.is_err() {
+                        tracing::warn!("the store did not hear what was counted last within {LAST_WORD:?}");
+                    }
+                    return;
+                }
+            }
+            let store = stores.borrow().clone();
+            self.tell_all(&store, number % WHOLE_EVERY == 0).await;
+            self.forget();
+        }
+    }
+
+    async fn tell_all(&mut self, store: &FlagStore, is_whole: bool) {
+        let routes: Vec<String> = self.books.lock().keys().cloned().collect();
+        for route in routes {
+            self.tell(store, &route, is_whole).await;
+        }
+    }
+
+    async fn tell(&mut self, store: &FlagStore, route: &str, is_whole: bool) {
+        let Some(word) = self.books.lock().get(route).and_then(|book| word(book, &self.sender, is_whole)) else { return };
+        self.words += 1;
+        match store.shelve(route, &self.sender, self.words, &word.pages).await {
+            Ok(may_have_lost) => {
+                if std::mem::take(&mut self.is_away) {
+                    tracing::info!("the store hears again what is counted");
+                }
+                let mut books = self.books.lock();
+                let Some(book) = books.get_mut(route) else { return };
+                if may_have_lost {
+                    book.windows.say_again();
+                }
+                book.windows.are_stored(word.told);
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut self.is_away, true) {
+                    tracing::warn!(why, "the store does not hear what is counted; it is told for {KEPT} s");
+                }
+                if let Some(book) = self.books.lock().get_mut(route) {
+                    book.windows.say_again();
+                }
+            }
+        }
+    }
+
+    /// What is too old is forgotten, and what nobody heard of it is counted.
+    fn forget(&self) {
+        for (route, book) in self.books.lock().iter_mut() {
+            let Some((newest, _)) = book.windows.newest(1).next() else { continue };
+            let lost: Counts = book.windows.forget(newest.saturating_sub(KEPT));
+            if !lost.is_empty() {
+                let (requests, clicks) = (lost[Number::Requests], lost[Number::Clicks]);
+                tracing::warn!(route, requests, clicks, "the store was away for too long: the fleet never hears of these");
+                book.dropped.merge(&lost);
+            }
+        }
+    }
+}
+
+/// `None` where there is nothing new.
+fn word(book: &RouteBook, sender: &str, is_whole: bool) -> Option<Word> {
+    let (newest, _) = book.windows.newest(1).next()?;
+    let is_due = |second: u32| is_whole || second + TRAFFIC_WINDOWS > newest;
+    let news: BTreeMap<u32, Revision> = book.windows.news().filter(|(second, _)| is_due(*second)).collect();
+    let halves: &[Half] = if is_whole { &Half::ALL } else { &[Half::Traffic] };
+    let numbers: BTreeSet<u64> = news.keys().map(|second| pages::page_of(*second)).collect();
+    let pages: Vec<Page> = numbers
+        .into_iter()
+        .map(|number| {
+            let fields = halves.iter().map(|half| (half.field(sender), pages::write(*half, book.windows.range(windows_of(number)))));
+            Page { number, fields: fields.filter(|(_, value)| !value.is_empty()).collect() }
+        })
+        .filter(|page| !page.fields.is_empty())
+        .collect();
+    // Half of a window is not the window.
+    let told = if is_whole { news.into_iter().collect() } else { Vec::new() };
+    (!pages.is_empty()).then_some(Word { pages, told })
+}
+
+fn windows_of(page: u64) -> Range<u32> {
+    let first = u32::try_from(page * u64::from(PAGE)).unwrap_or(u32::MAX);
+    first..first.saturating_add(PAGE)
+}

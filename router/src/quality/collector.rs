@@ -1,0 +1,272 @@
+//! From what workers count to windows: once in each quarter of a second, on the control side.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::counters::{PoolCounters, Quality};
+use super::counts::Counts;
+use super::events::EventsDesk;
+use super::outcomes::{QUARTERS, Quarter, Read};
+use super::token::{route_id, version_id};
+use super::windows::Windows;
+
+/// So many quarters after its beginning, a quarter's slot is read: it is over, and whoever was held up while counting in it has had another.
+const READ_AFTER: u64 = 2;
+const QUARTER: Duration = Duration::from_millis(1_000 / QUARTERS);
+/// Windows that are kept, in seconds: as long as a store may be away before something is lost.
+pub const KEPT: u32 = 600;
+
+/// A model version on a pool.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Served {
+    /// The pool's name.
+    pub pool: String,
+    /// The model version, as the config or the registry names it.
+    pub version: String,
+}
+
+/// What this router counted on one route.
+#[derive(Debug, Default)]
+pub struct RouteBook {
+    /// Who is meant by the ids in the windows.
+    pub served: BTreeMap<u32, Served>,
+    /// By second.
+    pub windows: Windows,
+    /// What the store was never told, because it was away for too long.
+    pub dropped: Counts,
+}
+
+/// What this router counted, by route. Of the control side: no worker waits for it.
+#[derive(Debug, Default)]
+pub struct Books(Mutex<BTreeMap<String, RouteBook>>);
+
+impl Books {
+    /// All of them, for as long as this is held.
+    pub fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RouteBook>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One worker's counters of one version.
+struct Source {
+    route: String,
+    version: u32,
+    counters: Arc<PoolCounters>,
+    read: Box<Read>,
+}
+
+/// Reads the workers' counters.
+struct Collector {
+    sources: Vec<Source>,
+    books: Arc<Books>,
+    /// The last quarter that was read.
+    last: u64,
+}
+
+/// Collects until the sender of configs is gone. What was counted until then is in the books.
+pub async fn collect(mut quality: watch::Receiver<Quality>, books: Arc<Books>, events: EventsDesk) {
+    let clock = Clock::start();
+    let mut collector = Collector { sources: Vec::new(), books, last: 0 };
+    let newest = quality.borrow_and_update().clone();
+    newest.clock().set(clock.quarter(Instant::now()));
+    collector.know(&newest);
+    let mut ticks = tokio::time::interval_at(clock.next(Instant::now()), QUARTER);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            now = ticks.tick() => {
+                collector.tick(&quality.borrow(), clock.quarter(now));
+                collector.take(&events);
+            }
+            changed = quality.changed() => {
+                let newest = quality.borrow_and_update().clone();
+                collector.know(&newest);
+                if changed.is_err() {
+                    let now = clock.quarter(Instant::now());
+                    (0..=READ_AFTER).for_each(|later| collector.tick(&newest, now + later));
+                    collector.take(&events);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The wall clock as it was at the start, and the monotonic one since then.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: Instant,
+    since_1970: Duration,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { began: Instant::now(), since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+    }
+
+    fn quarter(&self, now: Instant) -> u64 {
+        let since = self.since_1970 + now.saturating_duration_since(self.began);
+        since.as_secs() * QUARTERS + u64::from(since.subsec_millis()) / (1_000 / QUARTERS)
+    }
+
+    /// When the next quarter begins.
+    fn next(&self, now: Instant) -> Instant {
+        let since = self.since_1970 + now.saturating_duration_since(self.began);
+        now + (QUARTER - Duration::from_nanos(u64::from(since.subsec_nanos()) % 250_000_000))
+    }
+}
+
+impl Collector {
+    /// Reads those of this config too. Those of the one before are read as long as a query of it may still count.
+    fn know(&mut self, quality: &Quality) {
+        self.sources.retain(|source| Arc::strong_count(&source.counters) > 1);
+        let routes = &quality.config().routes;
+        let mut books = self.books.lock();
+        for worker in quality.workers() {
+            for (route, counters) in routes.iter().zip(&worker.routes) {
+                let book = books.entry(route.name.clone()).or_default();
+                for (pool, counters) in route.pools.iter().zip(&counters.pools) {
+                    let version = version_id(&pool.name, &pool.version);
+                    book.served.entry(version).or_insert_with(|| Served { pool: pool.name.clone(), version: pool.version.clone() });
+                    let is_known = self.sources.iter().any(|source| Arc::ptr_eq(&source.counters, counters));
+                    if !is_known {
+                        self.sources.push(Source { route: route.name.clone(), version, counters: counters.clone(), read: Box::default() });
+                    }
+                }
+            }
+        }
+    }
+
+    /// What users did, in the windows of the queries that they did it about.
+    fn take(&self, events: &EventsDesk) {
+        let cells = events.drain(..);
+        if cells.is_empty() {
+            return;
+        }
+        let oldest = Quarter(self.last).window().saturating_sub(KEPT);
+        let mut books = self.books.lock();
+        let mut by_id: HashMap<u32, &mut RouteBook> = books.iter_mut().map(|(route, book)| (route_id(route), book)).collect();
+        for (cell, counts) in cells {
+            if let Some(book) = by_id.get_mut(&cell.route) {
+                book.windows.add(cell.window, cell.version, &counts, oldest);
+            }
+        }
+    }
+
+    /// It is this quarter now: what can be read is.
+    fn tick(&mut self, quality: &Quality, now: u64) {
+        quality.clock().set(now);
+        // After a pause, every slot is read; what was counted in it meanwhile belongs to one of the quarters that passed.
+        let first = self.last.max(now.saturating_sub(READ_AFTER + QUARTERS - 1)) + 1;
+        let mut books = self.books.lock();
+        for quarter in (first..=now.saturating_sub(READ_AFTER)).map(Quarter) {
+            let oldest = quarter.window().saturating_sub(KEPT);
+            for source in &mut self.sources {
+                let Some(outcomes) = source.counters.outcomes_if_any() else { continue };
+                let counts = source.read.take(outcomes, quarter);
+                if let Some(book) = books.get_mut(&source.route) {
+                    book.windows.add(quarter.window(), source.version, &counts, oldest);
+                }
+            }
+        }
+        self.last = self.last.max(now.saturating_sub(READ_AFTER));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quality::{Number, Outcome};
+
+    fn quality(pools: &[(&str, &str)]) -> Quality {
+        let mut text =
+            "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\", workers = 2 }\n[[route]]\nname = \"search\"\n".to_owned();
+        for (pool, version) in pools {
+            text.push_str(&format!("[route.pools.{pool}]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"{version}\"\n"));
+        }
+        Quality::new(&Arc::new(crate::config::parse("test", &text).unwrap()))
+    }
+
+    fn count(quality: &Quality, worker: usize, pool: usize, more: u64) {
+        let counters = &quality.workers()[worker].routes[0].pools[pool];
+        (0..more).for_each(|_| counters.outcomes().ended(quality.clock().quarter(), 3, Outcome::Answered));
+    }
+
+    fn requests(books: &Books, window: u32, version: u32) -> u64 {
+        let books = books.lock();
+        books["search"].windows.get(window).and_then(|window| window.get(&version)).map_or(0, |counts| counts[Number::Requests])
+    }
+
+    #[test]
+    fn what_workers_count_is_in_its_window_whatever_the_config() {
+        let before = quality(&[("blue", "1"), ("green", "1")]);
+        let books = Arc::new(Books::default());
+        let mut collector = Collector { sources: Vec::new(), books: books.clone(), last: 0 };
+        collector.know(&before);
+        let (blue, green) = (version_id("blue", "1"), version_id("green", "2"));
+        collector.tick(&before, 4_000);
+        count(&before, 0, 0, 5);
+        count(&before, 1, 0, 7);
+        collector.tick(&before, 4_003);
+        count(&before, 0, 0, 1);
+        assert_eq!(requests(&books, 1_000, blue), 12, "the quarter after next reads it");
+        let text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\", workers = 2 }\n[[route]]\nname = \"search\"\n\
+                    [route.pools.green]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"2\"\n[route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"1\"\n";
+        let after = before.succeed(&Arc::new(crate::config::parse("test", text).unwrap()));
+        collector.know(&after);
+        collector.tick(&after, 4_004);
+        let place = |name: &str| after.config().routes[0].pools.iter().position(|pool| pool.name == name).unwrap();
+        count(&before, 0, 0, 2);
+        count(&after, 0, place("green"), 3);
+        for now in 4_005..4_012 {
+            collector.tick(&after, now);
+        }
+        assert_eq!((requests(&books, 1_000, blue), requests(&books, 1_001, blue), requests(&books, 1_001, green)), (13, 2, 3));
+        assert_eq!(books.lock()["search"].windows.totals()[&blue][Number::Requests], 15);
+    }
+
+    /// A control thread that was held up for seconds loses nothing.
+    #[test]
+    fn nothing_is_lost_in_a_pause() {
+        let quality = quality(&[("blue", "1"), ("green", "1")]);
+        let books = Arc::new(Books::default());
+        let mut collector = Collector { sources: Vec::new(), books: books.clone(), last: 0 };
+        collector.know(&quality);
+        collector.tick(&quality, 4_000);
+        let mut counted = 0;
+        for (pause, more) in [(1, 3), (9, 4), (2, 5), (40, 6), (3, 7), (5, 8)] {
+            count(&quality, 0, 0, more);
+            counted += more;
+            let now = quality.clock().quarter().0 + pause;
+            collector.tick(&quality, now);
+        }
+        let now = quality.clock().quarter().0;
+        (1..=4).for_each(|later| collector.tick(&quality, now + later));
+        assert_eq!(books.lock()["search"].windows.totals()[&version_id("blue", "1")][Number::Requests], counted);
+    }
+
+    #[tokio::test]
+    async fn the_clock_goes_on_and_the_end_reads_everything() {
+        let quality = quality(&[("blue", "1"), ("green", "1")]);
+        let (newest, books) = (watch::Sender::new(quality.clone()), Arc::new(Books::default()));
+        let collecting = tokio::spawn(collect(newest.subscribe(), books.clone(), EventsDesk::open(quality.config(), &[]).unwrap()));
+        let passes = async |quarters: u64| {
+            let before = quality.clock().quarter().0;
+            while quality.clock().quarter().0 < before + quarters {
+                tokio::task::yield_now().await;
+            }
+        };
+        let began = Instant::now();
+        passes(1).await;
+        passes(2).await;
+        assert!(began.elapsed() > QUARTER && began.elapsed() < 20 * QUARTER, "{:?}", began.elapsed());
+        count(&quality, 0, 0, 9);
+        drop(newest);
+        collecting.await.unwrap();
+        assert_eq!(books.lock()["search"].windows.totals()[&version_id("blue", "1")][Number::Requests], 9);
+    }
+}
