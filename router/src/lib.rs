@@ -22,6 +22,7 @@ pub mod lifecycle;
 pub mod policy;
 pub mod quality;
 pub mod ranker;
+pub mod release;
 pub mod serve;
 pub mod simulate;
 pub mod tls;

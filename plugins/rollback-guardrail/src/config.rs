@@ -138,6 +138,14 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// `ln(1 / alpha)`: a candidate is rolled back when the evidence of all metrics together comes to this.
+    #[must_use]
+    pub fn threshold_log(&self) -> f64 {
+        -libm::log(self.alpha)
+    }
+}
+
 /// Reads a `rollback_config`, JSON text.
 ///
 /// # Errors

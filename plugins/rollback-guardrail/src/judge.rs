@@ -131,7 +131,7 @@ fn has_no_control(window: &Window) -> bool {
 }
 
 fn verdict(config: &Config, state: &State, window: &Window, log_harm: f64) -> Verdict {
-    if log_harm >= -libm::log(config.alpha) {
+    if log_harm >= config.threshold_log() {
         return Verdict::RollBack;
     }
     if window.candidate_requests == 0 || (window.control_requests == 0 && !(has_no_control(window) && config.slo_error_rate.is_some())) {

@@ -14,6 +14,7 @@ mod connections;
 mod error;
 mod events;
 mod events_in;
+mod evidence;
 mod exposition;
 #[cfg(test)]
 mod fuzz;
@@ -50,6 +51,7 @@ use crate::flags::{FlagStore, Source};
 use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
 use crate::quality::{Books, Quality};
+use crate::release::Board;
 use crate::serve::{Generation, OpenConnections, SharedPool};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -106,6 +108,8 @@ pub struct ThisProcess {
     pub started_unix_ms: u64,
     /// What was counted, by window.
     pub books: Arc<Books>,
+    /// What is known of candidates.
+    pub board: Board,
     /// Counts log lines that were dropped.
     pub dropped_log_lines: ErrorCounter,
 }
@@ -206,6 +210,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/history", get(routes::history))
         .route("/api/v1/routes/{route}/quality", get(quality::show))
         .route("/api/v1/routes/{route}/quality/fleet", get(quality::fleet))
+        .route("/api/v1/routes/{route}/evidence", get(evidence::show))
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))
         .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))

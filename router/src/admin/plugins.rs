@@ -16,7 +16,7 @@ use super::{Shared, view};
 pub(super) async fn list(_: Viewer, State(shared): State<Shared>) -> Json<Value> {
     let mut policies = Vec::new();
     for (index, route) in shared.state.routes() {
-        for mut policy in view::policies(&shared.state, index) {
+        for mut policy in view::policies(&shared.state, index, route) {
             if let Some(policy) = policy.as_object_mut() {
                 policy.insert("route".to_owned(), json!(route.name));
             }

@@ -1,7 +1,5 @@
 //! `/api/v1/routes/{route}/quality`: what this router counted, by model version; and `.../quality/fleet`: what all of them did.
 
-use std::collections::BTreeSet;
-
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -11,9 +9,9 @@ use serde_json::{Value, json};
 use super::access::Viewer;
 use super::error::ApiError;
 use super::{Shared, routes};
-use crate::flags::FlagStore;
-use crate::quality::pages::{self, Written};
+use crate::quality::pages;
 use crate::quality::{Counts, KEPT, Number, RouteBook, Window, merge};
+use crate::release::fleet_windows;
 
 /// The newest windows that are shown.
 const SHOWN: usize = 10;
@@ -63,10 +61,9 @@ pub(super) async fn fleet(
     let seconds = span.seconds()?;
     let now = u32::try_from(super::now_unix_ms() / 1_000).unwrap_or(u32::MAX);
     let oldest = now.saturating_sub(seconds);
-    let mut heard = match shared.state.flags.has_shelf() {
-        true => heard(&shared.state.flags, &route.name, oldest, now).await?,
-        false => Heard { windows: own(&shared, &route.name), senders: 1, faults: Vec::new() },
-    };
+    let numbers = pages::page_of(oldest)..=pages::page_of(now);
+    let heard = fleet_windows(&shared.state.flags, &shared.state.process.books, &route.name, numbers).await;
+    let mut heard = heard.map_err(ApiError::Store)?;
     heard.windows.retain(|second, _| *second >= oldest);
     let mut sum = Window::new();
     heard.windows.values().for_each(|window| merge(&mut sum, window));
@@ -79,40 +76,6 @@ pub(super) async fn fleet(
         "faults": heard.faults,
         "versions": book.map(|book| by_version(book, &sum)).unwrap_or_default(),
     })))
-}
-
-/// What the store has of some windows.
-struct Heard {
-    windows: Written,
-    senders: usize,
-    /// Fields that cannot be read: which, and why.
-    faults: Vec<String>,
-}
-
-fn own(shared: &Shared, route: &str) -> Written {
-    let books = shared.state.process.books.lock();
-    let windows = books.get(route).into_iter().flat_map(|book| book.windows.range(0..u32::MAX));
-    windows.map(|(second, window)| (second, window.clone())).collect()
-}
-
-async fn heard(flags: &FlagStore, route: &str, oldest: u32, newest: u32) -> Result<Heard, ApiError> {
-    let (mut heard, mut senders) = (Heard { windows: Written::new(), senders: 0, faults: Vec::new() }, BTreeSet::new());
-    for page in pages::page_of(oldest)..=pages::page_of(newest) {
-        let fields = flags.shelved(route, page).await.map_err(ApiError::Store)?;
-        for (name, value) in fields {
-            let name = String::from_utf8_lossy(&name).into_owned();
-            match pages::read(page, &value) {
-                Ok(windows) => {
-                    pages::add(&mut heard.windows, &windows);
-                    senders.extend(name.split_once('.').map(|(sender, _)| sender.to_owned()));
-                }
-                Err(fault) if heard.faults.len() < SHOWN => heard.faults.push(format!("page {page}, field {name:?}: {fault}")),
-                Err(_) => {}
-            }
-        }
-    }
-    heard.senders = senders.len();
-    Ok(heard)
 }
 
 fn by_version(book: &RouteBook, window: &Window) -> Vec<Value> {

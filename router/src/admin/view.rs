@@ -25,7 +25,8 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     add("warnings", json!(view.warnings));
     add("routers", json!(state.flags.routers(index)));
     add("pools", pools(state.pools(index), &flags));
-    add("policies", json!(policies(state, index)));
+    add("policies", json!(policies(state, index, route)));
+    add("evidence", super::evidence::of_route(state, route));
     add("rollout", Value::Null);
     Value::Object(json)
 }
@@ -55,12 +56,12 @@ pub(super) fn flags_part(state: &AdminState, index: RouteIndex, route: &Route, f
 }
 
 /// The policies of a route, each with its kind.
-pub(super) fn policies(state: &AdminState, index: RouteIndex) -> Vec<Value> {
+pub(super) fn policies(state: &AdminState, index: RouteIndex, route: &Route) -> Vec<Value> {
     let mut split = json!({ "kind": "split" });
     if let (Some(split), Ok(Value::Object(status))) = (split.as_object_mut(), serde_json::to_value(state.policies.status(index))) {
         split.extend(status);
     }
-    vec![split]
+    vec![split, super::evidence::policy(state, index, route)]
 }
 
 /// Fields that are not obeyed. A salt that is not obeyed is still not a viewer's business.

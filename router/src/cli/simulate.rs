@@ -1,6 +1,5 @@
 //! `switchback policy simulate`: what a rollback policy does to rollouts that never happened, or to recorded ones.
 
-use std::io::BufReader;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,9 +9,8 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::rollback_policy::Chosen;
 use crate::policy::rollback::Verdict;
-use crate::policy::window_log;
 use crate::simulate::comparators::{Comparator, wald_samples};
-use crate::simulate::{Judge as _, Order, Promise, Row, Scenario, Summary, rows, run, summarise};
+use crate::simulate::{Order, Promise, Row, Scenario, Summary, rows, run, summarise};
 
 const AFTER_HELP: &str = "\
 Scenarios: `all`, `aa` (good candidates), `harm` (bad ones), `late` (bad from window 1,800 on), or the names that --list prints.
@@ -22,7 +20,7 @@ Examples:
   switchback policy simulate my-rollback.wasm --scenario clicks-27-at-50 --strengths 0.25,0.5,1,2
   switchback policy simulate rollback-guardrail --native --requests 80 --share 0.2 --harm-clicks 0.27
   switchback policy simulate rollback-guardrail --config '{\"alpha\": 0.001}' --own scenario.json --json
-  switchback policy simulate rollback-guardrail --replay windows.jsonl";
+  switchback policy simulate rollback-guardrail --replay /var/lib/switchback/windows/search/*.jsonl";
 
 /// Counts a rollback policy's false alarms, and how soon it sees harm, on simulated rollouts.
 #[derive(Debug, Args)]
@@ -48,9 +46,9 @@ pub(crate) struct Simulate {
     own: Option<PathBuf>,
     #[command(flatten)]
     change: Change,
-    /// Judge the windows of a recorded log instead.
-    #[arg(long, value_name = "FILE")]
-    replay: Option<PathBuf>,
+    /// Judge the windows of a recorded rollout instead: its logs, also compressed ones, of every router that judged.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    replay: Vec<PathBuf>,
     /// Rollouts of each scenario.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rollouts: u64,
@@ -148,8 +146,8 @@ impl Simulate {
             return self.print_names();
         }
         let chosen = Chosen::load(&self.policy, self.native)?;
-        if let Some(log) = &self.replay {
-            return self.replay(&chosen, log);
+        if !self.replay.is_empty() {
+            return super::replay::replay(&chosen, &self.config, &self.replay, self.json);
         }
         let threads = self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |threads| threads as usize);
         let order = Order { rollouts: self.rollouts, seed: self.seed, threads };
@@ -214,37 +212,9 @@ impl Simulate {
         let names: Vec<&str> = rows.iter().map(|row| row.scenario.name.as_str()).collect();
         super::print(&format!("{}\n", names.join("\n")))
     }
-
-    /// Judges recorded windows, and prints each verdict that is another one than before.
-    fn replay(&self, chosen: &Chosen, log: &PathBuf) -> Result<(), Failure> {
-        let file = std::fs::File::open(log).map_err(|error| Failure::usage(format!("{}: {error}", log.display())))?;
-        let mut judge = chosen.with_state(&self.config, "replay");
-        judge.begin();
-        let mut last = None;
-        let mut judged = 0_u64;
-        for window in window_log::read(BufReader::new(file)) {
-            let window = window.map_err(|error| Failure::usage(format!("{}: {error}", log.display())))?;
-            judge.judge(&window).map_err(|reason| Failure::refused(format!("window {}: {reason}", window.index)))?;
-            judged += 1;
-            let Some(outcome) = judge.last() else { continue };
-            if last != Some(outcome.verdict) {
-                let (verdict, summary) = (name(outcome.verdict), &outcome.summary);
-                let text = match self.json {
-                    true => json!({"window": window.index, "verdict": verdict, "summary": summary}).to_string(),
-                    false => format!("window {:>7}  {verdict:<9}  {summary}", window.index),
-                };
-                super::print(&format!("{text}\n"))?;
-                last = Some(outcome.verdict);
-            }
-        }
-        match self.json {
-            true => super::print(&format!("{}\n", json!({"windows": judged, "verdict": last.map(name)}))),
-            false => super::print(&format!("{judged} windows judged, the last one: {}\n", last.map_or("none", name))),
-        }
-    }
 }
 
-fn name(verdict: Verdict) -> &'static str {
+pub(super) fn name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Advance => "advance",
         Verdict::Hold => "hold",

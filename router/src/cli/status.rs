@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::admin_client::{AdminArgs, AdminClient};
 use super::flag::{concerns, plain};
 use super::table::table;
-use super::{Failure, block_on, print};
+use super::{Failure, block_on, evidence, print};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -76,6 +76,7 @@ fn show_route(route: &Value) -> String {
     text.push_str(&table(&pool_rows(route)));
     text.push_str(&endpoint_lines(route));
     list(&route["policies"]).iter().for_each(|policy| text.push_str(&policy_line(policy)));
+    text.push_str(&evidence::lines(&route["evidence"]));
     text.push_str(&routers(route));
     text.push_str(&concerns(route));
     text

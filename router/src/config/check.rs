@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::checked::{Admin, AdminToken, Config, Lifecycle, Limits, Listen, Policies, Role, State};
 use super::error::Problem;
-use super::{check_events, check_route, check_tls, check_trust, redis_url, units, written};
+use super::{check_events, check_evidence, check_route, check_tls, check_trust, redis_url, units, written};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
@@ -129,6 +129,7 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
         overrides: check_trust::check_override(&mut checker, written.overrides),
         events: check_events::check_events(&mut checker, written.events),
         token_key_files: check_events::check_token(&mut checker, written.token),
+        evidence: check_evidence::check_evidence(&mut checker, &written.evidence),
         lifecycle: check_lifecycle(&mut checker, &written.lifecycle),
         policies: check_policies(&mut checker, written.policies, &state),
         state,

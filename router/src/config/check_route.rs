@@ -63,6 +63,8 @@ fn check_route(checker: &mut Checker, by_index: &str, name: String, written: wri
     check_name(checker, &format!("{key}.rollback_policy"), &rollback_policy);
     let split_config = written.split_config.map_or_else(|| "{}".to_owned(), |table| serde_json::json!(table).to_string());
     check_split_config(checker, &key, &split_policy, &split_config, &pools);
+    let rollback_config = written.rollback_config.map_or_else(|| "{}".to_owned(), |table| serde_json::json!(table).to_string());
+    check_rollback_config(checker, &key, &rollback_policy, &rollback_config);
     Route {
         matches: check_match(checker, &key, written.matches),
         unit: unit.iter().filter_map(|source| check_unit(checker, &key, source)).collect(),
@@ -70,6 +72,8 @@ fn check_route(checker: &mut Checker, by_index: &str, name: String, written: wri
         split_config,
         on_policy_failure,
         rollback_policy,
+        rollback_config,
+        is_observed_only: written.observe_only.unwrap_or(false),
         expose: check_expose(checker, &key, &written.expose.unwrap_or_default()),
         max_request_body: check_body(checker, &format!("{key}.max_request_body"), written.max_request_body.as_deref()),
         max_response_body: check_body(checker, &format!("{key}.max_response_body"), written.max_response_body.as_deref()),
@@ -103,6 +107,26 @@ fn check_split_config(checker: &mut Checker, key: &str, policy: &str, config: &s
     for problem in split_rules::check(config, &names).err().unwrap_or_default() {
         let dot = if problem.key.is_empty() { "" } else { "." };
         checker.refuse_as_written(&format!("{key}.split_config{dot}{}", problem.key), problem.value, problem.allowed);
+    }
+}
+
+/// As [`check_split_config`].
+fn check_rollback_config(checker: &mut Checker, key: &str, policy: &str, config: &str) {
+    let mut refuse = |problem: (String, String, String)| {
+        let (at, value, allowed) = problem;
+        let dot = if at.is_empty() { "" } else { "." };
+        checker.refuse_as_written(&format!("{key}.rollback_config{dot}{at}"), value, allowed);
+    };
+    match policy {
+        "rollback-guardrail" => {
+            let problems = rollback_guardrail::check(config).err().unwrap_or_default();
+            problems.into_iter().for_each(|problem| refuse((problem.key, problem.value, problem.allowed)));
+        }
+        "rollback-threshold" => {
+            let problems = rollback_threshold::check(config).err().unwrap_or_default();
+            problems.into_iter().for_each(|problem| refuse((problem.key, problem.value, problem.allowed)));
+        }
+        _ => {}
     }
 }
 

@@ -11,6 +11,7 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
+use super::check_evidence::Evidence;
 use super::redis_url::RedisState;
 
 /// The whole config.
@@ -28,6 +29,8 @@ pub struct Config {
     pub events: Events,
     /// Files with the keys of tokens. `None`: a key that the router makes for itself.
     pub token_key_files: Option<Vec<PathBuf>>,
+    /// How counters become evidence.
+    pub evidence: Evidence,
     /// How the process ends, and hands over to another.
     pub lifecycle: Lifecycle,
     /// Where flags live.
@@ -278,6 +281,10 @@ pub struct Route {
     pub on_policy_failure: OnPolicyFailure,
     /// The rollback policy, unless the flags name another.
     pub rollback_policy: String,
+    /// What it gets as its `config`: JSON text.
+    pub rollback_config: String,
+    /// Verdicts are logged, and nothing acts on them.
+    pub is_observed_only: bool,
     /// What every response says of the decision.
     pub expose: Expose,
     /// Size of a request's body. `None` is no limit.

@@ -6,6 +6,7 @@
 mod change;
 mod check;
 mod check_events;
+mod check_evidence;
 mod check_initial;
 mod check_outlier;
 mod check_route;
@@ -32,6 +33,7 @@ pub use checked::{
     Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Events, Expose, Health, Lifecycle, Limits, Listen, OnPolicyFailure,
     Outlier, Override, Policies, Pool, PoolTls, Protocol, Rate, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
+pub use check_evidence::Evidence;
 pub use error::ConfigError;
 pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};
 pub use show::show;

@@ -121,6 +121,10 @@ fn events(lines: &mut Lines, config: &Config) {
     lines.bytes("events.repeat_memory", events.repeat_memory);
     lines.duration("events.token_lifetime", Duration::from_secs(events.token_lifetime_seconds.into()));
     lines.texts("events.quality_actions", events.quality_actions.iter().cloned());
+    lines.duration("evidence.traffic_seal", config.evidence.traffic_seal);
+    lines.duration("evidence.maturity", config.evidence.maturity);
+    lines.duration("evidence.history", config.evidence.history);
+    lines.text("evidence.log_bytes", &show_bytes(config.evidence.log_bytes));
     if let Some(files) = &config.token_key_files {
         lines.texts("token.key_files", files.iter().map(|path| path.display().to_string()));
     }
@@ -189,6 +193,8 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.add(&key("split_config"), &route.split_config);
     lines.text(&key("on_policy_failure"), if route.on_policy_failure == OnPolicyFailure::Native { "native" } else { "last_good" });
     lines.text(&key("rollback_policy"), &route.rollback_policy);
+    lines.add(&key("rollback_config"), &route.rollback_config);
+    lines.add(&key("observe_only"), route.is_observed_only);
     let exposed = Expose::ALL.into_iter().filter(|(one, _)| route.expose.has(*one));
     lines.texts(&key("expose"), exposed.map(|(_, name)| name.to_owned()));
     for (name, limit) in [("max_request_body", route.max_request_body), ("max_response_body", route.max_response_body)] {

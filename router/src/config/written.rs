@@ -19,6 +19,8 @@ pub(super) struct Written {
     pub(super) events: Events,
     pub(super) token: Option<Token>,
     #[serde(default)]
+    pub(super) evidence: Evidence,
+    #[serde(default)]
     pub(super) lifecycle: Lifecycle,
     #[serde(default)]
     pub(super) state: State,
@@ -114,6 +116,15 @@ pub(super) struct Token {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Evidence {
+    pub(super) traffic_seal: Option<String>,
+    pub(super) maturity: Option<String>,
+    pub(super) history: Option<String>,
+    pub(super) log_bytes: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Lifecycle {
     pub(super) drain_announce: Option<String>,
     pub(super) upgrade_timeout: Option<String>,
@@ -188,6 +199,8 @@ pub(super) struct Route {
     pub(super) split_config: Option<toml::Table>,
     pub(super) on_policy_failure: Option<String>,
     pub(super) rollback_policy: Option<String>,
+    pub(super) rollback_config: Option<toml::Table>,
+    pub(super) observe_only: Option<bool>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
     pub(super) max_request_body: Option<String>,

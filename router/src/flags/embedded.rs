@@ -12,6 +12,7 @@ use super::judge::without_epoch;
 use super::ledger::{Kind, LedgerEntry, difference, presentable};
 use super::ledger_file::LedgerFile;
 use super::published::{Applied, Cause, Published, Source};
+use super::record_file::RecordFiles;
 use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, RouterSeen, edit, identity, seal};
 use crate::config::{Config, Route};
 use crate::vocabulary::RouteIndex;
@@ -27,6 +28,7 @@ pub(crate) struct Embedded {
     inner: Arc<Inner>,
     id: String,
     admin: Mutex<String>,
+    records: RecordFiles,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,8 @@ impl Embedded {
         let writing = Writing { published: published.clone(), ledgers: ledgers(&folder, config), is_owner };
         let inner = Inner { disk, folder, writing: Mutex::new(writing) };
         let admin = Mutex::new(config.listen.admin.to_string());
-        Ok((published, Embedded { inner: Arc::new(inner), id: identity::router_id(config), admin }))
+        let records = RecordFiles::new(&config.state.data_dir);
+        Ok((published, Embedded { inner: Arc::new(inner), id: identity::router_id(config), admin, records }))
     }
 
     /// `asked_of` is where the caller has the route's index from.
@@ -107,6 +110,16 @@ impl Embedded {
         Ok(published)
     }
 
+    /// What is known of candidates.
+    pub(crate) fn records(&self) -> &RecordFiles {
+        &self.records
+    }
+
+    /// Whether changes are made here.
+    pub(crate) fn is_owner(&self) -> bool {
+        self.inner.writing().is_owner
+    }
+
     /// Makes no change from now on; one that is under way is finished first.
     pub(crate) fn let_go(&self) {
         self.inner.writing().is_owner = false;
@@ -126,6 +139,7 @@ impl Embedded {
                 writing.published.apply(index, newest);
             }
         }
+        self.records.forget();
         writing.is_owner = true;
         Ok(())
     }

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use super::embedded::Embedded;
 use super::owner::Owner;
 use super::published::{Applied, Published, View};
-use super::redis::{self, Page, RedisStore};
+use super::record_file::Revised;
+use super::redis::{self, Heard, Page, RedisStore};
 use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen};
 use crate::config::{Config, Route, StateUrl};
 use crate::vocabulary::{Ppm, RouteIndex};
@@ -191,26 +192,50 @@ impl FlagStore {
         matches!(&*self.backing, Backing::Redis(_))
     }
 
-    /// Keeps what a sender says of pages of windows of a route; `word` grows with each call of that sender. Answers whether the store may have lost
-    /// what it was told before. Nothing is kept by the embedded store, which has no other senders.
+    /// Keeps what a sender says of pages of windows of a route; `word` grows with each call of that sender. Nothing is kept by the embedded store, which has no other senders.
     ///
     /// # Errors
     /// In words that say what to do. Whether something was kept is not known then.
-    pub async fn shelve(&self, route: &str, sender: &str, word: u64, pages: &[Page]) -> Result<bool, String> {
+    pub async fn shelve(&self, route: &str, sender: &str, word: u64, pages: &[Page]) -> Result<Heard, String> {
         match &*self.backing {
-            Backing::Embedded(_) => Ok(false),
+            Backing::Embedded(_) => Ok(Heard { may_have_lost: false, now_ms: None }),
             Backing::Redis(redis) => redis.shelf().put(route, sender, word, pages).await,
         }
     }
 
-    /// Everything that any sender said of a page.
+    /// Everything that any sender said of a page, and whether the store may have lost some of it meanwhile.
     ///
     /// # Errors
     /// In words that say what to do.
-    pub async fn shelved(&self, route: &str, page: u64) -> Result<ShelfFields, String> {
+    pub async fn shelved(&self, route: &str, page: u64) -> Result<(ShelfFields, bool), String> {
         match &*self.backing {
-            Backing::Embedded(_) => Ok(ShelfFields::new()),
+            Backing::Embedded(_) => Ok((ShelfFields::new(), false)),
             Backing::Redis(redis) => redis.shelf().get(route, page).await,
+        }
+    }
+
+    /// What is known of a route's candidate, as the store has it.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub async fn evidence(&self, route: &str) -> Result<Revised, String> {
+        match &*self.backing {
+            Backing::Embedded(embedded) => embedded.records().read(route).map_err(|error| error.to_string()),
+            Backing::Redis(redis) => redis.shelf().evidence(route).await,
+        }
+    }
+
+    /// Replaces it, unless somebody else did since: then `replaces` is no longer its revision (0 for none), and the answer is false.
+    ///
+    /// # Errors
+    /// In words that say what to do. Whether it was replaced is not known then.
+    pub async fn replace_evidence(&self, route: &str, replaces: u64, revision: u64, record: &[u8]) -> Result<bool, String> {
+        match &*self.backing {
+            Backing::Embedded(embedded) if !embedded.is_owner() => Err(super::embedded::HANDING_OVER.to_owned()),
+            Backing::Embedded(embedded) => {
+                embedded.records().replace(route, replaces, revision, record).map_err(|error| error.to_string())
+            }
+            Backing::Redis(redis) => redis.shelf().replace(route, replaces, revision, record).await,
         }
     }
 

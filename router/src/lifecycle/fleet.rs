@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::flags::{self, FlagStore, Page};
+use crate::flags::{self, FlagStore, Heard, Page};
 use crate::quality::pages::{self, Half, PAGE};
-use crate::quality::{Books, Counts, KEPT, Number, Revision, RouteBook};
+use crate::quality::{Books, Counts, FleetClock, KEPT, Number, Revision, RouteBook};
 
 /// How often traffic is told.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -32,9 +32,9 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    pub(super) fn start(flags: &Arc<FlagStore>, books: Arc<Books>) -> Telling {
+    pub(super) fn start(flags: &Arc<FlagStore>, clock: FleetClock, books: Arc<Books>) -> Telling {
         let (stores, stop) = (watch::Sender::new(flags.clone()), watch::Sender::new(false));
-        let teller = Teller { sender: flags::random_id(), words: 0, is_away: false, books };
+        let teller = Teller { sender: flags::random_id(), words: 0, is_away: false, clock, is_apart: false, books };
         Telling { task: tokio::spawn(teller.run(stores.subscribe(), stop.subscribe())), stores, stop }
     }
 
@@ -58,6 +58,9 @@ struct Teller {
     words: u64,
     /// The store was away the last time, which was logged.
     is_away: bool,
+    clock: FleetClock,
+    /// The store's clock is no clock, which was logged.
+    is_apart: bool,
     books: Arc<Books>,
 }
 
@@ -100,7 +103,8 @@ impl Teller {
         let Some(word) = self.books.lock().get(route).and_then(|book| word(book, &self.sender, is_whole)) else { return };
         self.words += 1;
         match store.shelve(route, &self.sender, self.words, &word.pages).await {
-            Ok(may_have_lost) => {
+            Ok(Heard { may_have_lost, now_ms }) => {
+                self.set_clock(now_ms);
                 if std::mem::take(&mut self.is_away) {
                     tracing::info!("the store hears again what is counted");
                 }
@@ -120,6 +124,15 @@ impl Teller {
                 }
             }
         }
+    }
+
+    /// Windows and tokens are of the store's clock.
+    fn set_clock(&mut self, now_ms: Option<u64>) {
+        let ahead_ms = now_ms.and_then(|now_ms| self.clock.hear(now_ms));
+        if let Some(ahead_ms) = ahead_ms.filter(|_| !self.is_apart) {
+            tracing::error!(ahead_ms, "the store's clock is an hour and more from this machine's, and is not followed: set one of them right");
+        }
+        self.is_apart = ahead_ms.is_some();
     }
 
     /// What is too old is forgotten, and what nobody heard of it is counted.

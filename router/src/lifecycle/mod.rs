@@ -37,7 +37,8 @@ use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
-use crate::quality::{Quality, Secret, configured_secrets, token_secrets};
+use crate::quality::{FleetClock, Quality, Secret, configured_secrets, token_secrets};
+use crate::release::{Judging, Under};
 use crate::serve::{self, CutOff, Generation, Overrides, Pools, Sockets};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -170,7 +171,8 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
     let quality = Quality::new(&config);
-    let events = EventsDesk::open(&config, &secrets);
+    let clock = FleetClock::start();
+    let events = EventsDesk::open(&config, &secrets, &clock);
     let events = events.map_err(|source| LifecycleError::System { what: "cannot start the thread for events", source })?;
     pools.look_up_names(&config).await;
     let generation = Arc::new(Generation {
@@ -185,8 +187,11 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         events,
         quality,
     });
-    let counting = Counting::start(&generation.quality, generation.events.clone());
-    let telling = flags.has_shelf().then(|| Telling::start(&flags, counting.books.clone()));
+    let counting = Counting::start(&generation.quality, clock.clone(), generation.events.clone());
+    let telling = flags.has_shelf().then(|| Telling::start(&flags, clock.clone(), counting.books.clone()));
+    let under = Under { config: config.clone(), flags: flags.clone(), policies: policies.clone() };
+    let judging = Judging::start(under, counting.books.clone(), clock, &config.state.data_dir);
+    let judging = judging.map_err(|source| LifecycleError::System { what: "cannot start the thread for the log of windows", source })?;
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
         readiness: Readiness::default(),
@@ -194,6 +199,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         connections: serving.connections.clone(),
         started_unix_ms: admin::now_unix_ms(),
         books: counting.books.clone(),
+        board: judging.board(),
         dropped_log_lines,
     };
     let parts = admin::Parts {
@@ -217,6 +223,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         serving,
         counting,
         telling,
+        judging,
         states,
         process,
         listeners: Some(listeners),

@@ -16,6 +16,7 @@ use crate::config::{self, Config, KeyChange, Reload};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::{Secret, token_secrets};
+use crate::release::Under;
 use crate::serve::{Generation, Overrides, Pools};
 use crate::tls::{PreparedTls, ServerTls};
 use crate::vocabulary::RouteIndex;
@@ -98,6 +99,7 @@ impl Running {
         if let Some(telling) = &self.telling {
             telling.succeed(&flags);
         }
+        self.judging.succeed(Under { config: config.clone(), flags: flags.clone(), policies: policies.clone() });
         if !self.serving.succeed(generation.clone()).await {
             warnings.push("a worker has not taken the new config yet: it is busy with something that does not end".to_owned());
         }

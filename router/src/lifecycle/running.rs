@@ -14,7 +14,8 @@ use crate::config::Config;
 use crate::flags::{FlagStore, Flags};
 use crate::policy::{Policies, ShadowRun, SplitInForce};
 use crate::quality::events::EventsDesk;
-use crate::quality::{self, Books, Quality};
+use crate::quality::{self, Books, FleetClock, Quality};
+use crate::release::Judging;
 use crate::serve::{Generation, Serving};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -40,6 +41,7 @@ pub(super) struct Running {
     pub(super) counting: Counting,
     /// Where there may be other routers.
     pub(super) telling: Option<Telling>,
+    pub(super) judging: Judging,
     pub(super) states: watch::Sender<Arc<AdminState>>,
     pub(super) process: ThisProcess,
     /// To be passed on; gone when the router drains.
@@ -55,9 +57,9 @@ pub(super) struct Counting {
 }
 
 impl Counting {
-    pub(super) fn start(quality: &Quality, events: EventsDesk) -> Counting {
+    pub(super) fn start(quality: &Quality, clock: FleetClock, events: EventsDesk) -> Counting {
         let (newest, books) = (watch::Sender::new(quality.clone()), Arc::<Books>::default());
-        let task = tokio::spawn(quality::collect(newest.subscribe(), books.clone(), events));
+        let task = tokio::spawn(quality::collect(newest.subscribe(), clock, books.clone(), events));
         Counting { books, newest, task }
     }
 

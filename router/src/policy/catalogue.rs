@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, World};
 use super::host_v0::SplitProgram;
+use super::host_v0_rollback::RollbackProgram;
 use super::rejection::Rejection;
 use super::status::{PluginState, PluginStatus, Refusal};
 use crate::flags::PolicyRef;
@@ -50,18 +51,18 @@ enum Newest {
 }
 
 /// What a route gets for what its flags name.
-pub(super) struct Choice {
+pub(super) struct Choice<P = SplitProgram> {
     /// What can be put in force; `None` leaves the one that is.
-    pub(super) found: Option<Found>,
+    pub(super) found: Option<Found<P>>,
     /// Why that is not what the flags name.
     pub(super) trouble: Option<Trouble>,
 }
 
-/// A split policy that can be put in force.
-pub(super) struct Found {
+/// A split policy that can be put in force, or a rollback policy.
+pub(super) struct Found<P = SplitProgram> {
     pub(super) digest: String,
     pub(super) source: String,
-    pub(super) program: SplitProgram,
+    pub(super) program: P,
 }
 
 /// Why what the flags name is not in force: it is still being admitted, or it was refused and somebody has to act.
@@ -73,8 +74,32 @@ pub(super) enum Trouble {
     Refused(String),
 }
 
-impl Choice {
-    fn nothing(trouble: Trouble) -> Choice {
+/// What a policy of one world is as a program.
+pub(super) trait Program: Clone {
+    const WORLD: World;
+
+    /// `None` where the plugin is of the other world.
+    fn of(admitted: &Admitted) -> Option<&Self>;
+}
+
+impl Program for SplitProgram {
+    const WORLD: World = World::SplitPolicy;
+
+    fn of(admitted: &Admitted) -> Option<&SplitProgram> {
+        admitted.split.as_ref()
+    }
+}
+
+impl Program for RollbackProgram {
+    const WORLD: World = World::RollbackPolicy;
+
+    fn of(admitted: &Admitted) -> Option<&RollbackProgram> {
+        admitted.rollback.as_ref()
+    }
+}
+
+impl<P> Choice<P> {
+    fn nothing(trouble: Trouble) -> Choice<P> {
         Choice { found: None, trouble: Some(trouble) }
     }
 }
@@ -231,14 +256,14 @@ impl Catalogue {
     }
 
     /// What a route gets.
-    pub(super) fn choose(&self, wanted: &PolicyRef) -> Choice {
+    pub(super) fn choose<P: Program>(&self, wanted: &PolicyRef) -> Choice<P> {
         match &wanted.digest {
             Some(digest) => self.choose_digest(wanted, digest),
             None => self.choose_name(&wanted.name),
         }
     }
 
-    fn choose_digest(&self, wanted: &PolicyRef, digest: &str) -> Choice {
+    fn choose_digest<P: Program>(&self, wanted: &PolicyRef, digest: &str) -> Choice<P> {
         if self.admitted.contains_key(digest) {
             return self.found(digest, self.source_of(digest), None);
         }
@@ -257,7 +282,7 @@ impl Catalogue {
         Choice::nothing(Trouble::Refused(format!("no plugin with this digest is in the folder, shipped or kept{hint}")))
     }
 
-    fn choose_name(&self, name: &str) -> Choice {
+    fn choose_name<P: Program>(&self, name: &str) -> Choice<P> {
         let shipped = self.shipped.get(name);
         let Some(file) = self.files.get(name) else {
             return match shipped {
@@ -290,13 +315,13 @@ impl Catalogue {
         )
     }
 
-    fn found(&self, digest: &str, source: String, trouble: Option<Trouble>) -> Choice {
+    fn found<P: Program>(&self, digest: &str, source: String, trouble: Option<Trouble>) -> Choice<P> {
         let Some(admitted) = self.admitted.get(digest) else {
             return Choice::nothing(trouble.unwrap_or(Trouble::Admitting));
         };
-        match &admitted.split {
+        match P::of(admitted) {
             Some(program) => Choice { found: Some(Found { digest: digest.to_owned(), source, program: program.clone() }), trouble },
-            None => Choice::nothing(trouble.unwrap_or_else(|| Trouble::Refused(Rejection::WrongKind.to_string()))),
+            None => Choice::nothing(trouble.unwrap_or_else(|| Trouble::Refused(Rejection::WrongKind { wanted: P::WORLD }.to_string()))),
         }
     }
 

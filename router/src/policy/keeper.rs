@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::catalogue::{Catalogue, Choice, Found, Trouble};
 use super::folder::{Folder, Look, MOST_FILES, SETTLE};
 use super::health::Patience;
+use super::host_v0_rollback::RollbackProgram;
 use super::in_force::SplitInForce;
 use super::kept::Kept;
 use super::rejection::Rejection;
@@ -36,6 +37,8 @@ pub(super) enum Event {
     Done(Box<Done>),
     /// Somebody asks what a name means.
     Find(PolicyRef, oneshot::Sender<Choice>),
+    /// The same, of a rollback policy.
+    FindRollback(PolicyRef, oneshot::Sender<Choice<RollbackProgram>>),
     /// Somebody waits until the folder's file of this name, as it is by now, is taken in.
     TakeIn(String, oneshot::Sender<()>),
     /// The router ends.
@@ -56,6 +59,14 @@ pub(super) struct RouteSlot {
     pub(super) in_force: watch::Sender<Arc<SplitInForce>>,
     /// The last policy that failed on this route's own flags.
     pub(super) failed_trial: Option<FailedTrial>,
+}
+
+impl RouteSlot {
+    /// The policies that its flags name.
+    fn wanted(&self) -> [PolicyRef; 2] {
+        let flags = self.flags.borrow();
+        [flags.split_policy.clone(), flags.rollback_policy.clone()]
+    }
 }
 
 /// What [`super::Policies::status`] shows beside the policy in force itself.
@@ -133,6 +144,13 @@ impl Keeper {
                     // Whoever asked may be gone.
                     let _ = answer.send(self.catalogue.choose(&wanted));
                 }
+                Ok(Event::FindRollback(wanted, answer)) => {
+                    let mut choice = self.catalogue.choose(&wanted);
+                    if in_keeping(&self.catalogue, self.workshop.kept.as_ref(), &wanted).is_some() {
+                        choice.trouble = Some(Trouble::Admitting);
+                    }
+                    let _ = answer.send(choice);
+                }
                 Ok(Event::TakeIn(name, answer)) => self.awaited.push((name, answer)),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
@@ -176,7 +194,7 @@ impl Keeper {
 
     /// The next thing to admit: what a route waits for first.
     fn next_job(&mut self) -> Option<Job> {
-        let wanted: Vec<PolicyRef> = self.routes.iter().map(|slot| slot.flags.borrow().split_policy.clone()).collect();
+        let wanted: Vec<PolicyRef> = self.routes.iter().flat_map(RouteSlot::wanted).collect();
         let kept = self.workshop.kept.as_ref();
         for wanted in &wanted {
             if let Some(digest) = in_keeping(&self.catalogue, kept, wanted) {
@@ -280,7 +298,7 @@ impl Keeper {
         let mut views = self.board.lock().unwrap_or_else(PoisonError::into_inner).routes.clone();
         for (slot, view) in self.routes.iter_mut().zip(&mut views) {
             let flags = Arc::clone(&slot.flags.borrow());
-            let mut choice = self.catalogue.choose(&flags.split_policy);
+            let mut choice: Choice = self.catalogue.choose(&flags.split_policy);
             if in_keeping(&self.catalogue, self.workshop.kept.as_ref(), &flags.split_policy).is_some() {
                 choice.trouble = Some(Trouble::Admitting);
             }
@@ -290,7 +308,7 @@ impl Keeper {
         let plugins = self.catalogue.plugins();
         *self.board.lock().unwrap_or_else(PoisonError::into_inner) = Views { routes: views, plugins };
         let in_force = self.routes.iter().map(|slot| slot.in_force.borrow().digest.clone());
-        let named = self.routes.iter().filter_map(|slot| slot.flags.borrow().split_policy.digest.clone());
+        let named = self.routes.iter().flat_map(RouteSlot::wanted).filter_map(|wanted| wanted.digest);
         let in_use: HashSet<String> = in_force.chain(named).collect();
         self.catalogue.forget_unused(&in_use);
     }

@@ -57,7 +57,7 @@ pub(crate) use host_v0_rollback::RollbackProgram;
 pub use in_force::{Kind, SplitInForce};
 pub use instance::SplitInstance;
 pub(crate) use policies::shipped;
-pub use policies::{Policies, PolicyError};
+pub use policies::{Policies, PolicyError, RollbackChoice, RollbackFound};
 pub use rejection::Rejection;
 pub use rollback::{NativeRollback, RollbackInstance};
 pub use shadow_run::{Example, Named, PoolPair, SeenField, ShadowReport, ShadowRun, ShadowState, Side};

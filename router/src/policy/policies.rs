@@ -14,13 +14,14 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::admission::{self, Terms};
 use super::artefact::ArtefactCache;
-use super::catalogue::{Catalogue, Trouble};
+use super::catalogue::{Catalogue, Choice, Trouble};
 use super::engine::{Limits, PolicyEngine};
 use super::folder::Folder;
 use super::health::Patience;
 use super::in_force::{Kind, SplitInForce};
 use super::keeper::{Board, Event, Keeper, RouteSlot, RouteView, Views};
 use super::kept::Kept;
+use super::rollback::RollbackInstance;
 use super::shadows::ShadowSlot;
 use super::status::{AnsweredBy, InForceStatus, LastGoodStatus, PluginStatus, PolicyState, PolicyStatus, now_unix_ms};
 use super::workshop::Workshop;
@@ -67,6 +68,25 @@ pub enum PolicyError {
     /// No thread.
     #[error("no thread for the policies")]
     Thread(#[source] io::Error),
+}
+
+/// What there is of a rollback policy that flags name.
+#[derive(Default)]
+pub struct RollbackChoice {
+    /// What can judge; `None` leaves the one that does.
+    pub found: Option<RollbackFound>,
+    /// Why that is not what the flags name.
+    pub why: Option<String>,
+}
+
+/// A rollback policy that can judge.
+pub struct RollbackFound {
+    /// SHA-256 of its file.
+    pub digest: String,
+    /// Where it came from.
+    pub source: String,
+    /// `None` where the caller has one of this digest.
+    pub instance: Option<RollbackInstance>,
 }
 
 /// The control side of policies.
@@ -216,6 +236,24 @@ impl Policies {
         let kept = self.workshop.kept.as_ref();
         let is_kept = wanted.digest.as_ref().is_some_and(|digest| kept.is_some_and(|kept| kept.has(digest)));
         (!is_kept).then_some(reason)
+    }
+
+    /// The rollback policy that these flags name. `known` is the digest of the one that the caller has: that is not handed out again.
+    pub async fn rollback(&self, wanted: &PolicyRef, known: Option<&str>) -> RollbackChoice {
+        let (answer, answered) = oneshot::channel();
+        if self.wake.try_send(Event::FindRollback(wanted.clone(), answer)).is_err() {
+            return RollbackChoice::default();
+        }
+        let Ok(Choice { found, trouble }) = answered.await else { return RollbackChoice::default() };
+        let why = trouble.map(|trouble| match trouble {
+            Trouble::Admitting => "it is being checked and compiled".to_owned(),
+            Trouble::Refused(reason) => reason,
+        });
+        let found = found.map(|found| {
+            let instance = (known != Some(found.digest.as_str())).then(|| RollbackInstance::wasm(found.program, wanted.name.as_str().into()));
+            RollbackFound { digest: found.digest, source: found.source, instance }
+        });
+        RollbackChoice { found, why }
     }
 
     /// What operators are told about a route's policy.

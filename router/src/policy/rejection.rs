@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::admission::World;
 use super::failure::PolicyFailure;
 
 /// The interface that this router speaks, as people write it.
@@ -130,9 +131,19 @@ pub enum Rejection {
         /// The limit.
         limit: Duration,
     },
-    /// A rollback policy where a split policy is wanted.
-    #[error("it is a rollback policy; split_policy needs one that exports switchback:policy/split")]
-    WrongKind,
+    /// A policy of the other world.
+    #[error("{}", wrong_kind(*.wanted))]
+    WrongKind {
+        /// The one that is needed.
+        wanted: World,
+    },
+}
+
+fn wrong_kind(wanted: World) -> &'static str {
+    match wanted {
+        World::SplitPolicy => "it is a rollback policy; split_policy needs one that exports switchback:policy/split",
+        World::RollbackPolicy => "it is a split policy; rollback_policy needs one that exports switchback:policy/rollback",
+    }
 }
 
 fn list(names: &[String]) -> String {

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
+use super::clock::FleetClock;
 use super::counters::{PoolCounters, Quality};
 use super::counts::Counts;
 use super::events::EventsDesk;
@@ -68,25 +69,22 @@ struct Collector {
 }
 
 /// Collects until the sender of configs is gone. What was counted until then is in the books.
-pub async fn collect(mut quality: watch::Receiver<Quality>, books: Arc<Books>, events: EventsDesk) {
-    let clock = Clock::start();
+pub async fn collect(mut quality: watch::Receiver<Quality>, clock: FleetClock, books: Arc<Books>, events: EventsDesk) {
     let mut collector = Collector { sources: Vec::new(), books, last: 0 };
     let newest = quality.borrow_and_update().clone();
-    newest.clock().set(clock.quarter(Instant::now()));
+    newest.clock().set(quarter(&clock, Instant::now()));
     collector.know(&newest);
-    let mut ticks = tokio::time::interval_at(clock.next(Instant::now()), QUARTER);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            now = ticks.tick() => {
-                collector.tick(&quality.borrow(), clock.quarter(now));
+            () = tokio::time::sleep(to_next(&clock, Instant::now())) => {
+                collector.tick(&quality.borrow(), quarter(&clock, Instant::now()));
                 collector.take(&events);
             }
             changed = quality.changed() => {
                 let newest = quality.borrow_and_update().clone();
                 collector.know(&newest);
                 if changed.is_err() {
-                    let now = clock.quarter(Instant::now());
+                    let now = quarter(&clock, Instant::now()).max(newest.clock().quarter().0);
                     (0..=READ_AFTER).for_each(|later| collector.tick(&newest, now + later));
                     collector.take(&events);
                     return;
@@ -96,28 +94,14 @@ pub async fn collect(mut quality: watch::Receiver<Quality>, books: Arc<Books>, e
     }
 }
 
-/// The wall clock as it was at the start, and the monotonic one since then.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    began: Instant,
-    since_1970: Duration,
+fn quarter(clock: &FleetClock, now: Instant) -> u64 {
+    let since = clock.since_1970(now);
+    since.as_secs() * QUARTERS + u64::from(since.subsec_millis()) / (1_000 / QUARTERS)
 }
 
-impl Clock {
-    fn start() -> Clock {
-        Clock { began: Instant::now(), since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
-    }
-
-    fn quarter(&self, now: Instant) -> u64 {
-        let since = self.since_1970 + now.saturating_duration_since(self.began);
-        since.as_secs() * QUARTERS + u64::from(since.subsec_millis()) / (1_000 / QUARTERS)
-    }
-
-    /// When the next quarter begins.
-    fn next(&self, now: Instant) -> Instant {
-        let since = self.since_1970 + now.saturating_duration_since(self.began);
-        now + (QUARTER - Duration::from_nanos(u64::from(since.subsec_nanos()) % 250_000_000))
-    }
+/// How long until the next quarter begins.
+fn to_next(clock: &FleetClock, now: Instant) -> Duration {
+    QUARTER - Duration::from_nanos(u64::from(clock.since_1970(now).subsec_nanos()) % 250_000_000)
 }
 
 impl Collector {
@@ -253,7 +237,8 @@ mod tests {
     async fn the_clock_goes_on_and_the_end_reads_everything() {
         let quality = quality(&[("blue", "1"), ("green", "1")]);
         let (newest, books) = (watch::Sender::new(quality.clone()), Arc::new(Books::default()));
-        let collecting = tokio::spawn(collect(newest.subscribe(), books.clone(), EventsDesk::open(quality.config(), &[]).unwrap()));
+        let (clock, desk) = (FleetClock::start(), EventsDesk::open(quality.config(), &[], &FleetClock::start()).unwrap());
+        let collecting = tokio::spawn(collect(newest.subscribe(), clock, books.clone(), desk));
         let passes = async |quarters: u64| {
             let before = quality.clock().quarter().0;
             while quality.clock().quarter().0 < before + quarters {

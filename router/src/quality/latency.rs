@@ -31,7 +31,7 @@ const fn bucket_of(micros: u32) -> u32 {
 
 /// The longest latency of a bucket, in microseconds; `None` where there is no such bucket.
 #[must_use]
-pub(super) fn upper_micros(bucket: usize) -> Option<u32> {
+pub fn upper_micros(bucket: usize) -> Option<u32> {
     let bucket = u32::try_from(bucket).ok().filter(|bucket| (*bucket as usize) < BUCKETS)?;
     if bucket < EXACT {
         return Some(bucket);

@@ -3,6 +3,7 @@
 //! Each worker has counters of its own and is their only writer, so counting is a plain load and store; readers (metrics,
 //! status) sum over the workers whenever they like. No lock, no shared cache line.
 
+mod clock;
 mod collector;
 mod counters;
 mod counts;
@@ -16,12 +17,16 @@ mod secrets;
 mod token;
 mod windows;
 
+pub use clock::FleetClock;
 pub use collector::{Books, KEPT, RouteBook, Served, collect};
 pub use counters::{
     Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
     RouteTotals, SignalFault, WorkerCounters, WorkerTotals,
 };
+#[cfg(test)]
+pub(crate) use counts::tests::counts as any_counts;
 pub use counts::{Counts, Number, millionths};
+pub use latency::upper_micros as latency_upper_micros;
 pub use outcomes::{Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
 pub use secrets::{Secret, SecretError, TOKEN_KEY_FILE, configured_secrets, token_secrets};
 pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};

@@ -65,24 +65,25 @@ pub enum Outcome {
     Timeout,
 }
 
-/// What one worker counts of one model version. Some 60 KB, made when the first query comes.
+/// What one worker counts of one model version. Some 35 KB, made when the first query comes.
 #[derive(Debug)]
 pub struct Outcomes {
     slots: [Slot; SLOTS],
-    /// By group of units. Not by window: they tell how much the queries of one unit resemble each other, which takes a minute to know anyway.
-    groups: [[Count; COUNTED]; GROUPS as usize],
 }
 
+/// One quarter's counts.
 #[derive(Debug)]
 struct Slot {
-    numbers: [Count; COUNTED],
+    /// By group of units; what all of them come to is summed by whoever reads.
+    groups: [[Count; COUNTED]; GROUPS as usize],
     latency: [Count; latency::BUCKETS],
 }
 
 impl Default for Outcomes {
     fn default() -> Outcomes {
-        let slot = |_| Slot { numbers: array::from_fn(|_| Count::default()), latency: array::from_fn(|_| Count::default()) };
-        Outcomes { slots: array::from_fn(slot), groups: array::from_fn(|_| array::from_fn(|_| Count::default())) }
+        let group = |_| array::from_fn(|_| Count::default());
+        let slot = |_| Slot { groups: array::from_fn(group), latency: array::from_fn(|_| Count::default()) };
+        Outcomes { slots: array::from_fn(slot) }
     }
 }
 
@@ -123,10 +124,8 @@ impl Outcomes {
     }
 
     fn add(&self, at: Quarter, group: u8, number: Number, more: u64) {
-        if let Some(count) = self.slots.get(at.slot()).and_then(|slot| slot.numbers.get(number as usize)) {
-            count.add(more);
-        }
-        if let Some(count) = self.groups.get(usize::from(group)).and_then(|group| group.get(number as usize)) {
+        let slot = self.slots.get(at.slot());
+        if let Some(count) = slot.and_then(|slot| slot.groups.get(usize::from(group))).and_then(|group| group.get(number as usize)) {
             count.add(more);
         }
     }
@@ -135,37 +134,35 @@ impl Outcomes {
 /// What was read of one [`Outcomes`] so far.
 #[derive(Debug)]
 pub struct Read {
-    slots: [[u64; COUNTED + latency::BUCKETS]; SLOTS],
+    slots: [SlotRead; SLOTS],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct SlotRead {
     groups: [[u64; COUNTED]; GROUPS as usize],
+    latency: [u64; latency::BUCKETS],
 }
 
 impl Default for Read {
     fn default() -> Read {
-        Read { slots: [[0; COUNTED + latency::BUCKETS]; SLOTS], groups: [[0; COUNTED]; GROUPS as usize] }
+        Read { slots: [SlotRead { groups: [[0; COUNTED]; GROUPS as usize], latency: [0; latency::BUCKETS] }; SLOTS] }
     }
 }
 
 impl Read {
-    /// What was counted in the slot of this quarter since it was last read, and in the groups since then.
+    /// What was counted in the slot of this quarter since it was last read.
     pub fn take(&mut self, outcomes: &Outcomes, quarter: Quarter) -> Counts {
         let mut counts = Counts::default();
         let (Some(slot), Some(seen)) = (outcomes.slots.get(quarter.slot()), self.slots.get_mut(quarter.slot())) else { return counts };
-        for (place, (count, seen)) in slot.numbers.iter().chain(&slot.latency).zip(seen).enumerate() {
-            let more = since(count, seen);
-            if more == 0 {
-                continue;
-            }
-            match counts.numbers.get_mut(place).filter(|_| place < COUNTED) {
-                Some(number) => *number = more,
-                None => drop(counts.latency.insert(u16::try_from(place - COUNTED).unwrap_or(u16::MAX), more)),
+        for (group, (numbers, seen)) in (0..).zip(slot.groups.iter().zip(&mut seen.groups)) {
+            for (number, (count, seen)) in Number::ALL.into_iter().zip(numbers.iter().zip(seen)) {
+                counts.add(number, group, since(count, seen));
             }
         }
-        for (group, (numbers, seen)) in (0..).zip(outcomes.groups.iter().zip(&mut self.groups)) {
-            for (number, (count, seen)) in (0..).zip(numbers.iter().zip(seen)) {
-                let more = since(count, seen);
-                if more > 0 {
-                    counts.groups.insert((group, number), more);
-                }
+        for (bucket, (count, seen)) in (0..).zip(slot.latency.iter().zip(&mut seen.latency)) {
+            let more = since(count, seen);
+            if more > 0 {
+                counts.latency.insert(bucket, more);
             }
         }
         counts
@@ -260,7 +257,7 @@ mod tests {
                         let over = Quarter(now - 2);
                         let counts = read.take(&outcomes, over);
                         let theirs = by_quarter.remove(&over.0).unwrap_or_default();
-                        prop_assert_eq!((&counts.numbers, &counts.latency), (&theirs.numbers, &theirs.latency));
+                        prop_assert_eq!(&counts, &theirs);
                         seen.merge(&counts);
                     }
                     continue;

@@ -22,7 +22,7 @@ static WRITE: LazyLock<Script> =
 static HEARTBEAT: LazyLock<Script> = LazyLock::new(|| Script::new(concat!(include_str!("seal.lua"), include_str!("heartbeat.lua"))));
 
 /// A hash as it is answered.
-pub(super) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What a write stores beside the flags.
 pub(super) struct Texts {

@@ -43,6 +43,11 @@ impl Keys {
         format!("{}sender:{sender}", self.prefix())
     }
 
+    /// What is known of the candidate.
+    pub(super) fn evidence(&self) -> String {
+        format!("{}evidence", self.prefix())
+    }
+
     /// `{switchback:ROUTE}:`
     fn prefix(&self) -> &str {
         self.flags.strip_suffix("flags").unwrap_or(&self.flags)
@@ -67,7 +72,7 @@ mod tests {
         assert_eq!(slot_of("{user1000}.following"), slot_of("user1000"));
         assert_eq!(slot_of("foo{}{bar}"), crc16::State::<crc16::XMODEM>::calculate(b"foo{}{bar}") % SLOTS);
         let keys = Keys::of("search");
-        for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.page(7), &keys.sender("ab")] {
+        for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.page(7), &keys.sender("ab"), &keys.evidence()] {
             assert_eq!(slot_of(key), keys.slot, "{key}");
         }
         assert_eq!(slot_of(ROUTERS), slot_of(REPORTS));

@@ -34,7 +34,7 @@ use self::fleet::Fleet;
 use self::keys::Keys;
 use self::reach::Reach;
 use self::session::Way;
-pub use self::shelf::Page;
+pub use self::shelf::{Heard, Page};
 pub(crate) use self::shelf::Shelf;
 use self::sync::{Request, Sync};
 use super::copies::Copies;

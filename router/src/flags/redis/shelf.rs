@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::commands::{Pairs, read_as};
 use super::keys::Keys;
@@ -16,11 +17,26 @@ use super::reach::Reach;
 use super::session::{Session, Way};
 use super::sync::explain;
 use crate::config::RedisState;
+use crate::flags::Revised;
 
 static SHELVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shelve.lua")));
+static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
 
 /// A page is forgotten so long after its first word, and a sender after its last.
 const KEPT: Duration = Duration::from_secs(1_800);
+/// What is known of a candidate is forgotten so long after the last word about it.
+const EVIDENCE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// An answer that took longer than this tells too little of the server's clock.
+const CLOCK_WITHIN: Duration = Duration::from_millis(100);
+
+/// What the store says to a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The connection is a new one: the store may have lost what it was told on the one before.
+    pub may_have_lost: bool,
+    /// The server's clock now, in milliseconds since 1970, where it answered soon enough to tell.
+    pub now_ms: Option<u64>,
+}
 
 /// What one sender says of one page: fields and their values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +64,11 @@ impl Shelf {
         Shelf { way: Way::new(Reach::new(redis)), session: Mutex::new(None) }
     }
 
-    /// Keeps pages of a route. `word` grows from one call to the next of this sender. Answers whether the connection is a new one: then the store may
-    /// have lost what it was told on the one before.
+    /// Keeps pages of a route. `word` grows from one call to the next of this sender.
     ///
     /// # Errors
     /// In words that say what to do. Whether something was kept is not known then.
-    pub(crate) async fn put(&self, route: &str, sender: &str, word: u64, pages: &[Page]) -> Result<bool, String> {
+    pub(crate) async fn put(&self, route: &str, sender: &str, word: u64, pages: &[Page]) -> Result<Heard, String> {
         let keys = Keys::of(route);
         let names: Vec<String> = std::iter::once(keys.sender(sender)).chain(pages.iter().map(|page| keys.page(page.number))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -65,17 +80,45 @@ impl Shelf {
                 call = call.arg(name).arg(value);
             }
         }
-        self.run(&keys, &call).await.map(|(_, is_new): (i64, bool)| is_new)
+        let began = Instant::now();
+        let ((server, _), may_have_lost): ((String, i64), bool) = self.run(&keys, &call).await?;
+        let took = began.elapsed();
+        let there = server.parse::<u64>().ok().filter(|_| took <= CLOCK_WITHIN && !may_have_lost);
+        let half_way = u64::try_from(took.as_millis() / 2).unwrap_or(0);
+        Ok(Heard { may_have_lost, now_ms: there.map(|there| there + half_way) })
     }
 
-    /// Everything that any sender said of a page.
+    /// Everything that any sender said of a page, and whether the store may have lost some of it: the connection is a new one.
     ///
     /// # Errors
     /// In words that say what to do.
-    pub(crate) async fn get(&self, route: &str, page: u64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    pub(crate) async fn get(&self, route: &str, page: u64) -> Result<(Pairs, bool), String> {
         let keys = Keys::of(route);
         let call = Call::command("HGETALL").arg(keys.page(page));
-        self.run::<Pairs>(&keys, &call).await.map(|(pairs, _)| pairs)
+        self.run(&keys, &call).await
+    }
+
+    /// What is known of a route's candidate: its revision and bytes.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub(crate) async fn evidence(&self, route: &str) -> Result<Revised, String> {
+        let keys = Keys::of(route);
+        let call = Call::command("HMGET").arg(keys.evidence()).arg("revision").arg("record");
+        let ((revision, record), _): ((Option<u64>, Option<Vec<u8>>), bool) = self.run(&keys, &call).await?;
+        Ok(revision.zip(record))
+    }
+
+    /// Replaces it; false when it was no longer of the revision `replaces` (0 for none).
+    ///
+    /// # Errors
+    /// In words that say what to do. Whether it was replaced is not known then.
+    pub(crate) async fn replace(&self, route: &str, replaces: u64, revision: u64, record: &[u8]) -> Result<bool, String> {
+        let keys = Keys::of(route);
+        let millis = u64::try_from(EVIDENCE_KEPT.as_millis()).unwrap_or(u64::MAX);
+        let call = Call::script(&REPLACE, &[&keys.evidence()]).arg(replaces).arg(revision).arg(record).arg(millis);
+        let (is_replaced, _): (i64, bool) = self.run(&keys, &call).await?;
+        Ok(is_replaced == 1)
     }
 
     async fn run<T: redis::FromRedisValue>(&self, keys: &Keys, call: &Call) -> Result<(T, bool), String> {

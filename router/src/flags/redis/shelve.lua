@@ -2,10 +2,12 @@
 -- was under way for long does not replace a newer one.
 -- KEYS: sender (the number of its last word), then a hash for each page.  ARGV: number, milliseconds until the sender is forgotten, the same for a page,
 -- and for each page: how many fields, then field and value of each.
--- Answers 1, or 0 for an older word.
+-- Answers the server's clock in milliseconds, and whether it was kept: 0 for an older word.
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local last = redis.call('GET', KEYS[1])
 if last and tonumber(last) >= tonumber(ARGV[1]) then
-  return 0
+  return { now, 0 }
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local at = 4
@@ -20,4 +22,4 @@ for page = 2, #KEYS do
     redis.call('PEXPIRE', KEYS[page], ARGV[3])
   end
 end
-return 1
+return { now, 1 }

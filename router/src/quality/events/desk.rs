@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::ops::RangeBounds;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use super::refusal::EventRefusal;
 use super::repeats::Repeats;
 use super::report::Report;
 use crate::config::{self, Config};
-use crate::quality::{Counts, Secret};
+use crate::quality::{Counts, FleetClock, Secret};
 
 /// Bodies that may wait to be read.
 const QUEUE: usize = 256;
@@ -38,6 +37,8 @@ pub struct EventsDesk {
 
 #[derive(Debug)]
 struct Shared {
+    /// Tells whether a token has expired.
+    clock: FleetClock,
     in_force: ArcSwap<InForce>,
     books: Mutex<Books>,
     refusals: [AtomicU64; EventRefusal::ALL.len()],
@@ -123,8 +124,9 @@ impl EventsDesk {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn open(config: &Config, secrets: &[Secret]) -> std::io::Result<EventsDesk> {
+    pub fn open(config: &Config, secrets: &[Secret], clock: &FleetClock) -> std::io::Result<EventsDesk> {
         let shared = Arc::new(Shared {
+            clock: clock.clone(),
             in_force: ArcSwap::from_pointee(InForce::of(config, secrets)),
             books: Mutex::default(),
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -231,7 +233,7 @@ impl Shared {
         let cost = batch.events.len().max(body.len() / BYTES_PER_EVENT).max(1);
         let mut books = self.books();
         let room = books.rates.take(rates, from, now, u32::try_from(cost).unwrap_or(u32::MAX));
-        books.take_in(&batch, usize::try_from(room).unwrap_or(usize::MAX), &in_force.rules, seconds_now(), |refusal, times| {
+        books.take_in(&batch, usize::try_from(room).unwrap_or(usize::MAX), &in_force.rules, self.clock.now_seconds(), |refusal, times| {
             self.count(refusal, times);
         })
     }
@@ -263,12 +265,6 @@ impl Books {
     }
 }
 
-/// Seconds since 1970.
-fn seconds_now() -> u32 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.ok().and_then(|since| u32::try_from(since.as_secs()).ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,7 +279,7 @@ mod tests {
     }
 
     fn click(nonce: u64) -> String {
-        let window = seconds_now();
+        let window = FleetClock::start().now_seconds();
         let token = Token { epoch: 1, pool: 0, is_counted: true, version: version_id("blue", "1"), arm: 0, window, group: 4, nonce };
         let text = TokenKeys::of("search", &[[7; 32]]).issue(&token).unwrap();
         format!("{{\"action_name\": \"click\", \"query_id\": \"{}\"}}\n", std::str::from_utf8(&text).unwrap())
@@ -299,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_booked_and_its_counts_can_be_taken() {
-        let desk = EventsDesk::open(&config(""), &[[7; 32]]).unwrap();
+        let desk = EventsDesk::open(&config(""), &[[7; 32]], &FleetClock::start()).unwrap();
         let report = deliver(&desk, [click(1), click(2), click(1)].concat()).await;
         assert_eq!((report.status(), said(&report)["refused"].to_string()), (202, "{\"repeated\":1}".to_owned()));
         let totals = desk.totals();
@@ -320,7 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn over_the_rate_the_rest_of_a_request_is_refused_and_then_all_of_the_next() {
-        let desk = EventsDesk::open(&config("rate_per_address = 1, burst_per_address = 3"), &[[7; 32]]).unwrap();
+        let desk = EventsDesk::open(&config("rate_per_address = 1, burst_per_address = 3"), &[[7; 32]], &FleetClock::start()).unwrap();
         let report = deliver(&desk, (0..5).map(click).collect()).await;
         assert_eq!((&said(&report)["accepted"], said(&report)["refused"].to_string()), (&3.into(), "{\"rate_limited\":2}".to_owned()));
         assert_eq!(said(&report)["refusals"][0]["event"], 4, "the first ones are taken");
@@ -330,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_bodies_hold_is_bounded_and_given_back() {
-        let desk = EventsDesk::open(&config(""), &[]).unwrap();
+        let desk = EventsDesk::open(&config(""), &[], &FleetClock::start()).unwrap();
         let (mut one, mut other) = (desk.buffered(), desk.buffered());
         assert!(one.grow(BUFFERED_BYTES) && !other.grow(1));
         drop(other);
@@ -341,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn a_queue_that_is_full_refuses_at_once() {
         let (queue, deliveries) = mpsc::channel(1);
-        let shared = EventsDesk::open(&config(""), &[]).unwrap().shared;
+        let shared = EventsDesk::open(&config(""), &[], &FleetClock::start()).unwrap().shared;
         let desk = EventsDesk { shared, queue };
         let mut waiting = std::pin::pin!(deliver(&desk, click(1)));
         let is_pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await;

@@ -1,0 +1,10 @@
+-- Replaces a record, unless somebody else did since it was read.
+-- KEYS: the record (hash of revision and record).  ARGV: the revision that it replaces (0 for none), its own, the record, milliseconds until it is forgotten.
+-- Answers 1, or 0 when it was another revision.
+local held = redis.call('HGET', KEYS[1], 'revision') or '0'
+if held ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'record', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1

@@ -1,0 +1,414 @@
+//! The tasks that judge: one for each route, each second, on the control thread's runtime.
+//!
+//! Every router has one and reads the record; the one that is named in it judges. When that has not been heard for a few seconds, whoever
+//! notices goes on from the record. Two at once do no harm: a record is replaced only by who knows the one before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::board::{Board, RouteBoard, threshold_log};
+use super::cursor::{Sealed, due};
+use super::fill::{Pair, WINDOW_MS};
+use super::history::History;
+use super::judge::{InForce, Slice};
+use super::log::WindowLog;
+use super::record::{Comparison, RECORD_BYTES, Record, Word};
+use super::roles::{Arm, Setting};
+use super::store::{FleetWindows, fleet_windows};
+use super::timeline::Timeline;
+use super::view::{self, JudgeView};
+use crate::config::{Config, Route};
+use crate::flags::{self, FlagStore, Flags};
+use crate::policy::Policies;
+use crate::policy::rollback::Window as Shown;
+use crate::quality::pages::page_of;
+use crate::quality::{Books, FleetClock};
+use crate::vocabulary::RouteIndex;
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(1);
+/// A judge that was not heard for so long is taken to be gone.
+const TAKE_OVER: Duration = Duration::from_secs(3);
+/// After the store was away, every router has told it again by then.
+const SETTLE: Duration = Duration::from_secs(4);
+
+/// What a config brings.
+pub struct Under {
+    /// The config.
+    pub config: Arc<Config>,
+    /// Its flags.
+    pub flags: Arc<FlagStore>,
+    /// Its policies.
+    pub policies: Arc<Policies>,
+}
+
+/// What is the same for every route and config.
+#[derive(Clone)]
+struct Common {
+    under: watch::Receiver<Arc<Under>>,
+    /// This process, and no other.
+    me: String,
+    /// This router's id.
+    router: String,
+    books: Arc<Books>,
+    clock: FleetClock,
+    board: Board,
+    log: WindowLog,
+}
+
+/// The tasks.
+pub struct Judging {
+    common: Common,
+    newest: watch::Sender<Arc<Under>>,
+    tasks: BTreeMap<String, JoinHandle<()>>,
+}
+
+impl Judging {
+    /// Starts the tasks on the current runtime. Judged windows are logged in `data_dir`.
+    ///
+    /// # Errors
+    /// When there is no thread for the log.
+    pub fn start(under: Under, books: Arc<Books>, clock: FleetClock, data_dir: &Path) -> std::io::Result<Judging> {
+        let router = flags::router_id(&under.config);
+        let newest = watch::Sender::new(Arc::new(under));
+        let (board, log) = (Board::default(), WindowLog::start(data_dir)?);
+        let common = Common { under: newest.subscribe(), me: flags::random_id(), router, books, clock, board, log };
+        let mut judging = Judging { common, newest, tasks: BTreeMap::new() };
+        judging.start_missing();
+        Ok(judging)
+    }
+
+    /// What is known, for whoever shows it.
+    #[must_use]
+    pub fn board(&self) -> Board {
+        self.common.board.clone()
+    }
+
+    /// Goes on under another config.
+    pub fn succeed(&mut self, under: Under) {
+        self.newest.send_replace(Arc::new(under));
+        self.tasks.retain(|_, task| !task.is_finished());
+        self.start_missing();
+    }
+
+    fn start_missing(&mut self) {
+        let under = self.newest.borrow().clone();
+        let names: BTreeSet<&str> = under.config.routes.iter().map(|route| route.name.as_str()).collect();
+        // A task whose route is gone ends when it sees that; one of that name may be wanted again before.
+        self.tasks.retain(|name, task| names.contains(name.as_str()) || task.is_finished());
+        for name in names {
+            self.tasks.entry(name.to_owned()).or_insert_with(|| tokio::spawn(RouteJudge::new(name, self.common.clone()).run()));
+        }
+    }
+}
+
+impl Drop for Judging {
+    fn drop(&mut self) {
+        self.tasks.values().for_each(JoinHandle::abort);
+    }
+}
+
+/// A record as the store had it.
+struct Held {
+    revision: u64,
+    record: Record,
+}
+
+/// A record that was sent, and not heard to be kept; and what was judged in it.
+struct Sent {
+    revision: u64,
+    began: u32,
+    judged: Vec<Shown>,
+}
+
+/// One route's task.
+struct RouteJudge {
+    route: String,
+    common: Common,
+    /// What this router saw of the flags.
+    seen: Timeline,
+    held: Option<Held>,
+    /// When the record last changed, as this router saw it.
+    changed: Instant,
+    /// Since when the store has answered without a break.
+    steady: Instant,
+    sent: Option<Sent>,
+    in_force: InForce,
+    history: History,
+    away: Option<String>,
+    faults: Vec<String>,
+}
+
+/// The record's revision in the store; 0 for none.
+type Revision = u64;
+
+impl RouteJudge {
+    fn new(route: &str, common: Common) -> RouteJudge {
+        let now = Instant::now();
+        RouteJudge {
+            route: route.to_owned(),
+            common,
+            seen: Timeline::default(),
+            held: None,
+            changed: now,
+            steady: now,
+            sent: None,
+            in_force: InForce::native(),
+            history: History::default(),
+            away: None,
+            faults: Vec::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let under = self.common.under.borrow_and_update().clone();
+            let place = under.config.routes.iter().position(|route| route.name == self.route);
+            let Some((index, route)) = place.and_then(|place| Some((u16::try_from(place).ok()?, under.config.routes.get(place)?))) else {
+                self.common.board.forget(&self.route);
+                return;
+            };
+            let mut flags = under.flags.watch(RouteIndex(index));
+            flags.mark_changed();
+            loop {
+                tokio::select! {
+                    changed = flags.changed() => {
+                        if changed.is_err() {
+                            break;
+                        }
+                        let newest = flags.borrow_and_update().clone();
+                        self.seen.observe(self.common.clock.now_ms(), newest.epoch, Setting::of(&newest, route));
+                    }
+                    _ = ticks.tick() => {
+                        let newest = flags.borrow().clone();
+                        self.tick(&under, route, &newest).await;
+                    }
+                    changed = self.common.under.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn tick(&mut self, under: &Under, route: &Route, flags: &Flags) {
+        self.in_force.follow(&under.policies, &flags.rollback_policy).await;
+        match self.look(&under.flags).await {
+            Ok(stored) => {
+                if let Some(why) = self.judge(under, route, stored).await.err() {
+                    self.lost(why);
+                } else {
+                    self.away = None;
+                }
+            }
+            Err(why) => self.lost(why),
+        }
+        self.compare_with_history(under, route, flags).await;
+        self.publish(route, under);
+    }
+
+    /// The store is away, or was: what others told it is not all there yet.
+    fn lost(&mut self, why: String) {
+        self.steady = Instant::now();
+        if self.away.is_none() {
+            tracing::warn!(route = self.route, why, "nothing is judged while the store is away");
+        }
+        self.away = Some(why);
+    }
+
+    /// Reads the record, and takes it if it is newer than the one that is known.
+    async fn look(&mut self, store: &FlagStore) -> Result<Revision, String> {
+        let Some((revision, bytes)) = store.evidence(&self.route).await? else {
+            return Ok(0);
+        };
+        let known = self.held.as_ref().map_or(0, |held| held.revision);
+        if revision < known {
+            // A failover lost what was kept since, and may have lost windows.
+            self.steady = Instant::now();
+        }
+        if revision > known {
+            match Record::read(&bytes) {
+                Ok(record) => self.take(Held { revision, record }),
+                Err(fault) => {
+                    let fault = fault.to_string();
+                    if !self.faults.contains(&fault) {
+                        tracing::error!(route = self.route, fault, "the evidence in the store is none; it is replaced");
+                        self.faults = vec![fault];
+                    }
+                }
+            }
+        }
+        Ok(revision)
+    }
+
+    fn take(&mut self, held: Held) {
+        self.changed = Instant::now();
+        if let Some(sent) = self.sent.take_if(|sent| sent.revision == held.revision && held.record.judge == self.common.me) {
+            self.log(sent.began, sent.judged);
+        }
+        self.held = Some(held);
+    }
+
+    fn log(&self, began: u32, judged: Vec<Shown>) {
+        let log_bytes = self.common.under.borrow().config.evidence.log_bytes;
+        self.common.log.write(&self.route, began, log_bytes, judged);
+    }
+
+    fn is_judge(&self, has_others: bool) -> bool {
+        match &self.held {
+            Some(held) if held.record.judge != self.common.me => !has_others || self.changed.elapsed() >= TAKE_OVER,
+            Some(_) | None => true,
+        }
+    }
+
+    fn sealed(&self, config: &Config) -> Sealed {
+        let now = self.common.clock.now_ms();
+        let before = |seal: Duration| {
+            let sealed = now.saturating_sub(u64::try_from(seal.as_millis()).unwrap_or(u64::MAX)) / u64::from(WINDOW_MS);
+            u32::try_from(sealed).unwrap_or(u32::MAX)
+        };
+        Sealed { traffic: before(config.evidence.traffic_seal), engagement: before(config.evidence.maturity) }
+    }
+
+    /// Judges what is due, if it is this router's turn.
+    async fn judge(&mut self, under: &Under, route: &Route, stored: Revision) -> Result<(), String> {
+        let has_others = under.flags.has_shelf();
+        if !self.is_judge(has_others) || (has_others && self.steady.elapsed() < SETTLE) {
+            return Ok(());
+        }
+        let (known, mut record) = self.held.as_ref().map_or_else(Default::default, |held| (held.revision, held.record.clone()));
+        let (said, was_over) = record.comparison.as_ref().map_or((None, true), |before| (verdict(before), before.is_over));
+        record.timeline.follow(&self.seen, record.at_ms);
+        let due = due(&mut record, self.sealed(&under.config));
+        let Some(comparison) = record.comparison.take() else { return Ok(()) };
+        if due.is_empty() && comparison.is_over == was_over {
+            return Ok(());
+        }
+        let numbers: BTreeSet<u64> = due.iter().map(|due| page_of(due.second)).collect();
+        let heard = fleet_windows(&under.flags, &self.common.books, &self.route, numbers).await?;
+        if heard.may_have_lost {
+            return Err("it was connected to anew: the other routers tell it again what they counted".to_owned());
+        }
+        let (candidate, control) = (comparison.arms.candidate.ids(route), comparison.arms.control.ids(route));
+        let slices = due.into_iter().map(|due| {
+            let candidate: &[u32] = if due.is_lead_in { &[] } else { &candidate };
+            let pair = Pair::of(heard.windows.get(&due.second), candidate, &control);
+            Slice { due, pair }
+        });
+        let began = comparison.began;
+        let comparison = with_state_of(comparison, &self.in_force.name);
+        let Some((comparison, judged)) = self.in_force.judge(&route.rollback_config, comparison, slices.collect()).await else { return Ok(()) };
+        (record.judge, record.router, record.at_ms) = (self.common.me.clone(), self.common.router.clone(), self.common.clock.now_ms());
+        let word = verdict(&comparison);
+        record.comparison = Some(comparison);
+        self.replace(under, record, (stored, known.max(stored) + 1), (began, judged)).await?;
+        self.hear_faults(heard);
+        self.say(word, said, route);
+        Ok(())
+    }
+
+    async fn replace(
+        &mut self,
+        under: &Under,
+        record: Record,
+        (replaces, revision): (Revision, Revision),
+        (began, judged): (u32, Vec<Shown>),
+    ) -> Result<(), String> {
+        let bytes = record.write();
+        if bytes.len() > RECORD_BYTES {
+            return Err(format!("the evidence has {} bytes; {RECORD_BYTES} at most are kept", bytes.len()));
+        }
+        self.sent = Some(Sent { revision, began, judged });
+        // A record that another one replaced meanwhile is read in a second.
+        if under.flags.replace_evidence(&self.route, replaces, revision, &bytes).await? {
+            self.take(Held { revision, record });
+        } else {
+            self.sent = None;
+        }
+        Ok(())
+    }
+
+    fn hear_faults(&mut self, heard: FleetWindows) {
+        if let Some(fault) = heard.faults.first().filter(|_| self.faults.is_empty()) {
+            tracing::warn!(route = self.route, fault, "what a router told the store cannot be read, and is left out");
+        }
+        self.faults = heard.faults;
+    }
+
+    /// A verdict that is another one than before is logged.
+    fn say(&self, word: Option<Word>, before: Option<Word>, route: &Route) {
+        let Some((held, word)) = self.held.as_ref().zip(word).filter(|(_, word)| Some(*word) != before) else { return };
+        let Some(comparison) = &held.record.comparison else { return };
+        let summary = comparison.said.as_ref().map(|said| said.summary.as_str()).unwrap_or_default();
+        let (candidate, control) = (&comparison.arms.candidate.version, &comparison.arms.control.version);
+        let (verdict, observe_only) = (word.label(), route.is_observed_only);
+        match word {
+            Word::RollBack => tracing::warn!(route = self.route, verdict, candidate, control, observe_only, "{summary}"),
+            Word::Advance | Word::Hold | Word::NoData => {
+                tracing::info!(route = self.route, verdict, candidate, control, observe_only, "{summary}");
+            }
+        }
+    }
+
+    /// Without a candidate, the live model is compared with itself.
+    async fn compare_with_history(&mut self, under: &Under, route: &Route, flags: &Flags) {
+        if Setting::of(flags, route).arms.is_some() || flags.pin.is_some() {
+            self.history.end();
+            return;
+        }
+        let Some(pool) = route.pools.get(flags.live.get()) else { return };
+        let live = Arm { version: pool.version.clone(), pool: Some(pool.name.clone()) };
+        let lag = u32::try_from(under.config.evidence.history.as_secs()).unwrap_or(u32::MAX);
+        let sealed = self.sealed(&under.config);
+        let slices = match self.common.books.lock().get(&self.route) {
+            Some(book) => self.history.due(&live, route, &book.windows, (sealed, lag)),
+            None => return,
+        };
+        let Some(comparison) = self.history.comparison.take() else { return };
+        let comparison = with_state_of(comparison, &self.in_force.name);
+        let judged = self.in_force.judge(&route.rollback_config, comparison, slices).await;
+        let Some((comparison, _)) = judged else { return };
+        let is_worse = verdict(&comparison) == Some(Word::RollBack);
+        if is_worse && !std::mem::replace(&mut self.history.has_alerted, is_worse) {
+            let summary = comparison.said.as_ref().map(|said| said.summary.as_str()).unwrap_or_default();
+            let version = &live.version;
+            tracing::warn!(route = self.route, version, seconds_ago = lag, "the live model is worse than it was; nothing acts on this: {summary}");
+        }
+        self.history.comparison = Some(comparison);
+    }
+
+    fn publish(&self, route: &Route, under: &Under) {
+        let lag = u32::try_from(under.config.evidence.history.as_secs()).unwrap_or(u32::MAX);
+        let evidence = self.held.as_ref().and_then(|held| {
+            let comparison = held.record.comparison.as_ref()?;
+            let threshold = threshold_log(&comparison.policy, route);
+            Some(view::evidence(comparison, route, (&held.record.router, held.record.at_ms), threshold))
+        });
+        let InForce { name, digest, source, why, .. } = &self.in_force;
+        let judge = JudgeView { name: name.clone(), digest: digest.clone(), source: source.clone(), why: why.clone() };
+        let history = self.history.comparison.as_ref().map(|comparison| view::history(comparison, lag));
+        let board = RouteBoard { evidence, history, judge, away: self.away.clone(), faults: self.faults.clone() };
+        self.common.board.put(&self.route, board);
+    }
+}
+
+fn verdict(comparison: &Comparison) -> Option<Word> {
+    comparison.said.as_ref().map(|said| said.verdict)
+}
+
+/// Another policy begins with nothing.
+fn with_state_of(comparison: Comparison, policy: &str) -> Comparison {
+    let is_same = comparison.policy.is_empty() || comparison.policy == policy;
+    if is_same { comparison } else { Comparison { state: Vec::new(), said: None, ..comparison } }
+}

@@ -1,0 +1,31 @@
+//! The control path: what the counters of all routers say of a candidate, by the rollback policy's judgement.
+//!
+//! ```text
+//! windows of all routers -> sealed (cursor) -> slices of both roles (fill) -> rollback policy -> evidence (record), in the store
+//!            flags -> who is compared, at which share, since when (roles, timeline)      |-> API, status, metrics (view)
+//!                                                                                        |-> a log that can be replayed (log)
+//! ```
+//!
+//! One router at a time judges a route (judging). What it knows is one record in the store, which it replaces as a whole, so that any
+//! other goes on from there, and no slice is judged twice. Nothing here acts yet.
+//!
+//! [`cursor`], [`fill`], [`record`], [`roles`] and [`timeline`] are pure.
+
+mod board;
+mod cursor;
+mod fill;
+mod history;
+mod judge;
+mod judging;
+mod log;
+mod record;
+mod roles;
+mod store;
+mod timeline;
+mod view;
+
+pub use board::{Board, RouteBoard};
+pub use judging::{Judging, Under};
+pub use log::LOG_FOLDER;
+pub use store::{FleetWindows, fleet_windows};
+pub use view::{Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};

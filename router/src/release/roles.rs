@@ -1,0 +1,162 @@
+//! Who is compared with whom: the two roles, as the flags have them. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Pool, Route};
+use crate::flags::Flags;
+use crate::quality::version_id;
+use crate::vocabulary::{PoolIndex, Ppm};
+
+/// One role: a model version, on whatever pools it is. Where both roles have versions of the same name (or none was named), the pools
+/// tell them apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Arm {
+    pub(super) version: String,
+    pub(super) pool: Option<String>,
+}
+
+impl Arm {
+    /// As windows name what it counts.
+    pub(super) fn ids(&self, route: &Route) -> Vec<u32> {
+        self.pools(route).map(|pool| version_id(&pool.name, &pool.version)).collect()
+    }
+
+    /// The pools that it is on.
+    pub(super) fn pools<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = &'a Pool> {
+        let is_mine = |pool: &&Pool| match &self.pool {
+            Some(name) => pool.name == *name,
+            None => pool.version == self.version,
+        };
+        route.pools.iter().filter(is_mine)
+    }
+}
+
+/// Both roles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Arms {
+    /// The version under test.
+    pub(super) candidate: Arm,
+    /// What it is compared with.
+    pub(super) control: Arm,
+}
+
+/// What the flags say of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Setting {
+    /// `None`: nobody is under test.
+    pub(super) arms: Option<Arms>,
+    /// The candidate's share of all units, in parts per million.
+    pub(super) step_ppm: u32,
+    /// The candidate's share of the units of both roles; `None` where a policy of one's own or a pin gives other shares.
+    pub(super) share_ppm: Option<u32>,
+    /// The candidate is live, and control is a holdback.
+    pub(super) is_baking: bool,
+}
+
+impl Setting {
+    /// Nobody is under test.
+    pub(super) const NOBODY: Setting = Setting { arms: None, step_ppm: 0, share_ppm: None, is_baking: false };
+
+    /// As these flags have it.
+    pub(super) fn of(flags: &Flags, route: &Route) -> Setting {
+        let holdback = flags.holdback.filter(|holdback| holdback.share > Ppm::ZERO);
+        let held = holdback.map_or(Ppm::ZERO, |holdback| holdback.share.min(flags.candidate.share.rest()));
+        let is_ramp = flags.candidate.share > Ppm::ZERO && flags.candidate.pool != flags.live;
+        let (candidate, control, step_ppm, both) = match (is_ramp, holdback) {
+            (true, _) => (flags.candidate.pool, flags.live, flags.candidate.share.get(), held.rest().get()),
+            (false, Some(holdback)) => (flags.live, holdback.pool, held.rest().get(), Ppm::ALL.get()),
+            (false, None) => return Setting::NOBODY,
+        };
+        let Some(arms) = arms(route, candidate, control) else { return Setting::NOBODY };
+        let is_plain = flags.pin.is_none() && flags.split_policy.name == "split-weighted";
+        let share_ppm = is_plain.then(|| share_of(step_ppm, both));
+        Setting { arms: Some(arms), step_ppm, share_ppm, is_baking: !is_ramp }
+    }
+}
+
+fn arms(route: &Route, candidate: PoolIndex, control: PoolIndex) -> Option<Arms> {
+    let (candidate, control) = (route.pools.get(candidate.get())?, route.pools.get(control.get())?);
+    let are_told_apart = candidate.version != control.version;
+    let arm = |pool: &Pool| Arm { version: pool.version.clone(), pool: (!are_told_apart).then(|| pool.name.clone()) };
+    Some(Arms { candidate: arm(candidate), control: arm(control) })
+}
+
+/// A part of a whole, in parts per million.
+fn share_of(part: u32, whole: u32) -> u32 {
+    let million = u64::from(Ppm::ALL.get());
+    let share = (u64::from(part) * million + u64::from(whole) / 2).checked_div(u64::from(whole)).unwrap_or(0);
+    u32::try_from(share.min(million)).unwrap_or(0)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    pub(crate) fn route(versions: [&str; 3]) -> Route {
+        let [blue, green, canary] = versions;
+        let text = format!(
+            "listen = {{ traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }}\n[[route]]\nname = \"search\"\n\
+             [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"{blue}\"\n\
+             [route.pools.green]\nendpoints = [\"http://127.0.0.1:2\"]\nversion = \"{green}\"\n\
+             [route.pools.canary]\nendpoints = [\"http://127.0.0.1:3\"]\nversion = \"{canary}\"\n"
+        );
+        crate::config::parse("test", &text).unwrap().routes.remove(0)
+    }
+
+    pub(crate) fn flags(route: &Route, fields: &[(&str, &str)]) -> Flags {
+        let fields: BTreeMap<String, String> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (flags, faults) = Flags::read(&fields, &Flags::initial(route), route);
+        assert_eq!(faults, []);
+        flags
+    }
+
+    fn setting(versions: [&str; 3], fields: &[(&str, &str)]) -> Setting {
+        let route = route(versions);
+        Setting::of(&flags(&route, fields), &route)
+    }
+
+    fn named(version: &str) -> Arm {
+        Arm { version: version.to_owned(), pool: None }
+    }
+
+    #[test]
+    fn nobody_is_under_test_without_a_candidate() {
+        for fields in [&[][..], &[("live", "green")], &[("mirror_percent", "50")]] {
+            assert_eq!(setting(["1", "2", "3"], fields), Setting::NOBODY, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn evidence_goes_on_across_the_switch() {
+        let ramp = setting(["v1", "v2", "v2"], &[("canary_percent", "5")]);
+        let arms = Some(Arms { candidate: named("v2"), control: named("v1") });
+        assert_eq!(ramp, Setting { arms: arms.clone(), step_ppm: 50_000, share_ppm: Some(50_000), is_baking: false });
+        let idle = setting(["v1", "v2", "v2"], &[("canary_percent", "50"), ("candidate_pool", "green")]);
+        assert_eq!((&idle.arms, idle.share_ppm), (&arms, Some(500_000)));
+        let baking = setting(["v1", "v2", "v2"], &[("live", "green"), ("holdback_pool", "blue"), ("holdback_percent", "10")]);
+        assert_eq!(baking, Setting { arms, step_ppm: 900_000, share_ppm: Some(900_000), is_baking: true });
+    }
+
+    #[test]
+    fn the_share_is_that_of_both_roles() {
+        let with = |fields: &[(&str, &str)]| {
+            let base = [("canary_percent", "20"), ("holdback_pool", "green"), ("holdback_percent", "50")];
+            setting(["1", "2", "3"], &[&base[..], fields].concat()).share_ppm
+        };
+        assert_eq!(with(&[]), Some(400_000));
+        assert_eq!(with(&[("pin", "blue")]), None);
+        assert_eq!(with(&[("split_policy", "split-rules")]), None);
+    }
+
+    #[test]
+    fn versions_of_one_name_are_told_apart_by_their_pools() {
+        let route = route(["unknown", "unknown", "unknown"]);
+        let Some(Arms { candidate, control }) = Setting::of(&flags(&route, &[("canary_percent", "5")]), &route).arms else { panic!() };
+        assert_eq!((candidate.pool.as_deref(), control.pool.as_deref()), (Some("canary"), Some("blue")));
+        assert_eq!(candidate.ids(&route), [version_id("canary", "unknown")]);
+        let route = super::tests::route(["v1", "v2", "v2"]);
+        assert_eq!(named("v2").ids(&route), [version_id("green", "v2"), version_id("canary", "v2")]);
+    }
+}

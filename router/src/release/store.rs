@@ -1,0 +1,63 @@
+//! The windows of all routers, as far as they have told the store; of this one alone where there are no others.
+
+use std::collections::BTreeSet;
+
+use crate::flags::FlagStore;
+use crate::quality::Books;
+use crate::quality::pages::{self, Written};
+
+/// Faults that are told one by one.
+const SHOWN_FAULTS: usize = 10;
+
+/// What was heard of some pages.
+#[derive(Debug, Default)]
+pub struct FleetWindows {
+    /// Summed over the senders.
+    pub windows: Written,
+    /// How many said something.
+    pub senders: usize,
+    /// Fields that cannot be read: which, and why; the first of them.
+    pub faults: Vec<String>,
+    /// The store may have lost some of what it was told, and is told again at this moment.
+    pub may_have_lost: bool,
+}
+
+/// Everything that was told of these pages of a route.
+///
+/// # Errors
+/// In words: the store is away.
+pub async fn fleet_windows(
+    flags: &FlagStore,
+    books: &Books,
+    route: &str,
+    numbers: impl IntoIterator<Item = u64>,
+) -> Result<FleetWindows, String> {
+    if !flags.has_shelf() {
+        return Ok(FleetWindows { windows: own(books, route, &numbers.into_iter().collect()), senders: 1, ..FleetWindows::default() });
+    }
+    let (mut heard, mut senders) = (FleetWindows::default(), BTreeSet::new());
+    for page in numbers {
+        let (fields, may_have_lost) = flags.shelved(route, page).await?;
+        heard.may_have_lost |= may_have_lost;
+        for (name, value) in fields {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            match pages::read(page, &value) {
+                Ok(windows) => {
+                    pages::add(&mut heard.windows, &windows);
+                    senders.extend(name.split_once('.').map(|(sender, _)| sender.to_owned()));
+                }
+                Err(fault) if heard.faults.len() < SHOWN_FAULTS => heard.faults.push(format!("page {page}, field {name:?}: {fault}")),
+                Err(_) => {}
+            }
+        }
+    }
+    heard.senders = senders.len();
+    Ok(heard)
+}
+
+fn own(books: &Books, route: &str, numbers: &BTreeSet<u64>) -> Written {
+    let books = books.lock();
+    let windows = books.get(route).into_iter().flat_map(|book| book.windows.range(0..u32::MAX));
+    let wanted = windows.filter(|(second, _)| numbers.contains(&pages::page_of(*second)));
+    wanted.map(|(second, window)| (second, window.clone())).collect()
+}
