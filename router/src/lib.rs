@@ -5,8 +5,8 @@
 //!                        ^ flags (immutable snapshot)              | outcome
 //!                        |                                         v
 //!                      flags                                 quality counters            flags, quality
-//!                        ^                                         |
-//!                      admin API <- CLI, people             metrics, status              admin, cli
+//!                        ^                                         v
+//!                      admin API <- CLI, people     windows -> rollback policy -> evidence   release, admin, cli
 //! ```
 //!
 //! `serve` (the data path) and the control path never import each other: they meet in [`flags`] (down) and [`quality`]

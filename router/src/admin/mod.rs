@@ -50,6 +50,7 @@ use crate::config::{Config, KeyChange, Route};
 use crate::flags::{FlagStore, Source};
 use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
+use crate::quality::signals::SignalsDesk;
 use crate::quality::{Books, Quality};
 use crate::release::Board;
 use crate::serve::{Generation, OpenConnections, SharedPool};
@@ -69,6 +70,7 @@ pub struct AdminState {
     policies: Arc<Policies>,
     quality: Quality,
     desk: EventsDesk,
+    signals: SignalsDesk,
     /// By route, then pool.
     pools: Vec<Vec<Arc<SharedPool>>>,
     /// The router's own certificates, where it has some.
@@ -126,6 +128,7 @@ impl AdminState {
             policies,
             quality,
             desk: generation.events.clone(),
+            signals: generation.signals.clone(),
             pools,
             tls,
             access,

@@ -2,7 +2,8 @@
 
 use super::exposition::Exposition;
 use super::{AdminState, metrics};
-use crate::quality::{Counts, Number, SignalFault, version_id};
+use crate::quality::signals::{BodyFault, Reading};
+use crate::quality::{Counts, Number, SignalFault, route_id, version_id};
 
 /// Seconds over which a mean is taken.
 const MINUTE: usize = 60;
@@ -18,6 +19,7 @@ const METRICS: [(&str, Number, Number, f64); 6] = [
 ];
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {
+    bodies(page, state);
     let last_minute = last_minute(state);
     page.family(
         "switchback_quality_mean",
@@ -48,6 +50,23 @@ pub(super) fn write(page: &mut Exposition, state: &AdminState) {
             page.count(&labels, metrics::sum_pool(state, index, pool_index, &|counters| counters.signal_faults.get(place)));
         }
     }
+}
+
+fn bodies(page: &mut Exposition, state: &AdminState) {
+    let each = |add: &mut dyn FnMut(Labels<'_>, Reading)| {
+        for (_, route, _, pool) in metrics::pools(state).filter(|(_, route, ..)| route.signals.is_some()) {
+            let labels = [("route", route.name.as_str()), ("pool", pool.name.as_str()), ("version", pool.version.as_str())];
+            add(labels, state.signals.reading(route_id(&route.name), version_id(&pool.name, &pool.version)));
+        }
+    };
+    page.family("switchback_sampled_bodies_total", "counter", "Response bodies that were read for what they say of their results.");
+    each(&mut |labels, reading| page.count(&labels, reading.read));
+    page.family("switchback_sampled_body_faults_total", "counter", "Of them, what was wrong with what they say, by reason.");
+    each(&mut |[route, pool, version], reading| {
+        for (fault, count) in BodyFault::ALL.into_iter().zip(reading.faults) {
+            page.count(&[route, pool, version, ("reason", fault.label())], count);
+        }
+    });
 }
 
 /// Route, pool and version.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
 use super::check_evidence::Evidence;
+use super::check_signals::Signals;
 use super::redis_url::RedisState;
 
 /// The whole config.
@@ -283,6 +285,8 @@ pub struct Route {
     pub rollback_policy: String,
     /// What it gets as its `config`: JSON text.
     pub rollback_config: String,
+    /// What is heard of response bodies. `None`: nothing.
+    pub signals: Option<Arc<Signals>>,
     /// Verdicts are logged, and nothing acts on them.
     pub is_observed_only: bool,
     /// What every response says of the decision.

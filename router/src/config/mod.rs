@@ -10,6 +10,7 @@ mod check_evidence;
 mod check_initial;
 mod check_outlier;
 mod check_route;
+mod check_signals;
 mod check_tls;
 mod check_trust;
 mod checked;
@@ -18,6 +19,7 @@ mod error;
 mod fuzz;
 mod locate;
 mod misfit;
+mod pointer;
 mod redis_url;
 mod show;
 pub(crate) mod units;
@@ -29,12 +31,14 @@ use toml::de::DeTable;
 
 pub use change::{FIXED, KeyChange, Reload, reload};
 pub(crate) use check::LOCAL_OPERATOR;
+pub use check_evidence::Evidence;
+pub use check_signals::Signals;
 pub use checked::{
     Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Events, Expose, Health, Lifecycle, Limits, Listen, OnPolicyFailure,
     Outlier, Override, Policies, Pool, PoolTls, Protocol, Rate, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
-pub use check_evidence::Evidence;
 pub use error::ConfigError;
+pub use pointer::Pointer;
 pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};
 pub use show::show;
 

@@ -195,6 +195,16 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.text(&key("rollback_policy"), &route.rollback_policy);
     lines.add(&key("rollback_config"), &route.rollback_config);
     lines.add(&key("observe_only"), route.is_observed_only);
+    if let Some(signals) = &route.signals {
+        lines.text(&key("signals.sample_percent"), &signals.sample.percent().to_string());
+        lines.bytes(&key("signals.max_body"), signals.max_body);
+        let pointers = [("results", &signals.results), ("ids", &signals.ids), ("scores", &signals.scores), ("quality", &signals.quality)];
+        for (name, pointer) in pointers {
+            if let Some(pointer) = pointer {
+                lines.text(&key(&format!("signals.{name}")), pointer.text());
+            }
+        }
+    }
     let exposed = Expose::ALL.into_iter().filter(|(one, _)| route.expose.has(*one));
     lines.texts(&key("expose"), exposed.map(|(_, name)| name.to_owned()));
     for (name, limit) in [("max_request_body", route.max_request_body), ("max_response_body", route.max_response_body)] {

@@ -201,6 +201,7 @@ pub(super) struct Route {
     pub(super) rollback_policy: Option<String>,
     pub(super) rollback_config: Option<toml::Table>,
     pub(super) observe_only: Option<bool>,
+    pub(super) signals: Option<Signals>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
     pub(super) max_request_body: Option<String>,
@@ -211,6 +212,17 @@ pub(super) struct Route {
     pub(super) initial: Option<BTreeMap<String, String>>,
     #[serde(default)]
     pub(super) pools: BTreeMap<String, Pool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Signals {
+    pub(super) sample_percent: Option<String>,
+    pub(super) max_body: Option<String>,
+    pub(super) results: Option<String>,
+    pub(super) ids: Option<String>,
+    pub(super) scores: Option<String>,
+    pub(super) quality: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -232,9 +232,7 @@ impl FlagStore {
     pub async fn replace_evidence(&self, route: &str, replaces: u64, revision: u64, record: &[u8]) -> Result<bool, String> {
         match &*self.backing {
             Backing::Embedded(embedded) if !embedded.is_owner() => Err(super::embedded::HANDING_OVER.to_owned()),
-            Backing::Embedded(embedded) => {
-                embedded.records().replace(route, replaces, revision, record).map_err(|error| error.to_string())
-            }
+            Backing::Embedded(embedded) => embedded.records().replace(route, replaces, revision, record).map_err(|error| error.to_string()),
             Backing::Redis(redis) => redis.shelf().replace(route, replaces, revision, record).await,
         }
     }

@@ -130,7 +130,10 @@ impl Teller {
     fn set_clock(&mut self, now_ms: Option<u64>) {
         let ahead_ms = now_ms.and_then(|now_ms| self.clock.hear(now_ms));
         if let Some(ahead_ms) = ahead_ms.filter(|_| !self.is_apart) {
-            tracing::error!(ahead_ms, "the store's clock is an hour and more from this machine's, and is not followed: set one of them right");
+            tracing::error!(
+                ahead_ms,
+                "the store's clock is an hour and more from this machine's, and is not followed: set one of them right"
+            );
         }
         self.is_apart = ahead_ms.is_some();
     }

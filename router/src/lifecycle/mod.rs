@@ -37,7 +37,8 @@ use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
-use crate::quality::{FleetClock, Quality, Secret, configured_secrets, token_secrets};
+use crate::quality::signals::SignalsDesk;
+use crate::quality::{Desks, FleetClock, Quality, Secret, configured_secrets, token_secrets};
 use crate::release::{Judging, Under};
 use crate::serve::{self, CutOff, Generation, Overrides, Pools, Sockets};
 use crate::tls::ServerTls;
@@ -174,6 +175,8 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let clock = FleetClock::start();
     let events = EventsDesk::open(&config, &secrets, &clock);
     let events = events.map_err(|source| LifecycleError::System { what: "cannot start the thread for events", source })?;
+    let signals = SignalsDesk::open();
+    let signals = signals.map_err(|source| LifecycleError::System { what: "cannot start the thread for signals", source })?;
     pools.look_up_names(&config).await;
     let generation = Arc::new(Generation {
         number: 1,
@@ -185,9 +188,14 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         overrides,
         secrets,
         events,
+        signals,
         quality,
     });
-    let counting = Counting::start(&generation.quality, clock.clone(), generation.events.clone());
+    let counting = Counting::start(
+        &generation.quality,
+        clock.clone(),
+        Desks { events: generation.events.clone(), signals: generation.signals.clone() },
+    );
     let telling = flags.has_shelf().then(|| Telling::start(&flags, clock.clone(), counting.books.clone()));
     let under = Under { config: config.clone(), flags: flags.clone(), policies: policies.clone() };
     let judging = Judging::start(under, counting.books.clone(), clock, &config.state.data_dir);

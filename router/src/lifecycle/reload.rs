@@ -90,6 +90,7 @@ impl Running {
             overrides: Arc::new(overrides),
             secrets: secrets.clone(),
             events: self.generation.events.clone(),
+            signals: self.generation.signals.clone(),
             quality: self.generation.quality.succeed(&config),
         });
         if let (Some(in_use), Some(prepared)) = (&self.tls, tls) {

@@ -13,8 +13,7 @@ use crate::admin::{AdminState, ThisProcess};
 use crate::config::Config;
 use crate::flags::{FlagStore, Flags};
 use crate::policy::{Policies, ShadowRun, SplitInForce};
-use crate::quality::events::EventsDesk;
-use crate::quality::{self, Books, FleetClock, Quality};
+use crate::quality::{self, Books, Desks, FleetClock, Quality};
 use crate::release::Judging;
 use crate::serve::{Generation, Serving};
 use crate::tls::ServerTls;
@@ -57,9 +56,9 @@ pub(super) struct Counting {
 }
 
 impl Counting {
-    pub(super) fn start(quality: &Quality, clock: FleetClock, events: EventsDesk) -> Counting {
+    pub(super) fn start(quality: &Quality, clock: FleetClock, desks: Desks) -> Counting {
         let (newest, books) = (watch::Sender::new(quality.clone()), Arc::<Books>::default());
-        let task = tokio::spawn(quality::collect(newest.subscribe(), clock, books.clone(), events));
+        let task = tokio::spawn(quality::collect(newest.subscribe(), clock, books.clone(), desks));
         Counting { books, newest, task }
     }
 

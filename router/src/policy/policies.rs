@@ -250,7 +250,8 @@ impl Policies {
             Trouble::Refused(reason) => reason,
         });
         let found = found.map(|found| {
-            let instance = (known != Some(found.digest.as_str())).then(|| RollbackInstance::wasm(found.program, wanted.name.as_str().into()));
+            let instance =
+                (known != Some(found.digest.as_str())).then(|| RollbackInstance::wasm(found.program, wanted.name.as_str().into()));
             RollbackFound { digest: found.digest, source: found.source, instance }
         });
         RollbackChoice { found, why }

@@ -144,7 +144,9 @@ impl Policies {
         let done = tokio::task::spawn_blocking(move || workshop.perform(job)).await.map_err(|_| ShadowError::Unanswered)?;
         match done.outcome {
             Outcome::Admitted(admitted) => {
-                let program = admitted.split.ok_or_else(|| ShadowError::NoPolicy(super::Rejection::WrongKind { wanted: super::World::SplitPolicy }.to_string()))?;
+                let program = admitted
+                    .split
+                    .ok_or_else(|| ShadowError::NoPolicy(super::Rejection::WrongKind { wanted: super::World::SplitPolicy }.to_string()))?;
                 Ok(Found { digest, source: "kept".to_owned(), program })
             }
             Outcome::Rejected(rejection) => Err(ShadowError::NoPolicy(rejection.to_string())),

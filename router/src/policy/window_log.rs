@@ -18,6 +18,9 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 struct Line {
     v: u32,
+    /// How many slices of the rollout were judged before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    order: Option<u64>,
     index: u64,
     length_ms: u32,
     slice: SliceName,
@@ -78,11 +81,11 @@ pub enum WindowLogError {
     },
 }
 
-/// One window as a line, without the line's end.
+/// One window as a line, without the line's end; `order` is how many slices of its rollout were judged before, whoever did.
 ///
 /// # Errors
 /// When a sum is not finite.
-pub fn to_line(window: &Window) -> Result<String, String> {
+pub fn to_line(order: Option<u64>, window: &Window) -> Result<String, String> {
     for metric in &window.metrics {
         let tallies = [&metric.candidate, &metric.control].into_iter().chain(&metric.candidate_groups).chain(&metric.control_groups);
         if tallies.into_iter().any(|tally| !tally.sum.is_finite() || !tally.sumsq.is_finite()) {
@@ -91,6 +94,7 @@ pub fn to_line(window: &Window) -> Result<String, String> {
     }
     let line = Line {
         v: VERSION,
+        order,
         index: window.index,
         length_ms: window.length_ms,
         slice: match window.slice {
@@ -107,16 +111,16 @@ pub fn to_line(window: &Window) -> Result<String, String> {
     serde_json::to_string(&line).map_err(|error| error.to_string())
 }
 
-/// One window of a line.
+/// One window of a line, and its order where it is said.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn from_line(text: &str) -> Result<Window, String> {
+pub fn from_line(text: &str) -> Result<(Option<u64>, Window), String> {
     let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if line.v != VERSION {
         return Err(format!("v = {}: this program reads version {VERSION}", line.v));
     }
-    Ok(Window {
+    let window = Window {
         index: line.index,
         length_ms: line.length_ms,
         slice: match line.slice {
@@ -129,15 +133,16 @@ pub fn from_line(text: &str) -> Result<Window, String> {
         control_requests: line.control_requests,
         metrics: line.metrics.into_iter().map(metric).collect(),
         latency: line.latency.into_iter().map(|(upper_micros, candidate, control)| Bucket { upper_micros, candidate, control }).collect(),
-    })
+    };
+    Ok((line.order, window))
 }
 
 /// Writes one window as a line.
 ///
 /// # Errors
 /// When it cannot be written, or is longer than can be read.
-pub fn write(to: &mut impl Write, window: &Window) -> Result<(), WindowLogError> {
-    let mut line = to_line(window).map_err(|reason| WindowLogError::Line { line: 0, reason })?;
+pub fn write(to: &mut impl Write, order: Option<u64>, window: &Window) -> Result<(), WindowLogError> {
+    let mut line = to_line(order, window).map_err(|reason| WindowLogError::Line { line: 0, reason })?;
     if line.len() as u64 >= LINE_BYTES {
         return Err(WindowLogError::Line { line: 0, reason: format!("{} bytes; {LINE_BYTES} at most are allowed", line.len()) });
     }
@@ -146,7 +151,7 @@ pub fn write(to: &mut impl Write, window: &Window) -> Result<(), WindowLogError>
 }
 
 /// Reads a log, window by window. A line that was cut off at the end of the log (a router that was killed while it wrote) is left out.
-pub fn read(from: impl BufRead) -> impl Iterator<Item = Result<Window, WindowLogError>> {
+pub fn read(from: impl BufRead) -> impl Iterator<Item = Result<(Option<u64>, Window), WindowLogError>> {
     Reader { from, line: 0, is_over: false }
 }
 
@@ -157,7 +162,7 @@ struct Reader<R> {
 }
 
 impl<R: BufRead> Iterator for Reader<R> {
-    type Item = Result<Window, WindowLogError>;
+    type Item = Result<(Option<u64>, Window), WindowLogError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -235,24 +240,24 @@ mod tests {
     fn a_log_is_read_as_it_was_written_but_for_a_line_that_was_cut_off() {
         let mut log = Vec::new();
         for _ in 0..3 {
-            write(&mut log, &window()).unwrap();
+            write(&mut log, Some(7), &window()).unwrap();
         }
         log.truncate(log.len() - 5);
-        let read: Vec<Window> = read(log.as_slice()).collect::<Result<_, _>>().unwrap();
-        assert_eq!(read, vec![window(), window()]);
+        let read: Vec<_> = read(log.as_slice()).collect::<Result<_, _>>().unwrap();
+        assert_eq!(read, vec![(Some(7), window()), (Some(7), window())]);
     }
 
     #[test]
     fn a_line_that_is_no_window_is_said_by_its_number() {
         let mut log = Vec::new();
-        write(&mut log, &window()).unwrap();
+        write(&mut log, None, &window()).unwrap();
         log.extend_from_slice(b"{\"v\": 1}\n");
         let error = read(log.as_slice()).nth(1).unwrap().unwrap_err();
         assert!(error.to_string().starts_with("line 2 of the window log: missing field"), "{error}");
-        let other = to_line(&window()).unwrap().replace("\"v\":1", "\"v\":2");
+        let other = to_line(None, &window()).unwrap().replace("\"v\":1", "\"v\":2");
         assert_eq!(from_line(&other).unwrap_err(), "v = 2: this program reads version 1");
         let mut nan = window();
         nan.metrics[0].candidate.sum = f64::NAN;
-        assert!(to_line(&nan).is_err());
+        assert!(to_line(None, &nan).is_err());
     }
 }

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::clock::FleetClock;
 use super::counters::{PoolCounters, Quality};
 use super::counts::Counts;
-use super::events::EventsDesk;
+use super::events::{Cell, EventsDesk};
 use super::outcomes::{QUARTERS, Quarter, Read};
+use super::signals::SignalsDesk;
 use super::token::{route_id, version_id};
 use super::windows::Windows;
 
@@ -52,6 +53,23 @@ impl Books {
     }
 }
 
+/// Who else counts: what users did, and what response bodies said.
+#[derive(Debug, Clone)]
+pub struct Desks {
+    /// Events.
+    pub events: EventsDesk,
+    /// Bodies.
+    pub signals: SignalsDesk,
+}
+
+impl Desks {
+    fn drain(&self) -> Vec<(Cell, Counts)> {
+        let mut cells = self.events.drain(..);
+        cells.extend(self.signals.drain(..));
+        cells
+    }
+}
+
 /// One worker's counters of one version.
 struct Source {
     route: String,
@@ -69,7 +87,7 @@ struct Collector {
 }
 
 /// Collects until the sender of configs is gone. What was counted until then is in the books.
-pub async fn collect(mut quality: watch::Receiver<Quality>, clock: FleetClock, books: Arc<Books>, events: EventsDesk) {
+pub async fn collect(mut quality: watch::Receiver<Quality>, clock: FleetClock, books: Arc<Books>, desks: Desks) {
     let mut collector = Collector { sources: Vec::new(), books, last: 0 };
     let newest = quality.borrow_and_update().clone();
     newest.clock().set(quarter(&clock, Instant::now()));
@@ -78,7 +96,7 @@ pub async fn collect(mut quality: watch::Receiver<Quality>, clock: FleetClock, b
         tokio::select! {
             () = tokio::time::sleep(to_next(&clock, Instant::now())) => {
                 collector.tick(&quality.borrow(), quarter(&clock, Instant::now()));
-                collector.take(&events);
+                collector.take(desks.drain());
             }
             changed = quality.changed() => {
                 let newest = quality.borrow_and_update().clone();
@@ -86,7 +104,7 @@ pub async fn collect(mut quality: watch::Receiver<Quality>, clock: FleetClock, b
                 if changed.is_err() {
                     let now = quarter(&clock, Instant::now()).max(newest.clock().quarter().0);
                     (0..=READ_AFTER).for_each(|later| collector.tick(&newest, now + later));
-                    collector.take(&events);
+                    collector.take(desks.drain());
                     return;
                 }
             }
@@ -125,9 +143,8 @@ impl Collector {
         }
     }
 
-    /// What users did, in the windows of the queries that they did it about.
-    fn take(&self, events: &EventsDesk) {
-        let cells = events.drain(..);
+    /// What users did and what bodies said, in the windows of their queries.
+    fn take(&self, cells: Vec<(Cell, Counts)>) {
         if cells.is_empty() {
             return;
         }
@@ -237,8 +254,9 @@ mod tests {
     async fn the_clock_goes_on_and_the_end_reads_everything() {
         let quality = quality(&[("blue", "1"), ("green", "1")]);
         let (newest, books) = (watch::Sender::new(quality.clone()), Arc::new(Books::default()));
-        let (clock, desk) = (FleetClock::start(), EventsDesk::open(quality.config(), &[], &FleetClock::start()).unwrap());
-        let collecting = tokio::spawn(collect(newest.subscribe(), clock, books.clone(), desk));
+        let clock = FleetClock::start();
+        let desks = Desks { events: EventsDesk::open(quality.config(), &[], &clock).unwrap(), signals: SignalsDesk::open().unwrap() };
+        let collecting = tokio::spawn(collect(newest.subscribe(), clock, books.clone(), desks));
         let passes = async |quarters: u64| {
             let before = quality.clock().quarter().0;
             while quality.clock().quarter().0 < before + quarters {

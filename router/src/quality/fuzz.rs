@@ -1,11 +1,12 @@
-//! Fuzz target of tokens: only what was signed is read, whatever the bytes, and it reads as it was signed.
+//! Fuzz targets of what comes back from outside: tokens (only what was signed is read, and as it was signed), and what other routers counted.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use switchback_fuzz::{Target, trace};
 
-use super::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, route_id, route_of};
+use super::pages::{self, Half, Written};
+use super::{CHARACTERS, Counts, GROUPS, Number, Token, TokenFault, TokenKeys, Window, route_id, route_of};
 
 const NOW: u32 = 1_800_000_000;
 const HOUR: u32 = 3_600;
@@ -57,5 +58,42 @@ fn quality_token() {
             assert_eq!(theirs.read(&text, NOW, HOUR), Err(TokenFault::Forged));
         }
         trace((read.map(|token| token.is_counted).map_err(TokenFault::label), token.window > NOW, token.is_counted))
+    });
+}
+
+#[test]
+fn fleet_pages() {
+    let page = pages::page_of(NOW);
+    let mut counts = Counts::default();
+    for number in Number::ALL {
+        counts.add(number, 7, 3);
+    }
+    counts.latency.insert(700, 2);
+    let windows = Written::from([(NOW, Window::from([(7, counts.clone()), (9, counts.clone())])), (NOW + 1, Window::from([(7, counts)]))]);
+    let seeds = Half::ALL.map(|half| pages::write(half, windows.iter().map(|(second, window)| (*second, window)))).to_vec();
+    let words: [&[u8]; 3] = [&[1, 1], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0xff; 9]];
+    Target { name: "fleet_pages", words: &words, seeds, most_bytes: 2_048 }.run(|bytes| {
+        let read = match pages::read(page, bytes) {
+            Ok(read) => read,
+            Err(fault) => return trace(fault.to_string()),
+        };
+        assert!(read.keys().all(|second| pages::page_of(*second) == page));
+        // Merging it with anything, in either order, is the same and does not overflow.
+        let (mut one, mut other) = (windows.clone(), read.clone());
+        pages::add(&mut one, &read);
+        pages::add(&mut other, &windows);
+        assert_eq!(one, other);
+        // What is said again of it says the same.
+        let mut again = Written::new();
+        for half in Half::ALL {
+            let field = pages::write(half, read.iter().map(|(second, window)| (*second, window)));
+            if !field.is_empty() {
+                pages::add(&mut again, &pages::read(page, &field).unwrap());
+            }
+        }
+        let sum =
+            |windows: &Written| windows.values().flat_map(Window::values).map(|counts| u128::from(counts[Number::Requests])).sum::<u128>();
+        assert_eq!(sum(&again), sum(&read));
+        trace((read.len(), read.values().map(Window::len).sum::<usize>()))
     });
 }

@@ -14,11 +14,12 @@ mod latency;
 mod outcomes;
 pub mod pages;
 mod secrets;
+pub mod signals;
 mod token;
 mod windows;
 
 pub use clock::FleetClock;
-pub use collector::{Books, KEPT, RouteBook, Served, collect};
+pub use collector::{Books, Desks, KEPT, RouteBook, Served, collect};
 pub use counters::{
     Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
     RouteTotals, SignalFault, WorkerCounters, WorkerTotals,

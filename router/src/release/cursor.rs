@@ -18,6 +18,8 @@ const KEPT: u32 = 600;
 pub(super) struct Due {
     pub(super) second: u32,
     pub(super) place: Place,
+    /// Slices that were judged before.
+    pub(super) order: u64,
     /// Before the candidate began: whatever is counted of it belongs to an earlier comparison.
     pub(super) is_lead_in: bool,
 }
@@ -69,8 +71,9 @@ fn lead_in(record: &mut Record) -> Option<Due> {
     let (timeline, comparison) = active(record)?;
     let (index, began) = (comparison.next_traffic, comparison.began);
     let second = Some(comparison.second(index)).filter(|second| *second < began)?;
+    let due = place(timeline, comparison, (second, index, Slice::Traffic));
     comparison.next_traffic += 1;
-    Some(place(timeline, comparison, (second, index, Slice::Traffic)))
+    Some(due)
 }
 
 /// A window that is mature.
@@ -78,8 +81,9 @@ fn engagement(record: &mut Record, sealed: Sealed) -> Option<Due> {
     let (timeline, comparison) = active(record)?;
     let index = Some(comparison.next_engagement).filter(|index| *index < comparison.next_traffic)?;
     let second = Some(comparison.second(index)).filter(|second| *second < sealed.engagement)?;
+    let due = place(timeline, comparison, (second, index, Slice::Engagement));
     comparison.next_engagement += 1;
-    Some(place(timeline, comparison, (second, index, Slice::Engagement)))
+    Some(due)
 }
 
 /// Whether another comparison begins with the next second.
@@ -122,7 +126,7 @@ fn place(timeline: &Timeline, comparison: &Comparison, (second, index, slice): (
     if is_lead_in {
         place.share_ppm = None;
     }
-    Due { second, place, is_lead_in }
+    Due { second, place, order: comparison.next_traffic + comparison.next_engagement, is_lead_in }
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl History {
             let pair = super::fill::Pair { candidate: counts(second), control: counts(second.saturating_sub(lag)) };
             let step = Step { index: 0, share_ppm: 500_000, is_last: false };
             let place = Place { index, slice, step, share_ppm: None };
-            due.push(Judged { due: super::cursor::Due { second, place, is_lead_in: false }, pair });
+            due.push(Judged { due: super::cursor::Due { second, place, order: 0, is_lead_in: false }, pair });
         }
         due
     }
@@ -111,7 +111,11 @@ mod tests {
         for now in 1_400..2_000 {
             for Judged { due, pair } in history.due(&live, &route, windows, (Sealed { traffic: now, engagement: now - 60 }, 300)) {
                 let comparison = history.comparison.as_mut().unwrap();
-                comparison.take(policy.evaluate("{}", &comparison.state, &super::super::fill::shown(&pair, &due.place)).map_err(|error| error.to_string()));
+                comparison.take(
+                    policy
+                        .evaluate("{}", &comparison.state, &super::super::fill::shown(&pair, &due.place))
+                        .map_err(|error| error.to_string()),
+                );
             }
         }
         let comparison = history.comparison.unwrap();

@@ -37,7 +37,7 @@ impl InForce {
     }
 
     /// Judges slices, the first one first.
-    pub(super) async fn judge(&mut self, config: &str, comparison: Comparison, slices: Vec<Slice>) -> Option<(Comparison, Vec<Shown>)> {
+    pub(super) async fn judge(&mut self, config: &str, comparison: Comparison, slices: Vec<Slice>) -> Option<(Comparison, Vec<Judged>)> {
         let mut instance = self.instance.take()?;
         let (config, comparison) = (config.to_owned(), Comparison { policy: self.name.clone(), digest: self.digest.clone(), ..comparison });
         let work = move || {
@@ -58,19 +58,22 @@ impl InForce {
     }
 }
 
+/// How many slices were judged before, and what the policy was shown.
+pub(super) type Judged = (u64, Shown);
+
 /// A slice, and what was counted of it.
 pub(super) struct Slice {
     pub(super) due: Due,
     pub(super) pair: Pair,
 }
 
-fn judge(instance: &mut RollbackInstance, config: &str, mut comparison: Comparison, slices: Vec<Slice>) -> (Comparison, Vec<Shown>) {
+fn judge(instance: &mut RollbackInstance, config: &str, mut comparison: Comparison, slices: Vec<Slice>) -> (Comparison, Vec<Judged>) {
     let mut judged = Vec::with_capacity(slices.len());
     for Slice { due, pair } in slices {
         let window = shown(&pair, &due.place);
         comparison.take(instance.evaluate(config, &comparison.state, &window).map_err(|failure| failure.to_string()));
         comparison.add(&pair, &window);
-        judged.push(window);
+        judged.push((due.order, window));
     }
     (comparison, judged)
 }

@@ -16,7 +16,7 @@ use super::board::{Board, RouteBoard, threshold_log};
 use super::cursor::{Sealed, due};
 use super::fill::{Pair, WINDOW_MS};
 use super::history::History;
-use super::judge::{InForce, Slice};
+use super::judge::{InForce, Judged, Slice};
 use super::log::WindowLog;
 use super::record::{Comparison, RECORD_BYTES, Record, Word};
 use super::roles::{Arm, Setting};
@@ -26,7 +26,6 @@ use super::view::{self, JudgeView};
 use crate::config::{Config, Route};
 use crate::flags::{self, FlagStore, Flags};
 use crate::policy::Policies;
-use crate::policy::rollback::Window as Shown;
 use crate::quality::pages::page_of;
 use crate::quality::{Books, FleetClock};
 use crate::vocabulary::RouteIndex;
@@ -50,7 +49,7 @@ pub struct Under {
 
 /// What is the same for every route and config.
 #[derive(Clone)]
-struct Common {
+struct ThisRouter {
     under: watch::Receiver<Arc<Under>>,
     /// This process, and no other.
     me: String,
@@ -64,7 +63,7 @@ struct Common {
 
 /// The tasks.
 pub struct Judging {
-    common: Common,
+    this: ThisRouter,
     newest: watch::Sender<Arc<Under>>,
     tasks: BTreeMap<String, JoinHandle<()>>,
 }
@@ -78,8 +77,8 @@ impl Judging {
         let router = flags::router_id(&under.config);
         let newest = watch::Sender::new(Arc::new(under));
         let (board, log) = (Board::default(), WindowLog::start(data_dir)?);
-        let common = Common { under: newest.subscribe(), me: flags::random_id(), router, books, clock, board, log };
-        let mut judging = Judging { common, newest, tasks: BTreeMap::new() };
+        let this = ThisRouter { under: newest.subscribe(), me: flags::random_id(), router, books, clock, board, log };
+        let mut judging = Judging { this, newest, tasks: BTreeMap::new() };
         judging.start_missing();
         Ok(judging)
     }
@@ -87,7 +86,7 @@ impl Judging {
     /// What is known, for whoever shows it.
     #[must_use]
     pub fn board(&self) -> Board {
-        self.common.board.clone()
+        self.this.board.clone()
     }
 
     /// Goes on under another config.
@@ -103,7 +102,7 @@ impl Judging {
         // A task whose route is gone ends when it sees that; one of that name may be wanted again before.
         self.tasks.retain(|name, task| names.contains(name.as_str()) || task.is_finished());
         for name in names {
-            self.tasks.entry(name.to_owned()).or_insert_with(|| tokio::spawn(RouteJudge::new(name, self.common.clone()).run()));
+            self.tasks.entry(name.to_owned()).or_insert_with(|| tokio::spawn(RouteJudge::new(name, self.this.clone()).run()));
         }
     }
 }
@@ -124,13 +123,13 @@ struct Held {
 struct Sent {
     revision: u64,
     began: u32,
-    judged: Vec<Shown>,
+    judged: Vec<Judged>,
 }
 
 /// One route's task.
 struct RouteJudge {
     route: String,
-    common: Common,
+    this: ThisRouter,
     /// What this router saw of the flags.
     seen: Timeline,
     held: Option<Held>,
@@ -149,11 +148,11 @@ struct RouteJudge {
 type Revision = u64;
 
 impl RouteJudge {
-    fn new(route: &str, common: Common) -> RouteJudge {
+    fn new(route: &str, this: ThisRouter) -> RouteJudge {
         let now = Instant::now();
         RouteJudge {
             route: route.to_owned(),
-            common,
+            this,
             seen: Timeline::default(),
             held: None,
             changed: now,
@@ -170,10 +169,10 @@ impl RouteJudge {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let under = self.common.under.borrow_and_update().clone();
+            let under = self.this.under.borrow_and_update().clone();
             let place = under.config.routes.iter().position(|route| route.name == self.route);
             let Some((index, route)) = place.and_then(|place| Some((u16::try_from(place).ok()?, under.config.routes.get(place)?))) else {
-                self.common.board.forget(&self.route);
+                self.this.board.forget(&self.route);
                 return;
             };
             let mut flags = under.flags.watch(RouteIndex(index));
@@ -185,13 +184,13 @@ impl RouteJudge {
                             break;
                         }
                         let newest = flags.borrow_and_update().clone();
-                        self.seen.observe(self.common.clock.now_ms(), newest.epoch, Setting::of(&newest, route));
+                        self.seen.observe(self.this.clock.now_ms(), newest.epoch, Setting::of(&newest, route));
                     }
                     _ = ticks.tick() => {
                         let newest = flags.borrow().clone();
                         self.tick(&under, route, &newest).await;
                     }
-                    changed = self.common.under.changed() => {
+                    changed = self.this.under.changed() => {
                         if changed.is_err() {
                             return;
                         }
@@ -254,26 +253,26 @@ impl RouteJudge {
 
     fn take(&mut self, held: Held) {
         self.changed = Instant::now();
-        if let Some(sent) = self.sent.take_if(|sent| sent.revision == held.revision && held.record.judge == self.common.me) {
+        if let Some(sent) = self.sent.take_if(|sent| sent.revision == held.revision && held.record.judge == self.this.me) {
             self.log(sent.began, sent.judged);
         }
         self.held = Some(held);
     }
 
-    fn log(&self, began: u32, judged: Vec<Shown>) {
-        let log_bytes = self.common.under.borrow().config.evidence.log_bytes;
-        self.common.log.write(&self.route, began, log_bytes, judged);
+    fn log(&self, began: u32, judged: Vec<Judged>) {
+        let log_bytes = self.this.under.borrow().config.evidence.log_bytes;
+        self.this.log.write(&self.route, began, log_bytes, judged);
     }
 
     fn is_judge(&self, has_others: bool) -> bool {
         match &self.held {
-            Some(held) if held.record.judge != self.common.me => !has_others || self.changed.elapsed() >= TAKE_OVER,
+            Some(held) if held.record.judge != self.this.me => !has_others || self.changed.elapsed() >= TAKE_OVER,
             Some(_) | None => true,
         }
     }
 
     fn sealed(&self, config: &Config) -> Sealed {
-        let now = self.common.clock.now_ms();
+        let now = self.this.clock.now_ms();
         let before = |seal: Duration| {
             let sealed = now.saturating_sub(u64::try_from(seal.as_millis()).unwrap_or(u64::MAX)) / u64::from(WINDOW_MS);
             u32::try_from(sealed).unwrap_or(u32::MAX)
@@ -296,7 +295,7 @@ impl RouteJudge {
             return Ok(());
         }
         let numbers: BTreeSet<u64> = due.iter().map(|due| page_of(due.second)).collect();
-        let heard = fleet_windows(&under.flags, &self.common.books, &self.route, numbers).await?;
+        let heard = fleet_windows(&under.flags, &self.this.books, &self.route, numbers).await?;
         if heard.may_have_lost {
             return Err("it was connected to anew: the other routers tell it again what they counted".to_owned());
         }
@@ -308,8 +307,10 @@ impl RouteJudge {
         });
         let began = comparison.began;
         let comparison = with_state_of(comparison, &self.in_force.name);
-        let Some((comparison, judged)) = self.in_force.judge(&route.rollback_config, comparison, slices.collect()).await else { return Ok(()) };
-        (record.judge, record.router, record.at_ms) = (self.common.me.clone(), self.common.router.clone(), self.common.clock.now_ms());
+        let Some((comparison, judged)) = self.in_force.judge(&route.rollback_config, comparison, slices.collect()).await else {
+            return Ok(());
+        };
+        (record.judge, record.router, record.at_ms) = (self.this.me.clone(), self.this.router.clone(), self.this.clock.now_ms());
         let word = verdict(&comparison);
         record.comparison = Some(comparison);
         self.replace(under, record, (stored, known.max(stored) + 1), (began, judged)).await?;
@@ -323,7 +324,7 @@ impl RouteJudge {
         under: &Under,
         record: Record,
         (replaces, revision): (Revision, Revision),
-        (began, judged): (u32, Vec<Shown>),
+        (began, judged): (u32, Vec<Judged>),
     ) -> Result<(), String> {
         let bytes = record.write();
         if bytes.len() > RECORD_BYTES {
@@ -371,7 +372,7 @@ impl RouteJudge {
         let live = Arm { version: pool.version.clone(), pool: Some(pool.name.clone()) };
         let lag = u32::try_from(under.config.evidence.history.as_secs()).unwrap_or(u32::MAX);
         let sealed = self.sealed(&under.config);
-        let slices = match self.common.books.lock().get(&self.route) {
+        let slices = match self.this.books.lock().get(&self.route) {
             Some(book) => self.history.due(&live, route, &book.windows, (sealed, lag)),
             None => return,
         };
@@ -383,7 +384,12 @@ impl RouteJudge {
         if is_worse && !std::mem::replace(&mut self.history.has_alerted, is_worse) {
             let summary = comparison.said.as_ref().map(|said| said.summary.as_str()).unwrap_or_default();
             let version = &live.version;
-            tracing::warn!(route = self.route, version, seconds_ago = lag, "the live model is worse than it was; nothing acts on this: {summary}");
+            tracing::warn!(
+                route = self.route,
+                version,
+                seconds_ago = lag,
+                "the live model is worse than it was; nothing acts on this: {summary}"
+            );
         }
         self.history.comparison = Some(comparison);
     }
@@ -399,7 +405,7 @@ impl RouteJudge {
         let judge = JudgeView { name: name.clone(), digest: digest.clone(), source: source.clone(), why: why.clone() };
         let history = self.history.comparison.as_ref().map(|comparison| view::history(comparison, lag));
         let board = RouteBoard { evidence, history, judge, away: self.away.clone(), faults: self.faults.clone() };
-        self.common.board.put(&self.route, board);
+        self.this.board.put(&self.route, board);
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::policy::rollback::Window;
+use super::judge::Judged;
 use crate::policy::window_log;
 
 /// In the data folder.
@@ -32,7 +32,7 @@ struct Entry {
     route: String,
     began: u32,
     log_bytes: u64,
-    windows: Vec<Window>,
+    windows: Vec<Judged>,
 }
 
 /// Where windows are handed in; clones are the same log.
@@ -55,7 +55,7 @@ impl WindowLog {
     }
 
     /// Keeps at most `log_bytes` of this route.
-    pub(super) fn write(&self, route: &str, began: u32, log_bytes: u64, windows: Vec<Window>) {
+    pub(super) fn write(&self, route: &str, began: u32, log_bytes: u64, windows: Vec<Judged>) {
         if log_bytes == 0 || windows.is_empty() {
             return;
         }
@@ -105,9 +105,9 @@ impl Folder {
             None => Part::open(&folder, entry.began)?,
         };
         let part = self.parts.entry(entry.route.clone()).or_insert(part);
-        for window in &entry.windows {
+        for (order, window) in &entry.windows {
             let mut line = Vec::new();
-            window_log::write(&mut line, window).map_err(io::Error::other)?;
+            window_log::write(&mut line, Some(*order), window).map_err(io::Error::other)?;
             part.file.write_all(&line)?;
             part.bytes += line.len() as u64;
         }
@@ -162,8 +162,8 @@ fn files(folder: &Path) -> io::Result<Vec<Kept>> {
 
 fn compress_others(folder: &Path, began: u32) -> io::Result<()> {
     let mine = format!("{began:010}-");
-    let others = files(folder)?.into_iter().filter(|file| file.name.ends_with(".jsonl") && !file.name.starts_with(&mine));
-    others.map(|file| compress(&file.path)).collect()
+    let mut others = files(folder)?.into_iter().filter(|file| file.name.ends_with(".jsonl") && !file.name.starts_with(&mine));
+    others.try_for_each(|file| compress(&file.path))
 }
 
 fn compress(path: &Path) -> io::Result<()> {
@@ -199,7 +199,7 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::policy::rollback::{Slice, Step};
+    use crate::policy::rollback::{Slice, Step, Window};
 
     fn window(index: u64) -> Window {
         let step = Step { index: 0, share_ppm: 1, is_last: false };
@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn entry(began: u32, log_bytes: u64, windows: std::ops::Range<u64>) -> Entry {
-        Entry { route: "search".to_owned(), began, log_bytes, windows: windows.map(window).collect() }
+        Entry { route: "search".to_owned(), began, log_bytes, windows: windows.map(|index| (index, window(index))).collect() }
     }
 
     fn names(folder: &Folder) -> Vec<String> {
@@ -237,7 +237,7 @@ mod tests {
             true => GzDecoder::new(file).read_to_end(&mut text).unwrap(),
             false => BufReader::new(file).read_to_end(&mut text).unwrap(),
         };
-        window_log::read(text.as_slice()).map(|window| window.unwrap().index).collect()
+        window_log::read(text.as_slice()).map(|read| read.unwrap().1.index).collect()
     }
 
     #[test]
@@ -270,6 +270,6 @@ mod tests {
         let files = files(&folder.path.join("search")).unwrap();
         let all: u64 = files.iter().map(|file| file.bytes).sum();
         assert!(all < 30_000 && files.len() > 10, "{all} {}", files.len());
-        assert!(files[0].name > "0000000100".to_owned() && files.last().unwrap().name.starts_with("0000000199"), "{:?}", names(&folder));
+        assert!(files[0].name.as_str() > "0000000100" && files.last().unwrap().name.starts_with("0000000199"), "{:?}", names(&folder));
     }
 }

@@ -14,6 +14,8 @@
 mod board;
 mod cursor;
 mod fill;
+#[cfg(test)]
+mod fuzz;
 mod history;
 mod judge;
 mod judging;

@@ -212,7 +212,9 @@ impl Record {
 
     fn is_sound(&self) -> bool {
         let texts = [&self.judge, &self.router];
-        texts.into_iter().all(|text| is_short(text)) && self.timeline.is_sound() && self.comparison.as_ref().is_none_or(Comparison::is_sound)
+        texts.into_iter().all(|text| is_short(text))
+            && self.timeline.is_sound()
+            && self.comparison.as_ref().is_none_or(Comparison::is_sound)
     }
 }
 
@@ -254,8 +256,7 @@ pub(super) mod tests {
         let mut comparison = Comparison::begin(arms, 940, 1_000, 0);
         comparison.next_traffic = 160;
         comparison.state = vec![1, 2, 3];
-        let weighed =
-            Weighed { metric: "errors".to_owned(), log_harm: 4.7, log_safe: Some(-1.0), difference: 0.1, low: 0.0, high: 0.2 };
+        let weighed = Weighed { metric: "errors".to_owned(), log_harm: 4.7, log_safe: Some(-1.0), difference: 0.1, low: 0.0, high: 0.2 };
         comparison.said = Some(Said { verdict: Word::RollBack, summary: "roll back".to_owned(), evidence: vec![weighed] });
         record.comparison = Some(comparison);
         record

@@ -13,6 +13,7 @@ use super::attempt::Attempt;
 use super::clock::QueryInProgress;
 use super::idle::IdleTimer;
 use super::incoming::{BrokenOff, Incoming};
+use super::listen::BodyCopy;
 use super::replay::Replay;
 use super::trailers;
 use super::upstream::Failure;
@@ -49,7 +50,16 @@ impl ResponseBody {
             return ResponseBody::own(None);
         }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
-        ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle, room }), in_progress: None }
+        ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle, room, copy: None }), in_progress: None }
+    }
+
+    /// A copy is made of it as it passes.
+    #[cold]
+    pub(crate) fn copied(mut self, copy: Box<BodyCopy>) -> ResponseBody {
+        if let Source::Passed(body) = &mut self.source {
+            body.copy = Some(copy);
+        }
+        self
     }
 
     /// Of a response that has none and says how long it would be; where it says nothing, an empty one.
@@ -87,6 +97,8 @@ pub(crate) struct PassedBody {
     idle: IdleTimer,
     /// What may still come.
     room: u64,
+    /// For whoever reads what it says.
+    copy: Option<Box<BodyCopy>>,
 }
 
 /// Why a body broke off. The client sees its connection (or stream) reset, as it would without the router.
@@ -164,6 +176,9 @@ impl PassedBody {
             return Err(PassError::TooLarge);
         };
         self.room = room;
+        if let (Some(copy), Some(data)) = (&mut self.copy, data.data_ref()) {
+            copy.pass(data);
+        }
         if self.incoming.is_end_stream() {
             self.is_whole();
         }
@@ -188,7 +203,10 @@ impl PassedBody {
         }
     }
 
-    fn is_whole(&self) {
+    fn is_whole(&mut self) {
+        if let Some(copy) = self.copy.take() {
+            copy.is_whole();
+        }
         self.attempt.completed();
         is_answered(self.request.as_ref());
     }

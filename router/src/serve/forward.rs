@@ -364,8 +364,11 @@ impl Journey {
         let (mut head, incoming) = response.into_parts();
         // A backend's own: what a client of HTTP/1.0 gets is hyper's to say.
         head.version = Version::HTTP_11;
+        let mut copy = None;
         if seen.has_signals {
             attempt.hear_signals(&head.headers);
+        } else if let Some(ear) = &self.route.ear {
+            copy = ear.hear(&head, &self.route, pool, self.chosen);
         }
         headers::prepare_response(&mut head.headers, seen);
         if self.body.as_ref().is_some_and(|body| body.borrow().is_held_back()) {
@@ -378,6 +381,9 @@ impl Journey {
         }
         let room = self.route.config.max_response_body.unwrap_or(u64::MAX);
         let mut body = ResponseBody::passed(incoming, self.body.clone(), attempt, room);
+        if let Some(copy) = copy {
+            body = body.copied(copy);
+        }
         // Over HTTP/2 the length passes by itself.
         if head.status == StatusCode::NOT_MODIFIED && self.hearer.is_none() {
             body = body.announced(&head.headers);

@@ -25,8 +25,10 @@ use super::overrides::{
 use super::query::{self, Unit};
 use super::scan::{Head, Scan};
 use super::seen::Seen;
+use super::signals::Signals;
 use crate::config::UnitSource;
 use crate::quality::OverrideFault;
+use crate::quality::signals::{Packing, Said, said};
 
 /// Polls that a connection in memory may take: it never waits for anybody.
 const POLLS: usize = 1_000;
@@ -226,5 +228,44 @@ fn override_field() {
             assert!(is_signed && resigned == as_it_is, "nobody signed {text}");
         }
         trace((format!("{as_it_is:?}"), format!("{resigned:?}"), lines.len().min(3)))
+    });
+}
+
+/// What a backend says of its response, in fields and in its body: numbers in range, or faults with a name, and no more memory than it may have.
+#[test]
+fn response_signals() {
+    let pointer = |text: &str| Some(crate::config::Pointer::parse(text).unwrap());
+    let rules = crate::config::Signals {
+        sample: crate::vocabulary::Ppm::ALL,
+        max_body: 1_024,
+        results: pointer("/hits/total"),
+        ids: pointer("/hits/hits/*/_id"),
+        scores: pointer("/hits/hits/*/_score"),
+        quality: pointer("/quality"),
+    };
+    let body = br#"{"hits": {"total": 2, "hits": [{"_id": "a", "_score": 0.5}, {"_id": 7, "_score": 1}]}, "quality": 0.25}"#;
+    let packed = {
+        let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packing, body).unwrap();
+        packing.finish().unwrap()
+    };
+    let seeds = vec![body.to_vec(), packed, b"0.5".to_vec(), b"12".to_vec()];
+    let words: [&[u8]; 8] = [b"\"hits\"", b"\"_score\": ", b"1e999", b"-0.0", b"null", b"[[[[", b"0.999999", b"18446744073709551616"];
+    Target { name: "response_signals", words: &words, seeds, most_bytes: 2_048 }.run(|bytes| {
+        let mut heard = Vec::new();
+        for packing in [Packing::None, Packing::Gzip] {
+            let (Said { found, quality }, faults) = said(bytes, packing, &rules);
+            assert!(quality.is_none_or(|quality| (0.0..=1.0).contains(&quality)), "{quality:?}");
+            assert!(faults.len() <= 4 && (!faults.is_empty() || found.is_some()), "{faults:?}");
+            heard.push((found, quality.is_some(), faults));
+        }
+        let mut fields = None;
+        if let Ok(value) = HeaderValue::from_bytes(bytes) {
+            let headers = ["x-quality-results", "x-quality-score"].map(|name| (http::HeaderName::from_static(name), value.clone()));
+            let Signals { found, score } = Signals::of(&HeaderMap::from_iter(headers));
+            assert!(score.unwrap().is_err() || (0.0..=1.0).contains(&score.unwrap().unwrap()));
+            fields = Some((found.unwrap().is_ok(), score.unwrap().is_ok()));
+        }
+        trace((heard, fields))
     });
 }

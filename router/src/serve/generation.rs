@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::flags::Flags;
 use crate::policy::{ShadowRun, SplitInForce};
 use crate::quality::events::EventsDesk;
+use crate::quality::signals::SignalsDesk;
 use crate::quality::{Quality, Secret};
 
 /// One config's data path.
@@ -43,6 +44,8 @@ pub struct Generation {
     pub overrides: Arc<Overrides>,
     /// Takes events.
     pub events: EventsDesk,
+    /// Takes what response bodies say.
+    pub signals: SignalsDesk,
     /// What tokens are signed with.
     pub secrets: Vec<Secret>,
     /// Of this config.
@@ -106,7 +109,8 @@ fn routes(generation: &Generation, before: Option<&Routes>, worker: usize, seed:
         });
         let totals = counters.map(|counters| counters.totals().clone()).unwrap_or_default();
         let counters = counters.and_then(|counters| counters.routes.get(index)).cloned().unwrap_or_default();
-        Rc::new(RouteWorker::new(Arc::new(route.clone()), split, pools.collect(), &config.limits, counters, totals, &generation.secrets))
+        let desks = (generation.secrets.as_slice(), &generation.signals);
+        Rc::new(RouteWorker::new(Arc::new(route.clone()), split, pools.collect(), &config.limits, counters, totals, desks))
     });
     let all = all.collect();
     Routes {

@@ -33,6 +33,7 @@ mod idle;
 mod incoming;
 mod interim;
 mod issue;
+mod listen;
 mod listener;
 mod log_limit;
 mod mirror;

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::events::EventsDoor;
 use super::issue::Tokens;
+use super::listen::Ear;
 use super::log_limit::LogLimit;
 use super::overrides::Overrides;
 use super::pool::Pool;
@@ -23,6 +24,7 @@ use super::query;
 use super::replay::BodyLimits;
 use super::split::Split;
 use crate::config;
+use crate::quality::signals::SignalsDesk;
 use crate::quality::{Quarter, Refusal, RouteCounters, Secret, TokenKeys, WorkerTotals};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
@@ -40,6 +42,8 @@ pub(crate) struct RouteWorker {
     pools: Vec<Rc<Pool>>,
     pool_names: Vec<HeaderValue>,
     pub(crate) tokens: Tokens,
+    /// For what response bodies say.
+    pub(crate) ear: Option<Ear>,
     counters: Arc<RouteCounters>,
     /// What this worker counts that is of no route.
     worker: Arc<WorkerTotals>,
@@ -53,7 +57,7 @@ impl RouteWorker {
         limits: &config::Limits,
         counters: Arc<RouteCounters>,
         worker: Arc<WorkerTotals>,
-        secrets: &[Secret],
+        (secrets, desk): (&[Secret], &SignalsDesk),
     ) -> RouteWorker {
         let keys = TokenKeys::of(&config.name, secrets);
         let tokens = Tokens::new(keys, config.pools.iter().map(|pool| (pool.name.as_str(), pool.version.as_str())));
@@ -74,6 +78,7 @@ impl RouteWorker {
             body_idle_timeout: limits.body_idle_timeout,
             upgrade_idle_timeout: limits.upgrade_idle_timeout,
             tokens,
+            ear: Ear::new(&config, desk),
             config,
             worker,
             pools,

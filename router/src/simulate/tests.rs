@@ -150,9 +150,9 @@ fn a_recorded_rollout_replays_to_the_same_verdicts() {
     let windows = windows_of(&scenario, 4);
     let mut log = Vec::new();
     for window in &windows {
-        window_log::write(&mut log, window).unwrap();
+        window_log::write(&mut log, None, window).unwrap();
     }
-    let replayed: Vec<_> = window_log::read(log.as_slice()).collect::<Result<_, _>>().unwrap();
+    let replayed: Vec<_> = window_log::read(log.as_slice()).map(|read| read.unwrap().1).collect();
     assert_eq!(windows, replayed);
     let verdicts = |windows: &[_]| {
         let mut judge = Guardrail::new("{}").unwrap();

@@ -30,7 +30,7 @@ pub struct EventCounts {
 impl EventCounts {
     pub(super) fn add(&mut self, booking: &Booking) {
         let Booking { route, version, window, group, what } = *booking;
-        let counts = self.cells.entry(Cell { window, route, version }).or_default();
+        let counts = self.of(Cell { window, route, version });
         match what {
             What::Click => counts.add(Number::Clicks, group, 1),
             What::Conversion => counts.add(Number::Conversions, group, 1),
@@ -42,10 +42,15 @@ impl EventCounts {
                 counts.add(Number::QualitySquares, group, (value * value + 500_000) / 1_000_000);
             }
         }
-        if self.cells.len() > KEPT {
+    }
+
+    /// Counts of a cell, to be added to. Of too many, the oldest are dropped.
+    pub(crate) fn of(&mut self, cell: Cell) -> &mut Counts {
+        if self.cells.len() >= KEPT && !self.cells.contains_key(&cell) {
             self.cells.pop_first();
             self.dropped += 1;
         }
+        self.cells.entry(cell).or_default()
     }
 
     /// Takes the counts of these windows, which start again from nothing: an event that comes later for one of them is there the next time.
