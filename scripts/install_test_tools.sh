@@ -3,6 +3,8 @@
 #
 #   scripts/install_test_tools.sh redis              redis-server, from apt
 #   scripts/install_test_tools.sh clang              clang and lld for WebAssembly, from apt
+#   scripts/install_test_tools.sh node               Node.js, from apt: an example in the documents is run with it
+#   scripts/install_test_tools.sh promtool           promtool, from apt: it holds the alert rules to their examples
 #   scripts/install_test_tools.sh systemd            systemd-analyze, from apt: the programs alone, nothing is started
 #   scripts/install_test_tools.sh wasm               the WebAssembly targets, from rustup
 #   scripts/install_test_tools.sh shellcheck FOLDER  shellcheck, from PyPI into FOLDER (unless it is on the PATH)
@@ -61,15 +63,6 @@ apt_install() {
   as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$package"
 }
 
-install_redis() {
-  command -v redis-server >/dev/null && return 0
-  command -v apt-get >/dev/null ||
-    fail "redis-server is not installed and there is no apt-get here; install Redis 7 or later so that redis-server is on the PATH"
-  with_progress "installing redis-server with apt" apt_install redis-server ||
-    fail "apt could not install redis-server (see above); as root: apt-get update && apt-get install redis-server"
-  command -v redis-server >/dev/null || fail "apt installed redis-server, but it is not on the PATH"
-}
-
 install_clang() {
   command -v clang >/dev/null && command -v wasm-ld >/dev/null && return 0
   command -v apt-get >/dev/null ||
@@ -77,6 +70,16 @@ install_clang() {
   with_progress "installing clang with apt" apt_install clang || fail "apt could not install clang (see above); as root: apt-get install clang"
   with_progress "installing lld with apt" apt_install lld || fail "apt could not install lld (see above); as root: apt-get install lld"
   command -v wasm-ld >/dev/null || fail "apt installed lld, but wasm-ld is not on the PATH"
+}
+
+# A program from the package of apt that has it.
+install_program() {
+  local program=$1 package=$2
+  command -v "$program" >/dev/null && return 0
+  command -v apt-get >/dev/null || fail "$program is not installed and there is no apt-get here; install it so that it is on the PATH"
+  with_progress "installing $package with apt" apt_install "$package" ||
+    fail "apt could not install $package (see above); as root: apt-get update && apt-get install $package"
+  command -v "$program" >/dev/null || fail "apt installed $package, but $program is not on the PATH"
 }
 
 install_systemd() {
@@ -160,13 +163,8 @@ install_h1spec() {
 }
 
 install_slow() {
-  local program package
-  for program in slowhttptest:slowhttptest h2load:nghttp2-client; do
-    package=${program#*:}
-    command -v "${program%%:*}" >/dev/null && continue
-    command -v apt-get >/dev/null || fail "${program%%:*} is not installed and there is no apt-get here"
-    with_progress "installing $package with apt" apt_install "$package" || fail "apt could not install $package (see above)"
-  done
+  install_program slowhttptest slowhttptest
+  install_program h2load nghttp2-client
 }
 
 # The folder that a name needs beside it.
@@ -175,11 +173,13 @@ folder_for() {
   printf '%s\n' "$2"
 }
 
-[ $# -gt 0 ] || fail "say what to install: redis, clang, systemd, wasm, slow, or shellcheck, h2spec, h1spec or websocket with a FOLDER"
+[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, or shellcheck, h2spec, h1spec or websocket with a FOLDER"
 while [ $# -gt 0 ]; do
   case $1 in
-    redis) install_redis ;;
+    redis) install_program redis-server redis-server ;;
     clang) install_clang ;;
+    node) install_program node nodejs ;;
+    promtool) install_program promtool prometheus ;;
     systemd) install_systemd ;;
     wasm) install_wasm ;;
     shellcheck)
@@ -203,7 +203,7 @@ while [ $# -gt 0 ]; do
       install_from_pypi "$folder/python" kosoku==0.1.0 websockets==17.4 deno==2.9.8
       shift
       ;;
-    *) fail "unknown: $1; allowed: redis, clang, systemd, wasm, slow, and shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
+    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, and shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
   esac
   shift
 done
