@@ -45,7 +45,10 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
             "plugin swapped",
             "canary 50 %",
             "flip to green",
-            "flip back to blue"
+            "flip back to blue",
+            "v3 on canary",
+            "v3 at 20 %",
+            "v3 taken out"
         ]
     );
     assert!(steps.iter().all(|step| step["is_within_4_sigma"] == true), "{line}");
@@ -56,8 +59,17 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
     let in_steps: u64 = steps.iter().map(|step| count(&step["queries"])).sum();
     let others = count(&line["requests_between_steps"]) + count(&line["requests_of_the_probe"]) + count(&line["failed_requests"]);
     assert_eq!(in_steps + others, count(&line["requests"]), "the table adds up: {line}");
-    let worth = |pool: &str| line["pools"][pool]["ndcg_at_10"].as_f64().unwrap();
-    assert!((0.8..0.95).contains(&worth("blue")) && (0.8..0.95).contains(&worth("green")), "real rankings: {line}");
+    let models = line["models"].as_array().unwrap();
+    let worth: Vec<f64> = models.iter().map(|model| model["ndcg_at_10"].as_f64().unwrap()).collect();
+    assert!(worth[..3].iter().all(|worth| (0.8..0.95).contains(worth)) && worth[3] < 0.7, "real rankings, and a broken one: {line}");
+    // The broken model is found out on what users clicked.
+    let evidence = &line["evidence"];
+    assert!(evidence["log_harm"].as_f64().unwrap() >= evidence["threshold_log"].as_f64().unwrap(), "{line}");
+    assert!(evidence["summary"].as_str().unwrap().contains("clicks"), "{line}");
+    assert!((1.0..60.0).contains(&line["detection_seconds"].as_f64().unwrap()), "{line}");
+    let in_all: u64 = models.iter().map(|model| count(&model["queries"])).sum();
+    assert!(count(&line["clicks"]) > in_all / 4, "{line}");
+    assert!(timeline.matches("evidence").count() > 3, "it grows: {timeline}");
     for said in ["plugin", "to measure latency", "in all", "bad plugin", "flip to green", "NDCG@10", "no query failed"] {
         assert!(timeline.contains(said), "{timeline} lacks {said}");
     }

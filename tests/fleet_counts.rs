@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -11,6 +15,68 @@ use switchback_tests::{Backend, Load, Report, Router, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(20);
 const CANARY: &str = "initial = { live = \"blue\", canary_percent = \"30\" }\nexpose = [\"pool\"]";
+
+/// Stands before Redis and loses replies: a request that tells what was counted arrives, and then both ends are closed.
+struct Lossy {
+    port: u16,
+    lost: Arc<AtomicU64>,
+    /// One in so many is lost; 0 for none.
+    odds: Arc<AtomicU64>,
+}
+
+impl Lossy {
+    fn start(redis: u16) -> Lossy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let lossy = Lossy { port: listener.local_addr().unwrap().port(), lost: Arc::default(), odds: Arc::default() };
+        let (lost, odds) = (lossy.lost.clone(), lossy.odds.clone());
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                // While Redis is away, so is this.
+                let Ok(server) = TcpStream::connect(("127.0.0.1", redis)) else { continue };
+                let is_cut = Arc::new(AtomicBool::new(false));
+                let ends = || (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let ((from, to), (back_to, back_from)) = (ends(), ends());
+                let (cut, lost, odds) = (is_cut.clone(), lost.clone(), odds.clone());
+                std::thread::spawn(move || {
+                    let mut told = 0_u64;
+                    pass(&from, &to, |bytes| {
+                        let odds = odds.load(Ordering::Relaxed);
+                        if odds > 0 && bytes.windows(9).any(|window| window == b":quality:") {
+                            told += 1;
+                            cut.fetch_or(told.is_multiple_of(odds), Ordering::Relaxed);
+                        }
+                        true
+                    });
+                });
+                std::thread::spawn(move || {
+                    pass(&back_from, &back_to, |_| {
+                        let is_lost = is_cut.load(Ordering::Relaxed);
+                        lost.fetch_add(u64::from(is_lost), Ordering::Relaxed);
+                        !is_lost
+                    });
+                });
+            }
+        });
+        lossy
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// Passes bytes on until one end closes or `may` says no; then both are closed.
+fn pass(mut from: &TcpStream, mut to: &TcpStream, mut may: impl FnMut(&[u8]) -> bool) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if !may(&bytes[..read]) || to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    for end in [from, to] {
+        let _ = end.shutdown(Shutdown::Both);
+    }
+}
 
 struct Scene {
     runtime: tokio::runtime::Runtime,
@@ -26,9 +92,13 @@ impl Scene {
     }
 
     fn router(&self) -> Router {
+        self.router_at(&self.redis.url())
+    }
+
+    fn router_at(&self, url: &str) -> Router {
         let [blue, canary] = &self.backends;
         let setup = Setup::default().pool("blue", &[blue]).pool("canary", &[canary]).workers(2).route(CANARY);
-        let router = setup.redis(&self.redis.url()).start();
+        let router = setup.redis(url).start();
         // What is split before the flags were heard is not what this is about, but `x-switchback-pool` is the truth all the same.
         eventually("the flags are heard", SOON, || (router.route()["canary_percent"] == 30.0).then_some(()));
         router
@@ -93,6 +163,37 @@ fn the_fleets_sum_is_the_load_generators_own_books() {
     assert_eq!(requests(&heard), truth);
     assert_eq!((&heard["senders"], &heard["faults"]), (&3.into(), &serde_json::json!([])));
     assert_eq!(fleet(&third).map(|fleet| requests(&fleet)), Some(truth), "whoever is asked");
+}
+
+/// In full (SWITCHBACK_FULL=1) 20 deaths of Redis and 1,000 lost replies, else 2 and 20.
+#[test]
+fn nothing_is_lost_or_counted_twice_when_redis_dies_and_replies_are_lost() {
+    let (deaths, replies) = if std::env::var_os("SWITCHBACK_FULL").is_some() { (20, 1_000) } else { (2, 20) };
+    let mut scene = Scene::start();
+    let proxies = [0; 2].map(|_| Lossy::start(scene.redis.port()));
+    let routers = proxies.each_ref().map(|proxy| scene.router_at(&format!("redis://127.0.0.1:{}", proxy.port)));
+    let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, 200).start()).collect();
+    proxies.iter().for_each(|proxy| proxy.odds.store(2, Ordering::Relaxed));
+    let lost = || proxies.iter().map(Lossy::lost).sum::<u64>();
+    for death in 1..=deaths {
+        eventually("replies are lost", Duration::from_secs(600), || (lost() >= replies * death / deaths).then_some(()));
+        scene.redis_dies();
+    }
+    let reports: Vec<Report> = loads.into_iter().map(switchback_tests::Running::stop).collect();
+    let total = lost();
+    proxies.iter().for_each(|proxy| proxy.odds.store(0, Ordering::Relaxed));
+    // Over the whole time: windows are told for ten minutes, and in full this takes about as long.
+    let counted = |router: &Router| {
+        let (_, body) = http::get(router.admin, "/api/v1/routes/search/quality").unwrap();
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    let dropped: u64 = routers.iter().map(|router| counted(router)["dropped"]["requests"].as_u64().unwrap()).sum();
+    let truth = books(&reports);
+    let heard = eventually("everything is heard", SOON, || {
+        fleet(&routers[0]).filter(|fleet| requests(fleet).values().sum::<u64>() >= truth.values().sum())
+    });
+    assert_eq!((requests(&heard), dropped), (truth.clone(), 0));
+    println!("{deaths} deaths of Redis, {total} lost replies, {} queries: counted to the unit, none dropped", truth.values().sum::<u64>());
 }
 
 /// Commands a second while `meanwhile` goes on, those within scripts too.

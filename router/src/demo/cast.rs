@@ -22,6 +22,10 @@ use crate::admin::TOKEN_FILE;
 const MODELS: [(&str, &[u8]); 3] = [("1", RANKER_V1), ("2", RANKER_V2), ("2", RANKER_V2)];
 const RANKER_V1: &[u8] = include_bytes!("../../demo/models/ranker_v1.onnx");
 const RANKER_V2: &[u8] = include_bytes!("../../demo/models/ranker_v2.onnx");
+/// What a broken training job makes: v1 upside down.
+const BROKEN: &[u8] = include_bytes!("../../demo/models/ranker_inverted.onnx");
+/// Its version, on the canary pool from then on.
+const BROKEN_VERSION: &str = "3";
 
 /// A process that says nothing for so long will not start.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -46,9 +50,9 @@ pub(super) struct Cast {
     /// Bearer token of the admin API.
     pub(super) token: String,
     router: Child,
-    _rankers: Vec<Child>,
+    rankers_running: Vec<Child>,
     /// The children's standard inputs. When these close, also because this process was killed, the children end.
-    _inputs: Vec<ChildStdin>,
+    inputs: Vec<ChildStdin>,
     folder: TempDir,
 }
 
@@ -74,7 +78,23 @@ impl Cast {
         inputs.extend(router.stdin.take());
         wait_until_ready(admin, folder.path()).await?;
         let token = std::fs::read_to_string(folder.path().join("data").join(TOKEN_FILE)).map_err(DemoError::Folder)?.trim().to_owned();
-        Ok(Cast { rankers: rankers_at, onnxruntime, traffic, admin, token, router, _rankers: rankers, _inputs: inputs, folder })
+        Ok(Cast { rankers: rankers_at, onnxruntime, traffic, admin, token, router, rankers_running: rankers, inputs, folder })
+    }
+
+    /// Puts a broken model on the canary pool, as a deployment would: another process with another version, and the router's config with both.
+    /// It is in force after the next reload.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(super) async fn break_canary(&mut self) -> Result<(), DemoError> {
+        let (mut child, announced) = start_ranker(self.folder.path(), "broken", BROKEN_VERSION, BROKEN).await?;
+        let address = announced.get("listening").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        let address = address.ok_or_else(|| DemoError::process("a ranker", "did not say where it listens"))?;
+        self.inputs.extend(child.stdin.take());
+        self.rankers_running.push(child);
+        let ([blue, green, _], [(first, _), (second, _), _]) = (self.rankers, MODELS);
+        let text = router_config(&self.folder.path().join("data"), &[(blue, first), (green, second), (address, BROKEN_VERSION)]);
+        std::fs::write(self.folder.path().join("switchback.toml"), text).map_err(DemoError::Folder)
     }
 
     /// The folder that the router watches for plugins.
@@ -110,7 +130,9 @@ async fn start_router(folder: &Path, rankers: &[SocketAddr; 3]) -> Result<(Child
     let data = folder.join("data");
     std::fs::create_dir_all(data.join("policies")).map_err(DemoError::Folder)?;
     let config = folder.join("switchback.toml");
-    std::fs::write(&config, router_config(&data, rankers)).map_err(DemoError::Folder)?;
+    let [blue, green, canary] = *rankers;
+    let [(first, _), (second, _), (third, _)] = MODELS;
+    std::fs::write(&config, router_config(&data, &[(blue, first), (green, second), (canary, third)])).map_err(DemoError::Folder)?;
     let mut command = own_binary()?;
     command.args(["serve", "--end-with-stdin", "--config"]).arg(&config);
     let (child, line) = start(command, "router", folder).await?;
@@ -124,15 +146,17 @@ async fn start_router(folder: &Path, rankers: &[SocketAddr; 3]) -> Result<(Child
     }
 }
 
-/// As an operator would write it, but for ports that are given out by the system and quick health checks.
-fn router_config(data: &Path, rankers: &[SocketAddr; 3]) -> String {
+/// As an operator would write it, but for ports that are given out by the system, quick health checks, and clicks that are mature after 3 s:
+/// the demo's users do not hesitate.
+fn router_config(data: &Path, rankers: &[(SocketAddr, &str); 3]) -> String {
     let mut text = format!(
         "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[state]\ndata_dir = {:?}\n\n\
+         [evidence]\ntraffic_seal = \"1s\"\nmaturity = \"3s\"\n\n\
          [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"client-address\"]\n\
          expose = [\"pool\"]\nsplit_policy = \"split-weighted\"\n",
         data.display().to_string()
     );
-    for ((pool, address), (version, _)) in POOLS.iter().zip(rankers).zip(MODELS) {
+    for (pool, (address, version)) in POOLS.iter().zip(rankers) {
         let pool = format!(
             "\n[route.pools.{pool}]\nendpoints = [\"http://{address}\"]\nversion = \"v{version}\"\nhealth = {{ interval = \"250ms\" }}\n"
         );

@@ -147,9 +147,9 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let mut tasks = users.start();
     tasks.push(tokio::spawn(probe.run()));
     let pace = if options.is_fast { Pace::fast() } else { Pace::usual() };
-    let mut script = Script::new(&cast, screen, record.clone(), pace);
+    let mut script = Script::new(&mut cast, screen, record.clone(), pace);
     script.play().await?;
-    let plugin_swaps = std::mem::take(&mut script.plugin_swaps);
+    let (plugin_swaps, caught) = (std::mem::take(&mut script.plugin_swaps), script.caught.take());
     over.send_replace(true);
     for task in tasks {
         // A user that panicked would be a failed query; joining tells.
@@ -161,9 +161,9 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let drained = cast.drain_router().await;
     let (tone, said) = if drained { (Tone::Quiet, "the router drained") } else { (Tone::Bad, "the router did not drain") };
     screen.event(tone, "end", said);
-    let summary = Summary::of(&lock(&record), &plugin_swaps, screen.elapsed());
+    let summary = Summary::of(&lock(&record), (&plugin_swaps, caught), screen.elapsed());
     summary.show(screen);
-    let (is_good, said) = (summary.is_good() && drained, "no query failed, nobody changed sides, every share as configured");
+    let (is_good, said) = (summary.is_good() && drained, "no query failed, nobody changed sides, every share as configured, and a broken model was found out");
     screen.say("");
     screen.say(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
     Ok(Outcome { is_good, json: summary.json() })

@@ -36,6 +36,8 @@ pub(super) enum Change {
     Plugin,
     /// `live` moved to the other colour.
     Flip,
+    /// Another model is behind the canary pool, and nobody is sent there yet.
+    Model,
 }
 
 /// A stretch of time with the same flags and plugin.
@@ -56,6 +58,8 @@ pub(super) struct Step {
 pub(super) struct Record {
     pub(super) sent: u64,
     pub(super) failed: u64,
+    /// Clicks that the router counted.
+    pub(super) clicks: u64,
     /// Of those sent, the answered ones of the probe: no user's.
     pub(super) probes: u64,
     pub(super) reasons: Vec<String>,

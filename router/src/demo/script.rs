@@ -29,6 +29,13 @@ const RAMP: [u32; 4] = [1, 5, 25, 50];
 const ROUTE: &str = "/api/v1/routes/search";
 const FLAGS: &str = "/api/v1/routes/search/flags";
 const POLICY: &str = "split-weighted";
+const EVIDENCE: &str = "/api/v1/routes/search/evidence";
+/// The broken model's share.
+const BROKEN_PERCENT: u32 = 20;
+/// The evidence is told when it has grown by so much.
+const EVIDENCE_STEP: f64 = 0.75;
+/// A broken model that nobody finds out would be a broken demo.
+const CATCH_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long each step is shown.
 #[derive(Debug, Clone, Copy)]
@@ -53,20 +60,31 @@ impl Pace {
     }
 }
 
+/// How a broken model was found out.
+#[derive(Debug, Clone)]
+pub(super) struct Caught {
+    /// From its first share to the verdict.
+    pub(super) seconds: f64,
+    pub(super) log_harm: f64,
+    pub(super) threshold_log: f64,
+    pub(super) summary: String,
+}
+
 /// The demo while it plays.
 pub(super) struct Script<'a> {
-    pub(super) cast: &'a Cast,
+    pub(super) cast: &'a mut Cast,
     pub(super) screen: &'a mut Screen,
     pub(super) record: SharedRecord,
     pub(super) pace: Pace,
     /// How long each plugin took from the folder to being in force.
     pub(super) plugin_swaps: Vec<Duration>,
+    pub(super) caught: Option<Caught>,
     admin: Client,
 }
 
 impl<'a> Script<'a> {
-    pub(super) fn new(cast: &'a Cast, screen: &'a mut Screen, record: SharedRecord, pace: Pace) -> Script<'a> {
-        Script { admin: Client::new(cast.admin), cast, screen, record, pace, plugin_swaps: Vec::new() }
+    pub(super) fn new(cast: &'a mut Cast, screen: &'a mut Screen, record: SharedRecord, pace: Pace) -> Script<'a> {
+        Script { admin: Client::new(cast.admin), cast, screen, record, pace, plugin_swaps: Vec::new(), caught: None }
     }
 
     /// Plays it all.
@@ -85,7 +103,57 @@ impl<'a> Script<'a> {
             }
         }
         self.flip("green", "flip to green", [0.0, 1.0, 0.0]).await?;
-        self.flip("blue", "flip back to blue", [1.0, 0.0, 0.0]).await
+        self.flip("blue", "flip back to blue", [1.0, 0.0, 0.0]).await?;
+        self.catch_broken_model().await
+    }
+
+    /// A model that ranks upside down gets a share; the evidence grows until the policy says so. Nothing acts on it yet but this script.
+    async fn catch_broken_model(&mut self) -> Result<(), DemoError> {
+        self.cast.break_canary().await?;
+        let replaced = Instant::now();
+        self.ask(Method::POST, "/api/v1/reload", Bytes::new()).await?;
+        self.note("v3 on canary", Change::Model, [1.0, 0.0, 0.0], replaced);
+        self.screen.event(Tone::Change, "v3 on canary", "a broken training job: it ranks upside down, and answers as fast as ever, always with a 200");
+        self.watch(self.pace.plugin).await;
+        let share = f64::from(BROKEN_PERCENT) / 100.0;
+        let label = format!("v3 at {BROKEN_PERCENT} %");
+        let set = json!({ "canary_percent": BROKEN_PERCENT, "salt": salt() });
+        self.change(&label, Change::Ramp, &set, [1.0 - share, 0.0, share]).await?;
+        self.screen.event(Tone::Change, &label, &format!("canary_percent = {BROKEN_PERCENT}, new users; what they click comes back as events, by token"));
+        let began = Instant::now();
+        let found = self.watch_evidence(began).await?;
+        let took = began.elapsed();
+        self.screen.event(Tone::Good, "verdict", &format!("{}, {:.1} s after its first query", found.summary, took.as_secs_f64()));
+        self.change("v3 taken out", Change::Flip, &json!({ "canary_percent": 0 }), [1.0, 0.0, 0.0]).await?;
+        self.screen.event(Tone::Change, "v3 taken out", "by hand: nothing acts on the evidence by itself yet");
+        self.caught = Some(Caught { seconds: took.as_secs_f64(), ..found });
+        self.watch(RECENT).await;
+        Ok(())
+    }
+
+    /// Tells how the evidence grows, until the verdict is to roll back.
+    async fn watch_evidence(&mut self, began: Instant) -> Result<Caught, DemoError> {
+        let mut told = 0.0;
+        loop {
+            self.watch(FRAME).await;
+            let board = self.ask(Method::GET, EVIDENCE, Bytes::new()).await?;
+            let evidence = board.get("evidence").filter(|evidence| evidence.pointer("/candidate/version") == Some(&json!("v3")));
+            let number = |key: &str| evidence.and_then(|evidence| evidence.get(key)?.as_f64());
+            if let (Some(evidence), Some(log_harm), Some(threshold_log)) = (evidence, number("log_harm"), number("threshold_log")) {
+                let verdict = evidence.get("verdict").and_then(Value::as_str).unwrap_or_default();
+                let summary = evidence.get("summary").and_then(Value::as_str).unwrap_or_default();
+                if log_harm >= told + EVIDENCE_STEP || verdict == "roll_back" {
+                    told = log_harm;
+                    self.screen.event(Tone::Quiet, "evidence", &evidence_line(evidence, log_harm, threshold_log));
+                }
+                if verdict == "roll_back" {
+                    return Ok(Caught { seconds: 0.0, log_harm, threshold_log, summary: summary.to_owned() });
+                }
+            }
+            if began.elapsed() > CATCH_WITHIN {
+                return Err(DemoError::Change(format!("a broken model was not found out within {CATCH_WITHIN:?}")));
+            }
+        }
     }
 
     async fn ramp(&mut self, percent: u32) -> Result<(), DemoError> {
@@ -250,6 +318,16 @@ fn short(digest: &str) -> &str {
 fn show(duration: Duration) -> String {
     let ms = duration.as_secs_f64() * 1e3;
     if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// `2.3 of 4.6: 0.412 of its answers are clicked, and 0.633 of control's`
+fn evidence_line(evidence: &Value, log_harm: f64, threshold_log: f64) -> String {
+    let clicks = evidence.get("metrics").and_then(Value::as_array).into_iter().flatten().find(|metric| metric.get("metric") == Some(&json!("clicks")));
+    let mean = |role: &str| clicks.and_then(|clicks| clicks.get(role)?.get("mean")?.as_f64());
+    let (Some(candidate), Some(control)) = (mean("candidate"), mean("control")) else {
+        return format!("{log_harm:.1} of {threshold_log:.1}");
+    };
+    format!("{log_harm:.1} of {threshold_log:.1}: {candidate:.3} of v3's answers are clicked, and {control:.3} of v1's")
 }
 
 /// The beginning of a long reason: the API has the whole.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::record::{Change, POOLS, Record, Traffic};
+use super::record::{Change, Observation, POOLS, Record, Traffic};
 use super::screen::Screen;
+use super::script::Caught;
 
 /// Shares may be off by this many standard errors before they count as wrong.
 const SIGMAS: f64 = 4.0;
@@ -29,9 +30,15 @@ struct Added {
     se: f64,
 }
 
-/// One pool's quality.
+/// A model's version, its pool by [`POOLS`], and whether it is the broken one, which came to its pool later.
+const MODELS: [(&str, usize, bool); 4] = [("v1", 0, false), ("v2", 1, false), ("v2", CANARY, false), ("v3, broken", CANARY, true)];
+const CANARY: usize = 2;
+
+/// One model's quality.
 #[derive(Debug)]
-struct PoolSummary {
+struct ModelSummary {
+    version: &'static str,
+    pool: &'static str,
     queries: usize,
     ndcg: f64,
     clicks: f64,
@@ -48,7 +55,9 @@ pub(super) struct Summary {
     pub(super) units_changed: usize,
     units: usize,
     steps: Vec<StepSummary>,
-    pools: [PoolSummary; 3],
+    models: Vec<ModelSummary>,
+    clicks: u64,
+    caught: Option<Caught>,
     pairs: usize,
     /// At p50 and p99.
     added: [Added; 2],
@@ -59,7 +68,7 @@ pub(super) struct Summary {
 
 impl Summary {
     /// From everything that was seen.
-    pub(super) fn of(record: &Record, plugin_swaps: &[Duration], elapsed: Duration) -> Summary {
+    pub(super) fn of(record: &Record, (plugin_swaps, caught): (&[Duration], Option<Caught>), elapsed: Duration) -> Summary {
         let steps = record.steps.iter().enumerate().map(|(place, step)| StepSummary {
             label: step.label.clone(),
             change: step.change,
@@ -77,7 +86,9 @@ impl Summary {
             units_changed: record.units_that_changed_arm(),
             units: units.len(),
             steps: steps.collect(),
-            pools: [0, 1, 2].map(|pool| pool_summary(record, pool)),
+            models: MODELS.into_iter().map(|model| model_summary(record, model)).collect(),
+            clicks: record.clicks,
+            caught,
             pairs: record.routed.len(),
             added: [0.50, 0.99].map(|quantile| Added::at(quantile, &record.routed, &record.direct)),
             seconds: elapsed.as_secs_f64(),
@@ -87,7 +98,7 @@ impl Summary {
 
     /// Whether the demo showed what it promises.
     pub(super) fn is_good(&self) -> bool {
-        self.failed == 0 && self.units_changed == 0 && self.steps.iter().all(StepSummary::is_within)
+        self.failed == 0 && self.units_changed == 0 && self.caught.is_some() && self.steps.iter().all(StepSummary::is_within)
     }
 
     /// The contract's line: what only a rollout can tell is null, and everything else that was measured.
@@ -103,18 +114,24 @@ impl Summary {
                 "last_answer_of_old_pool_ms": step.last_of_old.map(|late| rounded(milliseconds(late), 2)),
             })
         });
-        let pools = self.pools.iter().zip(POOLS).map(|(pool, name)| {
-            (
-                name.to_owned(),
-                json!({ "queries": pool.queries, "ndcg_at_10": rounded(pool.ndcg, 4), "clicks_per_query": rounded(pool.clicks, 4) }),
-            )
+        let models = self.models.iter().map(|model| {
+            json!({
+                "pool": model.pool,
+                "version": model.version,
+                "queries": model.queries,
+                "ndcg_at_10": rounded(model.ndcg, 4),
+                "clicks_per_query": rounded(model.clicks, 4),
+            })
+        });
+        let evidence = self.caught.as_ref().map(|caught| {
+            json!({ "verdict": "roll_back", "log_harm": caught.log_harm, "threshold_log": caught.threshold_log, "summary": caught.summary })
         });
         let [p50, p99] = self.added;
         json!({
             "promoted": null,
             "rolled_back": null,
             "failed_requests": self.failed,
-            "detection_seconds": null,
+            "detection_seconds": self.caught.as_ref().map(|caught| rounded(caught.seconds, 1)),
             "rollback_seconds": null,
             "requests": self.sent,
             "requests_between_steps": self.between_steps,
@@ -131,7 +148,9 @@ impl Summary {
             "latency_pairs": self.pairs,
             "plugin_swap_ms": self.plugin_swaps.iter().map(|swap| rounded(milliseconds(*swap), 2)).collect::<Vec<_>>(),
             "steps": steps.collect::<Vec<_>>(),
-            "pools": pools.collect::<serde_json::Map<_, _>>(),
+            "models": models.collect::<Vec<_>>(),
+            "clicks": self.clicks,
+            "evidence": evidence,
         })
     }
 
@@ -140,7 +159,7 @@ impl Summary {
         screen.say("");
         self.show_steps(screen);
         screen.say("");
-        self.show_pools(screen);
+        self.show_models(screen);
         screen.say("");
         self.show_promises(screen);
         for reason in &self.reasons {
@@ -170,11 +189,11 @@ impl Summary {
         screen.table(&rows, &[false, true, true, true]);
     }
 
-    fn show_pools(&self, screen: &mut Screen) {
-        let mut rows = vec![row(["pool", "model", "queries", "NDCG@10", "clicks per query"])];
-        for ((pool, name), model) in self.pools.iter().zip(POOLS).zip(["v1", "v2", "v2"]) {
-            let (ndcg, clicks) = (format!("{:.4}", pool.ndcg), format!("{:.3}", pool.clicks));
-            rows.push(vec![name.to_owned(), model.to_owned(), pool.queries.to_string(), ndcg, clicks]);
+    fn show_models(&self, screen: &mut Screen) {
+        let mut rows = vec![row(["model", "pool", "queries", "NDCG@10", "clicks per query"])];
+        for model in &self.models {
+            let (ndcg, clicks) = (format!("{:.4}", model.ndcg), format!("{:.3}", model.clicks));
+            rows.push(vec![model.version.to_owned(), model.pool.to_owned(), model.queries.to_string(), ndcg, clicks]);
         }
         screen.table(&rows, &[false, false, true, true, true]);
     }
@@ -196,6 +215,10 @@ impl Summary {
             rows.push(vec![format!("last of the old pool, {}", step.label), said, "after the flag was written".to_owned()]);
         }
         rows.push(vec!["plugin in force".to_owned(), swaps.join(", "), "after its file arrived".to_owned()]);
+        if let Some(caught) = &self.caught {
+            let (said, note) = (format!("{:.1} s", caught.seconds), "from its first query to the verdict, on clicks");
+            rows.push(vec!["broken model found out".to_owned(), said, note.to_owned()]);
+        }
         for (quantile, added) in ["p50", "p99"].iter().zip(self.added) {
             let Added { routed, direct, se } = added;
             let difference = format!("{:+.2} ± {:.2} ms", (routed - direct) / 1e3, se / 1e3);
@@ -230,15 +253,18 @@ impl StepSummary {
     }
 }
 
-fn pool_summary(record: &Record, pool: usize) -> PoolSummary {
+fn model_summary(record: &Record, (version, pool, is_broken): (&'static str, usize, bool)) -> ModelSummary {
+    let replaced = record.steps.iter().position(|step| step.change == Change::Model).and_then(|place| record.steps.get(place));
+    let is_after = |seen: &Observation| replaced.is_some_and(|step| seen.sent >= step.written);
     let (mut queries, mut ndcg, mut clicks) = (0_u32, 0.0, 0.0);
-    for seen in record.observations.iter().filter(|seen| seen.pool == pool) {
+    for seen in record.observations.iter().filter(|seen| seen.pool == pool && (pool != CANARY || is_after(seen) == is_broken)) {
         queries += 1;
         ndcg += seen.ndcg;
         clicks += f64::from(seen.clicks);
     }
     let count = f64::from(queries.max(1));
-    PoolSummary { queries: queries as usize, ndcg: ndcg / count, clicks: clicks / count }
+    let pool = POOLS.get(pool).copied().unwrap_or_default();
+    ModelSummary { version, pool, queries: queries as usize, ndcg: ndcg / count, clicks: clicks / count }
 }
 
 /// A quantile in microseconds with its standard error, which is half the distance between the values one standard error of the

@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -90,27 +92,56 @@ impl Users {
         let answer = client.send(Method::POST, "/rank", &[("x-user-id", &user)], query.body.clone()).await;
         let answered = Instant::now();
         let seen = answer.map_err(|error| super::chain(&error)).and_then(|answer| look(&answer, query));
-        let mut record = lock(&self.record);
-        record.sent += 1;
-        match seen {
-            Ok((pool, labels)) => {
-                let (ndcg, clicks) = (query.ndcg(&labels), cascade(&labels, rng).count);
-                record.observations.push(Observation { unit, pool, sent, answered, ndcg, clicks });
+        let clicked = {
+            let mut record = lock(&self.record);
+            record.sent += 1;
+            match seen {
+                Ok(Seen { pool, labels, token }) => {
+                    let (ndcg, clicks) = (query.ndcg(&labels), cascade(&labels, rng));
+                    record.observations.push(Observation { unit, pool, sent, answered, ndcg, clicks: clicks.count });
+                    clicks.first_rank.map(|rank| (token, rank))
+                }
+                Err(reason) => {
+                    record.fail(format!("{user}: {reason}"));
+                    None
+                }
             }
-            Err(reason) => record.fail(format!("{user}: {reason}")),
+        };
+        if let Some((token, rank)) = clicked {
+            self.click(client, &token, rank).await;
+        }
+    }
+
+    /// Says what was clicked first, as the page would.
+    async fn click(&self, client: &mut Client, token: &str, rank: u32) {
+        let event = json!({ "action_name": "click", "query_id": token, "event_attributes": { "position": { "ordinal": rank } } });
+        let answer = client.send(Method::POST, "/_switchback/events", &[], Bytes::from(event.to_string())).await;
+        let said = answer.map(|answer| serde_json::from_slice::<Value>(&answer.body).unwrap_or_default());
+        match said {
+            Ok(said) if said.get("counted") == Some(&json!(1)) => lock(&self.record).clicks += 1,
+            Ok(said) => lock(&self.record).fail(format!("a click was not counted: {said}")),
+            Err(error) => lock(&self.record).fail(format!("a click was not taken: {}", super::chain(&error))),
         }
     }
 }
 
-/// The pool that answered, and the labels of its ranking from the top.
-fn look(answer: &Answer, query: &Query) -> Result<(usize, Vec<u8>), String> {
+/// What is seen of an answer.
+struct Seen {
+    pool: usize,
+    /// Of its ranking, from the top.
+    labels: Vec<u8>,
+    token: String,
+}
+
+fn look(answer: &Answer, query: &Query) -> Result<Seen, String> {
     if answer.status != StatusCode::OK {
         return Err(format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body)));
     }
     let pool = pool_of(&answer.headers).ok_or("the answer does not say which pool it is from")?;
     let ranking: Ranking = serde_json::from_slice(&answer.body).map_err(|error| format!("no ranking: {error}"))?;
     let labels = query.labels_of(ranking.ranking.iter().map(|ranked| ranked.id.as_str()));
-    Ok((pool, labels.ok_or("a ranking of other documents")?))
+    let token = answer.headers.get("x-switchback-token").and_then(|token| token.to_str().ok()).ok_or("an answer without a token")?;
+    Ok(Seen { pool, labels: labels.ok_or("a ranking of other documents")?, token: token.to_owned() })
 }
 
 /// The pool that a response names, as an index into [`POOLS`].

@@ -237,6 +237,17 @@ impl FlagStore {
         }
     }
 
+    /// The key of tokens that all routers of the store use: this one, unless another came first. The embedded store has no others.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub async fn token_key(&self, route: &str, offered: &str) -> Result<String, String> {
+        match &*self.backing {
+            Backing::Embedded(_) => Ok(offered.to_owned()),
+            Backing::Redis(redis) => redis.shelf().token_key(route, offered).await,
+        }
+    }
+
     /// The newest changes of a route, newest first.
     ///
     /// # Errors

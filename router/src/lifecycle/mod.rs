@@ -20,6 +20,7 @@ mod running;
 mod signals;
 mod sockets;
 mod started_as;
+mod token_key;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ use fleet::Telling;
 use running::{Counting, Running, flags_of, policies_of, shadows_of};
 use signals::{Signals, Wish};
 use sockets::Listeners;
+use token_key::Sharing;
 
 /// Reloads that may wait for the one that is done.
 const RELOADS: usize = 8;
@@ -172,6 +174,12 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
     let quality = Quality::new(&config);
+    let mut secrets = secrets;
+    if flags.has_shelf() {
+        token_key::share_first(&flags, &config).await;
+        // What was read before is good still.
+        secrets = token_secrets(&config).unwrap_or(secrets);
+    }
     let clock = FleetClock::start();
     let events = EventsDesk::open(&config, &secrets, &clock);
     let events = events.map_err(|source| LifecycleError::System { what: "cannot start the thread for events", source })?;
@@ -203,7 +211,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
         readiness: Readiness::default(),
-        reloads: Arc::new(Reloads::new(asked_reloads)),
+        reloads: Arc::new(Reloads::new(asked_reloads.clone())),
         connections: serving.connections.clone(),
         started_unix_ms: admin::now_unix_ms(),
         books: counting.books.clone(),
@@ -230,6 +238,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         tls,
         serving,
         counting,
+        sharing: flags.has_shelf().then(|| Sharing::start(&flags, &config, asked_reloads)),
         telling,
         judging,
         states,

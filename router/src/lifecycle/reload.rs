@@ -100,6 +100,9 @@ impl Running {
         if let Some(telling) = &self.telling {
             telling.succeed(&flags);
         }
+        if let Some(sharing) = &self.sharing {
+            sharing.succeed(&flags, &config);
+        }
         self.judging.succeed(Under { config: config.clone(), flags: flags.clone(), policies: policies.clone() });
         if !self.serving.succeed(generation.clone()).await {
             warnings.push("a worker has not taken the new config yet: it is busy with something that does not end".to_owned());

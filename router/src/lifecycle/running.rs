@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::StartedAs;
 use super::fleet::Telling;
 use super::sockets::Listeners;
+use super::token_key::Sharing;
 use crate::admin::{AdminState, ThisProcess};
 use crate::config::Config;
 use crate::flags::{FlagStore, Flags};
@@ -41,6 +42,8 @@ pub(super) struct Running {
     /// Where there may be other routers.
     pub(super) telling: Option<Telling>,
     pub(super) judging: Judging,
+    /// Where there may be other routers.
+    pub(super) sharing: Option<Sharing>,
     pub(super) states: watch::Sender<Arc<AdminState>>,
     pub(super) process: ThisProcess,
     /// To be passed on; gone when the router drains.

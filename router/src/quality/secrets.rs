@@ -14,6 +14,9 @@ pub const TOKEN_KEY_FILE: &str = "token.key";
 /// Shorter ones could be guessed, longer ones are some other file.
 const KEY_CHARACTERS: std::ops::RangeInclusive<usize> = 32..=1_024;
 
+/// Keys that a router made or adopted, and still accepts.
+const KEPT_KEYS: usize = 4;
+
 /// What [`super::TokenKeys`] are made of.
 pub type Secret = [u8; 32];
 
@@ -64,8 +67,46 @@ impl SecretError {
 pub fn token_secrets(config: &Config) -> Result<Vec<Secret>, SecretError> {
     match &config.token_key_files {
         Some(_) => configured_secrets(config),
-        None => Ok(vec![own_secret(&config.state.data_dir)?]),
+        None => Ok(own_keys(&config.state.data_dir)?.iter().map(|key| secret(key)).collect()),
     }
+}
+
+/// The key that this router signs with, where the config names none: what it offers to routers that share its store. `None` where the config names some.
+///
+/// # Errors
+/// As [`token_secrets`].
+pub fn own_key(config: &Config) -> Result<Option<String>, SecretError> {
+    match &config.token_key_files {
+        Some(_) => Ok(None),
+        None => Ok(own_keys(&config.state.data_dir)?.into_iter().next()),
+    }
+}
+
+/// From now on this router signs with this key, which another one made, and goes on accepting its own. Whether that is another key than before; it
+/// is in force when [`token_secrets`] are read again.
+///
+/// # Errors
+/// As [`token_secrets`]; and what is no key is refused.
+pub fn adopt_key(config: &Config, key: &str) -> Result<bool, SecretError> {
+    let folder = &config.state.data_dir;
+    let path = folder.join(TOKEN_KEY_FILE);
+    if !is_key(key) {
+        return Err(SecretError::Key { key: "the key in the store", path });
+    }
+    let mut keys = own_keys(folder)?;
+    if keys.first().is_some_and(|first| first == key) {
+        return Ok(false);
+    }
+    keys.retain(|kept| kept != key);
+    keys.insert(0, key.to_owned());
+    keys.truncate(KEPT_KEYS);
+    let fail = |what: &'static str| {
+        let path = path.clone();
+        move |source: std::io::Error| SecretError::File { key: "state.data_dir", path, what, source }
+    };
+    let file = beside(folder, &keys).map_err(fail("be written"))?;
+    file.persist(&path).map_err(|error| fail("be put in place")(error.error))?;
+    Ok(true)
 }
 
 /// The secrets that the config names, and makes nothing: for `switchback config check`.
@@ -84,12 +125,23 @@ fn secret(text: &str) -> Secret {
 fn read_key(key: &'static str, path: &Path) -> Result<Secret, SecretError> {
     let text = std::fs::read_to_string(path).map_err(|source| SecretError::File { key, path: path.to_owned(), what: "be read", source })?;
     let text = text.trim_end();
-    let is_key = KEY_CHARACTERS.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_key { Ok(secret(text)) } else { Err(SecretError::Key { key, path: path.to_owned() }) }
+    if is_key(text) { Ok(secret(text)) } else { Err(SecretError::Key { key, path: path.to_owned() }) }
 }
 
-/// The key in the data folder. It is written beside its place and linked there, so that two processes that start at once agree on one.
-fn own_secret(folder: &Path) -> Result<Secret, SecretError> {
+fn is_key(text: &str) -> bool {
+    KEY_CHARACTERS.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Made with mode 0600.
+fn beside(folder: &Path, keys: &[String]) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::Builder::new().prefix(".token.key.").tempfile_in(folder)?;
+    writeln!(file, "{}", keys.join("\n"))?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// The keys in the data folder, one a line: the first signs. It is written beside its place and linked there, so that two processes that start at once agree on one.
+fn own_keys(folder: &Path) -> Result<Vec<String>, SecretError> {
     let key = "state.data_dir";
     let path = folder.join(TOKEN_KEY_FILE);
     let fail = |what: &'static str| {
@@ -100,16 +152,16 @@ fn own_secret(folder: &Path) -> Result<Secret, SecretError> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(SecretError::Random)?;
         std::fs::create_dir_all(folder).map_err(fail("make its folder"))?;
-        // Made with mode 0600.
-        let mut file = tempfile::Builder::new().prefix(".token.key.").tempfile_in(folder).map_err(fail("be made"))?;
-        writeln!(file, "{}", hex::encode(bytes)).and_then(|()| file.as_file().sync_all()).map_err(fail("be written"))?;
+        let file = beside(folder, &[hex::encode(bytes)]).map_err(fail("be written"))?;
         match file.persist_noclobber(&path) {
             Ok(_) => {}
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(fail("be put in place")(error.error)),
         }
     }
-    read_key(key, &path)
+    let text = std::fs::read_to_string(&path).map_err(fail("be read"))?;
+    let keys: Vec<String> = text.lines().map(str::to_owned).take(KEPT_KEYS).collect();
+    if !keys.is_empty() && keys.iter().all(|text| is_key(text)) { Ok(keys) } else { Err(SecretError::Key { key, path }) }
 }
 
 #[cfg(test)]
@@ -138,6 +190,23 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
         }
         assert_eq!(std::fs::read_dir(&config.state.data_dir).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_key_that_another_router_made_signs_and_the_own_one_is_still_accepted() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config("", folder.path());
+        let own = own_key(&config).unwrap().unwrap();
+        assert!(!adopt_key(&config, &own).unwrap());
+        let other = "k".repeat(64);
+        assert!(adopt_key(&config, &other).unwrap());
+        assert_eq!(token_secrets(&config).unwrap(), [secret(&other), secret(&own)]);
+        assert_eq!(own_key(&config).unwrap(), Some(other));
+        for number in 0..9 {
+            adopt_key(&config, &number.to_string().repeat(40)).unwrap();
+        }
+        assert_eq!(token_secrets(&config).unwrap().len(), KEPT_KEYS);
+        assert!(adopt_key(&config, "short").unwrap_err().to_string().contains("the key in the store"));
     }
 
     #[test]

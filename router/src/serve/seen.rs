@@ -99,35 +99,32 @@ fn is_chunked(coding: &HeaderValue) -> bool {
 
 /// Whether it is `host`, `host:port` or `[address]:port` (RFC 3986, 3.2). User information, blanks and paths are not.
 pub(crate) fn is_host(text: &[u8]) -> bool {
-    let mut kinds = 0;
-    for byte in text {
-        kinds |= HOST_BYTES.get(usize::from(*byte)).copied().unwrap_or(NO_HOST);
-    }
-    match kinds {
-        PLAIN => true,
-        // Nothing at all, or what no host has.
-        0 | NO_HOST.. => false,
+    // Nearly every query has a name or an IPv4 address, with or without a port: one look at each byte.
+    let end = text.iter().position(|byte| HOST_BYTES.get(usize::from(*byte)) != Some(&PLAIN));
+    match end.map(|end| text.split_at(end)) {
+        None => !text.is_empty(),
+        Some(([_, ..], [b':', port @ ..])) => is_port(port),
         _ => is_host_in_parts(text),
     }
 }
 
-/// Where there are colons, brackets or percent signs in it.
+/// Nothing, or a number that is a port.
+fn is_port(text: &[u8]) -> bool {
+    // Of five digits, the order of the texts is that of the numbers.
+    text.iter().all(u8::is_ascii_digit) && (text.len() < 5 || (text.len() == 5 && text <= b"65535".as_slice()))
+}
+
+/// Where there are brackets or percent signs in it.
+#[cold]
 fn is_host_in_parts(text: &[u8]) -> bool {
     let (host, port) = match text.iter().rposition(|byte| *byte == b':') {
         Some(colon) if text.last() != Some(&b']') => text.split_at(colon),
         _ => (text, &b""[..]),
     };
-    let port = port.strip_prefix(b":").unwrap_or_default();
-    let is_port = port.len() <= 5
-        && port
-            .iter()
-            .try_fold(0_u32, |port, byte| byte.is_ascii_digit().then(|| port * 10 + u32::from(byte - b'0')))
-            .is_some_and(|port| port <= 65_535);
-    is_port && if host.iter().all(|byte| HOST_BYTES.get(usize::from(*byte)) == Some(&PLAIN)) { !host.is_empty() } else { is_odd_host(host) }
+    !host.is_empty() && is_port(port.strip_prefix(b":").unwrap_or_default()) && is_odd_host(host)
 }
 
 /// An IPv6 address in brackets, or a name with escaped characters.
-#[cold]
 fn is_odd_host(host: &[u8]) -> bool {
     if let Some(address) = host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")) {
         return std::str::from_utf8(address).is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
@@ -140,22 +137,18 @@ fn is_odd_host(host: &[u8]) -> bool {
 
 /// A letter, a digit, or what stands between them.
 const PLAIN: u8 = 1;
-/// What stands in certain places only.
-const PLACED: u8 = 2;
-/// What no host and port have.
-const NO_HOST: u8 = 4;
+/// What stands in certain places only, or nowhere.
+const OTHER: u8 = 0;
 
 /// Which bytes a host and port can have: looked up, since every query has one.
 #[expect(clippy::indexing_slicing, reason = "worked out by the compiler")]
 static HOST_BYTES: [u8; 256] = {
-    let mut table = [NO_HOST; 256];
+    let mut table = [OTHER; 256];
     let mut byte = 0;
     while byte < 256 {
         let character = byte as u8;
         if character.is_ascii_alphanumeric() || matches!(character, b'.' | b'-' | b'_' | b'~') {
             table[byte] = PLAIN;
-        } else if matches!(character, b':' | b'[' | b']' | b'%') {
-            table[byte] = PLACED;
         }
         byte += 1;
     }

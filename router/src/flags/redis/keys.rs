@@ -6,6 +6,8 @@ const SLOTS: u16 = 16_384;
 pub(super) const KEYS_PREFIX: &str = "{switchback:";
 /// Who was heard when.
 pub(super) const ROUTERS: &str = "{switchback}:routers";
+/// The key of tokens, where no config names one.
+pub(super) const TOKEN_KEY: &str = "{switchback}:token-key";
 /// What they said.
 pub(super) const REPORTS: &str = "{switchback}:reports";
 
@@ -75,6 +77,6 @@ mod tests {
         for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.page(7), &keys.sender("ab"), &keys.evidence()] {
             assert_eq!(slot_of(key), keys.slot, "{key}");
         }
-        assert_eq!(slot_of(ROUTERS), slot_of(REPORTS));
+        assert_eq!((slot_of(ROUTERS), slot_of(ROUTERS)), (slot_of(REPORTS), slot_of(TOKEN_KEY)));
     }
 }

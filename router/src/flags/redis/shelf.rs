@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::commands::{Pairs, read_as};
-use super::keys::Keys;
+use super::keys::{Keys, TOKEN_KEY, slot_of};
 use super::link::{Call, is_lost};
 use super::reach::Reach;
 use super::session::{Session, Way};
@@ -20,6 +20,7 @@ use crate::config::RedisState;
 use crate::flags::Revised;
 
 static SHELVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shelve.lua")));
+static FIRST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("first.lua")));
 static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
 
 /// A page is forgotten so long after its first word, and a sender after its last.
@@ -121,13 +122,27 @@ impl Shelf {
         Ok(is_replaced == 1)
     }
 
+    /// The key of tokens that all routers of the store use: this one, unless another came first. `route` is any route.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub(crate) async fn token_key(&self, route: &str, offered: &str) -> Result<String, String> {
+        let call = Call::script(&FIRST, &[TOKEN_KEY]).arg(offered);
+        let (kept, _): (String, bool) = self.run_in(slot_of(TOKEN_KEY), &Keys::of(route), &call).await?;
+        Ok(kept)
+    }
+
     async fn run<T: redis::FromRedisValue>(&self, keys: &Keys, call: &Call) -> Result<(T, bool), String> {
+        self.run_in(keys.slot, keys, call).await
+    }
+
+    async fn run_in<T: redis::FromRedisValue>(&self, slot: u16, keys: &Keys, call: &Call) -> Result<(T, bool), String> {
         let mut held = self.session.lock().await;
         let (session, is_new) = match held.take() {
             Some(session) => (session, false),
             None => (Session::connect(&self.way, std::slice::from_ref(keys)).await.map_err(|error| explain(&error))?, true),
         };
-        let answer: RedisResult<T> = session.run(keys.slot, call).await.and_then(read_as);
+        let answer: RedisResult<T> = session.run(slot, call).await.and_then(read_as);
         // A connection that is lost is made anew by the next call.
         if session.ended().is_none() && !answer.as_ref().is_err_and(is_lost) {
             *held = Some(session);
