@@ -25,7 +25,8 @@ fn each_rule_fires_when_it_should() {
     assert!(promtool(&["test", "rules", "alerts_test.yml"]).contains("SUCCESS"));
     let [rules, tests] = ["alerts.yml", "alerts_test.yml"].map(|file| std::fs::read_to_string(docs().join(file)).unwrap());
     let named = |text: &str, key: &str| -> BTreeSet<String> {
-        let after = |line: &str| line.split(key).skip(1).map(|rest| rest.split([',', '\n', ' ']).next().unwrap().to_owned()).collect::<Vec<_>>();
+        let after =
+            |line: &str| line.split(key).skip(1).map(|rest| rest.split([',', '\n', ' ']).next().unwrap().to_owned()).collect::<Vec<_>>();
         text.lines().flat_map(after).collect()
     };
     assert_eq!(named(&rules, "alert: "), named(&tests, "alertname: "), "each rule has an example");

@@ -36,7 +36,8 @@ fn search(router: &Router, query: &Value, user: usize) -> (String, String, u64) 
     );
     let answer = http::raw(router.traffic, &request).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let field = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {answer}")).to_owned();
+    let field =
+        |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {answer}")).to_owned();
     let ranking: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     let first = ranking["ranking"][0]["id"].as_str().unwrap();
     let document = query["documents"].as_array().unwrap().iter().find(|document| document["id"] == first).unwrap();
@@ -67,7 +68,10 @@ fn users(routers: &[&Router], books: &mut Books, range: std::ops::Range<usize>) 
         book.requests += 1;
         if label >= 2 {
             book.clicks += 1;
-            say(routers[there], &json!({ "action_name": "click", "query_id": token, "event_attributes": { "position": { "ordinal": 1 } } }));
+            say(
+                routers[there],
+                &json!({ "action_name": "click", "query_id": token, "event_attributes": { "position": { "ordinal": 1 } } }),
+            );
         }
         if user % 3 == 0 {
             let thousandths = label * 250;
@@ -96,8 +100,9 @@ fn judged(evidence: &Value) -> Books {
             (n, mean * n as f64)
         };
         let (clicks, quality) = (of("clicks"), of("quality"));
-        let book = Book { requests: of("errors").0, clicks: clicks.1.round() as u64, quality: (quality.0, (quality.1 * 1_000.0).round() as u64) };
-        assert!(clicks.0 == book.requests || clicks.0 < book.requests, "no more tokens than answers");
+        let book =
+            Book { requests: of("errors").0, clicks: clicks.1.round() as u64, quality: (quality.0, (quality.1 * 1_000.0).round() as u64) };
+        assert!(clicks.0 <= book.requests, "no more tokens than answers");
         books.insert(evidence[role]["version"].as_str().unwrap().to_owned(), book);
     }
     books
@@ -122,7 +127,14 @@ fn what_is_judged_is_what_users_did_to_the_unit_and_to_the_bit() {
             .pool_keys("version = \"v1\"")
             .pool_at("canary", broken.address.parse().unwrap())
             .pool_keys("version = \"v2\"");
-        let router = setup.workers(2).route(ROUTE).top(QUICK).redis(&redis.url()).data_dir(folder.path()).state(&format!("router_id = {id:?}")).start();
+        let router = setup
+            .workers(2)
+            .route(ROUTE)
+            .top(QUICK)
+            .redis(&redis.url())
+            .data_dir(folder.path())
+            .state(&format!("router_id = {id:?}"))
+            .start();
         eventually("the flags are heard", SOON, || (router.route()["canary_percent"] == 50.0).then_some(()));
         router
     };

@@ -39,13 +39,14 @@ pub(super) fn policy(state: &AdminState, index: RouteIndex, route: &Route) -> Va
         (None, true) => "native",
         (None, false) => "in_force",
     };
+    let kind = if judge.digest.is_empty() { "native" } else { "wasm" };
     json!({
         "kind": "rollback",
         "name": judge.name,
         "digest": judge.digest,
         "wanted": wanted,
         "state": state,
-        "source": judge.source,
+        "in_force": { "kind": kind, "source": judge.source },
         "why": judge.why.unwrap_or_default(),
     })
 }

@@ -18,7 +18,7 @@ impl Pointer {
     pub fn parse(text: &str) -> Option<Pointer> {
         let steps: Vec<&str> = text.strip_prefix('/').filter(|_| text.len() <= BYTES)?.split('/').collect();
         let is_escaped = |step: &&str| step.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-        if steps.len() > STEPS || !steps.iter().all(|step| is_escaped(step)) {
+        if steps.len() > STEPS || !steps.iter().all(is_escaped) {
             return None;
         }
         let name = |step: &str| (step != "*").then(|| step.replace("~1", "/").replace("~0", "~"));

@@ -163,7 +163,10 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     screen.event(tone, "end", said);
     let summary = Summary::of(&lock(&record), (&plugin_swaps, caught), screen.elapsed());
     summary.show(screen);
-    let (is_good, said) = (summary.is_good() && drained, "no query failed, nobody changed sides, every share as configured, and a broken model was found out");
+    let (is_good, said) = (
+        summary.is_good() && drained,
+        "no query failed, nobody changed sides, every share as configured, and a broken model was found out",
+    );
     screen.say("");
     screen.say(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
     Ok(Outcome { is_good, json: summary.json() })

@@ -113,13 +113,21 @@ impl<'a> Script<'a> {
         let replaced = Instant::now();
         self.ask(Method::POST, "/api/v1/reload", Bytes::new()).await?;
         self.note("v3 on canary", Change::Model, [1.0, 0.0, 0.0], replaced);
-        self.screen.event(Tone::Change, "v3 on canary", "a broken training job: it ranks upside down, and answers as fast as ever, always with a 200");
+        self.screen.event(
+            Tone::Change,
+            "v3 on canary",
+            "a broken training job: it ranks upside down, and answers as fast as ever, always with a 200",
+        );
         self.watch(self.pace.plugin).await;
         let share = f64::from(BROKEN_PERCENT) / 100.0;
         let label = format!("v3 at {BROKEN_PERCENT} %");
         let set = json!({ "canary_percent": BROKEN_PERCENT, "salt": salt() });
         self.change(&label, Change::Ramp, &set, [1.0 - share, 0.0, share]).await?;
-        self.screen.event(Tone::Change, &label, &format!("canary_percent = {BROKEN_PERCENT}, new users; what they click comes back as events, by token"));
+        self.screen.event(
+            Tone::Change,
+            &label,
+            &format!("canary_percent = {BROKEN_PERCENT}, new users; what they click comes back as events, by token"),
+        );
         let began = Instant::now();
         let found = self.watch_evidence(began).await?;
         let took = began.elapsed();
@@ -322,7 +330,12 @@ fn show(duration: Duration) -> String {
 
 /// `2.3 of 4.6: 0.412 of its answers are clicked, and 0.633 of control's`
 fn evidence_line(evidence: &Value, log_harm: f64, threshold_log: f64) -> String {
-    let clicks = evidence.get("metrics").and_then(Value::as_array).into_iter().flatten().find(|metric| metric.get("metric") == Some(&json!("clicks")));
+    let clicks = evidence
+        .get("metrics")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .find(|metric| metric.get("metric") == Some(&json!("clicks")));
     let mean = |role: &str| clicks.and_then(|clicks| clicks.get(role)?.get("mean")?.as_f64());
     let (Some(candidate), Some(control)) = (mean("candidate"), mean("control")) else {
         return format!("{log_harm:.1} of {threshold_log:.1}");

@@ -37,8 +37,6 @@ use crate::admin::{self, Access, AdminState, AskedReload, Readiness, Reloads, Th
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
-use crate::quality::events::EventsDesk;
-use crate::quality::signals::SignalsDesk;
 use crate::quality::{Desks, FleetClock, Quality, Secret, configured_secrets, token_secrets};
 use crate::release::{Judging, Under};
 use crate::serve::{self, CutOff, Generation, Overrides, Pools, Sockets};
@@ -174,17 +172,9 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
     let quality = Quality::new(&config);
-    let mut secrets = secrets;
-    if flags.has_shelf() {
-        token_key::share_first(&flags, &config).await;
-        // What was read before is good still.
-        secrets = token_secrets(&config).unwrap_or(secrets);
-    }
-    let clock = FleetClock::start();
-    let events = EventsDesk::open(&config, &secrets, &clock);
-    let events = events.map_err(|source| LifecycleError::System { what: "cannot start the thread for events", source })?;
-    let signals = SignalsDesk::open();
-    let signals = signals.map_err(|source| LifecycleError::System { what: "cannot start the thread for signals", source })?;
+    let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, FleetClock::start());
+    let no_thread = |source| LifecycleError::System { what: "cannot start a thread for what is counted", source };
+    let desks = Desks::open(&config, &secrets, &clock).map_err(no_thread)?;
     pools.look_up_names(&config).await;
     let generation = Arc::new(Generation {
         number: 1,
@@ -195,23 +185,19 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         shadows: shadows_of(&policies, &routes),
         overrides,
         secrets,
-        events,
-        signals,
+        events: desks.events.clone(),
+        signals: desks.signals.clone(),
         quality,
     });
-    let counting = Counting::start(
-        &generation.quality,
-        clock.clone(),
-        Desks { events: generation.events.clone(), signals: generation.signals.clone() },
-    );
+    let counting = Counting::start(&generation.quality, clock.clone(), desks);
     let telling = flags.has_shelf().then(|| Telling::start(&flags, clock.clone(), counting.books.clone()));
     let under = Under { config: config.clone(), flags: flags.clone(), policies: policies.clone() };
-    let judging = Judging::start(under, counting.books.clone(), clock, &config.state.data_dir);
-    let judging = judging.map_err(|source| LifecycleError::System { what: "cannot start the thread for the log of windows", source })?;
+    let judging = Judging::start(under, counting.books.clone(), clock, &config.state.data_dir).map_err(no_thread)?;
+    let sharing = flags.has_shelf().then(|| Sharing::start(&flags, &config, asked_reloads.clone()));
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
         readiness: Readiness::default(),
-        reloads: Arc::new(Reloads::new(asked_reloads.clone())),
+        reloads: Arc::new(Reloads::new(asked_reloads)),
         connections: serving.connections.clone(),
         started_unix_ms: admin::now_unix_ms(),
         books: counting.books.clone(),
@@ -238,7 +224,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         tls,
         serving,
         counting,
-        sharing: flags.has_shelf().then(|| Sharing::start(&flags, &config, asked_reloads)),
+        sharing,
         telling,
         judging,
         states,

@@ -10,20 +10,26 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::AskedReload;
 use crate::config::Config;
 use crate::flags::FlagStore;
-use crate::quality::{adopt_key, own_key};
+use crate::quality::{Secret, adopt_key, own_key, token_secrets};
 
 /// A starting router waits for the store's answer for so long, and then goes on with its own key.
 const STARTUP_WAIT: Duration = Duration::from_secs(1);
 /// How often the store is asked: it may have lost the key, or another router may have come first meanwhile.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// Adopts the store's key before the first query.
-pub(super) async fn share_first(store: &FlagStore, config: &Config) {
+/// Adopts the store's key before the first query. Answers the secrets that are in force then; `before` are those of until now.
+pub(super) async fn share_first(store: &FlagStore, config: &Config, before: Vec<Secret>) -> Vec<Secret> {
+    if !store.has_shelf() {
+        return before;
+    }
     match tokio::time::timeout(STARTUP_WAIT, share(store, config)).await {
         Ok(Ok(_)) => {}
         Ok(Err(why)) => tracing::warn!(why, "the key of tokens is not shared yet; until then this router's tokens are its own"),
-        Err(_) => tracing::warn!("the key of tokens is not shared yet: the store does not answer; until then this router's tokens are its own"),
+        Err(_) => {
+            tracing::warn!("the key of tokens is not shared yet: the store does not answer; until then this router's tokens are its own")
+        }
     }
+    token_secrets(config).unwrap_or(before)
 }
 
 /// Whether another key is in the data folder than before.

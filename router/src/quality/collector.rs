@@ -12,9 +12,11 @@ use super::counters::{PoolCounters, Quality};
 use super::counts::Counts;
 use super::events::{Cell, EventsDesk};
 use super::outcomes::{QUARTERS, Quarter, Read};
+use super::secrets::Secret;
 use super::signals::SignalsDesk;
 use super::token::{route_id, version_id};
 use super::windows::Windows;
+use crate::config::Config;
 
 /// So many quarters after its beginning, a quarter's slot is read: it is over, and whoever was held up while counting in it has had another.
 const READ_AFTER: u64 = 2;
@@ -63,6 +65,14 @@ pub struct Desks {
 }
 
 impl Desks {
+    /// Opens both, with a thread of its own for each.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn open(config: &Config, secrets: &[Secret], clock: &FleetClock) -> std::io::Result<Desks> {
+        Ok(Desks { events: EventsDesk::open(config, secrets, clock)?, signals: SignalsDesk::open()? })
+    }
+
     fn drain(&self) -> Vec<(Cell, Counts)> {
         let mut cells = self.events.drain(..);
         cells.extend(self.signals.drain(..));
@@ -255,7 +265,7 @@ mod tests {
         let quality = quality(&[("blue", "1"), ("green", "1")]);
         let (newest, books) = (watch::Sender::new(quality.clone()), Arc::new(Books::default()));
         let clock = FleetClock::start();
-        let desks = Desks { events: EventsDesk::open(quality.config(), &[], &clock).unwrap(), signals: SignalsDesk::open().unwrap() };
+        let desks = Desks::open(quality.config(), &[], &clock).unwrap();
         let collecting = tokio::spawn(collect(newest.subscribe(), clock, books.clone(), desks));
         let passes = async |quarters: u64| {
             let before = quality.clock().quarter().0;

@@ -205,7 +205,7 @@ impl PassedBody {
 
     fn is_whole(&mut self) {
         if let Some(copy) = self.copy.take() {
-            copy.is_whole();
+            copy.deliver();
         }
         self.attempt.completed();
         is_answered(self.request.as_ref());

@@ -57,7 +57,7 @@ impl Ear {
         state ^= state << 25;
         state ^= state >> 27;
         self.random.set(state);
-        let position = (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) * u64::from(Ppm::ALL.get()) >> 32;
+        let position = ((state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) * u64::from(Ppm::ALL.get())) >> 32;
         position < u64::from(self.signals.sample.get())
     }
 }
@@ -67,7 +67,7 @@ impl BodyCopy {
         self.heard.pass(piece);
     }
 
-    pub(crate) fn is_whole(self) {
+    pub(crate) fn deliver(self) {
         self.desk.deliver(self.heard);
     }
 }

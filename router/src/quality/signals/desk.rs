@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn settled(desk: &SignalsDesk, read: u64) -> Reading {
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         loop {
             let reading = desk.reading(1, 2);
             if reading.read >= read {
