@@ -129,3 +129,12 @@ fn the_defaults_in_the_docs_are_the_programs() {
     }
     assert!(compared > 30, "only {compared} defaults were compared");
 }
+
+#[test]
+fn a_router_that_was_given_no_name_shows_the_one_that_it_gives_itself() {
+    let shown = Command::new(binary()).args(["config", "show", "--json"]).arg(docs("switchback.example.toml")).output().unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let port = shown["listen.traffic"].as_str().unwrap().trim_matches('"').rsplit(':').next().unwrap();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(shown["state.router_id"], format!("{:?}", format!("{}:{port}", host.trim())));
+}

@@ -365,15 +365,6 @@ fn problems_come_as_json_too() {
 }
 
 #[test]
-fn a_router_that_was_given_no_name_shows_the_one_that_it_gives_itself() {
-    let shown = Command::new(binary()).args(["config", "show", "--json"]).arg(write(GOOD).file).output().unwrap();
-    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
-    let port = shown["listen.traffic"].as_str().unwrap().trim_matches('"').rsplit(':').next().unwrap();
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    assert_eq!(shown["state.router_id"], format!("{:?}", format!("{}:{port}", host.trim())));
-}
-
-#[test]
 fn fields_of_initial_may_be_empty_as_in_a_change_of_flags() {
     let initial = r#"initial = { pin = "none", canary_percent = "", candidate_pool = "", freeze = "" }"#;
     let good = write(&GOOD.replacen("name = \"search\"", &format!("name = \"search\"\n{initial}"), 1));

@@ -47,7 +47,7 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
             "flip to green",
             "flip back to blue",
             "v3 on canary",
-            "v3 at 20 %",
+            "v3 at 10 %",
             "v3 taken out"
         ]
     );
@@ -69,7 +69,7 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
     assert!((1.0..60.0).contains(&line["detection_seconds"].as_f64().unwrap()), "{line}");
     let in_all: u64 = models.iter().map(|model| count(&model["queries"])).sum();
     assert!(count(&line["clicks"]) > in_all / 4, "{line}");
-    assert!(timeline.matches("evidence").count() > 3, "it grows: {timeline}");
+    assert!(timeline.matches(" of 4.6: ").count() >= 2, "it grows: {timeline}");
     for said in ["plugin", "to measure latency", "in all", "bad plugin", "flip to green", "NDCG@10", "no query failed"] {
         assert!(timeline.contains(said), "{timeline} lacks {said}");
     }

@@ -103,6 +103,8 @@ pub struct Config {
     pub(crate) latency: Metric,
     /// The canary's latencies are held against control's quantile times one more than this.
     pub(crate) latency_tolerance: f64,
+    /// No request that was answered within this many microseconds is slow.
+    pub(crate) latency_ignored: f64,
     pub(crate) metrics: Vec<Metric>,
 }
 
@@ -128,6 +130,7 @@ impl Default for Config {
             errors: metric("errors", 0.25, tilt, absolute(0.005), 0.001),
             latency: metric("latency", 0.20, tilt, absolute(0.005), 0.01),
             latency_tolerance: 0.0,
+            latency_ignored: 2_000.0,
             metrics: vec![
                 metric("clicks", 0.15, mean, clicks, 0.3),
                 metric("conversions", 0.05, mean, None, 0.02),
@@ -239,8 +242,11 @@ impl Reader {
             self.metric("errors", errors, &mut config.errors, &[]);
         }
         if let Some(latency) = table.get("latency").and_then(|value| self.table("latency", value)) {
-            self.metric("latency", latency, &mut config.latency, &["tolerance"]);
+            self.metric("latency", latency, &mut config.latency, &["tolerance", "ignore_below_ms"]);
             self.set("latency", latency, "tolerance", (0.0, 10.0), &mut config.latency_tolerance);
+            let mut millis = config.latency_ignored / 1e3;
+            self.set("latency", latency, "ignore_below_ms", (0.0, 60_000.0), &mut millis);
+            config.latency_ignored = millis * 1e3;
         }
         if let Some(metrics) = table.get("metrics").and_then(|value| self.table("metrics", value)) {
             self.metrics(metrics, config);

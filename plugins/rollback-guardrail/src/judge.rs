@@ -57,7 +57,7 @@ fn observe_traffic(config: &Config, state: &mut State, window: &Window) {
         }
     }
     if !window.latency.is_empty() {
-        if let Some(slow) = state.history.exceedances(&window.latency, config.latency_tolerance) {
+        if let Some(slow) = state.history.exceedances(&window.latency, config.latency_tolerance, config.latency_ignored) {
             let margin = track::margin(config.latency.gate, step.is_last);
             state.latency.observe_latency(config, &slow, margin, window.length_ms);
         }

@@ -35,8 +35,8 @@ struct Threshold {
 
 impl History {
     /// The numbers of slow requests in a window at each of [`QUANTILES`]; `None` while too little is known of control.
-    pub(crate) fn exceedances(&self, latency: &[Bucket], tolerance: f64) -> Option<[Arms; 3]> {
-        let thresholds = self.thresholds(tolerance)?;
+    pub(crate) fn exceedances(&self, latency: &[Bucket], tolerance: f64, ignored: f64) -> Option<[Arms; 3]> {
+        let thresholds = self.thresholds(tolerance, ignored)?;
         let mut arms = [Arms::default(); 3];
         let (mut candidate_n, mut control_n) = (0.0, 0.0);
         for bucket in latency {
@@ -58,7 +58,7 @@ impl History {
         }))
     }
 
-    fn thresholds(&self, tolerance: f64) -> Option<[Threshold; 3]> {
+    fn thresholds(&self, tolerance: f64, ignored: f64) -> Option<[Threshold; 3]> {
         let mut total = 0.0;
         for (_, weight) in &self.buckets {
             total += weight;
@@ -72,19 +72,19 @@ impl History {
         for (edge, weight) in &self.buckets {
             below += weight;
             while let Some((threshold, _)) = wanted.next_if(|(_, quantile)| below >= quantile * total) {
-                *threshold = Threshold { control: *edge, candidate: self.tolerated(*edge, tolerance) };
+                *threshold = Threshold { control: *edge, candidate: self.tolerated(*edge, tolerance, ignored) };
             }
         }
         Some(thresholds)
     }
 
-    /// The first known edge that is not below `edge` with the tolerance. Where none is known, so far up that the bucket above it lies
+    /// The first known edge that is not below `edge` with the tolerance, nor below what is ignored. Where none is known, so far up that the bucket above it lies
     /// wholly beyond.
-    fn tolerated(&self, edge: u64, tolerance: f64) -> u64 {
-        if tolerance == 0.0 {
+    fn tolerated(&self, edge: u64, tolerance: f64, ignored: f64) -> u64 {
+        let wanted = (edge as f64 * (1.0 + tolerance)).max(ignored);
+        if wanted <= edge as f64 {
             return edge;
         }
-        let wanted = edge as f64 * (1.0 + tolerance);
         let known = self.buckets.iter().map(|(edge, _)| *edge).find(|edge| *edge as f64 >= wanted);
         known.unwrap_or((wanted * WIDTH) as u64)
     }
@@ -132,5 +132,37 @@ impl History {
             buckets.push((edge, reader.f64("a latency bucket's weight", 0.0, 1e18)?));
         }
         Ok(History { buckets })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(upper_micros: u64, candidate: u64, control: u64) -> Bucket {
+        Bucket { upper_micros, candidate, control }
+    }
+
+    /// Slow requests of both roles at the three quantiles, where control answers in `fast` and the candidate in `slow` microseconds.
+    fn slow(fast: u64, slow: u64, tolerance: f64, ignored: f64) -> [(f64, f64); 3] {
+        let mut history = History::default();
+        history.add(&[bucket(fast, 0, 5_000)]);
+        let mut window = vec![bucket(fast, 0, 100), bucket(slow, 100, 0)];
+        window.sort_by_key(|bucket| bucket.upper_micros);
+        history.exceedances(&window, tolerance, ignored).unwrap().map(|arms| (arms.candidate.sum, arms.control.sum))
+    }
+
+    #[test]
+    fn what_is_slower_than_control_was_is_slow() {
+        assert_eq!(slow(100_000, 110_000, 0.0, 2_000.0), [(100.0, 0.0); 3]);
+        assert_eq!(slow(100_000, 110_000, 0.2, 2_000.0), [(0.0, 0.0); 3]);
+        assert_eq!(slow(100_000, 90_000, 0.0, 2_000.0), [(0.0, 0.0); 3]);
+    }
+
+    #[test]
+    fn what_nobody_notices_is_not() {
+        assert_eq!(slow(300, 500, 0.0, 2_000.0), [(0.0, 0.0); 3], "a cold candidate of a fast ranker");
+        assert_eq!(slow(300, 2_500, 0.0, 2_000.0), [(100.0, 0.0); 3]);
+        assert_eq!(slow(300, 500, 0.0, 0.0), [(100.0, 0.0); 3]);
     }
 }

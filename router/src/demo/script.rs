@@ -31,9 +31,9 @@ const FLAGS: &str = "/api/v1/routes/search/flags";
 const POLICY: &str = "split-weighted";
 const EVIDENCE: &str = "/api/v1/routes/search/evidence";
 /// The broken model's share.
-const BROKEN_PERCENT: u32 = 20;
+const BROKEN_PERCENT: u32 = 10;
 /// The evidence is told when it has grown by so much.
-const EVIDENCE_STEP: f64 = 0.75;
+const EVIDENCE_STEP: f64 = 0.3;
 /// A broken model that nobody finds out would be a broken demo.
 const CATCH_WITHIN: Duration = Duration::from_secs(60);
 

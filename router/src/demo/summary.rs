@@ -216,7 +216,7 @@ impl Summary {
         }
         rows.push(vec!["plugin in force".to_owned(), swaps.join(", "), "after its file arrived".to_owned()]);
         if let Some(caught) = &self.caught {
-            let (said, note) = (format!("{:.1} s", caught.seconds), "from its first query to the verdict, on clicks");
+            let (said, note) = (format!("{:.1} s", caught.seconds), "from its first share to the verdict");
             rows.push(vec!["broken model found out".to_owned(), said, note.to_owned()]);
         }
         for (quantile, added) in ["p50", "p99"].iter().zip(self.added) {
