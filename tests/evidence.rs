@@ -182,6 +182,31 @@ fn an_outage_of_the_store_loses_no_evidence() {
     assert_eq!(all["failures"], 0, "{all:#}");
 }
 
+/// A failover to a replica that is behind brings an older record back: the routers know better, and no window is judged a second time.
+#[test]
+fn an_older_record_in_the_store_does_not_come_back() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let redis = runtime.block_on(RedisServer::start()).unwrap();
+    let (blue, canary) = (Backend::start("blue"), Backend::start("canary"));
+    let router = setup(&blue, &canary).redis(&redis.url()).start();
+    eventually("the comparison has begun", SOON, || evidence(&router));
+    let (kept, old) = ("{switchback:search}:evidence", "{switchback:search}:old");
+    let load = Load::new(router.traffic, 200).start();
+    eventually("it is judged", SOON, || evidence(&router).filter(|evidence| requests(evidence)[0] > 100));
+    assert_eq!(redis.cli(&["COPY", kept, old]).unwrap().trim(), "1");
+    let newer = eventually("more is judged", SOON, || evidence(&router).filter(|evidence| requests(evidence)[0] > 500));
+    assert_eq!(redis.cli(&["COPY", old, kept, "REPLACE"]).unwrap().trim(), "1");
+    let report = load.stop();
+    let truth = [report.by_pool["canary"], report.by_pool["blue"]];
+    let windows = newer["windows"]["traffic"].as_u64();
+    let all = eventually("everything is judged, once", SOON, || {
+        let now = evidence(&router)?;
+        assert!(now["windows"]["traffic"].as_u64() >= windows, "it does not go back: {now:#}");
+        Some(now).filter(|evidence| requests(evidence) == truth)
+    });
+    assert_eq!(all["failures"], 0, "{all:#}");
+}
+
 /// A live model without a candidate is compared with itself some seconds ago: it alerts when it gets worse.
 #[test]
 fn a_live_model_that_gets_worse_alerts() {

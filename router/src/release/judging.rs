@@ -133,6 +133,8 @@ struct RouteJudge {
     /// What this router saw of the flags.
     seen: Timeline,
     held: Option<Held>,
+    /// The revision that the store had, the last time.
+    stored: Revision,
     /// When the record last changed, as this router saw it.
     changed: Instant,
     /// Since when the store has answered without a break.
@@ -155,6 +157,7 @@ impl RouteJudge {
             this,
             seen: Timeline::default(),
             held: None,
+            stored: 0,
             changed: now,
             steady: now,
             sent: None,
@@ -228,15 +231,14 @@ impl RouteJudge {
 
     /// Reads the record, and takes it if it is newer than the one that is known.
     async fn look(&mut self, store: &FlagStore) -> Result<Revision, String> {
-        let Some((revision, bytes)) = store.evidence(&self.route).await? else {
-            return Ok(0);
-        };
-        let known = self.held.as_ref().map_or(0, |held| held.revision);
-        if revision < known {
-            // A failover lost what was kept since, and may have lost windows.
+        let stored = store.evidence(&self.route).await?;
+        let revision = stored.as_ref().map_or(0, |(revision, _)| *revision);
+        if revision < std::mem::replace(&mut self.stored, revision) {
+            // A failover lost what was kept since, and may have lost windows. What is known here is not lost.
             self.steady = Instant::now();
         }
-        if revision > known {
+        let known = self.held.as_ref().map_or(0, |held| held.revision);
+        if let Some((_, bytes)) = stored.filter(|_| revision > known) {
             match Record::read(&bytes) {
                 Ok(record) => self.take(Held { revision, record }),
                 Err(fault) => {
