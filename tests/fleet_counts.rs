@@ -211,8 +211,16 @@ fn redis_is_asked_little_however_much_there_is_to_count() {
         let began = Instant::now();
         eventually("seconds pass", SOON, || (began.elapsed() >= Duration::from_secs(seconds)).then_some(()));
     };
-    // Polls and heartbeats, and nothing to count.
-    let idle = commands_while(&scene, || seconds_pass(4));
+    // Polls and heartbeats; nothing to count, and nobody to judge.
+    let evidence_is = |is_over: bool| {
+        eventually("the comparison begins or ends", SOON, || (router.route()["evidence"]["evidence"]["is_over"] == is_over).then_some(()));
+    };
+    evidence_is(false);
+    router.set_flags(&["canary_percent=0"]);
+    evidence_is(true);
+    let idle = commands_while(&scene, || seconds_pass(5));
+    router.set_flags(&["canary_percent=30"]);
+    evidence_is(false);
     let mut by_rate = Vec::new();
     for rate in [100, 1_000] {
         let load = Load::new(router.traffic, rate).start();
@@ -222,7 +230,7 @@ fn redis_is_asked_little_however_much_there_is_to_count() {
         by_rate.push(busy - idle);
     }
     println!(
-        "commands a second, those within scripts too: {idle:.1} without traffic, and for counting {by_rate:.1?} at 100 and 1,000 queries a second"
+        "commands a second, those within scripts too: {idle:.1} for the flags, and for counting and judging {by_rate:.1?} at 100 and 1,000 queries a second"
     );
     assert!(by_rate.iter().all(|commands| *commands <= 20.0), "{by_rate:?}");
     assert!(requests(&fleet(&router).unwrap()).values().sum::<u64>() > 4_000, "and yet it is told");

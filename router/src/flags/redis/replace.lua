@@ -6,5 +6,7 @@ if held ~= ARGV[1] then
   return 0
 end
 redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'record', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
+if held == '0' or tonumber(ARGV[2]) % 64 == 0 then
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
 return 1
