@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use switchback::flags::Kind;
+use switchback::flags::{Kind, Page};
 use switchback_tests::flags::{self, ADS, CLUSTER_ACL, FLAGS, GREEN, SEARCH, SOON, change, never_back};
 use switchback_tests::redis_groups::{Background, Cluster, hset};
 use switchback_tests::tls::Authority;
@@ -72,6 +72,26 @@ impl Following<'_> {
         eventually("adopted", SOON, || (!flags().seal.is_empty()).then_some(()));
         took
     }
+}
+
+/// What routers tell each other beside the flags is kept where its keys belong, also by a user who may do no more than is documented.
+#[test]
+fn counts_evidence_and_the_key_of_tokens_are_kept_on_their_nodes() {
+    let runtime = Background::start();
+    let cluster = runtime.block_on(Cluster::start()).unwrap();
+    let router = store(&runtime, &cluster, "a");
+    let page = || Page { number: 7, fields: vec![("ab.traffic".to_owned(), vec![1])] };
+    let store = &router.store;
+    runtime.block_on(async {
+        for route in ["search", "ads"] {
+            store.shelve(route, "ab", 1, &[page()]).await.unwrap();
+            assert_eq!(store.shelved(route, 7).await.unwrap().0.len(), 1);
+            assert!(store.replace_evidence(route, 0, 1, route.as_bytes()).await.unwrap());
+            assert_eq!(store.evidence(route).await.unwrap(), Some((1, route.as_bytes().to_vec())));
+            // One key for all routes.
+            assert_eq!(store.token_key(route, route).await.unwrap(), "search");
+        }
+    });
 }
 
 #[test]

@@ -280,7 +280,7 @@ const ACL_HINT: &str = "; the ACL user needs the keys and commands listed in doc
 pub(super) fn explain(error: &RedisError) -> String {
     if error.code() == Some("WRONGTYPE") {
         // The server's words are those of a script, and do not say which key.
-        return "one of the route's keys is of another type: {switchback:ROUTE}:flags, :sealed and :good must be hashes, :ledger a stream; DEL \
+        return "one of the route's keys is of another type: {switchback:ROUTE}:flags, :sealed, :good, :evidence and :quality:N must be hashes, :ledger a stream; DEL \
                 the one that TYPE says is none, and it is written anew"
             .to_owned();
     }
