@@ -7,7 +7,9 @@ use componentize::{Guests, Target};
 const SHIPPED: [&str; 4] = ["split-weighted", "split-rules", "rollback-guardrail", "rollback-threshold"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Of this run and not of when this was compiled: several checkouts may share a target folder.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let workspace = Path::new(&manifest).join("..");
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     // One by one: the second links the arithmetic of the first without its exports.
     for package in SHIPPED {

@@ -23,7 +23,9 @@ const HOSTILE: [&str; 12] = [
 const MISFITS: [&str; 5] = ["always-hold", "hostile-wrong-version", "hostile-wrong-types", "hostile-foreign-import", "hostile-no-policy"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Of this run and not of when this was compiled: several checkouts may share a target folder.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let workspace = Path::new(&manifest).join("..");
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     let scratch = out_dir.join("guests");
     let sleepers = out_dir.join("sleepers");
