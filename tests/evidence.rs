@@ -182,6 +182,44 @@ fn an_outage_of_the_store_loses_no_evidence() {
     assert_eq!(all["failures"], 0, "{all:#}");
 }
 
+/// Whatever somebody writes into Redis: it is named, it is left out or replaced, and the judging goes on.
+#[test]
+fn garbage_in_the_store_stops_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let redis = runtime.block_on(RedisServer::start()).unwrap();
+    let (blue, canary) = (Backend::start("blue"), Backend::start("canary"));
+    let router = setup(&blue, &canary).redis(&redis.url()).start();
+    let traffic = || evidence(&router).map_or(0, |evidence| evidence["windows"]["traffic"].as_u64().unwrap());
+    let goes_on = |what: &str| {
+        let before = traffic();
+        eventually(what, SOON, || (traffic() > before + 1).then_some(()));
+    };
+    eventually("the comparison has begun", SOON, || evidence(&router));
+    let load = Load::new(router.traffic, 200).start();
+    let kept = "{switchback:search}:evidence";
+    for revision in ["18446744073709551614", "18446744073709551615", "99999999999999999999", "281474976710656", "abc", "-1", ""] {
+        redis.cli(&["HSET", kept, "revision", revision]).unwrap();
+        goes_on(&format!("revision {revision:?}"));
+    }
+    redis.cli(&["HSET", kept, "record", "garbage"]).unwrap();
+    goes_on("a record that is none");
+    // The page of this moment is somebody else's, and so is a field of the next one.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let page = |number: u64| format!("{{switchback:search}}:quality:{number}");
+    redis.cli(&["SET", &page(now / 10 + 1), "x"]).unwrap();
+    redis.cli(&["HSET", &page(now / 10 + 2), "evil.traffic", "garbage"]).unwrap();
+    eventually("both are named", SOON, || {
+        let faults = board(&router)["faults"].to_string();
+        (faults.contains("is no hash") || faults.contains("evil")).then_some(())
+    });
+    goes_on("pages that are none");
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
+    let all = evidence(&router).unwrap();
+    assert_eq!(all["failures"], 0, "{all:#}");
+    assert!(!router.log().contains("panicked"), "{}", router.log());
+}
+
 /// A failover to a replica that is behind brings an older record back: the routers know better, and no window is judged a second time.
 #[test]
 fn an_older_record_in_the_store_does_not_come_back() {

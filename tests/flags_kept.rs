@@ -106,7 +106,7 @@ async fn the_documented_acl_user_is_enough_and_a_lesser_one_is_told_what_is_miss
     // What is counted, and what is known of the candidate, is kept beside the flags.
     let page = Page { number: 7, fields: vec![("ab.traffic".to_owned(), vec![1])] };
     router.store.shelve("search", "ab", 1, &[page]).await.unwrap();
-    assert_eq!(router.store.shelved("search", 7).await.unwrap().0.len(), 1);
+    assert_eq!(router.store.shelved("search", 7).await.unwrap().unwrap().0.len(), 1);
     assert!(router.store.replace_evidence("search", 0, 1, b"record").await.unwrap());
     assert!(!router.store.replace_evidence("search", 0, 2, b"another").await.unwrap());
     assert_eq!(router.store.evidence("search").await.unwrap(), Some((1, b"record".to_vec())));

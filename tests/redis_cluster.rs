@@ -85,7 +85,7 @@ fn counts_evidence_and_the_key_of_tokens_are_kept_on_their_nodes() {
     runtime.block_on(async {
         for route in ["search", "ads"] {
             store.shelve(route, "ab", 1, &[page()]).await.unwrap();
-            assert_eq!(store.shelved(route, 7).await.unwrap().0.len(), 1);
+            assert_eq!(store.shelved(route, 7).await.unwrap().unwrap().0.len(), 1);
             assert!(store.replace_evidence(route, 0, 1, route.as_bytes()).await.unwrap());
             assert_eq!(store.evidence(route).await.unwrap(), Some((1, route.as_bytes().to_vec())));
             // One key for all routes.

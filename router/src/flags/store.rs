@@ -203,13 +203,13 @@ impl FlagStore {
         }
     }
 
-    /// Everything that any sender said of a page, and whether the store may have lost some of it meanwhile.
+    /// Everything that any sender said of a page, and whether the store may have lost some of it meanwhile. `None` where the key is of another type.
     ///
     /// # Errors
     /// In words that say what to do.
-    pub async fn shelved(&self, route: &str, page: u64) -> Result<(ShelfFields, bool), String> {
+    pub async fn shelved(&self, route: &str, page: u64) -> Result<Option<(ShelfFields, bool)>, String> {
         match &*self.backing {
-            Backing::Embedded(_) => Ok((ShelfFields::new(), false)),
+            Backing::Embedded(_) => Ok(Some((ShelfFields::new(), false))),
             Backing::Redis(redis) => redis.shelf().get(route, page).await,
         }
     }

@@ -1,4 +1,4 @@
-//! Tells the other routers what this one counted: twice a second its traffic, and every two seconds everything.
+//! Tells the other routers what this one counted: twice a second of the windows that pass, and every two seconds of all.
 //!
 //! A word is everything that there is to say of its pages, so that one which was lost is made good by the next, and one that was heard twice does no harm.
 
@@ -15,12 +15,12 @@ use crate::flags::{self, FlagStore, Heard, Page};
 use crate::quality::pages::{self, Half, PAGE};
 use crate::quality::{Books, Counts, FleetClock, KEPT, Number, Revision, RouteBook};
 
-/// How often traffic is told.
+/// How often the windows that pass are told.
 const TELL_EVERY: Duration = Duration::from_millis(500);
-/// Of so many words, one is about everything.
+/// Of so many words, one is about all windows.
 const WHOLE_EVERY: u64 = 4;
-/// What a word about traffic is about: windows older than that hardly change, and wait for the next whole word.
-const TRAFFIC_WINDOWS: u32 = PAGE;
+/// What the others are about: windows older than that hardly change, and wait for the next whole word.
+const PASSING_WINDOWS: u32 = PAGE;
 /// The last word, when the router ends, may take this long.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
@@ -155,21 +155,18 @@ impl Teller {
 /// `None` where there is nothing new.
 fn word(book: &RouteBook, sender: &str, is_whole: bool) -> Option<Word> {
     let (newest, _) = book.windows.newest(1).next()?;
-    let is_due = |second: u32| is_whole || second + TRAFFIC_WINDOWS > newest;
+    let is_due = |second: u32| is_whole || second + PASSING_WINDOWS > newest;
     let news: BTreeMap<u32, Revision> = book.windows.news().filter(|(second, _)| is_due(*second)).collect();
-    let halves: &[Half] = if is_whole { &Half::ALL } else { &[Half::Traffic] };
     let numbers: BTreeSet<u64> = news.keys().map(|second| pages::page_of(*second)).collect();
     let pages: Vec<Page> = numbers
         .into_iter()
         .map(|number| {
-            let fields = halves.iter().map(|half| (half.field(sender), pages::write(*half, book.windows.range(windows_of(number)))));
-            Page { number, fields: fields.filter(|(_, value)| !value.is_empty()).collect() }
+            let fields = Half::ALL.map(|half| (half.field(sender), pages::write(half, book.windows.range(windows_of(number)))));
+            Page { number, fields: fields.into_iter().filter(|(_, value)| !value.is_empty()).collect() }
         })
         .filter(|page| !page.fields.is_empty())
         .collect();
-    // Half of a window is not the window.
-    let told = if is_whole { news.into_iter().collect() } else { Vec::new() };
-    (!pages.is_empty()).then_some(Word { pages, told })
+    (!pages.is_empty()).then_some(Word { pages, told: news.into_iter().collect() })
 }
 
 fn windows_of(page: u64) -> Range<u32> {

@@ -94,6 +94,9 @@ impl IndexMut<Number> for Counts {
     }
 }
 
+/// No router answers more queries in a second.
+const MOST_IN_A_WINDOW: u64 = 100_000_000;
+
 impl Counts {
     /// Adds another's. Saturates, which takes centuries.
     pub fn merge(&mut self, other: &Counts) {
@@ -144,6 +147,19 @@ impl Counts {
     #[must_use]
     pub fn of_group(&self, group: u8, number: Number) -> u64 {
         self.groups.get(&(group, number as u8)).copied().unwrap_or(0)
+    }
+
+    /// Whether one sender can have counted this in one window: it may have come from outside.
+    #[must_use]
+    pub fn is_of_a_window(&self) -> bool {
+        let most = |number: u8| match Number::ALL.get(usize::from(number)) {
+            Some(Number::QualitySum | Number::QualitySquares) => MOST_IN_A_WINDOW * 1_000_000,
+            _ => MOST_IN_A_WINDOW,
+        };
+        self.is_sound()
+            && (0..).zip(self.numbers).all(|(number, count)| count <= most(number))
+            && self.groups.iter().all(|((_, number), count)| *count <= most(*number))
+            && self.latency.values().all(|count| *count <= MOST_IN_A_WINDOW)
     }
 
     /// Whether everything in it is something that this program counts: it may have come from outside.
@@ -210,6 +226,18 @@ pub(crate) mod tests {
         assert_eq!(Counts::default().latency_ms(0.5), None);
         let counts = Counts { latency: BTreeMap::from([(10, 98), (63, 1), (64, 1)]), ..Counts::default() };
         assert_eq!([0.0, 0.5, 0.98, 0.99, 1.0].map(|share| counts.latency_ms(share)), [0.01, 0.01, 0.01, 0.063, 0.065].map(Some));
+    }
+
+    #[test]
+    fn more_than_a_router_can_answer_is_of_no_window() {
+        let with = |number: Number, count: u64| {
+            let mut counts = Counts::default();
+            counts.add(number, 3, count);
+            counts.is_of_a_window()
+        };
+        assert!(with(Number::Requests, MOST_IN_A_WINDOW) && !with(Number::Requests, MOST_IN_A_WINDOW + 1));
+        assert!(with(Number::QualitySum, MOST_IN_A_WINDOW * 1_000_000) && !with(Number::QualitySum, u64::MAX));
+        assert!(!Counts { latency: BTreeMap::from([(7, u64::MAX)]), ..Counts::default() }.is_of_a_window());
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn fleet_pages() {
             Err(fault) => return trace(fault.to_string()),
         };
         assert!(read.keys().all(|second| pages::page_of(*second) == page));
+        assert!(read.values().flat_map(Window::values).all(Counts::is_of_a_window));
         // Merging it with anything, in either order, is the same and does not overflow.
         let (mut one, mut other) = (windows.clone(), read.clone());
         pages::add(&mut one, &read);

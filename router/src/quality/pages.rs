@@ -121,7 +121,7 @@ pub fn read(page: u64, field: &[u8]) -> Result<Written, PageFault> {
     let (Field { windows, .. }, rest) = postcard::take_from_bytes(field).map_err(|_| PageFault::Unreadable)?;
     let is_sound = rest.is_empty()
         && windows.keys().all(|second| page_of(*second) == page)
-        && windows.values().flat_map(BTreeMap::values).all(Counts::is_sound);
+        && windows.values().flat_map(BTreeMap::values).all(Counts::is_of_a_window);
     if is_sound { Ok(windows) } else { Err(PageFault::Unsound) }
 }
 

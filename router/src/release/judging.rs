@@ -4,10 +4,12 @@
 //! notices goes on from the record. Two at once do no harm: a record is replaced only by who knows the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -36,6 +38,11 @@ const EVERY: Duration = Duration::from_secs(1);
 const TAKE_OVER: Duration = Duration::from_secs(3);
 /// After the store was away, every router has told it again by then.
 const SETTLE: Duration = Duration::from_secs(4);
+
+/// No record is of a later revision when a router first sees it.
+const FIRST_REVISION: u64 = 1 << 47;
+/// Nor so much later than the last one that it saw.
+const REVISION_JUMP: u64 = 1 << 32;
 
 /// What a config brings.
 pub struct Under {
@@ -102,7 +109,7 @@ impl Judging {
         // A task whose route is gone ends when it sees that; one of that name may be wanted again before.
         self.tasks.retain(|name, task| names.contains(name.as_str()) || task.is_finished());
         for name in names {
-            self.tasks.entry(name.to_owned()).or_insert_with(|| tokio::spawn(RouteJudge::new(name, self.this.clone()).run()));
+            self.tasks.entry(name.to_owned()).or_insert_with(|| tokio::spawn(run(name.to_owned(), self.this.clone())));
         }
     }
 }
@@ -110,6 +117,14 @@ impl Judging {
 impl Drop for Judging {
     fn drop(&mut self) {
         self.tasks.values().for_each(JoinHandle::abort);
+    }
+}
+
+/// Judges a route for as long as there is one, whatever happens to the task: it begins anew from the record.
+async fn run(route: String, this: ThisRouter) {
+    while AssertUnwindSafe(RouteJudge::new(&route, this.clone()).run()).catch_unwind().await.is_err() {
+        tracing::error!(route, "the task that judges ended badly; it begins anew from what the store has");
+        tokio::time::sleep(EVERY).await;
     }
 }
 
@@ -238,19 +253,34 @@ impl RouteJudge {
             self.steady = Instant::now();
         }
         let known = self.held.as_ref().map_or(0, |held| held.revision);
-        if let Some((_, bytes)) = stored.filter(|_| revision > known) {
+        if !self.is_plausible(revision) {
+            self.blame(format!("revision {revision} is far beyond what any router counted"));
+        } else if let Some((_, bytes)) = stored.filter(|_| revision > known) {
             match Record::read(&bytes) {
                 Ok(record) => self.take(Held { revision, record }),
-                Err(fault) => {
-                    let fault = fault.to_string();
-                    if !self.faults.contains(&fault) {
-                        tracing::error!(route = self.route, fault, "the evidence in the store is none; it is replaced");
-                        self.faults = vec![fault];
-                    }
-                }
+                Err(fault) => self.blame(fault.to_string()),
             }
         }
         Ok(revision)
+    }
+
+    /// What the store has is nobody's.
+    fn blame(&mut self, fault: String) {
+        if !self.faults.contains(&fault) {
+            tracing::error!(route = self.route, fault, "the evidence in the store is none; it is replaced");
+            self.faults = vec![fault];
+        }
+    }
+
+    /// Whether routers can have counted so far: one that writes each second takes a century for a jump like this.
+    fn is_plausible(&self, revision: Revision) -> bool {
+        let known = self.held.as_ref().map(|held| held.revision);
+        known.map_or(revision <= FIRST_REVISION, |known| revision <= known.saturating_add(REVISION_JUMP))
+    }
+
+    /// Above whatever a router has seen.
+    fn next_revision(&self, known: Revision, stored: Revision) -> Revision {
+        if self.is_plausible(stored) { known.max(stored).saturating_add(1) } else { known.saturating_add(1) }
     }
 
     fn take(&mut self, held: Held) {
@@ -315,7 +345,7 @@ impl RouteJudge {
         (record.judge, record.router, record.at_ms) = (self.this.me.clone(), self.this.router.clone(), self.this.clock.now_ms());
         let word = verdict(&comparison);
         record.comparison = Some(comparison);
-        self.replace(under, record, (stored, known.max(stored) + 1), (began, judged)).await?;
+        self.replace(under, record, (stored, self.next_revision(known, stored)), (began, judged)).await?;
         self.hear_faults(heard);
         self.say(word, said, route);
         Ok(())

@@ -8,6 +8,8 @@ use crate::quality::pages::{self, Written};
 
 /// Faults that are told one by one.
 const SHOWN_FAULTS: usize = 10;
+/// A sender's field has no longer name.
+const NAME_CHARACTERS: usize = 64;
 
 /// What was heard of some pages.
 #[derive(Debug, Default)]
@@ -37,10 +39,15 @@ pub async fn fleet_windows(
     }
     let (mut heard, mut senders) = (FleetWindows::default(), BTreeSet::new());
     for page in numbers {
-        let (fields, may_have_lost) = flags.shelved(route, page).await?;
+        let Some((fields, may_have_lost)) = flags.shelved(route, page).await? else {
+            heard.faults.push(format!(
+                "page {page}: the key {{switchback:{route}}}:quality:{page} is no hash; its windows are left out until it is deleted"
+            ));
+            continue;
+        };
         heard.may_have_lost |= may_have_lost;
         for (name, value) in fields {
-            let name = String::from_utf8_lossy(&name).into_owned();
+            let name: String = String::from_utf8_lossy(&name).chars().take(NAME_CHARACTERS).collect();
             match pages::read(page, &value) {
                 Ok(windows) => {
                     pages::add(&mut heard.windows, &windows);

@@ -25,6 +25,8 @@ static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 
 /// A page is forgotten so long after its first word, and a sender after its last.
 const KEPT: Duration = Duration::from_secs(1_800);
+/// No router counts further: what says so is somebody else's.
+const MOST_REVISION: u64 = 1 << 48;
 /// What is known of a candidate is forgotten so long after the last word about it.
 const EVIDENCE_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// An answer that took longer than this tells too little of the server's clock.
@@ -89,14 +91,19 @@ impl Shelf {
         Ok(Heard { may_have_lost, now_ms: there.map(|there| there + half_way) })
     }
 
-    /// Everything that any sender said of a page, and whether the store may have lost some of it: the connection is a new one.
+    /// Everything that any sender said of a page, and whether the store may have lost some of it: the connection is a new one. `None` where
+    /// the key is somebody else's: of another type.
     ///
     /// # Errors
     /// In words that say what to do.
-    pub(crate) async fn get(&self, route: &str, page: u64) -> Result<(Pairs, bool), String> {
+    pub(crate) async fn get(&self, route: &str, page: u64) -> Result<Option<(Pairs, bool)>, String> {
         let keys = Keys::of(route);
         let call = Call::command("HGETALL").arg(keys.page(page));
-        self.run(&keys, &call).await
+        match self.try_in(keys.slot, &keys, &call).await {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+            Err(error) => Err(explain(&error)),
+        }
     }
 
     /// What is known of a route's candidate: its revision and bytes.
@@ -106,8 +113,8 @@ impl Shelf {
     pub(crate) async fn evidence(&self, route: &str) -> Result<Revised, String> {
         let keys = Keys::of(route);
         let call = Call::command("HMGET").arg(keys.evidence()).arg("revision").arg("record");
-        let ((revision, record), _): ((Option<u64>, Option<Vec<u8>>), bool) = self.run(&keys, &call).await?;
-        Ok(revision.zip(record))
+        let ((revision, record), _): ((Option<Vec<u8>>, Option<Vec<u8>>), bool) = self.run(&keys, &call).await?;
+        Ok(revision.and_then(|text| revision_of(&text)).zip(record))
     }
 
     /// Replaces it; false when it was no longer of the revision `replaces` (0 for none).
@@ -137,16 +144,25 @@ impl Shelf {
     }
 
     async fn run_in<T: redis::FromRedisValue>(&self, slot: u16, keys: &Keys, call: &Call) -> Result<(T, bool), String> {
+        self.try_in(slot, keys, call).await.map_err(|error| explain(&error))
+    }
+
+    async fn try_in<T: redis::FromRedisValue>(&self, slot: u16, keys: &Keys, call: &Call) -> RedisResult<(T, bool)> {
         let mut held = self.session.lock().await;
         let (session, is_new) = match held.take() {
             Some(session) => (session, false),
-            None => (Session::connect(&self.way, std::slice::from_ref(keys)).await.map_err(|error| explain(&error))?, true),
+            None => (Session::connect(&self.way, std::slice::from_ref(keys)).await?, true),
         };
         let answer: RedisResult<T> = session.run(slot, call).await.and_then(read_as);
         // A connection that is lost is made anew by the next call.
         if session.ended().is_none() && !answer.as_ref().is_err_and(is_lost) {
             *held = Some(session);
         }
-        answer.map(|answer| (answer, is_new)).map_err(|error| explain(&error))
+        answer.map(|answer| (answer, is_new))
     }
+}
+
+/// `None` for what is no revision.
+fn revision_of(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok().filter(|revision| *revision <= MOST_REVISION)
 }

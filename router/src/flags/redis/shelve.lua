@@ -21,8 +21,14 @@ for page = 2, #KEYS do
     values[#values + 1] = ARGV[i]
   end
   at = at + 1 + 2 * fields
-  if redis.call('HSET', KEYS[page], unpack(values)) > 0 then
-    redis.call('PEXPIRE', KEYS[page], ARGV[3])
+  local added = redis.pcall('HSET', KEYS[page], unpack(values))
+  -- A key of another type is somebody else's, and no reason to leave the other pages out.
+  if type(added) == 'number' then
+    if added > 0 then
+      redis.call('PEXPIRE', KEYS[page], ARGV[3])
+    end
+  elseif not added.err:find('WRONGTYPE') then
+    return added
   end
 end
 return { now, 1 }
