@@ -95,6 +95,14 @@ fn of_candidates(page: &mut Exposition, judged: &[(&str, &EvidenceView)]) {
         page.count(&[("route", route), ("slice", "engagement")], evidence.windows.engagement);
     }
     page.family(
+        "switchback_judged_timestamp_seconds",
+        "gauge",
+        "When a window of the candidate was last judged, by whichever router, in seconds since 1970; absent without a candidate.",
+    );
+    for (route, evidence) in under_test() {
+        page.gauge(&[("route", route)], evidence.judged_unix_ms as f64 / 1e3);
+    }
+    page.family(
         "switchback_rollback_policy_failures_total",
         "counter",
         "Windows that the rollback policy failed on; another candidate begins at 0.",

@@ -79,7 +79,25 @@ fn merged(logs: &[PathBuf]) -> Result<Vec<Window>, Failure> {
     }
     // Where nothing is said, as they stand.
     all.sort_by_key(|(order, _)| *order);
+    check_order(&all)?;
     Ok(all.into_iter().map(|(_, window)| window).collect())
+}
+
+/// Slices that no log has are told; of two rollouts, or of one twice, there is no order.
+fn check_order(all: &[(Option<u64>, Window)]) -> Result<(), Failure> {
+    let orders: Vec<u64> = all.iter().filter_map(|(order, _)| *order).collect();
+    if let Some([twice, _]) = orders.array_windows().find(|[before, after]| before == after) {
+        let rule = "the logs must be of one rollout (their names begin with the same number), each given once";
+        return Err(Failure::usage(format!("slice {twice} is there twice: {rule}")));
+    }
+    let Some(last) = orders.last() else { return Ok(()) };
+    let missing = (last + 1).saturating_sub(orders.len() as u64);
+    if missing > 0 {
+        super::failure::complain(&format!(
+            "warning: {missing} slices of the rollout are in none of these logs: what follows is not what its routers knew"
+        ));
+    }
+    Ok(())
 }
 
 fn open(log: &Path) -> std::io::Result<Box<dyn BufRead>> {
@@ -134,5 +152,6 @@ mod tests {
         let both = |logs: &[PathBuf]| merged(logs).map_err(|_| "not read").unwrap();
         assert!(both(&logs) == whole);
         assert!(both(&[logs[1].clone(), logs[0].clone()]) == whole);
+        assert!(merged(&[logs[0].clone(), logs[0].clone()]).is_err(), "one of them twice");
     }
 }

@@ -20,7 +20,7 @@ Examples:
   switchback policy simulate my-rollback.wasm --scenario clicks-27-at-50 --strengths 0.25,0.5,1,2
   switchback policy simulate rollback-guardrail --native --requests 80 --share 0.2 --harm-clicks 0.27
   switchback policy simulate rollback-guardrail --config '{\"alpha\": 0.001}' --own scenario.json --json
-  switchback policy simulate rollback-guardrail --replay /var/lib/switchback/windows/search/*.jsonl";
+  switchback policy simulate rollback-guardrail --replay /var/lib/switchback/windows/search/1795870537-*";
 
 /// Counts a rollback policy's false alarms, and how soon it sees harm, on simulated rollouts.
 #[derive(Debug, Args)]

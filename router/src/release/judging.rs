@@ -338,7 +338,7 @@ impl RouteJudge {
             Slice { due, pair }
         });
         let began = comparison.began;
-        let comparison = with_state_of(comparison, &self.in_force.name);
+        let comparison = with_state_of(comparison, &self.in_force.name, &self.route);
         let Some((comparison, judged)) = self.in_force.judge(&route.rollback_config, comparison, slices.collect()).await else {
             return Ok(());
         };
@@ -409,7 +409,7 @@ impl RouteJudge {
             None => return,
         };
         let Some(comparison) = self.history.comparison.take() else { return };
-        let comparison = with_state_of(comparison, &self.in_force.name);
+        let comparison = with_state_of(comparison, &self.in_force.name, &self.route);
         let judged = self.in_force.judge(&route.rollback_config, comparison, slices).await;
         let Some((comparison, _)) = judged else { return };
         let is_worse = verdict(&comparison) == Some(Word::RollBack);
@@ -445,8 +445,13 @@ fn verdict(comparison: &Comparison) -> Option<Word> {
     comparison.said.as_ref().map(|said| said.verdict)
 }
 
-/// Another policy begins with nothing.
-fn with_state_of(comparison: Comparison, policy: &str) -> Comparison {
-    let is_same = comparison.policy.is_empty() || comparison.policy == policy;
-    if is_same { comparison } else { Comparison { state: Vec::new(), said: None, ..comparison } }
+/// Another policy begins with nothing, and what people are shown begins with it.
+fn with_state_of(comparison: Comparison, policy: &str, route: &str) -> Comparison {
+    if comparison.policy.is_empty() || comparison.policy == policy {
+        return comparison;
+    }
+    tracing::warn!(route, before = comparison.policy, policy, "another rollback policy judges from now on: its evidence begins anew");
+    let (next_traffic, next_engagement, is_over) = (comparison.next_traffic, comparison.next_engagement, comparison.is_over);
+    let fresh = Comparison::begin(comparison.arms, comparison.base, comparison.began, comparison.first_step);
+    Comparison { next_traffic, next_engagement, is_over, ..fresh }
 }

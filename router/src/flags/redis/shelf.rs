@@ -113,7 +113,8 @@ impl Shelf {
     pub(crate) async fn evidence(&self, route: &str) -> Result<Revised, String> {
         let keys = Keys::of(route);
         let call = Call::command("HMGET").arg(keys.evidence()).arg("revision").arg("record");
-        let ((revision, record), _): ((Option<Vec<u8>>, Option<Vec<u8>>), bool) = self.run(&keys, &call).await?;
+        let (fields, _): ([Option<Vec<u8>>; 2], bool) = self.run(&keys, &call).await?;
+        let [revision, record] = fields;
         Ok(revision.and_then(|text| revision_of(&text)).zip(record))
     }
 
