@@ -254,7 +254,8 @@ impl Reader {
         let weights = config.metrics.iter().chain([&config.errors, &config.latency]).map(|metric| metric.weight);
         let total: f64 = weights.sum();
         if total > 1.0 + 1e-9 {
-            self.refuse("metrics", &Value::from(total), "must have weights that sum to 1 at most, errors and latency included");
+            let whose = "the weights of errors, latency and metrics";
+            self.refuse(whose, &Value::from(total), "must be weights that sum to 1 at most; a metric that is not named keeps its own");
         }
     }
 

@@ -87,8 +87,13 @@ fn by_version(book: &RouteBook, window: &Window) -> Vec<Value> {
     versions.collect()
 }
 
+/// By [`Number`].
 fn numbers(counts: &Counts) -> Value {
-    json!({ "requests": counts[Number::Requests], "clicks": counts[Number::Clicks], "conversions": counts[Number::Conversions] })
+    let numbers = Number::ALL.into_iter().map(|number| {
+        let (label, count) = (number.label().to_owned(), counts[number]);
+        (label, if number.unit() == 1.0 { count.into() } else { (count as f64 * number.unit()).into() })
+    });
+    Value::Object(numbers.collect())
 }
 
 /// Sums as they are, and the means that people look for; a mean of nothing is null.
@@ -103,7 +108,12 @@ fn shown(pool: &str, version: &str, counts: &Counts) -> Value {
         "error_rate": ratio(Number::Errors, Number::Requests),
         "latency_ms": { "p50": counts.latency_ms(0.5), "p99": counts.latency_ms(0.99) },
         "zero_results": { "seen": counts[Number::ZeroSeen], "of_them": counts[Number::ZeroResults] },
-        "quality": { "seen": counts[Number::QualitySeen], "mean": ratio(Number::QualitySum, Number::QualitySeen).map(|mean| mean / 1e6) },
+        "quality": {
+            "seen": counts[Number::QualitySeen],
+            "sum": counts[Number::QualitySum] as f64 * Number::QualitySum.unit(),
+            "sum_of_squares": counts[Number::QualitySquares] as f64 * Number::QualitySquares.unit(),
+            "mean": ratio(Number::QualitySum, Number::QualitySeen).map(|mean| mean * Number::QualitySum.unit()),
+        },
         "impressions": counts[Number::Impressions],
         "clicks": counts[Number::Clicks],
         "conversions": counts[Number::Conversions],

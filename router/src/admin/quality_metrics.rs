@@ -20,6 +20,7 @@ const METRICS: [(&str, Number, Number, f64); 6] = [
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {
     bodies(page, state);
+    dropped(page, state);
     let last_minute = last_minute(state);
     page.family(
         "switchback_quality_mean",
@@ -48,6 +49,21 @@ pub(super) fn write(page: &mut Exposition, state: &AdminState) {
         for (place, fault) in SignalFault::ALL.into_iter().enumerate() {
             let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("version", &pool.version), ("reason", fault.label())];
             page.count(&labels, metrics::sum_pool(state, index, pool_index, &|counters| counters.signal_faults.get(place)));
+        }
+    }
+}
+
+fn dropped(page: &mut Exposition, state: &AdminState) {
+    page.family(
+        "switchback_quality_dropped_total",
+        "counter",
+        "What was counted and the fleet never hears of: the store was away for too long, or a router before this one was killed; by number.",
+    );
+    let books = state.process.books.lock();
+    for (_, route) in state.routes() {
+        for number in Number::ALL.into_iter().filter(|number| number.unit() == 1.0) {
+            let dropped = books.get(&route.name).map_or(0, |book| book.dropped[number]);
+            page.count(&[("route", &route.name), ("number", number.label())], dropped);
         }
     }
 }

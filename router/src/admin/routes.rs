@@ -74,17 +74,33 @@ pub(super) async fn change(
             r#"the body must be JSON like {{"set": {{"live": "green"}}, "unset": ["pin"], "why": "v42 is good"}}: {error}"#
         ))
     })?;
+    let is_holdback_asked = patch.set.contains_key("holdback_percent");
     let change = Change { fields: fields(patch.set, patch.unset)?, expected_epoch: if_match(&headers)?, who: caller.name, why: patch.why };
     let epoch = shared.state.flags.change(index, change).await?;
     let mut warnings = view::without_health(&shared.state, index, route);
-    let wanted = shared.state.flags.view(index).flags.split_policy.clone();
-    if let Some(why) = shared.state.policies.objection(&wanted).await {
+    warnings.extend(objections(&shared, index).await);
+    if is_holdback_asked && shared.state.flags.view(index).flags.holdback.is_none() {
+        warnings.push("holdback_percent does nothing until holdback_pool names another pool than live".to_owned());
+    }
+    Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(json!({ "name": name, "epoch": epoch, "warnings": warnings }))).into_response())
+}
+
+/// What is against the policies that the flags name now.
+async fn objections(shared: &Shared, index: RouteIndex) -> Vec<String> {
+    let mut objections = Vec::new();
+    let flags = shared.state.flags.view(index).flags;
+    let wanted = &flags.split_policy;
+    if let Some(why) = shared.state.policies.objection(wanted).await {
         let in_force = shared.state.policies.status(index);
         let goes_on =
             if in_force.digest.is_empty() { "native decisions go".to_owned() } else { format!("the policy {} goes", in_force.name) };
-        warnings.push(format!("split_policy {wanted} is not put in force, {goes_on} on: {why}"));
+        objections.push(format!("split_policy {wanted} is not put in force, {goes_on} on: {why}"));
     }
-    Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(json!({ "name": name, "epoch": epoch, "warnings": warnings }))).into_response())
+    let wanted = &flags.rollback_policy;
+    if let Some(why) = shared.state.policies.rollback_objection(wanted).await {
+        objections.push(format!("rollback_policy {wanted} is not put in force, the one before it goes on judging: {why}"));
+    }
+    objections
 }
 
 fn fields(set: BTreeMap<String, Value>, unset: Vec<String>) -> Result<BTreeMap<String, Option<String>>, ApiError> {

@@ -9,16 +9,19 @@ use super::table::table;
 
 /// Without a candidate, the history only where it says something.
 const HISTORY_FROM: f64 = 3.0;
+/// Evidence that is older than this says how old it is.
+const STALE_SECONDS: u64 = 10;
 /// Characters of a bar that is full.
 const BAR: usize = 20;
 
 /// Nothing where nothing is known.
-pub(super) fn lines(board: &Value) -> String {
+pub(super) fn lines(board: &Value, now_unix_ms: u64) -> String {
     let mut text = String::new();
     let evidence = &board["evidence"];
-    if evidence.is_object() && evidence["is_over"] == false {
+    if evidence.is_object() {
         text.push_str(&headline(evidence, board["observe_only"] == true));
         text.push_str(&table(&rows(evidence)));
+        text.push_str(&age(evidence, now_unix_ms));
         if let Some(failure) = evidence["last_failure"].as_str() {
             text.push_str(&format!("  the rollback policy failed on {} window(s), last: {failure}\n", plain(&evidence["failures"])));
         }
@@ -47,7 +50,24 @@ fn headline(evidence: &Value, is_observed_only: bool) -> String {
     let summary = evidence["summary"].as_str().unwrap_or_default();
     let because = if summary.is_empty() || summary.starts_with(&verdict) { summary.to_owned() } else { format!("{verdict}: {summary}") };
     let said = if because.is_empty() { verdict } else { because };
-    format!("  evidence against {candidate} (control {control}){strength}\n  {said}{only}\n")
+    let what = if evidence["is_over"] == true { "last evidence, on a candidate that is over: against" } else { "evidence against" };
+    format!("  {what} {candidate} (control {control}){strength}\n  {said}{only}\n")
+}
+
+/// When the last window was judged, where that is not just now.
+fn age(evidence: &Value, now_unix_ms: u64) -> String {
+    let judged = evidence["judged_unix_ms"].as_u64().unwrap_or(now_unix_ms);
+    let seconds = now_unix_ms.saturating_sub(judged) / 1_000;
+    if seconds < STALE_SECONDS { String::new() } else { format!("  last judged {} ago by {}\n", span(seconds), plain(&evidence["judge"])) }
+}
+
+/// `90 s`, `12 min`, `3 h`.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3_600),
+    }
 }
 
 fn name(role: &Value) -> String {
@@ -85,6 +105,10 @@ fn rows(evidence: &Value) -> Vec<Vec<String>> {
         let difference = &metric["difference"];
         let ends = [&difference["mean"], &difference["low"], &difference["high"]].map(Value::as_f64);
         let difference = match ends {
+            [Some(mean), Some(low), Some(high)] if is_latency => {
+                let [mean, low, high] = [mean, low, high].map(|share| share * 100.0);
+                format!("{mean:+.2} % slow ({low:+.2} % to {high:+.2} %)")
+            }
             [Some(mean), Some(low), Some(high)] if !is_check => format!("{mean:+.4} ({low:+.4} to {high:+.4})"),
             _ => "-".to_owned(),
         };
@@ -115,7 +139,7 @@ mod tests {
             "evidence": {
                 "candidate": { "version": "v42", "pools": ["canary"] }, "control": { "version": "v41", "pools": ["blue"] },
                 "is_over": false, "verdict": "hold", "summary": "hold: 220 of 500 requests", "log_harm": 2.3, "threshold_log": 4.6,
-                "failures": 1, "last_failure": "it trapped",
+                "judge": "edge-1", "judged_unix_ms": 1_700_000_000_000_u64, "failures": 1, "last_failure": "it trapped",
                 "metrics": [
                     { "metric": "errors", "log_harm": 2.5, "difference": { "mean": 0.02, "low": -0.01, "high": 0.05 },
                       "candidate": { "n": 220, "mean": 0.03 }, "control": { "n": 1980, "mean": 0.01 } },
@@ -129,15 +153,21 @@ mod tests {
                         \x20 hold: 220 of 500 requests\n\
                         \x20 metric   candidate  of   control  of    difference (always-valid interval)  evidence\n\
                         \x20 errors   0.0300     220  0.0100   1980  +0.0200 (-0.0100 to +0.0500)        2.5\n\
-                        \x20 latency  p99 42 ms  220  -        -     +0.0000 (-0.1000 to +0.1000)        -0.1\n\
+                        \x20 latency  p99 42 ms  220  -        -     +0.00 % slow (-10.00 % to +10.00 %) -0.1\n\
                         \x20 the rollback policy failed on 1 window(s), last: it trapped\n";
-        assert_eq!(lines(&board), expected);
+        assert_eq!(lines(&board, 1_700_000_009_000), expected);
+        let mut over = board;
+        over["evidence"]["is_over"] = true.into();
+        let said = lines(&over, 1_700_000_400_000);
+        assert!(said.starts_with("  last evidence, on a candidate that is over: against v42 (control v41): 2.3 of 4.6 "), "{said}");
+        assert!(said.contains("\n  last judged 6 min ago by edge-1\n"), "{said}");
     }
 
     #[test]
     fn nothing_is_said_of_nothing() {
-        assert_eq!(lines(&json!({ "evidence": null, "history": { "log_harm": 0.2 }, "away": null })), "");
-        let worse = lines(&json!({ "evidence": null, "history": { "log_harm": 5.0, "version": "v1", "seconds_ago": 300 }, "away": null }));
+        assert_eq!(lines(&json!({ "evidence": null, "history": { "log_harm": 0.2 }, "away": null }), 0), "");
+        let worse =
+            lines(&json!({ "evidence": null, "history": { "log_harm": 5.0, "version": "v1", "seconds_ago": 300 }, "away": null }), 0);
         assert_eq!(worse, "  v1 is worse than it was 300 s ago: evidence 5.0; nothing acts on this\n");
     }
 }

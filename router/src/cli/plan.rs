@@ -39,6 +39,9 @@ pub(crate) struct Plan {
     /// The live model's mean quality.
     #[arg(long, value_name = "MEAN", default_value_t = 0.6)]
     quality: f64,
+    /// The live model's p99 in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 100.0)]
+    p99_ms: f64,
     /// A harm is to be seen within this.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     within: u64,
@@ -65,7 +68,7 @@ impl Plan {
             Some(file) => Chosen::load(file, false)?,
             None => Chosen::Native(NativeRollback::Guardrail),
         };
-        let base = Rates { errors: self.errors, clicks: self.clicks, quality: self.quality, ..Rates::default() };
+        let base = Rates { errors: self.errors, clicks: self.clicks, quality: self.quality, p99_ms: self.p99_ms, ..Rates::default() };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let order = Order { rollouts: self.rollouts, seed: self.seed, threads };
         let question = Question { requests_per_second: self.requests, share: self.share, base, within_seconds: self.within, order };

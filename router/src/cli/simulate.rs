@@ -152,9 +152,6 @@ impl Simulate {
         let threads = self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |threads| threads as usize);
         let order = Order { rollouts: self.rollouts, seed: self.seed, threads };
         let mut found = Vec::new();
-        if !self.json {
-            super::print(&format!("{}\n", heading()))?;
-        }
         for (scenario, promise) in self.scenarios()? {
             let bar = progress_bar(self.json, self.rollouts, &scenario.name);
             let judges = || match self.instead {
@@ -165,7 +162,8 @@ impl Simulate {
             bar.finish_and_clear();
             let summary = summarise(&scenario, &ended.map_err(Failure::usage)?);
             if !self.json {
-                super::print(&format!("{}\n", line(&summary, promise)))?;
+                let head = if found.is_empty() { heading() + "\n" } else { String::new() };
+                super::print(&format!("{head}{}\n", line(&summary, promise)))?;
             }
             found.push(as_json(&summary, &scenario, promise));
         }

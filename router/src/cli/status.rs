@@ -76,7 +76,7 @@ fn show_route(route: &Value) -> String {
     text.push_str(&table(&pool_rows(route)));
     text.push_str(&endpoint_lines(route));
     list(&route["policies"]).iter().for_each(|policy| text.push_str(&policy_line(policy)));
-    text.push_str(&evidence::lines(&route["evidence"]));
+    text.push_str(&evidence::lines(&route["evidence"], crate::admin::now_unix_ms()));
     text.push_str(&routers(route));
     text.push_str(&concerns(route));
     text

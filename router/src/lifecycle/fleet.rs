@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::untold::Tallies;
 use crate::flags::{self, FlagStore, Heard, Page};
 use crate::quality::pages::{self, Half, PAGE};
-use crate::quality::{Books, Counts, FleetClock, KEPT, Number, Revision, RouteBook};
+use crate::quality::{Books, Counts, FleetClock, KEPT, Number, Revision, RouteBook, Slot, route_id};
 
 /// How often the windows that pass are told.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -21,6 +22,8 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 const WHOLE_EVERY: u64 = 4;
 /// What the others are about: windows older than that hardly change, and wait for the next whole word.
 const PASSING_WINDOWS: u32 = PAGE;
+/// Once in so many words, this looks for what routers before this one had not told: a second after the start, and twice a minute.
+const LOOK_EVERY: u64 = 60;
 /// The last word, when the router ends, may take this long.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
@@ -32,9 +35,10 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    pub(super) fn start(flags: &Arc<FlagStore>, clock: FleetClock, books: Arc<Books>) -> Telling {
+    pub(super) fn start(flags: &Arc<FlagStore>, clock: FleetClock, books: Arc<Books>, tallies: Tallies) -> Telling {
         let (stores, stop) = (watch::Sender::new(flags.clone()), watch::Sender::new(false));
-        let teller = Teller { sender: flags::random_id(), words: 0, is_away: false, clock, is_apart: false, books };
+        let told = BTreeMap::new();
+        let teller = Teller { sender: flags::random_id(), words: 0, is_away: false, clock, is_apart: false, books, tallies, told };
         Telling { task: tokio::spawn(teller.run(stores.subscribe(), stop.subscribe())), stores, stop }
     }
 
@@ -62,6 +66,10 @@ struct Teller {
     /// The store's clock is no clock, which was logged.
     is_apart: bool,
     books: Arc<Books>,
+    /// Of processes that are gone, and this one's.
+    tallies: Tallies,
+    /// How much was told, by route and version.
+    told: BTreeMap<(u32, u32), Option<Slot>>,
 }
 
 /// What is said of one route.
@@ -89,6 +97,9 @@ impl Teller {
             let store = stores.borrow().clone();
             self.tell_all(&store, number % WHOLE_EVERY == 0).await;
             self.forget();
+            if number % LOOK_EVERY == 2 {
+                self.tallies.look(&self.books);
+            }
         }
     }
 
@@ -102,25 +113,33 @@ impl Teller {
     async fn tell(&mut self, store: &FlagStore, route: &str, is_whole: bool) {
         let Some(word) = self.books.lock().get(route).and_then(|book| word(book, &self.sender, is_whole)) else { return };
         self.words += 1;
-        match store.shelve(route, &self.sender, self.words, &word.pages).await {
-            Ok(Heard { may_have_lost, now_ms }) => {
+        let heard = store.shelve(route, &self.sender, self.words, &word.pages).await;
+        {
+            let mut books = self.books.lock();
+            let Some(book) = books.get_mut(route) else { return };
+            if heard.as_ref().map_or(true, |heard| heard.may_have_lost) {
+                book.windows.say_again();
+            }
+            if heard.is_ok() {
+                book.windows.are_stored(word.told);
+            }
+            for (version, numbers) in book.windows.told() {
+                let id = (route_id(route), *version);
+                if let Some(slot) = self.told.entry(id).or_insert_with(|| Slot::told(id.0, id.1)) {
+                    slot.set(numbers);
+                }
+            }
+        }
+        match heard {
+            Ok(Heard { now_ms, .. }) => {
                 self.set_clock(now_ms);
                 if std::mem::take(&mut self.is_away) {
                     tracing::info!("the store hears again what is counted");
                 }
-                let mut books = self.books.lock();
-                let Some(book) = books.get_mut(route) else { return };
-                if may_have_lost {
-                    book.windows.say_again();
-                }
-                book.windows.are_stored(word.told);
             }
             Err(why) => {
                 if !std::mem::replace(&mut self.is_away, true) {
-                    tracing::warn!(why, "the store does not hear what is counted; it is told for {KEPT} s");
-                }
-                if let Some(book) = self.books.lock().get_mut(route) {
-                    book.windows.say_again();
+                    tracing::warn!(why, "the store does not take what is counted; it is told for {KEPT} s");
                 }
             }
         }

@@ -21,6 +21,7 @@ mod signals;
 mod sockets;
 mod started_as;
 mod token_key;
+mod untold;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ use running::{Counting, Running, flags_of, policies_of, shadows_of};
 use signals::{Signals, Wish};
 use sockets::Listeners;
 use token_key::Sharing;
+use untold::Tallies;
 
 /// Reloads that may wait for the one that is done.
 const RELOADS: usize = 8;
@@ -171,6 +173,8 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let flags = if is_beside { FlagStore::open_beside(&config).await? } else { FlagStore::open(&config).await? };
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
+    // Before anything is counted.
+    let tallies = flags.has_shelf().then(|| Tallies::open(&config.state.data_dir));
     let quality = Quality::new(&config);
     let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, FleetClock::start());
     let no_thread = |source| LifecycleError::System { what: "cannot start a thread for what is counted", source };
@@ -190,7 +194,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         quality,
     });
     let counting = Counting::start(&generation.quality, clock.clone(), desks);
-    let telling = flags.has_shelf().then(|| Telling::start(&flags, clock.clone(), counting.books.clone()));
+    let telling = tallies.map(|tallies| Telling::start(&flags, clock.clone(), counting.books.clone(), tallies));
     let under = Under { config: config.clone(), flags: flags.clone(), policies: policies.clone() };
     let judging = Judging::start(under, counting.books.clone(), clock, &config.state.data_dir).map_err(no_thread)?;
     let sharing = flags.has_shelf().then(|| Sharing::start(&flags, &config, asked_reloads.clone()));

@@ -227,7 +227,17 @@ impl Policies {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).plugins.clone()
     }
 
-    /// Why what these flags name would not be in force, as far as that is known without trying it; `None` when nothing is known against
+    /// Why this rollback policy would not be in force; `None` as for [`Policies::objection`].
+    pub async fn rollback_objection(&self, wanted: &PolicyRef) -> Option<String> {
+        let (answer, answered) = oneshot::channel();
+        self.wake.try_send(Event::FindRollback(wanted.clone(), answer)).ok()?;
+        match answered.await.ok()?.trouble? {
+            Trouble::Refused(reason) => Some(reason),
+            Trouble::Admitting => None,
+        }
+    }
+
+    /// Why this split policy would not be in force, as far as that is known without trying it; `None` when nothing is known against
     /// it, also because it is still being looked at.
     pub async fn objection(&self, wanted: &PolicyRef) -> Option<String> {
         let (answer, answered) = oneshot::channel();

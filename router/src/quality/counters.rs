@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::outcomes::{Outcomes, WindowClock};
+use super::token::{route_id, version_id};
 use crate::config::{Config, Pool, Route};
 
 /// A number with one writer and any number of readers.
@@ -168,14 +169,20 @@ pub struct PoolCounters {
     pub durations: Durations,
     /// What it said of its responses' quality and makes no sense, by [`SignalFault`].
     pub signal_faults: [Count; SignalFault::ALL.len()],
+    /// Whose they are: route and version.
+    whose: (u32, u32),
     /// What became of queries by window, from the first on.
     outcomes: OnceLock<Box<Outcomes>>,
 }
 
 impl PoolCounters {
+    fn of(route: &Route, pool: &Pool) -> PoolCounters {
+        PoolCounters { whose: (route_id(&route.name), version_id(&pool.name, &pool.version)), ..PoolCounters::default() }
+    }
+
     /// What became of queries by window. The first call makes it: large, and most pools of a large config get no query.
     pub fn outcomes(&self) -> &Outcomes {
-        self.outcomes.get_or_init(Box::default)
+        self.outcomes.get_or_init(|| Box::new(Outcomes::of(self.whose.0, self.whose.1)))
     }
 
     /// The same, where there was a query.
@@ -380,7 +387,7 @@ pub struct Quality {
 
 impl RouteCounters {
     fn of(route: &Route) -> RouteCounters {
-        RouteCounters { pools: route.pools.iter().map(|_| Arc::default()).collect(), totals: Arc::default() }
+        RouteCounters { pools: route.pools.iter().map(|pool| Arc::new(PoolCounters::of(route, pool))).collect(), totals: Arc::default() }
     }
 
     fn succeed(&self, before: &Route, after: &Route) -> RouteCounters {
@@ -388,7 +395,7 @@ impl RouteCounters {
             let place = before.pools.iter().position(|old| old.name == pool.name && old.version == pool.version)?;
             self.pools.get(place).cloned()
         };
-        let pools = after.pools.iter().map(|pool| kept(pool).unwrap_or_default()).collect();
+        let pools = after.pools.iter().map(|pool| kept(pool).unwrap_or_else(|| Arc::new(PoolCounters::of(after, pool)))).collect();
         RouteCounters { pools, totals: self.totals.clone() }
     }
 }

@@ -51,6 +51,30 @@ impl Number {
         Number::Conversions,
     ];
 
+    /// Its name in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Number::Requests => "requests",
+            Number::Errors => "errors",
+            Number::Timeouts => "timeouts",
+            Number::ZeroSeen => "zero_results_seen",
+            Number::ZeroResults => "zero_results",
+            Number::QualitySeen => "quality_seen",
+            Number::QualitySum => "quality_sum",
+            Number::QualitySquares => "quality_sum_of_squares",
+            Number::Impressions => "impressions",
+            Number::Clicks => "clicks",
+            Number::Conversions => "conversions",
+        }
+    }
+
+    /// What one of it stands for: sums of qualities are in millionths.
+    #[must_use]
+    pub fn unit(self) -> f64 {
+        if matches!(self, Number::QualitySum | Number::QualitySquares) { 1e-6 } else { 1.0 }
+    }
+
     /// Whether it belongs to the engagement slice of a window, which is sealed when it is mature, and not to the traffic slice.
     #[must_use]
     pub fn is_engagement(self) -> bool {

@@ -15,6 +15,7 @@ mod outcomes;
 pub mod pages;
 mod secrets;
 pub mod signals;
+mod tally;
 mod token;
 mod windows;
 
@@ -30,5 +31,6 @@ pub use counts::{Counts, Number, millionths};
 pub use latency::upper_micros as latency_upper_micros;
 pub use outcomes::{Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
 pub use secrets::{Secret, SecretError, TOKEN_KEY_FILE, adopt_key, configured_secrets, own_key, token_secrets};
+pub use tally::{Slot, TALLY_BYTES, keep_tally, untold};
 pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};
 pub use windows::{Revision, Window, Windows, merge};

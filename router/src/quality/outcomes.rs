@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::counters::Count;
 use super::counts::{Counts, Number, millionths};
 use super::latency;
+use super::tally;
 use super::token::GROUPS;
 
 /// Of a quarter of a second each.
@@ -69,6 +70,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Outcomes {
     slots: [Slot; SLOTS],
+    /// The same without windows and groups, where it outlives the process.
+    tally: Option<tally::Slot>,
 }
 
 /// One quarter's counts.
@@ -83,11 +86,17 @@ impl Default for Outcomes {
     fn default() -> Outcomes {
         let group = |_| array::from_fn(|_| Count::default());
         let slot = |_| Slot { groups: array::from_fn(group), latency: array::from_fn(|_| Count::default()) };
-        Outcomes { slots: array::from_fn(slot) }
+        Outcomes { slots: array::from_fn(slot), tally: None }
     }
 }
 
 impl Outcomes {
+    /// Of a version on a route.
+    #[must_use]
+    pub fn of(route: u32, version: u32) -> Outcomes {
+        Outcomes { tally: tally::Slot::counted(route, version), ..Outcomes::default() }
+    }
+
     /// An attempt ended.
     pub fn ended(&self, at: Quarter, group: u8, end: Outcome) {
         self.add(at, group, Number::Requests, 1);
@@ -127,6 +136,9 @@ impl Outcomes {
         let slot = self.slots.get(at.slot());
         if let Some(count) = slot.and_then(|slot| slot.groups.get(usize::from(group))).and_then(|group| group.get(number as usize)) {
             count.add(more);
+        }
+        if let Some(tally) = self.tally {
+            tally.add(number, more);
         }
     }
 }

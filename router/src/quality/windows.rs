@@ -22,6 +22,14 @@ pub struct Revision {
 /// By version, what is counted by [`Number`].
 type Numbers = BTreeMap<u32, [u64; Number::ALL.len()]>;
 
+fn each(sums: &mut Numbers, others: &Numbers, with: impl Fn(u64, u64) -> u64) {
+    for (version, numbers) in others {
+        for (sum, number) in sums.entry(*version).or_default().iter_mut().zip(numbers) {
+            *sum = with(*sum, *number);
+        }
+    }
+}
+
 fn numbers(window: &Window) -> Numbers {
     window.iter().map(|(version, counts)| (*version, counts.numbers)).collect()
 }
@@ -34,6 +42,8 @@ pub struct Windows {
     totals: Window,
     /// What was counted in windows that are no longer kept.
     late: u64,
+    /// What the store was known to have when it heard last, in all.
+    told: Numbers,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +107,8 @@ impl Windows {
     pub fn are_stored(&mut self, windows: impl IntoIterator<Item = (u32, Revision)>) {
         for (window, Revision { number, counts }) in windows {
             if let Some(kept) = self.kept.get_mut(&window).filter(|kept| kept.stored < number) {
+                each(&mut self.told, &kept.stored_numbers, u64::saturating_sub);
+                each(&mut self.told, &counts, u64::saturating_add);
                 (kept.stored, kept.stored_numbers) = (number, counts);
             }
         }
@@ -104,7 +116,15 @@ impl Windows {
 
     /// The store may have lost what it had: everything is news again.
     pub fn say_again(&mut self) {
-        self.kept.values_mut().for_each(|kept| (kept.stored, kept.stored_numbers) = (0, Numbers::new()));
+        for kept in self.kept.values_mut() {
+            each(&mut self.told, &kept.stored_numbers, u64::saturating_sub);
+            (kept.stored, kept.stored_numbers) = (0, Numbers::new());
+        }
+    }
+
+    /// What the store is known to have of everything since the sender began, windows that it has forgotten too, by version.
+    pub fn told(&self) -> impl Iterator<Item = (&u32, &[u64; Number::ALL.len()])> {
+        self.told.iter()
     }
 
     /// Some windows as they are now.
@@ -223,7 +243,11 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(stored, truth);
+            prop_assert_eq!(&stored, &truth);
+            let told: Numbers = mine.told().map(|(version, numbers)| (*version, *numbers)).filter(|(_, numbers)| numbers[0] > 0).collect();
+            let mut all = Window::new();
+            truth.values().for_each(|window| merge(&mut all, window));
+            prop_assert_eq!(told, numbers(&all));
         }
     }
 

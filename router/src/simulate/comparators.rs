@@ -1,7 +1,9 @@
 //! How others decide, on the same windows: what the guardrail is compared with.
 //!
-//! Each is told no more than it would see in practice: sums of one metric per role and window. They look at errors, zero results, clicks
-//! and quality; a metric that one of them finds worse rolls back.
+//! Each is told no more than it would see in practice: sums of one metric per role and window. They look at errors, zero results, clicks,
+//! quality, and requests slower than control's p99 so far; a metric that one of them finds worse rolls back.
+
+use std::collections::BTreeMap;
 
 use switchback_policy::rollback::{Slice, Tally, Verdict, Window};
 
@@ -13,8 +15,12 @@ use super::scenario::Scenario;
 const ALPHA: f64 = 0.01;
 /// The normal's quantile for it.
 const Z: f64 = 2.326_347_874;
-/// Metrics that are looked at, and whether more is better.
-const METRICS: [(&str, bool); 4] = [("errors", false), ("zero-results", false), ("clicks", true), ("quality", true)];
+/// Metrics that are looked at, and whether more is better. Slow requests are made of the latencies.
+const METRICS: [(&str, bool); LOOKED_AT] = [("errors", false), ("zero-results", false), ("clicks", true), ("quality", true), (SLOW, false)];
+const LOOKED_AT: usize = 5;
+const SLOW: &str = "slow";
+/// Requests of control before there is a p99 of it.
+const LEAST: u64 = 2_000;
 
 /// Which comparator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,7 +29,7 @@ pub enum Comparator {
     ZTest,
     /// Kayenta-like: Mann-Whitney on the rates of 10 s, repeated each minute.
     MannWhitney,
-    /// Mixture SPRT on the normal approximation, a quarter of alpha for each metric.
+    /// Mixture SPRT on the normal approximation, an equal part of alpha for each metric.
     Msprt,
 }
 
@@ -31,7 +37,7 @@ impl Comparator {
     /// A judge of this kind.
     #[must_use]
     pub fn judge(self) -> Box<dyn Judge> {
-        Box::new(Compared { kind: self, totals: <[_; 4]>::default(), points: <[_; 4]>::default(), fresh: <[_; 4]>::default(), windows: 0 })
+        Box::new(Compared::of(self))
     }
 }
 
@@ -57,17 +63,49 @@ impl Sums {
 struct Compared {
     kind: Comparator,
     /// Candidate and control of each metric.
-    totals: [[Sums; 2]; 4],
+    totals: [[Sums; 2]; LOOKED_AT],
     /// Rates of ten seconds, candidate and control.
-    points: [[Vec<f64>; 2]; 4],
-    fresh: [[Sums; 2]; 4],
+    points: [[Vec<f64>; 2]; LOOKED_AT],
+    fresh: [[Sums; 2]; LOOKED_AT],
     windows: u64,
+    /// Control's latencies so far, by upper edge in microseconds.
+    latencies: BTreeMap<u64, u64>,
+}
+
+impl Compared {
+    fn of(kind: Comparator) -> Compared {
+        let (totals, points, fresh) = Default::default();
+        Compared { kind, totals, points, fresh, windows: 0, latencies: BTreeMap::new() }
+    }
+
+    /// Requests of both roles slower than control's p99 in the windows before; nothing while too little is known of it.
+    fn slow(&mut self, window: &Window) -> [Tally; 2] {
+        let all: u64 = self.latencies.values().sum();
+        let mut above = 0;
+        let p99 = self.latencies.iter().rev().find(|(_, count)| {
+            above += **count;
+            above * 100 > all
+        });
+        let p99 = p99.filter(|_| all >= LEAST).map(|(edge, _)| *edge);
+        let mut tallies = [Tally { n: 0, sum: 0.0, sumsq: 0.0 }; 2];
+        for bucket in &window.latency {
+            *self.latencies.entry(bucket.upper_micros).or_default() += bucket.control;
+            let Some(p99) = p99 else { continue };
+            for (tally, count) in tallies.iter_mut().zip([bucket.candidate, bucket.control]) {
+                tally.n += count;
+                if bucket.upper_micros > p99 {
+                    tally.sum += count as f64;
+                    tally.sumsq += count as f64;
+                }
+            }
+        }
+        tallies
+    }
 }
 
 impl Judge for Compared {
     fn begin(&mut self) {
-        *self =
-            Compared { kind: self.kind, totals: <[_; 4]>::default(), points: <[_; 4]>::default(), fresh: <[_; 4]>::default(), windows: 0 };
+        *self = Compared::of(self.kind);
     }
 
     fn judge(&mut self, window: &Window) -> Result<Verdict, String> {
@@ -77,17 +115,20 @@ impl Judge for Compared {
         if window.slice == Slice::Traffic {
             self.windows += 1;
         }
+        let slow = self.slow(window);
         let mut is_worse = false;
         let metrics = METRICS.iter().zip(self.totals.iter_mut().zip(self.points.iter_mut().zip(&mut self.fresh)));
         for ((id, is_higher_better), (totals, (points, fresh))) in metrics {
-            let Some(metric) = window.metrics.iter().find(|metric| metric.id == *id) else { continue };
-            for (sums, tally) in totals.iter_mut().chain(fresh.iter_mut()).zip([&metric.candidate, &metric.control].into_iter().cycle()) {
+            let metric = window.metrics.iter().find(|metric| metric.id == *id).map(|metric| [&metric.candidate, &metric.control]);
+            let tallies = if *id == SLOW { Some(slow.each_ref()) } else { metric };
+            let Some(tallies) = tallies else { continue };
+            for (sums, tally) in totals.iter_mut().chain(fresh.iter_mut()).zip(tallies.into_iter().cycle()) {
                 sums.add(tally);
             }
             let sign = if *is_higher_better { -1.0 } else { 1.0 };
             is_worse |= match self.kind {
                 Comparator::ZTest => z(totals, sign) > Z,
-                Comparator::Msprt => msprt(totals, sign, if *is_higher_better { 0.02 } else { 0.005 }) >= -(ALPHA / 4.0).ln(),
+                Comparator::Msprt => msprt(totals, sign, if *is_higher_better { 0.02 } else { 0.005 }) >= -(ALPHA / LOOKED_AT as f64).ln(),
                 Comparator::MannWhitney => {
                     if self.windows.is_multiple_of(10) && fresh.iter().all(|sums| sums.n > 0.0) {
                         for (points, fresh) in points.iter_mut().zip(fresh.iter_mut()) {

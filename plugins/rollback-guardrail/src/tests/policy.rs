@@ -154,7 +154,7 @@ fn what_is_wrong_with_a_config_is_said_with_key_value_and_what_is_allowed() {
     for (config, wanted) in [
         (r#"{"alpha": 2}"#, "rollback_config.alpha = 2: must be a number from 0.000000001 to 0.2"),
         (r#"{"alhpa": 0.01}"#, "rollback_config.alhpa = 0.01: unknown key; allowed are alpha, advance_odds"),
-        (r#"{"errors": {"weight": 0.5}}"#, "must have weights that sum to 1 at most"),
+        (r#"{"errors": {"weight": 0.5}}"#, "the weights of errors, latency and metrics = 1.25: must be weights that sum to 1 at most"),
         (r#"{"errors": 3}"#, "rollback_config.errors = 3: must be an object"),
         (r#"{"errors": {"relative_margin": 0.1}}"#, "rollback_config.errors.relative_margin"),
         (r#"{"metrics": {"clicks": {"kernel": "sign"}}}"#, "rollback_config.metrics.clicks.kernel = \"sign\": must be \"tilt\""),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 
 use super::book::{Booking, What};
-use crate::quality::{Counts, Number};
+use crate::quality::{Counts, Number, Slot};
 
 /// Windows of versions that are kept. With nobody who takes them the oldest are dropped: some 30 MB.
 const KEPT: usize = 16_384;
@@ -25,32 +25,41 @@ pub struct Cell {
 pub struct EventCounts {
     cells: BTreeMap<Cell, Counts>,
     dropped: u64,
+    /// Sums by route and version that outlive the process.
+    tallies: BTreeMap<(u32, u32), Option<Slot>>,
 }
 
 impl EventCounts {
     pub(super) fn add(&mut self, booking: &Booking) {
         let Booking { route, version, window, group, what } = *booking;
-        let counts = self.of(Cell { window, route, version });
+        let cell = Cell { window, route, version };
         match what {
-            What::Click => counts.add(Number::Clicks, group, 1),
-            What::Conversion => counts.add(Number::Conversions, group, 1),
+            What::Click => self.count(cell, group, &[(Number::Clicks, 1)]),
+            What::Conversion => self.count(cell, group, &[(Number::Conversions, 1)]),
             What::Quality(value) => {
                 let value = u64::from(value);
-                counts.add(Number::QualitySeen, group, 1);
-                counts.add(Number::QualitySum, group, value);
                 // Of millionths, rounded as a square of the number itself would be.
-                counts.add(Number::QualitySquares, group, (value * value + 500_000) / 1_000_000);
+                let squares = (value * value + 500_000) / 1_000_000;
+                let numbers = [(Number::QualitySeen, 1), (Number::QualitySum, value), (Number::QualitySquares, squares)];
+                self.count(cell, group, &numbers);
             }
         }
     }
 
-    /// Counts of a cell, to be added to. Of too many, the oldest are dropped.
-    pub(crate) fn of(&mut self, cell: Cell) -> &mut Counts {
+    /// Counts in a cell. Of too many cells, the oldest are dropped.
+    pub(crate) fn count(&mut self, cell: Cell, group: u8, numbers: &[(Number, u64)]) {
         if self.cells.len() >= KEPT && !self.cells.contains_key(&cell) {
             self.cells.pop_first();
             self.dropped += 1;
         }
-        self.cells.entry(cell).or_default()
+        let counts = self.cells.entry(cell).or_default();
+        let tally = *self.tallies.entry((cell.route, cell.version)).or_insert_with(|| Slot::counted(cell.route, cell.version));
+        for (number, more) in numbers {
+            counts.add(*number, group, *more);
+            if let Some(tally) = tally {
+                tally.add(*number, *more);
+            }
+        }
     }
 
     /// Takes the counts of these windows, which start again from nothing: an event that comes later for one of them is there the next time.

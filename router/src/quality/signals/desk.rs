@@ -153,18 +153,13 @@ impl Books {
                 *count += 1;
             }
         }
-        if said.found.is_none() && said.quality.is_none() {
-            return;
-        }
-        let counts = self.counts.of(cell);
         if let Some(found) = said.found {
-            counts.add(Number::ZeroSeen, group, 1);
-            counts.add(Number::ZeroResults, group, u64::from(!found));
+            self.counts.count(cell, group, &[(Number::ZeroSeen, 1), (Number::ZeroResults, u64::from(!found))]);
         }
         if let Some(quality) = said.quality {
-            counts.add(Number::QualitySeen, group, 1);
-            counts.add(Number::QualitySum, group, millionths(quality));
-            counts.add(Number::QualitySquares, group, millionths(quality * quality));
+            let (sum, squares) = (millionths(quality), millionths(quality * quality));
+            let numbers = [(Number::QualitySeen, 1), (Number::QualitySum, sum), (Number::QualitySquares, squares)];
+            self.counts.count(cell, group, &numbers);
         }
     }
 }
