@@ -365,6 +365,31 @@ fn problems_come_as_json_too() {
 }
 
 #[test]
+fn policies_that_are_not_there_are_warned_of() {
+    let with = |keys: &str| write(&GOOD.replacen("name = \"search\"", &format!("name = \"search\"\n{keys}"), 1));
+    for (keys, warning) in [
+        (
+            "rollback_policy = \"nosuch\"",
+            ":13: warning: route.search.rollback_policy = \"nosuch\": no such plugin is shipped, and there is no ",
+        ),
+        ("rollback_policy = \"split-rules\"", "route.search.rollback_policy = \"split-rules\": it is a policy of the other kind"),
+        ("split_policy = \"rollback-threshold\"", "route.search.split_policy = \"rollback-threshold\": it is a policy of the other kind"),
+        ("initial = { rollback_policy = \"nosuch\" }", "warning: route.search.initial.rollback_policy = \"nosuch\""),
+    ] {
+        let written = with(keys);
+        let (output, said) = switchback(&["config", "check"], &written.file);
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.code() == Some(0) && stdout.contains(warning) && stdout.contains(": good: "), "{stdout}{said}");
+        let (output, _) = switchback(&["config", "check", "--json"], &written.file);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(json["ok"] == true && json["warnings"][0].as_str().unwrap().contains(warning), "{json}");
+    }
+    let good = with("rollback_policy = \"rollback-threshold\"\nsplit_policy = \"split-weighted\"");
+    let (output, _) = switchback(&["config", "check", "--json"], &good.file);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["warnings"], serde_json::json!([]));
+}
+
+#[test]
 fn fields_of_initial_may_be_empty_as_in_a_change_of_flags() {
     let initial = r#"initial = { pin = "none", canary_percent = "", candidate_pool = "", freeze = "" }"#;
     let good = write(&GOOD.replacen("name = \"search\"", &format!("name = \"search\"\n{initial}"), 1));

@@ -188,6 +188,11 @@ fn large_bodies_pass_whole_and_are_not_held_in_memory() {
     let blue = Backend::start("blue");
     blue.behave(Behaviour::Large(BYTES));
     let router = Setup::default().pool("blue", &[&blue]).start();
+    // Compiling is done: what it holds meanwhile is not the body's.
+    eventually("both policies are in force", Duration::from_secs(60), || {
+        let policies = router.route()["policies"].as_array().cloned().unwrap_or_default();
+        (policies.len() == 2 && policies.iter().all(|policy| policy["state"] == "in_force")).then_some(())
+    });
     let before = resident_bytes(router.pid());
     let mut stream = TcpStream::connect(router.traffic).unwrap();
     stream.write_all(QUERY.as_bytes()).unwrap();

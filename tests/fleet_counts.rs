@@ -96,9 +96,16 @@ impl Scene {
     }
 
     fn router_at(&self, url: &str) -> Router {
+        Scene::begun(self.setup().redis(url))
+    }
+
+    fn setup(&self) -> Setup {
         let [blue, canary] = &self.backends;
-        let setup = Setup::default().pool("blue", &[blue]).pool("canary", &[canary]).workers(2).route(CANARY);
-        let router = setup.redis(url).start();
+        Setup::default().pool("blue", &[blue]).pool("canary", &[canary]).workers(2).route(CANARY)
+    }
+
+    fn begun(setup: Setup) -> Router {
+        let router = setup.start();
         // What is split before the flags were heard is not what this is about, but `x-switchback-pool` is the truth all the same.
         eventually("the flags are heard", SOON, || (router.route()["canary_percent"] == 30.0).then_some(()));
         router
@@ -184,10 +191,6 @@ fn nothing_is_lost_or_counted_twice_when_redis_dies_and_replies_are_lost() {
     let total = lost();
     proxies.iter().for_each(|proxy| proxy.odds.store(0, Ordering::Relaxed));
     // Over the whole time: windows are told for ten minutes, and in full this takes about as long.
-    let counted = |router: &Router| {
-        let (_, body) = http::get(router.admin, "/api/v1/routes/search/quality").unwrap();
-        serde_json::from_str::<Value>(&body).unwrap()
-    };
     let dropped: u64 = routers.iter().map(|router| counted(router)["dropped"]["requests"].as_u64().unwrap()).sum();
     let truth = books(&reports);
     let heard = eventually("everything is heard", SOON, || {
@@ -195,6 +198,57 @@ fn nothing_is_lost_or_counted_twice_when_redis_dies_and_replies_are_lost() {
     });
     assert_eq!((requests(&heard), dropped), (truth.clone(), 0));
     println!("{deaths} deaths of Redis, {total} lost replies, {} queries: counted to the unit, none dropped", truth.values().sum::<u64>());
+}
+
+/// What one router counted, and dropped.
+fn counted(router: &Router) -> Value {
+    let (_, body) = http::get(router.admin, "/api/v1/routes/search/quality").unwrap();
+    serde_json::from_str(&body).unwrap()
+}
+
+/// A query, and a click on its answer.
+fn click(router: &Router) {
+    let answer = http::raw(router.traffic, "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let token = answer.lines().find_map(|line| line.strip_prefix("x-switchback-token: ")).unwrap();
+    let event = serde_json::json!({ "action_name": "click", "query_id": token }).to_string();
+    let post =
+        format!("POST /_switchback/events HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{event}", event.len());
+    assert!(http::raw(router.traffic, &post).unwrap().contains("\"counted\":1"));
+}
+
+#[test]
+fn what_a_killed_router_had_not_told_is_counted_by_the_next_one() {
+    let scene = Scene::start();
+    let folder = tempfile::tempdir().unwrap();
+    let start = || Scene::begun(scene.setup().redis(&scene.redis.url()).data_dir(folder.path()));
+    let (watching, mut killed) = (scene.router(), start());
+    let load = Load::new(killed.traffic, 300).start();
+    load.wait_for(900);
+    let answered = books(&[load.stop()]).into_values().sum::<u64>();
+    (0..20).for_each(|_| click(&killed));
+    killed.kill();
+    let next = start();
+    let numbers = ["requests", "impressions", "clicks"];
+    let dropped = eventually("the next one looks", SOON, || {
+        let dropped = counted(&next)["dropped"].clone();
+        (dropped["requests"] != 0).then(|| numbers.map(|number| dropped[number].as_u64().unwrap()))
+    });
+    let told = fleet(&watching).unwrap();
+    let versions = told["versions"].as_array().unwrap();
+    let told = numbers.map(|number| versions.iter().map(|counts| counts[number].as_u64().unwrap()).sum::<u64>());
+    let sums = [0, 1, 2].map(|place| told[place] + dropped[place]);
+    assert_eq!(sums, [answered + 20, answered + 20, 20], "told {told:?}, dropped {dropped:?}");
+    let (_, metrics) = http::get(next.admin, "/metrics").unwrap();
+    let metric = format!("switchback_quality_dropped_total{{route=\"search\",number=\"requests\"}} {}", dropped[0]);
+    assert!(metrics.contains(&metric), "{metric}");
+    // Once: what it counted itself, and told, is not dropped, and neither is anything at the start after an orderly end.
+    let mut next = next;
+    (0..5).for_each(|_| click(&next));
+    next.terminate();
+    let last = start();
+    let left = || std::fs::read_dir(folder.path().join("untold")).unwrap().count();
+    eventually("tallies that nobody holds are gone", SOON, || (left() == 1).then_some(()));
+    assert_eq!(counted(&last)["dropped"]["requests"], 0);
 }
 
 /// Commands a second while `meanwhile` goes on, those within scripts too.

@@ -121,6 +121,15 @@ fn a_policy_that_is_not_there_is_warned_of_and_written() {
         "{warned}"
     );
     assert_eq!(router.run(&["flag", "get", "search", "split_policy"]).1, "nosuch\n");
+    let (code, _, warned) = router.run(&["flag", "set", "search", "rollback_policy=nosuch"]);
+    let warning = "warning: rollback_policy nosuch is not put in force, the one before it goes on judging: no plugin \"nosuch\"";
+    assert!(code == 0 && warned.contains(warning), "{warned}");
+    let (code, _, warned) = router.run(&["flag", "set", "search", "rollback_policy=split-rules"]);
+    assert!(code == 0 && warned.contains("rollback_policy split-rules is not put in force"), "{warned}");
+    let (code, _, warned) = router.run(&["flag", "set", "search", "rollback_policy=rollback-threshold", "holdback_percent=5"]);
+    assert!(code == 0 && !warned.contains("rollback_policy"), "{warned}");
+    assert!(warned.contains("holdback_percent does nothing until holdback_pool names another pool than live"), "{warned}");
+    assert_eq!(router.run(&["flag", "set", "search", "holdback_percent="]).0, 0);
     let (code, _, warned) = router.run(&["flag", "set", "search", "split_policy=split-rules"]);
     assert_eq!((code, warned.as_str()), (0, ""));
 }

@@ -9,6 +9,7 @@ use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
 use crate::flags::{FlagStore, router_id};
+use crate::policy::shipped;
 use crate::quality::configured_secrets;
 use crate::serve::{Overrides, Pools};
 use crate::tls::ServerTls;
@@ -28,7 +29,7 @@ enum ConfigCommand {
     Check {
         /// The config file.
         file: PathBuf,
-        /// Print JSON: {"ok": ..., "problems": [...]}.
+        /// Print JSON: {"ok": ..., "problems": [...], "warnings": [...]}.
         #[arg(long)]
         json: bool,
     },
@@ -75,15 +76,52 @@ fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
         Err(error) => error.lines().to_vec(),
         Ok(config) => match check_files(file, &config) {
             Err(problem) => vec![problem],
-            Ok(()) if as_json => return print(&format!("{}\n", json!({ "ok": true, "problems": [] }))),
-            Ok(()) => return print(&format!("{}: good: {}\n", file.display(), summary(&config))),
+            Ok(()) => {
+                let warnings = warnings(file, &config);
+                if as_json {
+                    return print(&format!("{}\n", json!({ "ok": true, "problems": [], "warnings": warnings })));
+                }
+                let warnings: String = warnings.iter().map(|warning| format!("{warning}\n")).collect();
+                return print(&format!("{warnings}{}: good: {}\n", file.display(), summary(&config)));
+            }
         },
     };
     if as_json {
         // The exit code says it too, also when nobody reads this.
-        let _ = print(&format!("{}\n", json!({ "ok": false, "problems": problems })));
+        let _ = print(&format!("{}\n", json!({ "ok": false, "problems": problems, "warnings": [] })));
     }
     Err(Failure::config(&problems.join("\n")))
+}
+
+/// What is allowed and hardly meant: policies that are not there yet.
+fn warnings(file: &Path, config: &config::Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for route in &config.routes {
+        let written = [("split_policy", &route.split_policy), ("rollback_policy", &route.rollback_policy)];
+        let initial = ["split_policy", "rollback_policy"].into_iter().filter_map(|key| Some((key, route.initial.get(key)?)));
+        let initial = initial.map(|(key, policy)| (format!("initial.{key}"), key, policy));
+        for (key, kind, policy) in written.map(|(key, policy)| (key.to_owned(), key, policy)).into_iter().chain(initial) {
+            // A digest may be of a plugin that was kept.
+            let Some(why) = (!policy.contains('@')).then(|| why_not_there(kind, policy, &config.policies.dir)).flatten() else { continue };
+            let key = format!("route.{}.{key}", route.name);
+            warnings.push(format!("{}: warning: {key} = {policy:?}: {why}", config::place(file, &key)));
+        }
+    }
+    warnings
+}
+
+fn why_not_there(kind: &str, policy: &str, folder: &Path) -> Option<String> {
+    let file = folder.join(format!("{policy}.wasm"));
+    if file.is_file() {
+        return None;
+    }
+    let goes_on = if kind == "split_policy" { "native decisions go on" } else { "the native rollback-guardrail judges" };
+    if shipped(policy).is_none() {
+        return Some(format!("no such plugin is shipped, and there is no {}; {goes_on} until there is", file.display()));
+    }
+    // Those that are shipped are named by what they are.
+    let is_of_kind = kind.split_once('_').is_some_and(|(what, _)| policy.starts_with(what));
+    (!is_of_kind).then(|| format!("it is a policy of the other kind, and is never put in force; {goes_on}"))
 }
 
 /// The files that a config names: tokens and certificates.

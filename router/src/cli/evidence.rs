@@ -151,9 +151,9 @@ mod tests {
         });
         let expected = "  evidence against v42 (control v41): 2.3 of 4.6 [##########          ]\n\
                         \x20 hold: 220 of 500 requests\n\
-                        \x20 metric   candidate  of   control  of    difference (always-valid interval)  evidence\n\
-                        \x20 errors   0.0300     220  0.0100   1980  +0.0200 (-0.0100 to +0.0500)        2.5\n\
-                        \x20 latency  p99 42 ms  220  -        -     +0.00 % slow (-10.00 % to +10.00 %) -0.1\n\
+                        \x20 metric   candidate  of   control  of    difference (always-valid interval)   evidence\n\
+                        \x20 errors   0.0300     220  0.0100   1980  +0.0200 (-0.0100 to +0.0500)         2.5\n\
+                        \x20 latency  p99 42 ms  220  -        -     +0.00 % slow (-10.00 % to +10.00 %)  -0.1\n\
                         \x20 the rollback policy failed on 1 window(s), last: it trapped\n";
         assert_eq!(lines(&board, 1_700_000_009_000), expected);
         let mut over = board;
