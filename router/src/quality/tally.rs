@@ -164,16 +164,16 @@ mod tests {
         words.into_iter().flat_map(u64::to_ne_bytes).collect()
     }
 
-    fn requests(file: &[u8]) -> Result<Vec<((u32, u32), u64)>, &'static str> {
+    fn requests(file: &[u8]) -> Result<BTreeMap<(u32, u32), u64>, &'static str> {
         Ok(untold(file)?.into_iter().map(|(whose, lost)| (whose, lost[Number::Requests])).collect())
     }
 
     #[test]
     fn what_was_counted_and_not_told_is_untold() {
         let two_workers = [(COUNTED, 1, u32::MAX, 40), (COUNTED, 1, u32::MAX, 30), (TOLD, 1, u32::MAX, 65)];
-        assert_eq!(requests(&file(&two_workers)), Ok(vec![((1, u32::MAX), 5)]));
+        assert_eq!(requests(&file(&two_workers)), Ok(BTreeMap::from([((1, u32::MAX), 5)])));
         let nothing = [(COUNTED, 1, 2, 40), (TOLD, 1, 2, 40), (TOLD, 3, 4, 7)];
-        assert_eq!(requests(&file(&nothing)), Ok(vec![]), "and what was told of what nobody counted is nothing");
+        assert_eq!(requests(&file(&nothing)), Ok(BTreeMap::new()), "and what was told of what nobody counted is nothing");
     }
 
     #[test]
