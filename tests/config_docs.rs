@@ -70,6 +70,7 @@ fn known() -> BTreeSet<String> {
         ("Policies", "policies"),
         ("AdminToken", "admin.token"),
         ("Route", "route"),
+        ("Breaker", "route.breaker"),
         ("Signals", "route.signals"),
         ("Match", "route.match"),
         ("Timeouts", "route.timeouts"),
@@ -92,7 +93,10 @@ fn known() -> BTreeSet<String> {
             fields
                 .filter(|field| !(name == "Pool" && field == "tls"))
                 .filter(|field| {
-                    !matches!(field.as_str(), "matches" | "timeouts" | "signals" | "pools" | "health" | "outlier" | "certificate")
+                    !matches!(
+                        field.as_str(),
+                        "matches" | "timeouts" | "breaker" | "signals" | "pools" | "health" | "outlier" | "certificate"
+                    )
                 })
                 .map(|field| format!("{section}.{field}")),
         );

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use redis::AsyncCommands;
-use switchback::flags::{ChangeError, FlagStore, Page, RouterSeen, Source};
+use switchback::flags::{ChangeError, FlagStore, Page, RouterSeen, ShelfWord, Source};
 use switchback_tests::flags::{
     ACL, ADS, BLUE, CLUSTER_ACL, FLAGS, GREEN, Router, SEARCH, SENTINEL_ACL, SOON, change, config, eventually, hset, stored,
 };
@@ -105,7 +105,11 @@ async fn the_documented_acl_user_is_enough_and_a_lesser_one_is_told_what_is_miss
     assert_eq!(router.store.view(SEARCH).warnings, [""; 0]);
     // What is counted, and what is known of the candidate, is kept beside the flags.
     let page = Page { number: 7, fields: vec![("ab.traffic".to_owned(), vec![1])] };
-    router.store.shelve("search", "ab", 1, &[page]).await.unwrap();
+    router
+        .store
+        .shelve(ShelfWord { route: "search", sender: "ab", number: 1, pages: &[page], look_at: Some((7, "ab.traffic")) })
+        .await
+        .unwrap();
     assert_eq!(router.store.shelved("search", 7).await.unwrap().unwrap().0.len(), 1);
     assert!(router.store.replace_evidence("search", 0, 1, b"record").await.unwrap());
     assert!(!router.store.replace_evidence("search", 0, 2, b"another").await.unwrap());

@@ -236,6 +236,9 @@ fn what_a_killed_router_had_not_told_is_counted_by_the_next_one() {
     let told = fleet(&watching).unwrap();
     let versions = told["versions"].as_array().unwrap();
     let told = numbers.map(|number| versions.iter().map(|counts| counts[number].as_u64().unwrap()).sum::<u64>());
+    let by_version: u64 =
+        counted(&next)["dropped"]["versions"].as_array().unwrap().iter().map(|counts| counts["requests"].as_u64().unwrap()).sum();
+    assert_eq!(by_version, dropped[0]);
     let sums = [0, 1, 2].map(|place| told[place] + dropped[place]);
     assert_eq!(sums, [answered + 20, answered + 20, 20], "told {told:?}, dropped {dropped:?}");
     let (_, metrics) = http::get(next.admin, "/metrics").unwrap();
@@ -289,4 +292,67 @@ fn redis_is_asked_little_however_much_there_is_to_count() {
     );
     assert!(by_rate.iter().all(|commands| *commands <= 20.0), "{by_rate:?}");
     assert!(requests(&fleet(&router).unwrap()).values().sum::<u64>() > 4_000, "and yet it is told");
+}
+
+/// The embedded store does the same alone: what an orderly end told is there, and what a kill did not let it tell is counted.
+#[test]
+fn alone_nothing_is_lost_at_the_end_of_a_process_either() {
+    let scene = Scene::start();
+    let folder = tempfile::tempdir().unwrap();
+    let start = || Scene::begun(scene.setup().data_dir(folder.path()));
+    let numbers = ["requests", "impressions", "clicks"];
+    let told = |router: &Router| {
+        let told = fleet(router).unwrap();
+        let versions = told["versions"].as_array().unwrap().clone();
+        numbers.map(|number| versions.iter().map(|counts| counts[number].as_u64().unwrap()).sum::<u64>())
+    };
+    let mut first = start();
+    let load = Load::new(first.traffic, 300).start();
+    load.wait_for(600);
+    let answered = books(&[load.stop()]).into_values().sum::<u64>() + 20;
+    (0..20).for_each(|_| click(&first));
+    first.terminate();
+    let mut second = start();
+    assert_eq!(told(&second), [answered, answered, 20], "an orderly end loses nothing");
+    (0..30).for_each(|_| click(&second));
+    second.kill();
+    let third = start();
+    let sums = eventually("what was killed is counted", SOON, || {
+        let dropped = counted(&third)["dropped"].clone();
+        let dropped = numbers.map(|number| dropped[number].as_u64().unwrap());
+        (dropped[0] > 0).then(|| [0, 1, 2].map(|place| told(&third)[place] + dropped[place]))
+    });
+    assert_eq!(sums, [answered + 30, answered + 30, 50]);
+}
+
+/// Redis forgets what it was told while every connection stays: whoever told it tells it again.
+#[test]
+fn what_is_deleted_in_redis_is_told_again() {
+    let scene = Scene::start();
+    let router = scene.router();
+    let load = Load::new(router.traffic, 200).start();
+    let all = |router: &Router| fleet(router).map(|fleet| requests(&fleet).values().sum::<u64>()).unwrap();
+    load.wait_for(600);
+    eventually("it is told", SOON, || (all(&router) > 300).then_some(()));
+    scene.redis.cli(&["FLUSHALL"]).unwrap();
+    eventually("it is told again after a FLUSHALL", SOON, || (all(&router) > 500).then_some(()));
+    load.wait_for(3_000);
+    let pages = scene.redis.cli(&["KEYS", "{switchback:search}:quality:*"]).unwrap();
+    let mut pages: Vec<&str> = pages.lines().collect();
+    pages.sort_unstable();
+    // Not the newest, which is told anew at any rate.
+    assert!(pages.len() > 1, "{pages:?}");
+    scene.redis.cli(&["DEL", pages[0]]).unwrap();
+    eventually("a page that is gone is told again", Duration::from_secs(60), || {
+        (scene.redis.cli(&["EXISTS", pages[0]]).unwrap().trim() == "1").then_some(())
+    });
+    // Somebody else's words, greater than any.
+    let senders = scene.redis.cli(&["KEYS", "{switchback:search}:sender:*"]).unwrap();
+    for junk in ["notanumber", "9223372036854775807"] {
+        scene.redis.cli(&["SET", senders.trim(), junk]).unwrap();
+        eventually("it is replaced", SOON, || (scene.redis.cli(&["GET", senders.trim()]).unwrap().trim() != junk).then_some(()));
+    }
+    assert_ne!(scene.redis.cli(&["TTL", senders.trim()]).unwrap().trim(), "-1");
+    let truth = books(&[load.stop()]).into_values().sum::<u64>();
+    eventually("everything is there", SOON, || (all(&router) == truth).then_some(()));
 }

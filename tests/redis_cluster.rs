@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use switchback::flags::{Kind, Page};
+use switchback::flags::{Kind, Page, ShelfWord};
 use switchback_tests::flags::{self, ADS, CLUSTER_ACL, FLAGS, GREEN, SEARCH, SOON, change, never_back};
 use switchback_tests::redis_groups::{Background, Cluster, hset};
 use switchback_tests::tls::Authority;
@@ -84,7 +84,7 @@ fn counts_evidence_and_the_key_of_tokens_are_kept_on_their_nodes() {
     let store = &router.store;
     runtime.block_on(async {
         for route in ["search", "ads"] {
-            store.shelve(route, "ab", 1, &[page()]).await.unwrap();
+            store.shelve(ShelfWord { route, sender: "ab", number: 1, pages: &[page()], look_at: Some((7, "ab.traffic")) }).await.unwrap();
             assert_eq!(store.shelved(route, 7).await.unwrap().unwrap().0.len(), 1);
             assert!(store.replace_evidence(route, 0, 1, route.as_bytes()).await.unwrap());
             assert_eq!(store.evidence(route).await.unwrap(), Some((1, route.as_bytes().to_vec())));

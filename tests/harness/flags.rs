@@ -28,7 +28,7 @@ pub const GREEN: PoolIndex = PoolIndex(1);
 
 /// What docs/FLAGS.md says that a router's ACL user needs.
 pub const ACL: &str = "~{switchback* resetchannels -@all +hello +auth +client|tracking +select +info +eval +evalsha +script|load +hlen \
-                       +hkeys +hstrlen +hget +hmget +hgetall +hset +hdel +get +set +del +xadd +xrevrange +time +zadd +zrange +zrangebyscore +zrem +pexpire";
+                       +hkeys +hstrlen +hexists +hget +hmget +hgetall +hset +hdel +get +set +del +xadd +xrevrange +time +zadd +zrange +zrangebyscore +zrem +pexpire";
 /// What it needs beside in a cluster.
 pub const CLUSTER_ACL: &str = "+cluster|info +cluster|slots +asking";
 /// What a user of the sentinels needs.

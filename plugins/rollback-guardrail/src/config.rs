@@ -142,6 +142,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The default config with another false-alarm rate, above 0 and below 1.
+    #[must_use]
+    pub fn with_alpha(alpha: f64) -> Config {
+        Config { alpha, ..Config::default() }
+    }
+
     /// `ln(1 / alpha)`: a candidate is rolled back when the evidence of all metrics together comes to this.
     #[must_use]
     pub fn threshold_log(&self) -> f64 {

@@ -12,6 +12,8 @@ const MOST_METRICS: usize = 64;
 const MOST_BUCKETS: usize = 1_024;
 /// Sums of doubles go astray by this part at most.
 const SLACK: f64 = 1e-6;
+/// The most observations of a window: a state that was made of ever so many of these can still be read back.
+const MOST_OBSERVATIONS: u64 = 1_000_000_000_000;
 /// The longest window.
 const LONGEST_MS: u32 = 3_600_000;
 
@@ -42,6 +44,11 @@ pub(crate) fn check(state: &State, window: &Window) -> Result<(), String> {
         check_metric(metric).map_err(|reason| format!("{at} has {reason}"))?;
     }
     let is_sorted = window.latency.windows(2).all(|pair| matches!(pair, [a, b] if a.upper_micros < b.upper_micros));
+    let requests = [window.candidate_requests, window.control_requests];
+    let counts = window.latency.iter().flat_map(|bucket| [bucket.candidate, bucket.control]).chain(requests);
+    if let Some(count) = counts.into_iter().find(|count| *count > MOST_OBSERVATIONS) {
+        return Err(format!("{at} has {count} requests, or in a bucket: {MOST_OBSERVATIONS} at most are allowed"));
+    }
     if !is_sorted {
         return Err(format!("{at} has latency buckets that are not sorted by their edges"));
     }
@@ -68,6 +75,9 @@ fn check_metric(metric: &Metric) -> Result<(), String> {
 
 /// Every observation is within 0 and 1: so are the sums, within what rounding adds.
 fn check_tally(tally: &Tally) -> Result<(), String> {
+    if tally.n > MOST_OBSERVATIONS {
+        return Err(format!("n = {}: must be {MOST_OBSERVATIONS} at most", tally.n));
+    }
     let most = tally.n as f64 * (1.0 + SLACK) + SLACK;
     let is_within = |sum: f64, most: f64| sum.is_finite() && sum >= -SLACK && sum <= most;
     if !is_within(tally.sum, most) {

@@ -73,7 +73,7 @@ fn of_one_config(
         .collect();
     let streams = watched.into_iter().map(|(index, route)| {
         let state = state.clone();
-        let flags = WatchStream::new(state.flags.watch(index)).map(drop);
+        let flags = WatchStream::new(state.flags.watch_stored(index)).map(drop);
         let reads = WatchStream::new(state.flags.watch_reads(index)).map(drop);
         let mut last = None;
         let news = stream::select(flags, reads).filter_map(move |()| {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{AdminState, Shared};
 use crate::flags::Source;
+use crate::quality::is_tally_kept;
 
 /// The process answers: 200, always.
 pub(super) async fn alive() -> &'static str {
@@ -33,7 +34,9 @@ pub(super) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
     }
     let is_ready = !is_draining && readiness.was_ready.load(Ordering::Relaxed);
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let warnings: Vec<String> = store_warning(&shared).into_iter().collect();
+    let is_tally_kept = is_tally_kept();
+    let no_tally = || "what this process counted and has not told is not known when it is killed: untold/ cannot be kept".to_owned();
+    let warnings: Vec<String> = store_warning(&shared).into_iter().chain((!is_tally_kept).then(no_tally)).collect();
     let topology = shared.state.routes().next().map(|(index, _)| shared.state.flags.view(index).topology);
     let store = json!({ "topology": topology });
     (status, Json(json!({ "ready": is_ready, "draining": is_draining, "problems": problems, "warnings": warnings, "store": store })))

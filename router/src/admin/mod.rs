@@ -10,6 +10,7 @@
 //! Invariant: nothing is changed without an operator's token, and no salt is shown to a viewer.
 
 mod access;
+mod breaker;
 mod connections;
 mod error;
 mod events;
@@ -214,6 +215,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/quality", get(quality::show))
         .route("/api/v1/routes/{route}/quality/fleet", get(quality::fleet))
         .route("/api/v1/routes/{route}/evidence", get(evidence::show))
+        .route("/api/v1/routes/{route}/breaker", get(breaker::show).delete(breaker::clear))
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))
         .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))

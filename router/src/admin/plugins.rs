@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
 use super::{Shared, view};
+use crate::config::Route;
 
 pub(super) async fn list(_: Viewer, State(shared): State<Shared>) -> Json<Value> {
     let mut policies = Vec::new();
@@ -23,7 +24,17 @@ pub(super) async fn list(_: Viewer, State(shared): State<Shared>) -> Json<Value>
             policies.push(policy);
         }
     }
-    Json(json!({ "policies": policies, "plugins": shared.state.policies.plugins() }))
+    let mut plugins = shared.state.policies.plugins();
+    for plugin in plugins.iter_mut().filter(|plugin| !plugin.digest.is_empty()) {
+        // A rollback policy is in force where it judges.
+        let judges = |route: &&Route| {
+            let judge = shared.state.process.board.of(&route.name).judge;
+            (judge.name.as_str(), judge.digest.as_str()) == (plugin.name.as_str(), plugin.digest.as_str())
+        };
+        let judged: Vec<String> = shared.state.routes().map(|(_, route)| route).filter(judges).map(|route| route.name.clone()).collect();
+        plugin.routes.extend(judged);
+    }
+    Json(json!({ "policies": policies, "plugins": plugins }))
 }
 
 /// 201 with the report when the folder was changed, 200 when it held these very bytes, 422 with the reason when they are refused.

@@ -4,13 +4,13 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::access::Viewer;
 use super::error::ApiError;
 use super::{Shared, routes};
 use crate::quality::pages;
-use crate::quality::{Counts, KEPT, Number, RouteBook, Window, merge};
+use crate::quality::{Counts, KEPT, Number, RouteBook, Window, merge, sum_of};
 use crate::release::fleet_windows;
 
 /// The newest windows that are shown.
@@ -23,7 +23,7 @@ pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(n
     let (_, route) = routes::find(&shared, &name)?;
     let books = shared.state.process.books.lock();
     let Some(book) = books.get(&route.name) else {
-        return Ok(Json(json!({ "route": route.name, "totals": [], "windows": [], "late": 0, "dropped": numbers(&Counts::default()) })));
+        return Ok(Json(json!({ "route": route.name, "totals": [], "windows": [], "late": 0, "dropped": dropped(None) })));
     };
     let newest = book.windows.newest(SHOWN).map(|(second, window)| json!({ "unix_seconds": second, "versions": by_version(book, window) }));
     Ok(Json(json!({
@@ -31,7 +31,7 @@ pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(n
         "totals": by_version(book, book.windows.totals()),
         "windows": newest.collect::<Vec<Value>>(),
         "late": book.windows.late(),
-        "dropped": numbers(&book.dropped),
+        "dropped": dropped(Some(book)),
     })))
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn fleet(
     let now = u32::try_from(super::now_unix_ms() / 1_000).unwrap_or(u32::MAX);
     let oldest = now.saturating_sub(seconds);
     let numbers = pages::page_of(oldest)..=pages::page_of(now);
-    let heard = fleet_windows(&shared.state.flags, &shared.state.process.books, &route.name, numbers).await;
+    let heard = fleet_windows(&shared.state.flags, &route.name, numbers).await;
     let mut heard = heard.map_err(ApiError::Store)?;
     heard.windows.retain(|second, _| *second >= oldest);
     let mut sum = Window::new();
@@ -87,13 +87,20 @@ fn by_version(book: &RouteBook, window: &Window) -> Vec<Value> {
     versions.collect()
 }
 
+/// In all, and by version.
+fn dropped(book: Option<&RouteBook>) -> Value {
+    let mut dropped = numbers(&book.map(|book| sum_of(&book.dropped)).unwrap_or_default());
+    dropped.insert("versions".to_owned(), book.map(|book| by_version(book, &book.dropped)).unwrap_or_default().into());
+    Value::Object(dropped)
+}
+
 /// By [`Number`].
-fn numbers(counts: &Counts) -> Value {
+fn numbers(counts: &Counts) -> Map<String, Value> {
     let numbers = Number::ALL.into_iter().map(|number| {
         let (label, count) = (number.label().to_owned(), counts[number]);
         (label, if number.unit() == 1.0 { count.into() } else { (count as f64 * number.unit()).into() })
     });
-    Value::Object(numbers.collect())
+    numbers.collect()
 }
 
 /// Sums as they are, and the means that people look for; a mean of nothing is null.

@@ -3,7 +3,7 @@
 use super::exposition::Exposition;
 use super::{AdminState, metrics};
 use crate::quality::signals::{BodyFault, Reading};
-use crate::quality::{Counts, Number, SignalFault, route_id, version_id};
+use crate::quality::{Counts, Number, SignalFault, route_id, sum_of, version_id};
 
 /// Seconds over which a mean is taken.
 const MINUTE: usize = 60;
@@ -62,7 +62,7 @@ fn dropped(page: &mut Exposition, state: &AdminState) {
     let books = state.process.books.lock();
     for (_, route) in state.routes() {
         for number in Number::ALL.into_iter().filter(|number| number.unit() == 1.0) {
-            let dropped = books.get(&route.name).map_or(0, |book| book.dropped[number]);
+            let dropped = books.get(&route.name).map_or(0, |book| sum_of(&book.dropped)[number]);
             page.count(&[("route", &route.name), ("number", number.label())], dropped);
         }
     }

@@ -27,6 +27,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     add("pools", pools(state.pools(index), &flags));
     add("policies", json!(policies(state, index, route)));
     add("evidence", super::evidence::of_route(state, route));
+    add("breaker", super::breaker::of_route(state, index, route));
     add("rollout", Value::Null);
     Value::Object(json)
 }

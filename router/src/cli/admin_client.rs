@@ -88,6 +88,12 @@ impl AdminArgs {
 }
 
 impl AdminClient {
+    /// The same caller, to another router of the fleet: `host:port`, as its heartbeat gives it.
+    pub(crate) fn to_peer(&self, authority: &str) -> AdminClient {
+        let (token, no_token) = (self.token.clone(), self.no_token.clone());
+        AdminClient { authority: authority.to_owned(), is_default: false, token, no_token }
+    }
+
     /// GET; the answer's JSON.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ fn age(evidence: &Value, now_unix_ms: u64) -> String {
 }
 
 /// `90 s`, `12 min`, `3 h`.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min", seconds / 60),

@@ -60,6 +60,11 @@ impl Failure {
         self
     }
 
+    /// What people are told.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says it on stdout too, as one JSON object, to whoever asked for JSON.
     pub(crate) fn in_json(self, is_asked: bool) -> Failure {
         if is_asked && !self.message.is_empty() {

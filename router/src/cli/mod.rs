@@ -4,6 +4,7 @@
 //! when the time was up.
 
 mod admin_client;
+mod breaker;
 mod config;
 mod demo;
 mod events;
@@ -58,6 +59,7 @@ enum Command {
     Override(sign_override::SignOverride),
     Config(config::ConfigArgs),
     Demo(demo::Demo),
+    Breaker(breaker::BreakerArgs),
     Plan(plan::Plan),
     Policy(policy::PolicyArgs),
     Ranker(ranker::RankerArgs),
@@ -83,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Override(signed) => signed.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Breaker(breaker) => breaker.run(),
         Command::Plan(plan) => plan.run(),
         Command::Policy(policy) => return policy::run(policy),
         Command::Ranker(ranker) => ranker.run(),

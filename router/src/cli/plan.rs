@@ -68,6 +68,9 @@ impl Plan {
             Some(file) => Chosen::load(file, false)?,
             None => Chosen::Native(NativeRollback::Guardrail),
         };
+        if !(self.share > 0.0 && self.share < 1.0) {
+            return Err(Failure::usage(format!("--share {}: must be above 0 and below 1: 0.1 is 10 %", self.share)));
+        }
         let base = Rates { errors: self.errors, clicks: self.clicks, quality: self.quality, p99_ms: self.p99_ms, ..Rates::default() };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let order = Order { rollouts: self.rollouts, seed: self.seed, threads };

@@ -77,6 +77,9 @@ fn show_route(route: &Value) -> String {
     text.push_str(&endpoint_lines(route));
     list(&route["policies"]).iter().for_each(|policy| text.push_str(&policy_line(policy)));
     text.push_str(&evidence::lines(&route["evidence"], crate::admin::now_unix_ms()));
+    if matches!(route["breaker"]["state"].as_str(), Some("tripped" | "watching")) {
+        text.push_str(&format!("  breaker of this router: {}\n", super::breaker::of_router(&route["breaker"])));
+    }
     text.push_str(&routers(route));
     text.push_str(&concerns(route));
     text
@@ -192,6 +195,10 @@ fn routers(route: &Value) -> String {
     }
     if !unknown.is_empty() {
         text.push_str(&format!("; silent: {}", names(&unknown)));
+    }
+    let tripped: Vec<&Value> = known.iter().filter(|router| router["trip"].is_object()).copied().collect();
+    if !tripped.is_empty() {
+        text.push_str(&format!("; breaker tripped on {}", names(&tripped)));
     }
     text.push('\n');
     text

@@ -20,10 +20,16 @@ pub struct Evidence {
 
 pub(super) fn check_evidence(checker: &mut Checker, written: &written::Evidence) -> Evidence {
     let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
-    let traffic_seal = checker.duration("evidence.traffic_seal", written.traffic_seal.as_deref(), seconds(2), ms(500), seconds(30));
+    let traffic_seal = checker.duration("evidence.traffic_seal", written.traffic_seal.as_deref(), seconds(2), ms(1_500), seconds(30));
     let evidence = Evidence {
         traffic_seal,
-        maturity: checker.duration("evidence.maturity", written.maturity.as_deref(), seconds(60).max(traffic_seal), ms(500), seconds(240)),
+        maturity: checker.duration(
+            "evidence.maturity",
+            written.maturity.as_deref(),
+            seconds(60).max(traffic_seal),
+            ms(1_500),
+            seconds(240),
+        ),
         history: checker.duration("evidence.history", written.history.as_deref(), seconds(300), seconds(1), seconds(300)),
         log_bytes: checker.bytes("evidence.log_bytes", written.log_bytes.as_deref(), 256 << 20, 0, 64 << 30),
     };

@@ -39,8 +39,12 @@ pub(super) fn check_signals(checker: &mut Checker, route_key: &str, written: &wr
     let mut pointer = |name: &str, text: &Option<String>| {
         let text = text.as_deref()?;
         let pointer = Pointer::parse(text);
+        // One number, or the array itself.
+        let is_of_many = |pointer: &Pointer| name == "results" && pointer.steps().contains(&None);
         if pointer.is_none() {
             checker.refuse(&key(name), text, POINTER_RULE);
+        } else if pointer.as_ref().is_some_and(is_of_many) {
+            checker.refuse(&key(name), text, "must be without *: it points at one number, or at one array");
         }
         pointer
     };

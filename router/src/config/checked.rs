@@ -12,8 +12,10 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
+use super::check_breaker::Breaker;
 use super::check_evidence::Evidence;
 use super::check_signals::Signals;
+use super::expose::Expose;
 use super::redis_url::RedisState;
 
 /// The whole config.
@@ -289,6 +291,8 @@ pub struct Route {
     pub signals: Option<Arc<Signals>>,
     /// Verdicts are logged, and nothing acts on them.
     pub is_observed_only: bool,
+    /// Each router's own guard.
+    pub breaker: Breaker,
     /// What every response says of the decision.
     pub expose: Expose,
     /// Size of a request's body. `None` is no limit.
@@ -314,42 +318,6 @@ pub enum OnPolicyFailure {
     Native,
     /// `last_good`: the policy before it, if that served this route without a strike; only then the native decision.
     LastGood,
-}
-
-/// What a response says of the decision about its query: a set, so that a query asks once whether there is anything to say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Expose(u8);
-
-impl Expose {
-    /// Which pool answered.
-    pub const POOL: Expose = Expose(1);
-    /// Its model version.
-    pub const VERSION: Expose = Expose(2);
-    /// The epoch of the flags that were obeyed.
-    pub const EPOCH: Expose = Expose(4);
-    /// Why the pool was chosen.
-    pub const REASON: Expose = Expose(8);
-    /// Each with its name in the config.
-    pub const ALL: [(Expose, &str); 4] =
-        [(Expose::POOL, "pool"), (Expose::VERSION, "version"), (Expose::EPOCH, "epoch"), (Expose::REASON, "reason")];
-
-    /// Both sets.
-    #[must_use]
-    pub fn and(self, other: Expose) -> Expose {
-        Expose(self.0 | other.0)
-    }
-
-    /// Whether `other` is in it.
-    #[must_use]
-    pub fn has(self, other: Expose) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Nothing is said.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
 }
 
 /// Which queries belong to a route.

@@ -5,6 +5,7 @@
 
 mod change;
 mod check;
+mod check_breaker;
 mod check_events;
 mod check_evidence;
 mod check_initial;
@@ -15,6 +16,7 @@ mod check_tls;
 mod check_trust;
 mod checked;
 mod error;
+mod expose;
 #[cfg(test)]
 mod fuzz;
 mod locate;
@@ -31,13 +33,15 @@ use toml::de::DeTable;
 
 pub use change::{FIXED, KeyChange, Reload, reload};
 pub(crate) use check::LOCAL_OPERATOR;
+pub use check_breaker::Breaker;
 pub use check_evidence::Evidence;
 pub use check_signals::Signals;
 pub use checked::{
-    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Events, Expose, Health, Lifecycle, Limits, Listen, OnPolicyFailure,
-    Outlier, Override, Policies, Pool, PoolTls, Protocol, Rate, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
+    Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Events, Health, Lifecycle, Limits, Listen, OnPolicyFailure, Outlier,
+    Override, Policies, Pool, PoolTls, Protocol, Rate, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,
 };
 pub use error::ConfigError;
+pub use expose::Expose;
 pub use pointer::Pointer;
 pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};
 pub use show::show;

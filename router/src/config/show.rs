@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::checked::{ClientAuth, Config, Expose, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::checked::{ClientAuth, Config, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
+use super::expose::Expose;
 use super::redis_url::{Password, RedisState};
 use super::units::{show_bytes, show_duration};
 
@@ -195,6 +196,8 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.text(&key("rollback_policy"), &route.rollback_policy);
     lines.add(&key("rollback_config"), &route.rollback_config);
     lines.add(&key("observe_only"), route.is_observed_only);
+    lines.add(&key("breaker.enabled"), route.breaker.is_enabled);
+    lines.add(&key("breaker.alpha"), route.breaker.alpha);
     if let Some(signals) = &route.signals {
         lines.text(&key("signals.sample_percent"), &signals.sample.percent().to_string());
         lines.bytes(&key("signals.max_body"), signals.max_body);

@@ -201,6 +201,8 @@ pub(super) struct Route {
     pub(super) rollback_policy: Option<String>,
     pub(super) rollback_config: Option<toml::Table>,
     pub(super) observe_only: Option<bool>,
+    #[serde(default)]
+    pub(super) breaker: Breaker,
     pub(super) signals: Option<Signals>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
@@ -212,6 +214,13 @@ pub(super) struct Route {
     pub(super) initial: Option<BTreeMap<String, String>>,
     #[serde(default)]
     pub(super) pools: BTreeMap<String, Pool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Breaker {
+    pub(super) enabled: Option<bool>,
+    pub(super) alpha: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -151,7 +151,7 @@ async fn start_router(folder: &Path, rankers: &[SocketAddr; 3]) -> Result<(Child
 fn router_config(data: &Path, rankers: &[(SocketAddr, &str); 3]) -> String {
     let mut text = format!(
         "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[state]\ndata_dir = {:?}\n\n\
-         [evidence]\ntraffic_seal = \"1s\"\nmaturity = \"3s\"\n\n\
+         [evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"3s\"\n\n\
          [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"client-address\"]\n\
          expose = [\"pool\"]\nsplit_policy = \"split-weighted\"\n",
         data.display().to_string()

@@ -11,9 +11,10 @@ use super::disk::{Copy, Disk};
 use super::judge::without_epoch;
 use super::ledger::{Kind, LedgerEntry, difference, presentable};
 use super::ledger_file::LedgerFile;
+use super::local_shelf::LocalShelf;
 use super::published::{Applied, Cause, Published, Source};
 use super::record_file::RecordFiles;
-use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, RouterSeen, edit, identity, seal};
+use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, RouterSeen, TripSeen, edit, identity, seal};
 use crate::config::{Config, Route};
 use crate::vocabulary::RouteIndex;
 
@@ -29,6 +30,7 @@ pub(crate) struct Embedded {
     id: String,
     admin: Mutex<String>,
     records: RecordFiles,
+    shelf: LocalShelf,
 }
 
 #[derive(Debug)]
@@ -63,8 +65,8 @@ impl Embedded {
         let writing = Writing { published: published.clone(), ledgers: ledgers(&folder, config), is_owner };
         let inner = Inner { disk, folder, writing: Mutex::new(writing) };
         let admin = Mutex::new(config.listen.admin.to_string());
-        let records = RecordFiles::new(&config.state.data_dir);
-        Ok((published, Embedded { inner: Arc::new(inner), id: identity::router_id(config), admin, records }))
+        let (records, shelf) = (RecordFiles::new(&config.state.data_dir), LocalShelf::new(&config.state.data_dir));
+        Ok((published, Embedded { inner: Arc::new(inner), id: identity::router_id(config), admin, records, shelf }))
     }
 
     /// `asked_of` is where the caller has the route's index from.
@@ -78,7 +80,8 @@ impl Embedded {
         let Some(flags) = published.flags(index) else { return Vec::new() };
         let admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (epoch, seal) = (flags.epoch, flags.seal.clone());
-        vec![RouterSeen { id: self.id.clone(), epoch, seal, seen_ms_ago: 0, is_known: true, admin }]
+        let trip = published.trip(index).map(|trip| TripSeen::of(&trip));
+        vec![RouterSeen { id: self.id.clone(), epoch, seal, seen_ms_ago: 0, is_known: true, admin, trip }]
     }
 
     pub(crate) fn set_admin(&self, address: String) {
@@ -113,6 +116,11 @@ impl Embedded {
     /// What is known of candidates.
     pub(crate) fn records(&self) -> &RecordFiles {
         &self.records
+    }
+
+    /// Windows of counters.
+    pub(crate) fn shelf(&self) -> &LocalShelf {
+        &self.shelf
     }
 
     /// Whether changes are made here.

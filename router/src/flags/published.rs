@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::ledger::{difference, one_line, presentable};
-use super::{Fault, Fields, Flags};
+use super::{Fault, Fields, Flags, Trip};
 use crate::config::{Config, Route};
 use crate::vocabulary::RouteIndex;
 
@@ -79,7 +79,11 @@ pub(crate) struct Changed {
 
 #[derive(Debug)]
 struct Place {
-    flags: watch::Sender<Arc<Flags>>,
+    /// What the store says.
+    stored: watch::Sender<Arc<Flags>>,
+    /// What the data path obeys: the same, but for what the breaker holds back.
+    obeyed: watch::Sender<Arc<Flags>>,
+    trip: watch::Sender<Option<Arc<Trip>>>,
     applied: watch::Sender<Arc<Applied>>,
     /// Microseconds from `opened` to when the store was last heard of this route.
     heard_micros: AtomicU64,
@@ -94,15 +98,19 @@ pub(crate) struct Published {
     places: Vec<Place>,
     opened: Instant,
     warnings: watch::Sender<Vec<String>>,
+    /// A breaker tripped or was cleared: the others are to hear of it.
+    trips: Arc<Notify>,
 }
 
 impl Published {
     /// Starts with what is known before a store answers: one [`Applied`] a route.
     pub(crate) fn new(config: Arc<Config>, starts: Vec<Applied>) -> Published {
         let place = |start: Applied| {
-            let flags = in_force(&start);
+            let flags = Arc::new(in_force(&start));
             Place {
-                flags: watch::channel(Arc::new(flags)).0,
+                stored: watch::channel(flags.clone()).0,
+                obeyed: watch::channel(flags).0,
+                trip: watch::channel(None).0,
                 applied: watch::channel(Arc::new(start)).0,
                 heard_micros: AtomicU64::new(0),
                 applied_micros: AtomicU64::new(0),
@@ -110,15 +118,17 @@ impl Published {
         };
         let places = starts.into_iter().map(place).collect();
         let (warnings, _) = watch::channel(Vec::new());
-        Published { config, places, opened: Instant::now(), warnings }
+        Published { config, places, opened: Instant::now(), warnings, trips: Arc::default() }
     }
 
     /// The same store under another config: one [`Applied`] for each of its routes.
     pub(super) fn followed_by(&self, config: Arc<Config>, starts: Vec<Applied>) -> Published {
         let mut next = Published::new(config, starts);
-        next.opened = self.opened;
+        (next.opened, next.trips) = (self.opened, self.trips.clone());
         for (route, place) in next.config.routes.iter().zip(&next.places) {
             let before = self.index_of(&route.name).and_then(|index| self.places.get(index.get()));
+            place.trip.send_replace(before.and_then(|before| before.trip.borrow().clone()));
+            place.obey(route);
             let heard = before.map_or(0, |before| before.heard_micros.load(Ordering::Relaxed));
             place.heard_micros.store(heard, Ordering::Relaxed);
             let applied = before.map_or(0, |before| before.applied_micros.load(Ordering::Relaxed));
@@ -136,16 +146,40 @@ impl Published {
         self.config.routes.get(index.get())
     }
 
+    /// What the data path obeys.
     pub(crate) fn watch(&self, index: RouteIndex) -> Option<watch::Receiver<Arc<Flags>>> {
-        self.places.get(index.get()).map(|place| place.flags.subscribe())
+        self.places.get(index.get()).map(|place| place.obeyed.subscribe())
+    }
+
+    /// What the store says.
+    pub(crate) fn watch_stored(&self, index: RouteIndex) -> Option<watch::Receiver<Arc<Flags>>> {
+        self.places.get(index.get()).map(|place| place.stored.subscribe())
+    }
+
+    pub(crate) fn trip(&self, index: RouteIndex) -> Option<Arc<Trip>> {
+        self.places.get(index.get()).and_then(|place| place.trip.borrow().clone())
+    }
+
+    /// From now on this is held back on the route, on top of whatever its flags say; `None` for nothing.
+    pub(crate) fn set_trip(&self, index: RouteIndex, trip: Option<Arc<Trip>>) {
+        let (Some(place), Some(route)) = (self.places.get(index.get()), self.route(index)) else { return };
+        place.trip.send_replace(trip);
+        place.obey(route);
+        self.trips.notify_one();
+    }
+
+    /// Told whenever [`Published::set_trip`] was called.
+    pub(crate) fn trips(&self) -> Arc<Notify> {
+        self.trips.clone()
     }
 
     pub(crate) fn watch_reads(&self, index: RouteIndex) -> Option<watch::Receiver<Arc<Applied>>> {
         self.places.get(index.get()).map(|place| place.applied.subscribe())
     }
 
+    /// What the store says.
     pub(crate) fn flags(&self, index: RouteIndex) -> Option<Arc<Flags>> {
-        self.places.get(index.get()).map(|place| place.flags.borrow().clone())
+        self.places.get(index.get()).map(|place| place.stored.borrow().clone())
     }
 
     pub(crate) fn applied(&self, index: RouteIndex) -> Option<Arc<Applied>> {
@@ -199,7 +233,7 @@ impl Published {
             let Fault { field, value, allowed } = fault;
             tracing::warn!(route = route.name, field, value, allowed, "a flag is not obeyed; its last good value stays in force");
         }
-        let (old, new) = (place.flags.borrow().clone(), Arc::new(in_force(&applied)));
+        let (old, new) = (place.stored.borrow().clone(), Arc::new(in_force(&applied)));
         let source = applied.source;
         place.applied.send_replace(Arc::new(applied));
         if old == new {
@@ -208,9 +242,24 @@ impl Published {
         if old.epoch != new.epoch {
             place.applied_micros.store(self.micros_now(), Ordering::Relaxed);
         }
-        place.flags.send_replace(new.clone());
+        place.stored.send_replace(new.clone());
+        place.obey(route);
         let what = one_line(&presentable(difference(&old.render(route), &new.render(route))));
         (!what.is_empty()).then(|| Changed { route: route.name.clone(), epoch: new.epoch, source, what })
+    }
+}
+
+impl Place {
+    /// Publishes what the data path obeys, where that is news.
+    fn obey(&self, route: &Route) {
+        let stored = self.stored.borrow().clone();
+        let held_back = self.trip.borrow().as_ref().and_then(|trip| trip.shed(&stored, route));
+        let obeyed = held_back.map_or(stored, Arc::new);
+        self.obeyed.send_if_modified(|before| {
+            let is_news = *before != obeyed;
+            *before = obeyed;
+            is_news
+        });
     }
 }
 

@@ -1,6 +1,8 @@
 //! Who else routes: the list of routers as heartbeats give it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::Trip;
 
 /// A router, as last heard of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,4 +19,24 @@ pub struct RouterSeen {
     pub is_known: bool,
     /// Its admin address.
     pub admin: String,
+    /// What its breaker holds back on the route asked for.
+    pub trip: Option<TripSeen>,
+}
+
+/// What a router's breaker holds back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TripSeen {
+    /// The candidate's model version.
+    pub version: String,
+    /// When it tripped, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// The evidence, in a sentence.
+    pub why: String,
+}
+
+impl TripSeen {
+    pub(super) fn of(trip: &Trip) -> TripSeen {
+        let Trip { version, since_unix_ms, why, .. } = trip;
+        TripSeen { version: version.clone(), since_unix_ms: *since_unix_ms, why: why.clone() }
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::trip::Shed;
 use crate::config::Route;
 use crate::vocabulary::{PoolIndex, Ppm};
 
@@ -69,6 +70,8 @@ pub struct Flags {
     pub experiments: Option<String>,
     /// `flag.<name>` without the prefix.
     pub features: BTreeMap<String, String>,
+    /// What this router's breaker holds back; never in a store. Whatever names one of its pools, but for a pin and an override, means control.
+    pub shed: Option<Shed>,
 }
 
 /// A field that was not obeyed.
@@ -101,6 +104,7 @@ impl Flags {
             rollback_policy: PolicyRef { name: route.rollback_policy.clone(), digest: None },
             experiments: None,
             features: BTreeMap::new(),
+            shed: None,
         };
         Flags::read(&route.initial, &base, route).0
     }
@@ -156,6 +160,7 @@ impl Reader<'_> {
             rollback_policy: self.policy("rollback_policy", &last_good.rollback_policy, &route.rollback_policy),
             experiments: self.experiments(last_good),
             features: self.features(last_good),
+            shed: None,
         }
     }
 

@@ -10,8 +10,8 @@ use super::embedded::Embedded;
 use super::owner::Owner;
 use super::published::{Applied, Published, View};
 use super::record_file::Revised;
-use super::redis::{self, Heard, Page, RedisStore};
-use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen};
+use super::redis::{self, Heard, RedisStore, ShelfWord};
+use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen, Trip};
 use crate::config::{Config, Route, StateUrl};
 use crate::vocabulary::{Ppm, RouteIndex};
 
@@ -119,11 +119,37 @@ impl FlagStore {
         }
     }
 
-    /// The route's flags in force, now and at each change.
+    /// The route's flags as the data path obeys them, now and at each change: what the breaker holds back is held back.
     #[must_use]
     #[allow(clippy::expect_used)]
     pub fn watch(&self, route: RouteIndex) -> watch::Receiver<Arc<Flags>> {
         self.published.watch(route).expect("a route of the config")
+    }
+
+    /// The route's flags as the store has them, now and at each change.
+    #[must_use]
+    #[allow(clippy::expect_used)]
+    pub fn watch_stored(&self, route: RouteIndex) -> watch::Receiver<Arc<Flags>> {
+        self.published.watch_stored(route).expect("a route of the config")
+    }
+
+    /// The route's flags as the store has them now.
+    #[must_use]
+    #[allow(clippy::expect_used)]
+    pub fn stored(&self, route: RouteIndex) -> Arc<Flags> {
+        self.published.flags(route).expect("a route of the config")
+    }
+
+    /// What this router's breaker holds back on the route.
+    #[must_use]
+    pub fn trip(&self, route: RouteIndex) -> Option<Arc<Trip>> {
+        self.published.trip(route)
+    }
+
+    /// Holds a candidate back on this router from now on, or (`None`) nothing any more. The other routers hear of it with the next heartbeat,
+    /// which is sent at once.
+    pub fn set_trip(&self, route: RouteIndex, trip: Option<Arc<Trip>>) {
+        self.published.set_trip(route, trip);
     }
 
     /// An item whenever the route's fields were read from the store, also when nothing came of it.
@@ -186,20 +212,24 @@ impl FlagStore {
         }
     }
 
-    /// Whether other routers may count on the same routes: then what they count is kept beside the flags.
+    /// Whether other routers may count on the same routes.
     #[must_use]
-    pub fn has_shelf(&self) -> bool {
+    pub fn has_others(&self) -> bool {
         matches!(&*self.backing, Backing::Redis(_))
     }
 
-    /// Keeps what a sender says of pages of windows of a route; `word` grows with each call of that sender. Nothing is kept by the embedded store, which has no other senders.
+    /// Keeps what a sender says of pages of windows of a route, beside the flags.
     ///
     /// # Errors
     /// In words that say what to do. Whether something was kept is not known then.
-    pub async fn shelve(&self, route: &str, sender: &str, word: u64, pages: &[Page]) -> Result<Heard, String> {
+    pub async fn shelve(&self, word: ShelfWord<'_>) -> Result<Heard, String> {
         match &*self.backing {
-            Backing::Embedded(_) => Ok(Heard { may_have_lost: false, now_ms: None }),
-            Backing::Redis(redis) => redis.shelf().put(route, sender, word, pages).await,
+            Backing::Embedded(embedded) => {
+                let kept = embedded.shelf().put(word.route, word.sender, word.pages);
+                let heard = Heard { may_have_lost: false, last_word: u64::MAX, is_there: true, now_ms: None };
+                kept.map(|()| heard).map_err(|error| format!("what was counted cannot be written to the data folder: {error}"))
+            }
+            Backing::Redis(redis) => redis.shelf().put(word).await,
         }
     }
 
@@ -209,7 +239,7 @@ impl FlagStore {
     /// In words that say what to do.
     pub async fn shelved(&self, route: &str, page: u64) -> Result<Option<(ShelfFields, bool)>, String> {
         match &*self.backing {
-            Backing::Embedded(_) => Ok(Some((ShelfFields::new(), false))),
+            Backing::Embedded(embedded) => Ok(Some((embedded.shelf().get(route, page), false))),
             Backing::Redis(redis) => redis.shelf().get(route, page).await,
         }
     }

@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::untold::Tallies;
-use crate::flags::{self, FlagStore, Heard, Page};
+use crate::flags::{self, FlagStore, Heard, Page, ShelfWord};
 use crate::quality::pages::{self, Half, PAGE};
-use crate::quality::{Books, Counts, FleetClock, KEPT, Number, Revision, RouteBook, Slot, route_id};
+use crate::quality::{Books, FleetClock, KEPT, Number, Revision, RouteBook, Slot, merge, route_id, sum_of};
 
 /// How often the windows that pass are told.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -37,8 +37,8 @@ pub(super) struct Telling {
 impl Telling {
     pub(super) fn start(flags: &Arc<FlagStore>, clock: FleetClock, books: Arc<Books>, tallies: Tallies) -> Telling {
         let (stores, stop) = (watch::Sender::new(flags.clone()), watch::Sender::new(false));
-        let told = BTreeMap::new();
-        let teller = Teller { sender: flags::random_id(), words: 0, is_away: false, clock, is_apart: false, books, tallies, told };
+        let (told, heard) = (BTreeMap::new(), BTreeMap::new());
+        let teller = Teller { sender: flags::random_id(), words: 0, is_away: false, clock, is_apart: false, books, tallies, told, heard };
         Telling { task: tokio::spawn(teller.run(stores.subscribe(), stop.subscribe())), stores, stop }
     }
 
@@ -70,6 +70,8 @@ struct Teller {
     tallies: Tallies,
     /// How much was told, by route and version.
     told: BTreeMap<(u32, u32), Option<Slot>>,
+    /// The last word that the store heard, by route.
+    heard: BTreeMap<String, u64>,
 }
 
 /// What is said of one route.
@@ -77,6 +79,16 @@ struct Word {
     pages: Vec<Page>,
     /// What the store has then.
     told: Vec<(u32, Revision)>,
+    /// Pages that the store should have by now.
+    stored: Vec<u64>,
+}
+
+impl Word {
+    /// One of those after the other: somebody may delete a page, or a full server drop it.
+    fn look_at(&self, number: u64) -> Option<u64> {
+        let stored = u64::try_from(self.stored.len()).ok().filter(|stored| *stored > 0)?;
+        self.stored.get(usize::try_from(number % stored).ok()?).copied()
+    }
 }
 
 impl Teller {
@@ -113,14 +125,24 @@ impl Teller {
     async fn tell(&mut self, store: &FlagStore, route: &str, is_whole: bool) {
         let Some(word) = self.books.lock().get(route).and_then(|book| word(book, &self.sender, is_whole)) else { return };
         self.words += 1;
-        let heard = store.shelve(route, &self.sender, self.words, &word.pages).await;
+        let field = Half::Traffic.field(&self.sender);
+        let look_at = word.look_at(self.words).map(|number| (number, field.as_str()));
+        let said = ShelfWord { route, sender: &self.sender, number: self.words, pages: &word.pages, look_at };
+        let heard = store.shelve(said).await;
         {
             let mut books = self.books.lock();
             let Some(book) = books.get_mut(route) else { return };
-            if heard.as_ref().map_or(true, |heard| heard.may_have_lost) {
-                book.windows.say_again();
+            let known = self.heard.get(route).copied().unwrap_or(0);
+            // It was emptied, or another server has taken over which heard less.
+            let has_lost = heard.as_ref().is_ok_and(|heard| heard.may_have_lost || heard.last_word < known);
+            if heard.is_err() || has_lost {
+                book.windows.say_again(0..u32::MAX);
+            }
+            if let Ok(Heard { is_there: false, .. }) = heard {
+                look_at.iter().for_each(|(number, _)| book.windows.say_again(windows_of(*number)));
             }
             if heard.is_ok() {
+                self.heard.insert(route.to_owned(), self.words);
                 book.windows.are_stored(word.told);
             }
             for (version, numbers) in book.windows.told() {
@@ -161,11 +183,12 @@ impl Teller {
     fn forget(&self) {
         for (route, book) in self.books.lock().iter_mut() {
             let Some((newest, _)) = book.windows.newest(1).next() else { continue };
-            let lost: Counts = book.windows.forget(newest.saturating_sub(KEPT));
-            if !lost.is_empty() {
-                let (requests, clicks) = (lost[Number::Requests], lost[Number::Clicks]);
+            let lost = book.windows.forget(newest.saturating_sub(KEPT));
+            let sum = sum_of(&lost);
+            if !sum.is_empty() {
+                let (requests, clicks) = (sum[Number::Requests], sum[Number::Clicks]);
                 tracing::warn!(route, requests, clicks, "the store was away for too long: the fleet never hears of these");
-                book.dropped.merge(&lost);
+                merge(&mut book.dropped, &lost);
             }
         }
     }
@@ -185,7 +208,9 @@ fn word(book: &RouteBook, sender: &str, is_whole: bool) -> Option<Word> {
         })
         .filter(|page| !page.fields.is_empty())
         .collect();
-    (!pages.is_empty()).then_some(Word { pages, told: news.into_iter().collect() })
+    let stored: BTreeSet<u64> = book.windows.stored().map(pages::page_of).collect();
+    let stored = stored.into_iter().filter(|number| pages.iter().all(|page| page.number != *number)).collect();
+    (!pages.is_empty()).then_some(Word { pages, told: news.into_iter().collect(), stored })
 }
 
 fn windows_of(page: u64) -> Range<u32> {

@@ -174,7 +174,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
     // Before anything is counted.
-    let tallies = flags.has_shelf().then(|| Tallies::open(&config.state.data_dir));
+    let tallies = Tallies::open(&config.state.data_dir);
     let quality = Quality::new(&config);
     let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, FleetClock::start());
     let no_thread = |source| LifecycleError::System { what: "cannot start a thread for what is counted", source };
@@ -194,10 +194,10 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         quality,
     });
     let counting = Counting::start(&generation.quality, clock.clone(), desks);
-    let telling = tallies.map(|tallies| Telling::start(&flags, clock.clone(), counting.books.clone(), tallies));
-    let under = Under { config: config.clone(), flags: flags.clone(), policies: policies.clone() };
+    let telling = Telling::start(&flags, clock.clone(), counting.books.clone(), tallies);
+    let under = Under { config: config.clone(), flags: flags.clone(), policies: policies.clone(), quality: generation.quality.clone() };
     let judging = Judging::start(under, counting.books.clone(), clock, &config.state.data_dir).map_err(no_thread)?;
-    let sharing = flags.has_shelf().then(|| Sharing::start(&flags, &config, asked_reloads.clone()));
+    let sharing = flags.has_others().then(|| Sharing::start(&flags, &config, asked_reloads.clone()));
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
         readiness: Readiness::default(),
@@ -283,9 +283,7 @@ impl Running {
         let (stop, api) = self.admin.take().unzip();
         let cut_off = self.serving.drain(plan).await;
         self.counting.stop().await;
-        if let Some(telling) = self.telling.take() {
-            telling.stop().await;
-        }
+        self.telling.stop().await;
         if let (Some(stop), Some(api)) = (stop, api) {
             stop.send_replace(true);
             let _ = api.await;

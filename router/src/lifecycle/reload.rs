@@ -97,13 +97,16 @@ impl Running {
             in_use.use_prepared(prepared);
         }
         self.counting.succeed(&generation.quality);
-        if let Some(telling) = &self.telling {
-            telling.succeed(&flags);
-        }
+        self.telling.succeed(&flags);
         if let Some(sharing) = &self.sharing {
             sharing.succeed(&flags, &config);
         }
-        self.judging.succeed(Under { config: config.clone(), flags: flags.clone(), policies: policies.clone() });
+        self.judging.succeed(Under {
+            config: config.clone(),
+            flags: flags.clone(),
+            policies: policies.clone(),
+            quality: generation.quality.clone(),
+        });
         if !self.serving.succeed(generation.clone()).await {
             warnings.push("a worker has not taken the new config yet: it is busy with something that does not end".to_owned());
         }

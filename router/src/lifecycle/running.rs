@@ -39,8 +39,7 @@ pub(super) struct Running {
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) serving: Serving,
     pub(super) counting: Counting,
-    /// Where there may be other routers.
-    pub(super) telling: Option<Telling>,
+    pub(super) telling: Telling,
     pub(super) judging: Judging,
     /// Where there may be other routers.
     pub(super) sharing: Option<Sharing>,

@@ -19,7 +19,7 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// Adopts the store's key before the first query. Answers the secrets that are in force then; `before` are those of until now.
 pub(super) async fn share_first(store: &FlagStore, config: &Config, before: Vec<Secret>) -> Vec<Secret> {
-    if !store.has_shelf() {
+    if !store.has_others() {
         return before;
     }
     match tokio::time::timeout(STARTUP_WAIT, share(store, config)).await {

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::fstatfs;
@@ -61,6 +61,8 @@ fn keep(folder: &Path) -> io::Result<()> {
             return Err(io::Error::other("the filesystem gives written pages no room for good"));
         }
         file.write_all(&vec![0; TALLY_BYTES])?;
+        // Whoever cut it off would end this process: nobody opens it for writing by mistake.
+        file.set_permissions(fs::Permissions::from_mode(0o400))?;
         // Under its name only once it is locked: nobody takes it for one that was left.
         fs::rename(&path, path.with_extension("tally"))?;
         keep_tally(file)
@@ -82,7 +84,7 @@ fn take_in(path: &Path, books: &Books) -> io::Result<()> {
     // One that was cut off is of a process that was killed before it counted anything.
     let lost = untold(&bytes);
     fs::remove_file(path)?;
-    for ((route, _), lost) in lost.map_err(io::Error::other)? {
+    for ((route, version), lost) in lost.map_err(io::Error::other)? {
         let (requests, impressions, clicks) = (lost[Number::Requests], lost[Number::Impressions], lost[Number::Clicks]);
         let mut books = books.lock();
         let book = books.iter_mut().find(|(name, _)| route_id(name) == route);
@@ -95,7 +97,7 @@ fn take_in(path: &Path, books: &Books) -> io::Result<()> {
             "a router before this one was killed before it told the fleet of these"
         );
         if let Some((_, book)) = book {
-            book.dropped.merge(&lost);
+            book.dropped.entry(version).or_default().merge(&lost);
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use super::outcomes::{QUARTERS, Quarter, Read};
 use super::secrets::Secret;
 use super::signals::SignalsDesk;
 use super::token::{route_id, version_id};
-use super::windows::Windows;
+use super::windows::{Window, Windows};
 use crate::config::Config;
 
 /// So many quarters after its beginning, a quarter's slot is read: it is over, and whoever was held up while counting in it has had another.
@@ -40,8 +40,8 @@ pub struct RouteBook {
     pub served: BTreeMap<u32, Served>,
     /// By second.
     pub windows: Windows,
-    /// What the store was never told, because it was away for too long.
-    pub dropped: Counts,
+    /// What the store was never told, by version: it was away for too long, or a process before this one was killed.
+    pub dropped: Window,
 }
 
 /// What this router counted, by route. Of the control side: no worker waits for it.

@@ -29,8 +29,8 @@ pub use counters::{
 pub(crate) use counts::tests::counts as any_counts;
 pub use counts::{Counts, Number, millionths};
 pub use latency::upper_micros as latency_upper_micros;
-pub use outcomes::{Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
+pub use outcomes::{Ended, Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
 pub use secrets::{Secret, SecretError, TOKEN_KEY_FILE, adopt_key, configured_secrets, own_key, token_secrets};
-pub use tally::{Slot, TALLY_BYTES, keep_tally, untold};
+pub use tally::{Slot, TALLY_BYTES, is_tally_kept, keep_tally, untold};
 pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};
-pub use windows::{Revision, Window, Windows, merge};
+pub use windows::{Revision, Window, Windows, merge, sum_of};

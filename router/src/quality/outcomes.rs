@@ -66,6 +66,37 @@ pub enum Outcome {
     Timeout,
 }
 
+/// How many attempts ended, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Those that the backend answers for.
+    pub requests: u64,
+    /// Of them, as [`Number::Errors`].
+    pub errors: u64,
+    /// Of them, as [`Number::Timeouts`].
+    pub timeouts: u64,
+}
+
+impl Ended {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Ended) -> Ended {
+        let Ended { requests, errors, timeouts } = other;
+        Ended { requests: self.requests + requests, errors: self.errors + errors, timeouts: self.timeouts + timeouts }
+    }
+
+    /// What came since. Nothing where there is less now: the counters are others.
+    #[must_use]
+    pub fn since(&self, before: &Ended) -> Ended {
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        Ended {
+            requests: since(self.requests, before.requests),
+            errors: since(self.errors, before.errors),
+            timeouts: since(self.timeouts, before.timeouts),
+        }
+    }
+}
+
 /// What one worker counts of one model version. Some 35 KB, made when the first query comes.
 #[derive(Debug)]
 pub struct Outcomes {
@@ -130,6 +161,17 @@ impl Outcomes {
         self.add(at, group, Number::QualitySeen, 1);
         self.add(at, group, Number::QualitySum, millionths(quality));
         self.add(at, group, Number::QualitySquares, millionths(quality * quality));
+    }
+
+    /// Everything so far, whatever the window: at once, without waiting for what a worker that is held up has still to count.
+    #[must_use]
+    pub fn all_ended(&self) -> Ended {
+        let groups = self.slots.iter().flat_map(|slot| &slot.groups);
+        let count = |group: &[Count; COUNTED], number: Number| group.get(number as usize).map_or(0, Count::get);
+        groups.fold(Ended::default(), |sum, group| {
+            let [requests, errors, timeouts] = [Number::Requests, Number::Errors, Number::Timeouts].map(|number| count(group, number));
+            sum.and(Ended { requests, errors, timeouts })
+        })
     }
 
     fn add(&self, at: Quarter, group: u8, number: Number, more: u64) {

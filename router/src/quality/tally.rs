@@ -105,6 +105,12 @@ pub fn keep_tally(file: File) -> io::Result<()> {
     TALLY.set(tally).map_err(|_| io::Error::other("this process keeps a tally already"))
 }
 
+/// Whether this process keeps one.
+#[must_use]
+pub fn is_tally_kept() -> bool {
+    TALLY.get().is_some()
+}
+
 /// What a process counted and never told, by route and version; only those with something. Pure.
 ///
 /// # Errors

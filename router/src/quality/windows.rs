@@ -79,14 +79,15 @@ impl Windows {
         kept.revision += 1;
     }
 
-    /// Forgets windows before `oldest`, and answers what the store is not known to have of them: it is lost to the fleet.
-    pub fn forget(&mut self, oldest: u32) -> Counts {
+    /// Forgets windows before `oldest`, and answers what the store is not known to have of them, by version: it is lost to the fleet.
+    pub fn forget(&mut self, oldest: u32) -> Window {
         let kept = self.kept.split_off(&oldest);
         let gone = std::mem::replace(&mut self.kept, kept);
-        let mut lost = Counts::default();
+        let mut lost = Window::new();
         for kept in gone.into_values().filter(Kept::is_news) {
             for (version, counts) in kept.window {
                 let stored = kept.stored_numbers.get(&version).copied().unwrap_or_default();
+                let lost = lost.entry(version).or_default();
                 for (lost, (counted, stored)) in lost.numbers.iter_mut().zip(counts.numbers.into_iter().zip(stored)) {
                     *lost += counted.saturating_sub(stored);
                 }
@@ -114,9 +115,15 @@ impl Windows {
         }
     }
 
-    /// The store may have lost what it had: everything is news again.
-    pub fn say_again(&mut self) {
-        for kept in self.kept.values_mut() {
+    /// Windows with traffic that the store has as they are now.
+    pub fn stored(&self) -> impl Iterator<Item = u32> {
+        let has_traffic = |kept: &Kept| kept.window.values().any(|counts| counts[Number::Requests] > 0);
+        self.kept.iter().filter(move |(_, kept)| !kept.is_news() && has_traffic(kept)).map(|(window, _)| *window)
+    }
+
+    /// The store may have lost what it had of these windows: they are news again.
+    pub fn say_again(&mut self, windows: Range<u32>) {
+        for (_, kept) in self.kept.range_mut(windows) {
             each(&mut self.told, &kept.stored_numbers, u64::saturating_sub);
             (kept.stored, kept.stored_numbers) = (0, Numbers::new());
         }
@@ -154,6 +161,14 @@ impl Windows {
     pub fn late(&self) -> u64 {
         self.late
     }
+}
+
+/// Over all versions.
+#[must_use]
+pub fn sum_of(window: &Window) -> Counts {
+    let mut sum = Counts::default();
+    window.values().for_each(|counts| sum.merge(counts));
+    sum
 }
 
 /// Adds what another sender says of the same window.
@@ -239,7 +254,7 @@ mod tests {
                     }
                     Step::StoreDies => {
                         stored.clear();
-                        mine.say_again();
+                        mine.say_again(0..u32::MAX);
                     }
                 }
             }
@@ -269,7 +284,7 @@ mod tests {
         let eleven = windows.news().find(|(window, _)| *window == 11);
         windows.are_stored(eleven);
         windows.add(11, 1, &requests(5), 0);
-        assert_eq!(windows.forget(12)[Number::Requests], 10 + 5);
+        assert_eq!(of(&windows.forget(12)), 10 + 5);
         assert_eq!(windows.news().map(|(window, _)| window).collect::<Vec<_>>(), [12]);
     }
 }

@@ -1,9 +1,9 @@
 //! Where the judges of all routes say what they know, and the admin API reads it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::view::{EvidenceView, HistoryView, JudgeView};
+use super::view::{BreakerView, EvidenceView, HistoryView, JudgeView};
 use crate::config::Route;
 
 /// What is known of one route.
@@ -23,21 +23,48 @@ pub struct RouteBoard {
 
 /// The boards of all routes, by name; clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Board(Arc<Mutex<BTreeMap<String, RouteBoard>>>);
+pub struct Board(Arc<Mutex<Boards>>);
+
+#[derive(Debug, Default)]
+struct Boards {
+    judged: BTreeMap<String, RouteBoard>,
+    breakers: BTreeMap<String, BreakerView>,
+}
 
 impl Board {
     /// What is known of a route.
     #[must_use]
     pub fn of(&self, route: &str) -> RouteBoard {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(route).cloned().unwrap_or_default()
+        self.lock().judged.get(route).cloned().unwrap_or_default()
+    }
+
+    /// What this router's own breaker knows of a route's candidate.
+    #[must_use]
+    pub fn breaker(&self, route: &str) -> BreakerView {
+        self.lock().breakers.get(route).cloned().unwrap_or_default()
     }
 
     pub(super) fn put(&self, route: &str, board: RouteBoard) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(route.to_owned(), board);
+        self.lock().judged.insert(route.to_owned(), board);
+    }
+
+    pub(super) fn put_breaker(&self, route: &str, view: &BreakerView) {
+        let mut boards = self.lock();
+        match boards.breakers.get_mut(route) {
+            Some(known) if known == view => {}
+            Some(known) => known.clone_from(view),
+            None => drop(boards.breakers.insert(route.to_owned(), view.clone())),
+        }
     }
 
     pub(super) fn forget(&self, route: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(route);
+        let mut boards = self.lock();
+        boards.judged.remove(route);
+        boards.breakers.remove(route);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Boards> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

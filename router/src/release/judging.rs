@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::board::{Board, RouteBoard, threshold_log};
+use super::breaker::Breakers;
 use super::cursor::{Sealed, due};
 use super::fill::{Pair, WINDOW_MS};
 use super::history::History;
@@ -29,7 +30,7 @@ use crate::config::{Config, Route};
 use crate::flags::{self, FlagStore, Flags};
 use crate::policy::Policies;
 use crate::quality::pages::page_of;
-use crate::quality::{Books, FleetClock};
+use crate::quality::{Books, FleetClock, Quality};
 use crate::vocabulary::RouteIndex;
 
 /// How often.
@@ -52,6 +53,8 @@ pub struct Under {
     pub flags: Arc<FlagStore>,
     /// Its policies.
     pub policies: Arc<Policies>,
+    /// What its workers count.
+    pub quality: Quality,
 }
 
 /// What is the same for every route and config.
@@ -73,6 +76,7 @@ pub struct Judging {
     this: ThisRouter,
     newest: watch::Sender<Arc<Under>>,
     tasks: BTreeMap<String, JoinHandle<()>>,
+    breakers: JoinHandle<()>,
 }
 
 impl Judging {
@@ -84,8 +88,9 @@ impl Judging {
         let router = flags::router_id(&under.config);
         let newest = watch::Sender::new(Arc::new(under));
         let (board, log) = (Board::default(), WindowLog::start(data_dir)?);
+        let breakers = Breakers::new(newest.subscribe(), clock.clone(), board.clone(), data_dir);
         let this = ThisRouter { under: newest.subscribe(), me: flags::random_id(), router, books, clock, board, log };
-        let mut judging = Judging { this, newest, tasks: BTreeMap::new() };
+        let mut judging = Judging { this, newest, tasks: BTreeMap::new(), breakers: tokio::spawn(breakers.run()) };
         judging.start_missing();
         Ok(judging)
     }
@@ -116,7 +121,7 @@ impl Judging {
 
 impl Drop for Judging {
     fn drop(&mut self) {
-        self.tasks.values().for_each(JoinHandle::abort);
+        self.tasks.values().chain([&self.breakers]).for_each(JoinHandle::abort);
     }
 }
 
@@ -193,7 +198,7 @@ impl RouteJudge {
                 self.this.board.forget(&self.route);
                 return;
             };
-            let mut flags = under.flags.watch(RouteIndex(index));
+            let mut flags = under.flags.watch_stored(RouteIndex(index));
             flags.mark_changed();
             loop {
                 tokio::select! {
@@ -314,7 +319,7 @@ impl RouteJudge {
 
     /// Judges what is due, if it is this router's turn.
     async fn judge(&mut self, under: &Under, route: &Route, stored: Revision) -> Result<(), String> {
-        let has_others = under.flags.has_shelf();
+        let has_others = under.flags.has_others();
         if !self.is_judge(has_others) || (has_others && self.steady.elapsed() < SETTLE) {
             return Ok(());
         }
@@ -327,7 +332,7 @@ impl RouteJudge {
             return Ok(());
         }
         let numbers: BTreeSet<u64> = due.iter().map(|due| page_of(due.second)).collect();
-        let heard = fleet_windows(&under.flags, &self.this.books, &self.route, numbers).await?;
+        let heard = fleet_windows(&under.flags, &self.route, numbers).await?;
         if heard.may_have_lost {
             return Err("it was connected to anew: the other routers tell it again what they counted".to_owned());
         }

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! One router at a time judges a route (judging). What it knows is one record in the store, which it replaces as a whole, so that any
-//! other goes on from there, and no slice is judged twice. Nothing here acts yet.
+//! other goes on from there, and no slice is judged twice. Beside that, each router has a breaker of its own ([`breaker`]), which asks nobody.
 //!
 //! [`cursor`], [`fill`], [`record`], [`roles`] and [`timeline`] are pure.
 
 mod board;
+mod breaker;
 mod cursor;
 mod fill;
 #[cfg(test)]
@@ -30,4 +31,4 @@ pub use board::{Board, RouteBoard};
 pub use judging::{Judging, Under};
 pub use log::LOG_FOLDER;
 pub use store::{FleetWindows, fleet_windows};
-pub use view::{Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};
+pub use view::{BreakerView, Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};

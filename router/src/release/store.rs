@@ -1,9 +1,8 @@
-//! The windows of all routers, as far as they have told the store; of this one alone where there are no others.
+//! The windows of all routers, as far as they have told the store.
 
 use std::collections::BTreeSet;
 
 use crate::flags::FlagStore;
-use crate::quality::Books;
 use crate::quality::pages::{self, Written};
 
 /// Faults that are told one by one.
@@ -28,15 +27,7 @@ pub struct FleetWindows {
 ///
 /// # Errors
 /// In words: the store is away.
-pub async fn fleet_windows(
-    flags: &FlagStore,
-    books: &Books,
-    route: &str,
-    numbers: impl IntoIterator<Item = u64>,
-) -> Result<FleetWindows, String> {
-    if !flags.has_shelf() {
-        return Ok(FleetWindows { windows: own(books, route, &numbers.into_iter().collect()), senders: 1, ..FleetWindows::default() });
-    }
+pub async fn fleet_windows(flags: &FlagStore, route: &str, numbers: impl IntoIterator<Item = u64>) -> Result<FleetWindows, String> {
     let (mut heard, mut senders) = (FleetWindows::default(), BTreeSet::new());
     for page in numbers {
         let Some((fields, may_have_lost)) = flags.shelved(route, page).await? else {
@@ -60,11 +51,4 @@ pub async fn fleet_windows(
     }
     heard.senders = senders.len();
     Ok(heard)
-}
-
-fn own(books: &Books, route: &str, numbers: &BTreeSet<u64>) -> Written {
-    let books = books.lock();
-    let windows = books.get(route).into_iter().flat_map(|book| book.windows.range(0..u32::MAX));
-    let wanted = windows.filter(|(second, _)| numbers.contains(&pages::page_of(*second)));
-    wanted.map(|(second, window)| (second, window.clone())).collect()
 }

@@ -110,6 +110,23 @@ pub struct HistoryView {
     pub windows: WindowsView,
 }
 
+/// This router's own breaker on a route.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BreakerView {
+    /// As the config says.
+    pub is_enabled: bool,
+    /// There is a candidate to look at.
+    pub is_watching: bool,
+    /// Natural logarithm of the e-value that the candidate fails more than control, by this router's own counters; `null` without one.
+    pub log_harm: Option<f64>,
+    /// It trips from there: the config's alpha, shared among the routers that are known.
+    pub threshold_log: f64,
+    /// `observe_only`: why it would have tripped.
+    pub would_trip: Option<String>,
+    /// How often it tripped since the process began.
+    pub trips: u64,
+}
+
 /// The policy that judges a route.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct JudgeView {

@@ -53,6 +53,8 @@ pub(crate) struct Chosen {
 pub(crate) struct Split {
     pub(crate) flags: Arc<Flags>,
     snapshot: Snapshot,
+    /// Where a decision for a pool goes: there, unless the breaker holds it back.
+    pools: Box<[PoolIndex]>,
     rollout: PositionKey,
     /// Under which units are in groups.
     groups: PositionKey,
@@ -82,7 +84,7 @@ impl Split {
                 (seat, standby)
             },
         );
-        Split { flags, snapshot, rollout, groups, mirror, native, seat, standby, shadow: None }
+        Split { pools: pools(route, &flags), flags, snapshot, rollout, groups, mirror, native, seat, standby, shadow: None }
     }
 
     /// This one decides nothing any more: its instances, if they are of `policy`.
@@ -97,6 +99,7 @@ impl Split {
         self.rollout = PositionKey::new(flags.salt.as_bytes());
         self.groups = group_key(&flags);
         self.mirror = mirror_key(&flags);
+        self.pools = pools(route, &flags);
         self.flags = flags;
         self.seat.apply(&self.snapshot, self.rollout);
         if let Some(standby) = &mut self.standby {
@@ -167,7 +170,7 @@ impl Split {
             None => self.stand_in(unit, head, counters),
         };
         count(counters, reason);
-        let pool = u8::try_from(decision.pool).map_or(self.flags.live, PoolIndex);
+        let pool = usize::try_from(decision.pool).ok().and_then(|place| self.pools.get(place)).copied().unwrap_or(self.flags.live);
         let counts = Some(self.groups.group(unit.bytes()));
         Chosen { pool, may_fall_back: pool != self.flags.live, counts, reason, epoch }
     }
@@ -191,6 +194,13 @@ impl Split {
 
 fn standby(policy: &SplitInForce, snapshot: &Snapshot, rollout: PositionKey) -> Option<Seat> {
     policy.last_good.as_ref().map(|good| Seat::new(good.clone(), snapshot, rollout))
+}
+
+/// By place, the pool itself; of those that are held back, control.
+fn pools(route: &config::Route, flags: &Flags) -> Box<[PoolIndex]> {
+    let itself = (0..=u8::MAX).map(PoolIndex).take(route.pools.len());
+    let shed = flags.shed.as_ref();
+    itself.map(|pool| shed.filter(|shed| shed.pools.contains(&pool)).map_or(pool, |shed| shed.control)).collect()
 }
 
 /// A salt of its own, made of the rollout's: a group has units of both roles.

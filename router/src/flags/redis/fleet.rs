@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::commands::Beat;
-use crate::flags::RouterSeen;
+use crate::flags::{RouterSeen, TripSeen};
 
 /// A router that is silent for this long is no longer listed.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -21,6 +21,9 @@ pub(super) struct Report {
     pub(super) admin: String,
     /// Epoch and seal that it applies, by route.
     pub(super) routes: BTreeMap<String, (u64, String)>,
+    /// What its breakers hold back, by route.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) trips: BTreeMap<String, TripSeen>,
 }
 
 /// The routers at one heartbeat.
@@ -50,7 +53,15 @@ impl Fleet {
             let (epoch, seal) = report.routes.get(route)?.clone();
             let seen_ms_ago = self.now_ms.saturating_sub(*at).saturating_add(since_ms);
             let is_known = Duration::from_millis(seen_ms_ago) <= router_timeout;
-            Some(RouterSeen { id: id.clone(), epoch, seal, seen_ms_ago, is_known, admin: report.admin.clone() })
+            Some(RouterSeen {
+                id: id.clone(),
+                epoch,
+                seal,
+                seen_ms_ago,
+                is_known,
+                admin: report.admin.clone(),
+                trip: report.trips.get(route).cloned(),
+            })
         };
         let mut routers: Vec<RouterSeen> = self.routers.iter().filter_map(seen).collect();
         routers.sort_by(|left, right| left.id.cmp(&right.id));

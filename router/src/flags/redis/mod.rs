@@ -35,13 +35,13 @@ use self::keys::Keys;
 use self::reach::Reach;
 use self::session::Way;
 pub(crate) use self::shelf::Shelf;
-pub use self::shelf::{Heard, Page};
+pub use self::shelf::{Heard, Page, ShelfWord};
 use self::sync::{Request, Sync};
 use super::copies::Copies;
 use super::disk::{Copy, Disk};
 use super::judge::{Mine, without_epoch};
 use super::published::{Applied, Published, Source};
-use super::{Change, ChangeError, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen, identity};
+use super::{Change, ChangeError, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen, TripSeen, identity};
 use crate::config::{Config, RedisState, Route};
 use crate::vocabulary::RouteIndex;
 
@@ -140,6 +140,7 @@ impl RedisStore {
         // Of itself a router knows more than its last report.
         if let (Some(own), Some(flags)) = (routers.iter_mut().find(|router| router.id == self.id), published.flags(index)) {
             (own.epoch, own.seal) = (flags.epoch, flags.seal.clone());
+            own.trip = published.trip(index).map(|trip| TripSeen::of(&trip));
         }
         routers
     }

@@ -10,6 +10,7 @@ use super::link::{info_field, is_lost};
 use super::session::Session;
 use super::sync::{Sync, explain};
 use crate::config::Node;
+use crate::flags::TripSeen;
 use crate::vocabulary::RouteIndex;
 
 impl Sync {
@@ -54,8 +55,12 @@ impl Sync {
             let flags = self.published.flags(RouteIndex(u16::try_from(index).ok()?))?;
             Some((route.name.clone(), (flags.epoch, flags.seal.clone())))
         });
+        let trips = routes.iter().enumerate().filter_map(|(index, route)| {
+            let trip = self.published.trip(RouteIndex(u16::try_from(index).ok()?))?;
+            Some((route.name.clone(), TripSeen::of(&trip)))
+        });
         let admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Report { incarnation: self.incarnation.clone(), admin, routes: applied.collect() }
+        Report { incarnation: self.incarnation.clone(), admin, routes: applied.collect(), trips: trips.collect() }
     }
 
     /// Warns of servers that may drop flags when memory runs out. Each is asked once, when it is new.

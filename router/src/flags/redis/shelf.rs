@@ -37,6 +37,10 @@ const CLOCK_WITHIN: Duration = Duration::from_millis(100);
 pub struct Heard {
     /// The connection is a new one: the store may have lost what it was told on the one before.
     pub may_have_lost: bool,
+    /// The sender's last word before this one, as far as the store knows; 0 for none.
+    pub last_word: u64,
+    /// The field that was looked for is there.
+    pub is_there: bool,
     /// The server's clock now, in milliseconds since 1970, where it answered soon enough to tell.
     pub now_ms: Option<u64>,
 }
@@ -48,6 +52,21 @@ pub struct Page {
     pub number: u64,
     /// Names and values, one at least.
     pub fields: Vec<(String, Vec<u8>)>,
+}
+
+/// A word of a sender.
+#[derive(Debug, Clone, Copy)]
+pub struct ShelfWord<'a> {
+    /// The route that it is about.
+    pub route: &'a str,
+    /// Who says it.
+    pub sender: &'a str,
+    /// Grows from one word to the next of a sender.
+    pub number: u64,
+    /// What it says.
+    pub pages: &'a [Page],
+    /// A page, and the field that it should have: somebody may have deleted it.
+    pub look_at: Option<(u64, &'a str)>,
 }
 
 /// The shelf of one store.
@@ -67,16 +86,19 @@ impl Shelf {
         Shelf { way: Way::new(Reach::new(redis)), session: Mutex::new(None) }
     }
 
-    /// Keeps pages of a route. `word` grows from one call to the next of this sender.
+    /// Keeps pages of a route.
     ///
     /// # Errors
     /// In words that say what to do. Whether something was kept is not known then.
-    pub(crate) async fn put(&self, route: &str, sender: &str, word: u64, pages: &[Page]) -> Result<Heard, String> {
+    pub(crate) async fn put(&self, word: ShelfWord<'_>) -> Result<Heard, String> {
+        let ShelfWord { route, sender, number, pages, look_at } = word;
         let keys = Keys::of(route);
-        let names: Vec<String> = std::iter::once(keys.sender(sender)).chain(pages.iter().map(|page| keys.page(page.number))).collect();
+        let (looked_at, field) = look_at.unwrap_or((0, ""));
+        let first = [keys.sender(sender), keys.page(looked_at)];
+        let names: Vec<String> = first.into_iter().chain(pages.iter().map(|page| keys.page(page.number))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let millis = u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX);
-        let mut call = Call::script(&SHELVE, &names).arg(word).arg(millis).arg(millis);
+        let mut call = Call::script(&SHELVE, &names).arg(number).arg(millis).arg(millis).arg(field);
         for page in pages {
             call = call.arg(page.fields.len());
             for (name, value) in &page.fields {
@@ -84,11 +106,11 @@ impl Shelf {
             }
         }
         let began = Instant::now();
-        let ((server, _), may_have_lost): ((String, i64), bool) = self.run(&keys, &call).await?;
+        let ((server, last_word, is_there), may_have_lost): ((String, u64, u8), bool) = self.run(&keys, &call).await?;
         let took = began.elapsed();
         let there = server.parse::<u64>().ok().filter(|_| took <= CLOCK_WITHIN && !may_have_lost);
         let half_way = u64::try_from(took.as_millis() / 2).unwrap_or(0);
-        Ok(Heard { may_have_lost, now_ms: there.map(|there| there + half_way) })
+        Ok(Heard { may_have_lost, last_word, is_there: is_there == 1, now_ms: there.map(|there| there + half_way) })
     }
 
     /// Everything that any sender said of a page, and whether the store may have lost some of it: the connection is a new one. `None` where

@@ -1,20 +1,30 @@
 -- Keeps what one sender says of its windows. What it says is everything so far, so that saying it again changes nothing; and an older word that
 -- was under way for long does not replace a newer one.
--- KEYS: sender (the number of its last word), then a hash for each page.  ARGV: number, milliseconds until the sender is forgotten, the same for a page,
--- and for each page: how many fields, then field and value of each.
--- Answers the server's clock in milliseconds, at each fourth word and else '', and whether it was kept: 0 for an older word.
+-- KEYS: sender (the number of its last word), a page to be looked at, then a hash for each page.  ARGV: number, milliseconds until the sender is forgotten, the same for
+-- a page, the field that the page to be looked at should have ('' for none), and for each page: how many fields, then field and value of each.
+-- Answers the server's clock in milliseconds, at each fourth word and else '', the number of the last word before (0 for none), and whether that field is there.
 local now = ''
 if tonumber(ARGV[1]) % 4 == 1 then
   local time = redis.call('TIME')
   now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 end
-local last = redis.call('GET', KEYS[1])
-if last and tonumber(last) >= tonumber(ARGV[1]) then
-  return { now, 0 }
+local held = redis.pcall('GET', KEYS[1])
+-- What no sender would count up to is somebody else's.
+local last = type(held) == 'string' and #held < 17 and not held:find('%D') and tonumber(held) or 0
+if last > 2 ^ 48 then
+  last = 0
+end
+local is_there = 1
+if ARGV[4] ~= '' then
+  local found = redis.pcall('HEXISTS', KEYS[2], ARGV[4])
+  is_there = type(found) == 'number' and found or 1
+end
+if last >= tonumber(ARGV[1]) then
+  return { now, last, is_there }
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-local at = 4
-for page = 2, #KEYS do
+local at = 5
+for page = 3, #KEYS do
   local fields = tonumber(ARGV[at])
   local values = {}
   for i = at + 1, at + 2 * fields do
@@ -31,4 +41,4 @@ for page = 2, #KEYS do
     return added
   end
 end
-return { now, 1 }
+return { now, last, is_there }

@@ -157,6 +157,7 @@ impl Sync {
         let state = self.published.config().state.clone();
         let (mut poll, mut heartbeat) = (ticks(state.poll_interval), ticks(state.heartbeat_interval));
         self.beat(session).await?;
+        let trips = self.published.trips();
         loop {
             tokio::select! {
                 biased;
@@ -178,6 +179,7 @@ impl Sync {
                 },
                 _ = poll.tick() => self.step_many(session, &all).await?,
                 _ = heartbeat.tick() => self.beat(session).await?,
+                () = trips.notified() => self.is_report_due = true,
             }
             if self.is_report_due {
                 self.beat(session).await?;

@@ -1,0 +1,97 @@
+//! What the local breaker of one router holds back, on top of the flags: a candidate's traffic goes to control on this router, whatever the
+//! store says and whether there is one. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Flags, Share};
+use crate::config::Route;
+use crate::vocabulary::{PoolIndex, Ppm};
+
+/// A candidate that this router sends nobody to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trip {
+    /// The candidate's model version.
+    pub version: String,
+    /// The pools that it is on.
+    pub pools: Vec<String>,
+    /// The pool that gets its traffic.
+    pub control: String,
+    /// When, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// The evidence, in a sentence.
+    pub why: String,
+}
+
+/// Pools that nobody is sent to, and the one that stands in for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shed {
+    /// By place in [`Route::pools`].
+    pub pools: Vec<PoolIndex>,
+    /// Another one.
+    pub control: PoolIndex,
+}
+
+impl Trip {
+    /// The flags with the candidate's traffic on control. `None` when these flags compare no such candidate with that control any more: they are obeyed as they are.
+    pub(super) fn shed(&self, flags: &Flags, route: &Route) -> Option<Flags> {
+        let control = route.pool_named(&self.control)?;
+        let pools: Vec<PoolIndex> = self.pools.iter().filter_map(|name| route.pool_named(name)).filter(|pool| *pool != control).collect();
+        let is_shed = |pool: PoolIndex| pools.contains(&pool);
+        let is_ramp = flags.live == control && flags.candidate.share > Ppm::ZERO && is_shed(flags.candidate.pool);
+        let is_baking = is_shed(flags.live) && flags.holdback.is_some_and(|holdback| holdback.pool == control);
+        if !is_ramp && !is_baking {
+            return None;
+        }
+        let mut flags = flags.clone();
+        flags.live = control;
+        flags.candidate = Share { share: Ppm::ZERO, ..flags.candidate };
+        flags.holdback = flags.holdback.filter(|holdback| !is_shed(holdback.pool) && holdback.pool != control);
+        flags.shed = Some(Shed { pools, control });
+        Some(flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn route() -> Route {
+        let text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[[route]]\nname = \"search\"\n\
+                    [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\n[route.pools.green]\nendpoints = [\"http://127.0.0.1:2\"]\n\
+                    [route.pools.canary]\nendpoints = [\"http://127.0.0.1:3\"]\n";
+        crate::config::parse("test", text).unwrap().routes.remove(0)
+    }
+
+    fn shed(fields: &[(&str, &str)]) -> Option<(u8, u32, Option<u8>)> {
+        let route = route();
+        let fields: BTreeMap<String, String> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (flags, faults) = Flags::read(&fields, &Flags::initial(&route), &route);
+        assert_eq!(faults, []);
+        let pools = vec!["canary".to_owned(), "green".to_owned()];
+        let trip = Trip { version: "v2".to_owned(), pools, control: "blue".to_owned(), since_unix_ms: 7, why: "it fails".to_owned() };
+        let shed = trip.shed(&flags, &route)?;
+        assert_eq!(shed.shed, Some(Shed { pools: vec![PoolIndex(2), PoolIndex(1)], control: PoolIndex(0) }));
+        assert_eq!((shed.epoch, &shed.salt), (flags.epoch, &flags.salt));
+        Some((shed.live.0, shed.candidate.share.get(), shed.holdback.map(|holdback| holdback.pool.0)))
+    }
+
+    #[test]
+    fn a_ramps_traffic_goes_to_live_wherever_the_candidate_is() {
+        assert_eq!(shed(&[("live", "blue"), ("canary_percent", "25")]), Some((0, 0, None)));
+        assert_eq!(shed(&[("live", "blue"), ("canary_percent", "25"), ("candidate_pool", "green")]), Some((0, 0, None)));
+    }
+
+    #[test]
+    fn a_new_live_colours_traffic_goes_to_the_holdback() {
+        assert_eq!(shed(&[("live", "green"), ("holdback_pool", "blue"), ("holdback_percent", "10")]), Some((0, 0, None)));
+    }
+
+    #[test]
+    fn flags_without_that_candidate_are_obeyed_as_they_are() {
+        for fields in [&[("live", "blue")][..], &[("live", "green")], &[("live", "green"), ("canary_percent", "5")]] {
+            assert_eq!(shed(fields), None, "{fields:?}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The promise: a candidate that fails is out of traffic within a second, on every router, with Redis, without it, and while it fails over; and nobody's query fails.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use switchback_tests::redis::RedisServer;
+use switchback_tests::redis_groups::{Background, Watched};
+use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+/// From the first failure to the last query.
+const OUT_WITHIN: Duration = Duration::from_secs(1);
+/// Queries a second that the candidate gets of each router.
+const CANDIDATE_RATE: u32 = 50;
+
+/// What becomes of Redis at the moment when the candidate begins to fail.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Store {
+    Stays,
+    Dies,
+}
+
+struct Scene {
+    _runtime: tokio::runtime::Runtime,
+    redis: RedisServer,
+    pools: [Backend; 3],
+}
+
+impl Scene {
+    fn start() -> Scene {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let redis = runtime.block_on(RedisServer::start()).unwrap();
+        Scene { _runtime: runtime, redis, pools: ["blue", "green", "canary"].map(Backend::start) }
+    }
+
+    fn setup(&self, route: &str) -> Setup {
+        let [blue, green, canary] = &self.pools;
+        let setup = Setup::default().pool("blue", &[blue]).pool_keys("version = \"v1\"").pool("green", &[green]);
+        let setup = setup.pool_keys("version = \"v2\"").pool("canary", &[canary]).pool_keys("version = \"v2\"");
+        setup.workers(2).route(&format!("{route}\nexpose = [\"pool\"]"))
+    }
+
+    fn routers(&self, url: &str, route: &str) -> [Router; 2] {
+        ["one", "other"].map(|id| self.setup(route).redis(url).state(&format!("router_id = {id:?}")).start())
+    }
+}
+
+fn breaker(router: &Router) -> Value {
+    router.route()["breaker"].clone()
+}
+
+fn is_watching(router: &Router) -> Option<()> {
+    (breaker(router)["state"] == "watching").then_some(())
+}
+
+/// The candidate answers 500 to all from now on: how long until its last query, over all routers.
+fn time_out_of_traffic(candidate: &Backend, routers: &[Router; 2], meanwhile: impl FnOnce()) -> Duration {
+    candidate.behave(Behaviour::Status(500));
+    let began = Instant::now();
+    meanwhile();
+    eventually("both breakers trip", SOON, || routers.iter().all(|router| breaker(router)["state"] == "tripped").then_some(()));
+    // Nothing more comes, for as long as hundreds of queries take.
+    let arrivals = candidate.arrivals();
+    let quiet = Instant::now();
+    eventually("a second passes", SOON, || (quiet.elapsed() > Duration::from_secs(1)).then_some(()));
+    assert_eq!(candidate.arrivals(), arrivals, "a query came after both had tripped");
+    candidate.last_arrival().saturating_duration_since(began)
+}
+
+fn ramp(share: u32, store: Store) {
+    let mut scene = Scene::start();
+    let route = format!("initial = {{ live = \"blue\", canary_percent = \"{share}\" }}");
+    let routers = scene.routers(&scene.redis.url(), &route);
+    let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, CANDIDATE_RATE * 100 / share).start()).collect();
+    for router in &routers {
+        eventually("the candidate is watched", SOON, || is_watching(router));
+    }
+    loads.iter().for_each(|load| load.wait_for(u64::from(CANDIDATE_RATE * 200 / share)));
+    let Scene { redis, pools, .. } = &mut scene;
+    let took = time_out_of_traffic(&pools[2], &routers, || {
+        if store == Store::Dies {
+            redis.kill().unwrap();
+        }
+    });
+    let reports: Vec<_> = loads.into_iter().map(switchback_tests::Running::stop).collect();
+    println!("at {share} %, Redis {store:?}: out of traffic {took:?} after the first failure");
+    assert!(took <= OUT_WITHIN, "{took:?}");
+    assert!(reports.iter().all(|report| report.failures() == 0), "the live pool answered in its place: {reports:#?}");
+    let why = breaker(&routers[0])["why"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("roll back: errors: candidate "), "{why}");
+}
+
+#[test]
+fn a_candidate_that_fails_is_out_within_a_second_at_10_percent() {
+    ramp(10, Store::Stays);
+}
+
+#[test]
+fn a_candidate_that_fails_is_out_within_a_second_at_50_percent() {
+    ramp(50, Store::Stays);
+}
+
+#[test]
+fn without_redis_it_is_out_as_soon() {
+    ramp(10, Store::Dies);
+    ramp(50, Store::Dies);
+}
+
+#[test]
+fn while_redis_fails_over_it_is_out_as_soon() {
+    let background = Background::start();
+    let group = background.block_on(Watched::start("")).unwrap();
+    let scene = Scene::start();
+    let routers = scene.routers(&group.url(), "initial = { live = \"blue\", canary_percent = \"10\" }");
+    let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, CANDIDATE_RATE * 10).start()).collect();
+    for router in &routers {
+        eventually("the candidate is watched", SOON, || is_watching(router));
+    }
+    loads.iter().for_each(|load| load.wait_for(1_000));
+    let took = time_out_of_traffic(&scene.pools[2], &routers, || group.failover());
+    println!("while Sentinel fails over: out of traffic {took:?} after the first failure");
+    assert!(took <= OUT_WITHIN, "{took:?}");
+    assert!(loads.into_iter().all(|load| load.stop().failures() == 0));
+}
+
+#[test]
+fn a_new_live_colour_that_fails_while_it_bakes_gives_its_traffic_to_the_old_one_without_redis() {
+    let mut scene = Scene::start();
+    let baking = "initial = { live = \"green\", holdback_pool = \"blue\", holdback_percent = \"10\" }";
+    let routers = scene.routers(&scene.redis.url(), baking);
+    let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, 200).start()).collect();
+    for router in &routers {
+        eventually("the new colour is watched", SOON, || is_watching(router));
+    }
+    loads.iter().for_each(|load| load.wait_for(400));
+    let Scene { redis, pools, .. } = &mut scene;
+    let took = time_out_of_traffic(&pools[1], &routers, || redis.kill().unwrap());
+    println!("baking, Redis dead: out of traffic {took:?} after the first failure");
+    assert!(took <= OUT_WITHIN, "{took:?}");
+    assert_eq!(breaker(&routers[0])["control_pool"], "blue");
+    loads.into_iter().for_each(|load| drop(load.stop()));
+}
+
+/// One router alone hears nothing of others; its trip outlives it, ends with the candidate, and is an operator's to clear.
+#[test]
+fn a_trip_outlives_the_process_ends_with_the_candidate_and_can_be_cleared() {
+    let scene = Scene::start();
+    let folder = tempfile::tempdir().unwrap();
+    let start = || scene.setup("initial = { live = \"blue\", canary_percent = \"20\" }").data_dir(folder.path()).start();
+    let mut router = start();
+    let candidate = &scene.pools[2];
+    candidate.behave(Behaviour::Status(500));
+    let load = Load::new(router.traffic, 200).start();
+    eventually("it trips", SOON, || (breaker(&router)["state"] == "tripped").then_some(()));
+    assert_eq!(load.stop().failures(), 0);
+    let (_, status, _) = router.run(&["status"]);
+    assert!(
+        status.contains("breaker of this router: tripped: v2 gets nobody here, since ") && status.contains("; breaker tripped on "),
+        "{status}"
+    );
+    assert_eq!(router.metric("switchback_breaker_tripped", &["route=\"search\""]), 1.0);
+    assert_eq!(router.route()["canary_percent"], 20.0, "the flags are what they were");
+    // Flags that have nothing to do with it change nothing.
+    router.set_flags(&["flag.banner=on", "canary_percent=30"]);
+    router.kill();
+    let router = start();
+    assert_eq!(breaker(&router)["state"], "tripped");
+    let before = candidate.arrivals();
+    let load = Load::new(router.traffic, 200).start();
+    load.wait_for(200);
+    assert_eq!((load.stop().failures(), candidate.arrivals()), (0, before), "nobody was sent there");
+    // An operator clears it, and it trips again.
+    let (code, said, _) = router.run(&["breaker", "clear", "search"]);
+    assert!(code == 0 && said.ends_with(": v2 gets its share again\n"), "{said}");
+    eventually("it is watched again", SOON, || is_watching(&router));
+    let load = Load::new(router.traffic, 200).start();
+    eventually("it trips again", SOON, || (breaker(&router)["state"] == "tripped").then_some(()));
+    drop(load.stop());
+    // It is good now; the share is taken back, and given again.
+    candidate.behave(Behaviour::Answer);
+    router.set_flags(&["canary_percent=0"]);
+    eventually("nothing is held back", SOON, || (breaker(&router)["state"] == "idle").then_some(()));
+    router.set_flags(&["canary_percent=20"]);
+    eventually("it is watched", SOON, || is_watching(&router));
+    let before = candidate.arrivals();
+    let load = Load::new(router.traffic, 400).start();
+    load.wait_for(800);
+    assert_eq!(load.stop().failures(), 0);
+    assert!(candidate.arrivals() > before + 50, "it has its share");
+    assert_eq!(breaker(&router)["state"], "watching");
+}
+
+#[test]
+fn errors_of_everybody_and_routes_without_a_breaker_trip_nothing() {
+    let scene = Scene::start();
+    let initial = "initial = { live = \"blue\", canary_percent = \"50\" }";
+    let everybody = scene.setup(initial).start();
+    let off = scene.setup(&format!("{initial}\nbreaker = {{ enabled = false }}")).start();
+    let observed = scene.setup(&format!("{initial}\nobserve_only = true")).start();
+    scene.pools[2].behave(Behaviour::Status(500));
+    for router in [&off, &observed] {
+        let load = Load::new(router.traffic, 200).start();
+        load.wait_for(400);
+        drop(load.stop());
+    }
+    assert_eq!((&breaker(&off)["state"], &breaker(&off)["trips"]), (&"off".into(), &0.into()));
+    let would = eventually("what would be is said", SOON, || breaker(&observed)["would_trip"].as_str().map(str::to_owned));
+    assert!(would.starts_with("roll back: errors"), "{would}");
+    assert_eq!(breaker(&observed)["state"], "watching");
+    scene.pools[0].behave(Behaviour::Status(500));
+    let load = Load::new(everybody.traffic, 400).start();
+    load.wait_for(1_600);
+    drop(load.stop());
+    let state = breaker(&everybody);
+    assert_eq!(state["state"], "watching", "{state}");
+}
+
+/// A rule that names the candidate's pool is held back too; an operator's pin is not.
+#[test]
+fn what_names_the_pool_is_held_back_and_a_pin_is_obeyed() {
+    let scene = Scene::start();
+    let rules = "initial = { live = \"blue\", canary_percent = \"10\" }\nsplit_policy = \"split-rules\"\n\
+                 split_config = { rules = [{ name = \"testers\", pool = \"canary\", when = [{ field = \"header:x-tester\", equals = \"yes\" }] }] }";
+    let router = scene.setup(rules).start();
+    let candidate = &scene.pools[2];
+    let ask = |rate: u32, queries: u64| {
+        let load = Load { headers: vec![("x-tester", "yes")], ..Load::new(router.traffic, rate) }.start();
+        load.wait_for(queries);
+        load.stop()
+    };
+    let report = ask(100, 50);
+    assert_eq!(report.by_pool["canary"], report.sent, "{report:?}");
+    candidate.behave(Behaviour::Status(500));
+    let load = Load::new(router.traffic, 400).start();
+    let testers = Load { headers: vec![("x-tester", "yes")], ..Load::new(router.traffic, 50) }.start();
+    eventually("it trips", SOON, || (breaker(&router)["state"] == "tripped").then_some(()));
+    drop((load.stop(), testers.stop()));
+    let before = candidate.arrivals();
+    let report = ask(100, 50);
+    assert_eq!((report.by_pool["blue"], candidate.arrivals()), (report.sent, before), "{report:?}");
+    router.set_flags(&["pin=canary"]);
+    eventually("the pin is obeyed", SOON, || (drop(ask(100, 1)), candidate.arrivals() > before).1.then_some(()));
+}
