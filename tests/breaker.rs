@@ -39,7 +39,7 @@ impl Scene {
         let [blue, green, canary] = &self.pools;
         let setup = Setup::default().pool("blue", &[blue]).pool_keys("version = \"v1\"").pool("green", &[green]);
         let setup = setup.pool_keys("version = \"v2\"").pool("canary", &[canary]).pool_keys("version = \"v2\"");
-        setup.workers(2).route(&format!("{route}\nexpose = [\"pool\"]"))
+        setup.workers(2).of_a_fleet().route(&format!("{route}\nexpose = [\"pool\"]"))
     }
 
     fn routers(&self, url: &str, route: &str) -> [Router; 2] {
@@ -60,12 +60,17 @@ fn time_out_of_traffic(candidate: &Backend, routers: &[Router; 2], meanwhile: im
     candidate.behave(Behaviour::Status(500));
     let began = Instant::now();
     meanwhile();
-    eventually("both breakers trip", SOON, || routers.iter().all(|router| breaker(router)["state"] == "tripped").then_some(()));
+    // Each holds it back, or the flags do since one of them did.
+    let is_out = |router: &Router| {
+        let route = router.route();
+        route["breaker"]["state"] == "tripped" || (route["canary_percent"] == 0.0 && route["live"] == "blue")
+    };
+    eventually("both routers send it nobody", SOON, || routers.iter().all(is_out).then_some(()));
     // Nothing more comes, for as long as hundreds of queries take.
     let arrivals = candidate.arrivals();
     let quiet = Instant::now();
     eventually("a second passes", SOON, || (quiet.elapsed() > Duration::from_secs(1)).then_some(()));
-    assert_eq!(candidate.arrivals(), arrivals, "a query came after both had tripped");
+    assert_eq!(candidate.arrivals(), arrivals, "a query came after both sent it nobody");
     candidate.last_arrival().saturating_duration_since(began)
 }
 
@@ -88,8 +93,10 @@ fn ramp(share: u32, store: Store) {
     println!("at {share} %, Redis {store:?}: out of traffic {took:?} after the first failure");
     assert!(took <= OUT_WITHIN, "{took:?}");
     assert!(reports.iter().all(|report| report.failures() == 0), "the live pool answered in its place: {reports:#?}");
-    let why = breaker(&routers[0])["why"].as_str().unwrap().to_owned();
-    assert!(why.starts_with("roll back: errors: candidate "), "{why}");
+    if store == Store::Dies {
+        let why = breaker(&routers[0])["why"].as_str().unwrap().to_owned();
+        assert!(why.starts_with("roll back: errors: candidate "), "{why}");
+    }
 }
 
 #[test]
@@ -139,41 +146,46 @@ fn a_new_live_colour_that_fails_while_it_bakes_gives_its_traffic_to_the_old_one_
     let took = time_out_of_traffic(&pools[1], &routers, || redis.kill().unwrap());
     println!("baking, Redis dead: out of traffic {took:?} after the first failure");
     assert!(took <= OUT_WITHIN, "{took:?}");
-    assert_eq!(breaker(&routers[0])["control_pool"], "blue");
+    assert_eq!(breaker(&routers[0])["control_pool"], "blue", "the flags cannot follow");
     loads.into_iter().for_each(|load| drop(load.stop()));
 }
 
-/// One router alone hears nothing of others; its trip outlives it, ends with the candidate, and is an operator's to clear.
+/// Of three routers one has traffic: it holds the candidate back alone, and the flags stay. Its trip outlives it, ends with the candidate, and is an operator's to clear.
 #[test]
 fn a_trip_outlives_the_process_ends_with_the_candidate_and_can_be_cleared() {
     let scene = Scene::start();
-    let folder = tempfile::tempdir().unwrap();
-    let start = || scene.setup("initial = { live = \"blue\", canary_percent = \"20\" }").data_dir(folder.path()).start();
+    let (route, folder) = ("initial = { live = \"blue\", canary_percent = \"20\" }", tempfile::tempdir().unwrap());
+    let start = || scene.setup(route).redis(&scene.redis.url()).state("router_id = \"tried\"").data_dir(folder.path()).start();
+    let _idle = scene.routers(&scene.redis.url(), route);
     let mut router = start();
+    let all_are_known = |router: &Router| {
+        eventually("all are known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 3).then_some(()));
+    };
+    all_are_known(&router);
     let candidate = &scene.pools[2];
     candidate.behave(Behaviour::Status(500));
     let load = Load::new(router.traffic, 200).start();
     eventually("it trips", SOON, || (breaker(&router)["state"] == "tripped").then_some(()));
     assert_eq!(load.stop().failures(), 0);
     let (_, status, _) = router.run(&["status"]);
-    assert!(
-        status.contains("breaker of this router: tripped: v2 gets nobody here, since ") && status.contains("; breaker tripped on "),
-        "{status}"
-    );
+    let of_all = "; breaker tripped on tried";
+    assert!(status.contains("breaker of this router: tripped: v2 gets nobody here, since ") && status.contains(of_all), "{status}");
     assert_eq!(router.metric("switchback_breaker_tripped", &["route=\"search\""]), 1.0);
-    assert_eq!(router.route()["canary_percent"], 20.0, "the flags are what they were");
+    assert_eq!(router.route()["canary_percent"], 20.0, "one of three is not half: the flags are what they were");
     // Flags that have nothing to do with it change nothing.
     router.set_flags(&["flag.banner=on", "canary_percent=30"]);
     router.kill();
     let router = start();
     assert_eq!(breaker(&router)["state"], "tripped");
+    eventually("the flags are heard", SOON, || (router.route()["canary_percent"] == 30.0).then_some(()));
+    all_are_known(&router);
     let before = candidate.arrivals();
     let load = Load::new(router.traffic, 200).start();
     load.wait_for(200);
     assert_eq!((load.stop().failures(), candidate.arrivals()), (0, before), "nobody was sent there");
     // An operator clears it, and it trips again.
-    let (code, said, _) = router.run(&["breaker", "clear", "search"]);
-    assert!(code == 0 && said.ends_with(": v2 gets its share again\n"), "{said}");
+    let (code, said, error) = router.run(&["breaker", "clear", "search"]);
+    assert!(code == 0 && said.contains("tried: v2 gets its share again\n") && said.contains("one: held nothing back\n"), "{said}{error}");
     eventually("it is watched again", SOON, || is_watching(&router));
     let load = Load::new(router.traffic, 200).start();
     eventually("it trips again", SOON, || (breaker(&router)["state"] == "tripped").then_some(()));
@@ -223,7 +235,10 @@ fn what_names_the_pool_is_held_back_and_a_pin_is_obeyed() {
     let scene = Scene::start();
     let rules = "initial = { live = \"blue\", canary_percent = \"10\" }\nsplit_policy = \"split-rules\"\n\
                  split_config = { rules = [{ name = \"testers\", pool = \"canary\", when = [{ field = \"header:x-tester\", equals = \"yes\" }] }] }";
-    let router = scene.setup(rules).start();
+    // Of three routers one has traffic: the flags stay.
+    let _idle = scene.routers(&scene.redis.url(), rules);
+    let router = scene.setup(rules).redis(&scene.redis.url()).state("router_id = \"tried\"").start();
+    eventually("all are known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 3).then_some(()));
     let candidate = &scene.pools[2];
     let ask = |rate: u32, queries: u64| {
         let load = Load { headers: vec![("x-tester", "yes")], ..Load::new(router.traffic, rate) }.start();

@@ -31,6 +31,8 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
         assert!(line.get(key).is_some(), "{key} is missing in {line}");
     }
     assert_eq!(line["failed_requests"], 0, "{timeline}");
+    assert_eq!(line["rolled_back"], "v3", "{timeline}");
+    assert!(line["rollback_seconds"].as_f64().unwrap() < 1.0, "{line}");
     assert_eq!(line["units_that_changed_arm"], 0, "{timeline}");
     assert!(line["requests"].as_u64().unwrap() > 2_000, "{line}");
     let steps = line["steps"].as_array().unwrap();
@@ -48,7 +50,7 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
             "flip back to blue",
             "v3 on canary",
             "v3 at 10 %",
-            "v3 taken out"
+            "v3 rolled back"
         ]
     );
     assert!(steps.iter().all(|step| step["is_within_4_sigma"] == true), "{line}");

@@ -10,7 +10,7 @@ use switchback_tests::redis::RedisServer;
 use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(30);
-const ROUTE: &str = "initial = { live = \"blue\", canary_percent = \"50\" }\nexpose = [\"pool\"]";
+const ROUTE: &str = "initial = { live = \"blue\", canary_percent = \"50\" }\nobserve_only = true\nexpose = [\"pool\"]";
 /// Clicks are mature sooner, so that tests are.
 const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"3s\"\nhistory = \"5s\"";
 

@@ -13,7 +13,7 @@ use switchback_tests::redis::RedisServer;
 use switchback_tests::{Router, Setup, binary, eventually, http};
 
 const SOON: Duration = Duration::from_secs(40);
-const ROUTE: &str = "initial = { live = \"blue\", canary_percent = \"50\" }\nexpose = [\"version\"]";
+const ROUTE: &str = "initial = { live = \"blue\", canary_percent = \"50\" }\nobserve_only = true\nexpose = [\"version\"]";
 const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"4s\"";
 
 /// What users saw and did, by version.

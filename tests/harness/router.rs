@@ -40,6 +40,7 @@ pub struct Setup {
     program: Option<PathBuf>,
     has_deaf_log: bool,
     hosts: Option<PathBuf>,
+    is_of_a_fleet: bool,
 }
 
 impl Setup {
@@ -95,6 +96,12 @@ impl Setup {
     /// A data folder that outlives the router.
     pub fn data_dir(mut self, path: &Path) -> Setup {
         self.data_dir = Some(path.to_owned());
+        self
+    }
+
+    /// Its operator's token is that of every router of this kind: one who may change this one may change them all.
+    pub fn of_a_fleet(mut self) -> Setup {
+        self.is_of_a_fleet = true;
         self
     }
 
@@ -199,6 +206,10 @@ impl Setup {
     pub fn start_unready(self) -> Router {
         let folder = tempfile::tempdir().unwrap();
         let (mut command, data_dir) = self.command(&folder);
+        if self.is_of_a_fleet {
+            std::fs::create_dir_all(&data_dir).unwrap();
+            std::fs::write(data_dir.join("admin.token"), "0123456789abcdef".repeat(4)).unwrap();
+        }
         let log = match self.has_deaf_log {
             true => Stdio::piped(),
             false => std::fs::File::create(folder.path().join("router.log")).unwrap().into(),

@@ -29,6 +29,7 @@ mod process;
 mod quality;
 mod quality_metrics;
 mod redact;
+mod rollback;
 mod routes;
 mod shadow;
 mod view;
@@ -215,6 +216,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/quality", get(quality::show))
         .route("/api/v1/routes/{route}/quality/fleet", get(quality::fleet))
         .route("/api/v1/routes/{route}/evidence", get(evidence::show))
+        .route("/api/v1/routes/{route}/rollback", post(rollback::roll_back))
         .route("/api/v1/routes/{route}/breaker", get(breaker::show).delete(breaker::clear))
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))

@@ -18,6 +18,7 @@ mod policy;
 mod ranker;
 mod reload;
 mod replay;
+mod rollback;
 mod rollback_policy;
 mod serve;
 mod shadow;
@@ -59,6 +60,7 @@ enum Command {
     Override(sign_override::SignOverride),
     Config(config::ConfigArgs),
     Demo(demo::Demo),
+    Rollback(rollback::RollbackArgs),
     Breaker(breaker::BreakerArgs),
     Plan(plan::Plan),
     Policy(policy::PolicyArgs),
@@ -85,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Override(signed) => signed.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Rollback(rollback) => rollback.run(),
         Command::Breaker(breaker) => breaker.run(),
         Command::Plan(plan) => plan.run(),
         Command::Policy(policy) => return policy::run(policy),

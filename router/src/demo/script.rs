@@ -30,6 +30,7 @@ const ROUTE: &str = "/api/v1/routes/search";
 const FLAGS: &str = "/api/v1/routes/search/flags";
 const POLICY: &str = "split-weighted";
 const EVIDENCE: &str = "/api/v1/routes/search/evidence";
+const HISTORY: &str = "/api/v1/routes/search/history?limit=1";
 /// The broken model's share.
 const BROKEN_PERCENT: u32 = 10;
 /// The evidence is told when it has grown by so much.
@@ -65,6 +66,9 @@ impl Pace {
 pub(super) struct Caught {
     /// From its first share to the verdict.
     pub(super) seconds: f64,
+    /// From the verdict to the flags that take it out of traffic.
+    pub(super) rollback_seconds: f64,
+    judged_unix_ms: u64,
     pub(super) log_harm: f64,
     pub(super) threshold_log: f64,
     pub(super) summary: String,
@@ -107,7 +111,7 @@ impl<'a> Script<'a> {
         self.catch_broken_model().await
     }
 
-    /// A model that ranks upside down gets a share; the evidence grows until the policy says so. Nothing acts on it yet but this script.
+    /// A model that ranks upside down gets a share; the evidence grows until the policy says so, and the router takes it out of traffic by itself.
     async fn catch_broken_model(&mut self) -> Result<(), DemoError> {
         self.cast.break_canary().await?;
         let replaced = Instant::now();
@@ -132,9 +136,10 @@ impl<'a> Script<'a> {
         let found = self.watch_evidence(began).await?;
         let took = began.elapsed();
         self.screen.event(Tone::Good, "verdict", &format!("{}, {:.1} s after its first query", found.summary, took.as_secs_f64()));
-        self.change("v3 taken out", Change::Flip, &json!({ "canary_percent": 0 }), [1.0, 0.0, 0.0]).await?;
-        self.screen.event(Tone::Change, "v3 taken out", "by hand: nothing acts on the evidence by itself yet");
-        self.caught = Some(Caught { seconds: took.as_secs_f64(), ..found });
+        let rollback_seconds = self.watch_rollback(found.judged_unix_ms).await?;
+        let text = format!("by itself, {:.2} s after the verdict: canary_percent = 0, and nobody's hand was on it", rollback_seconds);
+        self.screen.event(Tone::Good, "rolled back", &text);
+        self.caught = Some(Caught { seconds: took.as_secs_f64(), rollback_seconds, ..found });
         self.watch(RECENT).await;
         Ok(())
     }
@@ -155,12 +160,33 @@ impl<'a> Script<'a> {
                     self.screen.event(Tone::Quiet, "evidence", &evidence_line(evidence, log_harm, threshold_log));
                 }
                 if verdict == "roll_back" {
-                    return Ok(Caught { seconds: 0.0, log_harm, threshold_log, summary: summary.to_owned() });
+                    let judged_unix_ms = evidence.get("judged_unix_ms").and_then(Value::as_u64).unwrap_or(0);
+                    let summary = summary.to_owned();
+                    return Ok(Caught { seconds: 0.0, rollback_seconds: 0.0, judged_unix_ms, log_harm, threshold_log, summary });
                 }
             }
             if began.elapsed() > CATCH_WITHIN {
                 return Err(DemoError::Change(format!("a broken model was not found out within {CATCH_WITHIN:?}")));
             }
+        }
+    }
+
+    /// Waits for the router to write the flags itself, and answers how long after the verdict that was.
+    async fn watch_rollback(&mut self, judged_unix_ms: u64) -> Result<f64, DemoError> {
+        let asked = Instant::now();
+        loop {
+            let history = self.ask(Method::GET, HISTORY, Bytes::new()).await?;
+            let newest = history.pointer("/entries/0").filter(|entry| entry.get("kind") == Some(&json!("rollback")));
+            if let Some(time_ms) = newest.and_then(|entry| entry.get("time_ms")?.as_u64()) {
+                let age = Duration::from_millis(crate::admin::now_unix_ms().saturating_sub(time_ms));
+                let written = Instant::now().checked_sub(age).unwrap_or(asked);
+                self.note("v3 rolled back", Change::Flip, [1.0, 0.0, 0.0], written);
+                return Ok(time_ms.saturating_sub(judged_unix_ms) as f64 / 1e3);
+            }
+            if asked.elapsed() > CHANGE_WITHIN {
+                return Err(DemoError::Change(format!("a broken model was found out, and not rolled back within {CHANGE_WITHIN:?}")));
+            }
+            sleep(ASK_EVERY).await;
         }
     }
 

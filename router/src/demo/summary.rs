@@ -129,10 +129,10 @@ impl Summary {
         let [p50, p99] = self.added;
         json!({
             "promoted": null,
-            "rolled_back": null,
+            "rolled_back": self.caught.as_ref().map(|_| "v3"),
             "failed_requests": self.failed,
             "detection_seconds": self.caught.as_ref().map(|caught| rounded(caught.seconds, 1)),
-            "rollback_seconds": null,
+            "rollback_seconds": self.caught.as_ref().map(|caught| rounded(caught.rollback_seconds, 2)),
             "requests": self.sent,
             "requests_between_steps": self.between_steps,
             "requests_of_the_probe": self.probes,
@@ -218,6 +218,8 @@ impl Summary {
         if let Some(caught) = &self.caught {
             let (said, note) = (format!("{:.1} s", caught.seconds), "from its first share to the verdict");
             rows.push(vec!["broken model found out".to_owned(), said, note.to_owned()]);
+            let said = format!("{:.2} s", caught.rollback_seconds);
+            rows.push(vec!["and rolled back".to_owned(), said, "from the verdict to the flags, by itself".to_owned()]);
         }
         for (quantile, added) in ["p50", "p99"].iter().zip(self.added) {
             let Added { routed, direct, se } = added;

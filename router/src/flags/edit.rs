@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FEATURES, Fault, Fields, Flags, MAX_EPOCH};
+use super::{FEATURES, Fault, Fields, Flags, Kind, MAX_EPOCH};
 use crate::config::Route;
 use crate::vocabulary::Ppm;
 
@@ -39,6 +39,8 @@ pub struct Change {
     pub fields: BTreeMap<String, Option<String>>,
     /// Refuse the change unless the flags are at this epoch.
     pub expected_epoch: Option<u64>,
+    /// What kind of write it is, for the ledger.
+    pub kind: Kind,
     /// Who asks, for the ledger: 1 to 128 characters.
     pub who: String,
     /// Why, for the ledger: up to 1024 characters.

@@ -184,7 +184,7 @@ impl Inner {
         let entry = LedgerEntry {
             epoch: known.epoch,
             time_ms: now_ms(),
-            kind: Kind::Change,
+            kind: change.kind,
             who: change.who.clone(),
             why: change.why.clone(),
             what: presentable(difference(&applied.fields, &fields)),

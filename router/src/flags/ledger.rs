@@ -8,11 +8,14 @@ use super::Fields;
 const VALUE_CHARS: usize = 256;
 
 /// What kind of write made an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Through the admin API or a rollout.
+    #[default]
     Change,
+    /// A candidate was taken out of traffic, by an operator or by itself.
+    Rollback,
     /// By hand in Redis, adopted by the first router that saw it.
     ExternalEdit,
     /// The store had lost its flags, or had older ones: a router wrote back what it applied.

@@ -185,7 +185,7 @@ fn a_change_of_live_takes_everybody_off_candidate_and_holdback_unless_it_says_ot
     let current = fields(&[("live", "blue"), ("canary_percent", "25"), ("holdback_percent", "5")]);
     let after = |pairs: &[(&str, &str)]| {
         let fields = fields(pairs).into_iter().map(|(field, value)| (field, Some(value))).collect();
-        let change = Change { fields, expected_epoch: None, who: "alice".to_owned(), why: String::new() };
+        let change = Change { fields, who: "alice".to_owned(), ..Change::default() };
         let after = edit::apply(&current, &change, &Flags::initial(&route()), &route()).unwrap();
         (after["canary_percent"].clone(), after["holdback_percent"].clone())
     };

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::controller::RollbackTotals;
 use super::view::{BreakerView, EvidenceView, HistoryView, JudgeView};
 use crate::config::Route;
 
@@ -29,6 +31,7 @@ pub struct Board(Arc<Mutex<Boards>>);
 struct Boards {
     judged: BTreeMap<String, RouteBoard>,
     breakers: BTreeMap<String, BreakerView>,
+    rollbacks: BTreeMap<String, RollbackTotals>,
 }
 
 impl Board {
@@ -42,6 +45,22 @@ impl Board {
     #[must_use]
     pub fn breaker(&self, route: &str) -> BreakerView {
         self.lock().breakers.get(route).cloned().unwrap_or_default()
+    }
+
+    /// How rollbacks of a route went.
+    #[must_use]
+    pub fn rollbacks(&self, route: &str) -> RollbackTotals {
+        self.lock().rollbacks.get(route).cloned().unwrap_or_default()
+    }
+
+    /// Counts a rollback.
+    pub fn count_rollback(&self, route: &str, cause: &'static str) {
+        *self.lock().rollbacks.entry(route.to_owned()).or_default().by_cause.entry(cause).or_default() += 1;
+    }
+
+    /// Every known router obeys one, so long after it was decided.
+    pub fn count_obeyed(&self, route: &str, took: Duration) {
+        self.lock().rollbacks.entry(route.to_owned()).or_default().obeyed(took);
     }
 
     pub(super) fn put(&self, route: &str, board: RouteBoard) {

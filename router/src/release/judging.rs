@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::board::{Board, RouteBoard, threshold_log};
 use super::breaker::Breakers;
+use super::controller::Controller;
 use super::cursor::{Sealed, due};
 use super::fill::{Pair, WINDOW_MS};
 use super::history::History;
@@ -77,6 +78,7 @@ pub struct Judging {
     newest: watch::Sender<Arc<Under>>,
     tasks: BTreeMap<String, JoinHandle<()>>,
     breakers: JoinHandle<()>,
+    controller: JoinHandle<()>,
 }
 
 impl Judging {
@@ -89,8 +91,15 @@ impl Judging {
         let newest = watch::Sender::new(Arc::new(under));
         let (board, log) = (Board::default(), WindowLog::start(data_dir)?);
         let breakers = Breakers::new(newest.subscribe(), clock.clone(), board.clone(), data_dir);
+        let controller = Controller::new(newest.subscribe(), router.clone(), clock.clone(), board.clone());
         let this = ThisRouter { under: newest.subscribe(), me: flags::random_id(), router, books, clock, board, log };
-        let mut judging = Judging { this, newest, tasks: BTreeMap::new(), breakers: tokio::spawn(breakers.run()) };
+        let mut judging = Judging {
+            this,
+            newest,
+            tasks: BTreeMap::new(),
+            breakers: tokio::spawn(breakers.run()),
+            controller: tokio::spawn(controller.run()),
+        };
         judging.start_missing();
         Ok(judging)
     }
@@ -121,7 +130,7 @@ impl Judging {
 
 impl Drop for Judging {
     fn drop(&mut self) {
-        self.tasks.values().chain([&self.breakers]).for_each(JoinHandle::abort);
+        self.tasks.values().chain([&self.breakers, &self.controller]).for_each(JoinHandle::abort);
     }
 }
 

@@ -8,11 +8,13 @@
 //!
 //! One router at a time judges a route (judging). What it knows is one record in the store, which it replaces as a whole, so that any
 //! other goes on from there, and no slice is judged twice. Beside that, each router has a breaker of its own ([`breaker`]), which asks nobody.
+//! What either says is acted on by [`controller`].
 //!
-//! [`cursor`], [`fill`], [`record`], [`roles`] and [`timeline`] are pure.
+//! [`cursor`], [`fill`], [`record`], [`roles`], [`rollback`] and [`timeline`] are pure.
 
 mod board;
 mod breaker;
+mod controller;
 mod cursor;
 mod fill;
 #[cfg(test)]
@@ -23,12 +25,15 @@ mod judging;
 mod log;
 mod record;
 mod roles;
+mod rollback;
 mod store;
 mod timeline;
 mod view;
 
 pub use board::{Board, RouteBoard};
+pub use controller::RollbackTotals;
 pub use judging::{Judging, Under};
 pub use log::LOG_FOLDER;
+pub use rollback::{Rollback, hold_back, rollback};
 pub use store::{FleetWindows, fleet_windows};
 pub use view::{BreakerView, Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};

@@ -264,7 +264,7 @@ impl Sync {
             what: difference(&stored.fields, &fields),
             fields: without_epoch(&fields),
             epoch: edit::next_epoch(found),
-            kind: Kind::Change,
+            kind: change.kind,
             who: change.who.clone(),
             why: change.why.clone(),
         })

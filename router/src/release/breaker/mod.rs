@@ -23,6 +23,7 @@ use self::guard::Guard;
 use super::board::Board;
 use super::judging::Under;
 use super::roles::{Arm, Arms, Setting};
+use super::rollback::hold_back;
 use super::view::BreakerView;
 use crate::config::Route;
 use crate::flags::{Flags, Source, Trip};
@@ -136,7 +137,7 @@ impl RouteBreaker {
         self.view.log_harm = Some(guard.log_harm());
         let why = why.filter(|_| !self.is_spent)?;
         self.is_spent = true;
-        let trip = trip_of(arms, seen, &flags, now_ms, why);
+        let trip = hold_back(&flags, seen.route, now_ms, why)?;
         let (route, version, why) = (&seen.route.name, &trip.version, &trip.why);
         if is_observed_only {
             tracing::warn!(route, version, why, "the breaker would trip, and observe_only says that it must not");
@@ -173,15 +174,6 @@ fn routers(seen: &Seen<'_>) -> u32 {
 
 fn names(arm: &Arm, route: &Route) -> Vec<String> {
     arm.pools(route).map(|pool| pool.name.clone()).collect()
-}
-
-fn trip_of(arms: &Arms, seen: &Seen<'_>, flags: &Flags, since_unix_ms: u64, why: String) -> Trip {
-    let pools = names(&arms.candidate, seen.route);
-    let live = seen.route.pools.get(flags.live.get()).map(|pool| pool.name.as_str()).unwrap_or_default();
-    let held = flags.holdback.and_then(|holdback| seen.route.pools.get(holdback.pool.get()));
-    // While the candidate ramps, live is control; while it bakes, the holdback is.
-    let control = if pools.iter().any(|name| name == live) { held.map_or(live, |pool| pool.name.as_str()) } else { live };
-    Trip { version: arms.candidate.version.clone(), pools, control: control.to_owned(), since_unix_ms, why }
 }
 
 /// What this router's workers counted of a role.

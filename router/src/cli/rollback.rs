@@ -1,0 +1,108 @@
+//! `switchback rollback`: takes the candidate out of traffic, on every router, with or without the store.
+
+#![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::admin_client::AdminArgs;
+use super::{Failure, block_on, flag::plain, print};
+
+const AFTER_HELP: &str = "\
+A candidate that ramps loses its share; a new live colour with a holdback gives its traffic back to the previous one. One write, which every router obeys within milliseconds. Where Redis is away, each router that was heard of is told by itself, and the flags follow when Redis is back.
+
+Examples:
+  switchback rollback search
+  switchback rollback search --why \"v42 ranks worse\"
+  switchback rollback search --dry-run
+
+Exit codes: 0 done, 2 refused (there is nothing to roll back, or nobody to take the traffic), 69 not every router was reached.";
+
+/// Take the candidate of a route out of traffic, at once and everywhere.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct RollbackArgs {
+    /// The route.
+    route: String,
+    /// Why, for the ledger.
+    #[arg(long, default_value = "")]
+    why: String,
+    /// Only say what would be done, and whether the pool that gets the traffic is ready.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl RollbackArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let asked = block_on(self.ask()).map_err(|failure| failure.in_json(self.json))?;
+        print(&if self.json { format!("{asked:#}\n") } else { shown(&asked, self.dry_run) })?;
+        let unreached = asked["routers"].as_array().into_iter().flatten().filter(|router| router["held_back_here"] != true).count();
+        if unreached > 0 {
+            Err(Failure::unreachable(format!("{unreached} router(s) were not reached: they follow when the store is back")))
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn ask(&self) -> Result<Value, Failure> {
+        let client = self.admin.client()?;
+        let (path, order) = (format!("/api/v1/routes/{}/rollback", self.route), json!({ "why": self.why, "dry_run": self.dry_run }));
+        // Before it is done: who has to hear of it where the store cannot tell them.
+        let route = client.get(&format!("/api/v1/routes/{}", self.route)).await?;
+        let mut done = client.post(&path, &order).await?;
+        done["routers"] = json!([]);
+        if done["held_back_here"] != true {
+            return Ok(done);
+        }
+        let mut routers = Vec::new();
+        for router in route["routers"].as_array().into_iter().flatten() {
+            let peer = client.to_peer(&plain(&router["admin"]));
+            let mut answer = peer.post(&path, &order).await.unwrap_or_else(|failure| json!({ "error": failure.message() }));
+            answer["router"] = router["id"].clone();
+            routers.push(answer);
+        }
+        done["routers"] = Value::Array(routers);
+        Ok(done)
+    }
+}
+
+fn shown(done: &Value, is_dry_run: bool) -> String {
+    let (candidate, control, target) = (plain(&done["candidate"]), plain(&done["control"]), plain(&done["target"]));
+    let what = format!("{candidate} gives its traffic to {control} on {target}");
+    if is_dry_run {
+        let healthy = done["target_healthy"].as_u64().unwrap_or(0);
+        return format!("would be done: {what} ({healthy} healthy endpoint(s))\n");
+    }
+    if let Some(epoch) = done["epoch"].as_u64() {
+        return format!("rolled back: {what}, epoch {epoch}\n");
+    }
+    let mut text = format!("the store is away ({}); each router holds {candidate} back by itself:\n", plain(&done["error"]));
+    for router in done["routers"].as_array().into_iter().flatten() {
+        let said = if router["held_back_here"] == true { format!("{what}") } else { plain(&router["error"]) };
+        text.push_str(&format!("  {}: {said}\n", plain(&router["router"])));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_said() {
+        let mut done =
+            json!({ "candidate": "v2", "control": "v1", "target": "blue", "target_healthy": 3, "epoch": 12, "error": null, "routers": [] });
+        assert_eq!(shown(&done, true), "would be done: v2 gives its traffic to v1 on blue (3 healthy endpoint(s))\n");
+        assert_eq!(shown(&done, false), "rolled back: v2 gives its traffic to v1 on blue, epoch 12\n");
+        done["epoch"] = Value::Null;
+        done["error"] = "it is away".into();
+        done["routers"] = json!([{ "router": "a", "held_back_here": true }, { "router": "b", "error": "refused" }]);
+        let said = shown(&done, false);
+        assert!(said.ends_with("each router holds v2 back by itself:\n  a: v2 gives its traffic to v1 on blue\n  b: refused\n"), "{said}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Switches back: when the evidence of the fleet says that a candidate does harm, or half of the routers hold it back, it is taken out of traffic everywhere.
+//!
+//! Every router looks, four times a second, and whoever sees it first writes the flags. A write names the epoch that it was decided on: of two routers, one writes, and a change that somebody else
+//! made meanwhile is never overwritten. Nothing here moves a candidate forward.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::board::Board;
+use super::judging::Under;
+use super::record::Word;
+use super::roles::{Arms, Setting};
+use super::rollback::{Cause, of_breakers, rollback};
+use super::view::EvidenceView;
+use crate::config::Route;
+use crate::flags::{Change, ChangeError, Flags, Kind};
+use crate::quality::{DURATION_EDGES_MICROS, FleetClock};
+use crate::vocabulary::RouteIndex;
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// After a write that failed, the next one is tried so much later.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// A router that is known and has not obeyed by then is not waited for any more.
+const OBEYED_WITHIN: Duration = Duration::from_secs(30);
+
+/// All routes.
+pub(super) struct Controller {
+    under: watch::Receiver<Arc<Under>>,
+    router: String,
+    clock: FleetClock,
+    board: Board,
+    routes: BTreeMap<String, RouteController>,
+}
+
+/// One route.
+#[derive(Default)]
+struct RouteController {
+    flags: Option<Arc<Flags>>,
+    arms: Option<Arms>,
+    /// When the arms became these, where this router saw it: in seconds since 1970.
+    arms_since: Option<u64>,
+    not_before: Option<Instant>,
+    /// A rollback that is written, and that not all routers obey yet.
+    done: Option<Done>,
+}
+
+struct Done {
+    epoch: u64,
+    decided: Instant,
+}
+
+/// How rollbacks went, since the process began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RollbackTotals {
+    /// By cause: `evidence` or `breakers`.
+    pub by_cause: BTreeMap<&'static str, u64>,
+    /// From the decision until every known router obeyed: by bucket, and the sum in microseconds.
+    pub obeyed: [u64; DURATION_EDGES_MICROS.len() + 1],
+    /// Their sum, in microseconds.
+    pub obeyed_micros: u64,
+}
+
+impl RollbackTotals {
+    pub(super) fn obeyed(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = DURATION_EDGES_MICROS.partition_point(|edge| *edge < micros);
+        if let Some(count) = self.obeyed.get_mut(bucket) {
+            *count += 1;
+        }
+        self.obeyed_micros = self.obeyed_micros.saturating_add(micros);
+    }
+}
+
+impl Controller {
+    pub(super) fn new(under: watch::Receiver<Arc<Under>>, router: String, clock: FleetClock, board: Board) -> Controller {
+        Controller { under, router, clock, board, routes: BTreeMap::new() }
+    }
+
+    /// Looks until the sender of configs is gone.
+    pub(super) async fn run(mut self) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.under.has_changed().is_ok() {
+            ticks.tick().await;
+            let under = self.under.borrow_and_update().clone();
+            self.routes.retain(|name, _| under.config.routes.iter().any(|route| route.name == *name));
+            for (index, route) in (0..=u16::MAX).map(RouteIndex).zip(&under.config.routes) {
+                self.look(&under, index, route).await;
+            }
+        }
+    }
+
+    async fn look(&mut self, under: &Under, index: RouteIndex, route: &Route) {
+        let known = self.routes.entry(route.name.clone()).or_default();
+        let flags = under.flags.stored(index);
+        known.follow(&flags, route, self.clock.now_seconds().into());
+        if known.done.as_ref().is_some_and(|done| done.is_over(under, index)) {
+            let took = known.done.take().map(|done| done.decided.elapsed()).unwrap_or_default();
+            tracing::info!(route = route.name, ?took, "the rollback is done: every known router obeys it");
+            self.board.count_obeyed(&route.name, took);
+        }
+        let is_early = known.not_before.is_some_and(|not_before| Instant::now() < not_before);
+        let Some(cause) = known.due(under, index, &self.board.of(&route.name).evidence).filter(|_| !route.is_observed_only && !is_early)
+        else {
+            return;
+        };
+        self.switch_back(under, (index, route), &flags, &cause).await;
+    }
+
+    async fn switch_back(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags, cause: &Cause) {
+        let (Some(back), Some(known)) = (rollback(flags, route), self.routes.get_mut(&route.name)) else { return };
+        let decided = Instant::now();
+        let change = Change {
+            fields: back.fields,
+            expected_epoch: Some(flags.epoch),
+            kind: Kind::Rollback,
+            who: format!("router:{}", self.router).chars().take(128).collect(),
+            why: cause.to_string().chars().take(1_024).collect(),
+        };
+        let (candidate, control, target) = (&back.candidate, &back.control, &back.target);
+        match under.flags.change(index, change).await {
+            Ok(epoch) => {
+                tracing::error!(route = route.name, candidate, control, target, epoch, why = %cause, "rolled back");
+                known.done = Some(Done { epoch, decided });
+                self.board.count_rollback(&route.name, cause.label());
+            }
+            // Somebody was first: what they wrote is looked at.
+            Err(ChangeError::Conflict { .. }) => {}
+            Err(error) => {
+                if known.not_before.is_none() {
+                    tracing::error!(route = route.name, candidate, %error, why = %cause, "a rollback is due and cannot be written; it is tried again");
+                }
+                known.not_before = Some(Instant::now() + AGAIN_AFTER);
+            }
+        }
+    }
+}
+
+impl RouteController {
+    /// Notes who is compared, and since when.
+    fn follow(&mut self, flags: &Arc<Flags>, route: &Route, now_seconds: u64) {
+        let is_first = self.flags.is_none();
+        if self.flags.as_ref().is_some_and(|known| Arc::ptr_eq(known, flags)) {
+            return;
+        }
+        self.flags = Some(flags.clone());
+        let arms = Setting::of(flags, route).arms;
+        if arms != self.arms {
+            self.arms_since = (!is_first).then_some(now_seconds);
+            (self.arms, self.not_before) = (arms, None);
+        }
+    }
+
+    /// Whether the candidate is to go, and why.
+    fn due(&self, under: &Under, index: RouteIndex, evidence: &Option<EvidenceView>) -> Option<Cause> {
+        let arms = self.arms.as_ref()?;
+        let routers = under.flags.routers(index).into_iter().filter(|router| router.is_known);
+        let held_back: Vec<Option<String>> =
+            routers.map(|router| router.trip.filter(|trip| trip.version == arms.candidate.version).map(|trip| trip.why)).collect();
+        of_breakers(&held_back).or_else(|| self.of_evidence(arms, evidence.as_ref()?))
+    }
+
+    /// Evidence on a candidate that had its share before, and is back, is not on this one.
+    fn of_evidence(&self, arms: &Arms, evidence: &EvidenceView) -> Option<Cause> {
+        let is_of_these = evidence.candidate.version == arms.candidate.version && evidence.control.version == arms.control.version;
+        let is_of_now = self.arms_since.is_none_or(|since| u64::from(evidence.began_unix_seconds) + 1 >= since);
+        let says_so = evidence.verdict == Some(Word::RollBack.label());
+        (is_of_these && is_of_now && says_so && !evidence.is_over).then(|| Cause::Evidence(evidence.summary.clone()))
+    }
+}
+
+impl Done {
+    /// Every router that is heard of obeys it, or is not waited for any more.
+    fn is_over(&self, under: &Under, index: RouteIndex) -> bool {
+        let mut routers = under.flags.routers(index).into_iter().filter(|router| router.is_known);
+        routers.all(|router| router.epoch >= self.epoch) || self.decided.elapsed() > OBEYED_WITHIN
+    }
+}

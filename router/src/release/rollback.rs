@@ -1,0 +1,134 @@
+//! What a rollback is: which flags it writes, and why it is due. Pure.
+
+use std::collections::BTreeMap;
+
+use super::roles::{Arm, Arms, Setting};
+use crate::config::{Pool, Route};
+use crate::flags::{Flags, Trip};
+
+/// Everything that a rollback changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollback {
+    /// The version that goes.
+    pub candidate: String,
+    /// The version that gets its traffic.
+    pub control: String,
+    /// The pool that gets its traffic.
+    pub target: String,
+    /// As [`crate::flags::Change`] has them.
+    pub fields: BTreeMap<String, Option<String>>,
+}
+
+/// What takes the candidate of these flags out of traffic. `None` where there is none: nobody has a share beside the live pool, or what has one is of no other role.
+#[must_use]
+pub fn rollback(flags: &Flags, route: &Route) -> Option<Rollback> {
+    let Setting { arms, is_baking, .. } = Setting::of(flags, route);
+    let Arms { candidate, control } = arms?;
+    let target = target(flags, route, is_baking)?;
+    let mut fields = BTreeMap::from([("canary_percent".to_owned(), Some("0".to_owned()))]);
+    if is_baking {
+        fields.insert("live".to_owned(), Some(target.name.clone()));
+        fields.insert("holdback_percent".to_owned(), Some("0".to_owned()));
+    }
+    Some(Rollback { candidate: candidate.version, control: control.version, target: target.name.clone(), fields })
+}
+
+/// The same on this router alone, on top of whatever the flags say.
+#[must_use]
+pub fn hold_back(flags: &Flags, route: &Route, now_ms: u64, why: String) -> Option<Trip> {
+    let Setting { arms, is_baking, .. } = Setting::of(flags, route);
+    let target = target(flags, route, is_baking)?;
+    Some(trip(&arms?.candidate, route, &target.name, now_ms, why))
+}
+
+/// While the candidate ramps, live is control; while it bakes, the holdback is.
+fn target<'r>(flags: &Flags, route: &'r Route, is_baking: bool) -> Option<&'r Pool> {
+    let pool = if is_baking { flags.holdback?.pool } else { flags.live };
+    route.pools.get(pool.get())
+}
+
+fn trip(candidate: &Arm, route: &Route, control: &str, since_unix_ms: u64, why: String) -> Trip {
+    let pools = candidate.pools(route).map(|pool| pool.name.clone()).collect();
+    Trip { version: candidate.version.clone(), pools, control: control.to_owned(), since_unix_ms, why }
+}
+
+/// Why a rollback is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The rollback policy says so, in this sentence.
+    Evidence(String),
+    /// The breakers of so many of the known routers tripped.
+    Breakers { tripped: usize, known: usize, why: String },
+}
+
+impl Cause {
+    /// In metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Cause::Evidence(_) => "evidence",
+            Cause::Breakers { .. } => "breakers",
+        }
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cause::Evidence(summary) => write!(f, "{summary}"),
+            Cause::Breakers { tripped, known, why } => write!(f, "the breakers of {tripped} of {known} routers tripped: {why}"),
+        }
+    }
+}
+
+/// The routers that are heard of: for each, why it holds this candidate back, if it does.
+pub(super) fn of_breakers(routers: &[Option<String>]) -> Option<Cause> {
+    let (known, tripped) = (routers.len(), routers.iter().flatten().count());
+    let why = routers.iter().flatten().next()?;
+    (tripped * 2 >= known).then(|| Cause::Breakers { tripped, known, why: why.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::roles::tests::{flags, route};
+
+    fn fields(rollback: &Rollback) -> Vec<(&str, &str)> {
+        rollback.fields.iter().map(|(field, value)| (field.as_str(), value.as_deref().unwrap_or("-"))).collect()
+    }
+
+    #[test]
+    fn a_ramp_is_taken_back_and_a_new_live_colour_flips_back() {
+        let route = route(["v1", "v2", "v2"]);
+        let ramp = flags(&route, &[("canary_percent", "25")]);
+        let back = rollback(&ramp, &route).unwrap();
+        assert_eq!((back.candidate.as_str(), back.control.as_str(), back.target.as_str()), ("v2", "v1", "blue"));
+        assert_eq!(fields(&back), [("canary_percent", "0")]);
+        let baking = flags(&route, &[("live", "green"), ("holdback_pool", "blue"), ("holdback_percent", "10")]);
+        let back = rollback(&baking, &route).unwrap();
+        assert_eq!((back.candidate.as_str(), back.target.as_str()), ("v2", "blue"));
+        assert_eq!(fields(&back), [("canary_percent", "0"), ("holdback_percent", "0"), ("live", "blue")]);
+        assert_eq!(rollback(&flags(&route, &[]), &route), None);
+    }
+
+    #[test]
+    fn a_router_can_hold_the_same_back_alone() {
+        let route = route(["v1", "v2", "v2"]);
+        let trip = hold_back(&flags(&route, &[("canary_percent", "25")]), &route, 7, "I say so".to_owned()).unwrap();
+        assert_eq!((trip.pools, trip.control.as_str()), (vec!["green".to_owned(), "canary".to_owned()], "blue"));
+        let baking = flags(&route, &[("live", "green"), ("holdback_pool", "blue"), ("holdback_percent", "10")]);
+        assert_eq!(hold_back(&baking, &route, 7, String::new()).unwrap().control, "blue");
+        assert_eq!(hold_back(&flags(&route, &[]), &route, 7, String::new()), None);
+    }
+
+    #[test]
+    fn half_of_the_routers_are_enough() {
+        let of = |tripped: usize, known: usize| {
+            let routers: Vec<Option<String>> = (0..known).map(|number| (number < tripped).then(|| "it fails".to_owned())).collect();
+            of_breakers(&routers).is_some()
+        };
+        assert_eq!([of(0, 0), of(0, 2), of(1, 3), of(2, 5)], [false; 4]);
+        assert_eq!([of(1, 1), of(1, 2), of(2, 3), of(2, 4)], [true; 4]);
+        let cause = of_breakers(&[None, Some("errors".to_owned())]).unwrap();
+        assert_eq!(cause.to_string(), "the breakers of 1 of 2 routers tripped: errors");
+    }
+}

@@ -1,0 +1,190 @@
+//! The promise: a candidate that does harm is switched back for the whole fleet, by itself or by an operator, with Redis and without; and nothing else is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::time::Duration;
+
+use serde_json::Value;
+use switchback_tests::redis::RedisServer;
+use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+/// Clicks are mature sooner, so that tests are.
+const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"3s\"";
+const RAMP: &str = "initial = { live = \"blue\", canary_percent = \"30\" }";
+/// A share that the breaker must not see, so that the evidence has to.
+const WITHOUT_BREAKER: &str = "breaker = { enabled = false }";
+
+struct Scene {
+    runtime: tokio::runtime::Runtime,
+    redis: RedisServer,
+    pools: [Backend; 3],
+}
+
+impl Scene {
+    fn start() -> Scene {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let redis = runtime.block_on(RedisServer::start()).unwrap();
+        Scene { runtime, redis, pools: ["blue", "green", "canary"].map(Backend::start) }
+    }
+
+    fn setup(&self, route: &str) -> Setup {
+        let [blue, green, canary] = &self.pools;
+        let setup = Setup::default().pool("blue", &[blue]).pool_keys("version = \"v1\"").pool("green", &[green]);
+        let setup = setup.pool_keys("version = \"v2\"").pool("canary", &[canary]).pool_keys("version = \"v2\"");
+        setup.workers(2).of_a_fleet().top(QUICK).route(&format!("{route}\nexpose = [\"pool\"]"))
+    }
+
+    fn router(&self, id: &str, route: &str) -> Router {
+        let router = self.setup(route).redis(&self.redis.url()).state(&format!("router_id = {id:?}")).start();
+        eventually("the flags are heard", SOON, || (router.route()["source"] == "redis").then_some(()));
+        router
+    }
+
+    fn routers(&self, route: &str) -> [Router; 2] {
+        let routers = ["one", "other"].map(|id| self.router(id, route));
+        for router in &routers {
+            eventually("both are known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 2).then_some(()));
+        }
+        routers
+    }
+}
+
+fn history(router: &Router) -> Vec<Value> {
+    let (status, body) = router.admin("GET", "/api/v1/routes/search/history?limit=20", b"");
+    assert_eq!(status, 200, "{body}");
+    body["entries"].as_array().unwrap().clone()
+}
+
+fn rollbacks(router: &Router) -> Vec<Value> {
+    history(router).into_iter().filter(|entry| entry["kind"] == "rollback").collect()
+}
+
+fn is_without_candidate(router: &Router) -> Option<()> {
+    (router.route()["canary_percent"] == 0.0).then_some(())
+}
+
+#[test]
+fn when_half_of_the_routers_hold_it_back_the_flags_follow_once() {
+    let scene = Scene::start();
+    let routers = scene.routers(RAMP);
+    scene.pools[2].behave(Behaviour::Status(500));
+    // One of them alone has traffic: that is half.
+    let load = Load::new(routers[0].traffic, 200).start();
+    routers.iter().for_each(|router| eventually("it is rolled back", SOON, || is_without_candidate(router)));
+    assert_eq!(load.stop().failures(), 0);
+    let entries = rollbacks(&routers[1]);
+    assert_eq!(entries.len(), 1, "{entries:#?}");
+    let (who, why) = (entries[0]["who"].as_str().unwrap(), entries[0]["why"].as_str().unwrap());
+    assert!(who.starts_with("router:") && why.starts_with("the breakers of 1 of 2 routers tripped: roll back: errors"), "{who}: {why}");
+    // The candidate is gone, and so the breaker closes.
+    eventually("the breaker is closed", SOON, || (routers[0].route()["breaker"]["state"] == "idle").then_some(()));
+    let written: f64 =
+        routers.iter().map(|router| router.metric("switchback_rollbacks_total", &["route=\"search\"", "cause=\"breakers\""])).sum();
+    assert_eq!(written, 1.0);
+    eventually("how long it took is measured", SOON, || {
+        let count: f64 = routers.iter().map(|router| router.metric("switchback_rollback_seconds_count", &["route=\"search\""])).sum();
+        (count == 1.0).then_some(())
+    });
+}
+
+#[test]
+fn the_evidence_of_the_fleet_rolls_back_and_what_comes_again_is_looked_at_anew() {
+    let scene = Scene::start();
+    let routers = scene.routers(&format!("{RAMP}\n{WITHOUT_BREAKER}"));
+    let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, 150).start()).collect();
+    scene.pools[2].behave(Behaviour::EveryOther(500));
+    routers.iter().for_each(|router| eventually("it is rolled back", SOON, || is_without_candidate(router)));
+    let entries = rollbacks(&routers[0]);
+    assert_eq!(entries.len(), 1, "{entries:#?}");
+    assert!(entries[0]["why"].as_str().unwrap().starts_with("roll back: errors"), "{entries:#?}");
+    // Mended, and given its share again at once: what was known of it before is not held against it.
+    scene.pools[2].behave(Behaviour::Answer);
+    routers[0].set_flags(&["canary_percent=30"]);
+    let sent = loads[0].sent();
+    loads[0].wait_for(sent + 150 * 8);
+    assert_eq!(
+        routers.each_ref().map(|router| router.route()["canary_percent"].as_f64().unwrap()),
+        [30.0, 30.0],
+        "{:#?}",
+        history(&routers[0])
+    );
+    loads.into_iter().for_each(|load| drop(load.stop()));
+}
+
+#[test]
+fn a_new_live_colour_that_does_harm_gives_way_to_the_old_one() {
+    let scene = Scene::start();
+    let baking = "initial = { live = \"green\", holdback_pool = \"blue\", holdback_percent = \"20\" }";
+    let routers = scene.routers(&format!("{baking}\n{WITHOUT_BREAKER}"));
+    let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, 150).start()).collect();
+    scene.pools[1].behave(Behaviour::EveryOther(500));
+    for router in &routers {
+        eventually("blue is live again", SOON, || (router.route()["live"] == "blue").then_some(()));
+        assert_eq!((&router.route()["holdback_percent"], &router.route()["canary_percent"]), (&0.0.into(), &0.0.into()));
+    }
+    loads.into_iter().for_each(|load| drop(load.stop()));
+}
+
+#[test]
+fn observe_only_flips_nothing() {
+    let scene = Scene::start();
+    let router = scene.router("one", &format!("{RAMP}\nobserve_only = true"));
+    scene.pools[2].behave(Behaviour::EveryOther(500));
+    let load = Load::new(router.traffic, 200).start();
+    eventually("the verdict is there", SOON, || (router.route()["evidence"]["evidence"]["verdict"] == "roll_back").then_some(()));
+    let sent = load.sent();
+    load.wait_for(sent + 600);
+    assert_eq!((&router.route()["canary_percent"], rollbacks(&router)), (&30.0.into(), vec![]));
+    drop(load.stop());
+}
+
+#[test]
+fn an_operator_rolls_back_and_is_told_when_there_is_nothing_to_do_or_nobody_to_do_it() {
+    let mut scene = Scene::start();
+    let routers = scene.routers(RAMP);
+    let (code, said, error) = routers[0].run(&["rollback", "search", "--dry-run"]);
+    assert_eq!((code, said.as_str()), (0, "would be done: v2 gives its traffic to v1 on blue (1 healthy endpoint(s))\n"), "{error}");
+    assert_eq!(routers[0].route()["canary_percent"], 30.0);
+    let (code, said, error) = routers[0].run(&["rollback", "search", "--why", "it ranks worse"]);
+    assert!(code == 0 && said.starts_with("rolled back: v2 gives its traffic to v1 on blue, epoch "), "{said}{error}");
+    routers.iter().for_each(|router| eventually("all obey", SOON, || is_without_candidate(router)));
+    let entry = &rollbacks(&routers[1])[0];
+    assert_eq!(entry["why"], "it ranks worse");
+    let (code, _, error) = routers[0].run(&["rollback", "search"]);
+    assert!(code == 2 && error.contains("nothing to roll back"), "{code}: {error}");
+    // Nobody is left to take the traffic.
+    routers[0].set_flags(&["canary_percent=30"]);
+    scene.pools[0].stop();
+    let refused = eventually("blue is known to be dead", SOON, || {
+        let (code, _, error) = routers[0].run(&["rollback", "search", "--dry-run", "--json"]);
+        let (healthy, _, _) = (routers[0].route()["pools"]["blue"]["healthy"].clone(), code, error);
+        (healthy == 0).then(|| routers[0].run(&["rollback", "search"]))
+    });
+    assert!(refused.0 == 2 && refused.2.contains("the pool blue has no healthy endpoint"), "{refused:?}");
+}
+
+#[test]
+fn with_redis_dead_each_router_is_told_and_the_flags_follow_when_it_is_back() {
+    let mut scene = Scene::start();
+    let routers = scene.routers(RAMP);
+    let dump = scene.runtime.block_on(scene.redis.dump()).unwrap();
+    scene.redis.kill().unwrap();
+    let load = Load::new(routers[1].traffic, 100).start();
+    load.wait_for(100);
+    let (code, said, error) = routers[0].run(&["rollback", "search", "--why", "it ranks worse"]);
+    assert_eq!(code, 0, "{said}{error}");
+    assert!(
+        said.contains("  one: v2 gives its traffic to v1 on blue\n") && said.contains("  other: v2 gives its traffic to v1 on blue\n"),
+        "{said}"
+    );
+    let before = scene.pools[2].arrivals();
+    let sent = load.sent();
+    load.wait_for(sent + 200);
+    assert_eq!((load.stop().failures(), scene.pools[2].arrivals()), (0, before), "nobody is sent to the candidate");
+    scene.runtime.block_on(scene.redis.restart_with(&dump)).unwrap();
+    routers.iter().for_each(|router| eventually("the flags follow", SOON, || is_without_candidate(router)));
+    let entries = rollbacks(&routers[0]);
+    assert_eq!(entries.len(), 1, "{entries:#?}");
+    assert!(entries[0]["why"].as_str().unwrap().ends_with("rolled back: it ranks worse"), "{entries:#?}");
+}
