@@ -135,7 +135,7 @@ pub const SOON: Duration = Duration::from_secs(5);
 /// A change by alice; `None` deletes a field.
 pub fn change(pairs: &[(&str, Option<&str>)], expected_epoch: Option<u64>) -> Change {
     let fields = pairs.iter().map(|(field, value)| ((*field).to_owned(), value.map(str::to_owned))).collect();
-    Change { fields, expected_epoch, who: "alice".to_owned(), why: "a test".to_owned() }
+    Change { fields, expected_epoch, who: "alice".to_owned(), why: "a test".to_owned(), ..Change::default() }
 }
 
 /// What a person does with redis-cli.

@@ -15,7 +15,7 @@ use super::access::{Operator, Viewer};
 use super::error::ApiError;
 use super::{Shared, redact, view};
 use crate::config::Route;
-use crate::flags::Change;
+use crate::flags::{Change, Kind};
 use crate::vocabulary::RouteIndex;
 
 const HISTORY_DEFAULT: usize = 20;

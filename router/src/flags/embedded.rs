@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::disk::{Copy, Disk};
 use super::judge::without_epoch;
-use super::ledger::{Kind, LedgerEntry, difference, presentable};
+use super::ledger::{LedgerEntry, difference, presentable};
 use super::ledger_file::LedgerFile;
 use super::local_shelf::LocalShelf;
 use super::published::{Applied, Cause, Published, Source};

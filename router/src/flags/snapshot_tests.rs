@@ -138,6 +138,7 @@ proptest! {
             expected_epoch: None,
             who: "alice".to_owned(),
             why: String::new(),
+            ..Change::default()
         };
         match edit::apply(&current, &change, &known, &route()) {
             Ok(after) => {
