@@ -98,8 +98,10 @@ fn the_evidence_of_the_fleet_rolls_back_and_what_comes_again_is_looked_at_anew()
     let entries = rollbacks(&routers[0]);
     assert_eq!(entries.len(), 1, "{entries:#?}");
     assert!(entries[0]["why"].as_str().unwrap().starts_with("roll back: errors"), "{entries:#?}");
-    // Mended, and given its share again at once: what was known of it before is not held against it.
+    // Mended, and given its share again soon: what was known of it before is not held against it.
     scene.pools[2].behave(Behaviour::Answer);
+    let sent = loads[0].sent();
+    loads[0].wait_for(sent + 150 * 2);
     routers[0].set_flags(&["canary_percent=30"]);
     let sent = loads[0].sent();
     loads[0].wait_for(sent + 150 * 8);

@@ -83,7 +83,7 @@ fn shown(done: &Value, is_dry_run: bool) -> String {
     }
     let mut text = format!("the store is away ({}); each router holds {candidate} back by itself:\n", plain(&done["error"]));
     for router in done["routers"].as_array().into_iter().flatten() {
-        let said = if router["held_back_here"] == true { format!("{what}") } else { plain(&router["error"]) };
+        let said = if router["held_back_here"] == true { what.clone() } else { plain(&router["error"]) };
         text.push_str(&format!("  {}: {said}\n", plain(&router["router"])));
     }
     text

@@ -10,7 +10,7 @@
 //! other goes on from there, and no slice is judged twice. Beside that, each router has a breaker of its own ([`breaker`]), which asks nobody.
 //! What either says is acted on by [`controller`].
 //!
-//! [`cursor`], [`fill`], [`record`], [`roles`], [`rollback`] and [`timeline`] are pure.
+//! [`cursor`], [`fill`], [`record`], [`roles`], [mod@rollback] and [`timeline`] are pure.
 
 mod board;
 mod breaker;
