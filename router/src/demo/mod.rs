@@ -165,7 +165,7 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     summary.show(screen);
     let (is_good, said) = (
         summary.is_good() && drained,
-        "no query failed, nobody changed sides, every share as configured, and a broken model was found out",
+        "no query failed, nobody changed sides, every share as configured, and a broken model was rolled back",
     );
     screen.say("");
     screen.say(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));

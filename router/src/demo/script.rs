@@ -61,7 +61,7 @@ impl Pace {
     }
 }
 
-/// How a broken model was found out.
+/// How a broken model was rolled back.
 #[derive(Debug, Clone)]
 pub(super) struct Caught {
     /// From its first share to the verdict.
@@ -184,7 +184,7 @@ impl<'a> Script<'a> {
                 return Ok(time_ms.saturating_sub(judged_unix_ms) as f64 / 1e3);
             }
             if asked.elapsed() > CHANGE_WITHIN {
-                return Err(DemoError::Change(format!("a broken model was found out, and not rolled back within {CHANGE_WITHIN:?}")));
+                return Err(DemoError::Change(format!("a broken model was rolled back, and not rolled back within {CHANGE_WITHIN:?}")));
             }
             sleep(ASK_EVERY).await;
         }
