@@ -75,13 +75,18 @@ fn a_full_endpoint_is_passed_over_and_a_full_pool_says_503() {
     drop(held);
     eventually("the places are free again", SOON, || (router.route()["pools"]["blue"]["in_flight"] == 0).then_some(()));
     other.behave(Behaviour::Answer);
-    let before = one.arrivals();
+    let unanswered = || router.metric("switchback_unanswered_total", &[]) as u64;
+    let (before, refused) = ([one.arrivals(), other.arrivals()], unanswered());
     let mut held = Vec::new();
-    while one.arrivals() < before + 2 {
+    while one.arrivals() < before[0] + 2 {
         held.push(send(&router));
         assert!(held.len() < 1_000);
     }
-    eventually("only those two are left", SOON, || (router.route()["pools"]["blue"]["in_flight"] == 2).then_some(()));
+    // Every one that was sent has come to somebody, or was refused since those before it came at once.
+    let arrived = || one.arrivals() + other.arrivals() - before[0] - before[1] + unanswered() - refused;
+    eventually("only those two are left", SOON, || {
+        (arrived() == held.len() as u64 && router.route()["pools"]["blue"]["in_flight"] == 2).then_some(())
+    });
     for _ in 0..50 {
         let response = http::raw(router.traffic, GET).unwrap();
         assert!(response.ends_with("other"), "{response}");

@@ -33,6 +33,8 @@ pub enum Behaviour {
     Status(u16),
     /// 200 and this status in turn.
     EveryOther(u16),
+    /// This status for one query of so many, 200 for the others.
+    OneIn(u64, u16),
     /// 200 after a while.
     Delay(Duration),
     /// No answer, ever.
@@ -207,7 +209,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Behaviour::Hang => std::future::pending().await,
         Behaviour::BreakBody => broken_body(),
         Behaviour::Large(bytes) => full(Bytes::from(vec![b'x'; bytes])),
-        Behaviour::Answer | Behaviour::Status(_) | Behaviour::EveryOther(_) | Behaviour::Delay(_) => full(Bytes::from(shared.name.clone())),
+        Behaviour::Answer | Behaviour::Status(_) | Behaviour::EveryOther(_) | Behaviour::OneIn(..) | Behaviour::Delay(_) => {
+            full(Bytes::from(shared.name.clone()))
+        }
     };
     if let Behaviour::Delay(delay) = behaviour {
         tokio::time::sleep(delay).await;
@@ -217,7 +221,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let mut response = Response::new(body);
     match behaviour {
         Behaviour::EveryOther(_) if number.is_multiple_of(2) => {}
-        Behaviour::Status(status) | Behaviour::EveryOther(status) => *response.status_mut() = StatusCode::from_u16(status).unwrap(),
+        Behaviour::OneIn(queries, _) if !number.is_multiple_of(queries) => {}
+        Behaviour::Status(status) | Behaviour::EveryOther(status) | Behaviour::OneIn(_, status) => {
+            *response.status_mut() = StatusCode::from_u16(status).unwrap()
+        }
         _ => {}
     }
     Ok(response)
