@@ -116,6 +116,8 @@ const CASES: &[Case] = &[
         "30.5",
         "at most 30: candidate and holdback are at most 100 together",
     ),
+    case("unit =", "signals = { results = \"/a/*/b\" }\nunit =", ":13: route.search.signals.results", "/a/*/b", "without *"),
+    case("unit =", "breaker = { alpha = 0.5 }\nunit =", ":13: route.search.breaker.alpha", "0.5", "from 1e-9 to 0.05"),
     case("unit =", "initial = { lives = \"blue\" }\nunit =", ":13: route.search.initial.lives", "blue", "one of live"),
     case("unit =", "timeouts = { attempt = \"20s\" }\nunit =", ":13: route.search.timeouts.attempt", "20s", "timeouts.total (15s)"),
     case("[route.pools.blue]", "[route.pools.teal]", ":15: route.search.pools.blue", "is missing", "`blue` or `green`"),

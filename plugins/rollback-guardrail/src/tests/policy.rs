@@ -140,6 +140,11 @@ fn a_window_is_judged_once_and_nonsense_in_one_is_refused_with_its_place() {
         Guardrail::evaluate("{}", &rollout.state, &window).unwrap_err()
     };
     assert_eq!(refused(|window| window.index = 5), "window 5 (traffic) was judged before: the next one is 6");
+    // What could be taken in and never read back from the state.
+    let many = refused(|window| window.metrics[0].candidate.n = u64::MAX);
+    assert!(many.ends_with("n = 18446744073709551615: must be 1000000000000 at most"), "{many}");
+    assert!(refused(|window| window.latency[0].control = u64::MAX).ends_with("1000000000000 at most are allowed"));
+    assert!(refused(|window| window.candidate_requests = u64::MAX).ends_with("1000000000000 at most are allowed"));
     let error = refused(|window| window.metrics[0].candidate.sum = f64::NAN);
     assert_eq!(error, "window 6 (traffic) has errors of the candidate with sum = NaN: must be a number from 0 to n = 50");
     assert!(refused(|window| window.metrics[0].control.sum = 451.0).contains("errors of the control with sum = 451"));
