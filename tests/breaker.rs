@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use switchback_tests::redis::RedisServer;
+use switchback_tests::fleet::Fleet;
 use switchback_tests::redis_groups::{Background, Watched};
-use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually};
+use switchback_tests::{Backend, Behaviour, Load, Router, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 /// From the first failure to the last query.
@@ -20,31 +20,6 @@ const CANDIDATE_RATE: u32 = 50;
 enum Store {
     Stays,
     Dies,
-}
-
-struct Scene {
-    _runtime: tokio::runtime::Runtime,
-    redis: RedisServer,
-    pools: [Backend; 3],
-}
-
-impl Scene {
-    fn start() -> Scene {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let redis = runtime.block_on(RedisServer::start()).unwrap();
-        Scene { _runtime: runtime, redis, pools: ["blue", "green", "canary"].map(Backend::start) }
-    }
-
-    fn setup(&self, route: &str) -> Setup {
-        let [blue, green, canary] = &self.pools;
-        let setup = Setup::default().pool("blue", &[blue]).pool_keys("version = \"v1\"").pool("green", &[green]);
-        let setup = setup.pool_keys("version = \"v2\"").pool("canary", &[canary]).pool_keys("version = \"v2\"");
-        setup.workers(2).of_a_fleet().route(&format!("{route}\nexpose = [\"pool\"]"))
-    }
-
-    fn routers(&self, url: &str, route: &str) -> [Router; 2] {
-        ["one", "other"].map(|id| self.setup(route).redis(url).state(&format!("router_id = {id:?}")).start())
-    }
 }
 
 fn breaker(router: &Router) -> Value {
@@ -75,15 +50,15 @@ fn time_out_of_traffic(candidate: &Backend, routers: &[Router; 2], meanwhile: im
 }
 
 fn ramp(share: u32, store: Store) {
-    let mut scene = Scene::start();
+    let mut scene = Fleet::start();
     let route = format!("initial = {{ live = \"blue\", canary_percent = \"{share}\" }}");
-    let routers = scene.routers(&scene.redis.url(), &route);
+    let routers = scene.routers(&scene.redis.url(), "", &route);
     let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, CANDIDATE_RATE * 100 / share).start()).collect();
     for router in &routers {
         eventually("the candidate is watched", SOON, || is_watching(router));
     }
     loads.iter().for_each(|load| load.wait_for(u64::from(CANDIDATE_RATE * 200 / share)));
-    let Scene { redis, pools, .. } = &mut scene;
+    let Fleet { redis, pools, .. } = &mut scene;
     let took = time_out_of_traffic(&pools[2], &routers, || {
         if store == Store::Dies {
             redis.kill().unwrap();
@@ -119,8 +94,8 @@ fn without_redis_it_is_out_as_soon() {
 #[test]
 fn a_candidate_with_a_fifth_of_errors_is_out_within_two_seconds() {
     let runs = if std::env::var_os("SWITCHBACK_FULL").is_some() { 30 } else { 3 };
-    let scene = Scene::start();
-    let routers = scene.routers(&scene.redis.url(), "initial = { live = \"blue\", canary_percent = \"10\" }");
+    let scene = Fleet::start();
+    let routers = scene.routers(&scene.redis.url(), "", "initial = { live = \"blue\", canary_percent = \"10\" }");
     let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, CANDIDATE_RATE * 10).start()).collect();
     let candidate = &scene.pools[2];
     let mut took = Vec::new();
@@ -156,8 +131,8 @@ fn a_candidate_with_a_fifth_of_errors_is_out_within_two_seconds() {
 fn while_redis_fails_over_it_is_out_as_soon() {
     let background = Background::start();
     let group = background.block_on(Watched::start("")).unwrap();
-    let scene = Scene::start();
-    let routers = scene.routers(&group.url(), "initial = { live = \"blue\", canary_percent = \"10\" }");
+    let scene = Fleet::start();
+    let routers = scene.routers(&group.url(), "", "initial = { live = \"blue\", canary_percent = \"10\" }");
     let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, CANDIDATE_RATE * 10).start()).collect();
     for router in &routers {
         eventually("the candidate is watched", SOON, || is_watching(router));
@@ -171,15 +146,15 @@ fn while_redis_fails_over_it_is_out_as_soon() {
 
 #[test]
 fn a_new_live_colour_that_fails_while_it_bakes_gives_its_traffic_to_the_old_one_without_redis() {
-    let mut scene = Scene::start();
+    let mut scene = Fleet::start();
     let baking = "initial = { live = \"green\", holdback_pool = \"blue\", holdback_percent = \"10\" }";
-    let routers = scene.routers(&scene.redis.url(), baking);
+    let routers = scene.routers(&scene.redis.url(), "", baking);
     let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, 200).start()).collect();
     for router in &routers {
         eventually("the new colour is watched", SOON, || is_watching(router));
     }
     loads.iter().for_each(|load| load.wait_for(400));
-    let Scene { redis, pools, .. } = &mut scene;
+    let Fleet { redis, pools, .. } = &mut scene;
     let took = time_out_of_traffic(&pools[1], &routers, || redis.kill().unwrap());
     println!("baking, Redis dead: out of traffic {took:?} after the first failure");
     assert!(took <= OUT_WITHIN, "{took:?}");
@@ -190,10 +165,10 @@ fn a_new_live_colour_that_fails_while_it_bakes_gives_its_traffic_to_the_old_one_
 /// Of three routers one has traffic: it holds the candidate back alone, and the flags stay. Its trip outlives it, ends with the candidate, and is an operator's to clear.
 #[test]
 fn a_trip_outlives_the_process_ends_with_the_candidate_and_can_be_cleared() {
-    let scene = Scene::start();
+    let scene = Fleet::start();
     let (route, folder) = ("initial = { live = \"blue\", canary_percent = \"20\" }", tempfile::tempdir().unwrap());
     let start = || scene.setup(route).redis(&scene.redis.url()).state("router_id = \"tried\"").data_dir(folder.path()).start();
-    let _idle = scene.routers(&scene.redis.url(), route);
+    let _idle = scene.routers(&scene.redis.url(), "", route);
     let mut router = start();
     let all_are_known = |router: &Router| {
         eventually("all are known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 3).then_some(()));
@@ -243,7 +218,7 @@ fn a_trip_outlives_the_process_ends_with_the_candidate_and_can_be_cleared() {
 
 #[test]
 fn errors_of_everybody_and_routes_without_a_breaker_trip_nothing() {
-    let scene = Scene::start();
+    let scene = Fleet::start();
     let initial = "initial = { live = \"blue\", canary_percent = \"50\" }";
     let everybody = scene.setup(initial).start();
     let off = scene.setup(&format!("{initial}\nbreaker = {{ enabled = false }}")).start();
@@ -269,11 +244,11 @@ fn errors_of_everybody_and_routes_without_a_breaker_trip_nothing() {
 /// A rule that names the candidate's pool is held back too; an operator's pin is not.
 #[test]
 fn what_names_the_pool_is_held_back_and_a_pin_is_obeyed() {
-    let scene = Scene::start();
+    let scene = Fleet::start();
     let rules = "initial = { live = \"blue\", canary_percent = \"10\" }\nsplit_policy = \"split-rules\"\n\
                  split_config = { rules = [{ name = \"testers\", pool = \"canary\", when = [{ field = \"header:x-tester\", equals = \"yes\" }] }] }";
     // Of three routers one has traffic: the flags stay.
-    let _idle = scene.routers(&scene.redis.url(), rules);
+    let _idle = scene.routers(&scene.redis.url(), "", rules);
     let router = scene.setup(rules).redis(&scene.redis.url()).state("router_id = \"tried\"").start();
     eventually("all are known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 3).then_some(()));
     let candidate = &scene.pools[2];

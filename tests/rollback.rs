@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use switchback_tests::redis::RedisServer;
-use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually};
+use switchback_tests::fleet::Fleet;
+use switchback_tests::{Behaviour, Load, Router, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Clicks are mature sooner, so that tests are.
@@ -15,39 +15,8 @@ const RAMP: &str = "initial = { live = \"blue\", canary_percent = \"30\" }";
 /// A share that the breaker must not see, so that the evidence has to.
 const WITHOUT_BREAKER: &str = "breaker = { enabled = false }";
 
-struct Scene {
-    runtime: tokio::runtime::Runtime,
-    redis: RedisServer,
-    pools: [Backend; 3],
-}
-
-impl Scene {
-    fn start() -> Scene {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let redis = runtime.block_on(RedisServer::start()).unwrap();
-        Scene { runtime, redis, pools: ["blue", "green", "canary"].map(Backend::start) }
-    }
-
-    fn setup(&self, route: &str) -> Setup {
-        let [blue, green, canary] = &self.pools;
-        let setup = Setup::default().pool("blue", &[blue]).pool_keys("version = \"v1\"").pool("green", &[green]);
-        let setup = setup.pool_keys("version = \"v2\"").pool("canary", &[canary]).pool_keys("version = \"v2\"");
-        setup.workers(2).of_a_fleet().top(QUICK).route(&format!("{route}\nexpose = [\"pool\"]"))
-    }
-
-    fn router(&self, id: &str, route: &str) -> Router {
-        let router = self.setup(route).redis(&self.redis.url()).state(&format!("router_id = {id:?}")).start();
-        eventually("the flags are heard", SOON, || (router.route()["source"] == "redis").then_some(()));
-        router
-    }
-
-    fn routers(&self, route: &str) -> [Router; 2] {
-        let routers = ["one", "other"].map(|id| self.router(id, route));
-        for router in &routers {
-            eventually("both are known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 2).then_some(()));
-        }
-        routers
-    }
+fn routers(fleet: &Fleet, route: &str) -> [Router; 2] {
+    fleet.routers(&fleet.redis.url(), QUICK, route)
 }
 
 fn history(router: &Router) -> Vec<Value> {
@@ -66,8 +35,8 @@ fn is_without_candidate(router: &Router) -> Option<()> {
 
 #[test]
 fn when_half_of_the_routers_hold_it_back_the_flags_follow_once() {
-    let scene = Scene::start();
-    let routers = scene.routers(RAMP);
+    let scene = Fleet::start();
+    let routers = routers(&scene, RAMP);
     scene.pools[2].behave(Behaviour::Status(500));
     // One of them alone has traffic: that is half.
     let load = Load::new(routers[0].traffic, 200).start();
@@ -90,8 +59,8 @@ fn when_half_of_the_routers_hold_it_back_the_flags_follow_once() {
 
 #[test]
 fn the_evidence_of_the_fleet_rolls_back_and_what_comes_again_is_looked_at_anew() {
-    let scene = Scene::start();
-    let routers = scene.routers(&format!("{RAMP}\n{WITHOUT_BREAKER}"));
+    let scene = Fleet::start();
+    let routers = routers(&scene, &format!("{RAMP}\n{WITHOUT_BREAKER}"));
     let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, 150).start()).collect();
     scene.pools[2].behave(Behaviour::EveryOther(500));
     routers.iter().for_each(|router| eventually("it is rolled back", SOON, || is_without_candidate(router)));
@@ -116,9 +85,9 @@ fn the_evidence_of_the_fleet_rolls_back_and_what_comes_again_is_looked_at_anew()
 
 #[test]
 fn a_new_live_colour_that_does_harm_gives_way_to_the_old_one() {
-    let scene = Scene::start();
+    let scene = Fleet::start();
     let baking = "initial = { live = \"green\", holdback_pool = \"blue\", holdback_percent = \"20\" }";
-    let routers = scene.routers(&format!("{baking}\n{WITHOUT_BREAKER}"));
+    let routers = routers(&scene, &format!("{baking}\n{WITHOUT_BREAKER}"));
     let loads: Vec<_> = routers.iter().map(|router| Load::new(router.traffic, 150).start()).collect();
     scene.pools[1].behave(Behaviour::EveryOther(500));
     for router in &routers {
@@ -130,8 +99,8 @@ fn a_new_live_colour_that_does_harm_gives_way_to_the_old_one() {
 
 #[test]
 fn observe_only_flips_nothing() {
-    let scene = Scene::start();
-    let router = scene.router("one", &format!("{RAMP}\nobserve_only = true"));
+    let scene = Fleet::start();
+    let [router, _other] = routers(&scene, &format!("{RAMP}\nobserve_only = true"));
     scene.pools[2].behave(Behaviour::EveryOther(500));
     let load = Load::new(router.traffic, 200).start();
     eventually("the verdict is there", SOON, || (router.route()["evidence"]["evidence"]["verdict"] == "roll_back").then_some(()));
@@ -143,8 +112,8 @@ fn observe_only_flips_nothing() {
 
 #[test]
 fn an_operator_rolls_back_and_is_told_when_there_is_nothing_to_do_or_nobody_to_do_it() {
-    let mut scene = Scene::start();
-    let routers = scene.routers(RAMP);
+    let mut scene = Fleet::start();
+    let routers = routers(&scene, RAMP);
     let (code, said, error) = routers[0].run(&["rollback", "search", "--dry-run"]);
     assert_eq!((code, said.as_str()), (0, "would be done: v2 gives its traffic to v1 on blue (1 healthy endpoint(s))\n"), "{error}");
     assert_eq!(routers[0].route()["canary_percent"], 30.0);
@@ -168,8 +137,8 @@ fn an_operator_rolls_back_and_is_told_when_there_is_nothing_to_do_or_nobody_to_d
 
 #[test]
 fn with_redis_dead_each_router_is_told_and_the_flags_follow_when_it_is_back() {
-    let mut scene = Scene::start();
-    let routers = scene.routers(RAMP);
+    let mut scene = Fleet::start();
+    let routers = routers(&scene, RAMP);
     let dump = scene.runtime.block_on(scene.redis.dump()).unwrap();
     scene.redis.kill().unwrap();
     let load = Load::new(routers[1].traffic, 100).start();

@@ -6,6 +6,7 @@ mod backend;
 pub mod cases;
 pub mod exchange;
 pub mod flags;
+pub mod fleet;
 pub mod frames;
 pub mod guests;
 pub mod http;

@@ -17,7 +17,11 @@ const MODULES: [(&str, &[&str], &str); 17] = [
     ("quality", &["config", "vocabulary"], "what became of the queries"),
     ("policy", &["allocator", "config", "flags", "vocabulary"], "the WebAssembly host"),
     ("serve", &["allocator", "config", "flags", "policy", "quality", "tls", "vocabulary"], "the data path"),
-    ("release", &["config", "flags", "policy", "quality", "vocabulary"], "the control path: what is known of a candidate"),
+    (
+        "release",
+        &["config", "flags", "policy", "quality", "vocabulary"],
+        "the control path: what is known of a candidate, and what takes it out of traffic",
+    ),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
     ("ranker", &["config", "vocabulary"], "the ONNX ranking server"),
     ("admin", &["config", "flags", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),

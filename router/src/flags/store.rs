@@ -121,23 +121,20 @@ impl FlagStore {
 
     /// The route's flags as the data path obeys them, now and at each change: what the breaker holds back is held back.
     #[must_use]
-    #[allow(clippy::expect_used)]
     pub fn watch(&self, route: RouteIndex) -> watch::Receiver<Arc<Flags>> {
-        self.published.watch(route).expect("a route of the config")
+        of_the_config(self.published.watch(route))
     }
 
     /// The route's flags as the store has them, now and at each change.
     #[must_use]
-    #[allow(clippy::expect_used)]
     pub fn watch_stored(&self, route: RouteIndex) -> watch::Receiver<Arc<Flags>> {
-        self.published.watch_stored(route).expect("a route of the config")
+        of_the_config(self.published.watch_stored(route))
     }
 
     /// The route's flags as the store has them now.
     #[must_use]
-    #[allow(clippy::expect_used)]
     pub fn stored(&self, route: RouteIndex) -> Arc<Flags> {
-        self.published.flags(route).expect("a route of the config")
+        of_the_config(self.published.flags(route))
     }
 
     /// What this router's breaker holds back on the route.
@@ -153,17 +150,15 @@ impl FlagStore {
     }
 
     /// An item whenever the route's fields were read from the store, also when nothing came of it.
-    #[allow(clippy::expect_used)]
     pub(crate) fn watch_reads(&self, route: RouteIndex) -> watch::Receiver<Arc<Applied>> {
-        self.published.watch_reads(route).expect("a route of the config")
+        of_the_config(self.published.watch_reads(route))
     }
 
     /// The route's flags with what is wrong with them and where they come from.
     #[must_use]
-    #[allow(clippy::expect_used)]
     pub fn view(&self, route: RouteIndex) -> View {
-        let applied = self.published.applied(route).expect("a route of the config");
-        let flags = self.published.flags(route).expect("a route of the config");
+        let applied = of_the_config(self.published.applied(route));
+        let flags = of_the_config(self.published.flags(route));
         let mut warnings = self.published.warnings();
         warnings.extend(flags.cut_holdback().zip(flags.holdback).map(|(most, holdback)| {
             let share = holdback.share;
@@ -296,6 +291,12 @@ impl FlagStore {
             Backing::Redis(redis) => redis.set_admin(address.to_string()),
         }
     }
+}
+
+/// What there is for every [`RouteIndex`] of the config.
+#[allow(clippy::expect_used)]
+fn of_the_config<T>(found: Option<T>) -> T {
+    found.expect("a route of the config")
 }
 
 /// Holds a route's initial flags to what a change of flags is held to.
