@@ -45,7 +45,7 @@ fn when_half_of_the_routers_hold_it_back_the_flags_follow_once() {
     let entries = rollbacks(&routers[1]);
     assert_eq!(entries.len(), 1, "{entries:#?}");
     let (who, why) = (entries[0]["who"].as_str().unwrap(), entries[0]["why"].as_str().unwrap());
-    assert!(who.starts_with("router:") && why.starts_with("the breakers of 1 of 2 routers tripped: roll back: errors"), "{who}: {why}");
+    assert!(who.starts_with("router:") && why.starts_with("the breakers of 1 of 2 routers tripped: errors"), "{who}: {why}");
     // The candidate is gone, and so the breaker closes.
     eventually("the breaker is closed", SOON, || (routers[0].route()["breaker"]["state"] == "idle").then_some(()));
     let written: f64 =

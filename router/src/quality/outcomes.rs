@@ -85,6 +85,12 @@ impl Ended {
         Ended { requests: self.requests + requests, errors: self.errors + errors, timeouts: self.timeouts + timeouts }
     }
 
+    /// Errors and timeouts. A worker that was held up may have counted one and not yet its request: no more than requests.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.errors.saturating_add(self.timeouts).min(self.requests)
+    }
+
     /// What came since. Nothing where there is less now: the counters are others.
     #[must_use]
     pub fn since(&self, before: &Ended) -> Ended {

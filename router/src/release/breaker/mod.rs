@@ -7,6 +7,7 @@
 //! It needs neither Redis nor a rollout: a share that somebody set by hand is guarded too, and so is a new live colour while a holdback is
 //! left of the old one.
 
+mod exact;
 mod file;
 mod guard;
 
