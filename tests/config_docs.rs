@@ -71,6 +71,7 @@ fn known() -> BTreeSet<String> {
         ("AdminToken", "admin.token"),
         ("Route", "route"),
         ("Breaker", "route.breaker"),
+        ("Rollout", "route.rollout"),
         ("Signals", "route.signals"),
         ("Match", "route.match"),
         ("Timeouts", "route.timeouts"),
@@ -95,7 +96,7 @@ fn known() -> BTreeSet<String> {
                 .filter(|field| {
                     !matches!(
                         field.as_str(),
-                        "matches" | "timeouts" | "breaker" | "signals" | "pools" | "health" | "outlier" | "certificate"
+                        "matches" | "timeouts" | "breaker" | "rollout" | "signals" | "pools" | "health" | "outlier" | "certificate"
                     )
                 })
                 .map(|field| format!("{section}.{field}")),

@@ -19,6 +19,7 @@ pub(crate) const MOST_LOG: f64 = 1e12;
 /// Points of the grid of one tilt kernel; latency has three of them.
 const TILT: usize = THETAS.len();
 const LATENCY: usize = 3 * TILT;
+const HIGHER: Kernel = Kernel::Mean { is_higher_better: true };
 
 /// What one metric was while the evidence against the candidate grew: since its e-value was last at 1 or below.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -122,6 +123,8 @@ impl Track {
     /// Takes a window of a metric with one grid. `gate` is the margin where the window counts for the gate.
     pub(crate) fn observe(&mut self, config: &Config, metric: &Metric, arms: &Arms, gate: Option<Margin>, ms: u32) {
         self.see(arms);
+        // Clicks that nobody reports are none for anybody: control has what it had some of.
+        self.has_control |= if metric.kernel == HIGHER { arms.control.sum > 0.0 } else { arms.control.n > 0.0 };
         if arms.are_both_there() {
             let spread = (matches!(metric.kernel, Kernel::Mean { .. }) || gate.is_some()).then(|| Spread::of(arms));
             let mut log_e = [0.0; LATENCY];
@@ -135,8 +138,7 @@ impl Track {
             }
             self.harm(&log_e, metric.floor);
             if let (Some(margin), Some(spread)) = (gate, &spread) {
-                let is_higher_better = metric.kernel == Kernel::Mean { is_higher_better: true };
-                self.pass_gate(arms, margin, is_higher_better, spread);
+                self.pass_gate(arms, margin, metric.kernel == HIGHER, spread);
             }
             self.show(config, arms, ms);
             self.refresh_phi(config, metric.floor);
@@ -148,6 +150,7 @@ impl Track {
     pub(crate) fn observe_latency(&mut self, config: &Config, quantiles: &[Arms; 3], gate: Option<Margin>, ms: u32) {
         let [_, _, tail] = quantiles;
         self.see(tail);
+        self.has_control |= tail.control.n > 0.0;
         if tail.are_both_there() {
             let Kernel::Tilt { ratio } = config.latency.kernel else { return };
             let mut log_e = [0.0; LATENCY];
@@ -183,7 +186,6 @@ impl Track {
 
     fn see(&mut self, arms: &Arms) {
         self.has_candidate |= arms.candidate.n > 0.0;
-        self.has_control |= arms.control.n > 0.0;
     }
 
     fn harm(&mut self, log_e: &[f64; LATENCY], floor: f64) {

@@ -26,12 +26,16 @@ pub(super) enum ApiError {
     NoPath(String),
     #[error("this path does not take that method; GET /api/v1/openapi.json lists what there is")]
     NoMethod,
-    #[error("{0}: there is no candidate and no holdback, so nothing to roll back; to change who is live: switchback flag set {0} live=...")]
+    #[error(
+        "{0}: there is no candidate, no holdback and no rollout that is done, so nothing to roll back; to change who is live: switchback flag set {0} live=..."
+    )]
     NothingToRollBack(String),
     #[error(
         "the pool {target} has no healthy endpoint: a rollback would leave everybody without an answer; mend it first, or set the flags by hand"
     )]
     TargetNotReady { target: String },
+    #[error("{0}")]
+    Rollout(String),
     #[error("{0}")]
     BadRequest(String),
     #[error("{0}")]
@@ -64,7 +68,7 @@ impl ApiError {
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::NothingToRollBack(_) | ApiError::TargetNotReady { .. } => StatusCode::CONFLICT,
+            ApiError::NothingToRollBack(_) | ApiError::Rollout(_) | ApiError::TargetNotReady { .. } => StatusCode::CONFLICT,
             ApiError::Busy | ApiError::TooManyStreams | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {

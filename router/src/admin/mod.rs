@@ -30,6 +30,7 @@ mod quality;
 mod quality_metrics;
 mod redact;
 mod rollback;
+mod rollout;
 mod routes;
 mod shadow;
 mod view;
@@ -53,7 +54,7 @@ use crate::flags::{FlagStore, Source};
 use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
 use crate::quality::signals::SignalsDesk;
-use crate::quality::{Books, Quality};
+use crate::quality::{Books, FleetClock, Quality};
 use crate::release::Board;
 use crate::serve::{Generation, OpenConnections, SharedPool};
 use crate::tls::ServerTls;
@@ -114,6 +115,8 @@ pub struct ThisProcess {
     pub books: Arc<Books>,
     /// What is known of candidates.
     pub board: Board,
+    /// The store's time.
+    pub clock: FleetClock,
     /// Counts log lines that were dropped.
     pub dropped_log_lines: ErrorCounter,
 }
@@ -154,6 +157,12 @@ impl AdminState {
 
     fn routes(&self) -> impl Iterator<Item = (RouteIndex, &Route)> {
         (0..=u16::MAX).map(RouteIndex).zip(&self.config.routes)
+    }
+
+    /// Healthy endpoints of a pool.
+    fn healthy(&self, route: RouteIndex, pool: &str) -> usize {
+        let pool = self.pools(route).iter().find(|shared| shared.config.name == pool);
+        pool.map_or(0, |pool| pool.healthy())
     }
 
     fn pools(&self, route: RouteIndex) -> &[Arc<SharedPool>] {
@@ -217,6 +226,8 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/quality/fleet", get(quality::fleet))
         .route("/api/v1/routes/{route}/evidence", get(evidence::show))
         .route("/api/v1/routes/{route}/rollback", post(rollback::roll_back))
+        .route("/api/v1/routes/{route}/rollout", get(rollout::show).post(rollout::start))
+        .route("/api/v1/routes/{route}/rollout/{order}", post(rollout::order))
         .route("/api/v1/routes/{route}/breaker", get(breaker::show).delete(breaker::clear))
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))

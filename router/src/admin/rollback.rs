@@ -14,7 +14,10 @@ use super::error::ApiError;
 use super::exposition::{Buckets, Exposition};
 use super::{AdminState, Shared, routes};
 use crate::flags::{Change, ChangeError, Kind};
-use crate::release::{hold_back, rollback};
+use crate::release::{Rollback, hold_back, rollback};
+
+/// So often somebody else may be first.
+pub(super) const TRIES: u32 = 8;
 
 /// What is asked.
 #[derive(Debug, Default, Deserialize)]
@@ -43,47 +46,54 @@ pub(super) async fn roll_back(
             ApiError::BadRequest(format!(r#"the body must be empty, or JSON like {{"why": "it ranks worse"}}: {error}"#))
         })?
     };
-    let flags = shared.state.flags.stored(index);
-    let Some(back) = rollback(&flags, route) else {
-        return Err(ApiError::NothingToRollBack(name));
-    };
-    let healthy = route.pool_named(&back.target).and_then(|pool| shared.state.pools(index).get(pool.get()));
-    let healthy = healthy.map_or(0, |pool| pool.endpoints.iter().filter(|endpoint| endpoint.is_available()).count());
-    let mut answer = json!({
-        "route": name, "candidate": back.candidate, "control": back.control, "target": back.target, "target_healthy": healthy,
-        "epoch": null, "held_back_here": false, "error": null,
-    });
-    let mut tell = |key: &str, value: Value| answer.as_object_mut().map(|answer| answer.insert(key.to_owned(), value));
-    if order.dry_run {
-        return Ok(Json(answer));
-    }
-    if healthy == 0 {
-        return Err(ApiError::TargetNotReady { target: back.target });
-    }
-    let change =
-        Change { fields: back.fields, expected_epoch: None, kind: Kind::Rollback, who: caller.name.clone(), why: order.why.clone() };
-    match shared.state.flags.change(index, change).await {
-        Ok(epoch) => {
-            shared.state.process.board.count_rollback(&route.name, "operator");
-            tracing::warn!(route = route.name, candidate = back.candidate, epoch, who = caller.name, why = order.why, "rolled back");
-            tell("epoch", json!(epoch));
+    let said = if order.why.is_empty() { caller.name.clone() } else { format!("{}: {}", caller.name, order.why) };
+    for _ in 0..TRIES {
+        let flags = shared.state.flags.stored(index);
+        let Some(back) = rollback(&flags, route, shared.state.process.clock.now_ms(), &said) else {
+            return Err(ApiError::NothingToRollBack(name));
+        };
+        let healthy = shared.state.healthy(index, &back.target);
+        let answer = json!({
+            "route": name, "candidate": back.candidate, "control": back.control, "target": back.target, "target_healthy": healthy,
+            "epoch": null, "held_back_here": false, "error": null,
+        });
+        if order.dry_run {
+            return Ok(Json(answer));
         }
-        Err(error @ (ChangeError::Invalid(_) | ChangeError::Conflict { .. })) => return Err(error.into()),
-        Err(error) => {
-            // Without its store, each router can do so much for its own users; the flags follow when the store is back and half of the routers did.
-            let why = if order.why.is_empty() {
-                format!("{} rolled back", caller.name)
-            } else {
-                format!("{} rolled back: {}", caller.name, order.why)
-            };
-            let trip = hold_back(&flags, route, super::now_unix_ms(), why);
-            tracing::warn!(route = route.name, candidate = back.candidate, who = caller.name, %error, "rolled back on this router alone: the store is away");
-            tell("held_back_here", json!(trip.is_some()));
-            tell("error", json!(error.to_string()));
-            shared.state.flags.set_trip(index, trip.map(Arc::new));
+        if healthy == 0 {
+            return Err(ApiError::TargetNotReady { target: back.target });
+        }
+        let Rollback { fields, candidate, .. } = back;
+        let (who, why) = (caller.name.clone(), order.why.clone());
+        let change = Change { fields, expected_epoch: Some(flags.epoch), kind: Kind::Rollback, who, why };
+        match shared.state.flags.change(index, change).await {
+            Ok(epoch) => {
+                shared.state.process.board.count_rollback(&route.name, "operator");
+                tracing::warn!(route = route.name, candidate, epoch, who = caller.name, why = order.why, "rolled back");
+                return Ok(Json(with(answer, [("epoch", json!(epoch))])));
+            }
+            // Somebody was first: it may be what they wrote that is to be taken back.
+            Err(ChangeError::Conflict { .. }) => {}
+            Err(error @ ChangeError::Invalid(_)) => return Err(error.into()),
+            Err(error) => {
+                // Without its store, each router can do so much for its own users; the flags follow when the store is back and half of the routers did.
+                let trip = hold_back(&flags, route, super::now_unix_ms(), format!("rolled back by {said}"));
+                let route = &route.name;
+                tracing::warn!(route, candidate, who = caller.name, %error, "rolled back on this router alone: the store is away");
+                let held_back = json!(trip.is_some());
+                shared.state.flags.set_trip(index, trip.map(Arc::new));
+                return Ok(Json(with(answer, [("held_back_here", held_back), ("error", json!(error.to_string()))])));
+            }
         }
     }
-    Ok(Json(answer))
+    Err(ApiError::Busy)
+}
+
+fn with<const N: usize>(mut answer: Value, more: [(&str, Value); N]) -> Value {
+    if let Some(answer) = answer.as_object_mut() {
+        answer.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    }
+    answer
 }
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {

@@ -28,7 +28,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     add("policies", json!(policies(state, index, route)));
     add("evidence", super::evidence::of_route(state, route));
     add("breaker", super::breaker::of_route(state, index, route));
-    add("rollout", Value::Null);
+    add("rollout", super::rollout::of_route(state, route, &state.flags.stored(index)));
     Value::Object(json)
 }
 
@@ -81,7 +81,7 @@ fn pools(pools: &[Arc<SharedPool>], flags: &Flags) -> Value {
         let value = json!({
             "version": pool.config.version,
             "roles": roles(flags, index),
-            "healthy": pool.endpoints.iter().filter(|endpoint| endpoint.is_available()).count(),
+            "healthy": pool.healthy(),
             "is_panicking": pool.is_panicking(),
             "in_flight": pool.in_flight(),
             "endpoints": pool.endpoints.iter().map(|shared| endpoint(shared, now)).collect::<Vec<_>>(),

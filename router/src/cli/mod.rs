@@ -20,6 +20,7 @@ mod reload;
 mod replay;
 mod rollback;
 mod rollback_policy;
+mod rollout;
 mod serve;
 mod shadow;
 mod sign_override;
@@ -60,6 +61,7 @@ enum Command {
     Override(sign_override::SignOverride),
     Config(config::ConfigArgs),
     Demo(demo::Demo),
+    Rollout(rollout::RolloutArgs),
     Rollback(rollback::RollbackArgs),
     Breaker(breaker::BreakerArgs),
     Plan(plan::Plan),
@@ -87,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Override(signed) => signed.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Rollout(rollout) => rollout.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Breaker(breaker) => breaker.run(),
         Command::Plan(plan) => plan.run(),

@@ -76,6 +76,10 @@ fn show_route(route: &Value) -> String {
     text.push_str(&table(&pool_rows(route)));
     text.push_str(&endpoint_lines(route));
     list(&route["policies"]).iter().for_each(|policy| text.push_str(&policy_line(policy)));
+    let rollout = super::rollout::lines(&route["rollout"]);
+    if !rollout.is_empty() {
+        text.push_str(&format!("  {rollout}"));
+    }
     text.push_str(&evidence::lines(&route["evidence"], crate::admin::now_unix_ms()));
     if matches!(route["breaker"]["state"].as_str(), Some("tripped" | "watching")) {
         text.push_str(&format!("  breaker of this router: {}\n", super::breaker::of_router(&route["breaker"])));

@@ -11,7 +11,7 @@ use http::uri::{Authority, Scheme, Uri};
 use super::check::Checker;
 use super::checked::{Endpoint, Health, OnPolicyFailure, Pool, Protocol, Route, RouteMatch, Timeouts, UnitSource};
 use super::expose::Expose;
-use super::{check_breaker, check_initial, check_outlier, check_signals, check_tls, written};
+use super::{check_breaker, check_initial, check_outlier, check_rollout, check_signals, check_tls, written};
 
 const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
 const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http or https, host, port, and no path";
@@ -78,6 +78,7 @@ fn check_route(checker: &mut Checker, by_index: &str, name: String, written: wri
         signals: written.signals.map(|signals| Arc::new(check_signals::check_signals(checker, &key, &signals))),
         is_observed_only: written.observe_only.unwrap_or(false),
         breaker: check_breaker::check_breaker(checker, &key, &written.breaker),
+        rollout: check_rollout::check_rollout(checker, &key, &written.rollout),
         expose: check_expose(checker, &key, &written.expose.unwrap_or_default()),
         max_request_body: check_body(checker, &format!("{key}.max_request_body"), written.max_request_body.as_deref()),
         max_response_body: check_body(checker, &format!("{key}.max_response_body"), written.max_response_body.as_deref()),

@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 
 use super::check_breaker::Breaker;
 use super::check_evidence::Evidence;
+use super::check_rollout::RolloutPlan;
 use super::check_signals::Signals;
 use super::expose::Expose;
 use super::redis_url::RedisState;
@@ -293,6 +294,8 @@ pub struct Route {
     pub is_observed_only: bool,
     /// Each router's own guard.
     pub breaker: Breaker,
+    /// How a candidate becomes live.
+    pub rollout: RolloutPlan,
     /// What every response says of the decision.
     pub expose: Expose,
     /// Size of a request's body. `None` is no limit.

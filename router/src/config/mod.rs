@@ -10,6 +10,7 @@ mod check_events;
 mod check_evidence;
 mod check_initial;
 mod check_outlier;
+mod check_rollout;
 mod check_route;
 mod check_signals;
 mod check_tls;
@@ -35,6 +36,7 @@ pub use change::{FIXED, KeyChange, Reload, reload};
 pub(crate) use check::LOCAL_OPERATOR;
 pub use check_breaker::Breaker;
 pub use check_evidence::Evidence;
+pub use check_rollout::{ROLLOUT_STEPS, RolloutPlan, RolloutStep};
 pub use check_signals::Signals;
 pub use checked::{
     Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Events, Health, Lifecycle, Limits, Listen, OnPolicyFailure, Outlier,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::check_rollout::RolloutPlan;
 use super::checked::{ClientAuth, Config, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
 use super::expose::Expose;
 use super::redis_url::{Password, RedisState};
@@ -57,6 +58,22 @@ impl Lines {
     fn bytes(&mut self, key: &str, value: usize) {
         self.text(key, &show_bytes(u64::try_from(value).unwrap_or(u64::MAX)));
     }
+}
+
+fn rollout(lines: &mut Lines, key: &impl Fn(&str) -> String, plan: &RolloutPlan) {
+    let key = |name: &str| key(&format!("rollout.{name}"));
+    let steps = || plan.steps.iter();
+    lines.texts(&key("steps"), steps().map(|step| step.percent.to_string()));
+    let first = plan.steps.first();
+    lines.duration(&key("dwell"), first.map_or(Duration::ZERO, |step| step.dwell));
+    lines.add(&key("min_samples"), first.map_or(0, |step| step.min_samples));
+    lines.texts(&key("approval"), steps().filter(|step| step.approval).map(|step| step.percent.to_string()));
+    lines.text(&key("canary_max_percent"), &plan.canary_max.to_string());
+    lines.text(&key("mirror_percent"), &plan.mirror.to_string());
+    lines.duration(&key("mirror"), plan.mirror_for);
+    lines.text(&key("holdback_percent"), &plan.holdback.to_string());
+    lines.duration(&key("bake"), plan.bake);
+    lines.duration(&key("max_step"), plan.max_step);
 }
 
 fn top(lines: &mut Lines, config: &Config) {
@@ -198,6 +215,7 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.add(&key("observe_only"), route.is_observed_only);
     lines.add(&key("breaker.enabled"), route.breaker.is_enabled);
     lines.add(&key("breaker.alpha"), route.breaker.alpha);
+    rollout(lines, &key, &route.rollout);
     if let Some(signals) = &route.signals {
         lines.text(&key("signals.sample_percent"), &signals.sample.percent().to_string());
         lines.bytes(&key("signals.max_body"), signals.max_body);

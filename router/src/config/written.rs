@@ -203,6 +203,8 @@ pub(super) struct Route {
     pub(super) observe_only: Option<bool>,
     #[serde(default)]
     pub(super) breaker: Breaker,
+    #[serde(default)]
+    pub(super) rollout: Rollout,
     pub(super) signals: Option<Signals>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
@@ -221,6 +223,23 @@ pub(super) struct Route {
 pub(super) struct Breaker {
     pub(super) enabled: Option<bool>,
     pub(super) alpha: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rollout {
+    pub(super) steps: Option<Vec<String>>,
+    pub(super) step_weight: Option<String>,
+    pub(super) max_weight: Option<String>,
+    pub(super) dwell: Option<String>,
+    pub(super) min_samples: Option<u64>,
+    pub(super) approval: Option<Vec<String>>,
+    pub(super) canary_max_percent: Option<String>,
+    pub(super) mirror_percent: Option<String>,
+    pub(super) mirror: Option<String>,
+    pub(super) holdback_percent: Option<String>,
+    pub(super) bake: Option<String>,
+    pub(super) max_step: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -133,7 +133,9 @@ fn check_form(change: &Change) -> Vec<Fault> {
         let shown = value.as_deref().unwrap_or("(delete)");
         if matches!(field.as_str(), "epoch" | "seal") {
             fault(field, shown, "left alone: the store writes it".to_owned());
-        } else if !WRITABLE.contains(&field.as_str()) && !field.starts_with("flag.") {
+        } else if field == "rollout" && change.kind == Kind::Change {
+            fault(field, shown, "left alone: it is moved with switchback rollout".to_owned());
+        } else if field != "rollout" && !WRITABLE.contains(&field.as_str()) && !field.starts_with("flag.") {
             fault(field, shown, format!("one of the fields {}, or flag.<name>", WRITABLE.join(", ")));
         }
         if matches!(field.as_str(), "live" | "salt") && value.as_ref().is_none_or(String::is_empty) {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Fields;
+use super::{Fields, rollout};
 
 /// The longest value that the ledger keeps of a field, in characters.
 const VALUE_CHARS: usize = 256;
@@ -11,9 +11,11 @@ const VALUE_CHARS: usize = 256;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Through the admin API or a rollout.
+    /// Through the admin API.
     #[default]
     Change,
+    /// A transition of a rollout, by itself or by an operator.
+    Rollout,
     /// A candidate was taken out of traffic, by an operator or by itself.
     Rollback,
     /// By hand in Redis, adopted by the first router that saw it.
@@ -78,7 +80,11 @@ pub(crate) fn difference(old: &Fields, new: &Fields) -> Vec<FieldChange> {
 pub(crate) fn presentable(changes: Vec<FieldChange>) -> Vec<FieldChange> {
     let show = |field: &str, value: Option<String>| {
         let value = value?;
-        Some(if field == "salt" { "(hidden)".to_owned() } else { value.chars().take(VALUE_CHARS).collect() })
+        Some(match field {
+            "salt" => "(hidden)".to_owned(),
+            "rollout" => rollout::in_words(&value),
+            _ => value.chars().take(VALUE_CHARS).collect(),
+        })
     };
     let show_change = |change: FieldChange| FieldChange {
         old: show(&change.field, change.old),

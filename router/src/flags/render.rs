@@ -51,6 +51,9 @@ impl Flags {
         if let Some(experiments) = &self.experiments {
             put("experiments", experiments.clone());
         }
+        if let Some(rollout) = &self.rollout {
+            put("rollout", rollout.render());
+        }
         for (feature, value) in &self.features {
             put(&format!("flag.{feature}"), value.clone());
         }

@@ -6,7 +6,9 @@
 //! Invariant: nothing in a [`Flags`] needs checking again; every pool index is one of the route's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::rollout::{ROLLOUT_BYTES, Rollout};
 use super::trip::Shed;
 use crate::config::Route;
 use crate::vocabulary::{PoolIndex, Ppm};
@@ -68,6 +70,8 @@ pub struct Flags {
     pub rollback_policy: PolicyRef,
     /// The `experiments` JSON, known to parse.
     pub experiments: Option<String>,
+    /// The rollout that runs, or the last one.
+    pub rollout: Option<Arc<Rollout>>,
     /// `flag.<name>` without the prefix.
     pub features: BTreeMap<String, String>,
     /// What this router's breaker holds back; never in a store. Whatever names one of its pools, but for a pin and an override, means control.
@@ -103,6 +107,7 @@ impl Flags {
             split_policy: PolicyRef { name: route.split_policy.clone(), digest: None },
             rollback_policy: PolicyRef { name: route.rollback_policy.clone(), digest: None },
             experiments: None,
+            rollout: None,
             features: BTreeMap::new(),
             shed: None,
         };
@@ -159,6 +164,7 @@ impl Reader<'_> {
             split_policy: self.policy("split_policy", &last_good.split_policy, &route.split_policy),
             rollback_policy: self.policy("rollback_policy", &last_good.rollback_policy, &route.rollback_policy),
             experiments: self.experiments(last_good),
+            rollout: self.rollout(last_good),
             features: self.features(last_good),
             shed: None,
         }
@@ -167,7 +173,11 @@ impl Reader<'_> {
     /// Reads one field: its default when absent (or empty), its last good value and a fault when it makes no sense.
     fn field<T>(&mut self, name: &str, last_good: T, default: T, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> T {
         let Some(text) = self.fields.get(name).filter(|text| !text.is_empty()) else { return default };
-        let most = if name == "experiments" { EXPERIMENTS_BYTES } else { VALUE_BYTES };
+        let most = match name {
+            "experiments" => EXPERIMENTS_BYTES,
+            "rollout" => ROLLOUT_BYTES,
+            _ => VALUE_BYTES,
+        };
         let value = if text.len() <= most && is_text(text) { read(text) } else { None };
         value.unwrap_or_else(|| {
             self.fault(name, text, allowed);
@@ -243,6 +253,11 @@ impl Reader<'_> {
         self.field("experiments", last_good.experiments.clone(), None, "a JSON object", |text| {
             serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).ok().map(|_| Some(text.to_owned()))
         })
+    }
+
+    fn rollout(&mut self, last_good: &Flags) -> Option<Arc<Rollout>> {
+        let read = |text: &str| Rollout::parse(text).map(|rollout| Some(Arc::new(rollout)));
+        self.field("rollout", last_good.rollout.clone(), None, "a rollout's record as this version of Switchback writes it", read)
     }
 
     fn features(&mut self, last_good: &Flags) -> BTreeMap<String, String> {

@@ -10,7 +10,7 @@ use super::embedded::Embedded;
 use super::owner::Owner;
 use super::published::{Applied, Published, View};
 use super::record_file::Revised;
-use super::redis::{self, Heard, RedisStore, ShelfWord};
+use super::redis::{self, Heard, Lease, RedisStore, ShelfWord};
 use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen, Trip};
 use crate::config::{Config, Route, StateUrl};
 use crate::vocabulary::{Ppm, RouteIndex};
@@ -259,6 +259,19 @@ impl FlagStore {
             Backing::Embedded(embedded) if !embedded.is_owner() => Err(super::embedded::HANDING_OVER.to_owned()),
             Backing::Embedded(embedded) => embedded.records().replace(route, replaces, revision, record).map_err(|error| error.to_string()),
             Backing::Redis(redis) => redis.shelf().replace(route, replaces, revision, record).await,
+        }
+    }
+
+    /// Takes or keeps the right to move a route's rollout for so long, if nobody else has it; its term is at least `term`. The embedded store has
+    /// no others.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub async fn lease(&self, route: &str, me: &str, lasts: Duration, term: u64) -> Result<Lease, String> {
+        match &*self.backing {
+            Backing::Embedded(embedded) if !embedded.is_owner() => Err(super::embedded::HANDING_OVER.to_owned()),
+            Backing::Embedded(_) => Ok(Lease { term: term.max(1), holder: me.to_owned() }),
+            Backing::Redis(redis) => redis.shelf().lease(route, me, lasts, term).await,
         }
     }
 

@@ -195,8 +195,8 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     });
     let counting = Counting::start(&generation.quality, clock.clone(), desks);
     let telling = Telling::start(&flags, clock.clone(), counting.books.clone(), tallies);
-    let under = Under { config: config.clone(), flags: flags.clone(), policies: policies.clone(), quality: generation.quality.clone() };
-    let judging = Judging::start(under, counting.books.clone(), clock, &config.state.data_dir).map_err(no_thread)?;
+    let under = under(&generation, &flags, &policies);
+    let judging = Judging::start(under, counting.books.clone(), clock.clone(), &config.state.data_dir).map_err(no_thread)?;
     let sharing = flags.has_others().then(|| Sharing::start(&flags, &config, asked_reloads.clone()));
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
@@ -206,6 +206,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         started_unix_ms: admin::now_unix_ms(),
         books: counting.books.clone(),
         board: judging.board(),
+        clock,
         dropped_log_lines,
     };
     let parts = admin::Parts {
@@ -294,4 +295,15 @@ impl Running {
         }
         cut_off
     }
+}
+
+/// What judges, breakers and rollouts see of a generation.
+fn under(generation: &Arc<Generation>, flags: &Arc<FlagStore>, policies: &Arc<Policies>) -> Under {
+    let pools = generation.clone();
+    let health = move |route: RouteIndex| {
+        let pools = pools.pools.shared.get(route.get()).map(Vec::as_slice).unwrap_or_default();
+        pools.iter().map(|pool| pool.healthy()).collect()
+    };
+    let (config, flags, policies, quality) = (generation.config.clone(), flags.clone(), policies.clone(), generation.quality.clone());
+    Under { config, flags, policies, quality, health: Arc::new(health) }
 }

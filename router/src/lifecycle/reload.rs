@@ -16,7 +16,6 @@ use crate::config::{self, Config, KeyChange, Reload};
 use crate::flags::FlagStore;
 use crate::policy::Policies;
 use crate::quality::{Secret, token_secrets};
-use crate::release::Under;
 use crate::serve::{Generation, Overrides, Pools};
 use crate::tls::{PreparedTls, ServerTls};
 use crate::vocabulary::RouteIndex;
@@ -101,12 +100,7 @@ impl Running {
         if let Some(sharing) = &self.sharing {
             sharing.succeed(&flags, &config);
         }
-        self.judging.succeed(Under {
-            config: config.clone(),
-            flags: flags.clone(),
-            policies: policies.clone(),
-            quality: generation.quality.clone(),
-        });
+        self.judging.succeed(super::under(&generation, &flags, &policies));
         if !self.serving.succeed(generation.clone()).await {
             warnings.push("a worker has not taken the new config yet: it is busy with something that does not end".to_owned());
         }

@@ -23,6 +23,19 @@ pub struct RouteBoard {
     pub faults: Vec<String>,
 }
 
+/// What this router knows of a rollout beside its record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolloutBoard {
+    /// What it waits for.
+    pub waits_for: Option<String>,
+    /// Why a rollback that is due is not written.
+    pub blocked: Option<String>,
+    /// The router that moves it, as far as is known.
+    pub controller: Option<String>,
+    /// Transitions that this router wrote, by event.
+    pub moves: BTreeMap<&'static str, u64>,
+}
+
 /// The boards of all routes, by name; clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Board(Arc<Mutex<Boards>>);
@@ -32,6 +45,7 @@ struct Boards {
     judged: BTreeMap<String, RouteBoard>,
     breakers: BTreeMap<String, BreakerView>,
     rollbacks: BTreeMap<String, RollbackTotals>,
+    rollouts: BTreeMap<String, RolloutBoard>,
 }
 
 impl Board {
@@ -51,6 +65,27 @@ impl Board {
     #[must_use]
     pub fn rollbacks(&self, route: &str) -> RollbackTotals {
         self.lock().rollbacks.get(route).cloned().unwrap_or_default()
+    }
+
+    /// What is known of a route's rollout.
+    #[must_use]
+    pub fn rollout(&self, route: &str) -> RolloutBoard {
+        self.lock().rollouts.get(route).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn put_rollout(&self, route: &str, waits_for: Option<String>, controller: Option<String>) {
+        let mut boards = self.lock();
+        let known = boards.rollouts.entry(route.to_owned()).or_default();
+        (known.waits_for, known.controller) = (waits_for, controller);
+    }
+
+    pub(super) fn put_blocked(&self, route: &str, why: Option<String>) {
+        self.lock().rollouts.entry(route.to_owned()).or_default().blocked = why;
+    }
+
+    /// Counts a transition that this router wrote.
+    pub fn count_move(&self, route: &str, event: &'static str) {
+        *self.lock().rollouts.entry(route.to_owned()).or_default().moves.entry(event).or_default() += 1;
     }
 
     /// Counts a rollback.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::board::Board;
 use super::judging::Under;
+use super::mover::{Look, Mover};
 use super::record::Word;
 use super::roles::{Arms, Setting};
 use super::rollback::{Cause, of_breakers, rollback};
@@ -46,6 +47,8 @@ struct RouteController {
     not_before: Option<Instant>,
     /// A rollback that is written, and that not all routers obey yet.
     done: Option<Done>,
+    /// Moves the rollout on.
+    mover: Mover,
 }
 
 struct Done {
@@ -103,23 +106,49 @@ impl Controller {
             tracing::info!(route = route.name, ?took, "the rollback is done: every known router obeys it");
             self.board.count_obeyed(&route.name, took);
         }
+        let is_rolling_back = self.roll_back_if_due(under, (index, route), &flags).await;
+        if !is_rolling_back {
+            let Some(known) = self.routes.get_mut(&route.name) else { return };
+            let look = Look { under, index, route, flags: &flags, router: &self.router, now_ms: self.clock.now_ms(), board: &self.board };
+            known.mover.look(&look).await;
+        }
+    }
+
+    /// Whether a rollback is due, or was written.
+    async fn roll_back_if_due(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags) -> bool {
+        let Some(known) = self.routes.get(&route.name) else { return false };
         let is_early = known.not_before.is_some_and(|not_before| Instant::now() < not_before);
         let Some(cause) = known.due(under, index, &self.board.of(&route.name).evidence).filter(|_| !route.is_observed_only && !is_early)
         else {
-            return;
+            return is_early;
         };
-        self.switch_back(under, (index, route), &flags, &cause).await;
+        self.switch_back(under, (index, route), flags, &cause).await;
+        true
     }
 
     async fn switch_back(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags, cause: &Cause) {
-        let (Some(back), Some(known)) = (rollback(flags, route), self.routes.get_mut(&route.name)) else { return };
+        let why: String = cause.to_string().chars().take(1_024).collect();
+        let back = rollback(flags, route, self.clock.now_ms(), &why);
+        let (Some(back), Some(known)) = (back, self.routes.get_mut(&route.name)) else { return };
+        // A pool that nobody can be sent to is no way out: whoever is answered now goes on being answered.
+        let target = route.pool_named(&back.target).and_then(|pool| (under.health)(index).get(pool.get()).copied());
+        if target.unwrap_or(0) == 0 {
+            if known.not_before.is_none() {
+                let (candidate, target) = (&back.candidate, &back.target);
+                tracing::error!(route = route.name, candidate, target, %cause, "a rollback is due, and its target has no healthy endpoint: it waits for one");
+            }
+            known.not_before = Some(Instant::now() + AGAIN_AFTER);
+            self.board.put_blocked(&route.name, Some(format!("a rollback is due, and {} has no healthy endpoint", back.target)));
+            return;
+        }
+        self.board.put_blocked(&route.name, None);
         let decided = Instant::now();
         let change = Change {
             fields: back.fields,
             expected_epoch: Some(flags.epoch),
             kind: Kind::Rollback,
             who: format!("router:{}", self.router).chars().take(128).collect(),
-            why: cause.to_string().chars().take(1_024).collect(),
+            why,
         };
         let (candidate, control, target) = (&back.candidate, &back.control, &back.target);
         match under.flags.change(index, change).await {

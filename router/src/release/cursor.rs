@@ -138,7 +138,7 @@ mod tests {
     fn setting(candidate: Option<&str>, ppm: u32) -> Setting {
         let arm = |version: &str| Arm { version: version.to_owned(), pool: None };
         let arms = candidate.map(|candidate| Arms { candidate: arm(candidate), control: arm("old") });
-        Setting { arms, step_ppm: ppm, share_ppm: Some(ppm), is_baking: false }
+        Setting { arms, step_ppm: ppm, share_ppm: Some(ppm), is_baking: false, is_last: false }
     }
 
     fn sealed(second: u32) -> Sealed {

@@ -46,7 +46,7 @@ impl Place {
     /// `first_step` is the one that the rollout began with.
     pub(super) fn of(index: u64, slice: Slice, held: &Held, first_step: u32) -> Place {
         let setting = &held.setting;
-        let step = Step { index: held.step.saturating_sub(first_step), share_ppm: setting.step_ppm, is_last: setting.is_baking };
+        let step = Step { index: held.step.saturating_sub(first_step), share_ppm: setting.step_ppm, is_last: setting.is_last };
         Place { index, slice, step, share_ppm: setting.share_ppm.filter(|_| held.is_whole) }
     }
 }

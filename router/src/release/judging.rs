@@ -46,6 +46,9 @@ const FIRST_REVISION: u64 = 1 << 47;
 /// Nor so much later than the last one that it saw.
 const REVISION_JUMP: u64 = 1 << 32;
 
+/// Healthy endpoints of a route's pools, pool by pool, as this router sees them.
+pub type Health = Arc<dyn Fn(RouteIndex) -> Vec<usize> + Send + Sync>;
+
 /// What a config brings.
 pub struct Under {
     /// The config.
@@ -56,6 +59,8 @@ pub struct Under {
     pub policies: Arc<Policies>,
     /// What its workers count.
     pub quality: Quality,
+    /// How its pools are.
+    pub health: Health,
 }
 
 /// What is the same for every route and config.

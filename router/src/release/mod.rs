@@ -8,9 +8,9 @@
 //!
 //! One router at a time judges a route (judging). What it knows is one record in the store, which it replaces as a whole, so that any
 //! other goes on from there, and no slice is judged twice. Beside that, each router has a breaker of its own ([`breaker`]), which asks nobody.
-//! What either says is acted on by [`controller`].
+//! What either says is acted on by [`controller`]; [`mover`] moves a rollout on.
 //!
-//! [`cursor`], [`fill`], [`record`], [`roles`], [mod@rollback] and [`timeline`] are pure.
+//! [`cursor`], [`fill`], [`record`], [`roles`], [mod@rollback], [`rollout`] and [`timeline`] are pure.
 
 mod board;
 mod breaker;
@@ -23,17 +23,20 @@ mod history;
 mod judge;
 mod judging;
 mod log;
+mod mover;
 mod record;
 mod roles;
 mod rollback;
+mod rollout;
 mod store;
 mod timeline;
 mod view;
 
-pub use board::{Board, RouteBoard};
+pub use board::{Board, RolloutBoard, RouteBoard};
 pub use controller::RollbackTotals;
-pub use judging::{Judging, Under};
+pub use judging::{Health, Judging, Under};
 pub use log::LOG_FOLDER;
 pub use rollback::{Rollback, hold_back, rollback};
+pub use rollout::{Begin, Event, Move, Next, Order, Refusal, Seen, begin, carry_out, next};
 pub use store::{FleetWindows, fleet_windows};
 pub use view::{BreakerView, Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};

@@ -9,7 +9,7 @@ use crate::policy::rollback::{Evidence, Outcome, Verdict, Window as Shown};
 use crate::quality::Counts;
 
 /// Of this form; a router that knows another one says so.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 /// The longest record: a state of 256 KiB, and some.
 pub(super) const RECORD_BYTES: usize = 1 << 20;
 /// Names and texts are no longer.
@@ -252,7 +252,11 @@ pub(super) mod tests {
         let arm = |version: &str| Arm { version: version.to_owned(), pool: None };
         let arms = Arms { candidate: arm("v2"), control: arm("v1") };
         let mut record = Record { judge: "ab".to_owned(), router: "edge-1".to_owned(), next_second: 1_100, ..Record::default() };
-        record.timeline.observe(1_000_000, 7, Setting { arms: Some(arms.clone()), step_ppm: 10, share_ppm: Some(10), is_baking: false });
+        record.timeline.observe(
+            1_000_000,
+            7,
+            Setting { arms: Some(arms.clone()), step_ppm: 10, share_ppm: Some(10), is_baking: false, is_last: false },
+        );
         let mut comparison = Comparison::begin(arms, 940, 1_000, 0);
         comparison.next_traffic = 160;
         comparison.state = vec![1, 2, 3];

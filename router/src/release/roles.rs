@@ -51,11 +51,13 @@ pub(super) struct Setting {
     pub(super) share_ppm: Option<u32>,
     /// The candidate is live, and control is a holdback.
     pub(super) is_baking: bool,
+    /// Everybody follows next, or has.
+    pub(super) is_last: bool,
 }
 
 impl Setting {
     /// Nobody is under test.
-    pub(super) const NOBODY: Setting = Setting { arms: None, step_ppm: 0, share_ppm: None, is_baking: false };
+    pub(super) const NOBODY: Setting = Setting { arms: None, step_ppm: 0, share_ppm: None, is_baking: false, is_last: false };
 
     /// As these flags have it.
     pub(super) fn of(flags: &Flags, route: &Route) -> Setting {
@@ -70,7 +72,8 @@ impl Setting {
         let Some(arms) = arms(route, candidate, control) else { return Setting::NOBODY };
         let is_plain = flags.pin.is_none() && flags.split_policy.name == "split-weighted";
         let share_ppm = is_plain.then(|| share_of(step_ppm, both));
-        Setting { arms: Some(arms), step_ppm, share_ppm, is_baking: !is_ramp }
+        let is_last = flags.rollout.as_ref().is_some_and(|rollout| rollout.phase.is_active() && rollout.is_last_step());
+        Setting { arms: Some(arms), step_ppm, share_ppm, is_baking: !is_ramp, is_last: !is_ramp || is_last }
     }
 }
 
@@ -132,11 +135,11 @@ pub(super) mod tests {
     fn evidence_goes_on_across_the_switch() {
         let ramp = setting(["v1", "v2", "v2"], &[("canary_percent", "5")]);
         let arms = Some(Arms { candidate: named("v2"), control: named("v1") });
-        assert_eq!(ramp, Setting { arms: arms.clone(), step_ppm: 50_000, share_ppm: Some(50_000), is_baking: false });
+        assert_eq!(ramp, Setting { arms: arms.clone(), step_ppm: 50_000, share_ppm: Some(50_000), is_baking: false, is_last: false });
         let idle = setting(["v1", "v2", "v2"], &[("canary_percent", "50"), ("candidate_pool", "green")]);
         assert_eq!((&idle.arms, idle.share_ppm), (&arms, Some(500_000)));
         let baking = setting(["v1", "v2", "v2"], &[("live", "green"), ("holdback_pool", "blue"), ("holdback_percent", "10")]);
-        assert_eq!(baking, Setting { arms, step_ppm: 900_000, share_ppm: Some(900_000), is_baking: true });
+        assert_eq!(baking, Setting { arms, step_ppm: 900_000, share_ppm: Some(900_000), is_baking: true, is_last: true });
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What a rollback is: which flags it writes, and why it is due. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::roles::{Arm, Arms, Setting};
 use crate::config::{Pool, Route};
-use crate::flags::{Flags, Trip};
+use crate::flags::{Flags, Phase, Rollout as Record, TEXT_CHARS, Trip};
 
 /// Everything that a rollback changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,18 +20,47 @@ pub struct Rollback {
     pub fields: BTreeMap<String, Option<String>>,
 }
 
-/// What takes the candidate of these flags out of traffic. `None` where there is none: nobody has a share beside the live pool, or what has one is of no other role.
+/// What takes the candidate of these flags out of traffic, and with it ends the rollout that brought it, for this reason. `None` where there is none: nobody has a share beside
+/// the live pool and no rollout is done, or what has a share is of no other role.
 #[must_use]
-pub fn rollback(flags: &Flags, route: &Route) -> Option<Rollback> {
+pub fn rollback(flags: &Flags, route: &Route, now_ms: u64, why: &str) -> Option<Rollback> {
+    let mut back = taken_back(flags, route)?;
+    let of_this = |rollout: &&Arc<Record>| rollout.candidate == back.candidate && rollout.phase.may_be_taken_back();
+    if let Some(rollout) = flags.rollout.as_ref().filter(of_this) {
+        let why = why.chars().take(TEXT_CHARS).collect();
+        let moves = rollout.moves.saturating_add(1);
+        let ended = Record { phase: Phase::RolledBack, since_ms: now_ms, moves, paused: None, why, ..Record::clone(rollout) };
+        back.fields.insert("rollout".to_owned(), Some(ended.render()));
+        back.fields.insert("mirror_percent".to_owned(), None);
+    }
+    Some(back)
+}
+
+/// The same without what it does to a rollout.
+pub(super) fn taken_back(flags: &Flags, route: &Route) -> Option<Rollback> {
     let Setting { arms, is_baking, .. } = Setting::of(flags, route);
-    let Arms { candidate, control } = arms?;
+    let Some(Arms { candidate, control }) = arms else { return of_done(flags, route) };
     let target = target(flags, route, is_baking)?;
     let mut fields = BTreeMap::from([("canary_percent".to_owned(), Some("0".to_owned()))]);
     if is_baking {
-        fields.insert("live".to_owned(), Some(target.name.clone()));
-        fields.insert("holdback_percent".to_owned(), Some("0".to_owned()));
+        fields.extend(flip(&target.name));
     }
     Some(Rollback { candidate: candidate.version, control: control.version, target: target.name.clone(), fields })
+}
+
+/// A rollout that is done can be taken back for as long as the colour before it still runs the version before it.
+fn of_done(flags: &Flags, route: &Route) -> Option<Rollback> {
+    let rollout = flags.rollout.as_ref().filter(|rollout| rollout.phase == Phase::Done)?;
+    let live = route.pools.get(flags.live.get())?;
+    let target = route.pools.iter().find(|pool| pool.name == rollout.from && pool.version == rollout.control)?;
+    let is_as_left = live.name == rollout.to && live.version == rollout.candidate;
+    let (candidate, control) = (rollout.candidate.clone(), rollout.control.clone());
+    is_as_left.then(|| Rollback { candidate, control, target: target.name.clone(), fields: flip(&target.name).into() })
+}
+
+fn flip(target: &str) -> [(String, Option<String>); 3] {
+    let field = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+    [field("live", target), field("canary_percent", "0"), field("holdback_percent", "0")]
 }
 
 /// The same on this router alone, on top of whatever the flags say.
@@ -100,14 +130,14 @@ mod tests {
     fn a_ramp_is_taken_back_and_a_new_live_colour_flips_back() {
         let route = route(["v1", "v2", "v2"]);
         let ramp = flags(&route, &[("canary_percent", "25")]);
-        let back = rollback(&ramp, &route).unwrap();
+        let back = rollback(&ramp, &route, 7, "").unwrap();
         assert_eq!((back.candidate.as_str(), back.control.as_str(), back.target.as_str()), ("v2", "v1", "blue"));
         assert_eq!(fields(&back), [("canary_percent", "0")]);
         let baking = flags(&route, &[("live", "green"), ("holdback_pool", "blue"), ("holdback_percent", "10")]);
-        let back = rollback(&baking, &route).unwrap();
+        let back = rollback(&baking, &route, 7, "").unwrap();
         assert_eq!((back.candidate.as_str(), back.target.as_str()), ("v2", "blue"));
         assert_eq!(fields(&back), [("canary_percent", "0"), ("holdback_percent", "0"), ("live", "blue")]);
-        assert_eq!(rollback(&flags(&route, &[]), &route), None);
+        assert_eq!(rollback(&flags(&route, &[]), &route, 7, ""), None);
     }
 
     #[test]

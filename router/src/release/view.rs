@@ -6,6 +6,7 @@ use super::history::means;
 use super::record::{Comparison, Said, Weighed};
 use super::roles::Arm;
 use crate::config::Route;
+use crate::quality::Number;
 
 /// The evidence on a route's candidate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,6 +19,10 @@ pub struct EvidenceView {
     pub began_unix_seconds: u32,
     /// Nobody is under test any more.
     pub is_over: bool,
+    /// Requests of the candidate that were judged.
+    pub candidate_requests: u64,
+    /// Traffic of the windows before this was judged, in seconds since 1970.
+    pub judged_until_unix_seconds: u32,
     /// `advance`, `hold`, `roll_back` or `no_data`; `null` before the first window.
     pub verdict: Option<&'static str>,
     /// The policy's sentence for operators.
@@ -150,6 +155,8 @@ pub(super) fn evidence(comparison: &Comparison, route: &Route, (judge, at_ms): (
         control: role(&comparison.arms.control),
         began_unix_seconds: comparison.began,
         is_over: comparison.is_over,
+        candidate_requests: comparison.candidate[Number::Requests],
+        judged_until_unix_seconds: comparison.second(comparison.next_traffic),
         verdict: comparison.said.as_ref().map(|said| said.verdict.label()),
         summary: comparison.said.as_ref().map(|said| said.summary.clone()).unwrap_or_default(),
         log_harm: log_harm(comparison),

@@ -99,6 +99,28 @@ fn a_metric_that_control_has_and_the_candidate_lacks_is_not_let_on() {
     }
 }
 
+/// Every query is an impression, also where nobody tells of clicks.
+#[test]
+fn clicks_that_nobody_tells_of_gate_nothing_and_a_feed_that_stops_holds() {
+    let config = r#"{"min_dwell_seconds": 1, "quality_from_percent": 1}"#;
+    let mut silent = Rollout::new(config);
+    let verdicts: Vec<Verdict> = (0..300)
+        .map(|index| {
+            silent.judge(&traffic(index, 0, 0));
+            silent.judge(&engagement(index, 0, 0)).verdict
+        })
+        .collect();
+    assert!(verdicts.contains(&Verdict::Advance), "{:?}", verdicts.last());
+    let mut stops = Rollout::new(config);
+    stops.judge(&traffic(0, 0, 0));
+    stops.judge(&engagement(0, 15, 135));
+    for index in 1..300 {
+        stops.judge(&traffic(index, 0, 0));
+        let outcome = stops.judge(&engagement(index, 0, 0));
+        assert_eq!(outcome.verdict, Verdict::Hold, "{}", outcome.summary);
+    }
+}
+
 #[test]
 fn a_wrong_share_holds_and_alerts_and_never_rolls_back() {
     let mut rollout = Rollout::new(r#"{"min_dwell_seconds": 1, "quality_from_percent": 100}"#);

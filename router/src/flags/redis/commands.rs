@@ -58,7 +58,7 @@ impl Session {
     /// Reads what these keys hold: the flags and the sealed fields, or the flags alone.
     pub(super) async fn read_of(&self, slot: u16, keys: &[&str]) -> RedisResult<Stored> {
         let call = Call::script(&READ, keys);
-        let call = call.arg(HASH_FIELDS).arg(HASH_BYTES).arg(EXPERIMENTS_BYTES).arg("epoch").arg(&WRITABLE[..]);
+        let call = call.arg(HASH_FIELDS).arg(HASH_BYTES).arg(EXPERIMENTS_BYTES).arg("epoch").arg("rollout").arg(&WRITABLE[..]);
         let (content, fields, base, oversized): (String, Pairs, Pairs, u8) = read_as(self.run(slot, &call).await?)?;
         Ok(Stored { content, fields: text(fields), base: text(base), is_oversized: oversized == 1 })
     }

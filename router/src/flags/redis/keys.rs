@@ -50,6 +50,11 @@ impl Keys {
         format!("{}evidence", self.prefix())
     }
 
+    /// Who moves the rollout.
+    pub(super) fn lease(&self) -> String {
+        format!("{}lease", self.prefix())
+    }
+
     /// `{switchback:ROUTE}:`
     fn prefix(&self) -> &str {
         self.flags.strip_suffix("flags").unwrap_or(&self.flags)
@@ -74,7 +79,8 @@ mod tests {
         assert_eq!(slot_of("{user1000}.following"), slot_of("user1000"));
         assert_eq!(slot_of("foo{}{bar}"), crc16::State::<crc16::XMODEM>::calculate(b"foo{}{bar}") % SLOTS);
         let keys = Keys::of("search");
-        for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.page(7), &keys.sender("ab"), &keys.evidence()] {
+        for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.page(7), &keys.sender("ab"), &keys.evidence(), &keys.lease()]
+        {
             assert_eq!(slot_of(key), keys.slot, "{key}");
         }
         assert_eq!((slot_of(ROUTERS), slot_of(ROUTERS)), (slot_of(REPORTS), slot_of(TOKEN_KEY)));

@@ -35,7 +35,7 @@ use self::keys::Keys;
 use self::reach::Reach;
 use self::session::Way;
 pub(crate) use self::shelf::Shelf;
-pub use self::shelf::{Heard, Page, ShelfWord};
+pub use self::shelf::{Heard, Lease, Page, ShelfWord};
 use self::sync::{Request, Sync};
 use super::copies::Copies;
 use super::disk::{Copy, Disk};

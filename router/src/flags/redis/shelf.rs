@@ -21,6 +21,7 @@ use crate::flags::Revised;
 
 static SHELVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shelve.lua")));
 static FIRST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("first.lua")));
+static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lease.lua")));
 static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
 
 /// A page is forgotten so long after its first word, and a sender after its last.
@@ -43,6 +44,15 @@ pub struct Heard {
     pub is_there: bool,
     /// The server's clock now, in milliseconds since 1970, where it answered soon enough to tell.
     pub now_ms: Option<u64>,
+}
+
+/// The right to move a route's rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Higher than that of every holder before.
+    pub term: u64,
+    /// Who has it.
+    pub holder: String,
 }
 
 /// What one sender says of one page: fields and their values.
@@ -150,6 +160,18 @@ impl Shelf {
         let call = Call::script(&REPLACE, &[&keys.evidence()]).arg(replaces).arg(revision).arg(record).arg(millis);
         let (is_replaced, _): (i64, bool) = self.run(&keys, &call).await?;
         Ok(is_replaced == 1)
+    }
+
+    /// Takes or keeps the right to move a route's rollout for so long, if nobody else has it; its term is at least `term`.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub(crate) async fn lease(&self, route: &str, me: &str, lasts: Duration, term: u64) -> Result<Lease, String> {
+        let keys = Keys::of(route);
+        let millis = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+        let call = Call::script(&LEASE, &[&keys.lease()]).arg(me).arg(millis).arg(term);
+        let ((term, holder), _): ((String, String), bool) = self.run(&keys, &call).await?;
+        Ok(Lease { term: term.parse().unwrap_or(0), holder })
     }
 
     /// The key of tokens that all routers of the store use: this one, unless another came first. `route` is any route.

@@ -81,6 +81,12 @@ impl SharedPool {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Endpoints that are neither unhealthy nor ejected.
+    #[must_use]
+    pub fn healthy(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.is_available()).count()
+    }
+
     /// Whether any endpoint may have traffic, for all that health checks and the resolver know.
     #[must_use]
     pub fn has_healthy_endpoint(&self) -> bool {

@@ -1,0 +1,185 @@
+//! `/api/v1/routes/{route}/rollout`: how far a rollout is, and what operators do with it.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::access::{Operator, Viewer};
+use super::error::ApiError;
+use super::exposition::Exposition;
+use super::rollback::TRIES;
+use super::{AdminState, Shared, routes};
+use crate::config::Route;
+use crate::flags::{Change, ChangeError, Flags, Kind, random_hex};
+use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out};
+use crate::vocabulary::RouteIndex;
+
+const EVENTS: [Event; 11] = [
+    Event::Started,
+    Event::StepBegan,
+    Event::Switched,
+    Event::Done,
+    Event::RolledBack,
+    Event::Aborted,
+    Event::Paused,
+    Event::Resumed,
+    Event::Approved,
+    Event::ApprovalNeeded,
+    Event::Stalled,
+];
+
+pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let (index, route) = routes::find(&shared, &name)?;
+    Ok(Json(of_route(&shared.state, route, &shared.state.flags.stored(index))))
+}
+
+/// What a start is asked with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Started {
+    candidate: Option<String>,
+    #[serde(default)]
+    why: String,
+}
+
+/// What any other order is asked with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ordered {
+    #[serde(default)]
+    why: String,
+    /// Of `promote`: at once to everybody.
+    #[serde(default)]
+    full: bool,
+}
+
+pub(super) async fn start(
+    Operator(caller): Operator,
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let (index, route) = routes::find(&shared, &name)?;
+    let asked: Started = read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
+    let (id, salt) = (random_hex(16), random_hex(16));
+    let first = Begin { candidate: asked.candidate, id, salt, who: caller.name.clone(), why: asked.why.clone() };
+    let clock = &shared.state.process.clock;
+    let make = |flags: &Flags| begin(&first, flags, route, &healthy(&shared.state, index), clock.now_ms());
+    write(&shared.state, (index, route), (&caller.name, &asked.why), make).await
+}
+
+pub(super) async fn order(
+    Operator(caller): Operator,
+    State(shared): State<Shared>,
+    Path((name, order)): Path<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let (index, route) = routes::find(&shared, &name)?;
+    let asked: Ordered = read(body, r#"{"why": "it looks good"}"#)?;
+    let order = match (order.as_str(), asked.full) {
+        ("pause", false) => Order::Pause,
+        ("resume", false) => Order::Resume,
+        ("approve", false) => Order::Approve,
+        ("promote", false) => Order::Promote,
+        ("promote", true) => Order::PromoteFully,
+        ("abort", false) => Order::Abort,
+        ("pause" | "resume" | "approve" | "abort", true) => return Err(ApiError::BadRequest("full is for promote alone".to_owned())),
+        (other, _) => return Err(ApiError::NoPath(format!("/api/v1/routes/{name}/rollout/{other}"))),
+    };
+    let state = &shared.state;
+    let make = |flags: &Flags| {
+        let Some(rollout) = &flags.rollout else {
+            return Err(Refusal(format!("{name} has no rollout: switchback rollout start {name}")));
+        };
+        let (evidence, routers, healthy) = (state.process.board.of(&name).evidence, state.flags.routers(index), healthy(state, index));
+        let now_ms = state.process.clock.now_ms();
+        let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy };
+        carry_out(order, &seen, &caller.name, &asked.why)
+    };
+    write(state, (index, route), (&caller.name, &asked.why), make).await
+}
+
+/// Writes what `make` makes of the flags, on the epoch of those flags.
+async fn write(
+    state: &AdminState,
+    (index, route): (RouteIndex, &Route),
+    (who, why): (&str, &str),
+    make: impl Fn(&Flags) -> Result<Move, Refusal>,
+) -> Result<Json<Value>, ApiError> {
+    for _ in 0..TRIES {
+        let flags = state.flags.stored(index);
+        let Move { event, rollout, fields } = make(&flags).map_err(|refusal| ApiError::Rollout(refusal.0))?;
+        let change = Change { fields, expected_epoch: Some(flags.epoch), kind: Kind::Rollout, who: who.to_owned(), why: why.to_owned() };
+        match state.flags.change(index, change).await {
+            Ok(epoch) => {
+                let (what, event) = (rollout.summary(), event.label());
+                tracing::info!(route = route.name, event, what, epoch, who, why, "the rollout was moved by an operator");
+                state.process.board.count_move(&route.name, event);
+                let mut answer = of_route(state, route, &state.flags.stored(index));
+                if let Some(answer) = answer.as_object_mut() {
+                    answer.insert("epoch".to_owned(), json!(epoch));
+                }
+                return Ok(Json(answer));
+            }
+            // Somebody was first: what they wrote is what the order is about now.
+            Err(ChangeError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::Busy)
+}
+
+fn read<T: Default + for<'de> Deserialize<'de>>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, ApiError> {
+    let body = routes::whole(body)?;
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&body).map_err(|error| ApiError::BadRequest(format!("the body must be empty, or JSON like {example}: {error}")))
+}
+
+fn healthy(state: &AdminState, index: RouteIndex) -> Vec<usize> {
+    state.pools(index).iter().map(|pool| pool.healthy()).collect()
+}
+
+/// As JSON; part of what there is about a route, too. `null` where there never was one.
+pub(super) fn of_route(state: &AdminState, route: &Route, flags: &Flags) -> Value {
+    let Some(rollout) = &flags.rollout else { return Value::Null };
+    let board = state.process.board.rollout(&route.name);
+    let Ok(Value::Object(mut json)) = serde_json::to_value(&**rollout) else { return Value::Null };
+    json.remove("form");
+    let more = [
+        ("route", json!(route.name)),
+        ("summary", json!(rollout.summary())),
+        ("is_active", json!(rollout.phase.is_active())),
+        ("waits_for", json!(board.waits_for)),
+        ("blocked", json!(board.blocked)),
+        ("controller", json!(board.controller)),
+    ];
+    json.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    Value::Object(json)
+}
+
+pub(super) fn write_metrics(page: &mut Exposition, state: &AdminState) {
+    page.family("switchback_rollout_active", "gauge", "1 while a rollout is under way.");
+    for (index, route) in state.routes() {
+        let is_active = state.flags.stored(index).rollout.as_ref().is_some_and(|rollout| rollout.phase.is_active());
+        page.gauge(&[("route", &route.name)], f64::from(u8::from(is_active)));
+    }
+    page.family("switchback_rollout_stalled", "gauge", "1 while a rollout's step takes longer than it may, or is paused.");
+    for (index, route) in state.routes() {
+        let stored = state.flags.stored(index);
+        let is_stuck =
+            stored.rollout.as_ref().is_some_and(|rollout| rollout.phase.is_active() && (rollout.is_stalled || rollout.paused.is_some()));
+        page.gauge(&[("route", &route.name)], f64::from(u8::from(is_stuck)));
+    }
+    page.family("switchback_rollout_transitions_total", "counter", "Transitions of rollouts that this router wrote, by event.");
+    for (_, route) in state.routes() {
+        let moves = state.process.board.rollout(&route.name).moves;
+        for event in EVENTS {
+            page.count(&[("route", &route.name), ("event", event.label())], moves.get(event.label()).copied().unwrap_or(0));
+        }
+    }
+}

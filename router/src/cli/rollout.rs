@@ -1,0 +1,195 @@
+//! `switchback rollout`: starts, watches and moves the rollout of a route.
+
+#![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::admin_client::AdminArgs;
+use super::{Failure, block_on, flag::plain, print};
+
+const AFTER_HELP: &str = "\
+The candidate's share grows step by step, each step when the rollback policy says that it may, until the candidate is live; a holdback of the version before it stays for a while. Whatever harm is seen takes it back. docs/ROLLOUTS.md has the states, and what each waits for.
+
+Examples:
+  switchback rollout start search
+  switchback rollout status search
+  switchback rollout pause search --why \"on call is asleep\"
+  switchback rollout promote search --full
+  switchback rollback search
+
+Exit codes: 0 done, 2 refused (the message says why), 69 the router or its store was not reached.";
+
+/// Roll a new model version out: start, status, pause, resume, approve, promote, abort.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct RolloutArgs {
+    #[command(subcommand)]
+    command: RolloutCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RolloutCommand {
+    /// Begin with the first step of the route's plan.
+    #[command(
+        after_help = "Examples:\n  switchback rollout start search\n  switchback rollout start search --candidate v42 --why \"tonight's model\""
+    )]
+    Start(Start),
+    /// Show how far it is, and what it waits for.
+    #[command(after_help = "Examples:\n  switchback rollout status search\n  switchback rollout status search --json")]
+    Status(OfRoute),
+    /// Nothing goes on until it is resumed; the candidate keeps its share, and is guarded as before.
+    #[command(after_help = "Examples:\n  switchback rollout pause search --why \"we look into the logs\"")]
+    Pause(Ordered),
+    /// Go on: the step begins anew, with the shares that the plan has.
+    #[command(after_help = "Examples:\n  switchback rollout resume search")]
+    Resume(Ordered),
+    /// Let a step end that the plan has an approval for.
+    #[command(after_help = "Examples:\n  switchback rollout approve search")]
+    Approve(Ordered),
+    /// Begin the next step now, whatever the evidence says.
+    #[command(after_help = "Examples:\n  switchback rollout promote search\n  switchback rollout promote search --full")]
+    Promote(Promote),
+    /// End it: the candidate gets nobody any more.
+    #[command(after_help = "Examples:\n  switchback rollout abort search --why \"wrong model\"")]
+    Abort(Ordered),
+}
+
+#[derive(Debug, Args)]
+struct OfRoute {
+    /// The route.
+    route: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Ordered {
+    #[command(flatten)]
+    of: OfRoute,
+    /// Why, for the ledger.
+    #[arg(long, default_value = "")]
+    why: String,
+}
+
+#[derive(Debug, Args)]
+struct Start {
+    #[command(flatten)]
+    ordered: Ordered,
+    /// The version [default: the one on the pool canary, or on the idle colour, that is not live].
+    #[arg(long, value_name = "VERSION")]
+    candidate: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Promote {
+    #[command(flatten)]
+    ordered: Ordered,
+    /// Leave all further steps out: the candidate becomes live now.
+    #[arg(long)]
+    full: bool,
+}
+
+impl RolloutArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let ordered = |Ordered { of, why }: Ordered, order: &'static str| (of, Some((order, json!({ "why": why }))));
+        let (of, order) = match self.command {
+            RolloutCommand::Status(of) => (of, None),
+            RolloutCommand::Start(Start { ordered: Ordered { of, why }, candidate }) => {
+                (of, Some(("", json!({ "why": why, "candidate": candidate }))))
+            }
+            RolloutCommand::Pause(of) => ordered(of, "/pause"),
+            RolloutCommand::Resume(of) => ordered(of, "/resume"),
+            RolloutCommand::Approve(of) => ordered(of, "/approve"),
+            RolloutCommand::Promote(Promote { ordered: Ordered { of, why }, full }) => {
+                (of, Some(("/promote", json!({ "why": why, "full": full }))))
+            }
+            RolloutCommand::Abort(of) => ordered(of, "/abort"),
+        };
+        let rollout = block_on(of.ask(order)).map_err(|failure| failure.in_json(of.json))?;
+        print(&if of.json { format!("{rollout:#}\n") } else { shown(&of.route, &rollout) })
+    }
+}
+
+impl OfRoute {
+    async fn ask(&self, order: Option<(&str, Value)>) -> Result<Value, Failure> {
+        let client = self.admin.client()?;
+        let path = format!("/api/v1/routes/{}/rollout", self.route);
+        match order {
+            None => client.get(&path).await,
+            Some((order, body)) => client.post(&format!("{path}{order}"), &body).await,
+        }
+    }
+}
+
+fn shown(route: &str, rollout: &Value) -> String {
+    if rollout.is_null() {
+        return format!("{route}: there was no rollout yet; begin one with: switchback rollout start {route}\n");
+    }
+    format!("{route}: {}", lines(rollout))
+}
+
+/// One line of what it does, one of what it waits for, and one of its steps. Empty without a rollout.
+pub(super) fn lines(rollout: &Value) -> String {
+    if rollout.is_null() {
+        return String::new();
+    }
+    let mut text = format!("rollout of {} over {}\n", plain(&rollout["summary"]), plain(&rollout["control"]));
+    if let Some(what) = rollout["blocked"].as_str().or(rollout["waits_for"].as_str()) {
+        text.push_str(&format!("    waits: {what}\n"));
+    }
+    let why = plain(&rollout["why"]);
+    if !why.is_empty() {
+        text.push_str(&format!("    last move: {why}\n"));
+    }
+    if rollout["is_active"] == true {
+        text.push_str(&format!("    {}\n", steps(rollout)));
+    }
+    text
+}
+
+/// `steps: 1 % done, [5 %], 25 %, 50 %, live`
+fn steps(rollout: &Value) -> String {
+    let (phase, step) = (plain(&rollout["phase"]), rollout["step"].as_u64().unwrap_or(0));
+    let planned = rollout["plan"]["steps"].as_array().cloned().unwrap_or_default();
+    let mut words: Vec<String> = (0_u64..)
+        .zip(&planned)
+        .map(|(index, planned)| {
+            let percent = format!("{} %", plain(&planned["percent"]));
+            match phase.as_str() {
+                "canary" if index == step => format!("[{percent}]"),
+                "canary" if index > step => percent,
+                "mirroring" => percent,
+                _ => format!("{percent} done"),
+            }
+        })
+        .collect();
+    words.push(if phase == "baking" { "[live, with a holdback]".to_owned() } else { "live".to_owned() });
+    format!("steps: {}", words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollout_is_a_few_lines() {
+        let step = |percent: &str| json!({ "percent": percent });
+        let mut rollout = json!({
+            "summary": "v2 canary step 2 of 3 (5 %)", "control": "v1", "phase": "canary", "step": 1, "is_active": true,
+            "waits_for": "hold: 12 of 500 requests", "blocked": null, "why": "alice: tonight's model",
+            "plan": { "steps": [step("1"), step("5"), step("25")] },
+        });
+        assert_eq!(
+            shown("search", &rollout),
+            "search: rollout of v2 canary step 2 of 3 (5 %) over v1\n    waits: hold: 12 of 500 requests\n    \
+             last move: alice: tonight's model\n    steps: 1 % done, [5 %], 25 %, live\n"
+        );
+        rollout["phase"] = "baking".into();
+        assert!(shown("search", &rollout).ends_with("steps: 1 % done, 5 % done, 25 % done, [live, with a holdback]\n"));
+        assert!(shown("search", &Value::Null).contains("switchback rollout start search"));
+    }
+}

@@ -1,0 +1,308 @@
+//! A rollout's record, as the field `rollout` of a route's flags has it: JSON, written by whoever moves the rollout.
+//!
+//! It is a field of the flags so that a transition and what it does to traffic are one write, on the epoch that it was decided on: no
+//! transition happens twice, none overwrites what somebody else wrote, and what brings lost flags back brings the rollout back with them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::vocabulary::Ppm;
+
+/// The longest record, in bytes.
+pub const ROLLOUT_BYTES: usize = 16 << 10;
+/// Steps of a plan.
+pub const STEPS: usize = 32;
+/// Of this form; a router that knows another one leaves it alone.
+const FORM: u8 = 1;
+/// Names and sentences are no longer, in characters.
+pub(crate) const TEXT_CHARS: usize = 1_024;
+
+/// A rollout: what it is of, what is planned, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollout {
+    /// Of this form; see [`Rollout::parse`].
+    pub form: u8,
+    /// Random, 32 hex digits.
+    pub id: String,
+    /// The version under test.
+    pub candidate: String,
+    /// The version that it is to replace.
+    pub control: String,
+    /// The pool that was live at the start.
+    pub from: String,
+    /// The colour that is to become live.
+    pub to: String,
+    /// When it was started, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// What is to be done.
+    pub plan: Plan,
+    /// What it does.
+    pub phase: Phase,
+    /// Of the plan, from 0: the last one that was begun.
+    pub step: usize,
+    /// When this phase, and step, began.
+    pub since_ms: u64,
+    /// Requests of the candidate that were judged before it.
+    pub samples_before: u64,
+    /// Transitions so far: each is told once.
+    pub moves: u64,
+    /// Who may move it: the lease's term when it was last moved.
+    pub term: u64,
+    /// Why nothing goes on, if it is paused.
+    pub paused: Option<String>,
+    /// An operator approved of this step's end.
+    pub is_approved: bool,
+    /// All but an approval is there, and operators were told.
+    pub is_asked: bool,
+    /// This step takes longer than it may, and operators were told.
+    pub is_stalled: bool,
+    /// Why it was last moved.
+    pub why: String,
+}
+
+/// What a rollout is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The candidate's shares, in this order.
+    pub steps: Vec<PlannedStep>,
+    /// Steps up to this share are on the pool `canary`, where it has the version; further ones on the colour that is to become live.
+    #[serde(with = "percent")]
+    pub canary_max: Ppm,
+    /// Share of queries that is copied to the candidate before anybody is answered by it.
+    #[serde(with = "percent")]
+    pub mirror: Ppm,
+    /// For so long.
+    pub mirror_ms: u64,
+    /// Share that stays on the version before, once the candidate is live.
+    #[serde(with = "percent")]
+    pub holdback: Ppm,
+    /// For so long.
+    pub bake_ms: u64,
+    /// Operators are told of a step that takes longer.
+    pub max_step_ms: u64,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedStep {
+    /// The candidate's share.
+    #[serde(with = "percent")]
+    pub percent: Ppm,
+    /// It takes so long at least.
+    pub dwell_ms: u64,
+    /// And so many requests of the candidate.
+    pub min_samples: u64,
+    /// And somebody has to approve of its end.
+    pub approval: bool,
+}
+
+/// What a rollout does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The candidate gets copies of queries, and answers nobody.
+    Mirroring,
+    /// The candidate has a share, and more with each step.
+    Canary,
+    /// The candidate is live, and a holdback stays on the version before.
+    Baking,
+    /// The candidate is live.
+    Done,
+    /// It did harm, or an operator took it back.
+    RolledBack,
+    /// An operator ended it, or somebody changed what it stands on.
+    Aborted,
+}
+
+impl Phase {
+    /// As the record has it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Phase::Mirroring => "mirroring",
+            Phase::Canary => "canary",
+            Phase::Baking => "baking",
+            Phase::Done => "done",
+            Phase::RolledBack => "rolled_back",
+            Phase::Aborted => "aborted",
+        }
+    }
+
+    /// The version before can still get its traffic back.
+    #[must_use]
+    pub fn may_be_taken_back(self) -> bool {
+        self.is_active() || self == Phase::Done
+    }
+
+    /// Something is to come.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        matches!(self, Phase::Mirroring | Phase::Canary | Phase::Baking)
+    }
+}
+
+/// Who takes part in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sides {
+    /// The version under test, and the colour that is to become live.
+    pub candidate: (String, String),
+    /// The version that is live, and its pool.
+    pub control: (String, String),
+}
+
+impl Rollout {
+    /// One that is about to begin with its first step.
+    #[must_use]
+    pub fn begin(id: String, sides: Sides, plan: Plan, now_ms: u64) -> Rollout {
+        let is_mirrored = plan.mirror > Ppm::ZERO && plan.mirror_ms > 0;
+        let Sides { candidate: (candidate, to), control: (control, from) } = sides;
+        Rollout {
+            form: FORM,
+            id,
+            candidate,
+            control,
+            from,
+            to,
+            started_ms: now_ms,
+            plan,
+            phase: if is_mirrored { Phase::Mirroring } else { Phase::Canary },
+            step: 0,
+            since_ms: now_ms,
+            samples_before: 0,
+            moves: 0,
+            term: 0,
+            paused: None,
+            is_approved: false,
+            is_asked: false,
+            is_stalled: false,
+            why: String::new(),
+        }
+    }
+
+    /// Reads a record; `None` for what is none, or of another form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Rollout> {
+        let rollout: Rollout = serde_json::from_str(text).ok()?;
+        let steps = &rollout.plan.steps;
+        let texts = [&rollout.id, &rollout.candidate, &rollout.control, &rollout.from, &rollout.to, &rollout.why];
+        let is_short = texts.into_iter().chain(&rollout.paused).all(|text| text.chars().count() <= TEXT_CHARS);
+        let is_rising = steps.iter().map(|step| step.percent).is_sorted_by(|less, more| less < more);
+        let is_good = rollout.form == FORM
+            && (1..=STEPS).contains(&steps.len())
+            && rollout.step < steps.len()
+            && steps.iter().all(|step| step.percent > Ppm::ZERO)
+            && is_rising
+            && is_short;
+        is_good.then_some(rollout)
+    }
+
+    /// As the field has it.
+    #[must_use]
+    pub fn render(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The step that it is in, or was last.
+    #[must_use]
+    pub fn planned(&self) -> Option<&PlannedStep> {
+        self.plan.steps.get(self.step)
+    }
+
+    /// Whether everybody follows after this step.
+    #[must_use]
+    pub fn is_last_step(&self) -> bool {
+        self.step + 1 >= self.plan.steps.len()
+    }
+
+    /// For people: `v42 canary step 2 of 4 (5 %)`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let what = match self.phase {
+            Phase::Canary => {
+                let percent = self.planned().map_or(Ppm::ZERO, |step| step.percent);
+                format!("canary step {} of {} ({percent} %)", self.step + 1, self.plan.steps.len())
+            }
+            phase => phase.label().replace('_', " "),
+        };
+        let more = match (&self.paused, self.is_stalled, self.is_asked && !self.is_approved) {
+            (Some(_), _, _) => ", paused",
+            (None, true, _) => ", stalled",
+            (None, false, true) => ", waits for approval",
+            (None, false, false) => "",
+        };
+        format!("{} {what}{more}", self.candidate)
+    }
+}
+
+/// What the ledger and the log say of a field's value: a record in words.
+pub(crate) fn in_words(text: &str) -> String {
+    Rollout::parse(text).map_or_else(|| "(not readable)".to_owned(), |rollout| rollout.summary())
+}
+
+/// Shares as people write them: `"2.5"`.
+mod percent {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    use crate::vocabulary::Ppm;
+
+    pub(super) fn serialize<S: Serializer>(share: &Ppm, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&share.to_string())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ppm, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ppm::from_percent(&text).ok_or_else(|| de::Error::custom("not a percentage"))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn plan(percents: &[&str]) -> Plan {
+        let step = |text: &&str| PlannedStep { percent: Ppm::from_percent(text).unwrap(), dwell_ms: 0, min_samples: 0, approval: false };
+        let share = |text| Ppm::from_percent(text).unwrap();
+        Plan {
+            steps: percents.iter().map(step).collect(),
+            canary_max: share("10"),
+            mirror: Ppm::ZERO,
+            mirror_ms: 0,
+            holdback: share("10"),
+            bake_ms: 60_000,
+            max_step_ms: 600_000,
+        }
+    }
+
+    pub(crate) fn rollout(percents: &[&str]) -> Rollout {
+        let sides = Sides { candidate: ("v2".to_owned(), "green".to_owned()), control: ("v1".to_owned(), "blue".to_owned()) };
+        Rollout::begin("ab".repeat(16), sides, plan(percents), 1_000)
+    }
+
+    #[test]
+    fn a_record_reads_back() {
+        let mut rollout = rollout(&["1", "2.5", "50"]);
+        rollout.paused = Some("canary_percent was changed by hand".to_owned());
+        assert_eq!(Rollout::parse(&rollout.render()), Some(rollout.clone()));
+        assert!(rollout.render().contains(r#""percent":"2.5""#));
+        assert_eq!(rollout.summary(), "v2 canary step 1 of 3 (1 %), paused");
+        assert_eq!(in_words("{}"), "(not readable)");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_none() {
+        let good = rollout(&["1", "5"]);
+        let bad = |change: fn(&mut Rollout)| {
+            let mut rollout = good.clone();
+            change(&mut rollout);
+            Rollout::parse(&rollout.render())
+        };
+        assert_eq!(bad(|rollout| rollout.form = 2), None);
+        assert_eq!(bad(|rollout| rollout.step = 2), None);
+        assert_eq!(bad(|rollout| rollout.plan.steps.clear()), None);
+        assert_eq!(bad(|rollout| rollout.plan.steps.swap(0, 1)), None);
+        assert_eq!(bad(|rollout| rollout.why = "x".repeat(2_000)), None);
+        assert_eq!(Rollout::parse(&good.render().replace("\"moves\"", "\"more\"")), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! Moves a route's rollout on: one router at a time, which holds the lease.
+//!
+//! The lease saves work; it is not what makes this safe. Each write names the epoch that it was decided on, so that of two routers which both
+//! take themselves for the holder (one was stopped for a while) one writes, and the other sees what is there then.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::board::Board;
+use super::judging::Under;
+use super::rollout::{Move, Next, Seen, next};
+use crate::config::Route;
+use crate::flags::{Change, ChangeError, Flags, Kind, Lease, Rollout};
+use crate::vocabulary::RouteIndex;
+
+/// How long a lease lasts, and how often it is asked for.
+const LASTS: Duration = Duration::from_secs(3);
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// After a write that failed, the next one is tried so much later.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// One look at a route.
+pub(super) struct Look<'a> {
+    pub(super) under: &'a Under,
+    pub(super) index: RouteIndex,
+    pub(super) route: &'a Route,
+    pub(super) flags: &'a Flags,
+    /// This router's id.
+    pub(super) router: &'a str,
+    pub(super) now_ms: u64,
+    pub(super) board: &'a Board,
+}
+
+/// What this router knows of a route's lease.
+#[derive(Default)]
+pub(super) struct Mover {
+    lease: Option<Lease>,
+    /// It was ours until then.
+    until: Option<Instant>,
+    asked: Option<Instant>,
+    not_before: Option<Instant>,
+    is_failing: bool,
+}
+
+impl Mover {
+    pub(super) async fn look(&mut self, look: &Look<'_>) {
+        let Some(rollout) = look.flags.rollout.as_ref().filter(|rollout| rollout.phase.is_active()) else {
+            self.lease = None;
+            return look.board.put_rollout(&look.route.name, None, None);
+        };
+        self.keep_lease(look, rollout).await;
+        let (evidence, routers) = (look.board.of(&look.route.name).evidence, look.under.flags.routers(look.index));
+        let healthy = (look.under.health)(look.index);
+        let Look { route, flags, now_ms, .. } = *look;
+        let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy };
+        let next = next(&seen);
+        let waits_for = match &next {
+            Next::Wait(what) => Some(what.clone()),
+            Next::Rest | Next::Go(_) => None,
+        };
+        look.board.put_rollout(&route.name, waits_for, self.lease.as_ref().map(|lease| lease.holder.clone()));
+        let now = Instant::now();
+        let is_ours = self.until.is_some_and(|until| now < until);
+        let is_early = self.not_before.is_some_and(|not_before| now < not_before);
+        if let Next::Go(go) = next
+            && is_ours
+            && !is_early
+        {
+            self.write(look, *go).await;
+        }
+    }
+
+    async fn keep_lease(&mut self, look: &Look<'_>, rollout: &Rollout) {
+        let now = Instant::now();
+        if self.asked.is_some_and(|asked| now < asked + ASK_EVERY) {
+            return;
+        }
+        self.asked = Some(now);
+        match look.under.flags.lease(&look.route.name, look.router, LASTS, rollout.term).await {
+            Ok(lease) => {
+                // From before it was asked for: it does not last longer than the store thinks.
+                self.until = (lease.holder == look.router).then_some(now + LASTS);
+                self.lease = Some(lease);
+            }
+            Err(error) => {
+                tracing::debug!(route = look.route.name, error, "the lease of the rollout cannot be had");
+                self.lease = None;
+            }
+        }
+    }
+
+    async fn write(&mut self, look: &Look<'_>, go: Move) {
+        let term = self.lease.as_ref().map_or(0, |lease| lease.term);
+        let Move { event, mut rollout, mut fields } = go;
+        if rollout.term > term {
+            // Somebody of a later term moved it: the lease is asked for again.
+            (self.until, self.asked) = (None, None);
+            return;
+        }
+        rollout.term = term;
+        fields.insert("rollout".to_owned(), Some(rollout.render()));
+        let (route, what, why) = (&look.route.name, rollout.summary(), rollout.why.clone());
+        let who = format!("router:{}", look.router).chars().take(128).collect();
+        let change = Change { fields, expected_epoch: Some(look.flags.epoch), kind: Kind::Rollout, who, why: why.clone() };
+        match look.under.flags.change(look.index, change).await {
+            Ok(epoch) => {
+                tracing::info!(route, event = event.label(), what, epoch, why, "the rollout goes on");
+                look.board.count_move(route, event.label());
+                self.is_failing = false;
+            }
+            // Somebody was first: what they wrote is looked at.
+            Err(ChangeError::Conflict { .. }) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    tracing::warn!(route, event = event.label(), what, %error, "the rollout cannot be moved on; it is tried again");
+                }
+                self.not_before = Some(Instant::now() + AGAIN_AFTER);
+            }
+        }
+    }
+}

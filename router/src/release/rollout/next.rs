@@ -1,0 +1,302 @@
+//! The next transition of a rollout, or what it waits for.
+
+use super::layout::{ByHand, Fields, by_hand, carrier, fields};
+use crate::config::Route;
+use crate::flags::{Flags, Phase, Rollout, RouterSeen};
+use crate::release::view::EvidenceView;
+
+/// Evidence that was last judged longer ago is not of now.
+const FRESH_MS: u64 = 10_000;
+
+/// What is seen of a route at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Its config.
+    pub route: &'a Route,
+    /// Its flags, as the store has them.
+    pub flags: &'a Flags,
+    /// The rollout among them.
+    pub rollout: &'a Rollout,
+    /// Milliseconds since 1970, by the store's clock.
+    pub now_ms: u64,
+    /// What is known of the candidate.
+    pub evidence: Option<&'a EvidenceView>,
+    /// Who is heard of.
+    pub routers: &'a [RouterSeen],
+    /// Healthy endpoints, pool by pool, as this router sees them.
+    pub healthy: &'a [usize],
+}
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: it is over.
+    Rest,
+    /// Something has to come first.
+    Wait(String),
+    /// This is to be written.
+    Go(Box<Move>),
+}
+
+/// A transition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// What it is.
+    pub event: Event,
+    /// The record after it.
+    pub rollout: Rollout,
+    /// Everything that it writes, the record too.
+    pub fields: Fields,
+}
+
+/// What a transition is, for the ledger and for whoever is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The rollout began.
+    Started,
+    /// The candidate has a larger share.
+    StepBegan,
+    /// The candidate is live.
+    Switched,
+    /// It is live, and nothing is held back.
+    Done,
+    /// It was taken back.
+    RolledBack,
+    /// It was ended.
+    Aborted,
+    /// Nothing goes on.
+    Paused,
+    /// It goes on.
+    Resumed,
+    /// An operator let a step end.
+    Approved,
+    /// An operator is asked to.
+    ApprovalNeeded,
+    /// A step takes longer than it may.
+    Stalled,
+}
+
+impl Event {
+    /// For logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Event::Started => "started",
+            Event::StepBegan => "step_began",
+            Event::Switched => "switched",
+            Event::Done => "done",
+            Event::RolledBack => "rolled_back",
+            Event::Aborted => "aborted",
+            Event::Paused => "paused",
+            Event::Resumed => "resumed",
+            Event::Approved => "approved",
+            Event::ApprovalNeeded => "approval_needed",
+            Event::Stalled => "stalled",
+        }
+    }
+}
+
+/// What a rollout does next. Never a rollback: that does not wait for a rollout.
+#[must_use]
+pub fn next(seen: &Seen<'_>) -> Next {
+    let rollout = seen.rollout;
+    if !rollout.phase.is_active() {
+        return Next::Rest;
+    }
+    match by_hand(rollout, seen.flags, seen.route) {
+        Some(ByHand::Live(what)) => {
+            return seen.go(Event::Aborted, Rollout { phase: Phase::Aborted, ..rollout.clone() }, format!("changed by hand: {what}"));
+        }
+        Some(ByHand::Share(what)) if rollout.paused.is_none() => {
+            let why = format!("changed by hand: {what}");
+            return seen.go(Event::Paused, Rollout { paused: Some(why.clone()), ..rollout.clone() }, why);
+        }
+        _ => {}
+    }
+    match seen.waits_for() {
+        Some(Wait::Silent(what)) => Next::Wait(what),
+        Some(Wait::Told(what)) => seen.wait(what),
+        None => seen.advance(),
+    }
+}
+
+/// What has to come first; operators are told of what takes too long, but not of what one of them wanted.
+enum Wait {
+    Silent(String),
+    Told(String),
+}
+
+impl Seen<'_> {
+    fn waits_for(&self) -> Option<Wait> {
+        let (rollout, flags) = (self.rollout, self.flags);
+        if let Some(why) = &rollout.paused {
+            return Some(Wait::Silent(format!("paused: {why}")));
+        }
+        if flags.is_frozen {
+            return Some(Wait::Silent("freeze is set".to_owned()));
+        }
+        if flags.pin.is_some() {
+            return Some(Wait::Silent("all traffic is pinned to a pool".to_owned()));
+        }
+        let of_fleet = self.trips().or_else(|| self.not_obeyed());
+        if let Some(what) = of_fleet {
+            return Some(Wait::Told(what));
+        }
+        let elapsed = self.now_ms.saturating_sub(rollout.since_ms);
+        let (least, what) = match rollout.phase {
+            Phase::Mirroring => (rollout.plan.mirror_ms, "queries are copied"),
+            Phase::Baking => (rollout.plan.bake_ms, "it bakes"),
+            _ => (rollout.planned().map_or(0, |step| step.dwell_ms), "this step takes its time"),
+        };
+        if elapsed < least {
+            return Some(Wait::Silent(format!("{what}: {} of {} s", elapsed / 1_000, least.div_ceil(1_000))));
+        }
+        self.evidence_lacks().map(Wait::Told)
+    }
+
+    /// One breaker that tripped is reason enough not to go on.
+    fn trips(&self) -> Option<String> {
+        let is_of_this = |router: &&RouterSeen| router.trip.as_ref().is_some_and(|trip| trip.version == self.rollout.candidate);
+        let router = self.routers.iter().filter(|router| router.is_known).find(is_of_this)?;
+        let why = router.trip.as_ref().map(|trip| trip.why.as_str()).unwrap_or_default();
+        Some(format!("the breaker of {} tripped: {why}", router.id))
+    }
+
+    /// Nothing goes on before everybody who is heard of is where the rollout is.
+    fn not_obeyed(&self) -> Option<String> {
+        let known = || self.routers.iter().filter(|router| router.is_known);
+        let behind = known().filter(|router| router.epoch < self.flags.epoch).count();
+        (behind > 0).then(|| format!("{behind} of {} routers do not obey epoch {} yet", known().count(), self.flags.epoch))
+    }
+
+    /// What the evidence lacks for the next transition. No data never decides.
+    fn evidence_lacks(&self) -> Option<String> {
+        let rollout = self.rollout;
+        // Nobody is answered by the candidate while it mirrors, and nobody is compared with without a holdback.
+        let is_nobody_compared = rollout.phase == Phase::Baking && rollout.plan.holdback.get() == 0;
+        if rollout.phase == Phase::Mirroring || is_nobody_compared {
+            return None;
+        }
+        let is_of_this = |evidence: &&EvidenceView| {
+            evidence.candidate.version == rollout.candidate && evidence.control.version == rollout.control && !evidence.is_over
+        };
+        let Some(evidence) = self.evidence.filter(is_of_this) else { return Some("nothing was judged yet".to_owned()) };
+        let age = self.now_ms.saturating_sub(evidence.judged_unix_ms);
+        if age > FRESH_MS {
+            return Some(format!("nothing was judged for {} s", age / 1_000));
+        }
+        // A window that began after this step did, on every router.
+        if u64::from(evidence.judged_until_unix_seconds) * 1_000 < rollout.since_ms + 2_000 {
+            return Some("no window of this step was judged yet".to_owned());
+        }
+        match evidence.verdict {
+            None | Some("no_data") => return Some(evidence.summary.clone()),
+            Some("hold") if rollout.phase == Phase::Canary => return Some(evidence.summary.clone()),
+            Some("roll_back") => return Some(evidence.summary.clone()),
+            Some(_) => {}
+        }
+        let least = rollout.planned().map_or(0, |step| step.min_samples);
+        let samples = samples_since(evidence.candidate_requests, rollout.samples_before);
+        (rollout.phase == Phase::Canary && samples < least).then(|| format!("{samples} of {least} requests of the candidate in this step"))
+    }
+
+    fn advance(&self) -> Next {
+        let rollout = self.rollout;
+        let Some(after) = after(rollout) else { return Next::Rest };
+        let is_step = rollout.phase == Phase::Canary;
+        if is_step && rollout.planned().is_some_and(|step| step.approval) && !rollout.is_approved {
+            let what = "an operator has to approve: switchback rollout approve".to_owned();
+            if !rollout.is_asked {
+                return self.go(Event::ApprovalNeeded, Rollout { is_asked: true, ..rollout.clone() }, what);
+            }
+            return self.wait(what);
+        }
+        if let Some(what) = not_ready(&after, self) {
+            return self.wait(what);
+        }
+        let why = match rollout.phase {
+            Phase::Canary | Phase::Baking => self.evidence.map(|evidence| evidence.summary.clone()).unwrap_or_default(),
+            _ => "the time for copies is over".to_owned(),
+        };
+        self.go(event_of(&after), after, why)
+    }
+
+    /// Waits; operators are told once when that takes too long.
+    fn wait(&self, what: String) -> Next {
+        let rollout = self.rollout;
+        let most = rollout.plan.max_step_ms + if rollout.phase == Phase::Baking { rollout.plan.bake_ms } else { 0 };
+        let elapsed = self.now_ms.saturating_sub(rollout.since_ms);
+        if rollout.is_stalled || elapsed <= most {
+            return Next::Wait(what);
+        }
+        let why = format!("this takes {} s already: {what}", elapsed / 1_000);
+        self.go(Event::Stalled, Rollout { is_stalled: true, ..rollout.clone() }, why)
+    }
+
+    fn go(&self, event: Event, rollout: Rollout, why: String) -> Next {
+        Next::Go(Box::new(self.moved(event, rollout, &why)))
+    }
+
+    /// A transition: `to` is the record after it, but for what every transition notes.
+    pub(super) fn moved(&self, event: Event, to: Rollout, why: &str) -> Move {
+        let mut rollout = Rollout { moves: to.moves.saturating_add(1), why: why.chars().take(1_024).collect(), ..to };
+        let begins = (rollout.phase, rollout.step) != (self.rollout.phase, self.rollout.step) || event == Event::Resumed;
+        if begins {
+            rollout.since_ms = self.now_ms;
+            rollout.samples_before = self.evidence.map_or(0, |evidence| evidence.candidate_requests);
+            (rollout.is_approved, rollout.is_asked, rollout.is_stalled) = (false, false, false);
+        }
+        let fields = match event {
+            // What somebody changed by hand stays; copies are nobody's.
+            Event::Aborted if self.rollout.phase == Phase::Mirroring => {
+                Fields::from([("rollout".to_owned(), Some(rollout.render())), ("mirror_percent".to_owned(), None)])
+            }
+            Event::Paused | Event::Approved | Event::ApprovalNeeded | Event::Stalled | Event::Aborted => {
+                Fields::from([("rollout".to_owned(), Some(rollout.render()))])
+            }
+            _ => fields(&rollout, self.route),
+        };
+        Move { event, rollout, fields }
+    }
+}
+
+/// What comes after a phase or step that is through.
+pub(super) fn after(rollout: &Rollout) -> Option<Rollout> {
+    let (phase, step) = match rollout.phase {
+        Phase::Mirroring => (Phase::Canary, 0),
+        Phase::Canary if rollout.is_last_step() => (Phase::Baking, rollout.step),
+        Phase::Canary => (Phase::Canary, rollout.step + 1),
+        Phase::Baking => (Phase::Done, rollout.step),
+        Phase::Done | Phase::RolledBack | Phase::Aborted => return None,
+    };
+    Some(Rollout { phase, step, ..rollout.clone() })
+}
+
+pub(super) fn event_of(after: &Rollout) -> Event {
+    match after.phase {
+        Phase::Baking => Event::Switched,
+        Phase::Done => Event::Done,
+        _ => Event::StepBegan,
+    }
+}
+
+/// Why the pool that a state sends the candidate's traffic to cannot take it.
+pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<String> {
+    let name = match after.phase {
+        Phase::Mirroring | Phase::Canary => carrier(after, seen.route),
+        Phase::Baking => &after.to,
+        Phase::Done | Phase::RolledBack | Phase::Aborted => return None,
+    };
+    let Some((index, pool)) = seen.route.pools.iter().enumerate().find(|(_, pool)| pool.name == name) else {
+        return Some(format!("there is no pool {name} any more"));
+    };
+    if pool.version != after.candidate {
+        return Some(format!("pool {name} runs {} and not {}", pool.version, after.candidate));
+    }
+    (seen.healthy.get(index).copied().unwrap_or(0) == 0).then(|| format!("pool {name} has no healthy endpoint"))
+}
+
+/// A comparison that began anew counts from nothing.
+fn samples_since(now: u64, before: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
+}

@@ -1,0 +1,85 @@
+//! What operators may do with a rollout.
+
+use super::layout::Fields;
+use super::next::{Event, Move, Seen, after, event_of, not_ready};
+use crate::flags::{Phase, Rollout};
+use crate::release::rollback::taken_back;
+
+/// An operator's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing goes on until it is resumed.
+    Pause,
+    /// It goes on; this step begins anew, with the shares that it had.
+    Resume,
+    /// This step may end.
+    Approve,
+    /// The next step begins now, whatever the evidence says.
+    Promote,
+    /// The candidate becomes live now.
+    PromoteFully,
+    /// The candidate gets nobody any more.
+    Abort,
+}
+
+/// Why an order is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// What an order makes of a rollout. `who` and `why` are the operator's.
+///
+/// # Errors
+/// Why it makes nothing.
+pub fn carry_out(order: Order, seen: &Seen<'_>, who: &str, why: &str) -> Result<Move, Refusal> {
+    let rollout = seen.rollout;
+    let refuse = |why: String| Err(Refusal(why));
+    if !rollout.phase.is_active() {
+        return refuse(format!("the last rollout is over: {}", rollout.summary()));
+    }
+    let why = if why.is_empty() { who.to_owned() } else { format!("{who}: {why}") };
+    match order {
+        Order::Pause if rollout.paused.is_some() => refuse(format!("it is paused already: {}", rollout.summary())),
+        Order::Pause => Ok(seen.moved(Event::Paused, Rollout { paused: Some(why.clone()), ..rollout.clone() }, &why)),
+        Order::Resume if rollout.paused.is_none() => refuse(format!("it is not paused: {}", rollout.summary())),
+        Order::Resume => match not_ready(rollout, seen) {
+            Some(what) => refuse(what),
+            None => Ok(seen.moved(Event::Resumed, Rollout { paused: None, ..rollout.clone() }, &why)),
+        },
+        Order::Approve if !rollout.planned().is_some_and(|step| step.approval) || rollout.phase != Phase::Canary => {
+            refuse(format!("this step needs no approval: {}", rollout.summary()))
+        }
+        Order::Approve => Ok(seen.moved(Event::Approved, Rollout { is_approved: true, ..rollout.clone() }, &why)),
+        Order::Promote | Order::PromoteFully => promote(order, seen, &why),
+        Order::Abort => {
+            let ended = Rollout { phase: Phase::Aborted, paused: None, ..rollout.clone() };
+            let mut ended = seen.moved(Event::Aborted, ended, &why);
+            ended.fields.extend(taken_back(seen.flags, seen.route).map_or_else(no_copies, |back| back.fields));
+            ended.fields.insert("mirror_percent".to_owned(), None);
+            Ok(ended)
+        }
+    }
+}
+
+fn no_copies() -> Fields {
+    Fields::from([("canary_percent".to_owned(), Some("0".to_owned()))])
+}
+
+fn promote(order: Order, seen: &Seen<'_>, why: &str) -> Result<Move, Refusal> {
+    let rollout = seen.rollout;
+    if seen.flags.is_frozen {
+        return Err(Refusal("freeze is set: take it back first (switchback flag set ROUTE freeze=false)".to_owned()));
+    }
+    let is_full = order == Order::PromoteFully && rollout.phase != Phase::Baking;
+    let next = if is_full {
+        let last = rollout.plan.steps.len().saturating_sub(1);
+        Some(Rollout { phase: Phase::Baking, step: last, ..rollout.clone() })
+    } else {
+        after(rollout)
+    };
+    let Some(next) = next else { return Err(Refusal(format!("there is nothing to promote: {}", rollout.summary()))) };
+    if let Some(what) = not_ready(&next, seen) {
+        return Err(Refusal(what));
+    }
+    Ok(seen.moved(event_of(&next), Rollout { paused: None, ..next }, &format!("promoted by {why}")))
+}

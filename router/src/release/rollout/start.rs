@@ -1,0 +1,96 @@
+//! How a rollout begins.
+
+use super::layout::fields;
+use super::next::{Event, Move, Seen, not_ready};
+use super::order::Refusal;
+use crate::config::{Pool, Route};
+use crate::flags::{Flags, Plan, PlannedStep, Rollout, Sides};
+use crate::vocabulary::Ppm;
+
+/// What whoever starts a rollout says of it.
+#[derive(Debug, Clone, Default)]
+pub struct Begin {
+    /// The version; the one on the pool `canary`, or on the idle colour, unless it is said.
+    pub candidate: Option<String>,
+    /// The rollout's id, 32 hex digits.
+    pub id: String,
+    /// Hashes units to positions: each rollout has its own.
+    pub salt: String,
+    /// The operator's name.
+    pub who: String,
+    /// The operator's reason.
+    pub why: String,
+}
+
+/// The plan of the route's config.
+fn plan(route: &Route) -> Plan {
+    let config = &route.rollout;
+    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let steps = config.steps.iter().map(|step| PlannedStep {
+        percent: step.percent,
+        dwell_ms: ms(step.dwell),
+        min_samples: step.min_samples,
+        approval: step.approval,
+    });
+    Plan {
+        steps: steps.collect(),
+        canary_max: config.canary_max,
+        mirror: config.mirror,
+        mirror_ms: ms(config.mirror_for),
+        holdback: config.holdback,
+        bake_ms: ms(config.bake),
+        max_step_ms: ms(config.max_step),
+    }
+}
+
+/// The first transition of a new rollout. `healthy` is as in [`Seen`].
+///
+/// # Errors
+/// Why none can begin.
+pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now_ms: u64) -> Result<Move, Refusal> {
+    if let Some(active) = flags.rollout.as_ref().filter(|rollout| rollout.phase.is_active()) {
+        return Err(Refusal(format!("a rollout is under way: {}; end it with switchback rollout abort", active.summary())));
+    }
+    if flags.is_frozen {
+        return Err(Refusal("freeze is set: take it back first (switchback flag set ROUTE freeze=false)".to_owned()));
+    }
+    if flags.candidate.share > Ppm::ZERO || flags.holdback.is_some() {
+        let why = "a candidate or a holdback has a share already, by hand: take it away first (canary_percent=0, holdback_percent=0)";
+        return Err(Refusal(why.to_owned()));
+    }
+    let sides = sides(begin.candidate.as_deref(), flags, route)?;
+    let rollout = Rollout::begin(begin.id.clone(), sides, plan(route), now_ms);
+    let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence: None, routers: &[], healthy };
+    if let Some(what) = not_ready(&rollout, &seen) {
+        return Err(Refusal(what));
+    }
+    let why = if begin.why.is_empty() { begin.who.clone() } else { format!("{}: {}", begin.who, begin.why) };
+    let mut first = seen.moved(Event::Started, rollout.clone(), &why);
+    first.fields = fields(&first.rollout, route);
+    first.fields.insert("salt".to_owned(), Some(begin.salt.clone()));
+    Ok(first)
+}
+
+fn sides(wanted: Option<&str>, flags: &Flags, route: &Route) -> Result<Sides, Refusal> {
+    let Some(live) = route.pools.get(flags.live.get()) else { return Err(Refusal("there is no live pool".to_owned())) };
+    let idle = if live.name == "blue" { "green" } else { "blue" };
+    let pool = |name: &str| route.pools.iter().find(|pool| pool.name == name);
+    let Some(to) = pool(idle) else {
+        let why = format!("the route has no pool {idle}: a rollout ends with it live");
+        return Err(Refusal(why));
+    };
+    let candidates: Vec<&Pool> = pool("canary").into_iter().chain([to]).collect();
+    let is_wanted = |pool: &&&Pool| wanted.map_or(pool.version != live.version, |wanted| pool.version == wanted);
+    let Some(found) = candidates.iter().find(is_wanted).filter(|pool| pool.version != live.version) else {
+        let versions: Vec<String> = candidates.iter().map(|pool| format!("{} runs {}", pool.name, pool.version)).collect();
+        let versions = versions.join(", ");
+        let why = match wanted {
+            Some(wanted) if wanted == live.version => format!("{wanted} is live already"),
+            Some(wanted) => format!("no pool runs {wanted}: {versions}"),
+            None => format!("there is no other version than {} on {}: {versions}", live.version, live.name),
+        };
+        return Err(Refusal(why));
+    };
+    let (candidate, control) = ((found.version.clone(), to.name.clone()), (live.version.clone(), live.name.clone()));
+    Ok(Sides { candidate, control })
+}

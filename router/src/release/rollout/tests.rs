@@ -1,0 +1,386 @@
+//! The state machine, transition by transition, and what holds of every way through it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::flags::{Fields, Flags, Phase, Rollout, RouterSeen, TripSeen};
+use crate::release::roles::tests::route;
+use crate::release::view::{EvidenceView, RoleView, WindowsView};
+use crate::vocabulary::Ppm;
+
+/// Blue runs v1 and is live; green and canary run v2.
+struct Scene {
+    route: crate::config::Route,
+    fields: Fields,
+    now_ms: u64,
+    evidence: Option<EvidenceView>,
+    routers: Vec<RouterSeen>,
+    healthy: Vec<usize>,
+}
+
+impl Scene {
+    fn start() -> Scene {
+        let route = route(["v1", "v2", "v2"]);
+        let mut scene = Scene {
+            fields: Flags::initial(&route).render(&route),
+            route,
+            now_ms: 1_000_000,
+            evidence: None,
+            routers: vec![router("one"), router("other")],
+            healthy: vec![2, 2, 2],
+        };
+        scene.fields.insert("epoch".to_owned(), "7".to_owned());
+        let begun = scene.begin(None).unwrap();
+        scene.write(&begun);
+        scene
+    }
+
+    fn flags(&self) -> Flags {
+        let (flags, faults) = Flags::read(&self.fields, &Flags::initial(&self.route), &self.route);
+        assert_eq!(faults, []);
+        flags
+    }
+
+    fn rollout(&self) -> Rollout {
+        Rollout::clone(self.flags().rollout.as_ref().unwrap())
+    }
+
+    fn begin(&self, candidate: Option<&str>) -> Result<Move, Refusal> {
+        let texts = ("ab".repeat(16), "salt of this rollout".to_owned(), "alice".to_owned());
+        let asked =
+            Begin { candidate: candidate.map(str::to_owned), id: texts.0, salt: "0123456789".to_owned(), who: texts.2, why: texts.1 };
+        begin(&asked, &self.flags(), &self.route, &self.healthy, self.now_ms)
+    }
+
+    fn seen<T>(&self, look: impl FnOnce(&Seen<'_>) -> T) -> T {
+        let (flags, rollout) = (self.flags(), self.rollout());
+        look(&Seen {
+            route: &self.route,
+            flags: &flags,
+            rollout: &rollout,
+            now_ms: self.now_ms,
+            evidence: self.evidence.as_ref(),
+            routers: &self.routers,
+            healthy: &self.healthy,
+        })
+    }
+
+    fn next(&self) -> Next {
+        self.seen(next)
+    }
+
+    fn waits_for(&self) -> String {
+        match self.next() {
+            Next::Wait(what) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next transition is written.
+    fn go(&mut self) -> Event {
+        match self.next() {
+            Next::Go(go) => {
+                self.write(&go);
+                go.event
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn order(&mut self, order: Order) -> Result<Event, String> {
+        let made = self.seen(|seen| carry_out(order, seen, "alice", "")).map_err(|refusal| refusal.0)?;
+        self.write(&made);
+        Ok(made.event)
+    }
+
+    fn write(&mut self, made: &Move) {
+        for (field, value) in &made.fields {
+            match value {
+                Some(value) => self.fields.insert(field.clone(), value.clone()),
+                None => self.fields.remove(field),
+            };
+        }
+    }
+
+    /// An hour later the policy says so, of windows until then, of so many requests of the candidate.
+    fn judge(&mut self, verdict: &'static str, requests: u64) {
+        self.now_ms += 3_600_000;
+        self.evidence = Some(evidence(verdict, requests, self.now_ms));
+    }
+
+    fn shares(&self) -> (String, String, String) {
+        let flags = self.flags();
+        let name = |index: crate::vocabulary::PoolIndex| self.route.pools[index.get()].name.clone();
+        let held = flags.holdback.map_or(Ppm::ZERO, |holdback| holdback.share);
+        (name(flags.live), format!("{} on {}", flags.candidate.share, name(flags.candidate.pool)), held.to_string())
+    }
+}
+
+fn router(id: &str) -> RouterSeen {
+    let (seal, admin) = (String::new(), String::new());
+    RouterSeen { id: id.to_owned(), epoch: 1 << 40, seal, seen_ms_ago: 0, is_known: true, admin, trip: None }
+}
+
+fn evidence(verdict: &'static str, requests: u64, now_ms: u64) -> EvidenceView {
+    let role = |version: &str| RoleView { version: version.to_owned(), pools: Vec::new() };
+    EvidenceView {
+        candidate: role("v2"),
+        control: role("v1"),
+        began_unix_seconds: 0,
+        is_over: false,
+        candidate_requests: requests,
+        judged_until_unix_seconds: u32::try_from(now_ms / 1_000).unwrap(),
+        verdict: Some(verdict),
+        summary: format!("{verdict}: so says the policy"),
+        log_harm: None,
+        threshold_log: None,
+        metrics: Vec::new(),
+        windows: WindowsView { traffic: 1, engagement: 1 },
+        failures: 0,
+        last_failure: None,
+        judge: "one".to_owned(),
+        judged_unix_ms: now_ms,
+    }
+}
+
+#[test]
+fn a_good_candidate_goes_live_step_by_step() {
+    let mut scene = Scene::start();
+    let share = |percent: &str, pool: &str| ("blue".to_owned(), format!("{percent} on {pool}"), "0".to_owned());
+    assert_eq!(scene.shares(), share("1", "canary"));
+    assert_eq!(scene.fields["salt"], "0123456789");
+    for (percent, pool) in [("5", "canary"), ("25", "green"), ("50", "green")] {
+        scene.judge("advance", 1_000);
+        assert_eq!(scene.go(), Event::StepBegan);
+        assert_eq!(scene.shares(), share(percent, pool));
+        assert_eq!(scene.waits_for(), "no window of this step was judged yet");
+    }
+    scene.judge("advance", 1_000);
+    assert_eq!(scene.go(), Event::Switched);
+    assert_eq!(scene.shares(), ("green".to_owned(), "0 on canary".to_owned(), "10".to_owned()));
+    // While it bakes, a policy that holds is as good as one that lets on.
+    scene.judge("hold", 1_000);
+    assert_eq!(scene.go(), Event::Done);
+    assert_eq!(scene.shares(), ("green".to_owned(), "0 on canary".to_owned(), "0".to_owned()));
+    assert_eq!((scene.rollout().moves, scene.next()), (6, Next::Rest));
+}
+
+#[test]
+fn no_data_never_decides() {
+    let mut scene = Scene::start();
+    assert_eq!(scene.waits_for(), "nothing was judged yet");
+    for verdict in ["no_data", "hold", "roll_back"] {
+        scene.judge(verdict, 1_000);
+        // It takes long, and that is told once.
+        if !scene.rollout().is_stalled {
+            assert_eq!(scene.go(), Event::Stalled);
+        }
+        assert_eq!(scene.waits_for(), format!("{verdict}: so says the policy"));
+        assert_eq!(scene.shares().1, "1 on canary");
+    }
+    // Evidence that nobody renews, and evidence on somebody else.
+    scene.judge("advance", 1_000);
+    scene.now_ms += 60_000;
+    assert_eq!(scene.waits_for(), "nothing was judged for 60 s");
+    scene.judge("advance", 1_000);
+    scene.evidence.as_mut().unwrap().candidate.version = "v3".to_owned();
+    assert_eq!(scene.waits_for(), "nothing was judged yet");
+    // Baking needs data too.
+    scene.judge("advance", 1_000);
+    assert_eq!(scene.order(Order::PromoteFully), Ok(Event::Switched));
+    scene.judge("no_data", 1_000);
+    assert_eq!(scene.waits_for(), "no_data: so says the policy");
+}
+
+#[test]
+fn what_the_plan_asks_for_comes_first() {
+    let mut scene = Scene::start();
+    let mut rollout = scene.rollout();
+    rollout.plan.steps[0].dwell_ms = 5_400_000;
+    rollout.plan.steps[0].min_samples = 700;
+    rollout.plan.steps[0].approval = true;
+    rollout.plan.max_step_ms = u64::MAX;
+    scene.fields.insert("rollout".to_owned(), rollout.render());
+    scene.judge("advance", 600);
+    assert_eq!(scene.waits_for(), "this step takes its time: 3600 of 5400 s");
+    scene.judge("advance", 600);
+    assert_eq!(scene.waits_for(), "600 of 700 requests of the candidate in this step");
+    scene.judge("advance", 700);
+    assert_eq!(scene.go(), Event::ApprovalNeeded);
+    assert_eq!(scene.waits_for(), "an operator has to approve: switchback rollout approve");
+    assert_eq!(scene.order(Order::Approve), Ok(Event::Approved));
+    assert_eq!(scene.go(), Event::StepBegan);
+    assert!(scene.order(Order::Approve).unwrap_err().starts_with("this step needs no approval"));
+}
+
+#[test]
+fn nothing_goes_on_while_something_is_wrong() {
+    let mut scene = Scene::start();
+    scene.judge("advance", 1_000);
+    let good = scene.fields.clone();
+    let mut waits = |change: &dyn Fn(&mut Scene), what: &str| {
+        change(&mut scene);
+        // Long since over its time: told, and then waited for.
+        let told = matches!(scene.next(), Next::Go(go) if go.event == Event::Stalled && go.rollout.why.contains(what));
+        assert!(told || scene.waits_for().contains(what), "{what}: {:?}", scene.next());
+        scene.fields = good.clone();
+        (scene.routers, scene.healthy) = (vec![router("one"), router("other")], vec![2, 2, 2]);
+    };
+    waits(&|scene| drop(scene.fields.insert("freeze".to_owned(), "true".to_owned())), "freeze is set");
+    waits(&|scene| drop(scene.fields.insert("pin".to_owned(), "blue".to_owned())), "pinned");
+    waits(&|scene| scene.routers[1].epoch = 6, "1 of 2 routers do not obey epoch 7 yet");
+    let trip = TripSeen { version: "v2".to_owned(), since_unix_ms: 0, why: "errors".to_owned() };
+    waits(&|scene| scene.routers[1].trip = Some(trip.clone()), "the breaker of other tripped: errors");
+    waits(&|scene| scene.healthy = vec![2, 2, 0], "pool canary has no healthy endpoint");
+    // What an unknown router says is not waited for.
+    scene.routers[1] = RouterSeen { epoch: 0, is_known: false, ..router("other") };
+    assert_eq!(scene.go(), Event::StepBegan);
+}
+
+#[test]
+fn what_people_change_by_hand_is_theirs() {
+    let mut scene = Scene::start();
+    scene.judge("advance", 1_000);
+    scene.fields.insert("canary_percent".to_owned(), "3".to_owned());
+    assert_eq!(scene.go(), Event::Paused);
+    assert_eq!(scene.shares().1, "3 on canary", "it stays as it was set");
+    assert_eq!(scene.waits_for(), "paused: changed by hand: canary_percent is 3 and not 1");
+    assert_eq!(scene.order(Order::Resume), Ok(Event::Resumed));
+    assert_eq!(scene.shares().1, "1 on canary");
+    // Another version on the candidate's pool is another rollout.
+    scene.route.pools[2].version = "v3".to_owned();
+    assert_eq!(scene.go(), Event::Paused);
+    assert_eq!(scene.waits_for(), "paused: changed by hand: the candidate is on canary, which runs v3 and not v2");
+    scene.fields.insert("live".to_owned(), "green".to_owned());
+    scene.fields.insert("canary_percent".to_owned(), "0".to_owned());
+    assert_eq!(scene.go(), Event::Aborted);
+    assert_eq!((scene.shares().0.as_str(), scene.next()), ("green", Next::Rest));
+}
+
+#[test]
+fn orders_are_carried_out_or_refused_with_a_reason() {
+    let mut scene = Scene::start();
+    assert!(scene.begin(None).unwrap_err().0.starts_with("a rollout is under way: v2 canary step 1 of 4 (1 %)"));
+    assert_eq!(scene.order(Order::Pause), Ok(Event::Paused));
+    scene.judge("advance", 1_000);
+    assert_eq!(scene.waits_for(), "paused: alice");
+    assert!(scene.order(Order::Pause).unwrap_err().starts_with("it is paused already"));
+    // Whoever promotes does not want it paused any more.
+    assert_eq!(scene.order(Order::Promote), Ok(Event::StepBegan));
+    assert_eq!((scene.rollout().paused, scene.shares().1.as_str()), (None, "5 on canary"));
+    assert!(scene.order(Order::Resume).unwrap_err().starts_with("it is not paused"));
+    scene.fields.insert("freeze".to_owned(), "true".to_owned());
+    assert!(scene.order(Order::Promote).unwrap_err().starts_with("freeze is set"));
+    scene.fields.remove("freeze");
+    scene.healthy = vec![2, 0, 2];
+    assert_eq!(scene.order(Order::Promote), Err("pool green has no healthy endpoint".to_owned()));
+    scene.healthy = vec![2, 2, 2];
+    assert_eq!(scene.order(Order::PromoteFully), Ok(Event::Switched));
+    assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
+    assert_eq!(scene.shares(), ("blue".to_owned(), "0 on canary".to_owned(), "0".to_owned()));
+    assert!(scene.order(Order::Abort).unwrap_err().starts_with("the last rollout is over: v2 aborted"));
+    assert_eq!(scene.begin(Some("v9")).unwrap_err().0, "no pool runs v9: canary runs v2, green runs v2");
+    assert_eq!(scene.begin(Some("v1")).unwrap_err().0, "v1 is live already");
+    scene.fields.insert("canary_percent".to_owned(), "20".to_owned());
+    assert!(scene.begin(None).unwrap_err().0.contains("has a share already"));
+}
+
+#[test]
+fn copies_come_before_answers() {
+    let mut scene = Scene::start();
+    assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
+    (scene.route.rollout.mirror, scene.route.rollout.mirror_for) = (Ppm::ALL, std::time::Duration::from_secs(60));
+    let begun = scene.begin(None).unwrap();
+    scene.write(&begun);
+    assert_eq!((scene.flags().mirror, scene.flags().candidate.share), (Ppm::ALL, Ppm::ZERO));
+    assert_eq!(scene.waits_for(), "queries are copied: 0 of 60 s");
+    scene.now_ms += 60_000;
+    assert_eq!(scene.go(), Event::StepBegan);
+    assert_eq!((scene.flags().mirror, scene.shares().1.as_str()), (Ppm::ZERO, "1 on canary"));
+}
+
+#[test]
+fn what_is_done_can_be_taken_back() {
+    use crate::release::rollback;
+    let mut scene = Scene::start();
+    scene.order(Order::PromoteFully).unwrap();
+    scene.order(Order::Promote).unwrap();
+    assert_eq!(scene.rollout().phase, Phase::Done);
+    let back = rollback(&scene.flags(), &scene.route, scene.now_ms, "alice: clicks fell").unwrap();
+    assert_eq!((back.candidate.as_str(), back.target.as_str()), ("v2", "blue"));
+    for (field, value) in back.fields {
+        scene.fields.insert(field, value.unwrap_or_default());
+    }
+    assert_eq!((scene.rollout().phase, scene.shares().0.as_str()), (Phase::RolledBack, "blue"));
+    assert_eq!(rollback(&scene.flags(), &scene.route, 0, ""), None, "once");
+}
+
+#[test]
+fn the_document_has_every_transition() {
+    let document = include_str!("../../../../docs/ROLLOUTS.md");
+    let phases = [Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
+    let events = [
+        Event::Started,
+        Event::StepBegan,
+        Event::Switched,
+        Event::Done,
+        Event::RolledBack,
+        Event::Aborted,
+        Event::Paused,
+        Event::Resumed,
+        Event::Approved,
+        Event::ApprovalNeeded,
+        Event::Stalled,
+    ];
+    for label in phases.map(Phase::label).into_iter().chain(events.map(Event::label)) {
+        assert!(document.contains(&format!("| `{label}`")) || document.contains(&format!("| `{label}` |")), "{label} is in no table");
+    }
+}
+
+proptest! {
+    /// Whatever is seen: a step at a time, one move each, along the phases, never without the policy's word, and the flags are what the record says.
+    #[test]
+    fn it_never_leaves_its_way(turns in proptest::collection::vec((0_usize..6, 0_usize..8, 0_u64..4_000_000), 1..40)) {
+        let mut scene = Scene::start();
+        for (verdict, what, passes) in turns {
+            let verdict = ["advance", "hold", "roll_back", "no_data", "advance", "advance"][verdict];
+            scene.now_ms += passes;
+            scene.evidence = Some(evidence(verdict, 1_000, scene.now_ms));
+            scene.healthy = if what == 0 { vec![2, 0, 0] } else { vec![2, 2, 2] };
+            let before = scene.rollout();
+            let after = match what {
+                1 => scene.order(Order::Pause).is_ok(),
+                2 => scene.order(Order::Resume).is_ok(),
+                _ => match scene.next() {
+                    Next::Go(go) => {
+                        let is_forward = matches!(go.event, Event::StepBegan | Event::Switched | Event::Done);
+                        prop_assert!(!is_forward || verdict == "advance" || (verdict == "hold" && before.phase == Phase::Baking));
+                        prop_assert!(!is_forward || before.paused.is_none());
+                        scene.write(&go);
+                        true
+                    }
+                    Next::Wait(_) | Next::Rest => false,
+                },
+            };
+            let now = scene.rollout();
+            prop_assert_eq!(now.moves, before.moves + u64::from(after));
+            prop_assert!(now.step == before.step || now.step == before.step + 1);
+            let order = |phase: Phase| match phase {
+                Phase::Mirroring => 0,
+                Phase::Canary => 1,
+                Phase::Baking => 2,
+                Phase::Done => 3,
+                Phase::RolledBack | Phase::Aborted => 9,
+            };
+            prop_assert!((order(before.phase)..=order(before.phase) + 1).contains(&order(now.phase)));
+            let (live, share, held) = scene.shares();
+            let percent = now.planned().unwrap().percent;
+            let is_as_said = match now.phase {
+                Phase::Canary => live == "blue" && share.starts_with(&format!("{percent} on ")) && held == "0",
+                Phase::Baking => live == "green" && share.starts_with("0 on ") && held == "10",
+                _ => live == "green" && share.starts_with("0 on ") && held == "0",
+            };
+            prop_assert!(is_as_said, "{:?}: {live} {share} {held}", now.phase);
+        }
+    }
+}
