@@ -9,6 +9,7 @@ mod check_breaker;
 mod check_events;
 mod check_evidence;
 mod check_initial;
+mod check_notify;
 mod check_outlier;
 mod check_route;
 mod check_signals;
@@ -21,6 +22,8 @@ mod expose;
 mod fuzz;
 mod locate;
 mod misfit;
+mod notice_event;
+mod notify_url;
 mod pointer;
 mod redis_url;
 mod show;
@@ -35,6 +38,7 @@ pub use change::{FIXED, KeyChange, Reload, reload};
 pub(crate) use check::LOCAL_OPERATOR;
 pub use check_breaker::Breaker;
 pub use check_evidence::Evidence;
+pub use check_notify::{Notify, NotifyFormat};
 pub use check_signals::Signals;
 pub use checked::{
     Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Events, Health, Lifecycle, Limits, Listen, OnPolicyFailure, Outlier,
@@ -42,6 +46,8 @@ pub use checked::{
 };
 pub use error::ConfigError;
 pub use expose::Expose;
+pub use notice_event::NoticeEvent;
+pub use notify_url::NotifyUrl;
 pub use pointer::Pointer;
 pub use redis_url::{Login, Node, Password, RedisState, RedisTls, Topology};
 pub use show::show;
