@@ -15,6 +15,10 @@ admin = "127.0.0.1:0"
 [state]
 data_dir = "/var/lib/switchback"
 
+[[notify]]
+name = "ops"
+url = "https://hooks.example.com/switchback"
+
 [[route]]
 name = "search"
 
@@ -69,6 +73,7 @@ fn known() -> BTreeSet<String> {
         ("Registry", "registry"),
         ("Policies", "policies"),
         ("AdminToken", "admin.token"),
+        ("Notify", "notify"),
         ("Route", "route"),
         ("Breaker", "route.breaker"),
         ("Rollout", "route.rollout"),
@@ -119,10 +124,19 @@ fn the_defaults_in_the_docs_are_the_programs() {
     let printed = Command::new(binary()).args(["config", "show", "--json"]).arg(file).output().unwrap();
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
-    let general = |key: &str| key.replace("route.search.", "route.").replace(".blue.", ".NAME.");
+    let general = |key: &str| key.replace("route.search.", "route.").replace(".blue.", ".NAME.").replace("notify.ops.", "notify.");
     let defaults: BTreeMap<String, &str> =
         printed.as_object().unwrap().iter().map(|(key, value)| (general(key), value.as_str().unwrap())).collect();
-    let set = ["listen.traffic", "listen.admin", "state.data_dir", "route.name", "route.signals.results", "route.pools.NAME.endpoints"];
+    let set = [
+        "listen.traffic",
+        "listen.admin",
+        "state.data_dir",
+        "notify.name",
+        "notify.url",
+        "route.name",
+        "route.signals.results",
+        "route.pools.NAME.endpoints",
+    ];
     let mut compared = 0;
     for (key, default) in documented() {
         if default == "none" || default.starts_with("**") || set.contains(&key.as_str()) {

@@ -9,7 +9,7 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 17] = [
+const MODULES: [(&str, &[&str], &str); 18] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
     ("tls", &["config"], "certificates, read again when their files change"),
@@ -22,6 +22,7 @@ const MODULES: [(&str, &[&str], &str); 17] = [
         &["config", "flags", "policy", "quality", "vocabulary"],
         "the control path: what is known of a candidate, and what takes it out of traffic",
     ),
+    ("notify", &["config", "tls"], "tells others what happens to rollouts; a POST to somebody else's server"),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
     ("ranker", &["config", "vocabulary"], "the ONNX ranking server"),
     ("admin", &["config", "flags", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::checked::{Admin, AdminToken, Config, Lifecycle, Limits, Listen, Policies, Role, State};
 use super::error::Problem;
-use super::{check_events, check_evidence, check_route, check_tls, check_trust, redis_url, units, written};
+use super::{check_events, check_evidence, check_notify, check_route, check_tls, check_trust, redis_url, units, written};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
@@ -122,6 +122,7 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
     check_registry(&mut checker, &written.registry);
     let admin = check_admin(&mut checker, written.admin);
     let listen = check_listen(&mut checker, &written.listen, &admin);
+    let routes = check_route::check_routes(&mut checker, written.route);
     let config = Config {
         tls: check_tls::check_tls(&mut checker, listen.traffic_tls, written.tls),
         listen,
@@ -134,7 +135,8 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
         policies: check_policies(&mut checker, written.policies, &state),
         state,
         admin,
-        routes: check_route::check_routes(&mut checker, written.route),
+        notify: check_notify::check_notify(&mut checker, written.notify, &routes),
+        routes,
     };
     check_no_circle(&mut checker, &config);
     if checker.problems.is_empty() { Ok(config) } else { Err(checker.problems) }

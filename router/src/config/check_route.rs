@@ -13,7 +13,7 @@ use super::checked::{Endpoint, Health, OnPolicyFailure, Pool, Protocol, Route, R
 use super::expose::Expose;
 use super::{check_breaker, check_initial, check_outlier, check_rollout, check_signals, check_tls, written};
 
-const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
+pub(super) const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
 const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http or https, host, port, and no path";
 const PROTOCOL_RULE: &str = "must be \"http1\" or \"h2\"";
 /// The data path looks up a path's prefixes one by one.
@@ -145,7 +145,7 @@ fn check_upgrades(checker: &mut Checker, key: &str, written: Option<Vec<String>>
     upgrades.iter().map(|upgrade| upgrade.to_ascii_lowercase()).collect()
 }
 
-fn check_name(checker: &mut Checker, key: &str, name: &str) {
+pub(super) fn check_name(checker: &mut Checker, key: &str, name: &str) {
     let good_first = name.starts_with(|first: char| first.is_ascii_lowercase());
     let good_rest = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
     if !good_first || !good_rest || name.len() > 64 {

@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 
 use super::check_breaker::Breaker;
 use super::check_evidence::Evidence;
+use super::check_notify::Notify;
 use super::check_rollout::RolloutPlan;
 use super::check_signals::Signals;
 use super::expose::Expose;
@@ -44,6 +45,8 @@ pub struct Config {
     pub policies: Policies,
     /// Who may ask the admin API what.
     pub admin: Admin,
+    /// Who is told what happens to rollouts. At most 16.
+    pub notify: Vec<Notify>,
     /// The routes, in the order in which they are tried. 1..=10_000.
     pub routes: Vec<Route>,
 }

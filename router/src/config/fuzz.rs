@@ -6,7 +6,7 @@ use switchback_fuzz::{Target, kind_of, trace};
 use super::redis_url::tests::read_or_refuse;
 use super::{Node, Topology, parse, show};
 
-const WORDS: [&[u8]; 40] = [
+const WORDS: [&[u8]; 43] = [
     b"[listen]\n",
     b"[limits]\n",
     b"[state]\n",
@@ -20,6 +20,7 @@ const WORDS: [&[u8]; 40] = [
     b"[tls]\n",
     b"[[tls.certificate]]\n",
     b"[[admin.token]]\n",
+    b"[[notify]]\n",
     b"traffic = ",
     b"admin = ",
     b"workers = ",
@@ -34,6 +35,8 @@ const WORDS: [&[u8]; 40] = [
     b"upgrades = ",
     b"host = ",
     b"path_prefix = ",
+    b"format = \"slack\"\n",
+    b"events = ",
     b"\"127.0.0.1:0\"",
     b"\"[::1]:80\"",
     b"\"http://127.0.0.1:1\"",

@@ -29,13 +29,16 @@ impl<'a> Locator<'a> {
         self.text.get(span?).filter(|_| is_whole)
     }
 
-    /// `route[0].pools` becomes `route.search.pools`, as the checker names it.
+    /// `route[0].pools` becomes `route.search.pools`, as the checker names it; `[[notify]]` likewise.
     pub(super) fn by_name(&self, key: &str) -> String {
-        let Some((index, rest)) = key.strip_prefix("route[").and_then(|rest| rest.split_once("].")) else { return key.to_owned() };
-        let routes = self.table.get_ref().get("route").and_then(|routes| routes.get_ref().as_array());
-        let route = index.parse().ok().and_then(|index: usize| routes?.get(index));
-        match route.and_then(|route| route.get_ref().get("name")).and_then(|name| name.get_ref().as_str()) {
-            Some(name) => format!("route.{name}.{rest}"),
+        let Some((section, rest)) = key.split_once('[').filter(|(section, _)| ["route", "notify"].contains(section)) else {
+            return key.to_owned();
+        };
+        let Some((index, rest)) = rest.split_once("].") else { return key.to_owned() };
+        let tables = self.table.get_ref().get(section).and_then(|tables| tables.get_ref().as_array());
+        let table = index.parse().ok().and_then(|index: usize| tables?.get(index));
+        match table.and_then(|table| table.get_ref().get("name")).and_then(|name| name.get_ref().as_str()) {
+            Some(name) => format!("{section}.{name}.{rest}"),
             None => key.to_owned(),
         }
     }

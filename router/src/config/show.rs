@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::check_notify::Notify;
 use super::check_rollout::RolloutPlan;
 use super::checked::{ClientAuth, Config, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
 use super::expose::Expose;
 use super::redis_url::{Password, RedisState};
 use super::units::{show_bytes, show_duration};
 
-/// Key and value (as TOML writes it) of everything in the config, in the order of docs/CONFIG.md. A password in `state.url` is
+/// Key and value (as TOML writes it) of everything in the config, in the order of docs/CONFIG.md. Passwords in URLs are
 /// hidden.
 #[must_use]
 pub fn show(config: &Config) -> Vec<(String, String)> {
@@ -21,6 +22,9 @@ pub fn show(config: &Config) -> Vec<(String, String)> {
         lines.text(&format!("admin.token[{index}].name"), &token.name);
         lines.text(&format!("admin.token[{index}].role"), role);
         lines.text(&format!("admin.token[{index}].file"), &token.file.display().to_string());
+    }
+    for target in &config.notify {
+        notify(&mut lines, target);
     }
     for written in &config.routes {
         route(&mut lines, written);
@@ -197,6 +201,30 @@ fn policies(lines: &mut Lines, config: &Config) {
     lines.duration("policies.strike_window", policies.strike_window);
     lines.duration("policies.quarantine", policies.quarantine);
     lines.duration("policies.quarantine_max", policies.quarantine_max);
+}
+
+fn notify(lines: &mut Lines, target: &Notify) {
+    let key = |name: &str| format!("notify.{}.{name}", target.name);
+    lines.text(&key("name"), &target.name);
+    lines.text(&key("url"), &target.url.to_string());
+    lines.text(&key("format"), target.format.name());
+    if !target.secret_files.is_empty() {
+        lines.texts(&key("secret_files"), target.secret_files.iter().map(|path| path.display().to_string()));
+    }
+    lines.texts(&key("events"), target.events.iter().map(|event| event.name().to_owned()));
+    if let Some(routes) = &target.routes {
+        lines.texts(&key("routes"), routes.iter().cloned());
+    }
+    lines.text(&key("environment"), &target.environment);
+    if let Some(path) = &target.ca_file {
+        lines.path(&key("ca_file"), path);
+    }
+    lines.duration(&key("timeout"), target.timeout);
+    lines.duration(&key("retry_base"), target.retry_base);
+    lines.duration(&key("retry_cap"), target.retry_cap);
+    lines.duration(&key("retry_for"), target.retry_for);
+    lines.add(&key("max_tries"), target.max_tries);
+    lines.add(&key("max_waiting"), target.max_waiting);
 }
 
 fn route(lines: &mut Lines, route: &Route) {

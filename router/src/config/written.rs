@@ -31,6 +31,8 @@ pub(super) struct Written {
     #[serde(default)]
     pub(super) admin: Admin,
     #[serde(default)]
+    pub(super) notify: Vec<Notify>,
+    #[serde(default)]
     pub(super) route: Vec<Route>,
 }
 
@@ -186,6 +188,26 @@ pub(super) struct AdminToken {
     pub(super) name: Option<String>,
     pub(super) role: Option<String>,
     pub(super) file: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Notify {
+    pub(super) name: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) format: Option<String>,
+    pub(super) secret_file: Option<String>,
+    pub(super) secret_files: Option<Vec<String>>,
+    pub(super) events: Option<Vec<String>>,
+    pub(super) routes: Option<Vec<String>>,
+    pub(super) environment: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) retry_base: Option<String>,
+    pub(super) retry_cap: Option<String>,
+    pub(super) retry_for: Option<String>,
+    pub(super) max_tries: Option<u64>,
+    pub(super) max_waiting: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

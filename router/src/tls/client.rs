@@ -1,6 +1,6 @@
 //! TLS towards the endpoints of one pool: whom it trusts, and what it shows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ fn load(key: &str, config: &PoolTls, protocol: Protocol) -> Result<Loaded, TlsEr
     let refused = |error: rustls::Error| TlsError::Refused { key: key.to_owned(), why: error.to_string() };
     let roots = match &config.ca {
         Some(path) => files::authorities(&format!("{key}.ca"), path)?,
-        None => system_roots(key)?,
+        None => system_roots(&format!("{key}.ca"))?,
     };
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(refused)?;
     let builder = builder.with_root_certificates(roots);
@@ -119,6 +119,33 @@ fn load(key: &str, config: &PoolTls, protocol: Protocol) -> Result<Loaded, TlsEr
     Ok(Loaded { stamp, client: Arc::new(client) })
 }
 
+/// Who may vouch for a host that this program sends something to of its own accord.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Authorities<'a> {
+    /// Those of the system.
+    System,
+    /// Those of a file, and no others.
+    File(&'a Path),
+    /// Nobody: for what is never sent over TLS.
+    Nobody,
+}
+
+/// TLS towards such a host; the name in the URL is what it must prove. `key` is the config key that may name a file.
+///
+/// # Errors
+/// [`TlsError`], naming the key and the file.
+pub(crate) fn outgoing(key: &str, authorities: Authorities<'_>) -> Result<ClientConfig, TlsError> {
+    let roots = match authorities {
+        Authorities::System => system_roots(key)?,
+        Authorities::File(path) => files::authorities(key, path)?,
+        Authorities::Nobody => RootCertStore::empty(),
+    };
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| TlsError::Refused { key: key.to_owned(), why: error.to_string() })?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// `key` is the one under which a file could be named instead.
 fn system_roots(key: &str) -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -128,7 +155,7 @@ fn system_roots(key: &str) -> Result<RootCertStore, TlsError> {
             Some(error) => format!("the system has no authorities that can be read ({error}); name a file"),
             None => "the system has no authorities; name a file".to_owned(),
         };
-        return Err(TlsError::Refused { key: format!("{key}.ca"), why });
+        return Err(TlsError::Refused { key: key.to_owned(), why });
     }
     Ok(roots)
 }

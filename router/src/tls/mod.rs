@@ -16,6 +16,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use client::ClientTls;
+pub(crate) use client::{Authorities, outgoing};
 pub use server::{CertificateSeen, PreparedTls, ServerTls};
 
 /// What is wrong with a certificate, a key or a list of authorities.
