@@ -199,7 +199,10 @@ async fn the_embedded_store_has_one_owner_and_keeps_its_flags() {
     let store = FlagStore::open(&config).await.unwrap();
     assert_eq!(store.view(SEARCH).flags, before);
     let history = store.history(SEARCH, 10).await.unwrap();
-    assert_eq!(history.iter().map(|entry| (entry.epoch, entry.who.as_str())).collect::<Vec<_>>(), [(3, "alice"), (2, "alice")]);
+    assert_eq!(
+        history.iter().map(|entry| (entry.epoch, entry.who.as_str())).collect::<Vec<_>>(),
+        [(3, "alice"), (2, "alice"), (1, "embedded")]
+    );
     drop(store);
 
     std::fs::write(folder.path().join("flags/search.json"), "edited by hand").unwrap();

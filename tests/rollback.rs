@@ -157,5 +157,5 @@ fn with_redis_dead_each_router_is_told_and_the_flags_follow_when_it_is_back() {
     routers.iter().for_each(|router| eventually("the flags follow", SOON, || is_without_candidate(router)));
     let entries = rollbacks(&routers[0]);
     assert_eq!(entries.len(), 1, "{entries:#?}");
-    assert!(entries[0]["why"].as_str().unwrap().ends_with("rolled back: it ranks worse"), "{entries:#?}");
+    assert!(entries[0]["why"].as_str().unwrap().ends_with("rolled back by local-operator: it ranks worse"), "{entries:#?}");
 }

@@ -19,8 +19,8 @@ const MODULES: [(&str, &[&str], &str); 18] = [
     ("serve", &["allocator", "config", "flags", "policy", "quality", "tls", "vocabulary"], "the data path"),
     (
         "release",
-        &["config", "flags", "policy", "quality", "vocabulary"],
-        "the control path: what is known of a candidate, and what takes it out of traffic",
+        &["config", "flags", "notify", "policy", "quality", "vocabulary"],
+        "the control path: what is known of a candidate, what moves it on, and what takes it out of traffic",
     ),
     ("notify", &["config", "tls"], "tells others what happens to rollouts; a POST to somebody else's server"),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
@@ -28,7 +28,7 @@ const MODULES: [(&str, &[&str], &str); 18] = [
     ("admin", &["config", "flags", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),
     (
         "lifecycle",
-        &["admin", "config", "flags", "policy", "quality", "release", "serve", "tls", "vocabulary"],
+        &["admin", "config", "flags", "notify", "policy", "quality", "release", "serve", "tls", "vocabulary"],
         "start, reload, hand-over, drain: who owns the router's parts",
     ),
     ("demo", &["admin", "cli", "config", "flags", "policy", "quality", "ranker", "serve", "vocabulary"], "the whole system on one machine"),

@@ -34,6 +34,8 @@ pub(super) enum ApiError {
         "the pool {target} has no healthy endpoint: a rollback would leave everybody without an answer; mend it first, or set the flags by hand"
     )]
     TargetNotReady { target: String },
+    #[error("the ledger does not go back to {time_ms}{}", .oldest_ms.map_or_else(|| ": it is empty".to_owned(), |oldest| format!(": its oldest entry is of {oldest}")))]
+    NotKnown { time_ms: u64, oldest_ms: Option<u64> },
     #[error("{0}")]
     Rollout(String),
     #[error("{0}")]
@@ -65,6 +67,7 @@ impl ApiError {
             ApiError::NotOperator(_) => StatusCode::FORBIDDEN,
             ApiError::ForeignHost(_) => StatusCode::MISDIRECTED_REQUEST,
             ApiError::NoRoute { .. } | ApiError::NoPath(_) | ApiError::Upload(UploadError::Missing { .. }) => StatusCode::NOT_FOUND,
+            ApiError::NotKnown { .. } => StatusCode::GONE,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,

@@ -6,7 +6,9 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
-use super::{AdminState, Shared, breaker, events_in, evidence, metrics_process, pool_metrics, process, quality_metrics, rollback, rollout};
+use super::{
+    AdminState, Shared, breaker, events_in, evidence, metrics_process, notify, pool_metrics, process, quality_metrics, rollback, rollout,
+};
 use crate::config::{Pool, Route};
 use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, OverrideFault, PoolCounters, Refusal, RouteCounters};
 use crate::vocabulary::{PoolIndex, RouteIndex};
@@ -33,6 +35,7 @@ fn page(state: &AdminState) -> String {
     breaker::write(&mut page, state);
     rollback::write(&mut page, state);
     rollout::write_metrics(&mut page, state);
+    notify::write(&mut page, state);
     flags(&mut page, state);
     policies(&mut page, state);
     metrics_process::write(&mut page, state);

@@ -20,9 +20,11 @@ mod exposition;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod ledger;
 mod lifecycle;
 mod metrics;
 mod metrics_process;
+mod notify;
 mod plugins;
 mod pool_metrics;
 mod process;
@@ -225,6 +227,8 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/quality", get(quality::show))
         .route("/api/v1/routes/{route}/quality/fleet", get(quality::fleet))
         .route("/api/v1/routes/{route}/evidence", get(evidence::show))
+        .route("/api/v1/routes/{route}/ledger", get(ledger::verify))
+        .route("/api/v1/routes/{route}/explain", get(ledger::explain))
         .route("/api/v1/routes/{route}/rollback", post(rollback::roll_back))
         .route("/api/v1/routes/{route}/rollout", get(rollout::show).post(rollout::start))
         .route("/api/v1/routes/{route}/rollout/{order}", post(rollout::order))

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::exposition::{Buckets, Exposition};
 use super::{AdminState, Shared, routes};
 use crate::flags::{Change, ChangeError, Kind};
-use crate::release::{Rollback, hold_back, rollback};
+use crate::release::{Rollback, grounds_of_rollback, hold_back, rollback};
 
 /// So often somebody else may be first.
 pub(super) const TRIES: u32 = 8;
@@ -63,9 +63,10 @@ pub(super) async fn roll_back(
         if healthy == 0 {
             return Err(ApiError::TargetNotReady { target: back.target });
         }
+        let grounds = Some(Box::new(grounds_of_rollback(&back, &flags, &shared.state.process.board.of(&route.name))));
         let Rollback { fields, candidate, .. } = back;
         let (who, why) = (caller.name.clone(), order.why.clone());
-        let change = Change { fields, expected_epoch: Some(flags.epoch), kind: Kind::Rollback, who, why };
+        let change = Change { fields, expected_epoch: Some(flags.epoch), kind: Kind::Rollback, who, why, grounds };
         match shared.state.flags.change(index, change).await {
             Ok(epoch) => {
                 shared.state.process.board.count_rollback(&route.name, "operator");

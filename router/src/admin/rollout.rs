@@ -14,10 +14,10 @@ use super::rollback::TRIES;
 use super::{AdminState, Shared, routes};
 use crate::config::Route;
 use crate::flags::{Change, ChangeError, Flags, Kind, random_hex};
-use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out};
+use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out, grounds};
 use crate::vocabulary::RouteIndex;
 
-const EVENTS: [Event; 11] = [
+const EVENTS: [Event; 12] = [
     Event::Started,
     Event::StepBegan,
     Event::Switched,
@@ -29,6 +29,7 @@ const EVENTS: [Event; 11] = [
     Event::Approved,
     Event::ApprovalNeeded,
     Event::Stalled,
+    Event::BreakerTripped,
 ];
 
 pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
@@ -112,7 +113,9 @@ async fn write(
     for _ in 0..TRIES {
         let flags = state.flags.stored(index);
         let Move { event, rollout, fields } = make(&flags).map_err(|refusal| ApiError::Rollout(refusal.0))?;
-        let change = Change { fields, expected_epoch: Some(flags.epoch), kind: Kind::Rollout, who: who.to_owned(), why: why.to_owned() };
+        let grounds = Some(Box::new(grounds(event.label(), &rollout, &state.process.board.of(&route.name))));
+        let (expected_epoch, who_asked, why_asked) = (Some(flags.epoch), who.to_owned(), why.to_owned());
+        let change = Change { fields, expected_epoch, kind: Kind::Rollout, who: who_asked, why: why_asked, grounds };
         match state.flags.change(index, change).await {
             Ok(epoch) => {
                 let (what, event) = (rollout.summary(), event.label());

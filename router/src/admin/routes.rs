@@ -76,7 +76,7 @@ pub(super) async fn change(
     })?;
     let is_holdback_asked = patch.set.contains_key("holdback_percent");
     let (fields, expected_epoch) = (fields(patch.set, patch.unset)?, if_match(&headers)?);
-    let change = Change { fields, expected_epoch, kind: Kind::Change, who: caller.name, why: patch.why };
+    let change = Change { fields, expected_epoch, kind: Kind::Change, who: caller.name, why: patch.why, grounds: None };
     let epoch = shared.state.flags.change(index, change).await?;
     let mut warnings = view::without_health(&shared.state, index, route);
     warnings.extend(objections(&shared, index).await);

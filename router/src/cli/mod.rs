@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod events;
 mod evidence;
+mod explain;
 mod failure;
 mod flag;
 mod parent;
@@ -62,6 +63,8 @@ enum Command {
     Config(config::ConfigArgs),
     Demo(demo::Demo),
     Rollout(rollout::RolloutArgs),
+    Explain(explain::ExplainArgs),
+    Ledger(explain::LedgerArgs),
     Rollback(rollback::RollbackArgs),
     Breaker(breaker::BreakerArgs),
     Plan(plan::Plan),
@@ -90,6 +93,8 @@ pub fn run() -> ExitCode {
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
         Command::Rollout(rollout) => rollout.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Ledger(ledger) => ledger.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Breaker(breaker) => breaker.run(),
         Command::Plan(plan) => plan.run(),

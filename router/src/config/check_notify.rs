@@ -50,8 +50,6 @@ pub struct Notify {
     pub retry_for: Duration,
     /// So many tries in all.
     pub max_tries: u32,
-    /// Notices that may wait for this target.
-    pub max_waiting: usize,
 }
 
 /// What a notice looks like.
@@ -132,7 +130,6 @@ fn check_target(checker: &mut Checker, key: &str, name: String, written: written
         retry_cap,
         retry_for: checker.duration(&at("retry_for"), written.retry_for.as_deref(), hours(24), seconds(1), hours(168)),
         max_tries: checker.count(&at("max_tries"), written.max_tries, 500, 1, 100_000),
-        max_waiting: checker.count(&at("max_waiting"), written.max_waiting, 256, 1, 10_000),
     };
     Some(target)
 }

@@ -224,7 +224,6 @@ fn notify(lines: &mut Lines, target: &Notify) {
     lines.duration(&key("retry_cap"), target.retry_cap);
     lines.duration(&key("retry_for"), target.retry_for);
     lines.add(&key("max_tries"), target.max_tries);
-    lines.add(&key("max_waiting"), target.max_waiting);
 }
 
 fn route(lines: &mut Lines, route: &Route) {

@@ -207,7 +207,6 @@ pub(super) struct Notify {
     pub(super) retry_cap: Option<String>,
     pub(super) retry_for: Option<String>,
     pub(super) max_tries: Option<u64>,
-    pub(super) max_waiting: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FEATURES, Fault, Fields, Flags, Kind, MAX_EPOCH};
+use super::{FEATURES, Fault, Fields, Flags, Grounds, Kind, MAX_EPOCH};
 use crate::config::Route;
 use crate::vocabulary::Ppm;
 
@@ -45,6 +45,8 @@ pub struct Change {
     pub who: String,
     /// Why, for the ledger: up to 1024 characters.
     pub why: String,
+    /// What it is and rests on, for the ledger.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// What the fields are after a change.

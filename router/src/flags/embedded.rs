@@ -9,12 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::disk::{Copy, Disk};
 use super::judge::without_epoch;
-use super::ledger::{LedgerEntry, difference, presentable};
+use super::ledger::{LedgerEntry, difference, presentable, serves};
 use super::ledger_file::LedgerFile;
 use super::local_shelf::LocalShelf;
 use super::published::{Applied, Cause, Published, Source};
 use super::record_file::RecordFiles;
-use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, RouterSeen, TripSeen, edit, identity, seal};
+use super::told_file::ToldFiles;
+use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, Kind, RouterSeen, TripSeen, Verified, edit, identity, seal};
 use crate::config::{Config, Route};
 use crate::vocabulary::RouteIndex;
 
@@ -31,6 +32,7 @@ pub(crate) struct Embedded {
     admin: Mutex<String>,
     records: RecordFiles,
     shelf: LocalShelf,
+    told: ToldFiles,
 }
 
 #[derive(Debug)]
@@ -65,8 +67,9 @@ impl Embedded {
         let writing = Writing { published: published.clone(), ledgers: ledgers(&folder, config), is_owner };
         let inner = Inner { disk, folder, writing: Mutex::new(writing) };
         let admin = Mutex::new(config.listen.admin.to_string());
-        let (records, shelf) = (RecordFiles::new(&config.state.data_dir), LocalShelf::new(&config.state.data_dir));
-        Ok((published, Embedded { inner: Arc::new(inner), id: identity::router_id(config), admin, records, shelf }))
+        let folder = &config.state.data_dir;
+        let (records, shelf, told) = (RecordFiles::new(folder), LocalShelf::new(folder), ToldFiles::new(folder));
+        Ok((published, Embedded { inner: Arc::new(inner), id: identity::router_id(config), admin, records, shelf, told }))
     }
 
     /// `asked_of` is where the caller has the route's index from.
@@ -99,6 +102,12 @@ impl Embedded {
         done.unwrap_or_else(|error| Err(HistoryError { why: error.to_string() }))
     }
 
+    pub(crate) async fn verify(&self, asked_of: &Arc<Published>, index: RouteIndex) -> Result<Verified, HistoryError> {
+        let (inner, asked_of) = (self.inner.clone(), asked_of.clone());
+        let done = tokio::task::spawn_blocking(move || inner.verify(&asked_of, index)).await;
+        done.unwrap_or_else(|error| Err(HistoryError { why: error.to_string() }))
+    }
+
     /// The same flags under another config.
     ///
     /// # Errors
@@ -116,6 +125,11 @@ impl Embedded {
     /// What is known of candidates.
     pub(crate) fn records(&self) -> &RecordFiles {
         &self.records
+    }
+
+    /// How far targets were told.
+    pub(crate) fn told(&self) -> &ToldFiles {
+        &self.told
     }
 
     /// Windows of counters.
@@ -188,6 +202,9 @@ impl Inner {
             who: change.who.clone(),
             why: change.why.clone(),
             what: presentable(difference(&applied.fields, &fields)),
+            serves: serves(&known, route),
+            grounds: change.grounds.as_deref().cloned(),
+            prev: String::new(),
         };
         // The ledger first: an entry whose epoch never came is left out when it is read; a change without an entry could not be told.
         ledger.append(&entry).map_err(|error| ChangeError::NotSaved { why: format!("the ledger cannot be written: {error}") })?;
@@ -210,6 +227,15 @@ impl Inner {
         let Some((ledger, applied)) = place else { return Ok(Vec::new()) };
         ledger.newest(applied.known.epoch, limit).map_err(|error| HistoryError { why: error.to_string() })
     }
+
+    fn verify(&self, asked_of: &Published, index: RouteIndex) -> Result<Verified, HistoryError> {
+        let writing = self.writing();
+        let published = &writing.published;
+        let place = published.place_of(asked_of, index);
+        let place = place.and_then(|index| Some((writing.ledgers.get(index.get())?, published.applied(index)?)));
+        let Some((ledger, applied)) = place else { return Err(HistoryError { why: "there is no such route".to_owned() }) };
+        ledger.verify(applied.known.epoch).map_err(|error| HistoryError { why: error.to_string() })
+    }
 }
 
 /// The route's flags as they were left, or its initial ones with a salt of its own.
@@ -229,8 +255,27 @@ fn start(route: &Route, disk: &Disk, may_write: bool) -> Result<Applied, FlagsEr
     if is_new && may_write {
         let saved = disk.save(&copy_of(route, &known, &fields));
         saved.map_err(|source| FlagsError::File { path: disk.path(&route.name), what: "write it", source })?;
+        first_entry(route, &known, disk);
     }
     Ok(Applied { fields, known, faults, source: Source::Embedded })
+}
+
+/// Without it nobody could say who served whom before the first change. A ledger that cannot be written is told by that.
+fn first_entry(route: &Route, known: &Flags, disk: &Disk) {
+    let path = disk.path(&route.name);
+    let Some(folder) = path.parent() else { return };
+    let entry = LedgerEntry {
+        epoch: known.epoch,
+        time_ms: now_ms(),
+        kind: Kind::Reseed,
+        who: "embedded".to_owned(),
+        why: "first start: the store had no flags for this route".to_owned(),
+        serves: serves(known, route),
+        ..LedgerEntry::default()
+    };
+    if let Err(error) = LedgerFile::new(folder, &route.name).append(&entry) {
+        tracing::warn!(route = route.name, %error, "the ledger cannot be written");
+    }
 }
 
 fn copy_of(route: &Route, known: &Flags, fields: &Fields) -> Copy {

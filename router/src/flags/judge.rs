@@ -16,7 +16,7 @@
 
 use super::Fields;
 use super::edit::next_epoch;
-use super::ledger::{FieldChange, Kind, difference};
+use super::ledger::{FieldChange, Grounds, Kind, difference};
 use super::snapshot::read_epoch;
 
 /// What a store holds for one route, read in one atomic step.
@@ -73,6 +73,7 @@ pub(crate) struct Write {
     pub(crate) who: String,
     pub(crate) why: String,
     pub(crate) what: Vec<FieldChange>,
+    pub(crate) grounds: Option<Box<Grounds>>,
 }
 
 /// Who judges, and with what.
@@ -191,6 +192,7 @@ impl Judge<'_> {
             who: self.me.to_owned(),
             why: String::new(),
             what: Vec::new(),
+            grounds: None,
         }
     }
 }

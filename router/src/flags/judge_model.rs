@@ -164,7 +164,7 @@ impl World {
         fields.extend(without_epoch(edit));
         let (expected_content, expected_sealed) = (stored.content, true);
         let (kind, who, why) = (Kind::Change, "alice".to_owned(), String::new());
-        let write = Write { expected_content, expected_sealed, fields, epoch: epoch + 1, kind, who, why, what: Vec::new() };
+        let write = Write { expected_content, expected_sealed, fields, epoch: epoch + 1, kind, who, why, what: Vec::new(), grounds: None };
         if self.store.write(&write) {
             put_in_force(&mut self.routers[router].mine, &self.store.flags.clone());
         }

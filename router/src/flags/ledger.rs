@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, rollout};
+use super::{Fields, Flags, rollout};
+use crate::config::Route;
+use crate::vocabulary::Ppm;
 
 /// The longest value that the ledger keeps of a field, in characters.
 const VALUE_CHARS: usize = 256;
@@ -40,8 +42,65 @@ fn is_in_the_id(time_ms: &u64) -> bool {
     *time_ms == 0
 }
 
-/// One line of the ledger.
+/// What a transition of a rollout, or a rollback, is and rests on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grounds {
+    /// The transition, by its name in docs/ROLLOUTS.md.
+    pub event: String,
+    /// The rollout's id; `None` for a candidate that was given its share by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
+    /// The version under test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// What it is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
+    /// Of the plan, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// The policy that judged, `name@digest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// What it said, and the numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<serde_json::Value>,
+}
+
+/// Who serves which part of the units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serves {
+    /// The pool.
+    pub pool: String,
+    /// The model version on it, as the writer's config has it.
+    pub version: String,
+    /// Its share, in percent.
+    pub percent: String,
+}
+
+/// Who serves whom under these flags, largest share first: what the plain split does, rules and experiments aside.
+pub(crate) fn serves(flags: &Flags, route: &Route) -> Vec<Serves> {
+    let held = flags.holdback.map_or(Ppm::ZERO, |holdback| holdback.share.min(flags.candidate.share.rest()));
+    let live = Ppm::new(flags.candidate.share.rest().get().saturating_sub(held.get())).unwrap_or(Ppm::ZERO);
+    let shares = match flags.pin {
+        Some(pin) => vec![(pin, Ppm::ALL)],
+        None => vec![
+            (flags.live, live),
+            (flags.candidate.pool, flags.candidate.share),
+            (flags.holdback.map_or(flags.live, |holdback| holdback.pool), held),
+        ],
+    };
+    let mut serves: Vec<(Ppm, Serves)> = Vec::new();
+    for (index, share) in shares.into_iter().filter(|(_, share)| *share > Ppm::ZERO) {
+        let Some(pool) = route.pools.get(index.get()) else { continue };
+        serves.push((share, Serves { pool: pool.name.clone(), version: pool.version.clone(), percent: share.to_string() }));
+    }
+    serves.sort_by_key(|(share, _)| std::cmp::Reverse(*share));
+    serves.into_iter().map(|(_, serves)| serves).collect()
+}
+
+/// One line of the ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerEntry {
     /// The epoch that this change made.
     pub epoch: u64,
@@ -58,6 +117,39 @@ pub struct LedgerEntry {
     pub why: String,
     /// Field by field. A salt's value is never shown.
     pub what: Vec<FieldChange>,
+    /// Who serves whom since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serves: Vec<Serves>,
+    /// Of a transition of a rollout, or a rollback.
+    #[serde(default)]
+    pub grounds: Option<Grounds>,
+    /// The hash of the entry before this one; zeros for the first.
+    #[serde(default)]
+    pub prev: String,
+}
+
+/// What held at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeldAt {
+    /// The entry that made it so; `None` where the ledger does not go back so far.
+    pub entry: Option<LedgerEntry>,
+    /// The entry that ended it; `None` where it holds still.
+    pub ended_by: Option<LedgerEntry>,
+    /// When the oldest entry is of, in milliseconds since 1970.
+    pub oldest_ms: Option<u64>,
+}
+
+impl HeldAt {
+    /// Takes the next older entry; answers whether more are wanted.
+    pub(crate) fn look(&mut self, entry: LedgerEntry, time_ms: u64) -> bool {
+        self.oldest_ms = Some(entry.time_ms);
+        if entry.time_ms <= time_ms {
+            self.entry = Some(entry);
+            return false;
+        }
+        self.ended_by = Some(entry);
+        true
+    }
 }
 
 /// The difference between two hashes, but for `epoch` and `seal`.

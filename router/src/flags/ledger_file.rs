@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::LedgerEntry;
+use super::chain::{GENESIS, Line, verify};
 use super::disk::private_file;
+use super::{LedgerEntry, Verified};
 
 /// A file larger than this is put aside. About 10,000 entries.
 const FILE_BYTES: u64 = 4 << 20;
@@ -15,13 +16,15 @@ const FILE_BYTES: u64 = 4 << 20;
 pub(crate) struct LedgerFile {
     path: PathBuf,
     aside: PathBuf,
+    /// The hash of the newest entry.
+    head: PathBuf,
     most_bytes: u64,
 }
 
 impl LedgerFile {
     pub(crate) fn new(folder: &Path, route: &str) -> LedgerFile {
         let path = |end: &str| folder.join(format!("{route}.ledger.jsonl{end}"));
-        LedgerFile { path: path(""), aside: path(".1"), most_bytes: FILE_BYTES }
+        LedgerFile { path: path(""), aside: path(".1"), head: path(".head"), most_bytes: FILE_BYTES }
     }
 
     /// Adds an entry. When it returns the entry is on disk.
@@ -30,12 +33,33 @@ impl LedgerFile {
             fs::rename(&self.path, &self.aside)?;
         }
         let mut file = private_file().read(true).append(true).create(true).open(&self.path)?;
-        let mut line = serde_json::to_string(entry)? + "\n";
+        let prev = self.lines()?.last().map_or_else(|| GENESIS.to_owned(), Line::hash);
+        let text = serde_json::to_string(&LedgerEntry { prev, ..entry.clone() })?;
+        let mut line = format!("{text}\n");
         if is_cut_off(&mut file)? {
             line.insert(0, '\n');
         }
         file.write_all(line.as_bytes())?;
-        file.sync_data()
+        file.sync_data()?;
+        // After the entry: where the process ends in between, the next entry mends it.
+        let newest = Line { id: String::new(), text: text.into_bytes() };
+        private_file().write(true).create(true).truncate(true).open(&self.head)?.write_all(newest.hash().as_bytes())
+    }
+
+    /// Every line that is whole, oldest first. One that was cut off when the process ended was never an entry.
+    fn lines(&self) -> io::Result<Vec<Line>> {
+        let mut text = read_if_there(&self.aside)?;
+        text.push_str(&read_if_there(&self.path)?);
+        let is_whole = |line: &&str| line.starts_with('{') && line.ends_with('}');
+        Ok(text.lines().filter(is_whole).map(|line| Line { id: String::new(), text: line.as_bytes().to_vec() }).collect())
+    }
+
+    /// Whether every entry is as it was written. `epoch` is that of the flags.
+    pub(crate) fn verify(&self, epoch: u64) -> io::Result<Verified> {
+        let lines = self.lines()?;
+        let head = read_if_there(&self.head)?;
+        let is_newest = (!head.is_empty()).then(|| lines.last().is_some_and(|newest| newest.hash() == head));
+        Ok(verify(&lines, is_newest, epoch))
     }
 
     /// The newest entries, newest first, of epochs up to the one in force. Lines that were cut off, and entries whose change was never
@@ -85,7 +109,7 @@ mod tests {
 
     fn entry(epoch: u64) -> LedgerEntry {
         let (who, why) = ("alice".to_owned(), "to see".to_owned());
-        LedgerEntry { epoch, time_ms: 5, kind: Kind::Change, who, why, what: Vec::new() }
+        LedgerEntry { epoch, time_ms: 5, kind: Kind::Change, who, why, ..LedgerEntry::default() }
     }
 
     fn epochs(ledger: &LedgerFile, epoch: u64, limit: usize) -> Vec<u64> {
@@ -114,12 +138,12 @@ mod tests {
     #[test]
     fn it_takes_bounded_room_and_forgets_the_oldest_first() {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = LedgerFile { most_bytes: 1_000, ..LedgerFile::new(folder.path(), "search") };
+        let ledger = LedgerFile { most_bytes: 2_000, ..LedgerFile::new(folder.path(), "search") };
         for epoch in 1..=200 {
             ledger.append(&entry(epoch)).unwrap();
         }
         let bytes: u64 = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
-        assert!(bytes < 2_400, "{bytes}");
+        assert!(bytes < 4_800, "{bytes}");
         let kept = epochs(&ledger, 200, 1_000);
         assert_eq!(kept.first(), Some(&200));
         assert!(kept.len() >= 10 && kept.is_sorted_by(|newer, older| *newer == older + 1), "{kept:?}");

@@ -13,6 +13,7 @@
 //!
 //! Invariant: a router never applies an epoch below its own, and never waits for a store on the query path.
 
+mod chain;
 mod copies;
 mod disk;
 mod edit;
@@ -40,12 +41,14 @@ mod snapshot;
 mod snapshot_tests;
 mod store;
 mod succession;
+mod told_file;
 mod trip;
 
+pub use chain::Verified;
 pub use edit::Change;
 pub use error::{ChangeError, FlagsError, HistoryError};
 pub(crate) use identity::{random_hex, random_id, router_id};
-pub use ledger::{FieldChange, Kind, LedgerEntry};
+pub use ledger::{FieldChange, Grounds, HeldAt, Kind, LedgerEntry, Serves};
 pub use published::{Source, View};
 pub use record_file::Revised;
 pub use redis::{Heard, Lease, Page, ShelfWord};

@@ -56,6 +56,8 @@ pub struct Rollout {
     pub is_asked: bool,
     /// This step takes longer than it may, and operators were told.
     pub is_stalled: bool,
+    /// A router's breaker holds the candidate back, and operators were told.
+    pub is_tripped: bool,
     /// Why it was last moved.
     pub why: String,
 }
@@ -177,6 +179,7 @@ impl Rollout {
             is_approved: false,
             is_asked: false,
             is_stalled: false,
+            is_tripped: false,
             why: String::new(),
         }
     }

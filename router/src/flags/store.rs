@@ -11,7 +11,7 @@ use super::owner::Owner;
 use super::published::{Applied, Published, View};
 use super::record_file::Revised;
 use super::redis::{self, Heard, Lease, RedisStore, ShelfWord};
-use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HistoryError, LedgerEntry, RouterSeen, Trip};
+use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HeldAt, HistoryError, LedgerEntry, RouterSeen, Trip, Verified};
 use crate::config::{Config, Route, StateUrl};
 use crate::vocabulary::{Ppm, RouteIndex};
 
@@ -275,6 +275,30 @@ impl FlagStore {
         }
     }
 
+    /// Takes or keeps the right to tell a target what happened on a route for so long, if nobody else has it; and notes, if it has, the epoch that was `told` last.
+    /// Answers who has the right, and the epoch that was told last, which is `begin` where none was.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub async fn announce(
+        &self,
+        route: &str,
+        target: &str,
+        me: &str,
+        lasts: Duration,
+        told: Option<u64>,
+        begin: u64,
+    ) -> Result<(String, u64), String> {
+        match &*self.backing {
+            Backing::Embedded(embedded) if !embedded.is_owner() => Err(super::embedded::HANDING_OVER.to_owned()),
+            Backing::Embedded(embedded) => {
+                let told = embedded.told().note(route, target, told, begin);
+                told.map(|told| (me.to_owned(), told)).map_err(|error| format!("the data folder cannot be written: {error}"))
+            }
+            Backing::Redis(redis) => redis.shelf().announce((route, target), me, lasts, told, begin).await,
+        }
+    }
+
     /// The key of tokens that all routers of the store use: this one, unless another came first. The embedded store has no others.
     ///
     /// # Errors
@@ -294,6 +318,39 @@ impl FlagStore {
         match &*self.backing {
             Backing::Embedded(embedded) => embedded.history(&self.published, route, limit).await,
             Backing::Redis(redis) => redis.history(&self.published, route, limit).await,
+        }
+    }
+
+    /// Looks at the whole ledger of a route: whether every entry is as it was written.
+    ///
+    /// # Errors
+    /// [`HistoryError`] when the store cannot be read.
+    pub async fn verify(&self, route: RouteIndex) -> Result<Verified, HistoryError> {
+        match &*self.backing {
+            Backing::Embedded(embedded) => embedded.verify(&self.published, route).await,
+            Backing::Redis(redis) => {
+                let name = self.published.route(route).map(|route| route.name.clone()).unwrap_or_default();
+                redis.shelf().verify(&name, self.stored(route).epoch).await.map_err(|why| HistoryError { why })
+            }
+        }
+    }
+
+    /// What held on a route at this time, in milliseconds since 1970 by the store's clock.
+    ///
+    /// # Errors
+    /// [`HistoryError`] when the store cannot be read.
+    pub async fn held_at(&self, route: RouteIndex, time_ms: u64) -> Result<HeldAt, HistoryError> {
+        match &*self.backing {
+            Backing::Embedded(embedded) => {
+                let mut held = HeldAt::default();
+                let mut entries = embedded.history(&self.published, route, usize::MAX).await?.into_iter();
+                while entries.next().is_some_and(|entry| held.look(entry, time_ms)) {}
+                Ok(held)
+            }
+            Backing::Redis(redis) => {
+                let name = self.published.route(route).map(|route| route.name.clone()).unwrap_or_default();
+                redis.shelf().at(&name, time_ms).await.map_err(|why| HistoryError { why })
+            }
         }
     }
 

@@ -37,6 +37,7 @@ pub use started_as::StartedAs;
 use crate::admin::{self, Access, AdminState, AskedReload, Readiness, Reloads, ThisProcess};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
+use crate::notify::{Delivery, TargetError};
 use crate::policy::Policies;
 use crate::quality::{Desks, FleetClock, Quality, Secret, configured_secrets, token_secrets};
 use crate::release::{Judging, Under};
@@ -91,6 +92,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
     FlagStore::check(&asked).map_err(|error| refused(error.key(), &error))?;
     let overrides = Overrides::load(asked.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
     configured_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
+    let targets = targets(&asked).map_err(|error| refused(error.key(), &error))?;
     // Last, since it makes the data folder: a config that is refused leaves no trace.
     let access = Access::open(&asked).map_err(|error| refused(error.key(), &error))?;
     let secrets = token_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
@@ -114,6 +116,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
         pools,
         overrides: Arc::new(overrides),
         secrets,
+        targets,
         listeners,
     };
     runtime.block_on(control(beginning, predecessor))
@@ -134,6 +137,7 @@ struct Beginning {
     pools: Pools,
     overrides: Arc<Overrides>,
     secrets: Vec<Secret>,
+    targets: Vec<Arc<Delivery>>,
     listeners: Listeners,
 }
 
@@ -169,7 +173,9 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
 
 /// Everything but the listeners' threads.
 async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sender<AskedReload>) -> Result<Running, LifecycleError> {
-    let Beginning { file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, secrets, listeners, .. } = beginning;
+    let Beginning {
+        file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, secrets, targets, listeners, ..
+    } = beginning;
     let flags = if is_beside { FlagStore::open_beside(&config).await? } else { FlagStore::open(&config).await? };
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
@@ -177,7 +183,6 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let tallies = Tallies::open(&config.state.data_dir);
     let quality = Quality::new(&config);
     let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, FleetClock::start());
-    let no_thread = |source| LifecycleError::System { what: "cannot start a thread for what is counted", source };
     let desks = Desks::open(&config, &secrets, &clock).map_err(no_thread)?;
     pools.look_up_names(&config).await;
     let generation = Arc::new(Generation {
@@ -195,8 +200,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     });
     let counting = Counting::start(&generation.quality, clock.clone(), desks);
     let telling = Telling::start(&flags, clock.clone(), counting.books.clone(), tallies);
-    let under = under(&generation, &flags, &policies);
-    let judging = Judging::start(under, counting.books.clone(), clock.clone(), &config.state.data_dir).map_err(no_thread)?;
+    let judging = judging(under(&generation, &flags, &policies, targets), &counting, &clock)?;
     let sharing = flags.has_others().then(|| Sharing::start(&flags, &config, asked_reloads.clone()));
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
@@ -297,13 +301,27 @@ impl Running {
     }
 }
 
+fn no_thread(source: std::io::Error) -> LifecycleError {
+    LifecycleError::System { what: "cannot start a thread for what is counted", source }
+}
+
+fn judging(under: Under, counting: &Counting, clock: &FleetClock) -> Result<Judging, LifecycleError> {
+    let data_dir = under.config.state.data_dir.clone();
+    Judging::start(under, counting.books.clone(), clock.clone(), &data_dir).map_err(no_thread)
+}
+
+/// Who is told of what happens: the secrets and certificates that the config names are read.
+fn targets(config: &Config) -> Result<Vec<Arc<Delivery>>, TargetError> {
+    config.notify.iter().map(|target| Delivery::open(target).map(Arc::new)).collect()
+}
+
 /// What judges, breakers and rollouts see of a generation.
-fn under(generation: &Arc<Generation>, flags: &Arc<FlagStore>, policies: &Arc<Policies>) -> Under {
+fn under(generation: &Arc<Generation>, flags: &Arc<FlagStore>, policies: &Arc<Policies>, targets: Vec<Arc<Delivery>>) -> Under {
     let pools = generation.clone();
     let health = move |route: RouteIndex| {
         let pools = pools.pools.shared.get(route.get()).map(Vec::as_slice).unwrap_or_default();
         pools.iter().map(|pool| pool.healthy()).collect()
     };
     let (config, flags, policies, quality) = (generation.config.clone(), flags.clone(), policies.clone(), generation.quality.clone());
-    Under { config, flags, policies, quality, health: Arc::new(health) }
+    Under { config, flags, policies, quality, health: Arc::new(health), targets }
 }

@@ -166,8 +166,7 @@ impl<C: Clock> Delivery<C> {
         }
     }
 
-    /// Sends a notice, and again for as long as that makes sense: for up to `retry_for` after the event. Whoever must not wait gives it to an
-    /// [`super::Outbox`].
+    /// Sends a notice, and again for as long as that makes sense: for up to `retry_for` after the event.
     pub async fn deliver(&self, notice: &Notice) -> Delivered {
         let rendered = render(self.target.format, notice, &self.target.environment);
         let Some(rendered) = rendered.filter(|_| self.wants(notice)) else { return Delivered::Unwanted };

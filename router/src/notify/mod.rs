@@ -1,9 +1,9 @@
 //! Tells others what happens to rollouts: one [`Notice`] for each event, to each target of `[[notify]]`.
 //!
 //! ```text
-//! notice -> queue of each target (outbox) -> render (cloudevents, cdevents, slack) -> sign -> post -> answer
-//!                                                                                       ^ retry   |
-//!                                                                                       +---------+
+//! notice -> render (cloudevents, cdevents, slack) -> sign -> post -> answer
+//!                                                              ^ retry   |
+//!                                                              +---------+
 //! ```
 //!
 //! A notice has one id in the whole fleet, whoever sends it and however often: it is `webhook-id` and the id of the CloudEvent, so that a
@@ -13,14 +13,13 @@
 //!
 //! Pure, with time and chance as parameters: [`cdevents`], [`cloudevents`], [mod@notice], [mod@render], [`retry`], [`slack`].
 //!
-//! Invariant: whoever hands in a notice never waits. Neither a URL nor a secret gets into a log, an error or a metric.
+//! Which notices there are, and how far a target was told, is not known here: that is the ledger's. Invariant: neither a URL nor a secret gets into a log, an error or a metric.
 
 mod cdevents;
 mod clock;
 mod cloudevents;
 mod delivery;
 mod notice;
-mod outbox;
 mod post;
 #[cfg(test)]
 mod receiver;
@@ -32,7 +31,6 @@ mod slack;
 pub use clock::{Clock, SystemClock};
 pub use delivery::{Delivered, Delivery, TargetError, Totals};
 pub use notice::Notice;
-pub use outbox::{Offered, Outbox, TargetTotals};
 pub use post::{ANSWER_BYTES, Answer, PostError, Poster};
 pub use render::{Rendered, render};
 pub use sign::{SecretError, Signer};

@@ -78,11 +78,6 @@ impl Receiver {
     pub(super) fn requests(&self) -> Vec<Seen> {
         self.seen.borrow().clone()
     }
-
-    /// The requests, once there are so many.
-    pub(super) async fn wait_for(&self, many: usize) -> Vec<Seen> {
-        self.seen.clone().wait_for(|seen| seen.len() >= many).await.unwrap().clone()
-    }
 }
 
 impl Drop for Receiver {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::controller::RollbackTotals;
 use super::view::{BreakerView, EvidenceView, HistoryView, JudgeView};
 use crate::config::Route;
+use crate::notify::Delivery;
 
 /// What is known of one route.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,6 +47,7 @@ struct Boards {
     breakers: BTreeMap<String, BreakerView>,
     rollbacks: BTreeMap<String, RollbackTotals>,
     rollouts: BTreeMap<String, RolloutBoard>,
+    targets: Vec<Arc<Delivery>>,
 }
 
 impl Board {
@@ -109,6 +111,16 @@ impl Board {
             Some(known) => known.clone_from(view),
             None => drop(boards.breakers.insert(route.to_owned(), view.clone())),
         }
+    }
+
+    /// Who is told of what happens, and what became of that.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Arc<Delivery>> {
+        self.lock().targets.clone()
+    }
+
+    pub(super) fn put_targets(&self, targets: &[Arc<Delivery>]) {
+        self.lock().targets = targets.to_vec();
     }
 
     pub(super) fn forget(&self, route: &str) {

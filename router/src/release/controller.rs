@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::board::Board;
+use super::grounds::grounds_of_rollback;
 use super::judging::Under;
 use super::mover::{Look, Mover};
 use super::record::Word;
@@ -143,12 +144,14 @@ impl Controller {
         }
         self.board.put_blocked(&route.name, None);
         let decided = Instant::now();
+        let grounds = Some(Box::new(grounds_of_rollback(&back, flags, &self.board.of(&route.name))));
         let change = Change {
             fields: back.fields,
             expected_epoch: Some(flags.epoch),
             kind: Kind::Rollback,
             who: format!("router:{}", self.router).chars().take(128).collect(),
             why,
+            grounds,
         };
         let (candidate, control, target) = (&back.candidate, &back.control, &back.target);
         match under.flags.change(index, change).await {

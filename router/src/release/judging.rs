@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::announcer::Announcer;
 use super::board::{Board, RouteBoard, threshold_log};
 use super::breaker::Breakers;
 use super::controller::Controller;
@@ -29,6 +30,7 @@ use super::timeline::Timeline;
 use super::view::{self, JudgeView};
 use crate::config::{Config, Route};
 use crate::flags::{self, FlagStore, Flags};
+use crate::notify::Delivery;
 use crate::policy::Policies;
 use crate::quality::pages::page_of;
 use crate::quality::{Books, FleetClock, Quality};
@@ -61,6 +63,8 @@ pub struct Under {
     pub quality: Quality,
     /// How its pools are.
     pub health: Health,
+    /// Who is told of what happens, ready to be sent to.
+    pub targets: Vec<Arc<Delivery>>,
 }
 
 /// What is the same for every route and config.
@@ -84,6 +88,7 @@ pub struct Judging {
     tasks: BTreeMap<String, JoinHandle<()>>,
     breakers: JoinHandle<()>,
     controller: JoinHandle<()>,
+    announcer: Announcer,
 }
 
 impl Judging {
@@ -97,6 +102,8 @@ impl Judging {
         let (board, log) = (Board::default(), WindowLog::start(data_dir)?);
         let breakers = Breakers::new(newest.subscribe(), clock.clone(), board.clone(), data_dir);
         let controller = Controller::new(newest.subscribe(), router.clone(), clock.clone(), board.clone());
+        board.put_targets(&newest.borrow().targets);
+        let announcer = Announcer::start(&newest.subscribe(), &router);
         let this = ThisRouter { under: newest.subscribe(), me: flags::random_id(), router, books, clock, board, log };
         let mut judging = Judging {
             this,
@@ -104,6 +111,7 @@ impl Judging {
             tasks: BTreeMap::new(),
             breakers: tokio::spawn(breakers.run()),
             controller: tokio::spawn(controller.run()),
+            announcer,
         };
         judging.start_missing();
         Ok(judging)
@@ -118,6 +126,9 @@ impl Judging {
     /// Goes on under another config.
     pub fn succeed(&mut self, under: Under) {
         self.newest.send_replace(Arc::new(under));
+        self.this.board.put_targets(&self.newest.borrow().targets);
+        // What was under way is begun anew, with the same id.
+        self.announcer = Announcer::start(&self.newest.subscribe(), &self.this.router);
         self.tasks.retain(|_, task| !task.is_finished());
         self.start_missing();
     }

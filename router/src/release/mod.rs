@@ -12,6 +12,7 @@
 //!
 //! [`cursor`], [`fill`], [`record`], [`roles`], [mod@rollback], [`rollout`] and [`timeline`] are pure.
 
+mod announcer;
 mod board;
 mod breaker;
 mod controller;
@@ -19,11 +20,13 @@ mod cursor;
 mod fill;
 #[cfg(test)]
 mod fuzz;
+mod grounds;
 mod history;
 mod judge;
 mod judging;
 mod log;
 mod mover;
+mod notices;
 mod record;
 mod roles;
 mod rollback;
@@ -34,6 +37,7 @@ mod view;
 
 pub use board::{Board, RolloutBoard, RouteBoard};
 pub use controller::RollbackTotals;
+pub use grounds::{grounds, grounds_of_rollback};
 pub use judging::{Health, Judging, Under};
 pub use log::LOG_FOLDER;
 pub use rollback::{Rollback, hold_back, rollback};

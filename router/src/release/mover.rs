@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::board::Board;
+use super::grounds::grounds;
 use super::judging::Under;
 use super::rollout::{Move, Next, Seen, next};
 use crate::config::Route;
-use crate::flags::{Change, ChangeError, Flags, Kind, Lease, Rollout};
+use crate::flags::{Change, ChangeError, Flags, Kind, Lease, Rollout, Source};
 use crate::vocabulary::RouteIndex;
 
 /// How long a lease lasts, and how often it is asked for.
@@ -49,6 +50,10 @@ impl Mover {
             self.lease = None;
             return look.board.put_rollout(&look.route.name, None, None);
         };
+        // A router that has not heard its store holds candidates at 0, whatever the record says.
+        if !matches!(look.under.flags.view(look.index).source, Source::Embedded | Source::Redis) {
+            return look.board.put_rollout(&look.route.name, Some("the store was not heard yet".to_owned()), None);
+        }
         self.keep_lease(look, rollout).await;
         let (evidence, routers) = (look.board.of(&look.route.name).evidence, look.under.flags.routers(look.index));
         let healthy = (look.under.health)(look.index);
@@ -102,7 +107,8 @@ impl Mover {
         fields.insert("rollout".to_owned(), Some(rollout.render()));
         let (route, what, why) = (&look.route.name, rollout.summary(), rollout.why.clone());
         let who = format!("router:{}", look.router).chars().take(128).collect();
-        let change = Change { fields, expected_epoch: Some(look.flags.epoch), kind: Kind::Rollout, who, why: why.clone() };
+        let grounds = Some(Box::new(grounds(event.label(), &rollout, &look.board.of(route))));
+        let change = Change { fields, expected_epoch: Some(look.flags.epoch), kind: Kind::Rollout, who, why: why.clone(), grounds };
         match look.under.flags.change(look.index, change).await {
             Ok(epoch) => {
                 tracing::info!(route, event = event.label(), what, epoch, why, "the rollout goes on");

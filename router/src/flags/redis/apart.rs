@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::{RedisResult, Script};
 
-use super::commands::{LEDGER_ENTRIES, Pairs, Texts, read_as, text};
+use super::commands::{LEDGER_ENTRIES, Pairs, Texts, head_of, read_as, text};
 use super::keys::Keys;
 use super::link::Call;
 use super::session::Session;
@@ -69,7 +69,11 @@ pub(super) async fn write(session: &Session, keys: &Keys, stored: &Fields, write
     let good = Call::command("HSET").arg(&keys.good).arg("fields").arg(&texts.good);
     let tell = Call::command("XADD").arg(&keys.ledger).arg("MAXLEN").arg("~").arg(LEDGER_ENTRIES).arg("*").arg("entry").arg(&texts.entry);
     let rest = [keep, good, tell];
-    let written = futures_util::future::join_all(rest.iter().map(|call| session.run(keys.slot, call))).await;
+    let mut written = futures_util::future::join_all(rest.iter().map(|call| session.run(keys.slot, call))).await;
+    if let Some(Ok(id)) = written.pop() {
+        let head = head_of(&read_as::<String>(id)?, texts.entry.as_bytes());
+        written.push(session.run(keys.slot, &Call::command("SET").arg(&keys.head).arg(head)).await);
+    }
     for error in written.into_iter().filter_map(Result::err) {
         // The flags are written, whatever becomes of what is beside them.
         tracing::warn!(key = keys.flags, epoch, %error, "flags were written in a slot that moves, without all that goes with them");

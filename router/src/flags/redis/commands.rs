@@ -4,15 +4,19 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::{FromRedisValue, RedisResult, Script, Value};
+use sha1::{Digest as _, Sha1};
 
 use super::apart;
 use super::keys::{Keys, REPORTS, ROUTERS, slot_of};
 use super::link::{Call, are_keys_apart};
 use super::session::Session;
+use crate::flags::chain::{GENESIS, Line};
 use crate::flags::edit::{HASH_BYTES, HASH_FIELDS, WRITABLE};
 use crate::flags::judge::{Stored, Write};
 use crate::flags::{EXPERIMENTS_BYTES, Fields, LedgerEntry};
 
+/// An entry may be written while a ledger is read.
+const CHAIN_READS: usize = 4;
 /// About how many entries a route's ledger keeps.
 pub(super) const LEDGER_ENTRIES: usize = 10_000;
 
@@ -28,12 +32,14 @@ pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 pub(super) struct Texts {
     pub(super) entry: String,
     pub(super) good: String,
+    /// The id of the ledger's newest entry before this one; empty without any.
+    pub(super) after: String,
 }
 
 impl Texts {
-    fn of(good: &Fields, entry: &LedgerEntry) -> Texts {
+    fn of(good: &Fields, entry: &LedgerEntry, after: String) -> Texts {
         let good = if good.is_empty() { String::new() } else { serde_json::to_string(good).unwrap_or_default() };
-        Texts { entry: serde_json::to_string(entry).unwrap_or_default(), good }
+        Texts { entry: serde_json::to_string(entry).unwrap_or_default(), good, after }
     }
 }
 
@@ -70,10 +76,12 @@ impl Session {
         stored: &Fields,
         write: &Write,
         good: &Fields,
-        entry: &LedgerEntry,
+        mut entry: LedgerEntry,
     ) -> RedisResult<Option<String>> {
-        let texts = Texts::of(good, entry);
-        match self.write_of(keys.slot, &[&keys.flags, &keys.sealed, &keys.ledger, &keys.good], stored, write, &texts).await {
+        let newest = self.newest(keys).await?;
+        entry.prev = newest.as_ref().map_or_else(|| GENESIS.to_owned(), Line::hash);
+        let texts = Texts::of(good, &entry, newest.map(|line| line.id).unwrap_or_default());
+        match self.write_of(keys.slot, &[&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.head], stored, write, &texts).await {
             Err(error) if are_keys_apart(&error) => apart::write(self, keys, stored, write, &texts).await,
             written => written,
         }
@@ -91,7 +99,14 @@ impl Session {
         let is_meta = |name: &str| matches!(name, "epoch" | "seal");
         let deletions: Vec<&String> = stored.keys().filter(|name| !write.fields.contains_key(*name) && !is_meta(name)).collect();
         let mut call = Call::script(&WRITE, keys).arg(&write.expected_content).arg(u8::from(write.expected_sealed));
-        call = call.arg(write.epoch).arg(&texts.entry).arg(LEDGER_ENTRIES).arg(&texts.good).arg(deletions.len()).arg(deletions);
+        call = call
+            .arg(write.epoch)
+            .arg(&texts.entry)
+            .arg(LEDGER_ENTRIES)
+            .arg(&texts.good)
+            .arg(&texts.after)
+            .arg(deletions.len())
+            .arg(deletions);
         for (name, value) in write.fields.iter().filter(|(name, value)| stored.get(*name) != Some(value)) {
             call = call.arg(name).arg(value);
         }
@@ -108,16 +123,44 @@ impl Session {
 
     /// The newest ledger entries, newest first. Entries that make no sense are left out.
     pub(super) async fn ledger(&self, keys: &Keys, limit: usize) -> RedisResult<Vec<LedgerEntry>> {
-        let call = Call::command("XREVRANGE").arg(&keys.ledger).arg("+").arg("-").arg("COUNT").arg(limit);
+        Ok(self.lines(keys, "+", limit).await?.iter().filter_map(read_entry).collect())
+    }
+
+    /// The newest ledger entries from this id on (`+`: from the newest one on), as they are, newest first.
+    pub(super) async fn lines(&self, keys: &Keys, newest: &str, limit: usize) -> RedisResult<Vec<Line>> {
+        let call = Call::command("XREVRANGE").arg(&keys.ledger).arg(newest).arg("-").arg("COUNT").arg(limit);
         type Item = (String, Vec<(String, Vec<u8>)>);
         let items: Vec<Item> = read_as(self.run(keys.slot, &call).await?)?;
-        let read = |(id, fields): Item| {
-            let (_, text) = fields.into_iter().find(|(name, _)| name == "entry")?;
-            let mut entry: LedgerEntry = serde_json::from_slice(&text).ok()?;
-            entry.time_ms = id.split('-').next()?.parse().ok()?;
-            Some(entry)
-        };
-        Ok(items.into_iter().filter_map(read).collect())
+        // What somebody added under another name is an entry that cannot be read.
+        let text = |fields: Vec<(String, Vec<u8>)>| fields.into_iter().find(|(name, _)| name == "entry").map(|(_, text)| text);
+        Ok(items.into_iter().map(|(id, fields)| Line { id, text: text(fields).unwrap_or_default() }).collect())
+    }
+
+    /// What the ledger's newest entry is. A key of another type has none, and is told when it is written to.
+    async fn newest(&self, keys: &Keys) -> RedisResult<Option<Line>> {
+        match self.lines(keys, "+", 1).await {
+            Ok(lines) => Ok(lines.into_iter().next()),
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The whole ledger, oldest entry first, and whether its newest entry is the one that was written last; `None` where nothing is kept of that.
+    pub(super) async fn chain(&self, keys: &Keys) -> RedisResult<(Vec<Line>, Option<bool>)> {
+        let head = Call::command("GET").arg(&keys.head);
+        // An entry may be written between the two readings: then both are read again.
+        let mut read = (Vec::new(), None);
+        for _ in 0..CHAIN_READS {
+            let head: Option<String> = read_as(self.run(keys.slot, &head).await?)?;
+            let mut lines = self.lines(keys, "+", 2 * LEDGER_ENTRIES).await?;
+            let is_newest = head.map(|head| lines.first().is_some_and(|newest| head_of(&newest.id, &newest.text) == head));
+            lines.reverse();
+            read = (lines, is_newest);
+            if is_newest != Some(false) {
+                break;
+            }
+        }
+        Ok(read)
     }
 
     pub(super) async fn beat(&self, id: &str, report: &str, forget_after: Duration) -> RedisResult<Beat> {
@@ -133,6 +176,18 @@ impl Session {
         }
         Ok(Beat { now_ms, before, seen })
     }
+}
+
+/// `None` for what is no entry.
+pub(super) fn read_entry(line: &Line) -> Option<LedgerEntry> {
+    let mut entry: LedgerEntry = serde_json::from_slice(&line.text).ok()?;
+    entry.time_ms = line.id.split('-').next()?.parse().ok()?;
+    Some(entry)
+}
+
+/// What the store keeps of a ledger's newest entry.
+pub(super) fn head_of(id: &str, text: &[u8]) -> String {
+    format!("{id} {}", hex::encode(Sha1::digest(text)))
 }
 
 pub(super) fn read_as<T: FromRedisValue>(value: Value) -> RedisResult<T> {

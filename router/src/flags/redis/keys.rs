@@ -22,6 +22,8 @@ pub(super) struct Keys {
     pub(super) ledger: String,
     /// What stands in for fields of the sealed flags that make no sense, so that a router which never knew better does as the others.
     pub(super) good: String,
+    /// The ledger's newest entry: its hash.
+    pub(super) head: String,
     /// Where a cluster keeps all of them.
     pub(super) slot: u16,
 }
@@ -30,7 +32,7 @@ impl Keys {
     pub(super) fn of(route: &str) -> Keys {
         let key = |name: &str| format!("{KEYS_PREFIX}{route}}}:{name}");
         let flags = key("flags");
-        Keys { slot: slot_of(&flags), flags, sealed: key("sealed"), ledger: key("ledger"), good: key("good") }
+        Keys { slot: slot_of(&flags), flags, sealed: key("sealed"), ledger: key("ledger"), good: key("good"), head: key("ledger-head") }
     }
 }
 
@@ -53,6 +55,11 @@ impl Keys {
     /// Who moves the rollout.
     pub(super) fn lease(&self) -> String {
         format!("{}lease", self.prefix())
+    }
+
+    /// Who tells a target of the route, and how far it was told.
+    pub(super) fn announcer(&self, target: &str) -> String {
+        format!("{}notify:{target}", self.prefix())
     }
 
     /// `{switchback:ROUTE}:`
@@ -79,8 +86,17 @@ mod tests {
         assert_eq!(slot_of("{user1000}.following"), slot_of("user1000"));
         assert_eq!(slot_of("foo{}{bar}"), crc16::State::<crc16::XMODEM>::calculate(b"foo{}{bar}") % SLOTS);
         let keys = Keys::of("search");
-        for key in [&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.page(7), &keys.sender("ab"), &keys.evidence(), &keys.lease()]
-        {
+        for key in [
+            &keys.flags,
+            &keys.sealed,
+            &keys.ledger,
+            &keys.good,
+            &keys.head,
+            &keys.page(7),
+            &keys.sender("ab"),
+            &keys.evidence(),
+            &keys.lease(),
+        ] {
             assert_eq!(slot_of(key), keys.slot, "{key}");
         }
         assert_eq!((slot_of(ROUTERS), slot_of(ROUTERS)), (slot_of(REPORTS), slot_of(TOKEN_KEY)));

@@ -10,17 +10,19 @@ use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::commands::{Pairs, read_as};
+use super::commands::{Pairs, read_as, read_entry};
 use super::keys::{Keys, TOKEN_KEY, slot_of};
 use super::link::{Call, is_lost};
 use super::reach::Reach;
 use super::session::{Session, Way};
 use super::sync::explain;
 use crate::config::RedisState;
-use crate::flags::Revised;
+use crate::flags::chain::verify;
+use crate::flags::{HeldAt, Revised, Verified};
 
 static SHELVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shelve.lua")));
 static FIRST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("first.lua")));
+static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("announce.lua")));
 static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lease.lua")));
 static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
 
@@ -30,6 +32,9 @@ const KEPT: Duration = Duration::from_secs(1_800);
 const MOST_REVISION: u64 = 1 << 48;
 /// What is known of a candidate is forgotten so long after the last word about it.
 const EVIDENCE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// So many entries of a ledger are read at once, and so often.
+const LEDGER_PAGE: usize = 200;
+const LEDGER_PAGES: usize = 100;
 /// An answer that took longer than this tells too little of the server's clock.
 const CLOCK_WITHIN: Duration = Duration::from_millis(100);
 
@@ -162,6 +167,49 @@ impl Shelf {
         Ok(is_replaced == 1)
     }
 
+    /// Looks at the whole ledger of a route, whose flags are at this epoch.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub(crate) async fn verify(&self, route: &str, epoch: u64) -> Result<Verified, String> {
+        let keys = Keys::of(route);
+        let (lines, is_newest) = self.with_session(&keys, async |session| session.chain(&keys).await).await?;
+        Ok(verify(&lines, is_newest, epoch))
+    }
+
+    /// What held at this time.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub(crate) async fn at(&self, route: &str, time_ms: u64) -> Result<HeldAt, String> {
+        let keys = Keys::of(route);
+        let (mut held, mut newest) = (HeldAt::default(), "+".to_owned());
+        for _ in 0..LEDGER_PAGES {
+            let lines = self.with_session(&keys, async |session| session.lines(&keys, &newest, LEDGER_PAGE).await).await?;
+            let Some(last) = lines.last() else { break };
+            newest = format!("({}", last.id);
+            for entry in lines.iter().filter_map(read_entry) {
+                if !held.look(entry, time_ms) {
+                    return Ok(held);
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    async fn with_session<T>(&self, keys: &Keys, ask: impl AsyncFnOnce(&Session) -> RedisResult<T>) -> Result<T, String> {
+        let mut held = self.session.lock().await;
+        let session = match held.take() {
+            Some(session) => session,
+            None => Session::connect(&self.way, std::slice::from_ref(keys)).await.map_err(|error| explain(&error))?,
+        };
+        let answer = ask(&session).await;
+        if session.ended().is_none() && !answer.as_ref().is_err_and(is_lost) {
+            *held = Some(session);
+        }
+        answer.map_err(|error| explain(&error))
+    }
+
     /// Takes or keeps the right to move a route's rollout for so long, if nobody else has it; its term is at least `term`.
     ///
     /// # Errors
@@ -172,6 +220,26 @@ impl Shelf {
         let call = Call::script(&LEASE, &[&keys.lease()]).arg(me).arg(millis).arg(term);
         let ((term, holder), _): ((String, String), bool) = self.run(&keys, &call).await?;
         Ok(Lease { term: term.parse().unwrap_or(0), holder })
+    }
+
+    /// Takes or keeps the right to tell a target of a route; see [`crate::flags::FlagStore::announce`].
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub(crate) async fn announce(
+        &self,
+        (route, target): (&str, &str),
+        me: &str,
+        lasts: Duration,
+        told: Option<u64>,
+        begin: u64,
+    ) -> Result<(String, u64), String> {
+        let keys = Keys::of(route);
+        let millis = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+        let told = told.map(|told| told.to_string()).unwrap_or_default();
+        let call = Call::script(&ANNOUNCE, &[&keys.announcer(target)]).arg(me).arg(millis).arg(told).arg(begin);
+        let ((holder, told), _): ((String, String), bool) = self.run(&keys, &call).await?;
+        Ok((holder, told.parse().unwrap_or(begin)))
     }
 
     /// The key of tokens that all routers of the store use: this one, unless another came first. `route` is any route.

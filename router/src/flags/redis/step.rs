@@ -12,7 +12,7 @@ use super::sync::{Sync, explain};
 use crate::config::Route;
 use crate::flags::identity::random_hex;
 use crate::flags::judge::{Judge, Settled, Stored, Verdict, Write, settle, without_epoch};
-use crate::flags::ledger::{Kind, difference, presentable};
+use crate::flags::ledger::{Kind, difference, presentable, serves};
 use crate::flags::published::{Applied, Cause, Changed, Source};
 use crate::flags::{Change, ChangeError, Fault, Fields, Flags, LedgerEntry, edit};
 use crate::vocabulary::RouteIndex;
@@ -202,9 +202,12 @@ impl Sync {
     ) -> RedisResult<Option<Stored>> {
         let Some(keys) = self.keys.get(index.get()) else { return Ok(None) };
         let (kind, who, why) = (write.kind, write.who.clone(), write.why.clone());
-        let entry = LedgerEntry { epoch: write.epoch, time_ms: 0, kind, who, why, what: presentable(write.what.clone()) };
+        let serves = self.published.applied(index).map(|applied| serves(&Flags::read(&write.fields, &applied.known, route).0, route));
+        let (what, grounds) = (presentable(write.what.clone()), write.grounds.as_deref().cloned());
+        let entry =
+            LedgerEntry { epoch: write.epoch, kind, who, why, what, serves: serves.unwrap_or_default(), grounds, ..LedgerEntry::default() };
         let good = self.good_values(index, route, &write.fields);
-        let Some(seal) = session.write(keys, &stored.fields, write, &good, &entry).await? else { return Ok(None) };
+        let Some(seal) = session.write(keys, &stored.fields, write, &good, entry.clone()).await? else { return Ok(None) };
         let mut fields = write.fields.clone();
         fields.insert("epoch".to_owned(), write.epoch.to_string());
         fields.insert("seal".to_owned(), seal.clone());
@@ -267,6 +270,7 @@ impl Sync {
             kind: change.kind,
             who: change.who.clone(),
             why: change.why.clone(),
+            grounds: change.grounds.clone(),
         })
     }
 }

@@ -74,6 +74,8 @@ pub enum Event {
     ApprovalNeeded,
     /// A step takes longer than it may.
     Stalled,
+    /// A router's breaker holds the candidate back.
+    BreakerTripped,
 }
 
 impl Event {
@@ -92,6 +94,7 @@ impl Event {
             Event::Approved => "approved",
             Event::ApprovalNeeded => "approval_needed",
             Event::Stalled => "stalled",
+            Event::BreakerTripped => "breaker_tripped",
         }
     }
 }
@@ -112,6 +115,9 @@ pub fn next(seen: &Seen<'_>) -> Next {
             return seen.go(Event::Paused, Rollout { paused: Some(why.clone()), ..rollout.clone() }, why);
         }
         _ => {}
+    }
+    if let Some(why) = seen.trips().filter(|_| !rollout.is_tripped) {
+        return seen.go(Event::BreakerTripped, Rollout { is_tripped: true, ..rollout.clone() }, why);
     }
     match seen.waits_for() {
         Some(Wait::Silent(what)) => Next::Wait(what),
@@ -244,14 +250,15 @@ impl Seen<'_> {
         if begins {
             rollout.since_ms = self.now_ms;
             rollout.samples_before = self.evidence.map_or(0, |evidence| evidence.candidate_requests);
-            (rollout.is_approved, rollout.is_asked, rollout.is_stalled) = (false, false, false);
+            (rollout.is_approved, rollout.is_asked) = (false, false);
+            (rollout.is_stalled, rollout.is_tripped) = (false, false);
         }
         let fields = match event {
             // What somebody changed by hand stays; copies are nobody's.
             Event::Aborted if self.rollout.phase == Phase::Mirroring => {
                 Fields::from([("rollout".to_owned(), Some(rollout.render())), ("mirror_percent".to_owned(), None)])
             }
-            Event::Paused | Event::Approved | Event::ApprovalNeeded | Event::Stalled | Event::Aborted => {
+            Event::Paused | Event::Approved | Event::ApprovalNeeded | Event::Stalled | Event::BreakerTripped | Event::Aborted => {
                 Fields::from([("rollout".to_owned(), Some(rollout.render()))])
             }
             _ => fields(&rollout, self.route),

@@ -230,8 +230,12 @@ fn nothing_goes_on_while_something_is_wrong() {
     waits(&|scene| drop(scene.fields.insert("pin".to_owned(), "blue".to_owned())), "pinned");
     waits(&|scene| scene.routers[1].epoch = 6, "1 of 2 routers do not obey epoch 7 yet");
     let trip = TripSeen { version: "v2".to_owned(), since_unix_ms: 0, why: "errors".to_owned() };
-    waits(&|scene| scene.routers[1].trip = Some(trip.clone()), "the breaker of other tripped: errors");
     waits(&|scene| scene.healthy = vec![2, 2, 0], "pool canary has no healthy endpoint");
+    scene.routers[1].trip = Some(trip);
+    assert_eq!(scene.go(), Event::BreakerTripped);
+    scene.now_ms = scene.rollout().since_ms;
+    assert_eq!(scene.waits_for(), "the breaker of other tripped: errors");
+    scene.judge("advance", 1_000);
     // What an unknown router says is not waited for.
     scene.routers[1] = RouterSeen { epoch: 0, is_known: false, ..router("other") };
     assert_eq!(scene.go(), Event::StepBegan);
@@ -331,6 +335,7 @@ fn the_document_has_every_transition() {
         Event::Approved,
         Event::ApprovalNeeded,
         Event::Stalled,
+        Event::BreakerTripped,
     ];
     for label in phases.map(Phase::label).into_iter().chain(events.map(Event::label)) {
         assert!(document.contains(&format!("| `{label}`")) || document.contains(&format!("| `{label}` |")), "{label} is in no table");

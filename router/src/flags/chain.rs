@@ -1,0 +1,159 @@
+//! The chain of a ledger's entries: each names the hash of the one before it, so that none can be changed, taken out or put in unseen. Pure.
+//!
+//! Who can write to the store can write the whole chain anew. So what is known of the newest entry is also kept elsewhere: by the store beside the ledger,
+//! and by whoever was told of it.
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::ledger::LedgerEntry;
+
+/// What the first entry names.
+pub(crate) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// An entry as its store has it: its id (a stream's, or empty), and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) id: String,
+    pub(crate) text: Vec<u8>,
+}
+
+impl Line {
+    /// SHA-256 over id and text, in hex.
+    pub(crate) fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.id.as_bytes());
+        hash.update(b"\n");
+        hash.update(&self.text);
+        hex::encode(hash.finalize())
+    }
+}
+
+/// What was found of a ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Entries that were looked at.
+    pub entries: usize,
+    /// The oldest one's epoch; older ones are gone where this is not the first.
+    pub first_epoch: Option<u64>,
+    /// The newest one's.
+    pub last_epoch: Option<u64>,
+    /// The newest one's hash: keep it elsewhere, and the ledger up to here cannot be written anew.
+    pub head: Option<String>,
+    /// Whether the oldest entry is the first that ever was.
+    pub is_from_the_beginning: bool,
+    /// What is wrong, in words; none in a ledger that nobody touched.
+    pub problems: Vec<String>,
+}
+
+/// Looks at entries, oldest first. `is_newest` says whether the newest one is the one that the store knows to have been written last (`None`: it
+/// keeps nothing of that); `epoch` is that of the flags.
+pub(crate) fn verify(lines: &[Line], is_newest: Option<bool>, epoch: u64) -> Verified {
+    let entries: Vec<Option<LedgerEntry>> = lines.iter().map(|line| serde_json::from_slice(&line.text).ok()).collect();
+    let epoch_of = |entry: Option<&Option<LedgerEntry>>| entry.and_then(Option::as_ref).map(|entry| entry.epoch);
+    let mut problems = Vec::new();
+    let mut before: Option<(&Line, u64)> = None;
+    for (line, entry) in lines.iter().zip(&entries) {
+        let Some(entry) = entry else {
+            problems.push(format!("the entry {} cannot be read", shown(line, before)));
+            before = Some((line, before.map_or(0, |(_, epoch)| epoch)));
+            continue;
+        };
+        let what = format!("the entry {} of epoch {}", shown(line, before), entry.epoch);
+        if let Some((line_before, epoch_before)) = before {
+            if entry.prev != line_before.hash() {
+                problems
+                    .push(format!("{what} does not follow the one before it: one of them was changed, or others were taken out or put in"));
+            }
+            if entry.epoch < epoch_before {
+                problems.push(format!("{what} comes after one of epoch {epoch_before}"));
+            }
+        }
+        before = Some((line, entry.epoch));
+    }
+    let last_epoch = epoch_of(entries.last());
+    if is_newest == Some(false) {
+        problems.push("the newest entry is not the one that was written last: it was changed, or newer ones were taken out".to_owned());
+    }
+    if last_epoch.is_none_or(|last| last < epoch) && epoch > 0 {
+        let last = last_epoch.map_or_else(|| "none".to_owned(), |last| last.to_string());
+        problems.push(format!("the flags are at epoch {epoch}, and the newest entry is of epoch {last}"));
+    }
+    let first = entries.first().and_then(Option::as_ref);
+    Verified {
+        entries: lines.len(),
+        first_epoch: first.map(|entry| entry.epoch),
+        last_epoch,
+        head: lines.last().map(Line::hash),
+        is_from_the_beginning: first.is_some_and(|entry| entry.prev == GENESIS),
+        problems,
+    }
+}
+
+fn shown(line: &Line, before: Option<(&Line, u64)>) -> String {
+    match (line.id.is_empty(), before) {
+        (false, _) => line.id.clone(),
+        (true, Some((_, epoch))) => format!("after epoch {epoch}"),
+        (true, None) => "at the beginning".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::Kind;
+
+    fn chain(epochs: &[u64]) -> Vec<Line> {
+        let mut lines: Vec<Line> = Vec::new();
+        for epoch in epochs {
+            let prev = lines.last().map_or_else(|| GENESIS.to_owned(), Line::hash);
+            let (who, why) = ("alice".to_owned(), format!("reason {epoch}"));
+            let entry = LedgerEntry { epoch: *epoch, kind: Kind::Change, who, why, prev, ..LedgerEntry::default() };
+            lines.push(Line { id: format!("{}-0", 1_000 + epoch), text: serde_json::to_vec(&entry).unwrap() });
+        }
+        lines
+    }
+
+    fn problems(lines: &[Line], head: &str) -> Vec<String> {
+        verify(lines, Some(lines.last().is_some_and(|newest| newest.hash() == head)), 9).problems
+    }
+
+    #[test]
+    fn a_ledger_that_nobody_touched_is_whole() {
+        let lines = chain(&[1, 2, 3, 7, 9]);
+        let found = verify(&lines, Some(true), 9);
+        assert_eq!((found.problems.len(), found.first_epoch, found.last_epoch, found.is_from_the_beginning), (0, Some(1), Some(9), true));
+        // The oldest entries are forgotten some day.
+        let found = verify(&lines[2..], Some(true), 9);
+        assert_eq!((found.problems.len(), found.first_epoch, found.is_from_the_beginning), (0, Some(3), false));
+    }
+
+    #[test]
+    fn any_change_of_any_entry_is_found() {
+        let lines = chain(&[1, 2, 3, 7, 9]);
+        let head = lines.last().unwrap().hash();
+        for at in 0..lines.len() {
+            for byte in 0..lines[at].text.len() {
+                let mut changed = lines.clone();
+                changed[at].text[byte] ^= 1;
+                assert!(!problems(&changed, &head).is_empty(), "entry {at}, byte {byte}");
+            }
+            let mut moved = lines.clone();
+            moved[at].id = "999-0".to_owned();
+            assert!(!problems(&moved, &head).is_empty(), "the time of {at}");
+            let mut shorter = lines.clone();
+            shorter.remove(at);
+            // Without its oldest entry it is a ledger that forgot one.
+            assert_eq!(problems(&shorter, &head).is_empty(), at == 0, "entry {at} taken out");
+            let mut longer = lines.clone();
+            longer.insert(at, lines[at].clone());
+            assert!(!problems(&longer, &head).is_empty(), "entry {at} twice");
+            let mut swapped = lines.clone();
+            if at > 0 {
+                swapped.swap(at - 1, at);
+                assert!(!problems(&swapped, &head).is_empty(), "entries {at} swapped");
+            }
+        }
+        assert!(!problems(&[], &head).is_empty());
+    }
+}
