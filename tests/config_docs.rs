@@ -25,6 +25,11 @@ name = "search"
 [route.signals]
 results = "/total"
 
+[[route.rollout.gate]]
+name = "load"
+type = "rollout"
+url = "https://ci.example.com/gate"
+
 [route.pools.blue]
 endpoints = ["http://127.0.0.1:9001"]
 "#;
@@ -77,6 +82,7 @@ fn known() -> BTreeSet<String> {
         ("Route", "route"),
         ("Breaker", "route.breaker"),
         ("Rollout", "route.rollout"),
+        ("Gate", "route.rollout.gate"),
         ("Signals", "route.signals"),
         ("Match", "route.match"),
         ("Timeouts", "route.timeouts"),
@@ -94,14 +100,25 @@ fn known() -> BTreeSet<String> {
             continue;
         }
         let section = sections.get(name.as_str()).unwrap_or_else(|| panic!("{name} in written.rs is a section that nobody knows"));
-        let fields = item.fields.iter().map(|field| field.ident.as_ref().unwrap().to_string());
+        // A word of Rust has another name there.
+        let written = |field: String| if name == "Gate" && field == "kind" { "type".to_owned() } else { field };
+        let fields = item.fields.iter().map(|field| written(field.ident.as_ref().unwrap().to_string()));
         keys.extend(
             fields
                 .filter(|field| !(name == "Pool" && field == "tls"))
                 .filter(|field| {
                     !matches!(
                         field.as_str(),
-                        "matches" | "timeouts" | "breaker" | "rollout" | "signals" | "pools" | "health" | "outlier" | "certificate"
+                        "matches"
+                            | "timeouts"
+                            | "breaker"
+                            | "rollout"
+                            | "gate"
+                            | "signals"
+                            | "pools"
+                            | "health"
+                            | "outlier"
+                            | "certificate"
                     )
                 })
                 .map(|field| format!("{section}.{field}")),
@@ -124,7 +141,12 @@ fn the_defaults_in_the_docs_are_the_programs() {
     let printed = Command::new(binary()).args(["config", "show", "--json"]).arg(file).output().unwrap();
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
-    let general = |key: &str| key.replace("route.search.", "route.").replace(".blue.", ".NAME.").replace("notify.ops.", "notify.");
+    let general = |key: &str| {
+        key.replace("route.search.", "route.")
+            .replace(".blue.", ".NAME.")
+            .replace("notify.ops.", "notify.")
+            .replace(".gate.load.", ".gate.")
+    };
     let defaults: BTreeMap<String, &str> =
         printed.as_object().unwrap().iter().map(|(key, value)| (general(key), value.as_str().unwrap())).collect();
     let set = [
@@ -135,6 +157,9 @@ fn the_defaults_in_the_docs_are_the_programs() {
         "notify.url",
         "route.name",
         "route.signals.results",
+        "route.rollout.gate.name",
+        "route.rollout.gate.type",
+        "route.rollout.gate.url",
         "route.pools.NAME.endpoints",
     ];
     let mut compared = 0;

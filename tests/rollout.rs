@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use switchback_tests::fleet::Fleet;
-use switchback_tests::{Behaviour, Load, Router, Running, eventually};
+use switchback_tests::{Act, Behaviour, Load, Router, Running, Scripted, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Clicks are mature sooner, so that tests are.
@@ -221,5 +222,53 @@ fn operators_have_the_last_word() {
     assert!(refused(one, &["pause", "search"]).contains("the last rollout is over"));
     let (code, _, error) = one.run(&["flag", "set", "search", "rollout={}"]);
     assert!(code == 2 && error.contains("it is moved with switchback rollout"), "{error}");
+    assert!(loads.into_iter().all(|load| load.stop().failures() == 0));
+}
+
+/// One gate before the first share, one before each further step, one that may ask for a rollback. What they say no to waits, and a rollback does not wait for them.
+#[test]
+fn gates_are_asked_and_never_block_a_rollback() {
+    static FIRST: AtomicBool = AtomicBool::new(false);
+    static BACK: AtomicBool = AtomicBool::new(false);
+    const NO: Act = Act::Say("HTTP/1.1 403 Forbidden\r\ncontent-length: 10\r\nconnection: close\r\n\r\nnot before");
+    let calendar = Scripted::start(|_| if FIRST.load(Ordering::SeqCst) { Act::Answer } else { NO });
+    let silent = Scripted::start(|_| Act::Close);
+    let dashboard = Scripted::start(|_| if BACK.load(Ordering::SeqCst) { Act::Answer } else { NO });
+    let gate = |name: &str, kind: &str, of: &Scripted| {
+        format!("{{ name = {name:?}, type = {kind:?}, url = \"{}/gate\", interval = \"200ms\" }}", of.url())
+    };
+    let gates =
+        [gate("calendar", "confirm-rollout", &calendar), gate("load-test", "rollout", &silent), gate("dashboard", "rollback", &dashboard)];
+    let fleet = Fleet::start();
+    let routers = start(&fleet, &format!("rollout = {{ steps = [\"10\", \"50\"], gate = [{}] }}", gates.join(", ")));
+    let [one, other] = &routers;
+    let loads = loads(&routers);
+    order(one, &["start", "search"]);
+    assert_eq!((rollout(other)["phase"].as_str(), one.route()["canary_percent"].as_f64()), (Some("pending"), Some(0.0)));
+    eventually("it waits for the calendar", SOON, || {
+        routers.iter().any(|router| rollout(router)["waits_for"] == "gate calendar says no: 403 Forbidden: not before").then_some(())
+    });
+    FIRST.store(true, Ordering::SeqCst);
+    reaches(other, "canary");
+    let asked = calendar.seen();
+    let asked = asked.last().unwrap();
+    assert!(
+        asked.contains("webhook-id: ") && asked.contains("\"type\":\"confirm-rollout\"") && asked.contains("\"candidate\":\"v2\""),
+        "{asked}"
+    );
+    // Everything is there but the answer of the load test.
+    eventually("it waits for the load test", SOON, || {
+        routers
+            .iter()
+            .any(|router| rollout(router)["waits_for"].as_str().is_some_and(|waits| waits.starts_with("gate load-test says no: ")))
+            .then_some(())
+    });
+    assert_eq!(rollout(one)["step"], 0);
+    // The dashboard sees what nobody else does.
+    BACK.store(true, Ordering::SeqCst);
+    routers.iter().for_each(|router| reaches(router, "rolled_back"));
+    let why = rollout(one)["why"].as_str().unwrap().to_owned();
+    assert_eq!(why, "the gate dashboard says that the candidate is to go");
+    assert_eq!(one.route()["canary_percent"], 0.0);
     assert!(loads.into_iter().all(|load| load.stop().failures() == 0));
 }

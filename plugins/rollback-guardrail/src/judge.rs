@@ -79,7 +79,10 @@ fn follow_step(state: &mut State, window: &Window) -> Step {
         }
     };
     step.samples = step.samples.saturating_add(window.candidate_requests);
-    step.ms = step.ms.saturating_add(u64::from(window.length_ms));
+    // Windows of control alone, from before the candidate began, are no time of its.
+    if window.candidate_requests > 0 {
+        step.ms = step.ms.saturating_add(u64::from(window.length_ms));
+    }
     state.step = Some(step);
     step
 }

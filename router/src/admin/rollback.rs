@@ -98,10 +98,14 @@ fn with<const N: usize>(mut answer: Value, more: [(&str, Value); N]) -> Value {
 }
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {
-    page.family("switchback_rollbacks_total", "counter", "Rollbacks that this router wrote, by cause: evidence, breakers or operator.");
+    page.family(
+        "switchback_rollbacks_total",
+        "counter",
+        "Rollbacks that this router wrote, by cause: evidence, breakers, gate or operator.",
+    );
     for (_, route) in state.routes() {
         let totals = state.process.board.rollbacks(&route.name);
-        for cause in ["evidence", "breakers", "operator"] {
+        for cause in ["evidence", "breakers", "gate", "operator"] {
             page.count(&[("route", &route.name), ("cause", cause)], totals.by_cause.get(cause).copied().unwrap_or(0));
         }
     }

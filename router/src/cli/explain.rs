@@ -107,6 +107,7 @@ Exit codes: 0 every entry is as it was written, 2 it is not, 69 the router or it
 
 /// The ledger: who changed what, when and why.
 #[derive(Debug, Args)]
+#[command(after_help = LEDGER_HELP)]
 pub(super) struct LedgerArgs {
     #[command(subcommand)]
     command: LedgerCommand,

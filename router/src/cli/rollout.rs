@@ -39,19 +39,25 @@ enum RolloutCommand {
     #[command(after_help = "Examples:\n  switchback rollout status search\n  switchback rollout status search --json")]
     Status(OfRoute),
     /// Nothing goes on until it is resumed; the candidate keeps its share, and is guarded as before.
-    #[command(after_help = "Examples:\n  switchback rollout pause search --why \"we look into the logs\"")]
+    #[command(
+        after_help = "Examples:\n  switchback rollout pause search\n  switchback rollout pause search --why \"we look into the logs\""
+    )]
     Pause(Ordered),
     /// Go on: the step begins anew, with the shares that the plan has.
-    #[command(after_help = "Examples:\n  switchback rollout resume search")]
+    #[command(
+        after_help = "Examples:\n  switchback rollout resume search\n  switchback rollout resume search --why \"the logs are clean\""
+    )]
     Resume(Ordered),
     /// Let a step end that the plan has an approval for.
-    #[command(after_help = "Examples:\n  switchback rollout approve search")]
+    #[command(
+        after_help = "Examples:\n  switchback rollout approve search\n  switchback rollout approve search --why \"clicks look good\""
+    )]
     Approve(Ordered),
     /// Begin the next step now, whatever the evidence says.
     #[command(after_help = "Examples:\n  switchback rollout promote search\n  switchback rollout promote search --full")]
     Promote(Promote),
     /// End it: the candidate gets nobody any more.
-    #[command(after_help = "Examples:\n  switchback rollout abort search --why \"wrong model\"")]
+    #[command(after_help = "Examples:\n  switchback rollout abort search\n  switchback rollout abort search --why \"wrong model\"")]
     Abort(Ordered),
 }
 

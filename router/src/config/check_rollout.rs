@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::check::Checker;
-use super::written;
+use super::check_gate::Gate;
+use super::{check_gate, written};
 use crate::vocabulary::Ppm;
 
 /// Steps of a plan.
@@ -29,6 +30,8 @@ pub struct RolloutPlan {
     pub bake: Duration,
     /// Operators are told of a step that takes longer.
     pub max_step: Duration,
+    /// Who else is asked.
+    pub gates: Vec<Gate>,
 }
 
 /// One step.
@@ -47,6 +50,7 @@ pub struct RolloutStep {
 pub(super) fn check_rollout(checker: &mut Checker, route_key: &str, written: &written::Rollout) -> RolloutPlan {
     let key = |name: &str| format!("{route_key}.rollout.{name}");
     let steps = steps(checker, &key, written);
+    let gates = check_gate::check_gates(checker, &format!("{route_key}.rollout"), &written.gate);
     let mut share = |name: &str, text: &Option<String>, default: &str| {
         let text = text.as_deref().unwrap_or(default);
         Ppm::from_percent(text).unwrap_or_else(|| {
@@ -69,6 +73,7 @@ pub(super) fn check_rollout(checker: &mut Checker, route_key: &str, written: &wr
         holdback,
         bake: duration("bake", &written.bake, minutes(60)),
         max_step: duration("max_step", &written.max_step, minutes(30)),
+        gates,
     }
 }
 

@@ -78,6 +78,17 @@ fn rollout(lines: &mut Lines, key: &impl Fn(&str) -> String, plan: &RolloutPlan)
     lines.text(&key("holdback_percent"), &plan.holdback.to_string());
     lines.duration(&key("bake"), plan.bake);
     lines.duration(&key("max_step"), plan.max_step);
+    for gate in &plan.gates {
+        let key = |name: &str| key(&format!("gate.{}.{name}", gate.name));
+        lines.text(&key("name"), &gate.name);
+        lines.text(&key("type"), gate.kind.name());
+        lines.text(&key("url"), &gate.url.to_string());
+        lines.duration(&key("timeout"), gate.timeout);
+        lines.duration(&key("interval"), gate.interval);
+        if let Some(path) = &gate.ca_file {
+            lines.path(&key("ca_file"), path);
+        }
+    }
 }
 
 fn top(lines: &mut Lines, config: &Config) {

@@ -261,6 +261,20 @@ pub(super) struct Rollout {
     pub(super) holdback_percent: Option<String>,
     pub(super) bake: Option<String>,
     pub(super) max_step: Option<String>,
+    #[serde(default)]
+    pub(super) gate: Vec<Gate>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gate {
+    pub(super) name: Option<String>,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) interval: Option<String>,
+    pub(super) ca_file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,4 +1,4 @@
-//! Fuzz targets of the flags: a hash that anybody may have written, the file on disk, and an entry of the ledger.
+//! Fuzz targets of the flags: a hash that anybody may have written, the file on disk, a rollout's record, and an entry of the ledger.
 #![allow(clippy::unwrap_used)]
 
 use sha2::{Digest, Sha256};
@@ -163,5 +163,31 @@ fn ledger_entry() {
             }
             Err(error) => trace((format!("{:?}", error.classify()), kind_of(&error.to_string()))),
         }
+    });
+}
+
+#[test]
+fn rollout_record() {
+    let good = super::rollout::tests::rollout(&["1", "5", "25"]).render();
+    let words: [&[u8]; 12] = [
+        b"\"phase\":\"",
+        b"canary",
+        b"baking",
+        b"rolled_back",
+        b"\"step\":",
+        b"\"percent\":\"",
+        b"\"paused\":",
+        b"null",
+        b"true",
+        b"4294967296",
+        b"100.0001",
+        b"\"form\":2",
+    ];
+    Target { name: "rollout_record", words: &words, seeds: vec![good.into_bytes()], most_bytes: 4_096 }.run(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let Some(rollout) = super::Rollout::parse(&text) else { return trace("none") };
+        assert_eq!(super::Rollout::parse(&rollout.render()).as_ref(), Some(&rollout));
+        assert!(rollout.planned().is_some() && !rollout.summary().is_empty());
+        trace((rollout.phase.label(), rollout.step.min(4), rollout.plan.steps.len().min(4), rollout.paused.is_some()))
     });
 }

@@ -104,6 +104,8 @@ pub struct PlannedStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// Gates are asked before anybody is sent to the candidate.
+    Pending,
     /// The candidate gets copies of queries, and answers nobody.
     Mirroring,
     /// The candidate has a share, and more with each step.
@@ -118,11 +120,20 @@ pub enum Phase {
     Aborted,
 }
 
+impl Plan {
+    /// What comes first, gates aside.
+    #[must_use]
+    pub fn first(&self) -> Phase {
+        if self.mirror > Ppm::ZERO && self.mirror_ms > 0 { Phase::Mirroring } else { Phase::Canary }
+    }
+}
+
 impl Phase {
     /// As the record has it.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Phase::Pending => "pending",
             Phase::Mirroring => "mirroring",
             Phase::Canary => "canary",
             Phase::Baking => "baking",
@@ -141,7 +152,7 @@ impl Phase {
     /// Something is to come.
     #[must_use]
     pub fn is_active(self) -> bool {
-        matches!(self, Phase::Mirroring | Phase::Canary | Phase::Baking)
+        matches!(self, Phase::Pending | Phase::Mirroring | Phase::Canary | Phase::Baking)
     }
 }
 
@@ -155,10 +166,10 @@ pub struct Sides {
 }
 
 impl Rollout {
-    /// One that is about to begin with its first step.
+    /// One that is about to begin; with its gates, where it has some that are asked before that.
     #[must_use]
-    pub fn begin(id: String, sides: Sides, plan: Plan, now_ms: u64) -> Rollout {
-        let is_mirrored = plan.mirror > Ppm::ZERO && plan.mirror_ms > 0;
+    pub fn begin(id: String, sides: Sides, plan: Plan, now_ms: u64, is_gated: bool) -> Rollout {
+        let first = plan.first();
         let Sides { candidate: (candidate, to), control: (control, from) } = sides;
         Rollout {
             form: FORM,
@@ -169,7 +180,7 @@ impl Rollout {
             to,
             started_ms: now_ms,
             plan,
-            phase: if is_mirrored { Phase::Mirroring } else { Phase::Canary },
+            phase: if is_gated { Phase::Pending } else { first },
             step: 0,
             since_ms: now_ms,
             samples_before: 0,
@@ -280,7 +291,7 @@ pub(crate) mod tests {
 
     pub(crate) fn rollout(percents: &[&str]) -> Rollout {
         let sides = Sides { candidate: ("v2".to_owned(), "green".to_owned()), control: ("v1".to_owned(), "blue".to_owned()) };
-        Rollout::begin("ab".repeat(16), sides, plan(percents), 1_000)
+        Rollout::begin("ab".repeat(16), sides, plan(percents), 1_000, false)
     }
 
     #[test]

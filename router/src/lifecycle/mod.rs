@@ -24,6 +24,7 @@ mod token_key;
 mod untold;
 mod upgrade;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ pub use started_as::StartedAs;
 use crate::admin::{self, Access, AdminState, AskedReload, Readiness, Reloads, ThisProcess};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
-use crate::notify::{Delivery, TargetError};
+use crate::notify::{Delivery, OpenGate, TargetError};
 use crate::policy::Policies;
 use crate::quality::{Desks, FleetClock, Quality, Secret, configured_secrets, token_secrets};
 use crate::release::{Judging, Under};
@@ -92,7 +93,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
     FlagStore::check(&asked).map_err(|error| refused(error.key(), &error))?;
     let overrides = Overrides::load(asked.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
     configured_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
-    let targets = targets(&asked).map_err(|error| refused(error.key(), &error))?;
+    let others = others(&asked).map_err(|error| refused(error.key(), &error))?;
     // Last, since it makes the data folder: a config that is refused leaves no trace.
     let access = Access::open(&asked).map_err(|error| refused(error.key(), &error))?;
     let secrets = token_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
@@ -116,7 +117,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
         pools,
         overrides: Arc::new(overrides),
         secrets,
-        targets,
+        others,
         listeners,
     };
     runtime.block_on(control(beginning, predecessor))
@@ -137,7 +138,7 @@ struct Beginning {
     pools: Pools,
     overrides: Arc<Overrides>,
     secrets: Vec<Secret>,
-    targets: Vec<Arc<Delivery>>,
+    others: Others,
     listeners: Listeners,
 }
 
@@ -173,9 +174,8 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
 
 /// Everything but the listeners' threads.
 async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sender<AskedReload>) -> Result<Running, LifecycleError> {
-    let Beginning {
-        file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, secrets, targets, listeners, ..
-    } = beginning;
+    let Beginning { file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, secrets, others, listeners, .. } =
+        beginning;
     let flags = if is_beside { FlagStore::open_beside(&config).await? } else { FlagStore::open(&config).await? };
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
@@ -200,7 +200,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     });
     let counting = Counting::start(&generation.quality, clock.clone(), desks);
     let telling = Telling::start(&flags, clock.clone(), counting.books.clone(), tallies);
-    let judging = judging(under(&generation, &flags, &policies, targets), &counting, &clock)?;
+    let judging = judging(under(&generation, &flags, &policies, others), &counting, &clock)?;
     let sharing = flags.has_others().then(|| Sharing::start(&flags, &config, asked_reloads.clone()));
     let serving = serve::start(generation.clone())?;
     let process = ThisProcess {
@@ -310,18 +310,31 @@ fn judging(under: Under, counting: &Counting, clock: &FleetClock) -> Result<Judg
     Judging::start(under, counting.books.clone(), clock.clone(), &data_dir).map_err(no_thread)
 }
 
-/// Who is told of what happens: the secrets and certificates that the config names are read.
-fn targets(config: &Config) -> Result<Vec<Arc<Delivery>>, TargetError> {
-    config.notify.iter().map(|target| Delivery::open(target).map(Arc::new)).collect()
+/// Who is told of what happens, and who is asked, by route.
+pub(super) struct Others {
+    targets: Vec<Arc<Delivery>>,
+    gates: BTreeMap<String, Vec<Arc<OpenGate>>>,
+}
+
+/// The secrets and certificates that the config names are read.
+fn others(config: &Config) -> Result<Others, TargetError> {
+    let targets = config.notify.iter().map(|target| Delivery::open(target).map(Arc::new)).collect::<Result<_, _>>()?;
+    let mut gates = BTreeMap::new();
+    for route in &config.routes {
+        let open = route.rollout.gates.iter().map(|gate| OpenGate::open(&route.name, gate).map(Arc::new));
+        gates.insert(route.name.clone(), open.collect::<Result<_, _>>()?);
+    }
+    Ok(Others { targets, gates })
 }
 
 /// What judges, breakers and rollouts see of a generation.
-fn under(generation: &Arc<Generation>, flags: &Arc<FlagStore>, policies: &Arc<Policies>, targets: Vec<Arc<Delivery>>) -> Under {
+fn under(generation: &Arc<Generation>, flags: &Arc<FlagStore>, policies: &Arc<Policies>, others: Others) -> Under {
+    let Others { targets, gates } = others;
     let pools = generation.clone();
     let health = move |route: RouteIndex| {
         let pools = pools.pools.shared.get(route.get()).map(Vec::as_slice).unwrap_or_default();
         pools.iter().map(|pool| pool.healthy()).collect()
     };
     let (config, flags, policies, quality) = (generation.config.clone(), flags.clone(), policies.clone(), generation.quality.clone());
-    Under { config, flags, policies, quality, health: Arc::new(health), targets }
+    Under { config, flags, policies, quality, health: Arc::new(health), gates, targets }
 }

@@ -14,7 +14,6 @@ use super::running::{Running, flags_of, policies_of, shadows_of};
 use crate::admin::{self, Access, AdminState, ReloadRefused, Reloaded};
 use crate::config::{self, Config, KeyChange, Reload};
 use crate::flags::FlagStore;
-use crate::notify::Delivery;
 use crate::policy::Policies;
 use crate::quality::{Secret, token_secrets};
 use crate::serve::{Generation, Overrides, Pools};
@@ -35,7 +34,7 @@ struct Checked {
     pools: Pools,
     overrides: Overrides,
     secrets: Vec<Secret>,
-    targets: Vec<Arc<Delivery>>,
+    others: super::Others,
 }
 
 impl Running {
@@ -71,12 +70,12 @@ impl Running {
         FlagStore::check(&config).map_err(|error| refused(error.key(), &error))?;
         let overrides = Overrides::load(config.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
         let secrets = token_secrets(&config).map_err(|error| refused(error.key(), &error))?;
-        let targets = super::targets(&config).map_err(|error| refused(error.key(), &error))?;
-        Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides, secrets, targets })
+        let others = super::others(&config).map_err(|error| refused(error.key(), &error))?;
+        Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides, secrets, others })
     }
 
     async fn put_in_force(&mut self, checked: Checked) -> Result<Reloaded, Vec<String>> {
-        let Checked { asked, config, changed, waiting, access, tls, pools, overrides, secrets, targets } = checked;
+        let Checked { asked, config, changed, waiting, access, tls, pools, overrides, secrets, others } = checked;
         let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
         let flags = self.flags.succeed(&config).await.map_err(|error| vec![chain(&error)])?;
         let policies = self.next_policies(&config, &flags, &routes).await?;
@@ -103,7 +102,7 @@ impl Running {
         if let Some(sharing) = &self.sharing {
             sharing.succeed(&flags, &config);
         }
-        self.judging.succeed(super::under(&generation, &flags, &policies, targets));
+        self.judging.succeed(super::under(&generation, &flags, &policies, others));
         if !self.serving.succeed(generation.clone()).await {
             warnings.push("a worker has not taken the new config yet: it is busy with something that does not end".to_owned());
         }

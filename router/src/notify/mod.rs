@@ -9,7 +9,7 @@
 //! A notice has one id in the whole fleet, whoever sends it and however often: it is `webhook-id` and the id of the CloudEvent, so that a
 //! receiver knows a repeat. It is sent again only when a try was not answered, or was answered with "later".
 //!
-//! [`Poster`] also serves whoever else has to ask something over HTTP.
+//! [`OpenGate`] asks over the same [`Poster`] whether a rollout may go on.
 //!
 //! Pure, with time and chance as parameters: [`cdevents`], [`cloudevents`], [mod@notice], [mod@render], [`retry`], [`slack`].
 //!
@@ -19,6 +19,7 @@ mod cdevents;
 mod clock;
 mod cloudevents;
 mod delivery;
+mod gate;
 mod notice;
 mod post;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod slack;
 
 pub use clock::{Clock, SystemClock};
 pub use delivery::{Delivered, Delivery, TargetError, Totals};
+pub use gate::OpenGate;
 pub use notice::Notice;
 pub use post::{ANSWER_BYTES, Answer, PostError, Poster};
 pub use render::{Rendered, render};

@@ -60,7 +60,7 @@ struct Done {
 /// How rollbacks went, since the process began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RollbackTotals {
-    /// By cause: `evidence` or `breakers`.
+    /// By cause: `evidence`, `breakers`, `gate` or `operator`.
     pub by_cause: BTreeMap<&'static str, u64>,
     /// From the decision until every known router obeyed: by bucket, and the sum in microseconds.
     pub obeyed: [u64; DURATION_EDGES_MICROS.len() + 1],
@@ -193,7 +193,8 @@ impl RouteController {
         let routers = under.flags.routers(index).into_iter().filter(|router| router.is_known);
         let held_back: Vec<Option<String>> =
             routers.map(|router| router.trip.filter(|trip| trip.version == arms.candidate.version).map(|trip| trip.why)).collect();
-        of_breakers(&held_back).or_else(|| self.of_evidence(arms, evidence.as_ref()?))
+        let of_gate = || self.mover.wants_rollback.clone().map(Cause::Gate);
+        of_breakers(&held_back).or_else(of_gate).or_else(|| self.of_evidence(arms, evidence.as_ref()?))
     }
 
     /// Evidence on a candidate that had its share before, and is back, is not on this one.

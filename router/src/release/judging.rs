@@ -30,7 +30,7 @@ use super::timeline::Timeline;
 use super::view::{self, JudgeView};
 use crate::config::{Config, Route};
 use crate::flags::{self, FlagStore, Flags};
-use crate::notify::Delivery;
+use crate::notify::{Delivery, OpenGate};
 use crate::policy::Policies;
 use crate::quality::pages::page_of;
 use crate::quality::{Books, FleetClock, Quality};
@@ -63,6 +63,8 @@ pub struct Under {
     pub quality: Quality,
     /// How its pools are.
     pub health: Health,
+    /// Who is asked before a rollout goes on, by route.
+    pub gates: BTreeMap<String, Vec<Arc<OpenGate>>>,
     /// Who is told of what happens, ready to be sent to.
     pub targets: Vec<Arc<Delivery>>,
 }

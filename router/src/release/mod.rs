@@ -20,6 +20,7 @@ mod cursor;
 mod fill;
 #[cfg(test)]
 mod fuzz;
+mod gates;
 mod grounds;
 mod history;
 mod judge;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::board::Board;
+use super::gates::Gates;
 use super::grounds::grounds;
 use super::judging::Under;
 use super::rollout::{Move, Next, Seen, next};
@@ -42,12 +43,17 @@ pub(super) struct Mover {
     asked: Option<Instant>,
     not_before: Option<Instant>,
     is_failing: bool,
+    gates: Gates,
+    /// The gate that says that the candidate is to go.
+    pub(super) wants_rollback: Option<String>,
 }
 
 impl Mover {
     pub(super) async fn look(&mut self, look: &Look<'_>) {
         let Some(rollout) = look.flags.rollout.as_ref().filter(|rollout| rollout.phase.is_active()) else {
             self.lease = None;
+            self.gates.forget();
+            self.wants_rollback = None;
             return look.board.put_rollout(&look.route.name, None, None);
         };
         // A router that has not heard its store holds candidates at 0, whatever the record says.
@@ -58,15 +64,23 @@ impl Mover {
         let (evidence, routers) = (look.board.of(&look.route.name).evidence, look.under.flags.routers(look.index));
         let healthy = (look.under.health)(look.index);
         let Look { route, flags, now_ms, .. } = *look;
-        let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy };
-        let next = next(&seen);
+        let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None };
+        let is_ours = self.until.is_some_and(|until| Instant::now() < until);
+        let open = look.under.gates.get(&route.name).map(Vec::as_slice).unwrap_or_default();
+        let mut next = next(&seen);
+        if let Next::Go(go) = &next
+            && is_ours
+            && let Some(gate) = self.gates.wait_for(open, rollout, go.event, &route.name).await
+        {
+            next = super::rollout::next(&Seen { gate: Some(&gate), ..seen });
+        }
+        self.wants_rollback = if is_ours { self.gates.wants_rollback(open, rollout, &route.name).await } else { None };
         let waits_for = match &next {
             Next::Wait(what) => Some(what.clone()),
             Next::Rest | Next::Go(_) => None,
         };
         look.board.put_rollout(&route.name, waits_for, self.lease.as_ref().map(|lease| lease.holder.clone()));
         let now = Instant::now();
-        let is_ours = self.until.is_some_and(|until| now < until);
         let is_early = self.not_before.is_some_and(|not_before| now < not_before);
         if let Next::Go(go) = next
             && is_ours

@@ -87,6 +87,8 @@ fn trip(candidate: &Arm, route: &Route, control: &str, since_unix_ms: u64, why: 
 pub(super) enum Cause {
     /// The rollback policy says so, in this sentence.
     Evidence(String),
+    /// A gate of the rollout says so.
+    Gate(String),
     /// The breakers of so many of the known routers tripped.
     Breakers { tripped: usize, known: usize, why: String },
 }
@@ -96,6 +98,7 @@ impl Cause {
     pub(super) fn label(&self) -> &'static str {
         match self {
             Cause::Evidence(_) => "evidence",
+            Cause::Gate(_) => "gate",
             Cause::Breakers { .. } => "breakers",
         }
     }
@@ -105,6 +108,7 @@ impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Cause::Evidence(summary) => write!(f, "{summary}"),
+            Cause::Gate(name) => write!(f, "the gate {name} says that the candidate is to go"),
             Cause::Breakers { tripped, known, why } => write!(f, "the breakers of {tripped} of {known} routers tripped: {why}"),
         }
     }

@@ -24,6 +24,10 @@ pub(super) fn fields(rollout: &Rollout, route: &Route) -> Fields {
     let mut fields = Fields::new();
     let mut put = |field: &str, value: Option<String>| fields.insert(field.to_owned(), value);
     match rollout.phase {
+        Phase::Pending => {
+            put("candidate_pool", text(carrier(rollout, route)));
+            put("canary_percent", text("0"));
+        }
         Phase::Mirroring => {
             put("candidate_pool", text(carrier(rollout, route)));
             put("canary_percent", text("0"));
@@ -71,7 +75,7 @@ pub(super) fn by_hand(rollout: &Rollout, flags: &Flags, route: &Route) -> Option
     let differs = |field: &str, is: String, was: String| (is != was).then(|| ByHand::Share(format!("{field} is {is} and not {was}")));
     let candidate = flags.candidate;
     match rollout.phase {
-        Phase::Mirroring => differs("canary_percent", candidate.share.to_string(), Ppm::ZERO.to_string()),
+        Phase::Pending | Phase::Mirroring => differs("canary_percent", candidate.share.to_string(), Ppm::ZERO.to_string()),
         Phase::Canary => {
             let share = rollout.planned().map_or(Ppm::ZERO, |step| step.percent);
             differs("canary_percent", candidate.share.to_string(), share.to_string())

@@ -25,6 +25,8 @@ pub struct Seen<'a> {
     pub routers: &'a [RouterSeen],
     /// Healthy endpoints, pool by pool, as this router sees them.
     pub healthy: &'a [usize],
+    /// What a gate keeps the next transition from; `None` where none does.
+    pub gate: Option<&'a str>,
 }
 
 /// What comes next.
@@ -150,6 +152,7 @@ impl Seen<'_> {
         }
         let elapsed = self.now_ms.saturating_sub(rollout.since_ms);
         let (least, what) = match rollout.phase {
+            Phase::Pending => (0, ""),
             Phase::Mirroring => (rollout.plan.mirror_ms, "queries are copied"),
             Phase::Baking => (rollout.plan.bake_ms, "it bakes"),
             _ => (rollout.planned().map_or(0, |step| step.dwell_ms), "this step takes its time"),
@@ -180,7 +183,7 @@ impl Seen<'_> {
         let rollout = self.rollout;
         // Nobody is answered by the candidate while it mirrors, and nobody is compared with without a holdback.
         let is_nobody_compared = rollout.phase == Phase::Baking && rollout.plan.holdback.get() == 0;
-        if rollout.phase == Phase::Mirroring || is_nobody_compared {
+        if matches!(rollout.phase, Phase::Pending | Phase::Mirroring) || is_nobody_compared {
             return None;
         }
         let is_of_this = |evidence: &&EvidenceView| {
@@ -220,7 +223,11 @@ impl Seen<'_> {
         if let Some(what) = not_ready(&after, self) {
             return self.wait(what);
         }
+        if let Some(what) = self.gate {
+            return self.wait(what.to_owned());
+        }
         let why = match rollout.phase {
+            Phase::Pending => "every gate says yes".to_owned(),
             Phase::Canary | Phase::Baking => self.evidence.map(|evidence| evidence.summary.clone()).unwrap_or_default(),
             _ => "the time for copies is over".to_owned(),
         };
@@ -270,6 +277,7 @@ impl Seen<'_> {
 /// What comes after a phase or step that is through.
 pub(super) fn after(rollout: &Rollout) -> Option<Rollout> {
     let (phase, step) = match rollout.phase {
+        Phase::Pending => (rollout.plan.first(), 0),
         Phase::Mirroring => (Phase::Canary, 0),
         Phase::Canary if rollout.is_last_step() => (Phase::Baking, rollout.step),
         Phase::Canary => (Phase::Canary, rollout.step + 1),
@@ -290,7 +298,7 @@ pub(super) fn event_of(after: &Rollout) -> Event {
 /// Why the pool that a state sends the candidate's traffic to cannot take it.
 pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<String> {
     let name = match after.phase {
-        Phase::Mirroring | Phase::Canary => carrier(after, seen.route),
+        Phase::Pending | Phase::Mirroring | Phase::Canary => carrier(after, seen.route),
         Phase::Baking => &after.to,
         Phase::Done | Phase::RolledBack | Phase::Aborted => return None,
     };

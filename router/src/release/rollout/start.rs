@@ -3,7 +3,7 @@
 use super::layout::fields;
 use super::next::{Event, Move, Seen, not_ready};
 use super::order::Refusal;
-use crate::config::{Pool, Route};
+use crate::config::{Gate, GateKind, Pool, Route};
 use crate::flags::{Flags, Plan, PlannedStep, Rollout, Sides};
 use crate::vocabulary::Ppm;
 
@@ -59,8 +59,10 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
         return Err(Refusal(why.to_owned()));
     }
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
-    let rollout = Rollout::begin(begin.id.clone(), sides, plan(route), now_ms);
-    let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence: None, routers: &[], healthy };
+    let is_first = |gate: &Gate| matches!(gate.kind, GateKind::ConfirmRollout | GateKind::PreRollout);
+    let is_gated = route.rollout.gates.iter().any(is_first);
+    let rollout = Rollout::begin(begin.id.clone(), sides, plan(route), now_ms, is_gated);
+    let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence: None, routers: &[], healthy, gate: None };
     if let Some(what) = not_ready(&rollout, &seen) {
         return Err(Refusal(what));
     }

@@ -16,6 +16,7 @@ struct Scene {
     evidence: Option<EvidenceView>,
     routers: Vec<RouterSeen>,
     healthy: Vec<usize>,
+    gate: Option<&'static str>,
 }
 
 impl Scene {
@@ -28,6 +29,7 @@ impl Scene {
             evidence: None,
             routers: vec![router("one"), router("other")],
             healthy: vec![2, 2, 2],
+            gate: None,
         };
         scene.fields.insert("epoch".to_owned(), "7".to_owned());
         let begun = scene.begin(None).unwrap();
@@ -62,6 +64,7 @@ impl Scene {
             evidence: self.evidence.as_ref(),
             routers: &self.routers,
             healthy: &self.healthy,
+            gate: self.gate,
         })
     }
 
@@ -224,13 +227,14 @@ fn nothing_goes_on_while_something_is_wrong() {
         let told = matches!(scene.next(), Next::Go(go) if go.event == Event::Stalled && go.rollout.why.contains(what));
         assert!(told || scene.waits_for().contains(what), "{what}: {:?}", scene.next());
         scene.fields = good.clone();
-        (scene.routers, scene.healthy) = (vec![router("one"), router("other")], vec![2, 2, 2]);
+        (scene.routers, scene.healthy, scene.gate) = (vec![router("one"), router("other")], vec![2, 2, 2], None);
     };
     waits(&|scene| drop(scene.fields.insert("freeze".to_owned(), "true".to_owned())), "freeze is set");
     waits(&|scene| drop(scene.fields.insert("pin".to_owned(), "blue".to_owned())), "pinned");
     waits(&|scene| scene.routers[1].epoch = 6, "1 of 2 routers do not obey epoch 7 yet");
     let trip = TripSeen { version: "v2".to_owned(), since_unix_ms: 0, why: "errors".to_owned() };
     waits(&|scene| scene.healthy = vec![2, 2, 0], "pool canary has no healthy endpoint");
+    waits(&|scene| scene.gate = Some("gate load-test says no"), "gate load-test says no");
     scene.routers[1].trip = Some(trip);
     assert_eq!(scene.go(), Event::BreakerTripped);
     scene.now_ms = scene.rollout().since_ms;
@@ -322,7 +326,7 @@ fn what_is_done_can_be_taken_back() {
 #[test]
 fn the_document_has_every_transition() {
     let document = include_str!("../../../../docs/ROLLOUTS.md");
-    let phases = [Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
+    let phases = [Phase::Pending, Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
     let events = [
         Event::Started,
         Event::StepBegan,
@@ -371,7 +375,7 @@ proptest! {
             prop_assert_eq!(now.moves, before.moves + u64::from(after));
             prop_assert!(now.step == before.step || now.step == before.step + 1);
             let order = |phase: Phase| match phase {
-                Phase::Mirroring => 0,
+                Phase::Pending | Phase::Mirroring => 0,
                 Phase::Canary => 1,
                 Phase::Baking => 2,
                 Phase::Done => 3,
