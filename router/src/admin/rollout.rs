@@ -17,21 +17,6 @@ use crate::flags::{Change, ChangeError, Flags, Kind, random_hex};
 use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out, grounds};
 use crate::vocabulary::RouteIndex;
 
-const EVENTS: [Event; 12] = [
-    Event::Started,
-    Event::StepBegan,
-    Event::Switched,
-    Event::Done,
-    Event::RolledBack,
-    Event::Aborted,
-    Event::Paused,
-    Event::Resumed,
-    Event::Approved,
-    Event::ApprovalNeeded,
-    Event::Stalled,
-    Event::BreakerTripped,
-];
-
 pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
     Ok(Json(of_route(&shared.state, route, &shared.state.flags.stored(index))))
@@ -181,7 +166,7 @@ pub(super) fn write_metrics(page: &mut Exposition, state: &AdminState) {
     page.family("switchback_rollout_transitions_total", "counter", "Transitions of rollouts that this router wrote, by event.");
     for (_, route) in state.routes() {
         let moves = state.process.board.rollout(&route.name).moves;
-        for event in EVENTS {
+        for event in Event::ALL {
             page.count(&[("route", &route.name), ("event", event.label())], moves.get(event.label()).copied().unwrap_or(0));
         }
     }

@@ -81,6 +81,22 @@ pub enum Event {
 }
 
 impl Event {
+    /// All of them.
+    pub const ALL: [Event; 12] = [
+        Event::Started,
+        Event::StepBegan,
+        Event::Switched,
+        Event::Done,
+        Event::RolledBack,
+        Event::Aborted,
+        Event::Paused,
+        Event::Resumed,
+        Event::Approved,
+        Event::ApprovalNeeded,
+        Event::Stalled,
+        Event::BreakerTripped,
+    ];
+
     /// For logs and metrics.
     #[must_use]
     pub fn label(self) -> &'static str {

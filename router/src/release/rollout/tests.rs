@@ -327,22 +327,8 @@ fn what_is_done_can_be_taken_back() {
 fn the_document_has_every_transition() {
     let document = include_str!("../../../../docs/ROLLOUTS.md");
     let phases = [Phase::Pending, Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
-    let events = [
-        Event::Started,
-        Event::StepBegan,
-        Event::Switched,
-        Event::Done,
-        Event::RolledBack,
-        Event::Aborted,
-        Event::Paused,
-        Event::Resumed,
-        Event::Approved,
-        Event::ApprovalNeeded,
-        Event::Stalled,
-        Event::BreakerTripped,
-    ];
-    for label in phases.map(Phase::label).into_iter().chain(events.map(Event::label)) {
-        assert!(document.contains(&format!("| `{label}`")) || document.contains(&format!("| `{label}` |")), "{label} is in no table");
+    for label in phases.map(Phase::label).into_iter().chain(Event::ALL.map(Event::label)) {
+        assert!(document.contains(&format!("| `{label}` |")), "{label} is in no table");
     }
 }
 
