@@ -418,6 +418,10 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     let described: BTreeMap<String, BTreeSet<String>> =
         document["paths"].as_object().unwrap().iter().map(|(path, value)| (path.clone(), methods(value))).collect();
     assert_eq!(described, real_paths());
+    let arms = json!([{ "name": "a", "pool": "live" }, { "name": "b", "pool": "green" }]);
+    let mine = json!({ "name": "mine", "percent": "5", "arms": arms }).to_string();
+    let created = ask(router.admin, "POST", "/api/v1/routes/search/experiments", &[], &mine);
+    assert_eq!(created.status, 200);
     for (path, methods) in &described {
         let path = path.replace("{route}", "search").replace("{name}", "mine");
         assert_eq!(ask(router.admin, "OPTIONS", &path, &[], "").status, 405, "OPTIONS {path}");
@@ -438,6 +442,12 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     change(&router, &[], &json!({ "set": { "freeze": true } }));
     let history = ask(router.admin, "GET", "/api/v1/routes/search/history", &[], "").json();
     assert_eq!(methods(&history["entries"][0]), fields("LedgerEntry"));
+    let mut experiment = methods(&ask(router.admin, "GET", "/api/v1/routes/search/experiments/mine", &[], "").json());
+    experiment.insert("epoch".to_owned());
+    assert_eq!((methods(&created.json()), experiment), (fields("Experiment"), fields("Experiment")));
+    let all = ask(router.admin, "GET", "/api/v1/routes/search/experiments", &[], "").json();
+    assert_eq!(methods(&all), fields("Experiments"));
+    assert_eq!(methods(&all["experiments"][0]["evidence"]), fields("ExperimentEvidence"));
     assert_eq!(methods(&ask(router.admin, "GET", "/readyz", &[], "").json()), fields("Readiness"));
     assert_eq!(methods(&ask(router.admin, "GET", "/api/v1/routes/search/flags", &[], "").json()), fields("Fields"));
 }

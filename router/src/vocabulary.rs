@@ -33,6 +33,11 @@ impl Ppm {
         Ppm::new(whole.checked_mul(10_000)?.checked_add(decimals)?)
     }
 
+    /// So much less; none where that is more than all of it.
+    pub(crate) const fn less(self, ppm: u32) -> Ppm {
+        Ppm(self.0.saturating_sub(ppm))
+    }
+
     /// The share in parts per million.
     #[must_use]
     pub fn get(self) -> u32 {

@@ -38,6 +38,10 @@ pub(super) enum ApiError {
     NotKnown { time_ms: u64, oldest_ms: Option<u64> },
     #[error("{0}")]
     Rollout(String),
+    #[error("route {route} has no experiment {name:?}{}", known_experiments(.known))]
+    NoExperiment { route: String, name: String, known: Vec<String> },
+    #[error("{0}")]
+    Experiment(String),
     #[error("{0}")]
     BadRequest(String),
     #[error("{0}")]
@@ -66,11 +70,14 @@ impl ApiError {
             ApiError::NoToken | ApiError::WrongToken => StatusCode::UNAUTHORIZED,
             ApiError::NotOperator(_) => StatusCode::FORBIDDEN,
             ApiError::ForeignHost(_) => StatusCode::MISDIRECTED_REQUEST,
-            ApiError::NoRoute { .. } | ApiError::NoPath(_) | ApiError::Upload(UploadError::Missing { .. }) => StatusCode::NOT_FOUND,
+            ApiError::NoRoute { .. }
+            | ApiError::NoExperiment { .. }
+            | ApiError::NoPath(_)
+            | ApiError::Upload(UploadError::Missing { .. }) => StatusCode::NOT_FOUND,
             ApiError::NotKnown { .. } => StatusCode::GONE,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
-            ApiError::Reload(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ApiError::Reload(_) | ApiError::Experiment(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::NothingToRollBack(_) | ApiError::Rollout(_) | ApiError::TargetNotReady { .. } => StatusCode::CONFLICT,
             ApiError::Busy | ApiError::TooManyStreams | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -112,6 +119,10 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+fn known_experiments(names: &[String]) -> String {
+    if names.is_empty() { ": it has none".to_owned() } else { format!("; those that it has are {}", names.join(", ")) }
 }
 
 pub(super) async fn no_such_method() -> ApiError {

@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod events_in;
 mod evidence;
+mod experiments;
 mod exposition;
 #[cfg(test)]
 mod fuzz;
@@ -232,6 +233,9 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/rollback", post(rollback::roll_back))
         .route("/api/v1/routes/{route}/rollout", get(rollout::show).post(rollout::start))
         .route("/api/v1/routes/{route}/rollout/{order}", post(rollout::order))
+        .route("/api/v1/routes/{route}/experiments", get(experiments::list).post(experiments::create))
+        .route("/api/v1/routes/{route}/experiments/{name}", get(experiments::show).delete(experiments::remove))
+        .route("/api/v1/routes/{route}/experiments/{name}/stop", post(experiments::stop))
         .route("/api/v1/routes/{route}/breaker", get(breaker::show).delete(breaker::clear))
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))

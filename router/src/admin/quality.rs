@@ -79,10 +79,11 @@ pub(super) async fn fleet(
 }
 
 fn by_version(book: &RouteBook, window: &Window) -> Vec<Value> {
-    let versions = window.iter().map(|(id, counts)| match book.served.get(id) {
-        Some(served) => shown(&served.pool, &served.version, counts),
+    let versions = window.iter().map(|(id, counts)| match (book.served.get(id), book.arms.get(id)) {
+        (Some(served), _) => shown(&served.pool, &served.version, None, counts),
+        (None, Some(arm)) => shown("", "", Some(arm.as_str()), counts),
         // Another router's.
-        None => shown("", &format!("{id:08x}"), counts),
+        (None, None) => shown("", &format!("{id:08x}"), None, counts),
     });
     versions.collect()
 }
@@ -104,11 +105,12 @@ fn numbers(counts: &Counts) -> Map<String, Value> {
 }
 
 /// Sums as they are, and the means that people look for; a mean of nothing is null.
-fn shown(pool: &str, version: &str, counts: &Counts) -> Value {
+fn shown(pool: &str, version: &str, arm: Option<&str>, counts: &Counts) -> Value {
     let ratio = |part: Number, whole: Number| (counts[whole] > 0).then(|| counts[part] as f64 / counts[whole] as f64);
     json!({
         "pool": pool,
         "version": version,
+        "arm": arm,
         "requests": counts[Number::Requests],
         "errors": counts[Number::Errors],
         "timeouts": counts[Number::Timeouts],

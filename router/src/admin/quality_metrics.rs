@@ -21,6 +21,7 @@ const METRICS: [(&str, Number, Number, f64); 6] = [
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {
     bodies(page, state);
     dropped(page, state);
+    arms(page, state);
     let last_minute = last_minute(state);
     page.family(
         "switchback_quality_mean",
@@ -64,6 +65,22 @@ fn dropped(page: &mut Exposition, state: &AdminState) {
         for number in Number::ALL.into_iter().filter(|number| number.unit() == 1.0) {
             let dropped = books.get(&route.name).map_or(0, |book| sum_of(&book.dropped)[number]);
             page.count(&[("route", &route.name), ("number", number.label())], dropped);
+        }
+    }
+}
+
+fn arms(page: &mut Exposition, state: &AdminState) {
+    page.family("switchback_experiment_observations_total", "counter", "What this router counted of the arms of experiments, by number.");
+    let books = state.process.books.lock();
+    for (_, route) in state.routes() {
+        let Some(book) = books.get(&route.name) else { continue };
+        for (id, name) in &book.arms {
+            let ((experiment, arm), Some(counts)) = (name.split_once('/').unwrap_or_default(), book.windows.totals().get(id)) else {
+                continue;
+            };
+            for number in Number::ALL.into_iter().filter(|number| number.unit() == 1.0) {
+                page.count(&[("route", &route.name), ("experiment", experiment), ("arm", arm), ("number", number.label())], counts[number]);
+            }
         }
     }
 }

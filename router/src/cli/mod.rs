@@ -9,6 +9,8 @@ mod config;
 mod demo;
 mod events;
 mod evidence;
+mod experiment;
+mod experiment_report;
 mod explain;
 mod failure;
 mod flag;
@@ -63,6 +65,7 @@ enum Command {
     Config(config::ConfigArgs),
     Demo(demo::Demo),
     Rollout(rollout::RolloutArgs),
+    Experiment(experiment::ExperimentArgs),
     Explain(explain::ExplainArgs),
     Ledger(explain::LedgerArgs),
     Rollback(rollback::RollbackArgs),
@@ -93,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
         Command::Rollout(rollout) => rollout.run(),
+        Command::Experiment(experiment) => experiment.run(),
         Command::Explain(explain) => explain.run(),
         Command::Ledger(ledger) => ledger.run(),
         Command::Rollback(rollback) => rollback.run(),

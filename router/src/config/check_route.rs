@@ -194,7 +194,7 @@ fn check_expose(checker: &mut Checker, key: &str, written: &[String]) -> Expose 
     for item in written {
         match Expose::ALL.iter().find(|(_, name)| name == item) {
             Some((one, _)) => expose = expose.and(*one),
-            None => checker.refuse(&format!("{key}.expose"), item, "must be \"pool\", \"version\", \"epoch\" or \"reason\""),
+            None => checker.refuse(&format!("{key}.expose"), item, "must be \"pool\", \"version\", \"epoch\", \"reason\" or \"arm\""),
         }
     }
     expose

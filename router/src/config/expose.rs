@@ -13,9 +13,11 @@ impl Expose {
     pub const EPOCH: Expose = Expose(4);
     /// Why the pool was chosen.
     pub const REASON: Expose = Expose(8);
+    /// The arm of an experiment, where the query is in one.
+    pub const ARM: Expose = Expose(16);
     /// Each with its name in the config.
-    pub const ALL: [(Expose, &str); 4] =
-        [(Expose::POOL, "pool"), (Expose::VERSION, "version"), (Expose::EPOCH, "epoch"), (Expose::REASON, "reason")];
+    pub const ALL: [(Expose, &str); 5] =
+        [(Expose::POOL, "pool"), (Expose::VERSION, "version"), (Expose::EPOCH, "epoch"), (Expose::REASON, "reason"), (Expose::ARM, "arm")];
 
     /// Both sets.
     #[must_use]

@@ -28,13 +28,17 @@ pub enum NoticeEvent {
     ApprovalNeeded,
     /// A router holds the candidate back on its own.
     BreakerTripped,
+    /// An experiment was created.
+    ExperimentStarted,
+    /// An experiment was stopped, by somebody or because an arm does harm.
+    ExperimentStopped,
     /// Somebody changed flags.
     FlagsChanged,
 }
 
 impl NoticeEvent {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [NoticeEvent; 12] = [
+    pub const ALL: [NoticeEvent; 14] = [
         NoticeEvent::RolloutStarted,
         NoticeEvent::StepBegan,
         NoticeEvent::Promoted,
@@ -46,6 +50,8 @@ impl NoticeEvent {
         NoticeEvent::Stalled,
         NoticeEvent::ApprovalNeeded,
         NoticeEvent::BreakerTripped,
+        NoticeEvent::ExperimentStarted,
+        NoticeEvent::ExperimentStopped,
         NoticeEvent::FlagsChanged,
     ];
 
@@ -64,6 +70,8 @@ impl NoticeEvent {
             NoticeEvent::Stalled => "stalled",
             NoticeEvent::ApprovalNeeded => "approval-needed",
             NoticeEvent::BreakerTripped => "breaker-tripped",
+            NoticeEvent::ExperimentStarted => "experiment-started",
+            NoticeEvent::ExperimentStopped => "experiment-stopped",
             NoticeEvent::FlagsChanged => "flags-changed",
         }
     }

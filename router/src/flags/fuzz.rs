@@ -41,7 +41,7 @@ const WORDS: [&[u8]; 34] = [
     b"100.0001",
     b"0.00001",
     b"{}",
-    b"{\"a\": [1]}",
+    b"{\"experiments\": [{\"name\": \"e\", \"layer\": \"rollout\", \"salt\": \"abcdefgh\", \"percent\": \"5\", \"arms\": []}]}",
     b"0123456789abcdef",
     b"split-weighted@",
     b"281474976710655",

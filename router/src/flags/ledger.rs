@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, Flags, rollout};
+use super::{Fields, Flags, experiments, rollout};
 use crate::config::Route;
 use crate::vocabulary::Ppm;
 
@@ -18,6 +18,8 @@ pub enum Kind {
     Change,
     /// A transition of a rollout, by itself or by an operator.
     Rollout,
+    /// An experiment was created, stopped or taken away.
+    Experiment,
     /// A candidate was taken out of traffic, by an operator or by itself.
     Rollback,
     /// By hand in Redis, adopted by the first router that saw it.
@@ -50,6 +52,9 @@ pub struct Grounds {
     /// The rollout's id; `None` for a candidate that was given its share by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<String>,
+    /// The experiment's name, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
     /// The version under test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<String>,
@@ -65,6 +70,14 @@ pub struct Grounds {
     /// What it said, and the numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<serde_json::Value>,
+}
+
+impl Grounds {
+    /// Of an experiment.
+    #[must_use]
+    pub fn of_experiment(event: &str, name: &str) -> Grounds {
+        Grounds { event: event.to_owned(), experiment: Some(name.to_owned()), ..Grounds::default() }
+    }
 }
 
 /// Who serves which part of the units.
@@ -175,6 +188,7 @@ pub(crate) fn presentable(changes: Vec<FieldChange>) -> Vec<FieldChange> {
         Some(match field {
             "salt" => "(hidden)".to_owned(),
             "rollout" => rollout::in_words(&value),
+            "experiments" => experiments::in_words(&value),
             _ => value.chars().take(VALUE_CHARS).collect(),
         })
     };

@@ -49,7 +49,7 @@ impl Flags {
             put("rollback_policy", self.rollback_policy.to_string());
         }
         if let Some(experiments) = &self.experiments {
-            put("experiments", experiments.clone());
+            put("experiments", experiments.render());
         }
         if let Some(rollout) = &self.rollout {
             put("rollout", rollout.render());

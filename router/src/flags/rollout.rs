@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::percent;
 use crate::vocabulary::Ppm;
 
 /// The longest record, in bytes.
@@ -253,22 +254,6 @@ impl Rollout {
 /// What the ledger and the log say of a field's value: a record in words.
 pub(crate) fn in_words(text: &str) -> String {
     Rollout::parse(text).map_or_else(|| "(not readable)".to_owned(), |rollout| rollout.summary())
-}
-
-/// Shares as people write them: `"2.5"`.
-mod percent {
-    use serde::{Deserialize as _, Deserializer, Serializer, de};
-
-    use crate::vocabulary::Ppm;
-
-    pub(super) fn serialize<S: Serializer>(share: &Ppm, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&share.to_string())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ppm, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Ppm::from_percent(&text).ok_or_else(|| de::Error::custom("not a percentage"))
-    }
 }
 
 #[cfg(test)]

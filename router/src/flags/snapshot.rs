@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::experiments::Experiments;
 use super::rollout::{ROLLOUT_BYTES, Rollout};
 use super::trip::Shed;
 use crate::config::Route;
@@ -68,8 +69,8 @@ pub struct Flags {
     pub split_policy: PolicyRef,
     /// The rollback policy in force.
     pub rollback_policy: PolicyRef,
-    /// The `experiments` JSON, known to parse.
-    pub experiments: Option<String>,
+    /// A/B experiments.
+    pub experiments: Option<Arc<Experiments>>,
     /// The rollout that runs, or the last one.
     pub rollout: Option<Arc<Rollout>>,
     /// `flag.<name>` without the prefix.
@@ -249,10 +250,14 @@ impl Reader<'_> {
         self.field(field, last_good.clone(), default, allowed, PolicyRef::parse)
     }
 
-    fn experiments(&mut self, last_good: &Flags) -> Option<String> {
-        self.field("experiments", last_good.experiments.clone(), None, "a JSON object", |text| {
-            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).ok().map(|_| Some(text.to_owned()))
-        })
+    fn experiments(&mut self, last_good: &Flags) -> Option<Arc<Experiments>> {
+        let text = self.fields.get("experiments").filter(|text| !text.is_empty() && text.len() <= EXPERIMENTS_BYTES);
+        let read = text.map(|text| Experiments::parse(text).map(Arc::new));
+        let allowed = match &read {
+            Some(Err(fault)) => format!("experiments as docs/EXPERIMENTS.md has them; {fault}"),
+            _ => format!("JSON of up to {EXPERIMENTS_BYTES} bytes"),
+        };
+        self.field("experiments", last_good.experiments.clone(), None, &allowed, |_| read.and_then(Result::ok).map(Some))
     }
 
     fn rollout(&mut self, last_good: &Flags) -> Option<Arc<Rollout>> {

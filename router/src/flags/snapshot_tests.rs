@@ -22,6 +22,9 @@ fn fields(pairs: &[(&str, &str)]) -> Fields {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+const EXPERIMENTS: &str = r#"{"layers": [{"name": "l", "salt": "12345678"}], "experiments": [{"name": "e", "layer": "l", "salt": "abcdefgh", "percent": "2.5",
+    "arms": [{"name": "a", "pool": "live"}, {"name": "b", "version": "v2"}]}]}"#;
+
 /// For each field: values that are obeyed there.
 fn good_value(field: &'static str) -> BoxedStrategy<String> {
     match field {
@@ -33,7 +36,7 @@ fn good_value(field: &'static str) -> BoxedStrategy<String> {
         "freeze" => prop_oneof!["true", "false"].boxed(),
         "salt" => "[!-~]{8,128}".boxed(),
         "split_policy" | "rollback_policy" => prop_oneof!["[a-z0-9_-]{1,64}".boxed(), "[a-z]{1,9}@[0-9a-f]{64}".boxed()].boxed(),
-        "experiments" => prop_oneof![Just("{}".to_owned()), Just("{\"a\": [1, {\"b\": null}]}".to_owned())].boxed(),
+        "experiments" => prop_oneof![Just("{}".to_owned()), Just(EXPERIMENTS.to_owned())].boxed(),
         "epoch" => (0u64..1 << 48).prop_map(|epoch| epoch.to_string()).boxed(),
         _ => "[ -~]{0,40}".boxed(),
     }

@@ -262,6 +262,31 @@ impl FlagStore {
         }
     }
 
+    /// What is known of an experiment, as the store has it.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub async fn experiment(&self, route: &str, name: &str) -> Result<Revised, String> {
+        match &*self.backing {
+            Backing::Embedded(embedded) => embedded.records().read(&of_experiment(route, name)).map_err(|error| error.to_string()),
+            Backing::Redis(redis) => redis.shelf().experiment(route, name).await,
+        }
+    }
+
+    /// Replaces it, as [`FlagStore::replace_evidence`] does.
+    ///
+    /// # Errors
+    /// In words that say what to do. Whether it was replaced is not known then.
+    pub async fn replace_experiment(&self, route: &str, name: &str, replaces: u64, revision: u64, record: &[u8]) -> Result<bool, String> {
+        match &*self.backing {
+            Backing::Embedded(embedded) if !embedded.is_owner() => Err(super::embedded::HANDING_OVER.to_owned()),
+            Backing::Embedded(embedded) => {
+                embedded.records().replace(&of_experiment(route, name), replaces, revision, record).map_err(|error| error.to_string())
+            }
+            Backing::Redis(redis) => redis.shelf().replace_experiment((route, name), replaces, revision, record).await,
+        }
+    }
+
     /// Takes or keeps the right to move a route's rollout for so long, if nobody else has it; its term is at least `term`. The embedded store has
     /// no others.
     ///
@@ -387,4 +412,9 @@ fn check_initial(route: &Route) -> Result<(), FlagsError> {
         return refused("canary_percent", flags.candidate.share.to_string(), why);
     }
     Ok(())
+}
+
+/// The embedded store's file: no route has such a name.
+fn of_experiment(route: &str, name: &str) -> String {
+    format!("{route}+{name}")
 }

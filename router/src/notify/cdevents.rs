@@ -1,6 +1,6 @@
 //! Notices as CDEvents, carried as CloudEvents in binary mode. Pure.
 //!
-//! CDEvents has words for what runs where, and none for a step, a pause or a breaker: those events are not sent. A route is what CDEvents calls
+//! CDEvents has words for what runs where, and none for a step, a pause, a breaker or an experiment: those events are not sent. A route is what CDEvents calls
 //! a service; `search` is all of it, and `search/v3` the instance of it that runs one model version.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -65,6 +65,8 @@ fn said(notice: &Notice) -> Option<Said<'_>> {
         | NoticeEvent::Stalled
         | NoticeEvent::ApprovalNeeded
         | NoticeEvent::BreakerTripped
+        | NoticeEvent::ExperimentStarted
+        | NoticeEvent::ExperimentStopped
         | NoticeEvent::FlagsChanged => None,
     }
 }

@@ -77,6 +77,8 @@ fn kind(event: NoticeEvent) -> &'static str {
         NoticeEvent::Stalled => "dev.switchback.rollout.stalled",
         NoticeEvent::ApprovalNeeded => "dev.switchback.rollout.approval_needed",
         NoticeEvent::BreakerTripped => "dev.switchback.breaker.tripped",
+        NoticeEvent::ExperimentStarted => "dev.switchback.experiment.started",
+        NoticeEvent::ExperimentStopped => "dev.switchback.experiment.stopped",
         NoticeEvent::FlagsChanged => "dev.switchback.flags.changed",
     }
 }

@@ -19,6 +19,9 @@ pub struct Notice {
     /// The rollout, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<String>,
+    /// The experiment, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
     /// The model version under test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<String>,
@@ -72,6 +75,7 @@ pub(super) mod tests {
             event: NoticeEvent::RolledBack,
             route: "search".to_owned(),
             rollout: Some("r7".to_owned()),
+            experiment: None,
             candidate: Some("v3".to_owned()),
             control: Some("v1".to_owned()),
             step: Some(2),

@@ -47,12 +47,14 @@ fn headline(notice: &Notice) -> String {
         NoticeEvent::Stalled => "the rollout has stalled",
         NoticeEvent::ApprovalNeeded => "the rollout waits for approval",
         NoticeEvent::BreakerTripped => "a breaker has tripped",
+        NoticeEvent::ExperimentStarted => "an experiment has started",
+        NoticeEvent::ExperimentStopped => "an experiment was stopped",
         NoticeEvent::FlagsChanged => "flags were changed",
     };
     let versions = match (&notice.candidate, &notice.control) {
         (Some(candidate), Some(control)) => format!(", {} against {}", code(candidate), code(control)),
         (Some(candidate), None) => format!(", {}", code(candidate)),
-        (None, _) => String::new(),
+        (None, _) => notice.experiment.as_ref().map(|name| format!(", {}", code(name))).unwrap_or_default(),
     };
     format!("*{}*: {happened}{versions}", escape(&notice.route, PIECE))
 }

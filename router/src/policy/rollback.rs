@@ -104,6 +104,22 @@ impl RollbackInstance {
     }
 }
 
+/// Metrics of which the guardrail has an interval: errors, latency, zero results, clicks, conversions and quality.
+const METRICS: f64 = 6.0;
+/// An arm that is no worse is taken for a harmful one so often, in an experiment.
+const HARM_ALPHA: f64 = 0.01;
+/// A tenth of the observations, of both arms, at which intervals are tightest.
+const BEST_AT_TENTH: u32 = 1_000;
+
+/// The guardrail's config when it compares one of so many arms with control: all intervals of all arms together are wrong no more often than `alpha`, and all arms together are taken
+/// for harmful no more often than once in a hundred experiments (union bound).
+#[must_use]
+pub fn experiment_config(others: usize, alpha: f64) -> String {
+    let others = others.max(1) as f64;
+    let (harm, interval) = (HARM_ALPHA / others, alpha / others / METRICS);
+    serde_json::json!({ "alpha": harm, "interval_alpha": interval, "min_samples": BEST_AT_TENTH }).to_string()
+}
+
 /// Refuses what the interface does not allow a policy to answer.
 fn check(outcome: &Outcome) -> Result<(), PolicyFailure> {
     let sizes = [

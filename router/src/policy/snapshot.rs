@@ -22,7 +22,7 @@ pub fn snapshot(route: &Route, flags: &Flags) -> Snapshot {
         candidate: share(flags.candidate),
         holdback: flags.holdback.and_then(share).filter(|holdback| holdback.pool != u32::from(flags.live.0)),
         features: flags.features.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-        experiments: flags.experiments.clone(),
+        experiments: flags.experiments.as_ref().map(|experiments| experiments.without_salts()),
         config: route.split_config.clone(),
     }
 }

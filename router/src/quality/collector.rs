@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::clock::FleetClock;
-use super::counters::{PoolCounters, Quality};
+use super::counters::{PoolCounters, Quality, Series};
 use super::counts::Counts;
 use super::events::{Cell, EventsDesk};
 use super::outcomes::{QUARTERS, Quarter, Read};
@@ -38,6 +38,8 @@ pub struct Served {
 pub struct RouteBook {
     /// Who is meant by the ids in the windows.
     pub served: BTreeMap<u32, Served>,
+    /// The same of arms of experiments: `EXPERIMENT/ARM`.
+    pub arms: BTreeMap<u32, String>,
     /// By second.
     pub windows: Windows,
     /// What the store was never told, by version: it was away for too long, or a process before this one was killed.
@@ -80,12 +82,44 @@ impl Desks {
     }
 }
 
-/// One worker's counters of one version.
+/// One worker's counters of one version, or arm.
 struct Source {
     route: String,
-    version: u32,
-    counters: Arc<PoolCounters>,
+    counters: Counters,
     read: Box<Read>,
+}
+
+enum Counters {
+    Pool(Arc<PoolCounters>),
+    Arm {
+        series: Arc<Series>,
+        /// Quarters since the worker gave it up.
+        given_up: u64,
+    },
+}
+
+impl Counters {
+    fn series(&self) -> &Series {
+        match self {
+            Counters::Pool(counters) => &counters.series,
+            Counters::Arm { series, .. } => series,
+        }
+    }
+
+    fn is_pool(&self, other: &Arc<PoolCounters>) -> bool {
+        matches!(self, Counters::Pool(counters) if Arc::ptr_eq(counters, other))
+    }
+
+    /// Whether something may still be counted in it, or has yet to be read. Asked once in a quarter.
+    fn is_in_use(&mut self) -> bool {
+        match self {
+            Counters::Pool(_) => true,
+            Counters::Arm { series, given_up } => {
+                *given_up = if Arc::strong_count(series) > 1 { 0 } else { *given_up + 1 };
+                *given_up <= QUARTERS + READ_AFTER
+            }
+        }
+    }
 }
 
 /// Reads the workers' counters.
@@ -135,7 +169,7 @@ fn to_next(clock: &FleetClock, now: Instant) -> Duration {
 impl Collector {
     /// Reads those of this config too. Those of the one before are read as long as a query of it may still count.
     fn know(&mut self, quality: &Quality) {
-        self.sources.retain(|source| Arc::strong_count(&source.counters) > 1);
+        self.sources.retain(|source| !matches!(&source.counters, Counters::Pool(counters) if Arc::strong_count(counters) == 1));
         let routes = &quality.config().routes;
         let mut books = self.books.lock();
         for worker in quality.workers() {
@@ -144,11 +178,27 @@ impl Collector {
                 for (pool, counters) in route.pools.iter().zip(&counters.pools) {
                     let version = version_id(&pool.name, &pool.version);
                     book.served.entry(version).or_insert_with(|| Served { pool: pool.name.clone(), version: pool.version.clone() });
-                    let is_known = self.sources.iter().any(|source| Arc::ptr_eq(&source.counters, counters));
-                    if !is_known {
-                        self.sources.push(Source { route: route.name.clone(), version, counters: counters.clone(), read: Box::default() });
+                    if !self.sources.iter().any(|source| source.counters.is_pool(counters)) {
+                        self.sources.push(Source {
+                            route: route.name.clone(),
+                            counters: Counters::Pool(counters.clone()),
+                            read: Box::default(),
+                        });
                     }
                 }
+            }
+        }
+    }
+
+    /// Reads the arms, too, that workers began to count in.
+    fn know_arms(&mut self, quality: &Quality) {
+        for series in quality.new_arms().take() {
+            let route = quality.config().routes.iter().find(|route| route_id(&route.name) == series.route());
+            if let Some(route) = route {
+                let mut books = self.books.lock();
+                books.entry(route.name.clone()).or_default().arms.entry(series.id()).or_insert_with(|| series.name().to_owned());
+                let counters = Counters::Arm { series, given_up: 0 };
+                self.sources.push(Source { route: route.name.clone(), counters, read: Box::default() });
             }
         }
     }
@@ -171,18 +221,21 @@ impl Collector {
     /// It is this quarter now: what can be read is.
     fn tick(&mut self, quality: &Quality, now: u64) {
         quality.clock().set(now);
+        self.know_arms(quality);
         // After a pause, every slot is read; what was counted in it meanwhile belongs to one of the quarters that passed.
         let first = self.last.max(now.saturating_sub(READ_AFTER + QUARTERS - 1)) + 1;
         let mut books = self.books.lock();
         for quarter in (first..=now.saturating_sub(READ_AFTER)).map(Quarter) {
             let oldest = quarter.window().saturating_sub(KEPT);
             for source in &mut self.sources {
-                let Some(outcomes) = source.counters.outcomes_if_any() else { continue };
+                let series = source.counters.series();
+                let Some(outcomes) = series.outcomes_if_any() else { continue };
                 let counts = source.read.take(outcomes, quarter);
                 if let Some(book) = books.get_mut(&source.route) {
-                    book.windows.add(quarter.window(), source.version, &counts, oldest);
+                    book.windows.add(quarter.window(), series.id(), &counts, oldest);
                 }
             }
+            self.sources.retain_mut(|source| source.counters.is_in_use());
         }
         self.last = self.last.max(now.saturating_sub(READ_AFTER));
     }
@@ -204,7 +257,7 @@ mod tests {
 
     fn count(quality: &Quality, worker: usize, pool: usize, more: u64) {
         let counters = &quality.workers()[worker].routes[0].pools[pool];
-        (0..more).for_each(|_| counters.outcomes().ended(quality.clock().quarter(), 3, Outcome::Answered));
+        (0..more).for_each(|_| counters.series.outcomes().ended(quality.clock().quarter(), 3, Outcome::Answered));
     }
 
     fn requests(books: &Books, window: u32, version: u32) -> u64 {

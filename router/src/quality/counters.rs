@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::outcomes::{Outcomes, WindowClock};
@@ -169,26 +169,80 @@ pub struct PoolCounters {
     pub durations: Durations,
     /// What it said of its responses' quality and makes no sense, by [`SignalFault`].
     pub signal_faults: [Count; SignalFault::ALL.len()],
-    /// Whose they are: route and version.
-    whose: (u32, u32),
-    /// What became of queries by window, from the first on.
-    outcomes: OnceLock<Box<Outcomes>>,
+    /// What became of queries by window.
+    pub series: Series,
 }
 
 impl PoolCounters {
     fn of(route: &Route, pool: &Pool) -> PoolCounters {
-        PoolCounters { whose: (route_id(&route.name), version_id(&pool.name, &pool.version)), ..PoolCounters::default() }
+        PoolCounters { series: Series::of(route_id(&route.name), version_id(&pool.name, &pool.version)), ..PoolCounters::default() }
+    }
+}
+
+/// What became of the queries of a model version, or of an experiment's arm, by window; from the first query on.
+#[derive(Debug, Default)]
+pub struct Series {
+    route: u32,
+    id: u32,
+    name: String,
+    outcomes: OnceLock<Box<Outcomes>>,
+}
+
+impl Series {
+    fn of(route: u32, id: u32) -> Series {
+        Series { route, id, ..Series::default() }
     }
 
-    /// What became of queries by window. The first call makes it: large, and most pools of a large config get no query.
+    /// Of a route, as [`route_id`] has it; and an arm, as [`super::arm_id`] has it, named `EXPERIMENT/ARM`.
+    #[must_use]
+    pub fn of_arm(route: u32, id: u32, name: String) -> Series {
+        Series { name, ..Series::of(route, id) }
+    }
+
+    /// An arm's; empty of a version.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The version's or arm's.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The route's.
+    #[must_use]
+    pub fn route(&self) -> u32 {
+        self.route
+    }
+
+    /// The first call makes it: large, and most pools of a large config get no query.
     pub fn outcomes(&self) -> &Outcomes {
-        self.outcomes.get_or_init(|| Box::new(Outcomes::of(self.whose.0, self.whose.1)))
+        self.outcomes.get_or_init(|| Box::new(Outcomes::of(self.route, self.id)))
     }
 
     /// The same, where there was a query.
     #[must_use]
     pub fn outcomes_if_any(&self) -> Option<&Outcomes> {
         self.outcomes.get().map(Box::as_ref)
+    }
+}
+
+/// Series of arms that a worker began to count in since somebody last looked: experiments come with flags, and not with a config.
+#[derive(Debug, Default)]
+pub struct NewArms(Mutex<Vec<Arc<Series>>>);
+
+impl NewArms {
+    /// A worker counts in this one from now on.
+    pub fn put(&self, series: Arc<Series>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(series);
+    }
+
+    /// All that are new.
+    #[must_use]
+    pub fn take(&self) -> Vec<Arc<Series>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -375,6 +429,8 @@ pub struct WorkerTotals {
     pub connections: Count,
     /// Which window it is, for all of them.
     pub clock: Arc<WindowClock>,
+    /// Where all of them say which arms they count in.
+    pub new_arms: Arc<NewArms>,
 }
 
 /// The counters of all workers under one config.
@@ -383,6 +439,7 @@ pub struct Quality {
     config: Arc<Config>,
     workers: Vec<Arc<WorkerCounters>>,
     clock: Arc<WindowClock>,
+    new_arms: Arc<NewArms>,
 }
 
 impl RouteCounters {
@@ -407,9 +464,10 @@ impl WorkerCounters {
         &self.totals
     }
 
-    fn of(config: &Config, clock: &Arc<WindowClock>) -> WorkerCounters {
+    fn of(config: &Config, clock: &Arc<WindowClock>, new_arms: &Arc<NewArms>) -> WorkerCounters {
         let routes = config.routes.iter().map(|route| Arc::new(RouteCounters::of(route))).collect();
-        WorkerCounters { routes, totals: Arc::new(WorkerTotals { clock: clock.clone(), ..WorkerTotals::default() }) }
+        let totals = WorkerTotals { clock: clock.clone(), new_arms: new_arms.clone(), ..WorkerTotals::default() };
+        WorkerCounters { routes, totals: Arc::new(totals) }
     }
 
     fn succeed(&self, before: &Config, after: &Config) -> WorkerCounters {
@@ -428,9 +486,9 @@ impl Quality {
     #[must_use]
     pub fn new(config: &Arc<Config>) -> Quality {
         // One more for the listener, which refuses connections before any worker has them.
-        let clock = Arc::default();
-        let workers = (0..=config.listen.workers).map(|_| Arc::new(WorkerCounters::of(config, &clock))).collect();
-        Quality { config: config.clone(), workers, clock }
+        let (clock, new_arms) = (Arc::default(), Arc::default());
+        let workers = (0..=config.listen.workers).map(|_| Arc::new(WorkerCounters::of(config, &clock, &new_arms))).collect();
+        Quality { config: config.clone(), workers, clock, new_arms }
     }
 
     /// The counters under another config. A route's go on by its name, and a pool's by its name and version, so that no series goes
@@ -438,13 +496,19 @@ impl Quality {
     #[must_use]
     pub fn succeed(&self, config: &Arc<Config>) -> Quality {
         let workers = self.workers.iter().map(|worker| Arc::new(worker.succeed(&self.config, config)));
-        Quality { config: config.clone(), workers: workers.collect(), clock: self.clock.clone() }
+        Quality { config: config.clone(), workers: workers.collect(), clock: self.clock.clone(), new_arms: self.new_arms.clone() }
     }
 
     /// What tells all workers which window it is.
     #[must_use]
     pub fn clock(&self) -> &Arc<WindowClock> {
         &self.clock
+    }
+
+    /// Arms that workers began to count in.
+    #[must_use]
+    pub fn new_arms(&self) -> &NewArms {
+        &self.new_arms
     }
 
     /// The config that places in it are of.

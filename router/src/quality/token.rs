@@ -46,7 +46,7 @@ pub struct Token {
     pub is_counted: bool,
     /// Which model answered, as [`version_id`] has it.
     pub version: u32,
-    /// The arm of an experiment; 0 without one, else its number plus 1.
+    /// The arm of an experiment, as [`arm_id`] has it; 0 without one. Then the query counts for it, and for no version.
     pub arm: u32,
     /// The window that the query counts in, in seconds since 1970.
     pub window: u32,
@@ -234,6 +234,13 @@ pub fn route_id(name: &str) -> u32 {
 #[must_use]
 pub fn version_id(pool: &str, version: &str) -> u32 {
     hash32(&[pool.as_bytes(), b"\0", version.as_bytes()].concat())
+}
+
+/// An arm of an experiment in tokens and windows, whatever else the route runs by the time the token comes back. An experiment of the same name with
+/// another salt is another one. Never 0.
+#[must_use]
+pub fn arm_id(salt: &str, experiment: &str, arm: &str) -> u32 {
+    hash32(&[b"arm\0", salt.as_bytes(), b"\0", experiment.as_bytes(), b"\0", arm.as_bytes()].concat()).max(1)
 }
 
 impl RouteKey {

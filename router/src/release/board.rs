@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::controller::RollbackTotals;
+use super::experiments::view::ExperimentEvidence;
 use super::view::{BreakerView, EvidenceView, HistoryView, JudgeView};
 use crate::config::Route;
 use crate::notify::Delivery;
@@ -47,6 +48,7 @@ struct Boards {
     breakers: BTreeMap<String, BreakerView>,
     rollbacks: BTreeMap<String, RollbackTotals>,
     rollouts: BTreeMap<String, RolloutBoard>,
+    experiments: BTreeMap<String, BTreeMap<String, ExperimentEvidence>>,
     targets: Vec<Arc<Delivery>>,
 }
 
@@ -73,6 +75,16 @@ impl Board {
     #[must_use]
     pub fn rollout(&self, route: &str) -> RolloutBoard {
         self.lock().rollouts.get(route).cloned().unwrap_or_default()
+    }
+
+    /// What is known of an experiment of a route.
+    #[must_use]
+    pub fn experiment(&self, route: &str, name: &str) -> ExperimentEvidence {
+        self.lock().experiments.get(route).and_then(|known| known.get(name)).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn put_experiments(&self, route: &str, known: BTreeMap<String, ExperimentEvidence>) {
+        self.lock().experiments.insert(route.to_owned(), known);
     }
 
     pub(super) fn put_rollout(&self, route: &str, waits_for: Option<String>, controller: Option<String>) {
@@ -127,6 +139,7 @@ impl Board {
         let mut boards = self.lock();
         boards.judged.remove(route);
         boards.breakers.remove(route);
+        boards.experiments.remove(route);
     }
 
     fn lock(&self) -> MutexGuard<'_, Boards> {

@@ -19,6 +19,7 @@ use super::board::{Board, RouteBoard, threshold_log};
 use super::breaker::Breakers;
 use super::controller::Controller;
 use super::cursor::{Sealed, due};
+use super::experiments::judging::{ExperimentsJudge, Look};
 use super::fill::{Pair, WINDOW_MS};
 use super::history::History;
 use super::judge::{InForce, Judged, Slice};
@@ -189,6 +190,7 @@ struct RouteJudge {
     sent: Option<Sent>,
     in_force: InForce,
     history: History,
+    experiments: ExperimentsJudge,
     away: Option<String>,
     faults: Vec<String>,
 }
@@ -210,6 +212,7 @@ impl RouteJudge {
             sent: None,
             in_force: InForce::native(),
             history: History::default(),
+            experiments: ExperimentsJudge::default(),
             away: None,
             faults: Vec::new(),
         }
@@ -238,7 +241,7 @@ impl RouteJudge {
                     }
                     _ = ticks.tick() => {
                         let newest = flags.borrow().clone();
-                        self.tick(&under, route, &newest).await;
+                        self.tick(&under, (RouteIndex(index), route), &newest).await;
                     }
                     changed = self.this.under.changed() => {
                         if changed.is_err() {
@@ -251,7 +254,7 @@ impl RouteJudge {
         }
     }
 
-    async fn tick(&mut self, under: &Under, route: &Route, flags: &Flags) {
+    async fn tick(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags) {
         self.in_force.follow(&under.policies, &flags.rollback_policy).await;
         match self.look(&under.flags).await {
             Ok(stored) => {
@@ -263,6 +266,7 @@ impl RouteJudge {
             }
             Err(why) => self.lost(why),
         }
+        self.look_at_experiments(under, (index, route), flags).await;
         self.compare_with_history(under, route, flags).await;
         self.publish(route, under);
     }
@@ -423,6 +427,27 @@ impl RouteJudge {
             Word::Advance | Word::Hold | Word::NoData => {
                 tracing::info!(route = self.route, verdict, candidate, control, observe_only, "{summary}");
             }
+        }
+    }
+
+    /// Whatever becomes of experiments, the candidate is judged.
+    async fn look_at_experiments(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags) {
+        let look = Look {
+            store: &under.flags,
+            index,
+            route,
+            flags,
+            clock: &self.this.clock,
+            sealed: self.sealed(&under.config),
+            is_settled: self.steady.elapsed() >= SETTLE,
+            me: &self.this.me,
+            router: &self.this.router,
+            maturity: under.config.evidence.maturity,
+        };
+        match self.experiments.tick(&look).await {
+            Ok(None) => {}
+            Ok(Some(known)) => self.this.board.put_experiments(&self.route, known),
+            Err(why) => self.lost(why),
         }
     }
 

@@ -17,6 +17,7 @@ mod board;
 mod breaker;
 mod controller;
 mod cursor;
+mod experiments;
 mod fill;
 #[cfg(test)]
 mod fuzz;
@@ -38,6 +39,7 @@ mod view;
 
 pub use board::{Board, RolloutBoard, RouteBoard};
 pub use controller::RollbackTotals;
+pub use experiments::view::{ArmView, ComparisonView, ExperimentEvidence, QualityView, ZeroResultsView};
 pub use grounds::{grounds, grounds_of_rollback};
 pub use judging::{Health, Judging, Under};
 pub use log::LOG_FOLDER;

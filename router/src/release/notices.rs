@@ -9,7 +9,7 @@ use crate::notify::Notice;
 /// The notice of an entry; `None` where there is nothing to tell. Every router makes the same one, with the same id.
 pub(super) fn notice_of(route: &str, entry: &LedgerEntry) -> Option<Notice> {
     let grounds = entry.grounds.clone().unwrap_or_default();
-    let Grounds { event, rollout, candidate, control, step, policy, evidence } = grounds;
+    let Grounds { event, rollout, experiment, candidate, control, step, policy, evidence } = grounds;
     let share = entry.serves.iter().find(|serves| Some(&serves.version) == candidate.as_ref());
     Some(Notice {
         id: id(route, entry),
@@ -17,6 +17,7 @@ pub(super) fn notice_of(route: &str, entry: &LedgerEntry) -> Option<Notice> {
         event: if entry.grounds.is_some() { event_of(&event)? } else { NoticeEvent::FlagsChanged },
         route: route.to_owned(),
         rollout,
+        experiment,
         percent: share.and_then(|serves| serves.percent.parse().ok()),
         candidate,
         control,
@@ -42,6 +43,8 @@ fn event_of(transition: &str) -> Option<NoticeEvent> {
         "approval_needed" => NoticeEvent::ApprovalNeeded,
         "stalled" => NoticeEvent::Stalled,
         "breaker_tripped" => NoticeEvent::BreakerTripped,
+        "experiment_started" => NoticeEvent::ExperimentStarted,
+        "experiment_stopped" => NoticeEvent::ExperimentStopped,
         // An approval is the answer to what was told.
         _ => return None,
     })

@@ -219,7 +219,7 @@ impl Record {
 }
 
 impl Comparison {
-    fn is_sound(&self) -> bool {
+    pub(super) fn is_sound(&self) -> bool {
         let arm = |arm: &Arm| is_short(&arm.version) && arm.pool.as_deref().is_none_or(is_short);
         let texts = [Some(&self.policy), Some(&self.digest), self.failure.as_ref(), self.said.as_ref().map(|said| &said.summary)];
         let are_numbers = self.said.iter().flat_map(|said| &said.evidence).all(|weighed| {

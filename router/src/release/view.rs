@@ -193,7 +193,7 @@ fn weighed(said: &Option<Said>) -> impl Iterator<Item = &Weighed> {
 }
 
 /// What the policy weighed, with the means, and then what it did not.
-fn metrics(comparison: &Comparison) -> Vec<MetricView> {
+pub(super) fn metrics(comparison: &Comparison) -> Vec<MetricView> {
     let mut means = means([&comparison.candidate, &comparison.control]);
     let slowest = [&comparison.candidate, &comparison.control].map(|counts| {
         let n = counts.latency.values().sum();

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::pool::{Endpoint, Fault, Pool, Slot};
 use super::routes::RouteWorker;
 use super::signals::Signals;
+use super::split::Counted;
 use super::upstream::{Connection, Failure};
 use crate::quality::{Outcome, PoolCounters, Refusal, SignalFault};
 use crate::vocabulary::PoolIndex;
@@ -23,8 +24,8 @@ pub(crate) struct Attempt {
     route: Rc<RouteWorker>,
     pool: PoolIndex,
     endpoint: usize,
-    /// The unit's group, where it counts for the pool. Fallback answers count for neither role.
-    counts: Option<u8>,
+    /// Whom it counts for. Fallback answers count for nobody.
+    counts: Option<Counted>,
     started: Instant,
     /// What is given back when it ends: `None` afterwards.
     held: RefCell<Option<Held>>,
@@ -49,7 +50,7 @@ impl Attempt {
         route: &Rc<RouteWorker>,
         pool: PoolIndex,
         avoid: Option<usize>,
-        counts: Option<u8>,
+        counts: Option<Counted>,
         now: Instant,
     ) -> Result<Box<Attempt>, Failure> {
         let side = route.pool(pool).ok_or(Failure::Full)?;
@@ -113,9 +114,9 @@ impl Attempt {
         if let Some(endpoint) = self.endpoint() {
             endpoint.observe(latency, now);
         }
-        if let Some(counters) = self.counters() {
+        if let (Some(counted), Some(counters)) = (&self.counts, self.counters()) {
             counters.durations.record(latency);
-            counters.outcomes().took(self.route.quarter(), latency);
+            counted.outcomes(counters).took(self.route.quarter(), latency);
         }
         if status.is_server_error() {
             self.met(Fault::Status(status), now);
@@ -129,8 +130,8 @@ impl Attempt {
     /// The response says how good it is.
     #[cold]
     pub(crate) fn hear_signals(&self, headers: &HeaderMap) {
-        let (Some(group), Some(counters)) = (self.counts, self.counters()) else { return };
-        let (at, outcomes) = (self.route.quarter(), counters.outcomes());
+        let (Some(counted), Some(counters)) = (&self.counts, self.counters()) else { return };
+        let (at, group, outcomes) = (self.route.quarter(), counted.group, counted.outcomes(counters));
         let fault = |fault: SignalFault| {
             if let Some(count) = counters.signal_faults.get(fault as usize) {
                 count.increment();
@@ -192,7 +193,9 @@ impl Attempt {
         let latency = now.duration_since(self.started);
         self.ended_badly(Fault::Timeout, Outcome::Timeout, |counters| {
             counters.timeouts.increment();
-            counters.outcomes().took(self.route.quarter(), latency);
+            if let Some(counted) = &self.counts {
+                counted.outcomes(counters).took(self.route.quarter(), latency);
+            }
         });
     }
 
@@ -276,8 +279,8 @@ impl Attempt {
     }
 
     fn count_end(&self, counters: &PoolCounters, end: Outcome) {
-        if let Some(group) = self.counts {
-            counters.outcomes().ended(self.route.quarter(), group, end);
+        if let Some(counted) = &self.counts {
+            counted.outcomes(counters).ended(self.route.quarter(), counted.group, end);
         }
     }
 
@@ -290,7 +293,7 @@ impl Attempt {
     }
 
     fn counters(&self) -> Option<&PoolCounters> {
-        self.counts?;
+        self.counts.as_ref()?;
         self.route.counters().pools.get(self.pool.get()).map(Arc::as_ref)
     }
 }

@@ -320,7 +320,8 @@ fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut 
         if split.lacks_instance() {
             route.needs_instance.notify_one();
         }
-        (chosen, split.flags.live, split.mirror(&unit, chosen))
+        let mirror = split.mirror(&unit, &chosen);
+        (chosen, split.flags.live, mirror)
     };
     let hearer = side.as_ref().map(|side| Hearer::Stream(side.hints.clone()));
     let tunnel = if seen.has_upgrade { tunnel(head, &route.config.upgrades, client, clock, side)? } else { None };

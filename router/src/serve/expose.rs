@@ -12,9 +12,10 @@ const X_SWITCHBACK_POOL: HeaderName = HeaderName::from_static("x-switchback-pool
 const X_SWITCHBACK_VERSION: HeaderName = HeaderName::from_static("x-switchback-version");
 const X_SWITCHBACK_EPOCH: HeaderName = HeaderName::from_static("x-switchback-epoch");
 const X_SWITCHBACK_REASON: HeaderName = HeaderName::from_static("x-switchback-reason");
+const X_SWITCHBACK_ARM: HeaderName = HeaderName::from_static("x-switchback-arm");
 
 /// Says what `expose` names; `pool` is the one that answered.
-pub(crate) fn say(headers: &mut HeaderMap, expose: Expose, route: &RouteWorker, pool: PoolIndex, chosen: Chosen) {
+pub(crate) fn say(headers: &mut HeaderMap, expose: Expose, route: &RouteWorker, pool: PoolIndex, chosen: &Chosen) {
     if expose.has(Expose::POOL)
         && let Some(name) = route.pool_name(pool)
     {
@@ -35,5 +36,14 @@ pub(crate) fn say(headers: &mut HeaderMap, expose: Expose, route: &RouteWorker, 
         let decision = DECISIONS.get(usize::from(chosen.reason)).copied().unwrap_or("native");
         let reason = if pool == chosen.pool { decision } else { "fallback" };
         headers.insert(X_SWITCHBACK_REASON, HeaderValue::from_static(reason));
+    }
+    // Names of experiments and arms are letters, digits, - and _.
+    let arm = chosen
+        .counts
+        .as_ref()
+        .filter(|_| expose.has(Expose::ARM))
+        .and_then(|counted| HeaderValue::from_str(counted.arm.as_ref()?.name()).ok());
+    if let Some(arm) = arm {
+        headers.insert(X_SWITCHBACK_ARM, arm);
     }
 }

@@ -32,7 +32,7 @@ use super::mirror;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
 use super::seen::Seen;
-use super::split::Chosen;
+use super::split::{Chosen, Counted};
 use super::tunnel::{End, Tunnel};
 use super::upstream::{Connection, Failure, Hearers};
 use crate::config::Expose;
@@ -130,10 +130,10 @@ impl Journey {
 
     /// Has the query answered by the chosen pool, or by the live one in its place.
     pub(crate) async fn forward(&self) -> Response<ResponseBody> {
-        let Chosen { pool, may_fall_back, counts, .. } = self.chosen;
+        let Chosen { pool, may_fall_back, ref counts, .. } = self.chosen;
         let first = match may_fall_back && self.is_unhealthy(pool) {
-            false => self.ask_pool(pool, counts, self.started).await,
-            true => Err(self.passed_over(pool, counts)),
+            false => self.ask_pool(pool, counts.as_ref(), self.started).await,
+            true => Err(self.passed_over(pool, counts.as_ref())),
         };
         let must_fall_back =
             may_fall_back && first.as_ref().map_or_else(calls_for_fallback, |answer| answer.response.status().is_server_error());
@@ -150,10 +150,10 @@ impl Journey {
 
     /// Counts what was not tried as the failure that it would have been.
     #[cold]
-    fn passed_over(&self, pool: PoolIndex, counts: Option<u8>) -> Failure {
-        if let (Some(group), Some(counters)) = (counts, self.route.counters().pools.get(pool.get())) {
+    fn passed_over(&self, pool: PoolIndex, counts: Option<&Counted>) -> Failure {
+        if let (Some(counted), Some(counters)) = (counts, self.route.counters().pools.get(pool.get())) {
             counters.failures.increment();
-            counters.outcomes().ended(self.route.quarter(), group, Outcome::Error);
+            counted.outcomes(counters).ended(self.route.quarter(), counted.group, Outcome::Error);
         }
         Failure::Unhealthy
     }
@@ -178,8 +178,8 @@ impl Journey {
     }
 
     /// One attempt, and further ones where that is safe and within the budget.
-    async fn ask_pool(&self, pool: PoolIndex, counts: Option<u8>, now: Instant) -> Result<Answer, Failure> {
-        let attempt = Attempt::start(&self.route, pool, None, counts, now)?;
+    async fn ask_pool(&self, pool: PoolIndex, counts: Option<&Counted>, now: Instant) -> Result<Answer, Failure> {
+        let attempt = Attempt::start(&self.route, pool, None, counts.cloned(), now)?;
         let failure = match self.run(&attempt, false).await {
             Ok((response, seen)) if response.status().is_server_error() && attempt.is_probe() => {
                 return Ok(Box::pin(self.instead_of_probe(pool, Answer { response, seen, attempt }, counts)).await);
@@ -203,7 +203,7 @@ impl Journey {
     /// A probe was answered with a 5xx, as its endpoint's queries were before: another endpoint is asked where a probe without an answer
     /// would have it so. If that fails, the 5xx is better than nothing.
     #[cold]
-    async fn instead_of_probe(&self, pool: PoolIndex, first: Answer, counts: Option<u8>) -> Answer {
+    async fn instead_of_probe(&self, pool: PoolIndex, first: Answer, counts: Option<&Counted>) -> Answer {
         let now = Instant::now();
         if !self.can_be_sent_again() || !self.route.pool(pool).is_some_and(|pool| pool.may_retry(now)) {
             return first;
@@ -214,13 +214,13 @@ impl Journey {
     }
 
     /// The second attempt, elsewhere if there is elsewhere, and on a fresh connection; and a third, if that could not be had.
-    async fn ask_again(&self, pool: PoolIndex, mut avoid: usize, counts: Option<u8>, mut now: Instant) -> Result<Answer, Failure> {
+    async fn ask_again(&self, pool: PoolIndex, mut avoid: usize, counts: Option<&Counted>, mut now: Instant) -> Result<Answer, Failure> {
         let mut is_last = false;
         loop {
             if let Some(counters) = self.route.counters().pools.get(pool.get()) {
                 counters.retries.increment();
             }
-            let again = Attempt::start(&self.route, pool, Some(avoid), counts, now)?;
+            let again = Attempt::start(&self.route, pool, Some(avoid), counts.cloned(), now)?;
             let failure = match self.run(&again, true).await {
                 Ok((response, seen)) => return Ok(Answer { response, seen, attempt: again }),
                 Err(failure) => failure,
@@ -368,16 +368,16 @@ impl Journey {
         if seen.has_signals {
             attempt.hear_signals(&head.headers);
         } else if let Some(ear) = &self.route.ear {
-            copy = ear.hear(&head, &self.route, pool, self.chosen);
+            copy = ear.hear(&head, &self.route, pool, &self.chosen);
         }
         headers::prepare_response(&mut head.headers, seen);
         if self.body.as_ref().is_some_and(|body| body.borrow().is_held_back()) {
             // A body that nobody asked for: whether it comes nevertheless cannot be told from what comes next.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        issue::issue(&mut head.headers, &self.route, pool, self.chosen);
+        issue::issue(&mut head.headers, &self.route, pool, &self.chosen);
         if !self.expose.is_empty() {
-            expose::say(&mut head.headers, self.expose, &self.route, pool, self.chosen);
+            expose::say(&mut head.headers, self.expose, &self.route, pool, &self.chosen);
         }
         let room = self.route.config.max_response_body.unwrap_or(u64::MAX);
         let mut body = ResponseBody::passed(incoming, self.body.clone(), attempt, room);

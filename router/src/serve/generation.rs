@@ -102,12 +102,13 @@ fn routes(generation: &Generation, before: Option<&Routes>, worker: usize, seed:
     let sources = generation.pools.shared.iter().zip(generation.flags.iter().zip(&generation.policies));
     let all = config.routes.iter().zip(sources).enumerate().map(|(index, (route, (pools, (flags, policy))))| {
         let old = old.get(route.name.as_str()).copied();
-        let split = Split::new(route, flags.borrow().clone(), policy.borrow().clone(), old.map(|old| &old.split));
         let pools = pools.iter().enumerate().map(|(index, shared)| {
             let old = old.and_then(|old| old.pools().iter().find(|old| old.shared.config.name == shared.config.name));
             Pool::succeed(old, shared, seed.rotate_left(u32::try_from(index).unwrap_or(0)), now)
         });
         let totals = counters.map(|counters| counters.totals().clone()).unwrap_or_default();
+        let (flags, policy) = (flags.borrow().clone(), policy.borrow().clone());
+        let split = Split::new(route, flags, policy, &totals.new_arms, old.map(|old| &old.split));
         let counters = counters.and_then(|counters| counters.routes.get(index)).cloned().unwrap_or_default();
         let desks = (generation.secrets.as_slice(), &generation.signals);
         Rc::new(RouteWorker::new(Arc::new(route.clone()), split, pools.collect(), &config.limits, counters, totals, desks))

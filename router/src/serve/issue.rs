@@ -40,26 +40,26 @@ impl Tokens {
 }
 
 /// Issues a token for a response of this pool, and counts it as an impression where the query counts.
-pub(crate) fn issue(headers: &mut HeaderMap, route: &RouteWorker, pool: PoolIndex, chosen: Chosen) {
+pub(crate) fn issue(headers: &mut HeaderMap, route: &RouteWorker, pool: PoolIndex, chosen: &Chosen) {
     let tokens = &route.tokens;
     let Some(version) = tokens.versions.get(pool.get()).copied() else { return };
-    let counts = chosen.counts.filter(|_| pool == chosen.pool);
+    let counts = chosen.counts.as_ref().filter(|_| pool == chosen.pool);
     let at = route.quarter();
     let token = Token {
         epoch: chosen.epoch,
         pool: pool.0,
         is_counted: counts.is_some(),
         version,
-        arm: 0,
+        arm: counts.and_then(|counted| counted.arm.as_ref()).map_or(0, |arm| arm.id()),
         window: at.window(),
-        group: counts.unwrap_or(0),
+        group: counts.map_or(0, |counted| counted.group),
         nonce: tokens.nonce(),
     };
     let Some(text) = tokens.keys.issue(&token) else { return };
     // Base64url is always a header value.
     let Ok(value) = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)) else { return };
     headers.insert(X_SWITCHBACK_TOKEN, value);
-    if let (Some(group), Some(counters)) = (counts, route.counters().pools.get(pool.get())) {
-        counters.outcomes().issued(at, group);
+    if let (Some(counted), Some(counters)) = (counts, route.counters().pools.get(pool.get())) {
+        counted.outcomes(counters).issued(at, counted.group);
     }
 }

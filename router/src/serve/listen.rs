@@ -41,12 +41,16 @@ impl Ear {
 
     /// Of a query that counts and got a good answer in JSON, if it is sampled.
     #[cold]
-    pub(crate) fn hear(&self, head: &Parts, route: &RouteWorker, pool: PoolIndex, chosen: Chosen) -> Option<Box<BodyCopy>> {
-        let group = chosen.counts.filter(|_| pool == chosen.pool && head.status.is_success() && self.is_sampled())?;
+    pub(crate) fn hear(&self, head: &Parts, route: &RouteWorker, pool: PoolIndex, chosen: &Chosen) -> Option<Box<BodyCopy>> {
+        let counts = chosen.counts.as_ref();
+        let counted = counts.filter(|_| pool == chosen.pool && head.status.is_success() && self.is_sampled())?;
         let packing = packing(&head.headers)?;
-        let version = self.versions.get(pool.get()).copied()?;
+        let version = match &counted.arm {
+            None => self.versions.get(pool.get()).copied()?,
+            Some(arm) => arm.id(),
+        };
         let cell = events::Cell { window: route.quarter().window(), route: self.route, version };
-        let heard = self.desk.hear(Hearing { cell, group, packing }, &self.signals);
+        let heard = self.desk.hear(Hearing { cell, group: counted.group, packing }, &self.signals);
         Some(Box::new(BodyCopy { heard, desk: self.desk.clone() }))
     }
 

@@ -19,6 +19,7 @@ mod body;
 mod clock;
 mod connection;
 mod events;
+mod experiments;
 mod expose;
 mod forward;
 mod forwarded;

@@ -25,7 +25,7 @@ use super::replay::BodyLimits;
 use super::split::Split;
 use crate::config;
 use crate::quality::signals::SignalsDesk;
-use crate::quality::{Quarter, Refusal, RouteCounters, Secret, TokenKeys, WorkerTotals};
+use crate::quality::{NewArms, Quarter, Refusal, RouteCounters, Secret, TokenKeys, WorkerTotals};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
 /// One worker's state of one route.
@@ -106,6 +106,11 @@ impl RouteWorker {
 
     pub(crate) fn counters(&self) -> &RouteCounters {
         &self.counters
+    }
+
+    /// Where it says which arms it counts in.
+    pub(crate) fn new_arms(&self) -> &NewArms {
+        &self.worker.new_arms
     }
 
     /// Which window it is.

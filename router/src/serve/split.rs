@@ -1,8 +1,8 @@
 //! One worker's split of one route: which pool a query goes to, by the policy in force.
 //!
 //! ```text
-//! pin -> the policy in force -> the last good policy, where the route wants one -> the native policy
-//!                   | decided: a sample is noted for a shadow run, if one is under way
+//! pin -> override -> experiments -> the policy in force -> the last good policy, where the route wants one -> the native policy
+//!                                              | decided: a sample is noted for a shadow run, if one is under way
 //! ```
 //!
 //! Everything that can be worked out when flags change is worked out then ([`Split::apply`]); a query hashes its unit and
@@ -18,6 +18,7 @@ use split_weighted::WeightedSplit;
 use switchback_policy::split::{Decision, Reason, Snapshot, SplitPolicy};
 use tokio::sync::Notify;
 
+use super::experiments::{Experiments, RunningArm};
 use super::position::PositionKey;
 use super::query::Unit;
 use super::seat::Seat;
@@ -25,24 +26,43 @@ use super::shadow::Shadow;
 use crate::config;
 use crate::flags::Flags;
 use crate::policy::{ShadowRun, SplitInForce, snapshot};
-use crate::quality::{DECISIONS, RouteCounters};
+use crate::quality::{DECISIONS, NewArms, Outcomes, PoolCounters, RouteCounters, Series};
 use crate::vocabulary::{PoolIndex, Ppm};
 
-/// Places in [`DECISIONS`] of the reasons that the host adds to the policy's.
+/// Places in [`DECISIONS`] of the reasons that are the host's.
+const EXPERIMENT: u8 = 3;
 const NATIVE: u8 = 5;
 const PIN: u8 = 6;
 const OVERRIDE: u8 = 7;
 const LAST_GOOD: u8 = 8;
 
+/// Whom a query counts for: its arm's series, or that of its pool's version.
+#[derive(Debug, Clone)]
+pub(crate) struct Counted {
+    /// The unit's.
+    pub(crate) group: u8,
+    pub(crate) arm: Option<Arc<Series>>,
+}
+
+impl Counted {
+    /// Where it is counted; `pool` is the one that answers.
+    pub(crate) fn outcomes<'a>(&'a self, pool: &'a PoolCounters) -> &'a Outcomes {
+        match &self.arm {
+            None => pool.series.outcomes(),
+            Some(series) => series.outcomes(),
+        }
+    }
+}
+
 /// Where one query goes, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Chosen {
     pub(crate) pool: PoolIndex,
     /// The live pool's answer may stand in for this pool's. Not for the live pool itself, and not when an operator pinned one, or asked for
     /// it.
     pub(crate) may_fall_back: bool,
-    /// The unit's group, where the query counts for its pool. What an override sends there says nothing about the pool's own queries.
-    pub(crate) counts: Option<u8>,
+    /// Whom it counts for. What an override sends to a pool says nothing about the pool's own queries.
+    pub(crate) counts: Option<Counted>,
     /// Place in [`DECISIONS`].
     pub(crate) reason: u8,
     /// Of the flags that were obeyed.
@@ -55,6 +75,7 @@ pub(crate) struct Split {
     snapshot: Snapshot,
     /// Where a decision for a pool goes: there, unless the breaker holds it back.
     pools: Box<[PoolIndex]>,
+    experiments: Experiments,
     rollout: PositionKey,
     /// Under which units are in groups.
     groups: PositionKey,
@@ -69,8 +90,18 @@ pub(crate) struct Split {
 
 impl Split {
     /// Where the route had a split `before`, under another config, its policy's instance goes on in this one.
-    pub(crate) fn new(route: &config::Route, flags: Arc<Flags>, policy: Arc<SplitInForce>, before: Option<&RefCell<Split>>) -> Split {
+    pub(crate) fn new(
+        route: &config::Route,
+        flags: Arc<Flags>,
+        policy: Arc<SplitInForce>,
+        new_arms: &NewArms,
+        before: Option<&RefCell<Split>>,
+    ) -> Split {
         let snapshot = snapshot(route, &flags);
+        let experiments = match before {
+            Some(before) => Experiments::of(route, &flags, &before.borrow().experiments, new_arms),
+            None => Experiments::of(route, &flags, &Experiments::default(), new_arms),
+        };
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
         let groups = group_key(&flags);
@@ -84,7 +115,7 @@ impl Split {
                 (seat, standby)
             },
         );
-        Split { pools: pools(route, &flags), flags, snapshot, rollout, groups, mirror, native, seat, standby, shadow: None }
+        Split { pools: pools(route, &flags), flags, snapshot, experiments, rollout, groups, mirror, native, seat, standby, shadow: None }
     }
 
     /// This one decides nothing any more: its instances, if they are of `policy`.
@@ -93,8 +124,9 @@ impl Split {
     }
 
     /// Takes new flags.
-    pub(crate) fn apply(&mut self, route: &config::Route, flags: Arc<Flags>) {
+    pub(crate) fn apply(&mut self, route: &config::Route, flags: Arc<Flags>, new_arms: &NewArms) {
         self.snapshot = snapshot(route, &flags);
+        self.experiments = Experiments::of(route, &flags, &self.experiments, new_arms);
         self.native = configure_native(&self.snapshot);
         self.rollout = PositionKey::new(flags.salt.as_bytes());
         self.groups = group_key(&flags);
@@ -154,11 +186,17 @@ impl Split {
         let epoch = self.flags.epoch;
         if let Some(pool) = self.flags.pin {
             count(counters, PIN);
-            return Chosen { pool, may_fall_back: false, counts: Some(self.groups.group(unit.bytes())), reason: PIN, epoch };
+            return Chosen { pool, may_fall_back: false, counts: Some(self.of_its_pool(unit)), reason: PIN, epoch };
         }
         if let Some(pool) = asked {
             count(counters, OVERRIDE);
             return Chosen { pool, may_fall_back: false, counts: None, reason: OVERRIDE, epoch };
+        }
+        if !self.experiments.is_empty()
+            && let Some(arm) = self.experiments.arm(unit.bytes(), head)
+        {
+            count(counters, EXPERIMENT);
+            return self.send_to_arm(arm, unit, EXPERIMENT);
         }
         let (decision, reason) = match self.seat.ask(unit, head, counters) {
             Some(decision) => {
@@ -170,9 +208,24 @@ impl Split {
             None => self.stand_in(unit, head, counters),
         };
         count(counters, reason);
+        if let Some(arm) = decision.arm.and_then(|number| self.experiments.numbered(number))
+            && u32::from(arm.pool.0) == decision.pool
+        {
+            return self.send_to_arm(arm, unit, reason);
+        }
         let pool = usize::try_from(decision.pool).ok().and_then(|place| self.pools.get(place)).copied().unwrap_or(self.flags.live);
-        let counts = Some(self.groups.group(unit.bytes()));
-        Chosen { pool, may_fall_back: pool != self.flags.live, counts, reason, epoch }
+        Chosen { pool, may_fall_back: pool != self.flags.live, counts: Some(self.of_its_pool(unit)), reason, epoch }
+    }
+
+    fn of_its_pool(&self, unit: &Unit<'_>) -> Counted {
+        Counted { group: self.groups.group(unit.bytes()), arm: None }
+    }
+
+    /// A query of an arm counts for that, and for no version; and for nobody where the breaker holds its pool back.
+    fn send_to_arm(&self, arm: &RunningArm, unit: &Unit<'_>, reason: u8) -> Chosen {
+        let pool = self.pools.get(arm.pool.get()).copied().unwrap_or(self.flags.live);
+        let counts = (pool == arm.pool).then(|| Counted { group: self.groups.group(unit.bytes()), arm: Some(arm.series.clone()) });
+        Chosen { pool, may_fall_back: pool != self.flags.live, counts, reason, epoch: self.flags.epoch }
     }
 
     #[cold]
@@ -185,7 +238,7 @@ impl Split {
 
     /// The pool that gets a copy of this query, if any: the candidate's, of the queries of a share of the units, and not of those that go there
     /// anyway.
-    pub(crate) fn mirror(&self, unit: &Unit<'_>, chosen: Chosen) -> Option<PoolIndex> {
+    pub(crate) fn mirror(&self, unit: &Unit<'_>, chosen: &Chosen) -> Option<PoolIndex> {
         let key = self.mirror.as_ref()?;
         let pool = self.flags.candidate.pool;
         (pool != chosen.pool && key.position(unit.bytes()) < self.flags.mirror.get()).then_some(pool)
@@ -225,7 +278,7 @@ fn reason_index(reason: Reason) -> u8 {
         Reason::Live => 0,
         Reason::Candidate => 1,
         Reason::Holdback => 2,
-        Reason::Experiment => 3,
+        Reason::Experiment => EXPERIMENT,
         Reason::Rule => 4,
     }
 }

@@ -148,7 +148,7 @@ pub(crate) async fn follow(route: Rc<RouteWorker>, mut flags: watch::Receiver<Ar
                     return;
                 }
                 let newest = flags.borrow_and_update().clone();
-                route.split.borrow_mut().apply(&route.config, newest);
+                route.split.borrow_mut().apply(&route.config, newest, route.new_arms());
             }
             // When nobody can send another policy any more, the one in force stays, and flags are still obeyed.
             Ok(()) = policy.changed() => {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use switchback_policy::rollback::{Slice, Tally, Verdict, Window};
 
 use super::exact::normal_below;
-use super::judges::Judge;
+use super::judges::{Intervals, Judge};
 use super::scenario::Scenario;
 
 /// One-sided significance of each test of each metric.
@@ -31,13 +31,18 @@ pub enum Comparator {
     MannWhitney,
     /// Mixture SPRT on the normal approximation, an equal part of alpha for each metric.
     Msprt,
+    /// The report of an A/B experiment with one arm beside control: any of its intervals, 95 % together, says that there is a difference.
+    Experiment,
 }
 
 impl Comparator {
     /// A judge of this kind.
     #[must_use]
     pub fn judge(self) -> Box<dyn Judge> {
-        Box::new(Compared::of(self))
+        match self {
+            Comparator::Experiment => Box::new(Intervals::new()),
+            Comparator::ZTest | Comparator::MannWhitney | Comparator::Msprt => Box::new(Compared::of(self)),
+        }
     }
 }
 
@@ -129,6 +134,8 @@ impl Judge for Compared {
             is_worse |= match self.kind {
                 Comparator::ZTest => z(totals, sign) > Z,
                 Comparator::Msprt => msprt(totals, sign, if *is_higher_better { 0.02 } else { 0.005 }) >= -(ALPHA / LOOKED_AT as f64).ln(),
+                // It has a judge of its own.
+                Comparator::Experiment => false,
                 Comparator::MannWhitney => {
                     if self.windows.is_multiple_of(10) && fresh.iter().all(|sums| sums.n > 0.0) {
                         for (points, fresh) in points.iter_mut().zip(fresh.iter_mut()) {

@@ -3,7 +3,8 @@
 use rollback_guardrail::{Config, State};
 use switchback_policy::rollback::{Outcome, Verdict, Window};
 
-use crate::policy::RollbackInstance;
+use crate::policy::rollback::experiment_config;
+use crate::policy::{NativeRollback, RollbackInstance};
 
 /// Judges one rollout after the other.
 pub trait Judge {
@@ -81,6 +82,31 @@ impl Judge for Guardrail {
 
     fn judge(&mut self, window: &Window) -> Result<Verdict, String> {
         rollback_guardrail::judge(&self.config, &mut self.state, window).map(|judgement| judgement.verdict)
+    }
+}
+
+/// An experiment's report, as whoever looks after every window sees it. Some difference where there is none is what it must not show.
+pub(super) struct Intervals(WithState);
+
+/// What an experiment's intervals together may be wrong by.
+const ALPHA: f64 = 0.05;
+
+impl Intervals {
+    pub(super) fn new() -> Intervals {
+        Intervals(WithState::new(RollbackInstance::native(NativeRollback::Guardrail), &experiment_config(1, ALPHA)))
+    }
+}
+
+impl Judge for Intervals {
+    fn begin(&mut self) {
+        self.0.begin();
+    }
+
+    fn judge(&mut self, window: &Window) -> Result<Verdict, String> {
+        self.0.judge(window)?;
+        let evidence = self.0.last().map(|outcome| outcome.evidence.as_slice()).unwrap_or_default();
+        let shows_difference = evidence.iter().any(|evidence| evidence.low > 0.0 || evidence.high < 0.0);
+        Ok(if shows_difference { Verdict::RollBack } else { Verdict::Hold })
     }
 }
 

@@ -52,6 +52,11 @@ impl Keys {
         format!("{}evidence", self.prefix())
     }
 
+    /// What is known of an experiment.
+    pub(super) fn experiment(&self, name: &str) -> String {
+        format!("{}experiment:{name}", self.prefix())
+    }
+
     /// Who moves the rollout.
     pub(super) fn lease(&self) -> String {
         format!("{}lease", self.prefix())
@@ -95,6 +100,7 @@ mod tests {
             &keys.page(7),
             &keys.sender("ab"),
             &keys.evidence(),
+            &keys.experiment("big"),
             &keys.lease(),
         ] {
             assert_eq!(slot_of(key), keys.slot, "{key}");

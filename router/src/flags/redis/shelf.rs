@@ -149,8 +149,21 @@ impl Shelf {
     /// In words that say what to do.
     pub(crate) async fn evidence(&self, route: &str) -> Result<Revised, String> {
         let keys = Keys::of(route);
-        let call = Call::command("HMGET").arg(keys.evidence()).arg("revision").arg("record");
-        let (fields, _): ([Option<Vec<u8>>; 2], bool) = self.run(&keys, &call).await?;
+        self.record(&keys, &keys.evidence()).await
+    }
+
+    /// What is known of an experiment.
+    ///
+    /// # Errors
+    /// In words that say what to do.
+    pub(crate) async fn experiment(&self, route: &str, name: &str) -> Result<Revised, String> {
+        let keys = Keys::of(route);
+        self.record(&keys, &keys.experiment(name)).await
+    }
+
+    async fn record(&self, keys: &Keys, key: &str) -> Result<Revised, String> {
+        let call = Call::command("HMGET").arg(key).arg("revision").arg("record");
+        let (fields, _): ([Option<Vec<u8>>; 2], bool) = self.run(keys, &call).await?;
         let [revision, record] = fields;
         Ok(revision.and_then(|text| revision_of(&text)).zip(record))
     }
@@ -161,9 +174,28 @@ impl Shelf {
     /// In words that say what to do. Whether it was replaced is not known then.
     pub(crate) async fn replace(&self, route: &str, replaces: u64, revision: u64, record: &[u8]) -> Result<bool, String> {
         let keys = Keys::of(route);
+        self.replace_record((&keys, &keys.evidence()), replaces, revision, record).await
+    }
+
+    /// Replaces what is known of an experiment, in the same way.
+    ///
+    /// # Errors
+    /// In words that say what to do. Whether it was replaced is not known then.
+    pub(crate) async fn replace_experiment(
+        &self,
+        (route, name): (&str, &str),
+        replaces: u64,
+        revision: u64,
+        record: &[u8],
+    ) -> Result<bool, String> {
+        let keys = Keys::of(route);
+        self.replace_record((&keys, &keys.experiment(name)), replaces, revision, record).await
+    }
+
+    async fn replace_record(&self, (keys, key): (&Keys, &str), replaces: u64, revision: u64, record: &[u8]) -> Result<bool, String> {
         let millis = u64::try_from(EVIDENCE_KEPT.as_millis()).unwrap_or(u64::MAX);
-        let call = Call::script(&REPLACE, &[&keys.evidence()]).arg(replaces).arg(revision).arg(record).arg(millis);
-        let (is_replaced, _): (i64, bool) = self.run(&keys, &call).await?;
+        let call = Call::script(&REPLACE, &[key]).arg(replaces).arg(revision).arg(record).arg(millis);
+        let (is_replaced, _): (i64, bool) = self.run(keys, &call).await?;
         Ok(is_replaced == 1)
     }
 

@@ -37,7 +37,7 @@ impl Rules {
 pub struct Booking {
     /// As [`route_id`] has it.
     pub route: u32,
-    /// As [`crate::quality::version_id`] has it.
+    /// As [`crate::quality::version_id`] has it; or the arm's, as [`crate::quality::arm_id`] has it.
     pub version: u32,
     /// That the query counts in.
     pub window: u32,
@@ -84,7 +84,8 @@ pub(super) fn book(event: &Event, repeats: &mut Repeats, rules: &Rules, now: u32
         Action::Click | Action::Impression => What::Click,
         Action::Conversion | Action::Purchase | Action::AddToCart => What::Conversion,
     };
-    let booking = Booking { route, version: token.version, window: token.window, group: token.group, what };
+    let version = if token.arm == 0 { token.version } else { token.arm };
+    let booking = Booking { route, version, window: token.window, group: token.group, what };
     Ok(Accepted { route, booking: (turn == Turn::First).then_some(booking) })
 }
 
@@ -136,6 +137,14 @@ mod tests {
         assert_eq!(refused(issued("shop", 7, &token())), EventRefusal::UnknownRoute);
         assert_eq!(refused(issued("search", 7, &Token { is_counted: false, ..token() })), EventRefusal::Uncounted);
         assert_eq!(repeats.tokens(), 0, "nothing is remembered of them");
+    }
+
+    #[test]
+    fn a_click_in_an_experiment_is_the_arms() {
+        let (rules, mut repeats) = (rules(), Repeats::default());
+        let event = event(Action::Click, issued("search", 7, &Token { arm: 77, ..token() }), 1);
+        let booking = book(&event, &mut repeats, &rules, NOW).unwrap().booking;
+        assert_eq!(booking.map(|booking| booking.version), Some(77));
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn ended(quality: &Quality, seen: &Seen<'_>, arm: &Arm) -> Ended {
                 Some(name) => pool.name == *name,
                 None => pool.version == arm.version,
             };
-            if let Some(outcomes) = counters.outcomes_if_any().filter(|_| is_of_role) {
+            if let Some(outcomes) = counters.series.outcomes_if_any().filter(|_| is_of_role) {
                 sum = sum.and(outcomes.all_ended());
             }
         }

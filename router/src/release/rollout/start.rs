@@ -14,7 +14,7 @@ pub struct Begin {
     pub candidate: Option<String>,
     /// The rollout's id, 32 hex digits.
     pub id: String,
-    /// Hashes units to positions: each rollout has its own.
+    /// Hashes units to positions: each rollout has its own, unless an experiment in its layer holds the one that there is.
     pub salt: String,
     /// The operator's name.
     pub who: String,
@@ -69,7 +69,10 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     let why = if begin.why.is_empty() { begin.who.clone() } else { format!("{}: {}", begin.who, begin.why) };
     let mut first = seen.moved(Event::Started, rollout.clone(), &why);
     first.fields = fields(&first.rollout, route);
-    first.fields.insert("salt".to_owned(), Some(begin.salt.clone()));
+    // An experiment in the rollout's layer has units by the same salt: they stay in it.
+    if !flags.experiments.as_ref().is_some_and(|experiments| experiments.hold_the_rollouts_salt()) {
+        first.fields.insert("salt".to_owned(), Some(begin.salt.clone()));
+    }
     Ok(first)
 }
 

@@ -1,0 +1,91 @@
+//! What is known of one experiment: a record in the store. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::flags::Experiment;
+use crate::quality::Counts;
+use crate::release::record::{Comparison, RecordFault};
+use crate::release::roles::{Arm, Arms};
+
+/// Of this form; a router that knows another one says so.
+const FORM: u8 = 1;
+/// The longest record: seven states of some 16 KiB, and the sums.
+pub(in crate::release) const RECORD_BYTES: usize = 1 << 20;
+/// Names are no longer, in bytes.
+const TEXT_BYTES: usize = 1_024;
+
+/// An experiment's evidence.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(in crate::release) struct Record {
+    /// Who judges: a process, and not a router's id.
+    pub(in crate::release) judge: String,
+    /// The id of its router.
+    pub(in crate::release) router: String,
+    /// When it was last changed, in milliseconds since 1970.
+    pub(in crate::release) at_ms: u64,
+    /// Of the arms, control first: another experiment of the same name has others.
+    pub(in crate::release) arms: Vec<u32>,
+    /// The second of its first window.
+    pub(in crate::release) began: u32,
+    /// The next second of each slice.
+    pub(in crate::release) next_traffic: u32,
+    pub(in crate::release) next_engagement: u32,
+    /// Seconds that nobody kept until they could be judged.
+    pub(in crate::release) left_out: u32,
+    /// Everything that was judged of control.
+    pub(in crate::release) control: Counts,
+    /// Each of the other arms against control.
+    pub(in crate::release) others: Vec<Comparison>,
+}
+
+impl Record {
+    /// Nothing is known yet.
+    pub(in crate::release) fn begin(experiment: &Experiment, began: u32) -> Record {
+        let arm = |name: &str| Arm { version: name.to_owned(), pool: None };
+        let names: Vec<&str> = experiment.arms.iter().map(|arm| arm.name.as_str()).collect();
+        let (control, others) = names.split_first().map_or(("", &[][..]), |(control, others)| (*control, others));
+        let against = |name: &&str| Comparison::begin(Arms { candidate: arm(name), control: arm(control) }, began, began, 0);
+        Record {
+            arms: experiment.arm_ids().collect(),
+            began,
+            next_traffic: began,
+            next_engagement: began,
+            others: others.iter().map(against).collect(),
+            ..Record::default()
+        }
+    }
+
+    /// Whether it is this experiment's, and no other's of the same name.
+    pub(in crate::release) fn is_of(&self, experiment: &Experiment) -> bool {
+        self.arms.iter().copied().eq(experiment.arm_ids()) && self.others.len() + 1 == self.arms.len()
+    }
+
+    /// As bytes.
+    pub(in crate::release) fn write(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![FORM]).unwrap_or_default()
+    }
+
+    /// Of bytes, which may be anybody's.
+    ///
+    /// # Errors
+    /// [`RecordFault`].
+    pub(in crate::release) fn read(bytes: &[u8]) -> Result<Record, RecordFault> {
+        if bytes.len() > RECORD_BYTES {
+            return Err(RecordFault::TooLong);
+        }
+        let (form, rest) = bytes.split_first().ok_or(RecordFault::Unreadable)?;
+        if *form != FORM {
+            return Err(RecordFault::OtherForm(*form));
+        }
+        let (record, rest) = postcard::take_from_bytes::<Record>(rest).map_err(|_| RecordFault::Unreadable)?;
+        if rest.is_empty() && record.is_sound() { Ok(record) } else { Err(RecordFault::Unsound) }
+    }
+
+    fn is_sound(&self) -> bool {
+        [&self.judge, &self.router].into_iter().all(|text| text.len() <= TEXT_BYTES)
+            && self.began <= self.next_engagement
+            && self.next_engagement <= self.next_traffic
+            && self.control.is_sound()
+            && self.others.iter().all(Comparison::is_sound)
+    }
+}
