@@ -31,7 +31,15 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
         assert!(line.get(key).is_some(), "{key} is missing in {line}");
     }
     assert_eq!(line["failed_requests"], 0, "{timeline}");
-    assert_eq!(line["rolled_back"], "v3", "{timeline}");
+    assert_eq!((&line["promoted"], &line["rolled_back"]), (&"v2".into(), &"v3".into()), "{timeline}");
+    for told in [
+        "dev.switchback.rollout.started v2",
+        "dev.switchback.rollout.promoted v2",
+        "dev.switchback.rollout.done v2",
+        "dev.switchback.rollout.rolled_back v3",
+    ] {
+        assert!(timeline.contains(told), "{timeline} lacks {told}");
+    }
     assert!(line["rollback_seconds"].as_f64().unwrap() < 1.0, "{line}");
     assert_eq!(line["units_that_changed_arm"], 0, "{timeline}");
     assert!(line["requests"].as_u64().unwrap() > 2_000, "{line}");
@@ -48,6 +56,10 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
             "canary 50 %",
             "flip to green",
             "flip back to blue",
+            "v2 canary step 1 of 2 (10 %)",
+            "v2 canary step 2 of 2 (50 %)",
+            "v2 baking",
+            "v2 done",
             "v3 on canary",
             "v3 at 10 %",
             "v3 rolled back"

@@ -17,7 +17,9 @@ mod http;
 mod plugin;
 mod probe;
 mod queries;
+mod receiver;
 mod record;
+mod rollouts;
 mod screen;
 mod script;
 mod summary;
@@ -149,7 +151,7 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let pace = if options.is_fast { Pace::fast() } else { Pace::usual() };
     let mut script = Script::new(&mut cast, screen, record.clone(), pace);
     script.play().await?;
-    let (plugin_swaps, caught) = (std::mem::take(&mut script.plugin_swaps), script.caught.take());
+    let (plugin_swaps, caught, promoted) = (std::mem::take(&mut script.plugin_swaps), script.caught.take(), script.promoted);
     over.send_replace(true);
     for task in tasks {
         // A user that panicked would be a failed query; joining tells.
@@ -161,11 +163,11 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let drained = cast.drain_router().await;
     let (tone, said) = if drained { (Tone::Quiet, "the router drained") } else { (Tone::Bad, "the router did not drain") };
     screen.event(tone, "end", said);
-    let summary = Summary::of(&lock(&record), (&plugin_swaps, caught), screen.elapsed());
+    let summary = Summary::of(&lock(&record), (&plugin_swaps, caught, promoted), screen.elapsed());
     summary.show(screen);
     let (is_good, said) = (
         summary.is_good() && drained,
-        "no query failed, nobody changed sides, every share as configured, and a broken model was rolled back",
+        "no query failed, nobody changed sides, every share as configured; a good model went live, and a broken one was rolled back",
     );
     screen.say("");
     screen.say(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));

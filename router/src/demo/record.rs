@@ -36,6 +36,8 @@ pub(super) enum Change {
     Plugin,
     /// `live` moved to the other colour.
     Flip,
+    /// A rollout went on: its model has more users, on whatever pool.
+    Rollout,
     /// Another model is behind the canary pool, and nobody is sent there yet.
     Model,
 }
@@ -164,8 +166,13 @@ impl Record {
         if from == to || between.iter().any(|step| step.change == Change::Flip) {
             return true;
         }
+        let is_forward = |pool: usize| matches!(POOLS.get(pool), Some(&("green" | "canary")));
+        let (from, to) = if earlier <= later { (from, to) } else { (to, from) };
+        if between.iter().any(|step| step.change == Change::Rollout) {
+            return is_forward(to) && (POOLS.get(from) == Some(&"blue") || POOLS.get(to) == Some(&"green"));
+        }
         let has_ramp = between.iter().any(|step| step.change == Change::Ramp);
-        let to_canary = POOLS.get(if earlier <= later { to } else { from }) == Some(&"canary");
+        let to_canary = POOLS.get(to) == Some(&"canary");
         has_ramp && to_canary
     }
 }
@@ -205,6 +212,18 @@ mod tests {
             clicks: 1,
         };
         Record { steps, observations: seen.iter().map(observation).collect(), ..Record::default() }
+    }
+
+    #[test]
+    fn a_rollout_moves_users_to_its_model_and_nobody_back() {
+        let moved = |from: usize, to: usize| {
+            let mut record = record(&[(1, from, 50), (1, to, 110)]);
+            record.steps.truncate(2);
+            record.steps[1].change = Change::Rollout;
+            record.units_that_changed_arm() == 0
+        };
+        assert_eq!([moved(BLUE, CANARY), moved(BLUE, GREEN), moved(CANARY, GREEN)], [true; 3]);
+        assert_eq!([moved(CANARY, BLUE), moved(GREEN, BLUE), moved(GREEN, CANARY)], [false; 3]);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub(super) struct Summary {
     models: Vec<ModelSummary>,
     clicks: u64,
     caught: Option<Caught>,
+    /// How long the good model took.
+    promoted: Option<Duration>,
     pairs: usize,
     /// At p50 and p99.
     added: [Added; 2],
@@ -68,7 +70,11 @@ pub(super) struct Summary {
 
 impl Summary {
     /// From everything that was seen.
-    pub(super) fn of(record: &Record, (plugin_swaps, caught): (&[Duration], Option<Caught>), elapsed: Duration) -> Summary {
+    pub(super) fn of(
+        record: &Record,
+        (plugin_swaps, caught, promoted): (&[Duration], Option<Caught>, Option<Duration>),
+        elapsed: Duration,
+    ) -> Summary {
         let steps = record.steps.iter().enumerate().map(|(place, step)| StepSummary {
             label: step.label.clone(),
             change: step.change,
@@ -89,6 +95,7 @@ impl Summary {
             models: MODELS.into_iter().map(|model| model_summary(record, model)).collect(),
             clicks: record.clicks,
             caught,
+            promoted,
             pairs: record.routed.len(),
             added: [0.50, 0.99].map(|quantile| Added::at(quantile, &record.routed, &record.direct)),
             seconds: elapsed.as_secs_f64(),
@@ -98,10 +105,14 @@ impl Summary {
 
     /// Whether the demo showed what it promises.
     pub(super) fn is_good(&self) -> bool {
-        self.failed == 0 && self.units_changed == 0 && self.caught.is_some() && self.steps.iter().all(StepSummary::is_within)
+        self.failed == 0
+            && self.units_changed == 0
+            && self.caught.is_some()
+            && self.promoted.is_some()
+            && self.steps.iter().all(StepSummary::is_within)
     }
 
-    /// The contract's line: what only a rollout can tell is null, and everything else that was measured.
+    /// The contract's line, and everything else that was measured.
     pub(super) fn json(&self) -> Value {
         let steps = self.steps.iter().map(|step| {
             json!({
@@ -128,7 +139,8 @@ impl Summary {
         });
         let [p50, p99] = self.added;
         json!({
-            "promoted": null,
+            "promoted": self.promoted.map(|_| "v2"),
+            "promotion_seconds": self.promoted.map(|took| rounded(took.as_secs_f64(), 1)),
             "rolled_back": self.caught.as_ref().map(|_| "v3"),
             "failed_requests": self.failed,
             "detection_seconds": self.caught.as_ref().map(|caught| rounded(caught.seconds, 1)),
@@ -215,6 +227,13 @@ impl Summary {
             rows.push(vec![format!("last of the old pool, {}", step.label), said, "after the flag was written".to_owned()]);
         }
         rows.push(vec!["plugin in force".to_owned(), swaps.join(", "), "after its file arrived".to_owned()]);
+        if let Some(took) = self.promoted {
+            rows.push(vec![
+                "good model live".to_owned(),
+                format!("{:.1} s", took.as_secs_f64()),
+                "from its first share to the end of its baking".to_owned(),
+            ]);
+        }
         if let Some(caught) = &self.caught {
             let (said, note) = (format!("{:.1} s", caught.seconds), "from its first share to the verdict");
             rows.push(vec!["broken model found out".to_owned(), said, note.to_owned()]);

@@ -1,0 +1,161 @@
+//! The second half of the demo: a good model goes live by itself, and a broken one is taken back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::DemoError;
+use super::record::Change;
+use super::screen::Tone;
+use super::script::{ASK_EVERY, CHANGE_WITHIN, Caught, FRAME, RECENT, Script};
+
+const EVIDENCE: &str = "/api/v1/routes/search/evidence";
+const HISTORY: &str = "/api/v1/routes/search/history?limit=1";
+const ROLLOUT: &str = "/api/v1/routes/search/rollout";
+/// The plan's first step, where the broken model ends.
+const FIRST_PERCENT: u32 = 10;
+/// The evidence is told when it has grown by so much.
+const EVIDENCE_STEP: f64 = 0.3;
+/// A broken model that nobody finds out would be a broken demo, and so would a good one that does not go live.
+const WITHIN: Duration = Duration::from_secs(90);
+
+/// Where v2 is in each state of its rollout, by pool.
+fn shares(rollout: &Value) -> Option<[f64; 3]> {
+    let text = |at: &str| rollout.pointer(at).and_then(Value::as_str).unwrap_or_default();
+    let step = rollout.get("step").and_then(Value::as_u64).unwrap_or(0);
+    match (text("/phase"), step) {
+        ("canary", 0) => Some([0.9, 0.0, 0.1]),
+        ("canary", _) => Some([0.5, 0.5, 0.0]),
+        ("baking", _) => Some([0.1, 0.9, 0.0]),
+        ("done", _) => Some([0.0, 1.0, 0.0]),
+        _ => None,
+    }
+}
+
+impl Script<'_> {
+    /// v2 ramps on evidence until it is live.
+    pub(super) async fn roll_out(&mut self) -> Result<(), DemoError> {
+        let began = Instant::now();
+        let mut seen = self.ask(Method::POST, ROLLOUT, Bytes::from(json!({ "why": "tonight's model" }).to_string())).await?;
+        loop {
+            let summary = seen.get("summary").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let Some(configured) = shares(&seen) else {
+                let why = seen.get("why").and_then(Value::as_str).unwrap_or_default();
+                return Err(DemoError::Change(format!("a good model did not go live: {summary}: {why}")));
+            };
+            let since = seen.get("since_ms").and_then(Value::as_u64).unwrap_or(0);
+            let age = Duration::from_millis(crate::admin::now_unix_ms().saturating_sub(since));
+            self.note(&summary, Change::Rollout, configured, Instant::now().checked_sub(age).unwrap_or(began));
+            let why = seen.get("why").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let is_done = seen.get("phase") == Some(&json!("done"));
+            self.screen.event(if is_done { Tone::Good } else { Tone::Change }, "rollout", &format!("{summary}: {why}"));
+            if is_done {
+                self.promoted = Some(began.elapsed());
+                self.watch(RECENT).await;
+                return Ok(());
+            }
+            while seen.get("summary").and_then(Value::as_str) == Some(&summary) {
+                self.watch(FRAME).await;
+                seen = self.ask(Method::GET, ROLLOUT, Bytes::new()).await?;
+                if began.elapsed() > WITHIN {
+                    let waits = seen.get("waits_for").and_then(Value::as_str).unwrap_or_default().to_owned();
+                    return Err(DemoError::Change(format!("a good model did not go live within {WITHIN:?}: {summary}; it waits: {waits}")));
+                }
+            }
+        }
+    }
+
+    /// A model that ranks upside down gets a share; the evidence grows until the policy says so, and the router takes it out of traffic by itself.
+    pub(super) async fn catch_broken_model(&mut self) -> Result<(), DemoError> {
+        self.cast.break_canary().await?;
+        let replaced = Instant::now();
+        self.ask(Method::POST, "/api/v1/reload", Bytes::new()).await?;
+        self.note("v3 on canary", Change::Model, [0.0, 1.0, 0.0], replaced);
+        self.screen.event(
+            Tone::Change,
+            "v3 on canary",
+            "a broken training job: it ranks upside down, and answers as fast as ever, always with a 200",
+        );
+        self.watch(self.pace.plugin()).await;
+        let share = f64::from(FIRST_PERCENT) / 100.0;
+        let label = format!("v3 at {FIRST_PERCENT} %");
+        let written = Instant::now();
+        self.ask(Method::POST, ROLLOUT, Bytes::from(json!({ "why": "the next night's model" }).to_string())).await?;
+        self.note(&label, Change::Ramp, [0.0, 1.0 - share, share], written);
+        self.screen.event(Tone::Change, &label, "the next rollout begins; what users click comes back as events, by token");
+        let began = Instant::now();
+        let found = self.watch_evidence(began).await?;
+        let took = began.elapsed();
+        self.screen.event(Tone::Good, "verdict", &format!("{}, {:.1} s after its first query", found.summary, took.as_secs_f64()));
+        let rollback_seconds = self.watch_rollback(found.judged_unix_ms).await?;
+        let text = format!("by itself, {rollback_seconds:.2} s after the verdict: canary_percent = 0, and nobody's hand was on it");
+        self.screen.event(Tone::Good, "rolled back", &text);
+        self.caught = Some(Caught { seconds: took.as_secs_f64(), rollback_seconds, ..found });
+        self.watch(RECENT).await;
+        Ok(())
+    }
+
+    /// Tells how the evidence grows, until the verdict is to roll back.
+    async fn watch_evidence(&mut self, began: Instant) -> Result<Caught, DemoError> {
+        let mut told = 0.0;
+        loop {
+            self.watch(FRAME).await;
+            let board = self.ask(Method::GET, EVIDENCE, Bytes::new()).await?;
+            let evidence = board.get("evidence").filter(|evidence| evidence.pointer("/candidate/version") == Some(&json!("v3")));
+            let number = |key: &str| evidence.and_then(|evidence| evidence.get(key)?.as_f64());
+            if let (Some(evidence), Some(log_harm), Some(threshold_log)) = (evidence, number("log_harm"), number("threshold_log")) {
+                let verdict = evidence.get("verdict").and_then(Value::as_str).unwrap_or_default();
+                let summary = evidence.get("summary").and_then(Value::as_str).unwrap_or_default();
+                if log_harm >= told + EVIDENCE_STEP || verdict == "roll_back" {
+                    told = log_harm;
+                    self.screen.event(Tone::Quiet, "evidence", &evidence_line(evidence, log_harm, threshold_log));
+                }
+                if verdict == "roll_back" {
+                    let judged_unix_ms = evidence.get("judged_unix_ms").and_then(Value::as_u64).unwrap_or(0);
+                    let summary = summary.to_owned();
+                    return Ok(Caught { seconds: 0.0, rollback_seconds: 0.0, judged_unix_ms, log_harm, threshold_log, summary });
+                }
+            }
+            if began.elapsed() > WITHIN {
+                return Err(DemoError::Change(format!("a broken model was not found out within {WITHIN:?}")));
+            }
+        }
+    }
+
+    /// Waits for the router to write the flags itself, and answers how long after the verdict that was.
+    async fn watch_rollback(&mut self, judged_unix_ms: u64) -> Result<f64, DemoError> {
+        let asked = Instant::now();
+        loop {
+            let history = self.ask(Method::GET, HISTORY, Bytes::new()).await?;
+            let newest = history.pointer("/entries/0").filter(|entry| entry.get("kind") == Some(&json!("rollback")));
+            if let Some(time_ms) = newest.and_then(|entry| entry.get("time_ms")?.as_u64()) {
+                let age = Duration::from_millis(crate::admin::now_unix_ms().saturating_sub(time_ms));
+                let written = Instant::now().checked_sub(age).unwrap_or(asked);
+                self.note("v3 rolled back", Change::Flip, [0.0, 1.0, 0.0], written);
+                return Ok(time_ms.saturating_sub(judged_unix_ms) as f64 / 1e3);
+            }
+            if asked.elapsed() > CHANGE_WITHIN {
+                return Err(DemoError::Change(format!("a broken model was found out, and not rolled back within {CHANGE_WITHIN:?}")));
+            }
+            sleep(ASK_EVERY).await;
+        }
+    }
+}
+
+/// `2.3 of 4.6: 0.412 of its answers are clicked, and 0.633 of control's`
+fn evidence_line(evidence: &Value, log_harm: f64, threshold_log: f64) -> String {
+    let clicks = evidence
+        .get("metrics")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .find(|metric| metric.get("metric") == Some(&json!("clicks")));
+    let mean = |role: &str| clicks.and_then(|clicks| clicks.get(role)?.get("mean")?.as_f64());
+    let (Some(candidate), Some(control)) = (mean("candidate"), mean("control")) else {
+        return format!("{log_harm:.1} of {threshold_log:.1}");
+    };
+    format!("{log_harm:.1} of {threshold_log:.1}: {candidate:.3} of v3's answers are clicked, and {control:.3} of v2's")
+}
