@@ -1,10 +1,12 @@
 //! The newcomer's first minute: the whole system on this machine, with real models, real queries and users who click.
 //!
 //! ```text
-//! users (cascade clicks) --+
-//!                          +--> router (child process, WASM policy) --> three rankers (child processes, ONNX)
-//! probe (router | direct) -+         ^ flags, plugins
-//!                                  script --> record --> summary --> screen, JSON
+//! users (cascade clicks) -----> router (child process, WASM policy) --> three rankers (child processes, ONNX)
+//!          |                       ^ flags, plugins       | notices       ^
+//!          |                     script <--- receiver <---+               |
+//!          +-- a tenth, once more: probe ---------------------------------+
+//!
+//! record --> summary --> screen, JSON
 //! ```
 //!
 //! Every process is this same binary, on ports that the system gives out, in a folder that is removed at the end.
@@ -32,7 +34,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::cast::Cast;
-use self::probe::Probe;
 use self::screen::{Screen, Tone};
 use self::script::{Pace, Script};
 use self::summary::Summary;
@@ -139,15 +140,14 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let (over, is_over) = watch::channel(false);
     let users = Users {
         router: cast.traffic,
-        queries: queries.clone(),
+        rankers: cast.rankers,
+        queries,
         record: record.clone(),
         rate: options.rate,
         units: options.users,
-        is_over: is_over.clone(),
+        is_over,
     };
-    let probe = Probe { router: cast.traffic, rankers: cast.rankers, queries, record: record.clone(), is_over };
-    let mut tasks = users.start();
-    tasks.push(tokio::spawn(probe.run()));
+    let tasks = users.start();
     let pace = if options.is_fast { Pace::fast() } else { Pace::usual() };
     let mut script = Script::new(&mut cast, screen, record.clone(), pace);
     script.play().await?;

@@ -62,8 +62,6 @@ pub(super) struct Record {
     pub(super) failed: u64,
     /// Clicks that the router counted.
     pub(super) clicks: u64,
-    /// Of those sent, the answered ones of the probe: no user's.
-    pub(super) probes: u64,
     pub(super) reasons: Vec<String>,
     pub(super) observations: Vec<Observation>,
     pub(super) steps: Vec<Step>,

@@ -35,6 +35,12 @@ fn shares(rollout: &Value) -> Option<[f64; 3]> {
     }
 }
 
+/// When that was, by the clock of the steps, and a millisecond before: times of day are cut to whole ones.
+fn just_before(unix_ms: u64) -> Option<Instant> {
+    let age = crate::admin::now_unix_ms().saturating_sub(unix_ms);
+    Instant::now().checked_sub(Duration::from_millis(age + 1))
+}
+
 impl Script<'_> {
     /// v2 ramps on evidence until it is live.
     pub(super) async fn roll_out(&mut self) -> Result<(), DemoError> {
@@ -47,8 +53,8 @@ impl Script<'_> {
                 return Err(DemoError::Change(format!("a good model did not go live: {summary}: {why}")));
             };
             let since = seen.get("since_ms").and_then(Value::as_u64).unwrap_or(0);
-            let age = Duration::from_millis(crate::admin::now_unix_ms().saturating_sub(since));
-            self.note(&summary, Change::Rollout, configured, Instant::now().checked_sub(age).unwrap_or(began));
+            self.wait_until_obeyed().await?;
+            self.note(&summary, Change::Rollout, configured, just_before(since).unwrap_or(began));
             let why = seen.get("why").and_then(Value::as_str).unwrap_or_default().to_owned();
             let is_done = seen.get("phase") == Some(&json!("done"));
             self.screen.event(if is_done { Tone::Good } else { Tone::Change }, "rollout", &format!("{summary}: {why}"));
@@ -84,6 +90,7 @@ impl Script<'_> {
         let label = format!("v3 at {FIRST_PERCENT} %");
         let written = Instant::now();
         self.ask(Method::POST, ROLLOUT, Bytes::from(json!({ "why": "the next night's model" }).to_string())).await?;
+        self.wait_until_obeyed().await?;
         self.note(&label, Change::Ramp, [0.0, 1.0 - share, share], written);
         self.screen.event(Tone::Change, &label, "the next rollout begins; what users click comes back as events, by token");
         let began = Instant::now();
@@ -132,9 +139,8 @@ impl Script<'_> {
             let history = self.ask(Method::GET, HISTORY, Bytes::new()).await?;
             let newest = history.pointer("/entries/0").filter(|entry| entry.get("kind") == Some(&json!("rollback")));
             if let Some(time_ms) = newest.and_then(|entry| entry.get("time_ms")?.as_u64()) {
-                let age = Duration::from_millis(crate::admin::now_unix_ms().saturating_sub(time_ms));
-                let written = Instant::now().checked_sub(age).unwrap_or(asked);
-                self.note("v3 rolled back", Change::Flip, [0.0, 1.0, 0.0], written);
+                self.wait_until_obeyed().await?;
+                self.note("v3 rolled back", Change::Flip, [0.0, 1.0, 0.0], just_before(time_ms).unwrap_or(asked));
                 return Ok(time_ms.saturating_sub(judged_unix_ms) as f64 / 1e3);
             }
             if asked.elapsed() > CHANGE_WITHIN {

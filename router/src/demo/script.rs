@@ -217,6 +217,22 @@ impl<'a> Script<'a> {
         Ok(written.elapsed())
     }
 
+    /// A flag that the router wrote itself is in the store before it is obeyed.
+    pub(super) async fn wait_until_obeyed(&mut self) -> Result<(), DemoError> {
+        let asked = Instant::now();
+        loop {
+            let route = self.ask(Method::GET, ROUTE, Bytes::new()).await?;
+            let epoch = |key: &str| route.get(key).and_then(Value::as_u64);
+            if epoch("applied_epoch").is_some() && epoch("applied_epoch") >= epoch("epoch") {
+                return Ok(());
+            }
+            if asked.elapsed() > CHANGE_WITHIN {
+                return Err(DemoError::Change(format!("the router wrote epoch {:?} and does not obey it", epoch("epoch"))));
+            }
+            sleep(ASK_EVERY).await;
+        }
+    }
+
     pub(super) fn note(&mut self, label: &str, change: Change, configured: [f64; 3], written: Instant) {
         let step = Step { label: label.to_owned(), change, written, applied: Instant::now(), configured };
         lock(&self.record).steps.push(step);

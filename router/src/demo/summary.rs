@@ -50,7 +50,6 @@ pub(super) struct Summary {
     pub(super) sent: u64,
     pub(super) failed: u64,
     between_steps: u64,
-    probes: u64,
     pub(super) reasons: Vec<String>,
     pub(super) units_changed: usize,
     units: usize,
@@ -87,7 +86,6 @@ impl Summary {
             sent: record.sent,
             failed: record.failed,
             between_steps: record.between_steps(),
-            probes: record.probes,
             reasons: record.reasons.clone(),
             units_changed: record.units_that_changed_arm(),
             units: units.len(),
@@ -147,7 +145,6 @@ impl Summary {
             "rollback_seconds": self.caught.as_ref().map(|caught| rounded(caught.rollback_seconds, 2)),
             "requests": self.sent,
             "requests_between_steps": self.between_steps,
-            "requests_of_the_probe": self.probes,
             "seconds": rounded(self.seconds, 1),
             "units": self.units,
             "units_that_changed_arm": self.units_changed,
@@ -189,12 +186,7 @@ impl Summary {
             rows.push(vec![step.label.clone(), queries, configured, measured, screen.verdict(mark.is_empty(), mark)]);
         }
         // Everything that was sent through the router is somewhere in this column.
-        let others = [
-            ("while a change was made", self.between_steps),
-            ("to measure latency", self.probes),
-            ("failed", self.failed),
-            ("in all", self.sent),
-        ];
+        let others = [("while a change was made", self.between_steps), ("failed", self.failed), ("in all", self.sent)];
         for (label, count) in others.into_iter().filter(|(label, count)| *label != "failed" || *count > 0) {
             rows.push(row([label, &count.to_string(), "", "", ""]));
         }
