@@ -170,7 +170,7 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
         "no query failed, nobody changed sides, every share as configured; a good model went live, and a broken one was rolled back",
     );
     screen.say("");
-    screen.say(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
+    screen.paragraph(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
     Ok(Outcome { is_good, json: summary.json() })
 }
 

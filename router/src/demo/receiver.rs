@@ -42,7 +42,7 @@ impl Receiver {
         let mut news = Vec::new();
         while let Ok(event) = self.told.try_recv() {
             let text = |at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
-            news.push(format!("{} {} ({})", text("/type"), text("/subject"), text("/id")));
+            news.push(format!("a webhook got {} {}", text("/type"), text("/subject")));
         }
         news
     }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::DemoError;
 use super::record::Change;
-use super::screen::Tone;
+use super::screen::{Tone, bar};
 use super::script::{ASK_EVERY, CHANGE_WITHIN, Caught, FRAME, RECENT, Script};
 
 const EVIDENCE: &str = "/api/v1/routes/search/evidence";
@@ -19,20 +19,28 @@ const ROLLOUT: &str = "/api/v1/routes/search/rollout";
 const FIRST_PERCENT: u32 = 10;
 /// The evidence is told when it has grown by so much.
 const EVIDENCE_STEP: f64 = 0.3;
+/// Characters of its bar.
+const METER: usize = 10;
 /// A broken model that nobody finds out would be a broken demo, and so would a good one that does not go live.
 const WITHIN: Duration = Duration::from_secs(90);
 
-/// Where v2 is in each state of its rollout, by pool.
-fn shares(rollout: &Value) -> Option<[f64; 3]> {
-    let text = |at: &str| rollout.pointer(at).and_then(Value::as_str).unwrap_or_default();
+/// What is gathered for the good model is told no more often.
+const TELL_EVERY: Duration = Duration::from_millis(1_500);
+
+/// Each state of v2's rollout: what it is called, and where the users are, by pool.
+fn state_of(rollout: &Value) -> Option<(&'static str, [f64; 3])> {
     let step = rollout.get("step").and_then(Value::as_u64).unwrap_or(0);
-    match (text("/phase"), step) {
-        ("canary", 0) => Some([0.9, 0.0, 0.1]),
-        ("canary", _) => Some([0.5, 0.5, 0.0]),
-        ("baking", _) => Some([0.1, 0.9, 0.0]),
-        ("done", _) => Some([0.0, 1.0, 0.0]),
+    match (rollout.get("phase").and_then(Value::as_str)?, step) {
+        ("canary", 0) => Some(("v2 at 10 %", [0.9, 0.0, 0.1])),
+        ("canary", _) => Some(("v2 at 50 %", [0.5, 0.5, 0.0])),
+        ("baking", _) => Some(("v2 baking", [0.1, 0.9, 0.0])),
+        ("done", _) => Some(("v2 done", [0.0, 1.0, 0.0])),
         _ => None,
     }
+}
+
+fn text_of<'a>(seen: &'a Value, key: &str) -> &'a str {
+    seen.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// When that was, by the clock of the steps, and a millisecond before: times of day are cut to whole ones.
@@ -44,38 +52,60 @@ fn just_before(unix_ms: u64) -> Option<Instant> {
 impl Script<'_> {
     /// v2 ramps on evidence until it is live.
     pub(super) async fn roll_out(&mut self) -> Result<(), DemoError> {
+        self.screen.chapter("By itself: a better model goes live, step by step, on evidence");
         let began = Instant::now();
         let mut seen = self.ask(Method::POST, ROLLOUT, Bytes::from(json!({ "why": "tonight's model" }).to_string())).await?;
         loop {
-            let summary = seen.get("summary").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let Some(configured) = shares(&seen) else {
-                let why = seen.get("why").and_then(Value::as_str).unwrap_or_default();
+            let Some((label, configured)) = state_of(&seen) else {
+                let (summary, why) = (text_of(&seen, "summary"), text_of(&seen, "why"));
                 return Err(DemoError::Change(format!("a good model did not go live: {summary}: {why}")));
             };
             let since = seen.get("since_ms").and_then(Value::as_u64).unwrap_or(0);
             self.wait_until_obeyed().await?;
-            self.note(&summary, Change::Rollout, configured, just_before(since).unwrap_or(began));
-            let why = seen.get("why").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let is_done = seen.get("phase") == Some(&json!("done"));
-            self.screen.event(if is_done { Tone::Good } else { Tone::Change }, "rollout", &format!("{summary}: {why}"));
-            if is_done {
+            self.note(label, Change::Rollout, configured, just_before(since).unwrap_or(began));
+            if label == "v2 done" {
                 self.promoted = Some(began.elapsed());
+                let text = format!(
+                    "live for everybody, {:.1} s after its first share, and nobody's hand was on it",
+                    began.elapsed().as_secs_f64()
+                );
+                self.screen.event(Tone::Good, label, &text);
                 self.watch(RECENT).await;
                 return Ok(());
             }
-            while seen.get("summary").and_then(Value::as_str) == Some(&summary) {
-                self.watch(FRAME).await;
-                seen = self.ask(Method::GET, ROLLOUT, Bytes::new()).await?;
-                if began.elapsed() > WITHIN {
-                    let waits = seen.get("waits_for").and_then(Value::as_str).unwrap_or_default().to_owned();
-                    return Err(DemoError::Change(format!("a good model did not go live within {WITHIN:?}: {summary}; it waits: {waits}")));
-                }
+            let text = match label {
+                "v2 at 10 %" => "switchback rollout start search: a tenth of the users get it, by their hashed id".to_owned(),
+                "v2 baking" => format!("live = green, a tenth stays on v1 to compare with: {}", text_of(&seen, "why")),
+                _ => text_of(&seen, "why").to_owned(),
+            };
+            self.screen.event(Tone::Change, label, &text);
+            seen = self.wait_for_next(seen, began).await?;
+        }
+    }
+
+    /// Until the rollout is in another state; tells what it waits for.
+    async fn wait_for_next(&mut self, mut seen: Value, began: Instant) -> Result<Value, DemoError> {
+        let before = text_of(&seen, "summary").to_owned();
+        let (mut told, mut told_at) = (String::new(), Instant::now());
+        while text_of(&seen, "summary") == before {
+            self.watch(FRAME).await;
+            seen = self.ask(Method::GET, ROLLOUT, Bytes::new()).await?;
+            let waits = text_of(&seen, "waits_for");
+            if began.elapsed() > WITHIN {
+                return Err(DemoError::Change(format!("a good model did not go live within {WITHIN:?}: {before}; it waits: {waits}")));
+            }
+            let evidence = waits.strip_prefix("hold: ").filter(|evidence| *evidence != told && told_at.elapsed() >= TELL_EVERY);
+            if let Some(evidence) = evidence {
+                (told, told_at) = (evidence.to_owned(), Instant::now());
+                self.screen.event(Tone::Quiet, "evidence", &told);
             }
         }
+        Ok(seen)
     }
 
     /// A model that ranks upside down gets a share; the evidence grows until the policy says so, and the router takes it out of traffic by itself.
     pub(super) async fn catch_broken_model(&mut self) -> Result<(), DemoError> {
+        self.screen.chapter("By itself: a broken model is found out, and taken back");
         self.cast.break_canary().await?;
         let replaced = Instant::now();
         self.ask(Method::POST, "/api/v1/reload", Bytes::new()).await?;
@@ -96,9 +126,9 @@ impl Script<'_> {
         let began = Instant::now();
         let found = self.watch_evidence(began).await?;
         let took = began.elapsed();
-        self.screen.event(Tone::Good, "verdict", &format!("{}, {:.1} s after its first query", found.summary, took.as_secs_f64()));
+        self.screen.event(Tone::Good, "verdict", &format!("{:.1} s after its first share: {}", took.as_secs_f64(), found.summary));
         let rollback_seconds = self.watch_rollback(found.judged_unix_ms).await?;
-        let text = format!("by itself, {rollback_seconds:.2} s after the verdict: canary_percent = 0, and nobody's hand was on it");
+        let text = format!("canary_percent = 0, {}, and nobody's hand was on it", after_the_verdict(rollback_seconds));
         self.screen.event(Tone::Good, "rolled back", &text);
         self.caught = Some(Caught { seconds: took.as_secs_f64(), rollback_seconds, ..found });
         self.watch(RECENT).await;
@@ -151,7 +181,12 @@ impl Script<'_> {
     }
 }
 
-/// `2.3 of 4.6: 0.412 of its answers are clicked, and 0.633 of control's`
+/// Times of day are cut to milliseconds.
+pub(super) fn after_the_verdict(seconds: f64) -> String {
+    if seconds < 0.001 { "within 1 ms of the verdict".to_owned() } else { format!("{:.0} ms after the verdict", seconds * 1e3) }
+}
+
+/// `█████░░░░░ 2.3 of 4.6: 41.2 % of v3's answers are clicked, and 83.3 % of v2's`
 fn evidence_line(evidence: &Value, log_harm: f64, threshold_log: f64) -> String {
     let clicks = evidence
         .get("metrics")
@@ -159,9 +194,9 @@ fn evidence_line(evidence: &Value, log_harm: f64, threshold_log: f64) -> String 
         .into_iter()
         .flatten()
         .find(|metric| metric.get("metric") == Some(&json!("clicks")));
-    let mean = |role: &str| clicks.and_then(|clicks| clicks.get(role)?.get("mean")?.as_f64());
-    let (Some(candidate), Some(control)) = (mean("candidate"), mean("control")) else {
-        return format!("{log_harm:.1} of {threshold_log:.1}");
-    };
-    format!("{log_harm:.1} of {threshold_log:.1}: {candidate:.3} of v3's answers are clicked, and {control:.3} of v2's")
+    let mean = |role: &str| clicks.and_then(|clicks| clicks.get(role)?.get("mean")?.as_f64()).map(|mean| mean * 100.0);
+    let (full, rest) = bar((log_harm / threshold_log).clamp(0.0, 1.0), METER);
+    let grown = format!("{full}{rest} {log_harm:.1} of {threshold_log:.1}");
+    let (Some(candidate), Some(control)) = (mean("candidate"), mean("control")) else { return grown };
+    format!("{grown}: {candidate:.1} % of v3's answers are clicked, and {control:.1} % of v2's")
 }

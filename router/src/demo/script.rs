@@ -95,6 +95,7 @@ impl<'a> Script<'a> {
     /// # Errors
     /// When the router refuses a change, or one does not come into force.
     pub(super) async fn play(&mut self) -> Result<(), DemoError> {
+        self.screen.chapter("By hand: flags, plugins, flips");
         let now = Instant::now();
         self.note("steady on blue", Change::Start, [1.0, 0.0, 0.0], now);
         self.watch(self.pace.steady).await;
@@ -270,7 +271,7 @@ impl<'a> Script<'a> {
 
     fn screen_frame(&mut self) {
         for news in self.cast.receiver.news() {
-            self.screen.event(Tone::Quiet, "told", &news);
+            self.screen.event(Tone::Quiet, "notified", &news);
         }
         let record = Arc::clone(&self.record);
         let record = lock(&record);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::record::{Change, Observation, POOLS, Record, Traffic};
+use super::rollouts::after_the_verdict;
 use super::screen::Screen;
 use super::script::Caught;
 
@@ -142,7 +143,7 @@ impl Summary {
             "rolled_back": self.caught.as_ref().map(|_| "v3"),
             "failed_requests": self.failed,
             "detection_seconds": self.caught.as_ref().map(|caught| rounded(caught.seconds, 1)),
-            "rollback_seconds": self.caught.as_ref().map(|caught| rounded(caught.rollback_seconds, 2)),
+            "rollback_seconds": self.caught.as_ref().map(|caught| rounded(caught.rollback_seconds, 3)),
             "requests": self.sent,
             "requests_between_steps": self.between_steps,
             "seconds": rounded(self.seconds, 1),
@@ -178,7 +179,8 @@ impl Summary {
     }
 
     fn show_steps(&self, screen: &mut Screen) {
-        let mut rows = vec![row(["step", "queries", "configured %", "measured %", "blue / green / canary"])];
+        screen.say("  Shares of the queries: blue / green / canary");
+        let mut rows = vec![row(["step", "queries", "configured %", "measured %", ""])];
         for step in &self.steps {
             let mark = if step.is_within() { "" } else { "off" };
             let queries = step.traffic.queries.to_string();
@@ -186,7 +188,7 @@ impl Summary {
             rows.push(vec![step.label.clone(), queries, configured, measured, screen.verdict(mark.is_empty(), mark)]);
         }
         // Everything that was sent through the router is somewhere in this column.
-        let others = [("while a change was made", self.between_steps), ("failed", self.failed), ("in all", self.sent)];
+        let others = [("during a change", self.between_steps), ("failed", self.failed), ("in all", self.sent)];
         for (label, count) in others.into_iter().filter(|(label, count)| *label != "failed" || *count > 0) {
             rows.push(row([label, &count.to_string(), "", "", ""]));
         }
@@ -208,7 +210,7 @@ impl Summary {
             vec!["queries sent".to_owned(), self.sent.to_string(), format!("in {:.0} s", self.seconds)],
             vec!["queries failed".to_owned(), screen.verdict(self.failed == 0, &self.failed.to_string()), String::new()],
             vec![
-                "users who changed sides unasked".to_owned(),
+                "users who moved unasked".to_owned(),
                 screen.verdict(self.units_changed == 0, &self.units_changed.to_string()),
                 format!("of {}", self.units),
             ],
@@ -216,26 +218,21 @@ impl Summary {
         for step in self.steps.iter().filter(|step| step.change == Change::Flip) {
             let late = step.last_of_old.map_or(0.0, milliseconds);
             let said = if late > 0.0 { format!("{late:.1} ms") } else { "at once".to_owned() };
-            rows.push(vec![format!("last of the old pool, {}", step.label), said, "after the flag was written".to_owned()]);
+            rows.push(vec![format!("{} complete", step.label), said, "after the flag was written".to_owned()]);
         }
         rows.push(vec!["plugin in force".to_owned(), swaps.join(", "), "after its file arrived".to_owned()]);
         if let Some(took) = self.promoted {
-            rows.push(vec![
-                "good model live".to_owned(),
-                format!("{:.1} s", took.as_secs_f64()),
-                "from its first share to the end of its baking".to_owned(),
-            ]);
+            rows.push(vec!["good model live".to_owned(), format!("{:.1} s", took.as_secs_f64()), "after its first share".to_owned()]);
         }
         if let Some(caught) = &self.caught {
-            let (said, note) = (format!("{:.1} s", caught.seconds), "from its first share to the verdict");
+            let (said, note) = (format!("{:.1} s", caught.seconds), "after its first share");
             rows.push(vec!["broken model found out".to_owned(), said, note.to_owned()]);
-            let said = format!("{:.2} s", caught.rollback_seconds);
-            rows.push(vec!["and rolled back".to_owned(), said, "from the verdict to the flags, by itself".to_owned()]);
+            rows.push(vec!["and rolled back".to_owned(), "by itself".to_owned(), after_the_verdict(caught.rollback_seconds)]);
         }
         for (quantile, added) in ["p50", "p99"].iter().zip(self.added) {
             let Added { routed, direct, se } = added;
             let difference = format!("{:+.2} ± {:.2} ms", (routed - direct) / 1e3, se / 1e3);
-            let note = format!("{:.2} ms routed, {:.2} ms straight", routed / 1e3, direct / 1e3);
+            let note = format!("{:.2} ms, straight {:.2}", routed / 1e3, direct / 1e3);
             rows.push(vec![format!("added by the router, {quantile}"), difference, note]);
         }
         screen.table(&rows, &[]);
