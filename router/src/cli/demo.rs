@@ -14,7 +14,7 @@ use crate::demo::{self, DemoError, Options};
 
 Needs nothing but ONNX Runtime's library, which `scripts/fetch_onnxruntime.sh` gets. Ports are given out by the system; files are in a folder that is removed at the end. Exit code 0: no query failed, no user changed sides, shares as configured, the good model live and the broken one rolled back.")]
 pub(super) struct Demo {
-    /// A quarter of a minute instead of a whole one.
+    /// Shorter steps: about half as long.
     #[arg(long)]
     fast: bool,
     /// The timeline to stderr, and at the end one JSON object to stdout.

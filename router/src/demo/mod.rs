@@ -42,7 +42,7 @@ use self::users::{SharedRecord, Users, lock};
 /// What to show.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// A quarter of a minute instead of a whole one.
+    /// Shorter steps: about half as long.
     pub(crate) is_fast: bool,
     /// The timeline goes to stderr; stdout is for the line of JSON.
     pub(crate) for_machines: bool,

@@ -276,7 +276,7 @@ impl<'a> Script<'a> {
         let record = Arc::clone(&self.record);
         let record = lock(&record);
         let (rate, shares) = record.recent(Instant::now(), RECENT);
-        let text = format!(" {rate:.0}/s, {} failed", record.failed);
+        let text = format!("{rate:.0}/s, {} failed", record.failed);
         self.screen.status(&POOLS, shares, &text);
     }
 }
