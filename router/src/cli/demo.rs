@@ -1,20 +1,20 @@
-//! `switchback demo`: the whole system on this machine, for about a minute.
+//! `switchback demo`: the whole system on this machine, for a minute and a half.
 
 use clap::Args;
 
 use super::{Failure, block_on, print};
 use crate::demo::{self, DemoError, Options};
 
-/// See it work: three rankers, the router and search users on this machine, for about a minute.
+/// See it work: three rankers, the router and search users on this machine, for a minute and a half.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchback demo
   switchback demo --fast
   switchback demo --json 2>/dev/null | tail -1
 
-Needs nothing but ONNX Runtime's library, which `scripts/fetch_onnxruntime.sh` gets. Ports are given out by the system; files are in a folder that is removed at the end. Exit code 0: no query failed, no user changed sides, shares as configured.")]
+Needs nothing but ONNX Runtime's library, which `scripts/fetch_onnxruntime.sh` gets. Ports are given out by the system; files are in a folder that is removed at the end. Exit code 0: no query failed, no user changed sides, shares as configured, the good model live and the broken one rolled back.")]
 pub(super) struct Demo {
-    /// A quarter of a minute instead of a whole one.
+    /// Shorter steps: about half as long.
     #[arg(long)]
     fast: bool,
     /// The timeline to stderr, and at the end one JSON object to stdout.

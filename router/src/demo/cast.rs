@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::DemoError;
 use super::http::Client;
+use super::receiver::Receiver;
 use super::record::POOLS;
 use crate::admin::TOKEN_FILE;
 
@@ -26,6 +27,11 @@ const RANKER_V2: &[u8] = include_bytes!("../../demo/models/ranker_v2.onnx");
 const BROKEN: &[u8] = include_bytes!("../../demo/models/ranker_inverted.onnx");
 /// Its version, on the canary pool from then on.
 const BROKEN_VERSION: &str = "3";
+
+/// A rollout of seconds, in two steps: gates that are wide enough to be passed after some hundred queries.
+const PROFILE: &str = r#"rollout = { steps = ["10", "50"], holdback_percent = "10", bake = "3s" }
+rollback_config = { min_samples = 100, min_dwell_seconds = 2, errors = { margin = 0.05, last_margin = 0.05 }, latency = { margin = 0.2, last_margin = 0.2 }, metrics = { clicks = { relative_margin = 0.2, last_relative_margin = 0.2 } } }
+"#;
 
 /// A process that says nothing for so long will not start.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -49,6 +55,8 @@ pub(super) struct Cast {
     pub(super) admin: SocketAddr,
     /// Bearer token of the admin API.
     pub(super) token: String,
+    /// Who is told of rollouts.
+    pub(super) receiver: Receiver,
     router: Child,
     rankers_running: Vec<Child>,
     /// The children's standard inputs. When these close, also because this process was killed, the children end.
@@ -74,11 +82,12 @@ impl Cast {
             addresses.push(address);
         }
         let rankers_at: [SocketAddr; 3] = addresses.try_into().map_err(|_| DemoError::process("a ranker", "is missing"))?;
-        let (mut router, traffic, admin) = start_router(folder.path(), &rankers_at).await?;
+        let receiver = Receiver::start().await.map_err(DemoError::Folder)?;
+        let (mut router, traffic, admin) = start_router(folder.path(), &rankers_at, receiver.address).await?;
         inputs.extend(router.stdin.take());
         wait_until_ready(admin, folder.path()).await?;
         let token = std::fs::read_to_string(folder.path().join("data").join(TOKEN_FILE)).map_err(DemoError::Folder)?.trim().to_owned();
-        Ok(Cast { rankers: rankers_at, onnxruntime, traffic, admin, token, router, rankers_running: rankers, inputs, folder })
+        Ok(Cast { rankers: rankers_at, onnxruntime, traffic, admin, token, receiver, router, rankers_running: rankers, inputs, folder })
     }
 
     /// Puts a broken model on the canary pool, as a deployment would: another process with another version, and the router's config with both.
@@ -93,7 +102,8 @@ impl Cast {
         self.inputs.extend(child.stdin.take());
         self.rankers_running.push(child);
         let ([blue, green, _], [(first, _), (second, _), _]) = (self.rankers, MODELS);
-        let text = router_config(&self.folder.path().join("data"), &[(blue, first), (green, second), (address, BROKEN_VERSION)]);
+        let rankers = [(blue, first), (green, second), (address, BROKEN_VERSION)];
+        let text = router_config(&self.folder.path().join("data"), &rankers, self.receiver.address);
         std::fs::write(self.folder.path().join("switchback.toml"), text).map_err(DemoError::Folder)
     }
 
@@ -126,13 +136,18 @@ async fn start_ranker(folder: &Path, pool: &str, version: &str, model: &[u8]) ->
     Ok((child, announced))
 }
 
-async fn start_router(folder: &Path, rankers: &[SocketAddr; 3]) -> Result<(Child, SocketAddr, SocketAddr), DemoError> {
+async fn start_router(
+    folder: &Path,
+    rankers: &[SocketAddr; 3],
+    receiver: SocketAddr,
+) -> Result<(Child, SocketAddr, SocketAddr), DemoError> {
     let data = folder.join("data");
     std::fs::create_dir_all(data.join("policies")).map_err(DemoError::Folder)?;
     let config = folder.join("switchback.toml");
     let [blue, green, canary] = *rankers;
     let [(first, _), (second, _), (third, _)] = MODELS;
-    std::fs::write(&config, router_config(&data, &[(blue, first), (green, second), (canary, third)])).map_err(DemoError::Folder)?;
+    let text = router_config(&data, &[(blue, first), (green, second), (canary, third)], receiver);
+    std::fs::write(&config, text).map_err(DemoError::Folder)?;
     let mut command = own_binary()?;
     command.args(["serve", "--end-with-stdin", "--config"]).arg(&config);
     let (child, line) = start(command, "router", folder).await?;
@@ -146,14 +161,15 @@ async fn start_router(folder: &Path, rankers: &[SocketAddr; 3]) -> Result<(Child
     }
 }
 
-/// As an operator would write it, but for ports that are given out by the system, quick health checks, and clicks that are mature after 3 s:
-/// the demo's users do not hesitate.
-fn router_config(data: &Path, rankers: &[(SocketAddr, &str); 3]) -> String {
+/// As an operator would write it, but for ports that are given out by the system, quick health checks, clicks that are mature after 3 s (the demo's
+/// users do not hesitate), and steps that take seconds: the demo profile.
+fn router_config(data: &Path, rankers: &[(SocketAddr, &str); 3], receiver: SocketAddr) -> String {
     let mut text = format!(
         "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[state]\ndata_dir = {:?}\n\n\
          [evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"3s\"\n\n\
+         [[notify]]\nname = \"demo\"\nurl = \"http://{receiver}/\"\n\n\
          [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"client-address\"]\n\
-         expose = [\"pool\"]\nsplit_policy = \"split-weighted\"\n",
+         expose = [\"pool\"]\nsplit_policy = \"split-weighted\"\n{PROFILE}",
         data.display().to_string()
     );
     for (pool, (address, version)) in POOLS.iter().zip(rankers) {

@@ -1,10 +1,12 @@
 //! The newcomer's first minute: the whole system on this machine, with real models, real queries and users who click.
 //!
 //! ```text
-//! users (cascade clicks) --+
-//!                          +--> router (child process, WASM policy) --> three rankers (child processes, ONNX)
-//! probe (router | direct) -+         ^ flags, plugins
-//!                                  script --> record --> summary --> screen, JSON
+//! users (cascade clicks) -----> router (child process, WASM policy) --> three rankers (child processes, ONNX)
+//!          |                       ^ flags, plugins       | notices       ^
+//!          |                     script <--- receiver <---+               |
+//!          +-- a tenth, once more: probe ---------------------------------+
+//!
+//! record --> summary --> screen, JSON
 //! ```
 //!
 //! Every process is this same binary, on ports that the system gives out, in a folder that is removed at the end.
@@ -17,7 +19,9 @@ mod http;
 mod plugin;
 mod probe;
 mod queries;
+mod receiver;
 mod record;
+mod rollouts;
 mod screen;
 mod script;
 mod summary;
@@ -30,7 +34,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::cast::Cast;
-use self::probe::Probe;
 use self::screen::{Screen, Tone};
 use self::script::{Pace, Script};
 use self::summary::Summary;
@@ -39,7 +42,7 @@ use self::users::{SharedRecord, Users, lock};
 /// What to show.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// A quarter of a minute instead of a whole one.
+    /// Shorter steps: about half as long.
     pub(crate) is_fast: bool,
     /// The timeline goes to stderr; stdout is for the line of JSON.
     pub(crate) for_machines: bool,
@@ -137,19 +140,18 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let (over, is_over) = watch::channel(false);
     let users = Users {
         router: cast.traffic,
-        queries: queries.clone(),
+        rankers: cast.rankers,
+        queries,
         record: record.clone(),
         rate: options.rate,
         units: options.users,
-        is_over: is_over.clone(),
+        is_over,
     };
-    let probe = Probe { router: cast.traffic, rankers: cast.rankers, queries, record: record.clone(), is_over };
-    let mut tasks = users.start();
-    tasks.push(tokio::spawn(probe.run()));
+    let tasks = users.start();
     let pace = if options.is_fast { Pace::fast() } else { Pace::usual() };
     let mut script = Script::new(&mut cast, screen, record.clone(), pace);
     script.play().await?;
-    let (plugin_swaps, caught) = (std::mem::take(&mut script.plugin_swaps), script.caught.take());
+    let (plugin_swaps, caught, promoted) = (std::mem::take(&mut script.plugin_swaps), script.caught.take(), script.promoted);
     over.send_replace(true);
     for task in tasks {
         // A user that panicked would be a failed query; joining tells.
@@ -161,14 +163,14 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let drained = cast.drain_router().await;
     let (tone, said) = if drained { (Tone::Quiet, "the router drained") } else { (Tone::Bad, "the router did not drain") };
     screen.event(tone, "end", said);
-    let summary = Summary::of(&lock(&record), (&plugin_swaps, caught), screen.elapsed());
+    let summary = Summary::of(&lock(&record), (&plugin_swaps, caught, promoted), screen.elapsed());
     summary.show(screen);
     let (is_good, said) = (
         summary.is_good() && drained,
-        "no query failed, nobody changed sides, every share as configured, and a broken model was rolled back",
+        "no query failed, nobody changed sides, every share as configured; a good model went live, and a broken one was rolled back",
     );
     screen.say("");
-    screen.say(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
+    screen.paragraph(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
     Ok(Outcome { is_good, json: summary.json() })
 }
 

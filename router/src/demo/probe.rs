@@ -1,90 +1,45 @@
-//! What the router adds: the same query through it and straight to the ranker that answered, side by side under the same load.
+//! What the router adds: one in ten of the users' queries goes through it and straight to the ranker that answers, under the same load.
 //!
-//! The order of the two changes by chance, so that neither always finds the ranker's caches warm.
+//! It is the users' own queries that are measured: queries of one more user, who never clicks, would be a tenth of the traffic, on one
+//! side of the comparison. The order of the two changes by chance, so that neither always finds the ranker's caches warm.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, StatusCode};
-use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom as _;
-use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::watch;
-use tokio::time::{Instant, interval};
+use rand::{Rng, RngExt as _};
+use tokio::time::Instant;
 
-use super::http::{Client, HttpError};
+use super::http::Client;
 use super::queries::Query;
-use super::users::{SharedRecord, lock, pool_of};
 
-/// Pairs of queries a second: enough for a p99, too few to be load.
-const PAIRS_PER_SECOND: u32 = 40;
+/// This part of the queries: enough for a p99, too few to be load.
+const MEASURED: f64 = 0.1;
 
-/// Measures until the demo is over.
+/// The direct ways.
 #[derive(Debug)]
 pub(super) struct Probe {
-    pub(super) router: SocketAddr,
     /// By [`super::record::POOLS`].
-    pub(super) rankers: [SocketAddr; 3],
-    pub(super) queries: Arc<Vec<Query>>,
-    pub(super) record: SharedRecord,
-    pub(super) is_over: watch::Receiver<bool>,
+    rankers: [Client; 3],
 }
 
 impl Probe {
-    /// Runs until the demo is over.
-    pub(super) async fn run(self) {
-        let mut rng = SmallRng::seed_from_u64(17);
-        let mut router = Client::new(self.router);
-        let mut rankers = self.rankers.map(Client::new);
-        let mut due = interval(Duration::from_secs(1) / PAIRS_PER_SECOND);
-        let mut expected_pool = 0;
-        while !*self.is_over.borrow() {
-            due.tick().await;
-            let Some(query) = self.queries.choose(&mut rng) else { return };
-            let direct_first = rng.random_bool(0.5);
-            let mut direct = None;
-            if direct_first {
-                direct = straight(&mut rankers, expected_pool, &query.body).await;
-            }
-            let Some((pool, routed)) = self.through(&mut router, &query.body).await else { continue };
-            if !direct_first {
-                direct = straight(&mut rankers, pool, &query.body).await;
-            }
-            let is_a_pair = !direct_first || pool == expected_pool;
-            expected_pool = pool;
-            if let Some(direct) = direct.filter(|_| is_a_pair) {
-                let mut record = lock(&self.record);
-                record.routed.push(routed);
-                record.direct.push(direct);
-            }
-        }
+    pub(super) fn new(rankers: [SocketAddr; 3]) -> Probe {
+        Probe { rankers: rankers.map(Client::new) }
     }
 
-    /// Through the router; a failure counts as any user's.
-    async fn through(&self, router: &mut Client, body: &Bytes) -> Option<(usize, Duration)> {
+    /// Whether to measure this query.
+    pub(super) fn is_due(&self, rng: &mut impl Rng) -> bool {
+        rng.random_bool(MEASURED)
+    }
+
+    /// The query's time without the router, from the pool that is thought to answer it.
+    pub(super) async fn straight(&mut self, pool: Option<usize>, query: &Query) -> Option<(usize, Duration)> {
+        let pool = pool?;
+        let ranker = self.rankers.get_mut(pool)?;
         let sent = Instant::now();
-        let answer = router.send(Method::POST, "/rank", &[("x-user-id", "probe")], body.clone()).await;
+        let answer = ranker.send(Method::POST, "/rank", &[("x-user-id", "probe")], query.body.clone()).await;
         let took = sent.elapsed();
-        let mut record = lock(&self.record);
-        record.sent += 1;
-        match answer {
-            Ok(answer) if answer.status == StatusCode::OK => {
-                record.probes += 1;
-                return pool_of(&answer.headers).map(|pool| (pool, took));
-            }
-            Ok(answer) => record.fail(format!("probe: {}", answer.status)),
-            Err(error) => record.fail(format!("probe: {}", super::chain(&error))),
-        }
-        None
+        answer.ok().filter(|answer| answer.status == StatusCode::OK).map(|_| (pool, took))
     }
-}
-
-async fn straight(rankers: &mut [Client; 3], pool: usize, body: &Bytes) -> Option<Duration> {
-    let ranker = rankers.get_mut(pool)?;
-    let sent = Instant::now();
-    let answer: Result<_, HttpError> = ranker.send(Method::POST, "/rank", &[("x-user-id", "probe")], body.clone()).await;
-    let took = sent.elapsed();
-    answer.ok().filter(|answer| answer.status == StatusCode::OK).map(|_| took)
 }

@@ -36,6 +36,8 @@ pub(super) enum Change {
     Plugin,
     /// `live` moved to the other colour.
     Flip,
+    /// A rollout went on: its model has more users, on whatever pool.
+    Rollout,
     /// Another model is behind the canary pool, and nobody is sent there yet.
     Model,
 }
@@ -60,8 +62,6 @@ pub(super) struct Record {
     pub(super) failed: u64,
     /// Clicks that the router counted.
     pub(super) clicks: u64,
-    /// Of those sent, the answered ones of the probe: no user's.
-    pub(super) probes: u64,
     pub(super) reasons: Vec<String>,
     pub(super) observations: Vec<Observation>,
     pub(super) steps: Vec<Step>,
@@ -158,15 +158,29 @@ impl Record {
         until.is_none_or(|until| seen.answered <= until).then_some(step)
     }
 
+    /// Whether the changes between two steps, one after the other, can have moved a user so.
     fn may_move(&self, earlier: usize, later: usize, from: usize, to: usize) -> bool {
         let (low, high) = (earlier.min(later), earlier.max(later));
-        let between = self.steps.get(low + 1..=high).unwrap_or_default();
-        if from == to || between.iter().any(|step| step.change == Change::Flip) {
-            return true;
+        let (from, to) = if earlier <= later { (from, to) } else { (to, from) };
+        let mut reached = HashSet::from([from]);
+        for step in self.steps.get(low + 1..=high).unwrap_or_default() {
+            let moved = (0..POOLS.len()).filter(|pool| reached.iter().any(|from| step.change.moves(*from, *pool)));
+            reached.extend(moved.collect::<Vec<_>>());
         }
-        let has_ramp = between.iter().any(|step| step.change == Change::Ramp);
-        let to_canary = POOLS.get(if earlier <= later { to } else { from }) == Some(&"canary");
-        has_ramp && to_canary
+        reached.contains(&to)
+    }
+}
+
+impl Change {
+    /// Whether it may take a user from one pool to another.
+    fn moves(self, from: usize, to: usize) -> bool {
+        let name = |pool: usize| POOLS.get(pool).copied().unwrap_or_default();
+        match self {
+            Change::Flip => true,
+            Change::Ramp => name(to) == "canary",
+            Change::Rollout => matches!((name(from), name(to)), ("blue", "green" | "canary") | ("canary", "green")),
+            Change::Start | Change::Plugin | Change::Model => false,
+        }
     }
 }
 
@@ -205,6 +219,30 @@ mod tests {
             clicks: 1,
         };
         Record { steps, observations: seen.iter().map(observation).collect(), ..Record::default() }
+    }
+
+    #[test]
+    fn a_rollout_moves_users_to_its_model_and_nobody_back() {
+        let moved = |from: usize, to: usize| {
+            let mut record = record(&[(1, from, 50), (1, to, 110)]);
+            record.steps.truncate(2);
+            record.steps[1].change = Change::Rollout;
+            record.units_that_changed_arm() == 0
+        };
+        assert_eq!([moved(BLUE, CANARY), moved(BLUE, GREEN), moved(CANARY, GREEN)], [true; 3]);
+        assert_eq!([moved(CANARY, BLUE), moved(GREEN, BLUE), moved(GREEN, CANARY)], [false; 3]);
+    }
+
+    #[test]
+    fn who_was_away_for_several_changes_may_have_moved_by_each() {
+        let moved = |from: usize, to: usize| {
+            let mut record = record(&[(1, from, 50), (1, to, 310)]);
+            let changes = [Change::Start, Change::Rollout, Change::Model, Change::Ramp];
+            record.steps.iter_mut().zip(changes).for_each(|(step, change)| step.change = change);
+            record.units_that_changed_arm() == 0
+        };
+        assert_eq!([moved(GREEN, CANARY), moved(BLUE, GREEN), moved(CANARY, GREEN)], [true; 3]);
+        assert_eq!([moved(GREEN, BLUE), moved(CANARY, BLUE)], [false; 2]);
     }
 
     #[test]

@@ -63,6 +63,12 @@ impl Screen {
         self.say(&text);
     }
 
+    /// A heading within the timeline.
+    pub(super) fn chapter(&mut self, text: &str) {
+        self.say("");
+        self.title(text);
+    }
+
     /// A paragraph, wrapped at the terminal's width.
     pub(super) fn paragraph(&mut self, text: &str) {
         for line in wrap(text, self.width()) {
@@ -166,7 +172,7 @@ fn pool_style(name: &str) -> Style {
 }
 
 /// A share as full and empty cells; a share that is not zero always shows.
-fn bar(share: f64, width: usize) -> (String, String) {
+pub(super) fn bar(share: f64, width: usize) -> (String, String) {
     let full = (0..width).filter(|cell| share * width as f64 > *cell as f64 + 0.5).count();
     let full = if share > 0.0 { full.max(1) } else { 0 };
     ("█".repeat(full), "░".repeat(width - full))

@@ -1,4 +1,4 @@
-//! What happens, and when: a ramp by flag, plugins swapped under load, a flip and a flip back.
+//! What happens, and when: a ramp by flag, plugins swapped under load, a flip and a flip back; then [the rollouts](super::rollouts).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,26 +17,18 @@ use super::users::{SharedRecord, lock};
 use super::{DemoError, plugin};
 
 /// The living line is redrawn this often.
-const FRAME: Duration = Duration::from_millis(120);
+pub(super) const FRAME: Duration = Duration::from_millis(120);
 /// What it shows is the last so long.
-const RECENT: Duration = Duration::from_secs(1);
+pub(super) const RECENT: Duration = Duration::from_secs(1);
 /// How often the router is asked whether a plugin is in force.
-const ASK_EVERY: Duration = Duration::from_millis(10);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(10);
 /// A change that takes longer will not come.
-const CHANGE_WITHIN: Duration = Duration::from_secs(15);
+pub(super) const CHANGE_WITHIN: Duration = Duration::from_secs(15);
 /// The ramp, in percent.
 const RAMP: [u32; 4] = [1, 5, 25, 50];
 const ROUTE: &str = "/api/v1/routes/search";
 const FLAGS: &str = "/api/v1/routes/search/flags";
 const POLICY: &str = "split-weighted";
-const EVIDENCE: &str = "/api/v1/routes/search/evidence";
-const HISTORY: &str = "/api/v1/routes/search/history?limit=1";
-/// The broken model's share.
-const BROKEN_PERCENT: u32 = 10;
-/// The evidence is told when it has grown by so much.
-const EVIDENCE_STEP: f64 = 0.3;
-/// A broken model that nobody finds out would be a broken demo.
-const CATCH_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long each step is shown.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +46,11 @@ impl Pace {
         Pace { steady: seconds(4), step: seconds(6), plugin: seconds(4), flip: seconds(8) }
     }
 
+    /// How long a plugin, or a model that is not asked yet, is shown.
+    pub(super) fn plugin(&self) -> Duration {
+        self.plugin
+    }
+
     /// About a quarter of that.
     pub(super) fn fast() -> Pace {
         let ms = Duration::from_millis;
@@ -68,7 +65,7 @@ pub(super) struct Caught {
     pub(super) seconds: f64,
     /// From the verdict to the flags that take it out of traffic.
     pub(super) rollback_seconds: f64,
-    judged_unix_ms: u64,
+    pub(super) judged_unix_ms: u64,
     pub(super) log_harm: f64,
     pub(super) threshold_log: f64,
     pub(super) summary: String,
@@ -83,12 +80,14 @@ pub(super) struct Script<'a> {
     /// How long each plugin took from the folder to being in force.
     pub(super) plugin_swaps: Vec<Duration>,
     pub(super) caught: Option<Caught>,
+    /// How long the good model took until it was live, and nothing compared any more.
+    pub(super) promoted: Option<Duration>,
     admin: Client,
 }
 
 impl<'a> Script<'a> {
     pub(super) fn new(cast: &'a mut Cast, screen: &'a mut Screen, record: SharedRecord, pace: Pace) -> Script<'a> {
-        Script { admin: Client::new(cast.admin), cast, screen, record, pace, plugin_swaps: Vec::new(), caught: None }
+        Script { admin: Client::new(cast.admin), cast, screen, record, pace, plugin_swaps: Vec::new(), caught: None, promoted: None }
     }
 
     /// Plays it all.
@@ -96,6 +95,7 @@ impl<'a> Script<'a> {
     /// # Errors
     /// When the router refuses a change, or one does not come into force.
     pub(super) async fn play(&mut self) -> Result<(), DemoError> {
+        self.screen.chapter("By hand: flags, plugins, flips");
         let now = Instant::now();
         self.note("steady on blue", Change::Start, [1.0, 0.0, 0.0], now);
         self.watch(self.pace.steady).await;
@@ -108,86 +108,8 @@ impl<'a> Script<'a> {
         }
         self.flip("green", "flip to green", [0.0, 1.0, 0.0]).await?;
         self.flip("blue", "flip back to blue", [1.0, 0.0, 0.0]).await?;
+        self.roll_out().await?;
         self.catch_broken_model().await
-    }
-
-    /// A model that ranks upside down gets a share; the evidence grows until the policy says so, and the router takes it out of traffic by itself.
-    async fn catch_broken_model(&mut self) -> Result<(), DemoError> {
-        self.cast.break_canary().await?;
-        let replaced = Instant::now();
-        self.ask(Method::POST, "/api/v1/reload", Bytes::new()).await?;
-        self.note("v3 on canary", Change::Model, [1.0, 0.0, 0.0], replaced);
-        self.screen.event(
-            Tone::Change,
-            "v3 on canary",
-            "a broken training job: it ranks upside down, and answers as fast as ever, always with a 200",
-        );
-        self.watch(self.pace.plugin).await;
-        let share = f64::from(BROKEN_PERCENT) / 100.0;
-        let label = format!("v3 at {BROKEN_PERCENT} %");
-        let set = json!({ "canary_percent": BROKEN_PERCENT, "salt": salt() });
-        self.change(&label, Change::Ramp, &set, [1.0 - share, 0.0, share]).await?;
-        self.screen.event(
-            Tone::Change,
-            &label,
-            &format!("canary_percent = {BROKEN_PERCENT}, new users; what they click comes back as events, by token"),
-        );
-        let began = Instant::now();
-        let found = self.watch_evidence(began).await?;
-        let took = began.elapsed();
-        self.screen.event(Tone::Good, "verdict", &format!("{}, {:.1} s after its first query", found.summary, took.as_secs_f64()));
-        let rollback_seconds = self.watch_rollback(found.judged_unix_ms).await?;
-        let text = format!("by itself, {:.2} s after the verdict: canary_percent = 0, and nobody's hand was on it", rollback_seconds);
-        self.screen.event(Tone::Good, "rolled back", &text);
-        self.caught = Some(Caught { seconds: took.as_secs_f64(), rollback_seconds, ..found });
-        self.watch(RECENT).await;
-        Ok(())
-    }
-
-    /// Tells how the evidence grows, until the verdict is to roll back.
-    async fn watch_evidence(&mut self, began: Instant) -> Result<Caught, DemoError> {
-        let mut told = 0.0;
-        loop {
-            self.watch(FRAME).await;
-            let board = self.ask(Method::GET, EVIDENCE, Bytes::new()).await?;
-            let evidence = board.get("evidence").filter(|evidence| evidence.pointer("/candidate/version") == Some(&json!("v3")));
-            let number = |key: &str| evidence.and_then(|evidence| evidence.get(key)?.as_f64());
-            if let (Some(evidence), Some(log_harm), Some(threshold_log)) = (evidence, number("log_harm"), number("threshold_log")) {
-                let verdict = evidence.get("verdict").and_then(Value::as_str).unwrap_or_default();
-                let summary = evidence.get("summary").and_then(Value::as_str).unwrap_or_default();
-                if log_harm >= told + EVIDENCE_STEP || verdict == "roll_back" {
-                    told = log_harm;
-                    self.screen.event(Tone::Quiet, "evidence", &evidence_line(evidence, log_harm, threshold_log));
-                }
-                if verdict == "roll_back" {
-                    let judged_unix_ms = evidence.get("judged_unix_ms").and_then(Value::as_u64).unwrap_or(0);
-                    let summary = summary.to_owned();
-                    return Ok(Caught { seconds: 0.0, rollback_seconds: 0.0, judged_unix_ms, log_harm, threshold_log, summary });
-                }
-            }
-            if began.elapsed() > CATCH_WITHIN {
-                return Err(DemoError::Change(format!("a broken model was not found out within {CATCH_WITHIN:?}")));
-            }
-        }
-    }
-
-    /// Waits for the router to write the flags itself, and answers how long after the verdict that was.
-    async fn watch_rollback(&mut self, judged_unix_ms: u64) -> Result<f64, DemoError> {
-        let asked = Instant::now();
-        loop {
-            let history = self.ask(Method::GET, HISTORY, Bytes::new()).await?;
-            let newest = history.pointer("/entries/0").filter(|entry| entry.get("kind") == Some(&json!("rollback")));
-            if let Some(time_ms) = newest.and_then(|entry| entry.get("time_ms")?.as_u64()) {
-                let age = Duration::from_millis(crate::admin::now_unix_ms().saturating_sub(time_ms));
-                let written = Instant::now().checked_sub(age).unwrap_or(asked);
-                self.note("v3 rolled back", Change::Flip, [1.0, 0.0, 0.0], written);
-                return Ok(time_ms.saturating_sub(judged_unix_ms) as f64 / 1e3);
-            }
-            if asked.elapsed() > CHANGE_WITHIN {
-                return Err(DemoError::Change(format!("a broken model was rolled back, and not rolled back within {CHANGE_WITHIN:?}")));
-            }
-            sleep(ASK_EVERY).await;
-        }
     }
 
     async fn ramp(&mut self, percent: u32) -> Result<(), DemoError> {
@@ -296,7 +218,23 @@ impl<'a> Script<'a> {
         Ok(written.elapsed())
     }
 
-    fn note(&mut self, label: &str, change: Change, configured: [f64; 3], written: Instant) {
+    /// A flag that the router wrote itself is in the store before it is obeyed.
+    pub(super) async fn wait_until_obeyed(&mut self) -> Result<(), DemoError> {
+        let asked = Instant::now();
+        loop {
+            let route = self.ask(Method::GET, ROUTE, Bytes::new()).await?;
+            let epoch = |key: &str| route.get(key).and_then(Value::as_u64);
+            if epoch("applied_epoch").is_some() && epoch("applied_epoch") >= epoch("epoch") {
+                return Ok(());
+            }
+            if asked.elapsed() > CHANGE_WITHIN {
+                return Err(DemoError::Change(format!("the router wrote epoch {:?} and does not obey it", epoch("epoch"))));
+            }
+            sleep(ASK_EVERY).await;
+        }
+    }
+
+    pub(super) fn note(&mut self, label: &str, change: Change, configured: [f64; 3], written: Instant) {
         let step = Step { label: label.to_owned(), change, written, applied: Instant::now(), configured };
         lock(&self.record).steps.push(step);
     }
@@ -311,7 +249,7 @@ impl<'a> Script<'a> {
         Ok(policy.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
-    async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> Result<Value, DemoError> {
+    pub(super) async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> Result<Value, DemoError> {
         let bearer = format!("Bearer {}", self.cast.token);
         let answer = self.admin.send(method, path, &[("authorization", &bearer)], body).await;
         let answer = answer.map_err(|error| DemoError::Change(super::chain(&error)))?;
@@ -323,7 +261,7 @@ impl<'a> Script<'a> {
     }
 
     /// Lets it run for a while, with the living line.
-    async fn watch(&mut self, time: Duration) {
+    pub(super) async fn watch(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until {
             self.screen_frame();
@@ -332,10 +270,13 @@ impl<'a> Script<'a> {
     }
 
     fn screen_frame(&mut self) {
+        for news in self.cast.receiver.news() {
+            self.screen.event(Tone::Quiet, "notified", &news);
+        }
         let record = Arc::clone(&self.record);
         let record = lock(&record);
         let (rate, shares) = record.recent(Instant::now(), RECENT);
-        let text = format!(" {rate:.0}/s, {} failed", record.failed);
+        let text = format!("{rate:.0}/s, {} failed", record.failed);
         self.screen.status(&POOLS, shares, &text);
     }
 }
@@ -352,21 +293,6 @@ fn short(digest: &str) -> &str {
 fn show(duration: Duration) -> String {
     let ms = duration.as_secs_f64() * 1e3;
     if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
-}
-
-/// `2.3 of 4.6: 0.412 of its answers are clicked, and 0.633 of control's`
-fn evidence_line(evidence: &Value, log_harm: f64, threshold_log: f64) -> String {
-    let clicks = evidence
-        .get("metrics")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .find(|metric| metric.get("metric") == Some(&json!("clicks")));
-    let mean = |role: &str| clicks.and_then(|clicks| clicks.get(role)?.get("mean")?.as_f64());
-    let (Some(candidate), Some(control)) = (mean("candidate"), mean("control")) else {
-        return format!("{log_harm:.1} of {threshold_log:.1}");
-    };
-    format!("{log_harm:.1} of {threshold_log:.1}: {candidate:.3} of v3's answers are clicked, and {control:.3} of v1's")
 }
 
 /// The beginning of a long reason: the API has the whole.

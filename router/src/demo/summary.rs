@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::record::{Change, Observation, POOLS, Record, Traffic};
+use super::rollouts::after_the_verdict;
 use super::screen::Screen;
 use super::script::Caught;
 
@@ -50,7 +51,6 @@ pub(super) struct Summary {
     pub(super) sent: u64,
     pub(super) failed: u64,
     between_steps: u64,
-    probes: u64,
     pub(super) reasons: Vec<String>,
     pub(super) units_changed: usize,
     units: usize,
@@ -58,6 +58,8 @@ pub(super) struct Summary {
     models: Vec<ModelSummary>,
     clicks: u64,
     caught: Option<Caught>,
+    /// How long the good model took.
+    promoted: Option<Duration>,
     pairs: usize,
     /// At p50 and p99.
     added: [Added; 2],
@@ -68,7 +70,11 @@ pub(super) struct Summary {
 
 impl Summary {
     /// From everything that was seen.
-    pub(super) fn of(record: &Record, (plugin_swaps, caught): (&[Duration], Option<Caught>), elapsed: Duration) -> Summary {
+    pub(super) fn of(
+        record: &Record,
+        (plugin_swaps, caught, promoted): (&[Duration], Option<Caught>, Option<Duration>),
+        elapsed: Duration,
+    ) -> Summary {
         let steps = record.steps.iter().enumerate().map(|(place, step)| StepSummary {
             label: step.label.clone(),
             change: step.change,
@@ -81,7 +87,6 @@ impl Summary {
             sent: record.sent,
             failed: record.failed,
             between_steps: record.between_steps(),
-            probes: record.probes,
             reasons: record.reasons.clone(),
             units_changed: record.units_that_changed_arm(),
             units: units.len(),
@@ -89,6 +94,7 @@ impl Summary {
             models: MODELS.into_iter().map(|model| model_summary(record, model)).collect(),
             clicks: record.clicks,
             caught,
+            promoted,
             pairs: record.routed.len(),
             added: [0.50, 0.99].map(|quantile| Added::at(quantile, &record.routed, &record.direct)),
             seconds: elapsed.as_secs_f64(),
@@ -98,10 +104,14 @@ impl Summary {
 
     /// Whether the demo showed what it promises.
     pub(super) fn is_good(&self) -> bool {
-        self.failed == 0 && self.units_changed == 0 && self.caught.is_some() && self.steps.iter().all(StepSummary::is_within)
+        self.failed == 0
+            && self.units_changed == 0
+            && self.caught.is_some()
+            && self.promoted.is_some()
+            && self.steps.iter().all(StepSummary::is_within)
     }
 
-    /// The contract's line: what only a rollout can tell is null, and everything else that was measured.
+    /// The contract's line, and everything else that was measured.
     pub(super) fn json(&self) -> Value {
         let steps = self.steps.iter().map(|step| {
             json!({
@@ -128,14 +138,14 @@ impl Summary {
         });
         let [p50, p99] = self.added;
         json!({
-            "promoted": null,
+            "promoted": self.promoted.map(|_| "v2"),
+            "promotion_seconds": self.promoted.map(|took| rounded(took.as_secs_f64(), 1)),
             "rolled_back": self.caught.as_ref().map(|_| "v3"),
             "failed_requests": self.failed,
             "detection_seconds": self.caught.as_ref().map(|caught| rounded(caught.seconds, 1)),
-            "rollback_seconds": self.caught.as_ref().map(|caught| rounded(caught.rollback_seconds, 2)),
+            "rollback_seconds": self.caught.as_ref().map(|caught| rounded(caught.rollback_seconds, 3)),
             "requests": self.sent,
             "requests_between_steps": self.between_steps,
-            "requests_of_the_probe": self.probes,
             "seconds": rounded(self.seconds, 1),
             "units": self.units,
             "units_that_changed_arm": self.units_changed,
@@ -169,7 +179,8 @@ impl Summary {
     }
 
     fn show_steps(&self, screen: &mut Screen) {
-        let mut rows = vec![row(["step", "queries", "configured %", "measured %", "blue / green / canary"])];
+        screen.say("  Shares of the queries: blue / green / canary");
+        let mut rows = vec![row(["step", "queries", "configured %", "measured %", ""])];
         for step in &self.steps {
             let mark = if step.is_within() { "" } else { "off" };
             let queries = step.traffic.queries.to_string();
@@ -177,12 +188,7 @@ impl Summary {
             rows.push(vec![step.label.clone(), queries, configured, measured, screen.verdict(mark.is_empty(), mark)]);
         }
         // Everything that was sent through the router is somewhere in this column.
-        let others = [
-            ("while a change was made", self.between_steps),
-            ("to measure latency", self.probes),
-            ("failed", self.failed),
-            ("in all", self.sent),
-        ];
+        let others = [("during a change", self.between_steps), ("failed", self.failed), ("in all", self.sent)];
         for (label, count) in others.into_iter().filter(|(label, count)| *label != "failed" || *count > 0) {
             rows.push(row([label, &count.to_string(), "", "", ""]));
         }
@@ -204,7 +210,7 @@ impl Summary {
             vec!["queries sent".to_owned(), self.sent.to_string(), format!("in {:.0} s", self.seconds)],
             vec!["queries failed".to_owned(), screen.verdict(self.failed == 0, &self.failed.to_string()), String::new()],
             vec![
-                "users who changed sides unasked".to_owned(),
+                "users who moved unasked".to_owned(),
                 screen.verdict(self.units_changed == 0, &self.units_changed.to_string()),
                 format!("of {}", self.units),
             ],
@@ -212,19 +218,21 @@ impl Summary {
         for step in self.steps.iter().filter(|step| step.change == Change::Flip) {
             let late = step.last_of_old.map_or(0.0, milliseconds);
             let said = if late > 0.0 { format!("{late:.1} ms") } else { "at once".to_owned() };
-            rows.push(vec![format!("last of the old pool, {}", step.label), said, "after the flag was written".to_owned()]);
+            rows.push(vec![format!("{} complete", step.label), said, "after the flag was written".to_owned()]);
         }
         rows.push(vec!["plugin in force".to_owned(), swaps.join(", "), "after its file arrived".to_owned()]);
+        if let Some(took) = self.promoted {
+            rows.push(vec!["good model live".to_owned(), format!("{:.1} s", took.as_secs_f64()), "after its first share".to_owned()]);
+        }
         if let Some(caught) = &self.caught {
-            let (said, note) = (format!("{:.1} s", caught.seconds), "from its first share to the verdict");
+            let (said, note) = (format!("{:.1} s", caught.seconds), "after its first share");
             rows.push(vec!["broken model found out".to_owned(), said, note.to_owned()]);
-            let said = format!("{:.2} s", caught.rollback_seconds);
-            rows.push(vec!["and rolled back".to_owned(), said, "from the verdict to the flags, by itself".to_owned()]);
+            rows.push(vec!["and rolled back".to_owned(), "by itself".to_owned(), after_the_verdict(caught.rollback_seconds)]);
         }
         for (quantile, added) in ["p50", "p99"].iter().zip(self.added) {
             let Added { routed, direct, se } = added;
             let difference = format!("{:+.2} ± {:.2} ms", (routed - direct) / 1e3, se / 1e3);
-            let note = format!("{:.2} ms routed, {:.2} ms straight", routed / 1e3, direct / 1e3);
+            let note = format!("{:.2} ms, straight {:.2}", routed / 1e3, direct / 1e3);
             rows.push(vec![format!("added by the router, {quantile}"), difference, note]);
         }
         screen.table(&rows, &[]);

@@ -2,15 +2,16 @@
 //!
 //! Queries are sent when they are due, and never again: what fails here would have failed a user.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::clicks::cascade;
 use super::http::{Answer, Client};
+use super::probe::Probe;
 use super::queries::Query;
 use super::record::{Observation, POOLS, Record};
 
@@ -32,11 +34,13 @@ pub(super) fn lock(record: &SharedRecord) -> std::sync::MutexGuard<'_, Record> {
     record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The users.
+/// The users: each asks as often as any other, and any of the queries.
 #[derive(Debug, Clone)]
 pub(super) struct Users {
     /// The router's traffic listener.
     pub(super) router: SocketAddr,
+    /// By [`POOLS`]: where some of the queries also go, to see what the router adds.
+    pub(super) rankers: [SocketAddr; 3],
     pub(super) queries: Arc<Vec<Query>>,
     pub(super) record: SharedRecord,
     /// Queries a second, in all.
@@ -69,53 +73,88 @@ impl Users {
         let first = Instant::now() + every.mul_f64(f64::from(number) / f64::from(CONNECTIONS));
         let mut due = interval_at(first, every);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut rng = SmallRng::seed_from_u64(u64::from(number));
-        let mut client = Client::new(self.router);
         let mut mine: Vec<u32> = (number..self.units.max(CONNECTIONS)).step_by(CONNECTIONS as usize).collect();
+        let mut connection = Connection {
+            client: Client::new(self.router),
+            probe: Probe::new(self.rankers),
+            pools: HashMap::new(),
+            rng: SmallRng::seed_from_u64(u64::from(number)),
+            record: self.record,
+        };
         while !*self.is_over.borrow() {
-            mine.shuffle(&mut rng);
+            mine.shuffle(&mut connection.rng);
             for unit in &mine {
                 due.tick().await;
                 if *self.is_over.borrow() {
                     return;
                 }
-                if let Some(query) = self.queries.choose(&mut rng) {
-                    self.search_once(&mut client, *unit, query, &mut rng).await;
+                if let Some(query) = self.queries.choose(&mut connection.rng) {
+                    connection.search_once(*unit, query).await;
                 }
             }
         }
     }
+}
 
-    async fn search_once(&self, client: &mut Client, unit: u32, query: &Query, rng: &mut SmallRng) {
+/// Where some of the users sit.
+struct Connection {
+    client: Client,
+    probe: Probe,
+    /// The pool that each of them was answered by last.
+    pools: HashMap<u32, usize>,
+    rng: SmallRng,
+    record: SharedRecord,
+}
+
+impl Connection {
+    /// A query, which now and then also goes straight to the ranker, before or after.
+    async fn search_once(&mut self, unit: u32, query: &Query) {
+        let (is_pair, is_straight_first) = (self.probe.is_due(&mut self.rng), self.rng.random_bool(0.5));
+        let mut straight = None;
+        if is_pair && is_straight_first {
+            straight = self.probe.straight(self.pools.get(&unit).copied(), query).await;
+        }
+        let Some(Looked { pool, took, click }) = self.look_once(unit, query).await else { return };
+        self.pools.insert(unit, pool);
+        if is_pair && !is_straight_first {
+            straight = self.probe.straight(Some(pool), query).await;
+        }
+        if let Some((_, direct)) = straight.filter(|(from, _)| *from == pool) {
+            let mut record = lock(&self.record);
+            record.routed.push(took);
+            record.direct.push(direct);
+        }
+        if let Some((token, rank)) = click {
+            self.click(&token, rank).await;
+        }
+    }
+
+    /// Through the router; `None` when it failed.
+    async fn look_once(&mut self, unit: u32, query: &Query) -> Option<Looked> {
         let sent = Instant::now();
         let user = format!("u{unit}");
-        let answer = client.send(Method::POST, "/rank", &[("x-user-id", &user)], query.body.clone()).await;
+        let answer = self.client.send(Method::POST, "/rank", &[("x-user-id", &user)], query.body.clone()).await;
         let answered = Instant::now();
         let seen = answer.map_err(|error| super::chain(&error)).and_then(|answer| look(&answer, query));
-        let clicked = {
-            let mut record = lock(&self.record);
-            record.sent += 1;
-            match seen {
-                Ok(Seen { pool, labels, token }) => {
-                    let (ndcg, clicks) = (query.ndcg(&labels), cascade(&labels, rng));
-                    record.observations.push(Observation { unit, pool, sent, answered, ndcg, clicks: clicks.count });
-                    clicks.first_rank.map(|rank| (token, rank))
-                }
-                Err(reason) => {
-                    record.fail(format!("{user}: {reason}"));
-                    None
-                }
+        let mut record = lock(&self.record);
+        record.sent += 1;
+        match seen {
+            Ok(Seen { pool, labels, token }) => {
+                let (ndcg, clicks) = (query.ndcg(&labels), cascade(&labels, &mut self.rng));
+                record.observations.push(Observation { unit, pool, sent, answered, ndcg, clicks: clicks.count });
+                Some(Looked { pool, took: answered - sent, click: clicks.first_rank.map(|rank| (token, rank)) })
             }
-        };
-        if let Some((token, rank)) = clicked {
-            self.click(client, &token, rank).await;
+            Err(reason) => {
+                record.fail(format!("{user}: {reason}"));
+                None
+            }
         }
     }
 
     /// Says what was clicked first, as the page would.
-    async fn click(&self, client: &mut Client, token: &str, rank: u32) {
+    async fn click(&mut self, token: &str, rank: u32) {
         let event = json!({ "action_name": "click", "query_id": token, "event_attributes": { "position": { "ordinal": rank } } });
-        let answer = client.send(Method::POST, "/_switchback/events", &[], Bytes::from(event.to_string())).await;
+        let answer = self.client.send(Method::POST, "/_switchback/events", &[], Bytes::from(event.to_string())).await;
         let said = answer.map(|answer| serde_json::from_slice::<Value>(&answer.body).unwrap_or_default());
         match said {
             Ok(said) if said.get("counted") == Some(&json!(1)) => lock(&self.record).clicks += 1,
@@ -123,6 +162,14 @@ impl Users {
             Err(error) => lock(&self.record).fail(format!("a click was not taken: {}", super::chain(&error))),
         }
     }
+}
+
+/// A query that was answered.
+struct Looked {
+    pool: usize,
+    took: Duration,
+    /// The answer's token, and the rank that is clicked first.
+    click: Option<(String, u32)>,
 }
 
 /// What is seen of an answer.
@@ -145,7 +192,7 @@ fn look(answer: &Answer, query: &Query) -> Result<Seen, String> {
 }
 
 /// The pool that a response names, as an index into [`POOLS`].
-pub(super) fn pool_of(headers: &HeaderMap) -> Option<usize> {
+fn pool_of(headers: &HeaderMap) -> Option<usize> {
     let name = headers.get("x-switchback-pool")?.to_str().ok()?;
     POOLS.iter().position(|pool| *pool == name)
 }
