@@ -28,9 +28,10 @@ const BROKEN: &[u8] = include_bytes!("../../demo/models/ranker_inverted.onnx");
 /// Its version, on the canary pool from then on.
 const BROKEN_VERSION: &str = "3";
 
-/// A rollout of seconds, in two steps: gates that are wide enough to be passed after some hundred queries.
+/// A rollout of seconds, in two steps: gates that are wide enough to be passed after some hundred queries. All processes share this machine's cores, and wait
+/// for each other: differences of latency below a second are the machine's, and not a model's.
 const PROFILE: &str = r#"rollout = { steps = ["10", "50"], holdback_percent = "10", bake = "3s" }
-rollback_config = { min_samples = 100, min_dwell_seconds = 2, errors = { margin = 0.05, last_margin = 0.05 }, latency = { margin = 0.2, last_margin = 0.2 }, metrics = { clicks = { relative_margin = 0.2, last_relative_margin = 0.2 } } }
+rollback_config = { min_samples = 100, min_dwell_seconds = 2, errors = { margin = 0.05, last_margin = 0.05 }, latency = { ignore_below_ms = 1000, margin = 0.2, last_margin = 0.2 }, metrics = { clicks = { relative_margin = 0.2, last_relative_margin = 0.2 } } }
 "#;
 
 /// A process that says nothing for so long will not start.

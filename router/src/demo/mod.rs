@@ -150,7 +150,7 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let tasks = users.start();
     let pace = if options.is_fast { Pace::fast() } else { Pace::usual() };
     let mut script = Script::new(&mut cast, screen, record.clone(), pace);
-    script.play().await?;
+    let ended = script.play().await;
     let (plugin_swaps, caught, promoted) = (std::mem::take(&mut script.plugin_swaps), script.caught.take(), script.promoted);
     over.send_replace(true);
     for task in tasks {
@@ -165,13 +165,18 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     screen.event(tone, "end", said);
     let summary = Summary::of(&lock(&record), (&plugin_swaps, caught, promoted), screen.elapsed());
     summary.show(screen);
+    let wrong = ended.as_ref().err().map(|error| chain(error));
+    if let Some(wrong) = &wrong {
+        screen.say("");
+        screen.paragraph(&screen.verdict(false, wrong));
+    }
     let (is_good, said) = (
-        summary.is_good() && drained,
+        summary.is_good() && drained && wrong.is_none(),
         "no query failed, nobody changed sides, every share as configured; a good model went live, and a broken one was rolled back",
     );
     screen.say("");
     screen.paragraph(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
-    Ok(Outcome { is_good, json: summary.json() })
+    Ok(Outcome { is_good, json: summary.json(wrong.as_deref()) })
 }
 
 fn introduce(screen: &mut Screen, cast: &Cast, options: &Options, queries: usize) {

@@ -112,7 +112,7 @@ impl Summary {
     }
 
     /// The contract's line, and everything else that was measured.
-    pub(super) fn json(&self) -> Value {
+    pub(super) fn json(&self, error: Option<&str>) -> Value {
         let steps = self.steps.iter().map(|step| {
             json!({
                 "step": step.label,
@@ -161,6 +161,7 @@ impl Summary {
             "models": models.collect::<Vec<_>>(),
             "clicks": self.clicks,
             "evidence": evidence,
+            "error": error,
         })
     }
 
