@@ -203,7 +203,8 @@ fn a_viewer_reads_but_for_salts_and_changes_nothing() {
     for closed in ["/api/v1/routes", "/api/v1/routes/search", path, "/api/v1/policies", "/api/v1/events", "/api/v1/openapi.json"] {
         assert_eq!(ask(router.admin, "GET", closed, &[], "").status, 401, "{closed} needs one");
     }
-    let salted = json!({ "set": { "salt": "pepper-0123456789", "experiments": { "a": { "salt": "pepper-too" } } } }).to_string();
+    let salted =
+        json!({ "set": { "salt": "pepper-0123456789", "experiments": { "layers": [{ "name": "a", "salt": "pepper-too" }] } } }).to_string();
     assert_eq!(ask(router.admin, "PATCH", path, &bob, &salted).status, 403);
     let done = ask(router.admin, "PATCH", path, &ann, &salted);
     assert_eq!(done.status, 200, "{}", done.body);
@@ -420,8 +421,7 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     assert_eq!(described, real_paths());
     let arms = json!([{ "name": "a", "pool": "live" }, { "name": "b", "pool": "green" }]);
     let mine = json!({ "name": "mine", "percent": "5", "arms": arms }).to_string();
-    let created = ask(router.admin, "POST", "/api/v1/routes/search/experiments", &[], &mine);
-    assert_eq!(created.status, 200);
+    let (_, created) = router.admin("POST", "/api/v1/routes/search/experiments", mine.as_bytes());
     for (path, methods) in &described {
         let path = path.replace("{route}", "search").replace("{name}", "mine");
         assert_eq!(ask(router.admin, "OPTIONS", &path, &[], "").status, 405, "OPTIONS {path}");
@@ -444,7 +444,7 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     assert_eq!(methods(&history["entries"][0]), fields("LedgerEntry"));
     let mut experiment = methods(&ask(router.admin, "GET", "/api/v1/routes/search/experiments/mine", &[], "").json());
     experiment.insert("epoch".to_owned());
-    assert_eq!((methods(&created.json()), experiment), (fields("Experiment"), fields("Experiment")));
+    assert_eq!((methods(&created), experiment), (fields("Experiment"), fields("Experiment")));
     let all = ask(router.admin, "GET", "/api/v1/routes/search/experiments", &[], "").json();
     assert_eq!(methods(&all), fields("Experiments"));
     assert_eq!(methods(&all["experiments"][0]["evidence"]), fields("ExperimentEvidence"));

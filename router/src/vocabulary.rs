@@ -1,6 +1,9 @@
 //! The nouns that the data path and the control path share. One name per idea: see docs/GLOSSARY.md.
 
 use std::fmt;
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher24;
 
 /// A share of the units in parts per million, 0..=1_000_000. 1 % is 10_000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
@@ -91,6 +94,20 @@ impl RouteIndex {
     pub fn get(self) -> usize {
         usize::from(self.0)
     }
+}
+
+/// An arm of an experiment in tokens and windows, whatever else the route runs by the time the token comes back. An experiment of the same name with
+/// another salt is another one. Never 0.
+#[must_use]
+pub fn arm_id(salt: &str, experiment: &str, arm: &str) -> u32 {
+    hash32(&[b"arm\0", salt.as_bytes(), b"\0", experiment.as_bytes(), b"\0", arm.as_bytes()].concat()).max(1)
+}
+
+/// SipHash-2-4 with a key of zeros, its upper half: numbers in tokens and windows.
+pub(crate) fn hash32(text: &[u8]) -> u32 {
+    let mut hasher = SipHasher24::new();
+    hasher.write(text);
+    u32::try_from(hasher.finish() >> 32).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub(super) async fn create(
     let new: NewExperiment = serde_json::from_slice(&body).map_err(wrong)?;
     let (salts, now_ms) = ([random_hex(16), random_hex(16)], shared.state.process.clock.now_ms());
     let make = |flags: &Flags| {
-        for arm in new.arms.iter().filter(|arm| arm.pool_of(route, flags).is_none()) {
+        if let Some(arm) = new.arms.iter().find(|arm| arm.pool_of(route, flags).is_none()) {
             return Err(ApiError::Experiment(format!("arm {}: the route has no {arm}; {}", arm.name, pools(route))));
         }
         of(flags).create(new.clone(), salts.clone(), &caller.name, now_ms).map_err(|fault| ApiError::Experiment(fault.to_string()))

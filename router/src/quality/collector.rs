@@ -8,11 +8,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::clock::FleetClock;
-use super::counters::{PoolCounters, Quality, Series};
+use super::counters::{PoolCounters, Quality};
 use super::counts::Counts;
 use super::events::{Cell, EventsDesk};
 use super::outcomes::{QUARTERS, Quarter, Read};
 use super::secrets::Secret;
+use super::series::Series;
 use super::signals::SignalsDesk;
 use super::token::{route_id, version_id};
 use super::windows::{Window, Windows};

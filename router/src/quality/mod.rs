@@ -14,6 +14,7 @@ mod latency;
 mod outcomes;
 pub mod pages;
 mod secrets;
+mod series;
 pub mod signals;
 mod tally;
 mod token;
@@ -22,8 +23,8 @@ mod windows;
 pub use clock::FleetClock;
 pub use collector::{Books, Desks, KEPT, RouteBook, Served, collect};
 pub use counters::{
-    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, NewArms, OverrideFault, PoolCounters, Quality, Refusal,
-    RouteCounters, RouteTotals, Series, SignalFault, WorkerCounters, WorkerTotals,
+    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
+    RouteTotals, SignalFault, WorkerCounters, WorkerTotals,
 };
 #[cfg(test)]
 pub(crate) use counts::tests::counts as any_counts;
@@ -31,6 +32,7 @@ pub use counts::{Counts, Number, millionths};
 pub use latency::upper_micros as latency_upper_micros;
 pub use outcomes::{Ended, Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
 pub use secrets::{Secret, SecretError, TOKEN_KEY_FILE, adopt_key, configured_secrets, own_key, token_secrets};
+pub use series::{NewArms, Series};
 pub use tally::{Slot, TALLY_BYTES, is_tally_kept, keep_tally, untold};
-pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, arm_id, route_id, route_of, version_id};
+pub use token::{CHARACTERS, GROUPS, Token, TokenFault, TokenKeys, TokenText, route_id, route_of, version_id};
 pub use windows::{Revision, Window, Windows, merge, sum_of};

@@ -16,9 +16,10 @@ use std::hash::Hasher as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use siphasher::sip::SipHasher24 as Sip64;
 use siphasher::sip128::{Hasher128 as _, SipHasher24 as Sip128};
 use subtle::ConstantTimeEq as _;
+
+use crate::vocabulary::hash32;
 
 /// Of a token as bytes.
 const BYTES: usize = 48;
@@ -46,7 +47,7 @@ pub struct Token {
     pub is_counted: bool,
     /// Which model answered, as [`version_id`] has it.
     pub version: u32,
-    /// The arm of an experiment, as [`arm_id`] has it; 0 without one. Then the query counts for it, and for no version.
+    /// The arm of an experiment, as [`arm_id`](crate::vocabulary::arm_id) has it; 0 without one. Then the query counts for it, and for no version.
     pub arm: u32,
     /// The window that the query counts in, in seconds since 1970.
     pub window: u32,
@@ -236,13 +237,6 @@ pub fn version_id(pool: &str, version: &str) -> u32 {
     hash32(&[pool.as_bytes(), b"\0", version.as_bytes()].concat())
 }
 
-/// An arm of an experiment in tokens and windows, whatever else the route runs by the time the token comes back. An experiment of the same name with
-/// another salt is another one. Never 0.
-#[must_use]
-pub fn arm_id(salt: &str, experiment: &str, arm: &str) -> u32 {
-    hash32(&[b"arm\0", salt.as_bytes(), b"\0", experiment.as_bytes(), b"\0", arm.as_bytes()].concat()).max(1)
-}
-
 impl RouteKey {
     fn mac_of(&self, signed: &[u8]) -> [u8; 16] {
         let mut mac = self.mac;
@@ -267,12 +261,6 @@ fn hash128(key: &[u8], text: &[u8]) -> [u8; 16] {
     let mut hasher = keyed(&whole);
     hasher.write(text);
     hasher.finish128().as_bytes()
-}
-
-fn hash32(text: &[u8]) -> u32 {
-    let mut hasher = Sip64::new();
-    hasher.write(text);
-    u32::try_from(hasher.finish() >> 32).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use super::fill::{Pair, WINDOW_MS};
 use super::history::History;
 use super::judge::{InForce, Judged, Slice};
 use super::log::WindowLog;
-use super::record::{Comparison, RECORD_BYTES, Record, Word};
+use super::record::{RECORD_BYTES, Record, Word};
 use super::roles::{Arm, Setting};
 use super::store::{FleetWindows, fleet_windows};
 use super::timeline::Timeline;
@@ -355,7 +355,7 @@ impl RouteJudge {
             return Ok(());
         }
         let (known, mut record) = self.held.as_ref().map_or_else(Default::default, |held| (held.revision, held.record.clone()));
-        let (said, was_over) = record.comparison.as_ref().map_or((None, true), |before| (verdict(before), before.is_over));
+        let (said, was_over) = record.comparison.as_ref().map_or((None, true), |before| (before.verdict(), before.is_over));
         record.timeline.follow(&self.seen, record.at_ms);
         let due = due(&mut record, self.sealed(&under.config));
         let Some(comparison) = record.comparison.take() else { return Ok(()) };
@@ -374,12 +374,12 @@ impl RouteJudge {
             Slice { due, pair }
         });
         let began = comparison.began;
-        let comparison = with_state_of(comparison, &self.in_force.name, &self.route);
+        let comparison = comparison.of_policy(&self.in_force.name, &self.route);
         let Some((comparison, judged)) = self.in_force.judge(&route.rollback_config, comparison, slices.collect()).await else {
             return Ok(());
         };
         (record.judge, record.router, record.at_ms) = (self.this.me.clone(), self.this.router.clone(), self.this.clock.now_ms());
-        let word = verdict(&comparison);
+        let word = comparison.verdict();
         record.comparison = Some(comparison);
         self.replace(under, record, (stored, self.next_revision(known, stored)), (began, judged)).await?;
         self.hear_faults(heard);
@@ -466,10 +466,10 @@ impl RouteJudge {
             None => return,
         };
         let Some(comparison) = self.history.comparison.take() else { return };
-        let comparison = with_state_of(comparison, &self.in_force.name, &self.route);
+        let comparison = comparison.of_policy(&self.in_force.name, &self.route);
         let judged = self.in_force.judge(&route.rollback_config, comparison, slices).await;
         let Some((comparison, _)) = judged else { return };
-        let is_worse = verdict(&comparison) == Some(Word::RollBack);
+        let is_worse = comparison.verdict() == Some(Word::RollBack);
         if is_worse && !std::mem::replace(&mut self.history.has_alerted, is_worse) {
             let summary = comparison.said.as_ref().map(|said| said.summary.as_str()).unwrap_or_default();
             let version = &live.version;
@@ -496,19 +496,4 @@ impl RouteJudge {
         let board = RouteBoard { evidence, history, judge, away: self.away.clone(), faults: self.faults.clone() };
         self.this.board.put(&self.route, board);
     }
-}
-
-fn verdict(comparison: &Comparison) -> Option<Word> {
-    comparison.said.as_ref().map(|said| said.verdict)
-}
-
-/// Another policy begins with nothing, and what people are shown begins with it.
-fn with_state_of(comparison: Comparison, policy: &str, route: &str) -> Comparison {
-    if comparison.policy.is_empty() || comparison.policy == policy {
-        return comparison;
-    }
-    tracing::warn!(route, before = comparison.policy, policy, "another rollback policy judges from now on: its evidence begins anew");
-    let (next_traffic, next_engagement, is_over) = (comparison.next_traffic, comparison.next_engagement, comparison.is_over);
-    let fresh = Comparison::begin(comparison.arms, comparison.base, comparison.began, comparison.first_step);
-    Comparison { next_traffic, next_engagement, is_over, ..fresh }
 }

@@ -146,6 +146,22 @@ impl Comparison {
         }
     }
 
+    /// The last one.
+    pub(super) fn verdict(&self) -> Option<Word> {
+        self.said.as_ref().map(|said| said.verdict)
+    }
+
+    /// Another policy begins with nothing, and what people are shown begins with it.
+    pub(super) fn of_policy(self, policy: &str, route: &str) -> Comparison {
+        if self.policy.is_empty() || self.policy == policy {
+            return self;
+        }
+        tracing::warn!(route, before = self.policy, policy, "another rollback policy judges from now on: its evidence begins anew");
+        let (next_traffic, next_engagement, is_over) = (self.next_traffic, self.next_engagement, self.is_over);
+        let fresh = Comparison::begin(self.arms, self.base, self.began, self.first_step);
+        Comparison { next_traffic, next_engagement, is_over, ..fresh }
+    }
+
     /// The second of a window.
     pub(super) fn second(&self, index: u64) -> u32 {
         u32::try_from(u64::from(self.base).saturating_add(index)).unwrap_or(u32::MAX)

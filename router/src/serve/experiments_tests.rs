@@ -1,3 +1,5 @@
+//! Who is in which arm: layers on a million units, shares, conditions, and what changes nothing.
+
 use std::collections::BTreeMap;
 
 use http::Request;

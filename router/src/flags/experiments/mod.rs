@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Flags, percent};
 use crate::config::Route;
-use crate::quality::arm_id;
-use crate::vocabulary::{PoolIndex, Ppm};
+use crate::vocabulary::{PoolIndex, Ppm, arm_id};
 
 /// The layer that shares its units' order with the rollout.
 pub const ROLLOUT_LAYER: &str = "rollout";

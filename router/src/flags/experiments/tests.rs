@@ -1,3 +1,5 @@
+//! What experiments may say, and what is refused.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -37,7 +37,7 @@ impl Rules {
 pub struct Booking {
     /// As [`route_id`] has it.
     pub route: u32,
-    /// As [`crate::quality::version_id`] has it; or the arm's, as [`crate::quality::arm_id`] has it.
+    /// As [`crate::quality::version_id`] has it; or the arm's, as [`crate::vocabulary::arm_id`] has it.
     pub version: u32,
     /// That the query counts in.
     pub window: u32,

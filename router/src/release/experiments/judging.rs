@@ -61,7 +61,7 @@ pub(in crate::release) struct Look<'a> {
 
 /// Whether an arm does harm, beyond doubt.
 pub(super) fn is_harmful(comparison: &Comparison) -> bool {
-    comparison.said.as_ref().is_some_and(|said| said.verdict == Word::RollBack)
+    comparison.verdict() == Some(Word::RollBack)
 }
 
 impl ExperimentsJudge {

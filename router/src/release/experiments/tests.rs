@@ -1,3 +1,5 @@
+//! An experiment judged window by window: counters, differences, shares, ends and gaps.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
