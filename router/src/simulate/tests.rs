@@ -124,6 +124,19 @@ fn the_others_cry_wolf_on_the_same_windows() {
     assert!(found.false_alarms >= 15, "clusters ignored: {} of 30", found.false_alarms);
 }
 
+/// To whoever looks after every window, in both directions and on every metric; and a real difference is seen.
+#[test]
+fn an_experiments_report_shows_no_difference_where_there_is_none() {
+    let report = || Ok(Comparator::Experiment.judge());
+    let halves = |name: &str| Scenario { share: 0.5, windows: 600, ..row(name).scenario };
+    for name in ["aa-five-metrics", "aa-clustered"] {
+        let found = summary(&halves(name), &report, 200, 1);
+        assert!(found.false_alarms <= 10, "{name}: {} of 200", found.false_alarms);
+    }
+    let other = Scenario { harm: Some(Rates { clicks: 0.28, ..Rates::default() }), ..halves("aa-five-metrics") };
+    assert_eq!(summary(&other, &report, 20, 1).detected, 20);
+}
+
 #[test]
 fn clicks_counted_on_arrival_condemn_a_good_candidate_and_counted_where_they_belong_do_not() {
     let late = row("aa-late-clicks").scenario;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use switchback_fuzz::{Target, trace};
 
 use super::record::Record;
 use super::step::{due, is_over, step};
@@ -126,4 +127,29 @@ proptest! {
         let whole = judged(&experiment, &windows, now);
         prop_assert_eq!(&record.control, &whole.control);
     }
+}
+
+/// Whatever is in the store: it is read as a router could have kept it, or refused; and whoever goes on from it judges what is due, once.
+#[test]
+fn experiment_record() {
+    let experiment = experiment(&[1, 1, 2]);
+    let seen = windows(&experiment, BEGAN..BEGAN + 20, &[(9, 3), (9, 2), (18, 5)]);
+    let seeds = vec![Record::default().write(), Record::begin(&experiment, BEGAN).write(), judged(&experiment, &seen, BEGAN + 20).write()];
+    let words: [&[u8]; 4] = [b"SBG", &[1], &[0xff, 0xff, 0xff, 0xff, 0x0f], b"control"];
+    Target { name: "experiment_record", words: &words, seeds, most_bytes: 65_536 }.run(|bytes| {
+        let mut record = match Record::read(bytes) {
+            Ok(record) => record,
+            Err(fault) => return trace(fault.to_string()),
+        };
+        assert_eq!(Record::read(&record.write()).as_ref(), Ok(&record));
+        if !record.is_of(&experiment) {
+            return trace("another's");
+        }
+        let before = record.clone();
+        let due = due(&mut record, &experiment, sealed(BEGAN + 30));
+        step(&mut record, &experiment, &seen, &due);
+        assert!(record.next_traffic >= before.next_traffic && record.next_engagement >= before.next_engagement);
+        assert_eq!(view(&experiment, &record).arms.len(), 3);
+        trace(record.others.iter().map(|comparison| comparison.failures).collect::<Vec<_>>())
+    });
 }
