@@ -179,6 +179,8 @@ struct RouteJudge {
     this: ThisRouter,
     /// What this router saw of the flags.
     seen: Timeline,
+    /// Of the clock that it was seen by.
+    clock_steps: u64,
     held: Option<Held>,
     /// The revision that the store had, the last time.
     stored: Revision,
@@ -201,8 +203,9 @@ impl RouteJudge {
         let now = Instant::now();
         RouteJudge {
             route: route.to_owned(),
-            this,
             seen: Timeline::default(),
+            clock_steps: this.clock.steps(),
+            this,
             held: None,
             stored: 0,
             changed: now,
@@ -238,6 +241,12 @@ impl RouteJudge {
                     }
                     _ = ticks.tick() => {
                         let newest = flags.borrow().clone();
+                        // What was seen by another clock tells nothing of now.
+                        let steps = self.this.clock.steps();
+                        if std::mem::replace(&mut self.clock_steps, steps) != steps {
+                            self.seen = Timeline::default();
+                            self.seen.observe(self.this.clock.now_ms(), newest.epoch, Setting::of(&newest, route));
+                        }
                         self.tick(&under, route, &newest).await;
                     }
                     changed = self.this.under.changed() => {
