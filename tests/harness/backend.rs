@@ -20,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use crate::shoppers::Random;
+
 /// What a backend does with a query. Health checks (`/v2/health/ready`) are answered with 200, or as [`Backend::feel`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
@@ -37,6 +39,8 @@ pub enum Behaviour {
     OneIn(u64, u16),
     /// 200 after a while.
     Delay(Duration),
+    /// 200 after one of these times, drawn anew for each query.
+    Takes(Arc<[Duration]>),
     /// No answer, ever.
     Hang,
     /// The head and half of the body, then the connection breaks.
@@ -209,11 +213,19 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Behaviour::Hang => std::future::pending().await,
         Behaviour::BreakBody => broken_body(),
         Behaviour::Large(bytes) => full(Bytes::from(vec![b'x'; bytes])),
-        Behaviour::Answer | Behaviour::Status(_) | Behaviour::EveryOther(_) | Behaviour::OneIn(..) | Behaviour::Delay(_) => {
-            full(Bytes::from(shared.name.clone()))
-        }
+        Behaviour::Answer
+        | Behaviour::Status(_)
+        | Behaviour::EveryOther(_)
+        | Behaviour::OneIn(..)
+        | Behaviour::Delay(_)
+        | Behaviour::Takes(_) => full(Bytes::from(shared.name.clone())),
     };
-    if let Behaviour::Delay(delay) = behaviour {
+    let delay = match &behaviour {
+        Behaviour::Delay(delay) => Some(*delay),
+        Behaviour::Takes(times) => Some(times[(Random(number).number() % times.len() as u64) as usize]),
+        _ => None,
+    };
+    if let Some(delay) = delay {
         tokio::time::sleep(delay).await;
     }
     // A query counts as received when its body is: as with a real ranker.

@@ -21,6 +21,7 @@ pub mod redis_groups;
 mod router;
 pub mod scenes;
 mod scripted;
+pub mod shoppers;
 pub mod strict;
 pub mod tls;
 mod wire;

@@ -19,6 +19,7 @@ pub struct RedisServer {
     port: u16,
     folder: tempfile::TempDir,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl RedisServer {
@@ -29,9 +30,14 @@ impl RedisServer {
 
     /// The same with further options, like `--requirepass secret`.
     pub async fn start_with(options: &[&str]) -> Result<RedisServer> {
+        RedisServer::start_in(options, &[]).await
+    }
+
+    /// The same with variables in its environment.
+    pub async fn start_in(options: &[&str], environment: &[(String, String)]) -> Result<RedisServer> {
         let folder = tempfile::tempdir()?;
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = RedisServer { child: None, port: 0, folder, options };
+        let mut server = RedisServer { child: None, port: 0, folder, options, environment: environment.to_vec() };
         // Another process may take a port between finding and using it.
         for _ in 0..5 {
             server.port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -74,6 +80,12 @@ impl RedisServer {
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// Starts again with what it wrote down, where its options say so (`--appendonly yes`).
+    pub async fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.run().await
     }
 
     /// Starts again with nothing in it.
@@ -122,6 +134,7 @@ impl RedisServer {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]);
         command.args(["--dbfilename", "dump.rdb"]).arg("--dir").arg(self.folder.path()).args(&self.options);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
         self.child = Some(command.spawn().context("redis-server: is it installed? (apt-get install redis-server)")?);
         let deadline = Instant::now() + STARTS_WITHIN;

@@ -54,7 +54,7 @@ pub(crate) use identity::{random_hex, random_id, router_id};
 pub use ledger::{FieldChange, Grounds, HeldAt, Kind, LedgerEntry, Serves};
 pub use published::{Source, View};
 pub use record_file::Revised;
-pub use redis::{Heard, Lease, Page, ShelfWord};
+pub use redis::{FleetTime, Heard, Lease, Page, ShelfWord};
 pub(crate) use rollout::TEXT_CHARS;
 pub use rollout::{Phase, Plan, PlannedStep, ROLLOUT_BYTES, Rollout, STEPS, Sides};
 pub use routers::{RouterSeen, TripSeen};

@@ -10,7 +10,7 @@ use super::embedded::Embedded;
 use super::owner::Owner;
 use super::published::{Applied, Published, View};
 use super::record_file::Revised;
-use super::redis::{self, Heard, Lease, RedisStore, ShelfWord};
+use super::redis::{self, FleetTime, Heard, Lease, RedisStore, ShelfWord};
 use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HeldAt, HistoryError, LedgerEntry, RouterSeen, Trip, Verified};
 use crate::config::{Config, Route, StateUrl};
 use crate::vocabulary::{Ppm, RouteIndex};
@@ -207,6 +207,15 @@ impl FlagStore {
         }
     }
 
+    /// What time the fleet has by the store, whenever that is heard; nothing is, alone.
+    #[must_use]
+    pub fn clock(&self) -> watch::Receiver<Option<FleetTime>> {
+        match &*self.backing {
+            Backing::Embedded(_) => watch::channel(None).1,
+            Backing::Redis(redis) => redis.clock(),
+        }
+    }
+
     /// Whether other routers may count on the same routes.
     #[must_use]
     pub fn has_others(&self) -> bool {
@@ -221,7 +230,7 @@ impl FlagStore {
         match &*self.backing {
             Backing::Embedded(embedded) => {
                 let kept = embedded.shelf().put(word.route, word.sender, word.pages);
-                let heard = Heard { may_have_lost: false, last_word: u64::MAX, is_there: true, now_ms: None };
+                let heard = Heard { may_have_lost: false, last_word: u64::MAX, is_there: true };
                 kept.map(|()| heard).map_err(|error| format!("what was counted cannot be written to the data folder: {error}"))
             }
             Backing::Redis(redis) => redis.shelf().put(word).await,

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::untold::Tallies;
-use crate::flags::{self, FlagStore, Heard, Page, ShelfWord};
+use crate::flags::{self, FlagStore, FleetTime, Heard, Page, ShelfWord};
 use crate::quality::pages::{self, Half, PAGE};
 use crate::quality::{Books, FleetClock, KEPT, Number, Revision, RouteBook, Slot, merge, route_id, sum_of};
 
@@ -107,6 +107,7 @@ impl Teller {
                 }
             }
             let store = stores.borrow().clone();
+            self.set_clock(*store.clock().borrow());
             self.tell_all(&store, number % WHOLE_EVERY == 0).await;
             self.forget();
             if number % LOOK_EVERY == 2 {
@@ -153,8 +154,7 @@ impl Teller {
             }
         }
         match heard {
-            Ok(Heard { now_ms, .. }) => {
-                self.set_clock(now_ms);
+            Ok(_) => {
                 if std::mem::take(&mut self.is_away) {
                     tracing::info!("the store hears again what is counted");
                 }
@@ -167,13 +167,13 @@ impl Teller {
         }
     }
 
-    /// Windows and tokens are of the store's clock.
-    fn set_clock(&mut self, now_ms: Option<u64>) {
-        let ahead_ms = now_ms.and_then(|now_ms| self.clock.hear(now_ms));
+    /// Windows and tokens are of the fleet's clock.
+    fn set_clock(&mut self, time: Option<FleetTime>) {
+        let ahead_ms = time.and_then(|time| self.clock.hear_at(time.at, time.unix_ms));
         if let Some(ahead_ms) = ahead_ms.filter(|_| !self.is_apart) {
             tracing::error!(
                 ahead_ms,
-                "the store's clock is an hour and more from this machine's, and is not followed: set one of them right"
+                "the store's clock is a day and more from this machine's, and is not followed: set one of them right"
             );
         }
         self.is_apart = ahead_ms.is_some();

@@ -183,6 +183,10 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let tallies = Tallies::open(&config.state.data_dir);
     let quality = Quality::new(&config);
     let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, FleetClock::start());
+    let time = *flags.clock().borrow();
+    if let Some(time) = time {
+        clock.hear_at(time.at, time.unix_ms);
+    }
     let desks = Desks::open(&config, &secrets, &clock).map_err(no_thread)?;
     pools.look_up_names(&config).await;
     let generation = Arc::new(Generation {

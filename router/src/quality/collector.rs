@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::clock::FleetClock;
 use super::counters::{PoolCounters, Quality};
-use super::counts::Counts;
+use super::counts::{Counts, Number};
 use super::events::{Cell, EventsDesk};
-use super::outcomes::{QUARTERS, Quarter, Read};
+use super::outcomes::{QUARTERS, Quarter, Read, is_another_clock};
 use super::secrets::Secret;
 use super::series::Series;
 use super::signals::SignalsDesk;
 use super::token::{route_id, version_id};
-use super::windows::{Window, Windows};
+use super::windows::{Window, Windows, merge, sum_of};
 use crate::config::Config;
 
 /// So many quarters after its beginning, a quarter's slot is read: it is over, and whoever was held up while counting in it has had another.
@@ -219,10 +219,24 @@ impl Collector {
         }
     }
 
+    /// The clock was another one until now. What was counted in the future is lost, or no window would ever be told or judged until then.
+    fn go_back(&mut self, now: u64) {
+        self.last = now;
+        for (route, book) in self.books.lock().iter_mut() {
+            let lost = book.windows.forget_from(Quarter(now).window().saturating_add(1));
+            let requests = sum_of(&lost)[Number::Requests];
+            tracing::warn!(route, requests, "this router's clock was ahead until it heard the store: the fleet never hears of these");
+            merge(&mut book.dropped, &lost);
+        }
+    }
+
     /// It is this quarter now: what can be read is.
     fn tick(&mut self, quality: &Quality, now: u64) {
         quality.clock().set(now);
         self.know_arms(quality);
+        if is_another_clock(self.last, now) {
+            self.go_back(now);
+        }
         // After a pause, every slot is read; what was counted in it meanwhile belongs to one of the quarters that passed.
         let first = self.last.max(now.saturating_sub(READ_AFTER + QUARTERS - 1)) + 1;
         let mut books = self.books.lock();
@@ -245,7 +259,7 @@ impl Collector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quality::{Number, Outcome};
+    use crate::quality::Outcome;
 
     fn quality(pools: &[(&str, &str)]) -> Quality {
         let mut text =
@@ -292,6 +306,27 @@ mod tests {
         }
         assert_eq!((requests(&books, 1_000, blue), requests(&books, 1_001, blue), requests(&books, 1_001, green)), (13, 2, 3));
         assert_eq!(books.lock()["search"].windows.totals()[&blue][Number::Requests], 15);
+    }
+
+    /// A machine whose clock is an hour ahead until it hears the store.
+    #[test]
+    fn after_a_clock_that_was_ahead_windows_go_on() {
+        let quality = quality(&[("blue", "1")]);
+        let books = Arc::new(Books::default());
+        let mut collector = Collector { sources: Vec::new(), books: books.clone(), last: 0 };
+        collector.know(&quality);
+        let (blue, hour) = (version_id("blue", "1"), 3_600 * QUARTERS);
+        for now in 0..8 {
+            collector.tick(&quality, 4_000 + hour + now);
+            count(&quality, 0, 0, 1);
+        }
+        assert_eq!(requests(&books, 4_600, blue), 4);
+        collector.tick(&quality, 4_000);
+        assert_eq!(quality.clock().quarter(), Quarter(4_000));
+        assert_eq!((books.lock()["search"].windows.newest(1).count(), sum_of(&books.lock()["search"].dropped)[Number::Requests]), (0, 6));
+        count(&quality, 0, 0, 3);
+        (1..12).for_each(|now| collector.tick(&quality, 4_000 + now));
+        assert_eq!((requests(&books, 1_000, blue), requests(&books, 1_001, blue)), (5, 0), "with the two that were not read yet");
     }
 
     /// A control thread that was held up for seconds loses nothing.

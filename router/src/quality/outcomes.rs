@@ -21,13 +21,21 @@ const SLOTS: usize = 4;
 /// The numbers that workers count, which come first in [`Number::ALL`]; clicks and conversions come back as events.
 const COUNTED: usize = Number::Impressions as usize + 1;
 
+/// Whether it cannot be this quarter `now` after it was another one before: by five seconds and more the clock was set back.
+pub(super) fn is_another_clock(before: u64, now: u64) -> bool {
+    now.saturating_add(20) < before
+}
+
 /// Which quarter of a second it is, since 1970: one writer, and every worker reads it.
 #[derive(Debug, Default)]
 pub struct WindowClock(AtomicU64);
 
 impl WindowClock {
-    /// From now on it is this quarter. It never goes back.
+    /// From now on it is this quarter. It does not go back, but where the clock was another one until now.
     pub fn set(&self, quarter: u64) {
+        if is_another_clock(self.0.load(Ordering::Relaxed), quarter) {
+            self.0.store(quarter, Ordering::Relaxed);
+        }
         self.0.fetch_max(quarter, Ordering::Relaxed);
     }
 

@@ -82,18 +82,12 @@ impl Windows {
     /// Forgets windows before `oldest`, and answers what the store is not known to have of them, by version: it is lost to the fleet.
     pub fn forget(&mut self, oldest: u32) -> Window {
         let kept = self.kept.split_off(&oldest);
-        let gone = std::mem::replace(&mut self.kept, kept);
-        let mut lost = Window::new();
-        for kept in gone.into_values().filter(Kept::is_news) {
-            for (version, counts) in kept.window {
-                let stored = kept.stored_numbers.get(&version).copied().unwrap_or_default();
-                let lost = lost.entry(version).or_default();
-                for (lost, (counted, stored)) in lost.numbers.iter_mut().zip(counts.numbers.into_iter().zip(stored)) {
-                    *lost += counted.saturating_sub(stored);
-                }
-            }
-        }
-        lost
+        untold(std::mem::replace(&mut self.kept, kept))
+    }
+
+    /// The same with windows from `first` on, which are of no time yet.
+    pub fn forget_from(&mut self, first: u32) -> Window {
+        untold(self.kept.split_off(&first))
     }
 
     /// The windows that the store does not have as they are now, and how they are now.
@@ -161,6 +155,21 @@ impl Windows {
     pub fn late(&self) -> u64 {
         self.late
     }
+}
+
+/// What the store is not known to have of these, by version.
+fn untold(gone: BTreeMap<u32, Kept>) -> Window {
+    let mut lost = Window::new();
+    for kept in gone.into_values().filter(Kept::is_news) {
+        for (version, counts) in kept.window {
+            let stored = kept.stored_numbers.get(&version).copied().unwrap_or_default();
+            let lost = lost.entry(version).or_default();
+            for (lost, (counted, stored)) in lost.numbers.iter_mut().zip(counts.numbers.into_iter().zip(stored)) {
+                *lost += counted.saturating_sub(stored);
+            }
+        }
+    }
+    lost
 }
 
 /// Over all versions.

@@ -110,7 +110,9 @@ impl Controller {
         let is_rolling_back = self.roll_back_if_due(under, (index, route), &flags).await;
         if !is_rolling_back {
             let Some(known) = self.routes.get_mut(&route.name) else { return };
-            let look = Look { under, index, route, flags: &flags, router: &self.router, now_ms: self.clock.now_ms(), board: &self.board };
+            let is_clock_heard = self.clock.is_heard() || !under.flags.has_others();
+            let (router, now_ms, board) = (&self.router, self.clock.now_ms(), &self.board);
+            let look = Look { under, index, route, flags: &flags, router, now_ms, is_clock_heard, board };
             known.mover.look(&look).await;
         }
     }

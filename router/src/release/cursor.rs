@@ -1,6 +1,8 @@
 //! Which slices are to be judged next, in order and each once. Pure.
 
-use super::fill::Place;
+use std::time::Duration;
+
+use super::fill::{Place, WINDOW_MS};
 use super::record::{Comparison, Record};
 use super::roles::Setting;
 use super::timeline::{Held, Timeline};
@@ -29,6 +31,17 @@ pub(super) struct Due {
 pub(super) struct Sealed {
     pub(super) traffic: u32,
     pub(super) engagement: u32,
+}
+
+impl Sealed {
+    /// Of windows that are sealed, in each slice, so long after their end.
+    pub(super) fn at(now_ms: u64, traffic: Duration, engagement: Duration) -> Sealed {
+        let before = |seal: Duration| {
+            let sealed = now_ms.saturating_sub(u64::try_from(seal.as_millis()).unwrap_or(u64::MAX)) / u64::from(WINDOW_MS);
+            u32::try_from(sealed).unwrap_or(u32::MAX)
+        };
+        Sealed { traffic: before(traffic), engagement: before(engagement) }
+    }
 }
 
 /// Moves a record on to what is sealed, and answers the slices of its comparison that are due, in the order of time and at most [`MOST`].

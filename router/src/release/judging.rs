@@ -20,11 +20,11 @@ use super::breaker::Breakers;
 use super::controller::Controller;
 use super::cursor::{Sealed, due};
 use super::experiments::judging::{ExperimentsJudge, Look};
-use super::fill::{Pair, WINDOW_MS};
+use super::fill::Pair;
 use super::history::History;
 use super::judge::{InForce, Judged, Slice};
 use super::log::WindowLog;
-use super::record::{RECORD_BYTES, Record, Word};
+use super::record::{RECORD_BYTES, Record, Revision, Word};
 use super::roles::{Arm, Setting};
 use super::store::{FleetWindows, fleet_windows};
 use super::timeline::Timeline;
@@ -180,6 +180,8 @@ struct RouteJudge {
     this: ThisRouter,
     /// What this router saw of the flags.
     seen: Timeline,
+    /// Of the clock that it was seen by.
+    clock_steps: u64,
     held: Option<Held>,
     /// The revision that the store had, the last time.
     stored: Revision,
@@ -195,16 +197,14 @@ struct RouteJudge {
     faults: Vec<String>,
 }
 
-/// The record's revision in the store; 0 for none.
-type Revision = u64;
-
 impl RouteJudge {
     fn new(route: &str, this: ThisRouter) -> RouteJudge {
         let now = Instant::now();
         RouteJudge {
             route: route.to_owned(),
-            this,
             seen: Timeline::default(),
+            clock_steps: this.clock.steps(),
+            this,
             held: None,
             stored: 0,
             changed: now,
@@ -241,6 +241,12 @@ impl RouteJudge {
                     }
                     _ = ticks.tick() => {
                         let newest = flags.borrow().clone();
+                        // What was seen by another clock tells nothing of now.
+                        let steps = self.this.clock.steps();
+                        if std::mem::replace(&mut self.clock_steps, steps) != steps {
+                            self.seen = Timeline::default();
+                            self.seen.observe(self.this.clock.now_ms(), newest.epoch, Setting::of(&newest, route));
+                        }
                         self.tick(&under, (RouteIndex(index), route), &newest).await;
                     }
                     changed = self.this.under.changed() => {
@@ -340,12 +346,7 @@ impl RouteJudge {
     }
 
     fn sealed(&self, config: &Config) -> Sealed {
-        let now = self.this.clock.now_ms();
-        let before = |seal: Duration| {
-            let sealed = now.saturating_sub(u64::try_from(seal.as_millis()).unwrap_or(u64::MAX)) / u64::from(WINDOW_MS);
-            u32::try_from(sealed).unwrap_or(u32::MAX)
-        };
-        Sealed { traffic: before(config.evidence.traffic_seal), engagement: before(config.evidence.maturity) }
+        Sealed::at(self.this.clock.now_ms(), config.evidence.traffic_seal, config.evidence.maturity)
     }
 
     /// Judges what is due, if it is this router's turn.

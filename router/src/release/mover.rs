@@ -31,6 +31,8 @@ pub(super) struct Look<'a> {
     /// This router's id.
     pub(super) router: &'a str,
     pub(super) now_ms: u64,
+    /// The fleet's clock was heard: times of the record and `now_ms` are of one clock.
+    pub(super) is_clock_heard: bool,
     pub(super) board: &'a Board,
 }
 
@@ -57,7 +59,7 @@ impl Mover {
             return look.board.put_rollout(&look.route.name, None, None);
         };
         // A router that has not heard its store holds candidates at 0, whatever the record says.
-        if !matches!(look.under.flags.view(look.index).source, Source::Embedded | Source::Redis) {
+        if !look.is_clock_heard || !matches!(look.under.flags.view(look.index).source, Source::Embedded | Source::Redis) {
             return look.board.put_rollout(&look.route.name, Some("the store was not heard yet".to_owned()), None);
         }
         self.keep_lease(look, rollout).await;

@@ -15,6 +15,9 @@ pub(super) const RECORD_BYTES: usize = 1 << 20;
 /// Names and texts are no longer.
 const TEXT_BYTES: usize = 1_024;
 
+/// A record's revision in the store; 0 for none.
+pub(super) type Revision = u64;
+
 /// A route's evidence.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {

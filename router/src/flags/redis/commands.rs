@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use redis::{FromRedisValue, RedisResult, Script, Value};
 use sha1::{Digest as _, Sha1};
+use tokio::time::Instant;
 
 use super::apart;
-use super::keys::{Keys, REPORTS, ROUTERS, slot_of};
+use super::clock::Answer;
+use super::keys::{CLOCK, Keys, REPORTS, ROUTERS, slot_of};
 use super::link::{Call, are_keys_apart};
 use super::session::Session;
 use crate::flags::chain::{GENESIS, Line};
@@ -45,8 +47,8 @@ impl Texts {
 
 /// What a router's heartbeat brought back.
 pub(super) struct Beat {
-    /// The server's clock.
-    pub(super) now_ms: u64,
+    /// What time it is.
+    pub(super) clock: Answer,
     /// What this id reported before.
     pub(super) before: String,
     /// Id, time, report.
@@ -163,18 +165,22 @@ impl Session {
         Ok(read)
     }
 
-    pub(super) async fn beat(&self, id: &str, report: &str, forget_after: Duration) -> RedisResult<Beat> {
+    /// Reports this router (nobody, where the id is empty), and hears who there is and what time it is. `ahead_ms` is what the fleet's clock is ahead of the server's,
+    /// as this router knows it.
+    pub(super) async fn beat(&self, id: &str, report: &str, forget_after: Duration, ahead_ms: Option<i64>) -> RedisResult<Beat> {
         let forget_ms = u64::try_from(forget_after.as_millis()).unwrap_or(u64::MAX);
-        let call = Call::script(&HEARTBEAT, &[ROUTERS, REPORTS]).arg(id).arg(report).arg(forget_ms);
+        let call = Call::script(&HEARTBEAT, &[ROUTERS, REPORTS, CLOCK]).arg(id).arg(report).arg(forget_ms);
+        let (call, asked) = (call.arg(ahead_ms.map(|ahead| ahead.to_string()).unwrap_or_default()), Instant::now());
         let answer: Vec<Vec<u8>> = read_as(self.run(slot_of(ROUTERS), &call).await?)?;
         let mut answer = answer.into_iter().map(|text| String::from_utf8_lossy(&text).into_owned());
         let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        let (now_ms, before) = (number(answer.next()), answer.next().unwrap_or_default());
+        let (fleet_ms, server_ms, is_odd) = (number(answer.next()), number(answer.next()), number(answer.next()) == 1);
+        let (before, took) = (answer.next().unwrap_or_default(), asked.elapsed());
         let mut seen = Vec::new();
         while let (Some(id), at, Some(report)) = (answer.next(), answer.next(), answer.next()) {
             seen.push((id, number(at), report));
         }
-        Ok(Beat { now_ms, before, seen })
+        Ok(Beat { clock: Answer { fleet_ms, server_ms, is_odd, took }, before, seen })
     }
 }
 

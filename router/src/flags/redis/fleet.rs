@@ -37,7 +37,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(super) fn new(beat: Beat, heard: Instant) -> Fleet {
         let read = |(id, at, report): (String, u64, String)| Some((id, at, serde_json::from_str(&report).ok()?));
-        Fleet { heard: Some(heard), now_ms: beat.now_ms, routers: beat.seen.into_iter().filter_map(read).collect() }
+        Fleet { heard: Some(heard), now_ms: beat.clock.fleet_ms, routers: beat.seen.into_iter().filter_map(read).collect() }
     }
 
     /// Whether there was a heartbeat yet.
@@ -72,6 +72,7 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flags::redis::clock::Answer;
 
     #[test]
     fn silence_makes_a_router_unknown_by_the_servers_clock_and_ours() {
@@ -79,7 +80,8 @@ mod tests {
         let seen =
             vec![("b".to_owned(), 9_000, report.clone()), ("a".to_owned(), 10_000, report), ("c".to_owned(), 1, "garbage".to_owned())];
         let heard = Instant::now();
-        let fleet = Fleet::new(Beat { now_ms: 10_000, before: String::new(), seen }, heard);
+        let clock = Answer { fleet_ms: 10_000, server_ms: 10_000, is_odd: false, took: Duration::ZERO };
+        let fleet = Fleet::new(Beat { clock, before: String::new(), seen }, heard);
         let timeout = Duration::from_secs(3);
         let ages = |now: Instant| -> Vec<(String, u64, bool)> {
             fleet.on_route("search", timeout, now).into_iter().map(|seen| (seen.id, seen.seen_ms_ago, seen.is_known)).collect()

@@ -8,6 +8,8 @@ pub(super) const KEYS_PREFIX: &str = "{switchback:";
 pub(super) const ROUTERS: &str = "{switchback}:routers";
 /// The key of tokens, where no config names one.
 pub(super) const TOKEN_KEY: &str = "{switchback}:token-key";
+/// What time it is.
+pub(super) const CLOCK: &str = "{switchback}:clock";
 /// What they said.
 pub(super) const REPORTS: &str = "{switchback}:reports";
 
@@ -105,6 +107,6 @@ mod tests {
         ] {
             assert_eq!(slot_of(key), keys.slot, "{key}");
         }
-        assert_eq!((slot_of(ROUTERS), slot_of(ROUTERS)), (slot_of(REPORTS), slot_of(TOKEN_KEY)));
+        assert_eq!((slot_of(ROUTERS), slot_of(ROUTERS), slot_of(ROUTERS)), (slot_of(REPORTS), slot_of(TOKEN_KEY), slot_of(CLOCK)));
     }
 }

@@ -6,6 +6,7 @@
 //! query path.
 
 mod apart;
+mod clock;
 mod cluster;
 mod commands;
 mod fleet;
@@ -30,6 +31,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub use self::clock::FleetTime;
+use self::clock::Known;
 use self::fleet::Fleet;
 use self::keys::Keys;
 use self::reach::Reach;
@@ -58,6 +61,7 @@ pub(crate) struct RedisStore {
     /// What this router reports under.
     id: String,
     fleet: watch::Receiver<Fleet>,
+    clock: watch::Receiver<Option<FleetTime>>,
     admin: Arc<Mutex<String>>,
     nodes: watch::Receiver<Vec<Option<String>>>,
     topology: &'static str,
@@ -80,6 +84,7 @@ impl RedisStore {
         let published = Arc::new(Published::new(config.clone(), starts));
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (fleet_sender, fleet) = watch::channel(Fleet::default());
+        let (clock_sender, clock) = watch::channel(None);
         let (nodes_sender, nodes) = watch::channel(Vec::new());
         let (heard, first_heard) = oneshot::channel();
         let admin = Arc::new(Mutex::new(config.listen.admin.to_string()));
@@ -96,6 +101,8 @@ impl RedisStore {
             disk,
             is_owner,
             fleet: fleet_sender,
+            time: Known::default(),
+            clock: clock_sender,
             notes: BTreeMap::new(),
             asked: Vec::new(),
             nodes: nodes_sender,
@@ -104,7 +111,7 @@ impl RedisStore {
         };
         tokio::spawn(sync.run(inbox));
         let _ = tokio::time::timeout(STARTUP_WAIT, first_heard).await;
-        Ok((published, RedisStore { requests, id, fleet, admin, nodes, topology: redis.topology.word(), shelf: Shelf::new(redis) }))
+        Ok((published, RedisStore { requests, id, fleet, clock, admin, nodes, topology: redis.topology.word(), shelf: Shelf::new(redis) }))
     }
 
     /// `asked_of` is where the caller has the route's index from.
@@ -131,6 +138,11 @@ impl RedisStore {
             Ok(Ok(result)) => result,
             _ => Err(HistoryError { why: format!("no answer within {REQUEST_TIMEOUT:?}") }),
         }
+    }
+
+    /// What time the fleet has, whenever that is heard.
+    pub(crate) fn clock(&self) -> watch::Receiver<Option<FleetTime>> {
+        self.clock.clone()
     }
 
     pub(crate) fn routers(&self, published: &Published, index: RouteIndex) -> Vec<RouterSeen> {

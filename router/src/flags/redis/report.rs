@@ -18,19 +18,24 @@ impl Sync {
     pub(super) async fn beat(&mut self, session: &Session) -> RedisResult<()> {
         self.is_report_due = false;
         self.tell_servers(session);
-        if !self.is_owner {
-            // Beside the process that hands over, or after it was handed over: that one reports under this id.
-            return Ok(());
-        }
+        // Beside the process that hands over, or after it was handed over: that one reports under this id.
+        let id = if self.is_owner { self.id.as_str() } else { "" };
         let text = serde_json::to_string(&self.report()).unwrap_or_default();
-        match session.beat(&self.id, &text, FORGET_AFTER).await {
+        match session.beat(id, &text, FORGET_AFTER, self.time.say()).await {
             Ok(beat) => {
+                let now = Instant::now();
+                let is_believed = self.time.hear(beat.clock, now);
+                self.is_report_due = self.time.has_to_say();
+                self.clock.send_replace(self.time.last());
+                if !self.is_owner || !is_believed {
+                    return Ok(());
+                }
                 let before: Option<Report> = serde_json::from_str(&beat.before).ok();
                 // At its first beat a router finds what the process before it left.
                 let has_twin = self.fleet.borrow().is_heard() && before.is_some_and(|before| before.incarnation != self.incarnation);
                 let note = format!("another router reports under the id {:?}: give each a state.router_id of its own", self.id);
                 self.note("heartbeat", has_twin.then_some(note));
-                self.fleet.send_replace(Fleet::new(beat, Instant::now()));
+                self.fleet.send_replace(Fleet::new(beat, now));
                 Ok(())
             }
             Err(error) if is_lost(&error) && !session.outlives() => Err(error),

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::commands::{Pairs, read_as, read_entry};
 use super::keys::{Keys, TOKEN_KEY, slot_of};
@@ -35,8 +34,6 @@ const EVIDENCE_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// So many entries of a ledger are read at once, and so often.
 const LEDGER_PAGE: usize = 200;
 const LEDGER_PAGES: usize = 100;
-/// An answer that took longer than this tells too little of the server's clock.
-const CLOCK_WITHIN: Duration = Duration::from_millis(100);
 
 /// What the store says to a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +44,6 @@ pub struct Heard {
     pub last_word: u64,
     /// The field that was looked for is there.
     pub is_there: bool,
-    /// The server's clock now, in milliseconds since 1970, where it answered soon enough to tell.
-    pub now_ms: Option<u64>,
 }
 
 /// The right to move a route's rollout.
@@ -120,12 +115,8 @@ impl Shelf {
                 call = call.arg(name).arg(value);
             }
         }
-        let began = Instant::now();
-        let ((server, last_word, is_there), may_have_lost): ((String, u64, u8), bool) = self.run(&keys, &call).await?;
-        let took = began.elapsed();
-        let there = server.parse::<u64>().ok().filter(|_| took <= CLOCK_WITHIN && !may_have_lost);
-        let half_way = u64::try_from(took.as_millis() / 2).unwrap_or(0);
-        Ok(Heard { may_have_lost, last_word, is_there: is_there == 1, now_ms: there.map(|there| there + half_way) })
+        let ((last_word, is_there), may_have_lost): ((u64, u8), bool) = self.run(&keys, &call).await?;
+        Ok(Heard { may_have_lost, last_word, is_there: is_there == 1 })
     }
 
     /// Everything that any sender said of a page, and whether the store may have lost some of it: the connection is a new one. `None` where

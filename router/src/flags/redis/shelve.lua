@@ -2,12 +2,7 @@
 -- was under way for long does not replace a newer one.
 -- KEYS: sender (the number of its last word), a page to be looked at, then a hash for each page.  ARGV: number, milliseconds until the sender is forgotten, the same for
 -- a page, the field that the page to be looked at should have ('' for none), and for each page: how many fields, then field and value of each.
--- Answers the server's clock in milliseconds, at each fourth word and else '', the number of the last word before (0 for none), and whether that field is there.
-local now = ''
-if tonumber(ARGV[1]) % 4 == 1 then
-  local time = redis.call('TIME')
-  now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-end
+-- Answers the number of the last word before (0 for none), and whether that field is there.
 local held = redis.pcall('GET', KEYS[1])
 -- What no sender would count up to is somebody else's.
 local last = type(held) == 'string' and #held < 17 and not held:find('%D') and tonumber(held) or 0
@@ -20,7 +15,7 @@ if ARGV[4] ~= '' then
   is_there = type(found) == 'number' and found or 1
 end
 if last >= tonumber(ARGV[1]) then
-  return { now, last, is_there }
+  return { last, is_there }
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local at = 5
@@ -41,4 +36,4 @@ for page = 3, #KEYS do
     return added
   end
 end
-return { now, last, is_there }
+return { last, is_there }

@@ -17,6 +17,7 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::clock::{FleetTime, Known};
 use super::fleet::Fleet;
 use super::keys::Keys;
 use super::link::{Link, is_lost};
@@ -89,6 +90,9 @@ pub(super) struct Sync {
     /// The data folder is this process's: copies are written, and this router is reported.
     pub(super) is_owner: bool,
     pub(super) fleet: watch::Sender<Fleet>,
+    /// What is known of the fleet's clock, and what the others here see of it.
+    pub(super) time: Known,
+    pub(super) clock: watch::Sender<Option<FleetTime>>,
     /// What an operator should see to, by what it is about.
     pub(super) notes: BTreeMap<String, String>,
     /// Servers whose eviction policy was looked at.
@@ -150,13 +154,13 @@ impl Sync {
         self.step_many(session, &all).await?;
         self.note("store", None);
         tracing::info!(store = self.way.reach.name, "the flag store is heard");
-        if let Some(first_heard) = self.first_heard.take() {
-            let _ = first_heard.send(());
-        }
         self.check_eviction(session).await?;
         let state = self.published.config().state.clone();
         let (mut poll, mut heartbeat) = (ticks(state.poll_interval), ticks(state.heartbeat_interval));
         self.beat(session).await?;
+        if let Some(first_heard) = self.first_heard.take() {
+            let _ = first_heard.send(());
+        }
         let trips = self.published.trips();
         loop {
             tokio::select! {
