@@ -55,7 +55,7 @@ pub(crate) fn text(outcomes: &[Outcome], planned: usize, command: &str) -> Strin
     let _ = writeln!(
         text,
         "{} of {planned} seeds. Each is one rollout of 10 %, 50 % and live, with a dwell of 1 s and 3 s of baking, by two or three real routers under load, with a\nreal \
-         Redis that keeps an append-only file. A run has one fault or more, so it may be in more than one line. Three in four candidates are good\nand have to end `done`; \
+         Redis that keeps an append-only file (`appendfsync always`). A run has one fault or more, so it may be in more than one line. Three in four candidates are good\nand have to end `done`; \
          the others fail every other query, and have to end `rolled_back`. Each run is checked for what `tests/rollout_faults.rs` promises; routers\nwere asked for their \
          epochs {looks} times meanwhile. `SWITCHBACK_SEED=n` runs one seed again.\n",
         outcomes.len()

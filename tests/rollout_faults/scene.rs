@@ -19,6 +19,9 @@ const SOON: Duration = Duration::from_secs(30);
 const RATE: u32 = 80;
 const FLAGS: &str = "{switchback:search}:flags";
 
+/// A Redis that has written down whatever it has answered. With `appendfsync everysec` a killed one may have lost its last answers, and the entry of the ledger with them.
+const KEEPS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
 const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"";
 /// A good candidate is through in some fifteen seconds. A machine that has much to do at a time makes no candidate slow.
 const ROUTE: &str = "rollout = { steps = [\"10\", \"50\"], dwell = \"1s\", holdback_percent = \"20\", bake = \"3s\", max_step = \"60s\" }\n\
@@ -103,7 +106,7 @@ impl Scene {
     pub(crate) fn start(plan: Plan) -> Scene {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let redis_clock = Clock::right();
-        let redis = runtime.block_on(RedisServer::start_in(&["--appendonly", "yes"], &redis_clock.environment())).unwrap();
+        let redis = runtime.block_on(RedisServer::start_in(&KEEPS, &redis_clock.environment())).unwrap();
         let fleet = Fleet { runtime, redis, pools: ["blue", "green", "canary"].map(Backend::start) };
         if !plan.is_good {
             fleet.pools[2].behave(Behaviour::EveryOther(500));

@@ -35,7 +35,10 @@ impl Trip {
     /// The flags with the candidate's traffic on control. `None` when these flags compare no such candidate with that control any more: they are obeyed as they are.
     pub(super) fn shed(&self, flags: &Flags, route: &Route) -> Option<Flags> {
         let control = route.pool_named(&self.control)?;
-        let pools: Vec<PoolIndex> = self.pools.iter().filter_map(|name| route.pool_named(name)).filter(|pool| *pool != control).collect();
+        // A pool that runs another version by now has another candidate, of which nothing is known yet.
+        let is_its = |pool: &PoolIndex| route.pools.get(pool.get()).is_some_and(|pool| pool.version == self.version);
+        let pools = self.pools.iter().filter_map(|name| route.pool_named(name)).filter(|pool| *pool != control && is_its(pool));
+        let pools: Vec<PoolIndex> = pools.collect();
         let is_shed = |pool: PoolIndex| pools.contains(&pool);
         let is_ramp = flags.live == control && flags.candidate.share > Ppm::ZERO && is_shed(flags.candidate.pool);
         let is_baking = is_shed(flags.live) && flags.holdback.is_some_and(|holdback| holdback.pool == control);
@@ -57,15 +60,23 @@ mod tests {
 
     use super::*;
 
-    fn route() -> Route {
-        let text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[[route]]\nname = \"search\"\n\
-                    [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\n[route.pools.green]\nendpoints = [\"http://127.0.0.1:2\"]\n\
-                    [route.pools.canary]\nendpoints = [\"http://127.0.0.1:3\"]\n";
-        crate::config::parse("test", text).unwrap().routes.remove(0)
+    fn route(candidate: &str) -> Route {
+        let text = format!(
+            "listen = {{ traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }}\n[[route]]\nname = \"search\"\n\
+             [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"v1\"\n\
+             [route.pools.green]\nendpoints = [\"http://127.0.0.1:2\"]\nversion = {candidate:?}\n\
+             [route.pools.canary]\nendpoints = [\"http://127.0.0.1:3\"]\nversion = {candidate:?}\n"
+        );
+        crate::config::parse("test", &text).unwrap().routes.remove(0)
     }
 
     fn shed(fields: &[(&str, &str)]) -> Option<(u8, u32, Option<u8>)> {
-        let route = route();
+        shed_of("v2", fields)
+    }
+
+    /// What the trip of v2 makes of flags whose candidate is this one.
+    fn shed_of(candidate: &str, fields: &[(&str, &str)]) -> Option<(u8, u32, Option<u8>)> {
+        let route = route(candidate);
         let fields: BTreeMap<String, String> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (flags, faults) = Flags::read(&fields, &Flags::initial(&route), &route);
         assert_eq!(faults, []);
@@ -92,6 +103,16 @@ mod tests {
     fn flags_without_that_candidate_are_obeyed_as_they_are() {
         for fields in [&[("live", "blue")][..], &[("live", "green")], &[("live", "green"), ("canary_percent", "5")]] {
             assert_eq!(shed(fields), None, "{fields:?}");
+        }
+    }
+
+    /// It comes to the same pools as soon as the one before is rolled back, sooner than the breaker's next look.
+    #[test]
+    fn the_next_candidate_on_the_same_pools_is_not_held_back() {
+        for fields in
+            [&[("live", "blue"), ("canary_percent", "10")][..], &[("live", "green"), ("holdback_pool", "blue"), ("holdback_percent", "10")]]
+        {
+            assert_eq!(shed_of("v3", fields), None, "{fields:?}");
         }
     }
 }
