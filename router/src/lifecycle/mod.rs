@@ -182,11 +182,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     // Before anything is counted.
     let tallies = Tallies::open(&config.state.data_dir);
     let quality = Quality::new(&config);
-    let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, FleetClock::start());
-    let time = *flags.clock().borrow();
-    if let Some(time) = time {
-        clock.hear_at(time.at, time.unix_ms);
-    }
+    let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, clock_of(&flags));
     let desks = Desks::open(&config, &secrets, &clock).map_err(no_thread)?;
     pools.look_up_names(&config).await;
     let generation = Arc::new(Generation {
@@ -303,6 +299,15 @@ impl Running {
         }
         cut_off
     }
+}
+
+/// The fleet's clock, as far as the store has said it.
+fn clock_of(flags: &FlagStore) -> FleetClock {
+    let (clock, time) = (FleetClock::start(), *flags.clock().borrow());
+    if let Some(time) = time {
+        clock.hear_at(time.at, time.unix_ms);
+    }
+    clock
 }
 
 fn no_thread(source: std::io::Error) -> LifecycleError {
