@@ -323,7 +323,11 @@ mod tests {
         assert_eq!(requests(&books, 4_600, blue), 4);
         collector.tick(&quality, 4_000);
         assert_eq!(quality.clock().quarter(), Quarter(4_000));
-        assert_eq!((books.lock()["search"].windows.newest(1).count(), sum_of(&books.lock()["search"].dropped)[Number::Requests]), (0, 6));
+        {
+            let books = books.lock();
+            let book = &books["search"];
+            assert_eq!((book.windows.newest(1).count(), sum_of(&book.dropped)[Number::Requests]), (0, 6));
+        }
         count(&quality, 0, 0, 3);
         (1..12).for_each(|now| collector.tick(&quality, 4_000 + now));
         assert_eq!((requests(&books, 1_000, blue), requests(&books, 1_001, blue)), (5, 0), "with the two that were not read yet");
