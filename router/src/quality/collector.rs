@@ -221,7 +221,8 @@ impl Collector {
 
     /// The clock was another one until now. What was counted in the future is lost, or no window would ever be told or judged until then.
     fn go_back(&mut self, now: u64) {
-        self.last = now;
+        // This quarter is the first that is read.
+        self.last = now.saturating_sub(1);
         for (route, book) in self.books.lock().iter_mut() {
             let lost = book.windows.forget_from(Quarter(now).window().saturating_add(1));
             let requests = sum_of(&lost)[Number::Requests];
