@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use switchback_tests::fleet::Fleet;
-use switchback_tests::{Behaviour, Load, Router, eventually};
+use switchback_tests::{Backend, Behaviour, Load, Router, Running, Setup, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Clicks are mature sooner, so that tests are.
@@ -31,6 +31,13 @@ fn rollbacks(router: &Router) -> Vec<Value> {
 
 fn is_without_candidate(router: &Router) -> Option<()> {
     (router.route()["canary_percent"] == 0.0).then_some(())
+}
+
+/// When what was under way has arrived, too.
+fn arrivals_later(load: &Running, backend: &Backend) -> u64 {
+    let sent = load.sent();
+    load.wait_for(sent + 50);
+    backend.arrivals()
 }
 
 #[test]
@@ -115,7 +122,7 @@ fn an_operator_rolls_back_and_is_told_when_there_is_nothing_to_do_or_nobody_to_d
     let mut scene = Fleet::start();
     let routers = routers(&scene, RAMP);
     let (code, said, error) = routers[0].run(&["rollback", "search", "--dry-run"]);
-    assert_eq!((code, said.as_str()), (0, "would be done: v2 gives its traffic to v1 on blue (1 healthy endpoint(s))\n"), "{error}");
+    assert_eq!((code, said.as_str()), (0, "would be done: v2 gives its traffic to v1 on blue (1 of 1 endpoints healthy)\n"), "{error}");
     assert_eq!(routers[0].route()["canary_percent"], 30.0);
     let (code, said, error) = routers[0].run(&["rollback", "search", "--why", "it ranks worse"]);
     assert!(code == 0 && said.starts_with("rolled back: v2 gives its traffic to v1 on blue, epoch "), "{said}{error}");
@@ -135,6 +142,40 @@ fn an_operator_rolls_back_and_is_told_when_there_is_nothing_to_do_or_nobody_to_d
     assert!(refused.0 == 2 && refused.2.contains("the pool blue has no healthy endpoint"), "{refused:?}");
 }
 
+/// A part of the pool that gets the traffic is dead: the other part takes it, and whoever reads of the rollback reads of that.
+#[test]
+fn the_healthy_part_of_the_target_takes_the_traffic_and_that_is_said() {
+    let scene = Fleet::start();
+    let [blue, _, canary] = &scene.pools;
+    let mut second = Backend::start("blue");
+    let setup = Setup::default().pool("blue", &[blue, &second]).pool_keys("version = \"v1\"");
+    let setup = setup.pool("canary", &[canary]).pool_keys("version = \"v2\"").workers(2).of_a_fleet();
+    let router = setup.route(RAMP).redis(&scene.redis.url()).start();
+    let load = Load::new(router.traffic, 200).start();
+    load.wait_for(100);
+    second.stop();
+    eventually("one of two is known to be dead", SOON, || (router.route()["pools"]["blue"]["healthy"] == 1).then_some(()));
+    canary.behave(Behaviour::Status(500));
+    eventually("it is rolled back", SOON, || is_without_candidate(&router));
+    let entries = rollbacks(&router);
+    let why = entries[0]["why"].as_str().unwrap();
+    assert!(
+        why.starts_with("the breakers of 1 of 1 routers tripped: ") && why.ends_with("; blue takes the traffic with 1 of 2 endpoints"),
+        "{why}"
+    );
+    let (candidates, controls) = (arrivals_later(&load, canary), blue.arrivals());
+    let sent = load.sent();
+    load.wait_for(sent + 200);
+    assert_eq!((load.stop().failures(), canary.arrivals()), (0, candidates), "nobody failed, and nobody is sent to the candidate");
+    assert!(blue.arrivals() >= controls + 200, "the healthy part has it all");
+    router.set_flags(&["canary_percent=30"]);
+    let (code, said, error) = router.run(&["rollback", "search"]);
+    assert!(
+        code == 0 && said.starts_with("rolled back: v2 gives its traffic to v1 on blue (1 of 2 endpoints healthy), epoch "),
+        "{said}{error}"
+    );
+}
+
 #[test]
 fn with_redis_dead_each_router_is_told_and_the_flags_follow_when_it_is_back() {
     let mut scene = Fleet::start();
@@ -149,7 +190,7 @@ fn with_redis_dead_each_router_is_told_and_the_flags_follow_when_it_is_back() {
         said.contains("  one: v2 gives its traffic to v1 on blue\n") && said.contains("  other: v2 gives its traffic to v1 on blue\n"),
         "{said}"
     );
-    let before = scene.pools[2].arrivals();
+    let before = arrivals_later(&load, &scene.pools[2]);
     let sent = load.sent();
     load.wait_for(sent + 200);
     assert_eq!((load.stop().failures(), scene.pools[2].arrivals()), (0, before), "nobody is sent to the candidate");

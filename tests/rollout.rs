@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use switchback_tests::fleet::Fleet;
-use switchback_tests::{Act, Behaviour, Load, Router, Running, Scripted, eventually};
+use switchback_tests::tls::Authority;
+use switchback_tests::{Act, Backend, Behaviour, Load, Router, Running, Scripted, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Clicks are mature sooner, so that tests are.
@@ -270,5 +272,38 @@ fn gates_are_asked_and_never_block_a_rollback() {
     let why = rollout(one)["why"].as_str().unwrap().to_owned();
     assert_eq!(why, "the gate dashboard says that the candidate is to go");
     assert_eq!(one.route()["canary_percent"], 0.0);
+    assert!(loads.into_iter().all(|load| load.stop().failures() == 0));
+}
+
+/// A gate over TLS is believed when an authority vouches for it that the config names, and not otherwise.
+#[test]
+fn a_gate_over_tls_is_believed_if_its_authority_is_known() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = ours.server(&ours.issue(&["127.0.0.1"]), false);
+    let (calendar, impostor) = (Backend::start_tls("calendar", server.clone()), Backend::start_tls("impostor", server));
+    calendar.behave(Behaviour::Status(403));
+    let gate = |name: &str, kind: &str, of: &Backend, ca_file: PathBuf| {
+        format!("{{ name = {name:?}, type = {kind:?}, url = \"{}/gate\", interval = \"200ms\", ca_file = {ca_file:?} }}", of.url())
+    };
+    let gates = [
+        gate("calendar", "confirm-rollout", &calendar, ours.write(here.path())),
+        gate("impostor", "rollout", &impostor, theirs.write(there.path())),
+    ];
+    let fleet = Fleet::start();
+    let routers = start(&fleet, &format!("rollout = {{ steps = [\"10\", \"50\"], gate = [{}] }}", gates.join(", ")));
+    let loads = loads(&routers);
+    let some_wait_for = |what: &str| {
+        eventually(what, SOON, || {
+            routers.iter().map(rollout).find(|seen| seen["waits_for"].as_str().is_some_and(|waits| waits.contains(what)))
+        })
+    };
+    order(&routers[0], &["start", "search"]);
+    assert_eq!(some_wait_for("gate calendar says no: 403")["phase"], "pending");
+    calendar.behave(Behaviour::Answer);
+    let waits = some_wait_for("gate impostor says no: ");
+    let why = waits["waits_for"].as_str().unwrap();
+    assert!(why.contains("certificate") && waits["step"] == 0, "{waits}");
+    assert_eq!((calendar.arrivals() > 0, impostor.arrivals()), (true, 0), "nothing is told to whom nobody vouches for");
     assert!(loads.into_iter().all(|load| load.stop().failures() == 0));
 }

@@ -74,9 +74,12 @@ fn why_roll_back(config: &Config, state: &State, log_harm: f64) -> String {
     let sure = format!("a candidate that is no worse comes to this once in {} rollouts at most", whole(odds));
     let Some(track) = worst(config, state) else { return format!("roll back: {sure}") };
     let run = &track.run;
-    let what = match track.id.as_str() {
-        "latency" => "requests slower than control's earlier p99",
-        id => id,
+    // What is shown is counted beyond control's p99, wherever in between the candidate is slower most of all.
+    let what = match (track.id.as_str(), track.worst_quantile()) {
+        ("latency", 0) => "latency, most of all around control's earlier median; slower than its p99",
+        ("latency", 1) => "latency, most of all around control's earlier p90; slower than its p99",
+        ("latency", _) => "requests slower than control's earlier p99",
+        (id, _) => id,
     };
     let control = match run.arms.control {
         arm if arm.n > 0.0 => format!("control {}", rate(arm)),

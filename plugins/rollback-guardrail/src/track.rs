@@ -91,6 +91,12 @@ impl Track {
         self.log_harm
     }
 
+    /// Of latency's three quantiles, the one that weighs most against the candidate, as its place in [`crate::latency::QUANTILES`].
+    pub(crate) fn worst_quantile(&self) -> usize {
+        let parts = self.grid.chunks_exact(TILT).map(kernels::log_mean).enumerate();
+        parts.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(place, _)| place)
+    }
+
     fn mix_grid(&mut self) {
         if self.windows > 0 {
             self.log_harm = kernels::log_mean(self.grid.get(..self.points).unwrap_or_default());

@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 
 use super::access::{Caller, Operator, Viewer};
 use super::error::ApiError;
-use super::rollback::TRIES;
-use super::{AdminState, Shared, routes};
+use super::{AdminState, Shared, orders, routes};
 use crate::config::Route;
-use crate::flags::{Change, ChangeError, Experiment, Experiments, Flags, Grounds, Kind, NewExperiment, random_hex};
+use crate::flags::{Change, Experiment, Experiments, Flags, Grounds, Kind, NewExperiment, random_hex};
 use crate::vocabulary::RouteIndex;
 
 const EXAMPLE: &str =
@@ -75,7 +74,7 @@ pub(super) async fn stop(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    let Ordered { why } = ordered(body)?;
+    let Ordered { why } = orders::read(body, r#"{"why": "enough is known"}"#)?;
     let reason = if why.is_empty() { caller.name.clone() } else { format!("{}: {why}", caller.name) };
     let now_ms = shared.state.process.clock.now_ms();
     let make = |flags: &Flags| {
@@ -112,43 +111,25 @@ async fn write(
     (event, name): (&str, &str),
     make: impl Fn(&Flags) -> Result<Experiments, ApiError>,
 ) -> Result<Json<Value>, ApiError> {
-    for _ in 0..TRIES {
-        let flags = state.flags.stored(index);
-        let after = make(&flags)?;
+    let make = |flags: &Flags| {
+        let after = make(flags)?;
         let text = (!after.experiments.is_empty()).then(|| after.render());
         let change = Change {
             fields: BTreeMap::from([("experiments".to_owned(), text)]),
-            expected_epoch: Some(flags.epoch),
+            expected_epoch: None,
             kind: Kind::Experiment,
             who: caller.name.clone(),
             why: why.to_owned(),
             grounds: Some(Box::new(Grounds::of_experiment(event, name))),
         };
-        match state.flags.change(index, change).await {
-            Ok(epoch) => {
-                tracing::info!(
-                    route = route.name,
-                    event,
-                    experiment = name,
-                    epoch,
-                    who = caller.name,
-                    why,
-                    "experiments were changed by an operator"
-                );
-                let flags = state.flags.stored(index);
-                let mut answer =
-                    after.named(name).map_or_else(|| json!({ "name": name }), |experiment| shown(state, route, &flags, experiment));
-                if let Some(answer) = answer.as_object_mut() {
-                    answer.insert("epoch".to_owned(), json!(epoch));
-                }
-                return Ok(Json(answer));
-            }
-            // Somebody was first: what they wrote is what this is about now.
-            Err(ChangeError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(ApiError::Busy)
+        Ok((change, after))
+    };
+    let (epoch, after) = orders::write(state, index, make).await?;
+    let (route_name, who) = (&route.name, &caller.name);
+    tracing::info!(route = route_name, event, experiment = name, epoch, who, why, "experiments were changed by an operator");
+    let flags = state.flags.stored(index);
+    let answer = after.named(name).map_or_else(|| json!({ "name": name }), |experiment| shown(state, route, &flags, experiment));
+    Ok(Json(orders::with(answer, [("epoch", json!(epoch))])))
 }
 
 fn of(flags: &Flags) -> Experiments {
@@ -161,15 +142,6 @@ fn find<'a>(all: &'a Experiments, route: &Route, name: &str) -> Result<&'a Exper
         name: name.to_owned(),
         known: all.experiments.iter().map(|experiment| experiment.name.clone()).collect(),
     })
-}
-
-fn ordered(body: Result<Bytes, BytesRejection>) -> Result<Ordered, ApiError> {
-    let body = routes::whole(body)?;
-    if body.is_empty() {
-        return Ok(Ordered::default());
-    }
-    let example = r#"{"why": "enough is known"}"#;
-    serde_json::from_slice(&body).map_err(|error| ApiError::BadRequest(format!("the body must be empty, or JSON like {example}: {error}")))
 }
 
 /// `its pools are blue (v1), exp (v7)`

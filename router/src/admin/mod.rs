@@ -26,6 +26,7 @@ mod lifecycle;
 mod metrics;
 mod metrics_process;
 mod notify;
+mod orders;
 mod plugins;
 mod pool_metrics;
 mod process;
@@ -58,7 +59,7 @@ use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
 use crate::quality::signals::SignalsDesk;
 use crate::quality::{Books, FleetClock, Quality};
-use crate::release::Board;
+use crate::release::{Board, PoolHealth};
 use crate::serve::{Generation, OpenConnections, SharedPool};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -162,10 +163,10 @@ impl AdminState {
         (0..=u16::MAX).map(RouteIndex).zip(&self.config.routes)
     }
 
-    /// Healthy endpoints of a pool.
-    fn healthy(&self, route: RouteIndex, pool: &str) -> usize {
+    /// Of a pool.
+    fn health(&self, route: RouteIndex, pool: &str) -> PoolHealth {
         let pool = self.pools(route).iter().find(|shared| shared.config.name == pool);
-        pool.map_or(0, |pool| pool.healthy())
+        pool.map_or_else(PoolHealth::default, |pool| PoolHealth { healthy: pool.healthy(), endpoints: pool.endpoints.len() })
     }
 
     fn pools(&self, route: RouteIndex) -> &[Arc<SharedPool>] {

@@ -12,12 +12,9 @@ use serde_json::{Value, json};
 use super::access::Operator;
 use super::error::ApiError;
 use super::exposition::{Buckets, Exposition};
-use super::{AdminState, Shared, routes};
+use super::{AdminState, Shared, orders, routes};
 use crate::flags::{Change, ChangeError, Kind};
-use crate::release::{Rollback, grounds_of_rollback, hold_back, rollback};
-
-/// So often somebody else may be first.
-pub(super) const TRIES: u32 = 8;
+use crate::release::{PoolHealth, Rollback, grounds_of_rollback, hold_back, rollback};
 
 /// What is asked.
 #[derive(Debug, Default, Deserialize)]
@@ -38,24 +35,17 @@ pub(super) async fn roll_back(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    let body = routes::whole(body)?;
-    let order: Order = if body.is_empty() {
-        Order::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| {
-            ApiError::BadRequest(format!(r#"the body must be empty, or JSON like {{"why": "it ranks worse"}}: {error}"#))
-        })?
-    };
+    let order: Order = orders::read(body, r#"{"why": "it ranks worse"}"#)?;
     let said = if order.why.is_empty() { caller.name.clone() } else { format!("{}: {}", caller.name, order.why) };
-    for _ in 0..TRIES {
+    for _ in 0..orders::TRIES {
         let flags = shared.state.flags.stored(index);
         let Some(back) = rollback(&flags, route, shared.state.process.clock.now_ms(), &said) else {
             return Err(ApiError::NothingToRollBack(name));
         };
-        let healthy = shared.state.healthy(index, &back.target);
+        let PoolHealth { healthy, endpoints } = shared.state.health(index, &back.target);
         let answer = json!({
             "route": name, "candidate": back.candidate, "control": back.control, "target": back.target, "target_healthy": healthy,
-            "epoch": null, "held_back_here": false, "error": null,
+            "target_endpoints": endpoints,            "epoch": null, "held_back_here": false, "error": null,
         });
         if order.dry_run {
             return Ok(Json(answer));
@@ -71,7 +61,7 @@ pub(super) async fn roll_back(
             Ok(epoch) => {
                 shared.state.process.board.count_rollback(&route.name, "operator");
                 tracing::warn!(route = route.name, candidate, epoch, who = caller.name, why = order.why, "rolled back");
-                return Ok(Json(with(answer, [("epoch", json!(epoch))])));
+                return Ok(Json(orders::with(answer, [("epoch", json!(epoch))])));
             }
             // Somebody was first: it may be what they wrote that is to be taken back.
             Err(ChangeError::Conflict { .. }) => {}
@@ -83,18 +73,11 @@ pub(super) async fn roll_back(
                 tracing::warn!(route, candidate, who = caller.name, %error, "rolled back on this router alone: the store is away");
                 let held_back = json!(trip.is_some());
                 shared.state.flags.set_trip(index, trip.map(Arc::new));
-                return Ok(Json(with(answer, [("held_back_here", held_back), ("error", json!(error.to_string()))])));
+                return Ok(Json(orders::with(answer, [("held_back_here", held_back), ("error", json!(error.to_string()))])));
             }
         }
     }
     Err(ApiError::Busy)
-}
-
-fn with<const N: usize>(mut answer: Value, more: [(&str, Value); N]) -> Value {
-    if let Some(answer) = answer.as_object_mut() {
-        answer.extend(more.map(|(key, value)| (key.to_owned(), value)));
-    }
-    answer
 }
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {

@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
 use super::exposition::Exposition;
-use super::rollback::TRIES;
-use super::{AdminState, Shared, routes};
+use super::{AdminState, Shared, orders, routes};
 use crate::config::Route;
-use crate::flags::{Change, ChangeError, Flags, Kind, random_hex};
+use crate::flags::{Change, Flags, Kind, random_hex};
 use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out, grounds};
 use crate::vocabulary::RouteIndex;
 
@@ -49,7 +48,7 @@ pub(super) async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    let asked: Started = read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
+    let asked: Started = orders::read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
     let (id, salt) = (random_hex(16), random_hex(16));
     let first = Begin { candidate: asked.candidate, id, salt, who: caller.name.clone(), why: asked.why.clone() };
     let clock = &shared.state.process.clock;
@@ -64,7 +63,7 @@ pub(super) async fn order(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    let asked: Ordered = read(body, r#"{"why": "it looks good"}"#)?;
+    let asked: Ordered = orders::read(body, r#"{"why": "it looks good"}"#)?;
     let order = match (order.as_str(), asked.full) {
         ("pause", false) => Order::Pause,
         ("resume", false) => Order::Resume,
@@ -95,37 +94,16 @@ async fn write(
     (who, why): (&str, &str),
     make: impl Fn(&Flags) -> Result<Move, Refusal>,
 ) -> Result<Json<Value>, ApiError> {
-    for _ in 0..TRIES {
-        let flags = state.flags.stored(index);
-        let Move { event, rollout, fields } = make(&flags).map_err(|refusal| ApiError::Rollout(refusal.0))?;
+    let make = |flags: &Flags| {
+        let Move { event, rollout, fields } = make(flags).map_err(|refusal| ApiError::Rollout(refusal.0))?;
         let grounds = Some(Box::new(grounds(event.label(), &rollout, &state.process.board.of(&route.name))));
-        let (expected_epoch, who_asked, why_asked) = (Some(flags.epoch), who.to_owned(), why.to_owned());
-        let change = Change { fields, expected_epoch, kind: Kind::Rollout, who: who_asked, why: why_asked, grounds };
-        match state.flags.change(index, change).await {
-            Ok(epoch) => {
-                let (what, event) = (rollout.summary(), event.label());
-                tracing::info!(route = route.name, event, what, epoch, who, why, "the rollout was moved by an operator");
-                state.process.board.count_move(&route.name, event);
-                let mut answer = of_route(state, route, &state.flags.stored(index));
-                if let Some(answer) = answer.as_object_mut() {
-                    answer.insert("epoch".to_owned(), json!(epoch));
-                }
-                return Ok(Json(answer));
-            }
-            // Somebody was first: what they wrote is what the order is about now.
-            Err(ChangeError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(ApiError::Busy)
-}
-
-fn read<T: Default + for<'de> Deserialize<'de>>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, ApiError> {
-    let body = routes::whole(body)?;
-    if body.is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(&body).map_err(|error| ApiError::BadRequest(format!("the body must be empty, or JSON like {example}: {error}")))
+        let (who, why) = (who.to_owned(), why.to_owned());
+        Ok((Change { fields, expected_epoch: None, kind: Kind::Rollout, who, why, grounds }, (event.label(), rollout.summary())))
+    };
+    let (epoch, (event, what)) = orders::write(state, index, make).await?;
+    tracing::info!(route = route.name, event, what, epoch, who, why, "the rollout was moved by an operator");
+    state.process.board.count_move(&route.name, event);
+    Ok(Json(orders::with(of_route(state, route, &state.flags.stored(index)), [("epoch", json!(epoch))])))
 }
 
 fn healthy(state: &AdminState, index: RouteIndex) -> Vec<usize> {

@@ -5,7 +5,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::admin_client::AdminArgs;
+use super::of_route::OfRoute;
 use super::{Failure, block_on, evidence, flag::plain, print};
 
 const AFTER_HELP: &str = "\
@@ -31,17 +31,6 @@ enum BreakerCommand {
     /// Have every router that is heard of give the candidate its share again, and look at it anew.
     #[command(after_help = "Examples:\n  switchback breaker clear search\n  switchback breaker clear search --json")]
     Clear(OfRoute),
-}
-
-#[derive(Debug, Args)]
-struct OfRoute {
-    /// The route.
-    route: String,
-    #[command(flatten)]
-    admin: AdminArgs,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 impl BreakerArgs {

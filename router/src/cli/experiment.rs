@@ -5,8 +5,8 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::admin_client::AdminArgs;
 use super::experiment_report::{listed, report};
+use super::of_route::OfRoute;
 use super::{Failure, block_on, print};
 
 const AFTER_HELP: &str = "\
@@ -56,27 +56,11 @@ enum ExperimentCommand {
 }
 
 #[derive(Debug, Args)]
-struct OfRoute {
-    /// The route.
-    route: String,
-    #[command(flatten)]
-    admin: AdminArgs,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
 struct OfExperiment {
-    /// The route.
-    route: String,
+    #[command(flatten)]
+    route: OfRoute,
     /// The experiment's name.
     name: String,
-    #[command(flatten)]
-    admin: AdminArgs,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -133,7 +117,7 @@ impl ExperimentArgs {
             ExperimentCommand::Stop(Stop { of, why }) => of.say(Ask::Post("/stop", json!({ "why": why }))),
             ExperimentCommand::Remove(of) => of.say(Ask::Delete),
             ExperimentCommand::Create(create) => {
-                let body = create.body().map_err(Failure::usage).map_err(|failure| failure.in_json(create.of.json))?;
+                let body = create.body().map_err(Failure::usage).map_err(|failure| failure.in_json(create.of.route.json))?;
                 create.of.say(Ask::Create(body))
             }
         }
@@ -153,20 +137,20 @@ fn path(route: &str, rest: &str) -> String {
 
 impl OfExperiment {
     fn say(&self, ask: Ask) -> Result<(), Failure> {
-        let one = path(&self.route, &format!("/{}", self.name));
+        let OfExperiment { route: OfRoute { route, admin, json }, name } = self;
+        let one = path(route, &format!("/{name}"));
         let is_removal = matches!(ask, Ask::Delete);
         let answer = block_on(async {
-            let client = self.admin.client()?;
+            let client = admin.client()?;
             match ask {
                 Ask::Get => client.get(&one).await,
                 Ask::Post(order, body) => client.post(&format!("{one}{order}"), &body).await,
-                Ask::Create(body) => client.post(&path(&self.route, ""), &body).await,
+                Ask::Create(body) => client.post(&path(route, ""), &body).await,
                 Ask::Delete => client.delete(&one).await,
             }
         });
-        let answer = answer.map_err(|failure| failure.in_json(self.json))?;
-        let (route, name) = (&self.route, &self.name);
-        print(&match (self.json, is_removal) {
+        let answer = answer.map_err(|failure| failure.in_json(*json))?;
+        print(&match (*json, is_removal) {
             (true, _) => format!("{answer:#}\n"),
             (false, true) => format!("{route}: experiment {name} is taken off the list\n"),
             (false, false) => report(&answer),

@@ -14,6 +14,7 @@ mod experiment_report;
 mod explain;
 mod failure;
 mod flag;
+mod of_route;
 mod parent;
 mod plan;
 mod plugins;

@@ -5,7 +5,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::admin_client::AdminArgs;
+use super::of_route::{OfRoute, Ordered};
 use super::{Failure, block_on, flag::plain, print};
 
 const AFTER_HELP: &str = "\
@@ -22,25 +22,18 @@ Exit codes: 0 done, 2 refused (there is nothing to roll back, or nobody to take 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct RollbackArgs {
-    /// The route.
-    route: String,
-    /// Why, for the ledger.
-    #[arg(long, default_value = "")]
-    why: String,
+    #[command(flatten)]
+    ordered: Ordered,
     /// Only say what would be done, and whether the pool that gets the traffic is ready.
     #[arg(long)]
     dry_run: bool,
-    #[command(flatten)]
-    admin: AdminArgs,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 impl RollbackArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let asked = block_on(self.ask()).map_err(|failure| failure.in_json(self.json))?;
-        print(&if self.json { format!("{asked:#}\n") } else { shown(&asked, self.dry_run) })?;
+        let is_json = self.ordered.of.json;
+        let asked = block_on(self.ask()).map_err(|failure| failure.in_json(is_json))?;
+        print(&if is_json { format!("{asked:#}\n") } else { shown(&asked, self.dry_run) })?;
         let unreached = asked["routers"].as_array().into_iter().flatten().filter(|router| router["held_back_here"] != true).count();
         if unreached > 0 {
             Err(Failure::unreachable(format!("{unreached} router(s) were not reached: they follow when the store is back")))
@@ -50,10 +43,11 @@ impl RollbackArgs {
     }
 
     async fn ask(&self) -> Result<Value, Failure> {
-        let client = self.admin.client()?;
-        let (path, order) = (format!("/api/v1/routes/{}/rollback", self.route), json!({ "why": self.why, "dry_run": self.dry_run }));
+        let Ordered { of: OfRoute { route, admin, .. }, why } = &self.ordered;
+        let client = admin.client()?;
+        let (path, order) = (format!("/api/v1/routes/{route}/rollback"), json!({ "why": why, "dry_run": self.dry_run }));
         // Before it is done: who has to hear of it where the store cannot tell them.
-        let route = client.get(&format!("/api/v1/routes/{}", self.route)).await?;
+        let route = client.get(&format!("/api/v1/routes/{route}")).await?;
         let mut done = client.post(&path, &order).await?;
         done["routers"] = json!([]);
         if done["held_back_here"] != true {
@@ -73,11 +67,13 @@ impl RollbackArgs {
 
 fn shown(done: &Value, is_dry_run: bool) -> String {
     let (candidate, control, target) = (plain(&done["candidate"]), plain(&done["control"]), plain(&done["target"]));
+    let [healthy, endpoints] = ["target_healthy", "target_endpoints"].map(|key| done[key].as_u64().unwrap_or(0));
     let what = format!("{candidate} gives its traffic to {control} on {target}");
+    let health = format!(" ({healthy} of {endpoints} endpoints healthy)");
     if is_dry_run {
-        let healthy = done["target_healthy"].as_u64().unwrap_or(0);
-        return format!("would be done: {what} ({healthy} healthy endpoint(s))\n");
+        return format!("would be done: {what}{health}\n");
     }
+    let what = if healthy < endpoints { what + &health } else { what };
     if let Some(epoch) = done["epoch"].as_u64() {
         return format!("rolled back: {what}, epoch {epoch}\n");
     }
@@ -95,14 +91,18 @@ mod tests {
 
     #[test]
     fn what_was_done_is_said() {
-        let mut done =
-            json!({ "candidate": "v2", "control": "v1", "target": "blue", "target_healthy": 3, "epoch": 12, "error": null, "routers": [] });
-        assert_eq!(shown(&done, true), "would be done: v2 gives its traffic to v1 on blue (3 healthy endpoint(s))\n");
-        assert_eq!(shown(&done, false), "rolled back: v2 gives its traffic to v1 on blue, epoch 12\n");
+        let mut done = json!({ "candidate": "v2", "control": "v1", "target": "blue", "target_healthy": 2, "target_endpoints": 3, "epoch": 12, "error": null, "routers": [] });
+        assert_eq!(shown(&done, true), "would be done: v2 gives its traffic to v1 on blue (2 of 3 endpoints healthy)\n");
+        assert_eq!(shown(&done, false), "rolled back: v2 gives its traffic to v1 on blue (2 of 3 endpoints healthy), epoch 12\n");
         done["epoch"] = Value::Null;
         done["error"] = "it is away".into();
         done["routers"] = json!([{ "router": "a", "held_back_here": true }, { "router": "b", "error": "refused" }]);
         let said = shown(&done, false);
-        assert!(said.ends_with("each router holds v2 back by itself:\n  a: v2 gives its traffic to v1 on blue\n  b: refused\n"), "{said}");
+        assert!(
+            said.ends_with(
+                "each router holds v2 back by itself:\n  a: v2 gives its traffic to v1 on blue (2 of 3 endpoints healthy)\n  b: refused\n"
+            ),
+            "{said}"
+        );
     }
 }

@@ -5,7 +5,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::admin_client::AdminArgs;
+use super::of_route::{OfRoute, Ordered};
 use super::{Failure, block_on, flag::plain, print};
 
 const AFTER_HELP: &str = "\
@@ -62,26 +62,6 @@ enum RolloutCommand {
 }
 
 #[derive(Debug, Args)]
-struct OfRoute {
-    /// The route.
-    route: String,
-    #[command(flatten)]
-    admin: AdminArgs,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct Ordered {
-    #[command(flatten)]
-    of: OfRoute,
-    /// Why, for the ledger.
-    #[arg(long, default_value = "")]
-    why: String,
-}
-
-#[derive(Debug, Args)]
 struct Start {
     #[command(flatten)]
     ordered: Ordered,
@@ -115,19 +95,17 @@ impl RolloutArgs {
             }
             RolloutCommand::Abort(of) => ordered(of, "/abort"),
         };
-        let rollout = block_on(of.ask(order)).map_err(|failure| failure.in_json(of.json))?;
+        let rollout = block_on(ask(&of, order)).map_err(|failure| failure.in_json(of.json))?;
         print(&if of.json { format!("{rollout:#}\n") } else { shown(&of.route, &rollout) })
     }
 }
 
-impl OfRoute {
-    async fn ask(&self, order: Option<(&str, Value)>) -> Result<Value, Failure> {
-        let client = self.admin.client()?;
-        let path = format!("/api/v1/routes/{}/rollout", self.route);
-        match order {
-            None => client.get(&path).await,
-            Some((order, body)) => client.post(&format!("{path}{order}"), &body).await,
-        }
+async fn ask(of: &OfRoute, order: Option<(&str, Value)>) -> Result<Value, Failure> {
+    let client = of.admin.client()?;
+    let path = format!("/api/v1/routes/{}/rollout", of.route);
+    match order {
+        None => client.get(&path).await,
+        Some((order, body)) => client.post(&format!("{path}{order}"), &body).await,
     }
 }
 

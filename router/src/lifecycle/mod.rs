@@ -41,7 +41,7 @@ use crate::flags::FlagStore;
 use crate::notify::{Delivery, OpenGate, TargetError};
 use crate::policy::Policies;
 use crate::quality::{Desks, FleetClock, Quality, Secret, configured_secrets, token_secrets};
-use crate::release::{Judging, Under};
+use crate::release::{Judging, PoolHealth, Under};
 use crate::serve::{self, CutOff, Generation, Overrides, Pools, Sockets};
 use crate::tls::ServerTls;
 use crate::vocabulary::RouteIndex;
@@ -342,7 +342,7 @@ fn under(generation: &Arc<Generation>, flags: &Arc<FlagStore>, policies: &Arc<Po
     let pools = generation.clone();
     let health = move |route: RouteIndex| {
         let pools = pools.pools.shared.get(route.get()).map(Vec::as_slice).unwrap_or_default();
-        pools.iter().map(|pool| pool.healthy()).collect()
+        pools.iter().map(|pool| PoolHealth { healthy: pool.healthy(), endpoints: pool.endpoints.len() }).collect()
     };
     let (config, flags, policies, quality) = (generation.config.clone(), flags.clone(), policies.clone(), generation.quality.clone());
     Under { config, flags, policies, quality, health: Arc::new(health), gates, targets }

@@ -130,12 +130,11 @@ impl Controller {
     }
 
     async fn switch_back(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags, cause: &Cause) {
-        let why: String = cause.to_string().chars().take(1_024).collect();
-        let back = rollback(flags, route, self.clock.now_ms(), &why);
+        let back = rollback(flags, route, self.clock.now_ms(), &cause.to_string());
         let (Some(back), Some(known)) = (back, self.routes.get_mut(&route.name)) else { return };
         // A pool that nobody can be sent to is no way out: whoever is answered now goes on being answered.
-        let target = route.pool_named(&back.target).and_then(|pool| (under.health)(index).get(pool.get()).copied());
-        if target.unwrap_or(0) == 0 {
+        let health = route.pool_named(&back.target).and_then(|pool| (under.health)(index).get(pool.get()).copied()).unwrap_or_default();
+        if health.healthy == 0 {
             if known.not_before.is_none() {
                 let (candidate, target) = (&back.candidate, &back.target);
                 tracing::error!(route = route.name, candidate, target, %cause, "a rollback is due, and its target has no healthy endpoint: it waits for one");
@@ -145,20 +144,20 @@ impl Controller {
             return;
         }
         self.board.put_blocked(&route.name, None);
-        let decided = Instant::now();
+        let (decided, why) = (Instant::now(), back.reason(&cause.to_string(), health));
         let grounds = Some(Box::new(grounds_of_rollback(&back, flags, &self.board.of(&route.name))));
         let change = Change {
             fields: back.fields,
             expected_epoch: Some(flags.epoch),
             kind: Kind::Rollback,
             who: format!("router:{}", self.router).chars().take(128).collect(),
-            why,
+            why: why.clone(),
             grounds,
         };
         let (candidate, control, target) = (&back.candidate, &back.control, &back.target);
         match under.flags.change(index, change).await {
             Ok(epoch) => {
-                tracing::error!(route = route.name, candidate, control, target, epoch, why = %cause, "rolled back");
+                tracing::error!(route = route.name, candidate, control, target, epoch, why, "rolled back");
                 known.done = Some(Done { epoch, decided });
                 self.board.count_rollback(&route.name, cause.label());
             }

@@ -145,6 +145,7 @@ fn place(timeline: &Timeline, comparison: &Comparison, (second, index, slice): (
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::kept::Kept as _;
     use crate::release::roles::{Arm, Arms};
     use proptest::prelude::*;
 

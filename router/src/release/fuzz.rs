@@ -4,6 +4,7 @@
 use switchback_fuzz::{Target, trace};
 
 use super::cursor::{Sealed, due};
+use super::kept::Kept as _;
 use super::record::{Record, tests::record};
 use crate::policy::rollback::Slice;
 use crate::policy::{NativeRollback, RollbackInstance};

@@ -23,11 +23,13 @@ use super::experiments::judging::{ExperimentsJudge, Look};
 use super::fill::Pair;
 use super::history::History;
 use super::judge::{InForce, Judged, Slice};
+use super::kept::{Kept as _, RECORD_BYTES};
 use super::log::WindowLog;
-use super::record::{RECORD_BYTES, Record, Revision, Word};
+use super::record::{Record, Revision, Word};
 use super::roles::{Arm, Setting};
+use super::rollback::PoolHealth;
+use super::sight::Sight;
 use super::store::{FleetWindows, fleet_windows};
-use super::timeline::Timeline;
 use super::view::{self, JudgeView};
 use crate::config::{Config, Route};
 use crate::flags::{self, FlagStore, Flags};
@@ -49,8 +51,8 @@ const FIRST_REVISION: u64 = 1 << 47;
 /// Nor so much later than the last one that it saw.
 const REVISION_JUMP: u64 = 1 << 32;
 
-/// Healthy endpoints of a route's pools, pool by pool, as this router sees them.
-pub type Health = Arc<dyn Fn(RouteIndex) -> Vec<usize> + Send + Sync>;
+/// A route's pools, one by one, as this router sees them.
+pub type Health = Arc<dyn Fn(RouteIndex) -> Vec<PoolHealth> + Send + Sync>;
 
 /// What a config brings.
 pub struct Under {
@@ -178,10 +180,7 @@ struct Sent {
 struct RouteJudge {
     route: String,
     this: ThisRouter,
-    /// What this router saw of the flags.
-    seen: Timeline,
-    /// Of the clock that it was seen by.
-    clock_steps: u64,
+    sight: Sight,
     held: Option<Held>,
     /// The revision that the store had, the last time.
     stored: Revision,
@@ -202,8 +201,7 @@ impl RouteJudge {
         let now = Instant::now();
         RouteJudge {
             route: route.to_owned(),
-            seen: Timeline::default(),
-            clock_steps: this.clock.steps(),
+            sight: Sight::new(this.clock.clone()),
             this,
             held: None,
             stored: 0,
@@ -236,17 +234,11 @@ impl RouteJudge {
                         if changed.is_err() {
                             break;
                         }
-                        let newest = flags.borrow_and_update().clone();
-                        self.seen.observe(self.this.clock.now_ms(), newest.epoch, Setting::of(&newest, route));
+                        self.sight.change(&flags.borrow_and_update(), route);
                     }
                     _ = ticks.tick() => {
                         let newest = flags.borrow().clone();
-                        // What was seen by another clock tells nothing of now.
-                        let steps = self.this.clock.steps();
-                        if std::mem::replace(&mut self.clock_steps, steps) != steps {
-                            self.seen = Timeline::default();
-                            self.seen.observe(self.this.clock.now_ms(), newest.epoch, Setting::of(&newest, route));
-                        }
+                        self.sight.look(&newest, route, &under.flags.routers(RouteIndex(index)));
                         self.tick(&under, (RouteIndex(index), route), &newest).await;
                     }
                     changed = self.this.under.changed() => {
@@ -357,7 +349,7 @@ impl RouteJudge {
         }
         let (known, mut record) = self.held.as_ref().map_or_else(Default::default, |held| (held.revision, held.record.clone()));
         let (said, was_over) = record.comparison.as_ref().map_or((None, true), |before| (before.verdict(), before.is_over));
-        record.timeline.follow(&self.seen, record.at_ms);
+        record.timeline.follow(&self.sight.timeline, record.at_ms);
         let due = due(&mut record, self.sealed(&under.config));
         let Some(comparison) = record.comparison.take() else { return Ok(()) };
         if due.is_empty() && comparison.is_over == was_over {

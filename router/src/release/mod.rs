@@ -10,7 +10,7 @@
 //! other goes on from there, and no slice is judged twice. Beside that, each router has a breaker of its own ([`breaker`]), which asks nobody.
 //! What either says is acted on by [`controller`]; [`mover`] moves a rollout on.
 //!
-//! [`cursor`], [`fill`], [`record`], [`roles`], [mod@rollback], [`rollout`] and [`timeline`] are pure.
+//! [`cursor`], [`fill`], [`kept`], [`record`], [`roles`], [mod@rollback], [`rollout`] and [`timeline`] are pure.
 
 mod announcer;
 mod board;
@@ -26,6 +26,7 @@ mod grounds;
 mod history;
 mod judge;
 mod judging;
+mod kept;
 mod log;
 mod mover;
 mod notices;
@@ -33,6 +34,7 @@ mod record;
 mod roles;
 mod rollback;
 mod rollout;
+mod sight;
 mod store;
 mod timeline;
 mod view;
@@ -43,7 +45,7 @@ pub use experiments::view::{ArmView, ComparisonView, ExperimentEvidence, Quality
 pub use grounds::{grounds, grounds_of_rollback};
 pub use judging::{Health, Judging, Under};
 pub use log::LOG_FOLDER;
-pub use rollback::{Rollback, hold_back, rollback};
+pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
 pub use rollout::{Begin, Event, Move, Next, Order, Refusal, Seen, begin, carry_out, next};
 pub use store::{FleetWindows, fleet_windows};
 pub use view::{BreakerView, Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};

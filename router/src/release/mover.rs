@@ -64,7 +64,7 @@ impl Mover {
         }
         self.keep_lease(look, rollout).await;
         let (evidence, routers) = (look.board.of(&look.route.name).evidence, look.under.flags.routers(look.index));
-        let healthy = (look.under.health)(look.index);
+        let healthy: Vec<usize> = (look.under.health)(look.index).into_iter().map(|pool| pool.healthy).collect();
         let Look { route, flags, now_ms, .. } = *look;
         let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None };
         let is_ours = self.until.is_some_and(|until| Instant::now() < until);

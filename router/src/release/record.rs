@@ -3,15 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::fill::{Pair, of_slice};
+use super::kept::Kept;
 use super::roles::{Arm, Arms};
 use super::timeline::Timeline;
 use crate::policy::rollback::{Evidence, Outcome, Verdict, Window as Shown};
 use crate::quality::Counts;
 
-/// Of this form; a router that knows another one says so.
-const FORM: u8 = 2;
-/// The longest record: a state of 256 KiB, and some.
-pub(super) const RECORD_BYTES: usize = 1 << 20;
 /// Names and texts are no longer.
 const TEXT_BYTES: usize = 1_024;
 
@@ -194,40 +191,8 @@ impl Comparison {
     }
 }
 
-/// Why a record is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RecordFault {
-    #[error("it is longer than {RECORD_BYTES} bytes")]
-    TooLong,
-    #[error("it cannot be read")]
-    Unreadable,
-    #[error("it is of form {0}, and this program knows form {FORM}")]
-    OtherForm(u8),
-    #[error("it says what no router would say")]
-    Unsound,
-}
-
-impl Record {
-    /// As bytes.
-    pub(super) fn write(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![FORM]).unwrap_or_default()
-    }
-
-    /// Of bytes, which may be anybody's.
-    ///
-    /// # Errors
-    /// [`RecordFault`].
-    pub(super) fn read(bytes: &[u8]) -> Result<Record, RecordFault> {
-        if bytes.len() > RECORD_BYTES {
-            return Err(RecordFault::TooLong);
-        }
-        let (form, rest) = bytes.split_first().ok_or(RecordFault::Unreadable)?;
-        if *form != FORM {
-            return Err(RecordFault::OtherForm(*form));
-        }
-        let (record, rest) = postcard::take_from_bytes::<Record>(rest).map_err(|_| RecordFault::Unreadable)?;
-        if rest.is_empty() && record.is_sound() { Ok(record) } else { Err(RecordFault::Unsound) }
-    }
+impl Kept for Record {
+    const FORM: u8 = 3;
 
     fn is_sound(&self) -> bool {
         let texts = [&self.judge, &self.router];
@@ -265,6 +230,7 @@ fn is_short(text: &str) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::release::kept::{RECORD_BYTES, RecordFault};
     use crate::release::roles::Setting;
 
     pub(crate) fn record() -> Record {
@@ -309,7 +275,10 @@ pub(super) mod tests {
         bytes.push(0);
         assert_eq!(Record::read(&bytes), Err(RecordFault::Unsound));
         bytes[0] = 9;
-        assert_eq!((Record::read(&bytes), Record::read(&[])), (Err(RecordFault::OtherForm(9)), Err(RecordFault::Unreadable)));
-        assert_eq!(Record::read(&vec![FORM; RECORD_BYTES + 1]), Err(RecordFault::TooLong));
+        assert_eq!(
+            (Record::read(&bytes), Record::read(&[])),
+            (Err(RecordFault::OtherForm { form: 9, known: 3 }), Err(RecordFault::Unreadable))
+        );
+        assert_eq!(Record::read(&vec![Record::FORM; RECORD_BYTES + 1]), Err(RecordFault::TooLong));
     }
 }

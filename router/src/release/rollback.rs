@@ -20,6 +20,27 @@ pub struct Rollback {
     pub fields: BTreeMap<String, Option<String>>,
 }
 
+/// A pool's endpoints, as one router sees them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolHealth {
+    /// Neither unhealthy nor ejected.
+    pub healthy: usize,
+    /// All.
+    pub endpoints: usize,
+}
+
+impl Rollback {
+    /// Why, and by whom the traffic is taken, where those are not all that the target has.
+    pub(super) fn reason(&self, cause: &str, health: PoolHealth) -> String {
+        let PoolHealth { healthy, endpoints } = health;
+        let target = &self.target;
+        let shed = (healthy < endpoints).then(|| format!("; {target} takes the traffic with {healthy} of {endpoints} endpoints"));
+        let shed = shed.unwrap_or_default();
+        let room = TEXT_CHARS.saturating_sub(shed.chars().count());
+        cause.chars().take(room).chain(shed.chars()).collect()
+    }
+}
+
 /// What takes the candidate of these flags out of traffic, and with it ends the rollout that brought it, for this reason. `None` where there is none: nobody has a share beside
 /// the live pool and no rollout is done, or what has a share is of no other role.
 #[must_use]
@@ -128,6 +149,17 @@ mod tests {
 
     fn fields(rollback: &Rollback) -> Vec<(&str, &str)> {
         rollback.fields.iter().map(|(field, value)| (field.as_str(), value.as_deref().unwrap_or("-"))).collect()
+    }
+
+    #[test]
+    fn a_target_that_is_not_whole_is_said() {
+        let route = route(["v1", "v2", "v2"]);
+        let back = rollback(&flags(&route, &[("canary_percent", "25")]), &route, 7, "").unwrap();
+        let reason = |cause: &str, healthy| back.reason(cause, PoolHealth { healthy, endpoints: 3 });
+        assert_eq!(reason("roll back: errors", 3), "roll back: errors");
+        assert_eq!(reason("roll back: errors", 1), "roll back: errors; blue takes the traffic with 1 of 3 endpoints");
+        let long = reason(&"é".repeat(2 * TEXT_CHARS), 1);
+        assert_eq!((long.chars().count(), long.ends_with("1 of 3 endpoints")), (TEXT_CHARS, true));
     }
 
     #[test]

@@ -20,10 +20,19 @@ struct Entry {
     setting: Setting,
 }
 
+/// A while in which some router may have obeyed other flags than the rest, in milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Apart {
+    since_ms: u64,
+    until_ms: u64,
+}
+
 /// What holds, and what held.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Timeline {
     entries: Vec<Entry>,
+    /// In order, and none touches the next.
+    apart: Vec<Apart>,
 }
 
 /// What held in a window.
@@ -53,10 +62,35 @@ impl Timeline {
         self.entries.drain(..more);
     }
 
+    /// Some router may have obeyed other flags in this while.
+    pub(super) fn are_apart(&mut self, since_ms: u64, until_ms: u64) {
+        let touches = |apart: &Apart| apart.since_ms <= until_ms && apart.until_ms >= since_ms;
+        let mut whole = Apart { since_ms, until_ms: until_ms.max(since_ms) };
+        for apart in self.apart.iter().filter(|apart| touches(apart)) {
+            whole.since_ms = whole.since_ms.min(apart.since_ms);
+            whole.until_ms = whole.until_ms.max(apart.until_ms);
+        }
+        self.apart.retain(|apart| !touches(apart));
+        let place = self.apart.partition_point(|apart| apart.since_ms < whole.since_ms);
+        self.apart.insert(place, whole);
+        let more = self.apart.len().saturating_sub(MOST);
+        self.apart.drain(..more);
+    }
+
+    /// When the last change was.
+    pub(super) fn last_change_ms(&self) -> Option<u64> {
+        self.entries.last().map(|last| last.since_ms)
+    }
+
     /// Goes on with what another router saw since. `until_ms` is when this one was last kept: what held between that and the other's first sight is not known.
     pub(super) fn follow(&mut self, other: &Timeline, until_ms: u64) {
+        self.follow_changes(other, until_ms);
+        other.apart.iter().for_each(|apart| self.are_apart(apart.since_ms, apart.until_ms));
+    }
+
+    fn follow_changes(&mut self, other: &Timeline, until_ms: u64) {
         let Some(last) = self.entries.last() else {
-            self.clone_from(other);
+            self.entries.clone_from(&other.entries);
             return;
         };
         let (epoch, since_ms) = (last.epoch, last.since_ms);
@@ -79,8 +113,9 @@ impl Timeline {
         let begin = u64::from(second) * 1_000;
         let end = begin + 1_000;
         let at = self.entries.iter().rev().find(|entry| entry.since_ms <= begin)?;
-        let changes = |entry: &Entry| entry.since_ms + APART_MS > begin && entry.since_ms < end + APART_MS;
-        let is_whole = !self.entries.iter().skip(1).any(changes);
+        let touches = |since_ms: u64, until_ms: u64| until_ms + APART_MS > begin && since_ms < end + APART_MS;
+        let is_whole = !self.entries.iter().skip(1).any(|entry| touches(entry.since_ms, entry.since_ms))
+            && !self.apart.iter().any(|apart| touches(apart.since_ms, apart.until_ms));
         Some(Held { setting: at.setting.clone(), step: at.step, is_whole })
     }
 
@@ -97,7 +132,10 @@ impl Timeline {
             let share_ppm = entry.setting.share_ppm.unwrap_or(0);
             entry.setting.step_ppm.max(share_ppm) <= 1_000_000 && entry.since_ms <= u64::from(u32::MAX) * 1_000
         });
-        in_order && are_shares && self.entries.len() <= MOST
+        let latest_ms = u64::from(u32::MAX) * 1_000;
+        let are_whiles = self.apart.iter().all(|apart| apart.since_ms <= apart.until_ms && apart.until_ms <= latest_ms)
+            && self.apart.windows(2).all(|pair| matches!(pair, [a, b] if a.until_ms < b.since_ms));
+        in_order && are_shares && are_whiles && self.entries.len().max(self.apart.len()) <= MOST
     }
 }
 
@@ -152,6 +190,27 @@ mod tests {
         let mut same = of(&[(10_000, 1, 1)]);
         same.follow(&of(&[(50_000, 7, 1)]), 20_000);
         assert_eq!(held(&same, 30), Some((1, 0, true)));
+    }
+
+    #[test]
+    fn while_routers_are_apart_no_window_is_whole() {
+        let mut timeline = of(&[(10_000, 1, 1), (20_000, 2, 2)]);
+        timeline.are_apart(20_000, 20_900);
+        timeline.are_apart(30_000, 31_500);
+        timeline.are_apart(20_000, 22_100);
+        assert_eq!(timeline.apart, [Apart { since_ms: 20_000, until_ms: 22_100 }, Apart { since_ms: 30_000, until_ms: 31_500 }]);
+        let whole = (19..34).filter(|second| timeline.of_window(*second).unwrap().is_whole);
+        assert_eq!(whole.collect::<Vec<_>>(), [23, 24, 25, 26, 27, 28, 32, 33]);
+        assert!(timeline.is_sound());
+        let mut other = of(&[(10_000, 1, 1), (20_000, 2, 2)]);
+        other.are_apart(31_400, 33_000);
+        timeline.follow(&other, 40_000);
+        timeline.follow(&other, 40_000);
+        assert_eq!(timeline.apart.last(), Some(&Apart { since_ms: 30_000, until_ms: 33_000 }));
+        (0..100).for_each(|at| timeline.are_apart(50_000 + at * 10, 50_001 + at * 10));
+        assert_eq!((timeline.apart.len(), timeline.is_sound()), (MOST, true));
+        timeline.apart.reverse();
+        assert!(!timeline.is_sound());
     }
 
     #[test]

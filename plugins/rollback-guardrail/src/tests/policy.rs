@@ -1,6 +1,6 @@
 //! What an operator can rely on.
 
-use switchback_policy::rollback::{Outcome, RollbackPolicy as _, Verdict, Window};
+use switchback_policy::rollback::{Bucket, Outcome, RollbackPolicy as _, Verdict, Window};
 
 use super::{Dice, engagement, metric, tally, traffic};
 use crate::{Guardrail, SAMPLE_RATIO, check};
@@ -33,6 +33,25 @@ fn rolls_back_when_the_candidate_fails_and_says_so_in_a_sentence() {
     let summary = outcome.expect("a candidate with 8 % errors").summary;
     assert!(summary.starts_with("roll back: errors: candidate 8.00 % of "), "{summary}");
     assert!(summary.contains("control 0.22 % of ") && summary.contains("once in "), "{summary}");
+}
+
+#[test]
+fn where_a_candidate_is_slower_is_said() {
+    let caught = |slow: fn(&mut Window)| {
+        let mut rollout = Rollout::new("{}");
+        (0..30).for_each(|index| drop(rollout.judge(&traffic(index, 0, 0))));
+        let judged = (30..60).map(|index| {
+            let mut window = traffic(index, 0, 0);
+            slow(&mut window);
+            rollout.judge(&window)
+        });
+        judged.into_iter().find(|outcome| outcome.verdict == Verdict::RollBack).expect("it is slower").summary
+    };
+    let common = caught(|window| (window.latency[0].candidate, window.latency[1].candidate) = (0, 50));
+    let tail = "roll back: latency, most of all around control's earlier p90; slower than its p99: candidate 0.00 % of ";
+    assert!(common.starts_with(tail), "{common}");
+    let rare = caught(|window| window.latency.push(Bucket { upper_micros: 900_000, candidate: 50, control: 0 }));
+    assert!(rare.starts_with("roll back: requests slower than control's earlier p99: candidate 50.0 % of "), "{rare}");
 }
 
 #[test]

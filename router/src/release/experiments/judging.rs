@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::record::{RECORD_BYTES, Record};
+use super::record::Record;
 use super::step::{Due, due, is_over, step};
 use super::view::{ExperimentEvidence, view};
 use crate::config::Route;
@@ -16,6 +16,7 @@ use crate::flags::{Change, ChangeError, Experiment, FlagStore, Flags, Grounds, K
 use crate::quality::FleetClock;
 use crate::quality::pages::page_of;
 use crate::release::cursor::Sealed;
+use crate::release::kept::{Kept as _, RECORD_BYTES};
 use crate::release::record::{Comparison, Word};
 use crate::release::store::fleet_windows;
 use crate::vocabulary::RouteIndex;

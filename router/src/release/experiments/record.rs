@@ -4,13 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::flags::Experiment;
 use crate::quality::Counts;
-use crate::release::record::{Comparison, RecordFault};
+use crate::release::kept::Kept;
+use crate::release::record::Comparison;
 use crate::release::roles::{Arm, Arms};
 
-/// Of this form; a router that knows another one says so.
-const FORM: u8 = 1;
-/// The longest record: seven states of some 16 KiB, and the sums.
-pub(in crate::release) const RECORD_BYTES: usize = 1 << 20;
 /// Names are no longer, in bytes.
 const TEXT_BYTES: usize = 1_024;
 
@@ -59,27 +56,10 @@ impl Record {
     pub(in crate::release) fn is_of(&self, experiment: &Experiment) -> bool {
         self.arms.iter().copied().eq(experiment.arm_ids()) && self.others.len() + 1 == self.arms.len()
     }
+}
 
-    /// As bytes.
-    pub(in crate::release) fn write(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![FORM]).unwrap_or_default()
-    }
-
-    /// Of bytes, which may be anybody's.
-    ///
-    /// # Errors
-    /// [`RecordFault`].
-    pub(in crate::release) fn read(bytes: &[u8]) -> Result<Record, RecordFault> {
-        if bytes.len() > RECORD_BYTES {
-            return Err(RecordFault::TooLong);
-        }
-        let (form, rest) = bytes.split_first().ok_or(RecordFault::Unreadable)?;
-        if *form != FORM {
-            return Err(RecordFault::OtherForm(*form));
-        }
-        let (record, rest) = postcard::take_from_bytes::<Record>(rest).map_err(|_| RecordFault::Unreadable)?;
-        if rest.is_empty() && record.is_sound() { Ok(record) } else { Err(RecordFault::Unsound) }
-    }
+impl Kept for Record {
+    const FORM: u8 = 1;
 
     fn is_sound(&self) -> bool {
         [&self.judge, &self.router].into_iter().all(|text| text.len() <= TEXT_BYTES)

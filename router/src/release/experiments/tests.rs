@@ -12,6 +12,7 @@ use crate::flags::{Arm, Experiment, Experiments};
 use crate::quality::pages::Written;
 use crate::quality::{Counts, Number};
 use crate::release::cursor::Sealed;
+use crate::release::kept::Kept as _;
 
 const BEGAN: u32 = 1_000;
 
