@@ -26,7 +26,12 @@ fn setup([blue, green, exp, other]: &[Backend; 4]) -> Setup {
 
 /// Two routers of one fleet.
 fn fleet(redis: &RedisServer, backends: &[Backend; 4]) -> [Router; 2] {
-    let start = |id: &str| setup(backends).of_a_fleet().redis(&redis.url()).state(&format!("router_id = {id:?}")).start();
+    fleet_with(redis, backends, "")
+}
+
+/// The same, with more keys of the route.
+fn fleet_with(redis: &RedisServer, backends: &[Backend; 4], route: &str) -> [Router; 2] {
+    let start = |id: &str| setup(backends).route(route).of_a_fleet().redis(&redis.url()).state(&format!("router_id = {id:?}")).start();
     let routers = ["one", "two"].map(start);
     for router in &routers {
         eventually("both are known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 2).then_some(()));
@@ -298,4 +303,48 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
     let shown = experiment(&router, "hand").to_string();
     assert!(!shown.contains("0123456789"), "{shown}");
     eventually("it is judged", SOON, || (counted(&router, "hand").values().map(|[requests, ..]| requests).sum::<u64>() == 1).then_some(()));
+}
+
+/// An experiment in the rollout's layer takes units of control alone, so that the candidate has a larger part of what is left: 60 % here, and not 30 %. The rollout
+/// knows, and goes on. When weights are changed by hand the report begins anew.
+#[test]
+fn a_rollout_goes_live_beside_an_experiment_of_its_layer() {
+    const PLAN: &str = "rollout = { steps = [\"30\"], holdback_percent = \"20\", canary_max_percent = \"0\", dwell = \"8s\", bake = \"3s\" }\n\
+        rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
+    let (_runtime, redis) = redis();
+    let backends = backends();
+    let routers = fleet_with(&redis, &backends, PLAN);
+    let loads = routers.each_ref().map(|router| Load::new(router.traffic, 200).start());
+    run(&routers[0], &["create", "search", "big", "--layer", "rollout", "--percent", "50", "--arm", "control=live", "--arm", "big=exp"]);
+    let (code, said, error) = routers[0].run(&["rollout", "start", "search"]);
+    assert_eq!(code, 0, "{said}{error}");
+    eventually("it is live", SOON, || {
+        let rollout = routers[1].route()["rollout"].clone();
+        assert!(!rollout["waits_for"].as_str().is_some_and(|waits| waits.contains("sample ratio")), "{rollout}");
+        (rollout["phase"] == "done").then_some(())
+    });
+    let judged = |requests: u64| {
+        eventually("it is judged", SOON, || {
+            let seen = experiment(&routers[1], "big");
+            let arms = seen["evidence"]["arms"].as_array()?.clone();
+            arms.iter().all(|arm| arm["requests"].as_u64() > Some(requests)).then_some(seen)
+        })
+    };
+    let before = judged(1_000);
+    let comparison = &before["evidence"]["comparisons"][0];
+    assert!(comparison["is_sound"] == true && comparison["is_harmful"] == false, "{before:#}");
+    // Three quarters of its users come to the arm, and those of before are of another experiment.
+    let (_, flags) = routers[0].admin("GET", "/api/v1/routes/search/flags", b"");
+    let written = flags["fields"]["experiments"].as_str().unwrap();
+    let edited = written.replace(r#""pool":"exp""#, r#""pool":"exp","weight":3"#);
+    assert_ne!(edited, written, "{flags}");
+    routers[0].set_flags(&[&format!("experiments={edited}")]);
+    let began = before["evidence"]["began_unix_seconds"].clone();
+    let after = eventually("it begins anew", SOON, || {
+        let seen = experiment(&routers[1], "big");
+        (seen["evidence"]["began_unix_seconds"].as_u64() > began.as_u64() && seen["evidence"]["arms"][1]["requests"].as_u64() > Some(300))
+            .then_some(seen)
+    });
+    assert_eq!(after["evidence"]["comparisons"][0]["is_sound"], true, "{after:#}");
+    assert!(loads.into_iter().all(|load| load.stop().failures() == 0));
 }

@@ -102,6 +102,11 @@ impl Clusters {
         self.control.add(control);
     }
 
+    /// Of both arms.
+    pub(crate) fn observations(&self) -> f64 {
+        self.candidate.total.n + self.control.total.n
+    }
+
     /// The design effect of means.
     pub(crate) fn of_means(&self, config: &Config, floor: f64) -> f64 {
         shrink(config, floor, [self.candidate.of_means(), self.control.of_means()])

@@ -104,16 +104,14 @@ fn observe_metrics(config: &Config, state: &mut State, window: &Window) {
         let margin = track::margin(metric.gate, window.step.is_last).filter(|_| is_of_step);
         track.observe(config, metric, &arms, margin, window.length_ms);
         track.add_groups(reported);
-        let is_quality = metric.id == QUALITY;
-        if is_quality && window.slice == Slice::Engagement {
+        if metric.id == QUALITY && window.slice == Slice::Engagement {
             state.integrity.observe_coverage(config, window, [arms.candidate.n, arms.control.n]);
         }
-        if has_groups
-            && is_quality
-            && let Some(clusters) = &track.clusters
-        {
-            state.integrity.set_phi(clusters.of_sizes(config));
-        }
+    }
+    // The metric that the most requests have stands for all of them.
+    let clusters = state.metrics.iter().filter_map(|track| track.clusters.as_deref());
+    if let Some(most) = clusters.max_by(|a, b| a.observations().total_cmp(&b.observations())) {
+        state.integrity.set_phi(most.of_sizes(config));
     }
 }
 

@@ -157,7 +157,8 @@ fn shown(state: &AdminState, route: &Route, flags: &Flags, experiment: &Experime
         |arm: &crate::flags::Arm| arm.pool_of(route, flags).and_then(|pool| route.pools.get(pool.get())).map(|pool| pool.name.clone());
     let served: Vec<Value> = experiment.arms.iter().map(|arm| json!({ "arm": arm.name, "pool": name_of(arm) })).collect();
     let missing: Vec<String> = experiment.arms.iter().filter(|arm| name_of(arm).is_none()).map(ToString::to_string).collect();
-    let waits_for = (!missing.is_empty()).then(|| format!("nobody is in it: the route has no {}", missing.join(" and no ")));
+    let waits_for =
+        (experiment.is_running() && !missing.is_empty()).then(|| format!("nobody is in it: the route has no {}", missing.join(" and no ")));
     let state_word = if experiment.is_running() { "running" } else { "stopped" };
     json.remove("salt");
     let more = [

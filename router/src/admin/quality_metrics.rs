@@ -1,5 +1,7 @@
 //! What `/metrics` says of quality: means over the newest minute, and how much they are the mean of.
 
+use std::collections::BTreeMap;
+
 use super::exposition::Exposition;
 use super::{AdminState, metrics};
 use crate::quality::signals::{BodyFault, Reading};
@@ -74,10 +76,14 @@ fn arms(page: &mut Exposition, state: &AdminState) {
     let books = state.process.books.lock();
     for (_, route) in state.routes() {
         let Some(book) = books.get(&route.name) else { continue };
+        // One that was removed and created anew has other numbers under the same name.
+        let mut by_name = BTreeMap::<(&str, &str), Counts>::new();
         for (id, name) in &book.arms {
-            let ((experiment, arm), Some(counts)) = (name.split_once('/').unwrap_or_default(), book.windows.totals().get(id)) else {
-                continue;
-            };
+            if let Some(counts) = book.windows.totals().get(id) {
+                by_name.entry(name.split_once('/').unwrap_or_default()).or_default().merge(counts);
+            }
+        }
+        for ((experiment, arm), counts) in &by_name {
             for number in Number::ALL.into_iter().filter(|number| number.unit() == 1.0) {
                 page.count(&[("route", &route.name), ("experiment", experiment), ("arm", arm), ("number", number.label())], counts[number]);
             }

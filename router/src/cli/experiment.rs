@@ -188,6 +188,9 @@ fn arm(text: &str, weight: u32) -> Result<Value, String> {
 
 fn condition(text: &str) -> Result<Value, String> {
     let value = if let Some(field) = text.strip_prefix('!') {
+        if field.contains('=') {
+            return Err(format!("--when {text:?}: ! says that a query has no such field, whatever its value: !FIELD"));
+        }
         json!({ "field": field, "present": false })
     } else if let Some((field, prefix)) = text.split_once("^=") {
         json!({ "field": field, "prefix": prefix })
@@ -229,5 +232,6 @@ mod tests {
             assert_eq!(condition(text), Ok(expected), "{text}");
         }
         assert!(condition("user=7").unwrap_err().contains("must be path, header:NAME"));
+        assert!(condition("!cookie:app=ios").unwrap_err().contains("no such field, whatever its value"));
     }
 }

@@ -187,7 +187,8 @@ impl Reader<'_> {
     }
 
     fn fault(&mut self, field: &str, value: &str, allowed: &str) {
-        let value = value.chars().take(64).collect();
+        // Salts are nobody's business, and experiments are full of them.
+        let value = if field == "experiments" { format!("({} bytes)", value.len()) } else { value.chars().take(64).collect() };
         self.faults.push(Fault { field: field.to_owned(), value, allowed: allowed.to_owned() });
     }
 
@@ -252,12 +253,18 @@ impl Reader<'_> {
 
     fn experiments(&mut self, last_good: &Flags) -> Option<Arc<Experiments>> {
         let text = self.fields.get("experiments").filter(|text| !text.is_empty() && text.len() <= EXPERIMENTS_BYTES);
+        let salt = self.fields.get("salt").map_or(last_good.salt.as_str(), String::as_str);
         let read = text.map(|text| Experiments::parse(text).map(Arc::new));
         let allowed = match &read {
+            Some(Ok(experiments)) if experiments.has_salt(salt) => {
+                "salts that are none but theirs; one of them is the flags' salt".to_owned()
+            }
             Some(Err(fault)) => format!("experiments as docs/EXPERIMENTS.md has them; {fault}"),
             _ => format!("JSON of up to {EXPERIMENTS_BYTES} bytes"),
         };
-        self.field("experiments", last_good.experiments.clone(), None, &allowed, |_| read.and_then(Result::ok).map(Some))
+        self.field("experiments", last_good.experiments.clone(), None, &allowed, |_| {
+            read.and_then(Result::ok).filter(|experiments| !experiments.has_salt(salt)).map(Some)
+        })
     }
 
     fn rollout(&mut self, last_good: &Flags) -> Option<Arc<Rollout>> {

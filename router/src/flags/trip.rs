@@ -29,6 +29,8 @@ pub struct Shed {
     pub pools: Vec<PoolIndex>,
     /// Another one.
     pub control: PoolIndex,
+    /// The one that is live for routers that hold nobody back.
+    pub live: PoolIndex,
 }
 
 impl Trip {
@@ -45,11 +47,11 @@ impl Trip {
         if !is_ramp && !is_baking {
             return None;
         }
-        let mut flags = flags.clone();
+        let (mut flags, live) = (flags.clone(), flags.live);
         flags.live = control;
         flags.candidate = Share { share: Ppm::ZERO, ..flags.candidate };
         flags.holdback = flags.holdback.filter(|holdback| !is_shed(holdback.pool) && holdback.pool != control);
-        flags.shed = Some(Shed { pools, control });
+        flags.shed = Some(Shed { pools, control, live });
         Some(flags)
     }
 }
@@ -83,7 +85,7 @@ mod tests {
         let pools = vec!["canary".to_owned(), "green".to_owned()];
         let trip = Trip { version: "v2".to_owned(), pools, control: "blue".to_owned(), since_unix_ms: 7, why: "it fails".to_owned() };
         let shed = trip.shed(&flags, &route)?;
-        assert_eq!(shed.shed, Some(Shed { pools: vec![PoolIndex(2), PoolIndex(1)], control: PoolIndex(0) }));
+        assert_eq!(shed.shed, Some(Shed { pools: vec![PoolIndex(2), PoolIndex(1)], control: PoolIndex(0), live: flags.live }));
         assert_eq!((shed.epoch, &shed.salt), (flags.epoch, &flags.salt));
         Some((shed.live.0, shed.candidate.share.get(), shed.holdback.map(|holdback| holdback.pool.0)))
     }

@@ -108,6 +108,8 @@ impl RollbackInstance {
 const METRICS: f64 = 6.0;
 /// An arm that is no worse is taken for a harmful one so often, in an experiment.
 const HARM_ALPHA: f64 = 0.01;
+/// How much the prior of the design effect weighs, beside the 62 degrees of freedom of both arms' groups: an experiment runs for weeks, in which a user sends many queries.
+const PRIOR_DEGREES: u32 = 15;
 /// A tenth of the observations, of both arms, at which intervals are tightest.
 const BEST_AT_TENTH: u32 = 1_000;
 
@@ -117,7 +119,9 @@ const BEST_AT_TENTH: u32 = 1_000;
 pub fn experiment_config(others: usize, alpha: f64) -> String {
     let others = others.max(1) as f64;
     let (harm, interval) = (HARM_ALPHA / others, alpha / others / METRICS);
-    serde_json::json!({ "alpha": harm, "interval_alpha": interval, "min_samples": BEST_AT_TENTH }).to_string()
+    let design_effect = serde_json::json!({ "prior_degrees": PRIOR_DEGREES });
+    serde_json::json!({ "alpha": harm, "interval_alpha": interval, "min_samples": BEST_AT_TENTH, "design_effect": design_effect })
+        .to_string()
 }
 
 /// Refuses what the interface does not allow a policy to answer.

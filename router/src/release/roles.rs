@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Pool, Route};
-use crate::flags::Flags;
+use crate::flags::{Flags, ROLLOUT_LAYER};
 use crate::quality::version_id;
 use crate::vocabulary::{PoolIndex, Ppm};
 
@@ -64,14 +64,16 @@ impl Setting {
         let holdback = flags.holdback.filter(|holdback| holdback.share > Ppm::ZERO);
         let held = holdback.map_or(Ppm::ZERO, |holdback| holdback.share.min(flags.candidate.share.rest()));
         let is_ramp = flags.candidate.share > Ppm::ZERO && flags.candidate.pool != flags.live;
-        let (candidate, control, step_ppm, both) = match (is_ramp, holdback) {
+        let (candidate, control, step_ppm, end_ppm) = match (is_ramp, holdback) {
             (true, _) => (flags.candidate.pool, flags.live, flags.candidate.share.get(), held.rest().get()),
             (false, Some(holdback)) => (flags.live, holdback.pool, held.rest().get(), Ppm::ALL.get()),
             (false, None) => return Setting::NOBODY,
         };
         let Some(arms) = arms(route, candidate, control) else { return Setting::NOBODY };
         let is_plain = flags.pin.is_none() && flags.split_policy.name == "split-weighted";
-        let share_ppm = is_plain.then(|| share_of(step_ppm, both));
+        // The candidate has the positions below its share, control those from there on.
+        let left = || Some((left_by_experiments(flags, route, 0, step_ppm)?, left_by_experiments(flags, route, step_ppm, end_ppm)?));
+        let share_ppm = is_plain.then(left).flatten().map(|(candidate, control)| share_of(candidate, candidate + control));
         let is_last = flags.rollout.as_ref().is_some_and(|rollout| rollout.phase.is_active() && rollout.is_last_step());
         Setting { arms: Some(arms), step_ppm, share_ppm, is_baking: !is_ramp, is_last: !is_ramp || is_last }
     }
@@ -82,6 +84,23 @@ fn arms(route: &Route, candidate: PoolIndex, control: PoolIndex) -> Option<Arms>
     let are_told_apart = candidate.version != control.version;
     let arm = |pool: &Pool| Arm { version: pool.version.clone(), pool: (!are_told_apart).then(|| pool.name.clone()) };
     Some(Arms { candidate: arm(candidate), control: arm(control) })
+}
+
+/// How many of these positions the experiments of the rollout's layer leave; `None` where conditions decide. Those of other layers take the same part of both roles.
+fn left_by_experiments(flags: &Flags, route: &Route, from: u32, below: u32) -> Option<u32> {
+    let all = flags.experiments.iter().flat_map(|all| all.running());
+    let in_layer =
+        all.filter(|experiment| experiment.layer == ROLLOUT_LAYER && experiment.arms.iter().all(|arm| arm.pool_of(route, flags).is_some()));
+    let mut left = below.saturating_sub(from);
+    for experiment in in_layer {
+        let (begin, end) = (experiment.from_percent.get(), experiment.from_percent.get().saturating_add(experiment.percent.get()));
+        let taken = end.min(below).saturating_sub(begin.max(from));
+        if taken > 0 && !experiment.when.is_empty() {
+            return None;
+        }
+        left = left.saturating_sub(taken);
+    }
+    Some(left)
 }
 
 /// A part of a whole, in parts per million.
@@ -151,6 +170,32 @@ pub(super) mod tests {
         assert_eq!(with(&[]), Some(400_000));
         assert_eq!(with(&[("pin", "blue")]), None);
         assert_eq!(with(&[("split_policy", "split-rules")]), None);
+    }
+
+    #[test]
+    fn experiments_of_the_rollouts_layer_take_their_units_from_either_role() {
+        let with = |from: &str, more: &str, fields: &[(&str, &str)]| {
+            let arms = r#"[{"name": "control", "pool": "live"}, {"name": "big", "pool": "green"}]"#;
+            let one = format!(
+                r#"{{"name": "big", "layer": "rollout", "salt": "salt-of-big", "from_percent": "{from}", "percent": "20", "arms": {arms}{more}}}"#
+            );
+            let text = format!(r#"{{"experiments": [{one}]}}"#);
+            setting(["1", "2", "3"], &[&[("experiments", text.as_str())], fields].concat()).share_ppm
+        };
+        let ramp = [("canary_percent", "10")];
+        assert_eq!(with("70", "", &ramp), Some(125_000), "10 of 80");
+        assert_eq!(with("0", "", &ramp), Some(0), "all of the candidate's, and some of control's");
+        assert_eq!(with("5", "", &ramp), Some(62_500), "5 of 80");
+        let baking = [("live", "green"), ("holdback_pool", "blue"), ("holdback_percent", "10")];
+        assert_eq!(with("70", "", &baking), Some(875_000), "70 of 80");
+        let when = r#", "when": [{"field": "path", "prefix": "/de"}]"#;
+        assert_eq!(with("70", when, &ramp), None, "nobody knows how many");
+        assert_eq!(
+            with("70", when, &[("canary_percent", "10"), ("holdback_pool", "green"), ("holdback_percent", "30")]),
+            Some(142_857),
+            "they are the holdback's"
+        );
+        assert_eq!(with("70", r#", "stopped_ms": 5"#, &ramp), Some(100_000));
     }
 
     #[test]

@@ -8,10 +8,12 @@
 //! the policy
 //! ```
 //!
-//! Invariant: an experiment runs whole or not at all. One with an arm that no pool of the route can answer for sends nobody anywhere.
+//! Invariant: an experiment runs whole or not at all. One with an arm that no pool of the route can answer for sends nobody anywhere, and neither does one with an
+//! arm that this router's breaker holds back.
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::request::Parts;
 use switchback_policy::split::Field;
 
@@ -26,8 +28,8 @@ use crate::vocabulary::PoolIndex;
 #[derive(Default)]
 pub(super) struct Experiments {
     layers: Box<[Layer]>,
-    /// The places of arms, in the order of the flags: as a policy names them.
-    arms: Box<[(usize, usize, usize)]>,
+    /// The places of arms, in the order of the flags: as a policy names them. `None` for those of an experiment that sends nobody anywhere here.
+    arms: Box<[Option<(usize, usize, usize)>]>,
 }
 
 struct Layer {
@@ -40,7 +42,7 @@ struct Running {
     from: u32,
     /// and up to here.
     below: u32,
-    when: Box<[(Field, Test)]>,
+    when: Box<[(Subject, Test)]>,
     key: PositionKey,
     arms: Box<[RunningArm]>,
 }
@@ -50,8 +52,16 @@ pub(super) struct RunningArm {
     /// Positions under the experiment's salt below this are the arm's, or those of one before it.
     below: u32,
     pub(super) pool: PoolIndex,
+    /// Under which the experiment's units are in groups: the same for as long as it runs, whatever rollouts there are meanwhile.
+    pub(super) groups: PositionKey,
     /// Where it is counted.
     pub(super) series: Arc<Series>,
+}
+
+/// What a condition looks at. The name of a header is read when flags change.
+enum Subject {
+    Header(HeaderName),
+    Other(Field),
 }
 
 enum Test {
@@ -66,7 +76,7 @@ impl Experiments {
         let Some(all) = &flags.experiments else { return Experiments::default() };
         let maker = Maker { route, flags, before, new_arms };
         let names = all.layers.iter().map(|layer| (layer.name.as_str(), layer.salt.as_str()));
-        let (mut layers, mut arms) = (Vec::new(), Vec::new());
+        let mut layers = Vec::new();
         for (name, salt) in names.chain([(ROLLOUT_LAYER, flags.salt.as_str())]) {
             let mine = all.running().filter(|experiment| experiment.layer == name);
             let experiments: Box<[Running]> = mine.filter_map(|experiment| maker.make(experiment)).collect();
@@ -74,10 +84,8 @@ impl Experiments {
                 layers.push(Layer { key: PositionKey::new(salt.as_bytes()), experiments });
             }
         }
-        for id in all.running().flat_map(Experiment::arm_ids) {
-            arms.extend(place_of(&layers, id));
-        }
-        Experiments { layers: layers.into(), arms: arms.into() }
+        let arms = all.running().flat_map(Experiment::arm_ids).map(|id| place_of(&layers, id)).collect();
+        Experiments { layers: layers.into(), arms }
     }
 
     /// Whether there is none: most of the time.
@@ -96,7 +104,7 @@ impl Experiments {
 
     /// The arm with this number: its place among the arms of those that run, in the order of the flags.
     pub(super) fn numbered(&self, number: u32) -> Option<&RunningArm> {
-        let (layer, experiment, arm) = *self.arms.get(usize::try_from(number).ok()?)?;
+        let (layer, experiment, arm) = (*self.arms.get(usize::try_from(number).ok()?)?)?;
         self.layers.get(layer)?.experiments.get(experiment)?.arms.get(arm)
     }
 
@@ -117,7 +125,11 @@ fn place_of(layers: &[Layer], id: u32) -> Option<(usize, usize, usize)> {
 
 impl Running {
     fn arm(&self, unit: &[u8], head: &Parts) -> Option<&RunningArm> {
-        if !self.when.iter().all(|(field, test)| test.holds(query::field(head, field).as_deref())) {
+        let holds = |(subject, test): &(Subject, Test)| match subject {
+            Subject::Header(name) => test.holds(query::header(head, name)),
+            Subject::Other(field) => test.holds(query::field(head, field).as_deref()),
+        };
+        if !self.when.iter().all(holds) {
             return None;
         }
         let position = self.key.position(unit);
@@ -126,11 +138,15 @@ impl Running {
 }
 
 impl Test {
-    fn of(condition: &Condition) -> Option<(Field, Test)> {
+    fn of(condition: &Condition) -> Option<(Subject, Test)> {
         let Condition { equals, one_of, prefix, present, .. } = condition;
         let one_of = one_of.clone().or_else(|| Some(vec![equals.clone()?]));
         let test = one_of.map(|values| Test::OneOf(values.into())).or_else(|| Some(Test::Prefix(prefix.clone()?)));
-        Some((condition.subject()?, test.or_else(|| Some(Test::Present((*present)?)))?))
+        let subject = match condition.subject()? {
+            Field::Header(name) => Subject::Header(HeaderName::from_bytes(name.as_bytes()).ok()?),
+            other => Subject::Other(other),
+        };
+        Some((subject, test.or_else(|| Some(Test::Present((*present)?)))?))
     }
 
     fn holds(&self, value: Option<&str>) -> bool {
@@ -152,11 +168,12 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn make(&self, experiment: &Experiment) -> Option<Running> {
-        let pools: Vec<PoolIndex> = experiment.arms.iter().map(|arm| arm.pool_of(self.route, self.flags)).collect::<Option<_>>()?;
+        let pools: Vec<PoolIndex> = experiment.arms.iter().map(|arm| self.pool_of(arm)).collect::<Option<_>>()?;
         let when = experiment.when.iter().map(Test::of).collect::<Option<_>>()?;
         let arms = pools.into_iter().zip(experiment.bounds()).zip(experiment.arm_ids().zip(&experiment.arms));
         let name = |arm: &Arm| format!("{}/{}", experiment.name, arm.name);
-        let arms = arms.map(|((pool, below), (id, arm))| RunningArm { below, pool, series: self.series(id, name(arm)) }).collect();
+        let groups = PositionKey::new(format!("groups:{}", experiment.salt).as_bytes());
+        let arms = arms.map(|((pool, below), (id, arm))| RunningArm { below, pool, groups, series: self.series(id, name(arm)) }).collect();
         let from = experiment.from_percent.get();
         Some(Running {
             from,
@@ -165,6 +182,14 @@ impl Maker<'_> {
             key: PositionKey::new(experiment.salt.as_bytes()),
             arms,
         })
+    }
+
+    /// The pool that answers; `None` where the route has none, or the breaker holds it back.
+    fn pool_of(&self, arm: &Arm) -> Option<PoolIndex> {
+        let pool = arm.pool_of(self.route, self.flags)?;
+        let Some(shed) = &self.flags.shed else { return Some(pool) };
+        let is_of_live = arm.pool.as_deref() == Some("live") && shed.pools.contains(&shed.live);
+        (!is_of_live && !shed.pools.contains(&pool)).then_some(pool)
     }
 
     fn series(&self, id: u32, name: String) -> Arc<Series> {

@@ -161,3 +161,39 @@ fn arms_are_counted_in_the_same_place_whatever_else_changes() {
     assert_eq!((one.pool, other.pool, after.numbered(1).unwrap().pool), (PoolIndex(0), PoolIndex(1), PoolIndex(3)), "control follows live");
     assert_eq!((after.numbered(2).unwrap().pool, after.numbered(7).is_none()), (PoolIndex(0), true), "v1 is where it was");
 }
+
+#[test]
+fn a_policy_names_arms_by_their_place_in_the_flags_whichever_of_them_run() {
+    let (experiments, flags) = running(&THREE.replace("\"pool\": \"exp\", \"weight\": 2", "\"pool\": \"gone\""));
+    let ids: Vec<u32> = flags.experiments.as_ref().unwrap().running().flat_map(Experiment::arm_ids).collect();
+    let numbered: Vec<Option<u32>> = (0..8).map(|number| experiments.numbered(number).map(|arm| arm.series.id())).collect();
+    let expected: Vec<Option<u32>> = [None, None].into_iter().chain(ids[2..].iter().copied().map(Some)).chain([None]).collect();
+    assert_eq!(numbered, expected, "the first experiment sends nobody anywhere");
+}
+
+/// While the breaker holds a pool back, or what is live, experiments with an arm of it send nobody anywhere: their other arms would be compared with nobody.
+#[test]
+fn what_the_breaker_holds_back_is_in_no_experiment() {
+    let route = route();
+    let shed = |pools: &[u8], live: u8| {
+        let shed =
+            crate::flags::Shed { pools: pools.iter().copied().map(PoolIndex).collect(), control: PoolIndex(0), live: PoolIndex(live) };
+        let flags = Flags { shed: Some(shed), ..flags(&route, THREE) };
+        let experiments = Experiments::of(&route, &flags, &Experiments::default(), &NewArms::default());
+        [0, 2, 4].map(|number| experiments.numbered(number).is_some())
+    };
+    assert_eq!(shed(&[2], 0), [true, true, true], "of the canary none has an arm");
+    assert_eq!(shed(&[3], 0), [false, true, false], "exp is an arm of two");
+    assert_eq!(shed(&[1, 2], 1), [false, true, false], "live is held back while it bakes: two have it as control");
+}
+
+#[test]
+fn groups_are_of_the_experiment_and_not_of_the_rollout() {
+    let route = route();
+    let groups = |salt: &str| {
+        let flags = Flags { salt: salt.to_owned(), ..flags(&route, THREE) };
+        let experiments = Experiments::of(&route, &flags, &Experiments::default(), &NewArms::default());
+        (0..100).map(|unit| experiments.numbered(0).unwrap().groups.group(format!("user-{unit}").as_bytes())).collect::<Vec<_>>()
+    };
+    assert_eq!(groups("salt-of-the-rollout"), groups("salt-of-another-rollout"));
+}

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::header::{AsHeaderName, CONTENT_LENGTH, COOKIE, HOST};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
@@ -174,9 +174,7 @@ pub(crate) fn host(head: &Parts) -> Option<&str> {
 pub(crate) fn field<'a>(head: &'a Parts, field: &Field) -> Option<Cow<'a, str>> {
     let value = match field {
         Field::Path => Some(Cow::Borrowed(head.uri.path())),
-        Field::Header(name) => {
-            head.headers.get(name.as_str()).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).map(Cow::Borrowed)
-        }
+        Field::Header(name) => return header(head, name.as_str()).map(Cow::Borrowed),
         Field::Cookie(name) => cookie(head, name).and_then(|value| std::str::from_utf8(value).ok()).map(Cow::Borrowed),
         Field::Query(name) => query_parameter(head.uri.query()?, name),
     };
@@ -184,6 +182,11 @@ pub(crate) fn field<'a>(head: &'a Parts, field: &Field) -> Option<Cow<'a, str>> 
         Cow::Borrowed(text) => Cow::Borrowed(cut(text)),
         Cow::Owned(text) => Cow::Owned(cut(&text).to_owned()),
     })
+}
+
+/// The same of a header.
+pub(crate) fn header(head: &Parts, name: impl AsHeaderName) -> Option<&str> {
+    head.headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).map(cut)
 }
 
 fn cut(text: &str) -> &str {

@@ -221,11 +221,10 @@ impl Split {
         Counted { group: self.groups.group(unit.bytes()), arm: None }
     }
 
-    /// A query of an arm counts for that, and for no version; and for nobody where the breaker holds its pool back.
+    /// A query of an arm counts for that, and for no version.
     fn send_to_arm(&self, arm: &RunningArm, unit: &Unit<'_>, reason: u8) -> Chosen {
-        let pool = self.pools.get(arm.pool.get()).copied().unwrap_or(self.flags.live);
-        let counts = (pool == arm.pool).then(|| Counted { group: self.groups.group(unit.bytes()), arm: Some(arm.series.clone()) });
-        Chosen { pool, may_fall_back: pool != self.flags.live, counts, reason, epoch: self.flags.epoch }
+        let counts = Some(Counted { group: arm.groups.group(unit.bytes()), arm: Some(arm.series.clone()) });
+        Chosen { pool: arm.pool, may_fall_back: arm.pool != self.flags.live, counts, reason, epoch: self.flags.epoch }
     }
 
     #[cold]

@@ -1,6 +1,6 @@
 //! What an operator can rely on.
 
-use switchback_policy::rollback::{Bucket, Outcome, RollbackPolicy as _, Verdict, Window};
+use switchback_policy::rollback::{Bucket, Outcome, RollbackPolicy as _, Slice, Tally, Verdict, Window};
 
 use super::{Dice, engagement, metric, tally, traffic};
 use crate::{Guardrail, SAMPLE_RATIO, check};
@@ -153,6 +153,41 @@ fn a_wrong_share_holds_and_alerts_and_never_rolls_back() {
     assert_eq!(outcome.verdict, Verdict::Hold);
     assert!(outcome.summary.contains("sample ratio mismatch: the candidate gets 10.0 % where 8.00 %"), "{}", outcome.summary);
     assert!(outcome.evidence.iter().any(|evidence| evidence.metric == SAMPLE_RATIO && evidence.log_harm > 7.6));
+}
+
+/// One user of each arm asks a lot, and one of them more than the other: that is chance, as the groups' sizes tell, and not the split.
+#[test]
+fn busy_users_are_no_wrong_share_whichever_metric_tells_of_them() {
+    let holds = |id: &str, has_groups: bool| {
+        let mut rollout = Rollout::new("{}");
+        let mut last = String::new();
+        for index in 0..200 {
+            let sizes = |busy: u64| (0..32).map(|group| tally(if group == 0 { busy } else { 4 }, 0)).collect::<Vec<_>>();
+            let (candidate, control) = (sizes(60), sizes(25));
+            let total = |groups: &[Tally]| groups.iter().map(|group| group.n).sum::<u64>();
+            let (candidates, controls) = (total(&candidate), total(&control));
+            let traffic = traffic(index, 0, 0);
+            let errors = metric("errors", tally(candidates, 0), tally(controls, 0));
+            let traffic = Window {
+                share_ppm: Some(500_000),
+                candidate_requests: candidates,
+                control_requests: controls,
+                metrics: vec![errors],
+                latency: Vec::new(),
+                ..traffic
+            };
+            let mut seen = metric(id, tally(candidates, 0), tally(controls, 0));
+            if has_groups {
+                (seen.candidate_groups, seen.control_groups) = (candidate, control);
+            }
+            let engagement = Window { slice: Slice::Engagement, metrics: vec![seen], ..traffic.clone() };
+            rollout.judge(&traffic);
+            last = rollout.judge(&engagement).summary;
+        }
+        last.starts_with("hold: sample ratio mismatch")
+    };
+    assert!(holds("clicks", false), "184 to 149, of independent users, is none");
+    assert!(!holds("clicks", true) && !holds("quality", true) && !holds("conversions", true));
 }
 
 #[test]

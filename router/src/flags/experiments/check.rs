@@ -49,11 +49,28 @@ impl Experiments {
             }
         }
         self.check_ranges()?;
+        let mut salts = BTreeSet::new();
+        for (at, salt) in self.salts() {
+            if !salts.insert(salt) {
+                return Err(fault(at, "its salt is another one's too: who is in one of them would be in a certain arm of the other"));
+            }
+        }
         let ids: Vec<u32> = self.experiments.iter().flat_map(Experiment::arm_ids).collect();
         if ids.iter().collect::<BTreeSet<_>>().len() < ids.len() {
             return Err(fault("arms", "two of them would have the same number in tokens: give one of the experiments another salt"));
         }
         Ok(())
+    }
+
+    /// Whose, and which.
+    fn salts(&self) -> impl Iterator<Item = (String, &str)> {
+        let of_layers = self.layers.iter().map(|layer| (format!("layer {}", layer.name), layer.salt.as_str()));
+        of_layers.chain(self.experiments.iter().map(|experiment| (format!("experiment {}", experiment.name), experiment.salt.as_str())))
+    }
+
+    /// Whether one of the salts is this one: the rollout's.
+    pub(in crate::flags) fn has_salt(&self, salt: &str) -> bool {
+        self.salts().any(|(_, other)| other == salt)
     }
 
     /// Experiments that run in one layer have no unit in common.
@@ -132,6 +149,9 @@ impl Condition {
     fn check(&self, at: &str) -> Checked {
         if self.subject().is_none() {
             return Err(fault(at, "field must be path, header:NAME, cookie:NAME or query:NAME"));
+        }
+        if self.field == "path" && self.present.is_some() {
+            return Err(fault(at, "every query has a path: take equals, one_of or prefix"));
         }
         let tests = [self.equals.is_some(), self.one_of.is_some(), self.prefix.is_some(), self.present.is_some()];
         if tests.into_iter().filter(|is_there| *is_there).count() != 1 {

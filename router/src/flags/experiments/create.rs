@@ -97,8 +97,10 @@ impl Experiments {
     pub fn without(&self, name: &str) -> Experiments {
         let mut after = self.clone();
         after.experiments.retain(|experiment| experiment.name != name);
-        let left = after.experiments.clone();
-        after.layers.retain(|layer| left.iter().any(|experiment| experiment.layer == layer.name));
+        let layer = self.named(name).map(|experiment| experiment.layer.as_str());
+        if let Some(layer) = layer.filter(|layer| !after.experiments.iter().any(|left| left.layer == *layer)) {
+            after.layers.retain(|known| known.name != layer);
+        }
         after
     }
 
@@ -143,7 +145,8 @@ mod tests {
     }
 
     fn create(all: &Experiments, new: NewExperiment) -> Result<Experiments, ExperimentsFault> {
-        all.create(new, ["salt-of-it".to_owned(), "salt-of-layer".to_owned()], "ann", 7_000)
+        let salts = ["salt-of", "layer-of"].map(|what| format!("{what}-{}-{}", new.name, all.experiments.len()));
+        all.create(new, salts, "ann", 7_000)
     }
 
     fn from(all: &Experiments, name: &str) -> String {
@@ -169,6 +172,9 @@ mod tests {
         assert!(create(&all, new("d", "1")).unwrap_err().to_string().contains("there are two of this name"));
         assert!(create(&all, new("e", "0")).unwrap_err().to_string().contains("more than 0"));
         assert_eq!(all.without("d").layers.len(), 1);
+        let mut by_hand = all.clone();
+        by_hand.layers.push(Layer { name: "empty".to_owned(), salt: "salt-of-empty".to_owned() });
+        assert_eq!(by_hand.without("d").layers.len(), 2, "who wrote a layer by hand keeps it");
     }
 
     #[test]

@@ -14,9 +14,9 @@ use std::fmt;
 pub use create::NewExperiment;
 use serde::{Deserialize, Serialize};
 
-use super::{Flags, percent};
+use super::{EXPERIMENTS_BYTES, Flags, percent};
 use crate::config::Route;
-use crate::vocabulary::{PoolIndex, Ppm, arm_id};
+use crate::vocabulary::{PoolIndex, Ppm, arm_id, hash32};
 
 /// The layer that shares its units' order with the rollout.
 pub const ROLLOUT_LAYER: &str = "rollout";
@@ -190,14 +190,18 @@ impl Experiments {
         self.experiments.iter().find(|experiment| experiment.name == name)
     }
 
-    /// The same, with the one of this name stopped.
+    /// The same, with the one of this name stopped. The reason gives way where there is no room for it: the ledger has it, too.
     #[must_use]
     pub fn stopped(&self, name: &str, now_ms: u64, why: &str) -> Experiments {
-        let mut after = self.clone();
-        for experiment in after.experiments.iter_mut().filter(|experiment| experiment.name == name) {
-            (experiment.stopped_ms, experiment.why) = (Some(now_ms), why.to_owned());
-        }
-        after
+        let with = |why: &str| {
+            let mut after = self.clone();
+            for experiment in after.experiments.iter_mut().filter(|experiment| experiment.name == name) {
+                (experiment.stopped_ms, experiment.why) = (Some(now_ms), why.to_owned());
+            }
+            after
+        };
+        let after = with(why);
+        if after.render().len() <= EXPERIMENTS_BYTES { after } else { with("") }
     }
 
     /// Those that run.
@@ -230,6 +234,12 @@ impl Experiment {
     /// Of each arm: as tokens and windows name it.
     pub fn arm_ids(&self) -> impl Iterator<Item = u32> {
         self.arms.iter().map(|arm| arm_id(&self.salt, &self.name, &arm.name))
+    }
+
+    /// Of what decides who is in which arm, and by whom each is answered; not of how many are in it.
+    #[must_use]
+    pub fn terms(&self) -> u32 {
+        hash32(&serde_json::to_vec(&(&self.layer, &self.arms, &self.when)).unwrap_or_default())
     }
 
     /// How often all intervals of its report together may be wrong: 0 to 0.5.

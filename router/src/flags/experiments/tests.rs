@@ -81,6 +81,8 @@ fn each_mistake_is_named() {
     wrong(|all| all.experiments[2].confidence_percent = Ppm::ALL, "experiment c: confidence_percent must be from 50 to 99.9999");
     wrong(|all| all.experiments[2].name = "c d".to_owned(), "a name is 1 to 64 letters");
     wrong(|all| all.experiments[2].name = "a".to_owned(), "experiment a: there are two of this name");
+    wrong(|all| all.experiments[2].salt = all.experiments[0].salt.clone(), "experiment c: its salt is another one's too");
+    wrong(|all| all.experiments[0].salt = all.layers[0].salt.clone(), "experiment a: its salt is another one's too");
     let on = |field: &str, equals: Option<&str>| {
         vec![Condition { field: field.to_owned(), equals: equals.map(str::to_owned), ..Condition::default() }]
     };
@@ -93,6 +95,9 @@ fn each_mistake_is_named() {
         all.experiments[0].when = when;
         assert!(Experiments::parse(&all.render()).unwrap_err().to_string().starts_with(says), "{says}");
     }
+    let mut all = some();
+    all.experiments[0].when = vec![Condition { field: "path".to_owned(), present: Some(false), ..Condition::default() }];
+    assert!(Experiments::parse(&all.render()).unwrap_err().to_string().contains("every query has a path"));
     assert!(
         Experiments::parse("[]").is_err() && Experiments::parse(r#"{"more": 1}"#).unwrap_err().to_string().contains("unknown field `more`")
     );

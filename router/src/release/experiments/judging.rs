@@ -17,7 +17,6 @@ use crate::quality::FleetClock;
 use crate::quality::pages::page_of;
 use crate::release::cursor::Sealed;
 use crate::release::kept::{Kept as _, RECORD_BYTES};
-use crate::release::record::{Comparison, Word};
 use crate::release::store::fleet_windows;
 use crate::vocabulary::RouteIndex;
 
@@ -33,6 +32,8 @@ const WHY_CHARS: usize = 1_024;
 pub(in crate::release) struct ExperimentsJudge {
     held: BTreeMap<String, Held>,
     last: Option<Instant>,
+    /// What was wrong with the last look at each.
+    faults: BTreeMap<String, String>,
 }
 
 /// A record as the store had it.
@@ -60,16 +61,20 @@ pub(in crate::release) struct Look<'a> {
     pub(in crate::release) maturity: Duration,
 }
 
-/// Whether an arm does harm, beyond doubt.
-pub(super) fn is_harmful(comparison: &Comparison) -> bool {
-    comparison.verdict() == Some(Word::RollBack)
+/// Why a look came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// The store is away, or was: what others told it is not all there yet.
+    Lost(String),
+    /// It is this experiment's alone.
+    Own(String),
 }
 
 impl ExperimentsJudge {
     /// Looks, if it is time to; answers what is known of each experiment then.
     ///
     /// # Errors
-    /// In words: the store is away.
+    /// In words: the store may have lost what others told it.
     pub(in crate::release) async fn tick(&mut self, look: &Look<'_>) -> Result<Option<BTreeMap<String, ExperimentEvidence>>, String> {
         let every = EVERY.min(look.maturity / 4);
         if self.last.is_some_and(|last| last.elapsed() < every) {
@@ -78,22 +83,30 @@ impl ExperimentsJudge {
         self.last = Some(Instant::now());
         let all = look.flags.experiments.as_ref().map(|all| all.experiments.as_slice()).unwrap_or_default();
         self.held.retain(|name, _| all.iter().any(|experiment| experiment.name == *name));
-        let mut known = BTreeMap::new();
+        let (mut known, mut faults, mut lost) = (BTreeMap::new(), BTreeMap::new(), None);
         for experiment in all {
-            self.look(look, experiment, every).await?;
+            match self.look(look, experiment, every).await {
+                Ok(()) => {}
+                Err(Trouble::Lost(why)) => lost = Some(why),
+                Err(Trouble::Own(why)) => drop(faults.insert(experiment.name.clone(), why)),
+            }
             let record = self.held.get(&experiment.name).map(|held| &held.record).filter(|record| record.is_of(experiment));
             let evidence = record.map_or_else(ExperimentEvidence::default, |record| view(experiment, record));
             known.insert(experiment.name.clone(), evidence);
         }
-        Ok(Some(known))
+        for (experiment, why) in faults.iter().filter(|(name, why)| self.faults.get(*name) != Some(*why)) {
+            tracing::error!(route = look.route.name, experiment, why, "an experiment is not judged; it is tried again");
+        }
+        self.faults = faults;
+        lost.map_or(Ok(Some(known)), Err)
     }
 
-    async fn look(&mut self, look: &Look<'_>, experiment: &Experiment, every: Duration) -> Result<(), String> {
+    async fn look(&mut self, look: &Look<'_>, experiment: &Experiment, every: Duration) -> Result<(), Trouble> {
         let (name, route) = (&experiment.name, &look.route.name);
         if self.held.get(name).is_some_and(|held| held.record.is_of(experiment) && is_over(&held.record, experiment)) {
             return Ok(());
         }
-        let stored = look.store.experiment(route, name).await?;
+        let stored = look.store.experiment(route, name).await.map_err(Trouble::Own)?;
         let revision = stored.as_ref().map_or(0, |(revision, _)| *revision);
         let known = self.held.get(name).map_or(0, |held| held.revision);
         if let Some((_, bytes)) = stored.filter(|_| revision > known) {
@@ -114,32 +127,47 @@ impl ExperimentsJudge {
         self.judge(look, experiment, revision).await
     }
 
-    async fn judge(&mut self, look: &Look<'_>, experiment: &Experiment, stored: u64) -> Result<(), String> {
+    async fn judge(&mut self, look: &Look<'_>, experiment: &Experiment, stored: u64) -> Result<(), Trouble> {
         let held = self.held.get(&experiment.name);
         let known = held.map_or(0, |held| held.revision);
-        let mut record = match held.filter(|held| held.record.is_of(experiment)) {
-            Some(held) => held.record.clone(),
-            None => Record::begin(experiment, first_second(experiment, look.sealed)),
+        let before = held.map(|held| &held.record).filter(|record| record.is_of(experiment));
+        let mut record = match (before, held) {
+            (Some(record), _) => record.clone(),
+            (None, Some(held)) if held.record.is_of_former(experiment) => {
+                tracing::warn!(
+                    route = look.route.name,
+                    experiment = experiment.name,
+                    "it was changed while it ran: its report begins anew"
+                );
+                Record::begin(experiment, look.clock.now_seconds().saturating_add(1))
+            }
+            (None, _) => Record::begin(experiment, first_second(experiment, look.sealed)),
         };
         let due = due(&mut record, experiment, look.sealed);
-        if due.is_empty() {
+        // What was passed over is kept, too; but of an experiment that ended before anybody kept anything there is nothing to say.
+        if due.is_empty() && (before == Some(&record) || (before.is_none() && is_over(&record, experiment))) {
             return Ok(());
         }
         let Some(mut record) = judged(look, experiment, record, due).await? else { return Ok(()) };
         (record.judge, record.router, record.at_ms) = (look.me.to_owned(), look.router.to_owned(), look.clock.now_ms());
         let bytes = record.write();
         if bytes.len() > RECORD_BYTES {
-            return Err(format!("the evidence on {} has {} bytes; {RECORD_BYTES} at most are kept", experiment.name, bytes.len()));
+            return Err(Trouble::Own(format!("the evidence has {} bytes; {RECORD_BYTES} at most are kept", bytes.len())));
         }
         let revision = known.max(stored).saturating_add(1);
-        if !look.store.replace_experiment(&look.route.name, &experiment.name, stored, revision, &bytes).await? {
+        let replaced = look.store.replace_experiment(&look.route.name, &experiment.name, stored, revision, &bytes).await;
+        if !replaced.map_err(Trouble::Own)? {
             // Another one's is read with the next look.
             return Ok(());
         }
-        let harmful = record.others.iter().find(|comparison| is_harmful(comparison)).cloned();
+        let harmful = record
+            .others
+            .iter()
+            .zip(&record.found)
+            .find_map(|(arm, found)| Some((arm.arms.candidate.version.clone(), found.harm.clone()?)));
         self.held.insert(experiment.name.clone(), Held { revision, record, changed: Instant::now() });
-        if let Some(comparison) = harmful.filter(|_| experiment.is_running() && experiment.stop_on_harm && !look.route.is_observed_only) {
-            stop(look, experiment, &comparison).await;
+        if let Some((arm, harm)) = harmful.filter(|_| experiment.is_running() && experiment.stop_on_harm && !look.route.is_observed_only) {
+            stop(look, experiment, &format!("arm {arm} of {}: {harm}", experiment.name)).await;
         }
         Ok(())
     }
@@ -151,11 +179,11 @@ fn first_second(experiment: &Experiment, sealed: Sealed) -> u32 {
 }
 
 /// The record after what is due. Not on a runtime's thread: it may take tens of milliseconds.
-async fn judged(look: &Look<'_>, experiment: &Experiment, mut record: Record, due: Due) -> Result<Option<Record>, String> {
+async fn judged(look: &Look<'_>, experiment: &Experiment, mut record: Record, due: Due) -> Result<Option<Record>, Trouble> {
     let pages: BTreeSet<u64> = due.seconds().map(page_of).collect();
-    let heard = fleet_windows(look.store, &look.route.name, pages).await?;
+    let heard = fleet_windows(look.store, &look.route.name, pages).await.map_err(Trouble::Own)?;
     if heard.may_have_lost {
-        return Err("it was connected to anew: the other routers tell it again what they counted".to_owned());
+        return Err(Trouble::Lost("it was connected to anew: the other routers tell it again what they counted".to_owned()));
     }
     let experiment = experiment.clone();
     let work = move || {
@@ -166,9 +194,8 @@ async fn judged(look: &Look<'_>, experiment: &Experiment, mut record: Record, du
 }
 
 /// An arm does harm: nobody is sent to it any more. Of two routers one writes, on the epoch that it knows.
-async fn stop(look: &Look<'_>, experiment: &Experiment, comparison: &Comparison) {
-    let said = comparison.said.as_ref().map(|said| said.summary.replacen("roll back", "harm", 1)).unwrap_or_default();
-    let why: String = format!("arm {} of {}: {said}", comparison.arms.candidate.version, experiment.name).chars().take(WHY_CHARS).collect();
+async fn stop(look: &Look<'_>, experiment: &Experiment, why: &str) {
+    let why: String = why.chars().take(WHY_CHARS).collect();
     let Some(all) = &look.flags.experiments else { return };
     let after = all.stopped(&experiment.name, look.clock.now_ms(), &why);
     let change = Change {

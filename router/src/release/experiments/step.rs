@@ -2,18 +2,23 @@
 
 use std::ops::Range;
 
-use super::record::Record;
+use super::record::{Found, Record};
 use crate::flags::Experiment;
 use crate::policy::rollback::{Outcome, Slice, Step, Window as Shown, experiment_config};
 use crate::policy::{NativeRollback, RollbackInstance};
 use crate::quality::pages::Written;
 use crate::release::cursor::Sealed;
 use crate::release::fill::{Pair, Place, of_slice, shown};
+use crate::release::record::{Comparison, Word};
 
 /// Windows that are judged in one go; the rest waits for the next.
 const MOST: u32 = 120;
 /// Windows older than this are not looked for: nobody keeps them.
 const KEPT: u32 = 600;
+/// Evidence on whether the arms have the share that they should: an e-value beyond this says that they have not, and that the comparison is unsound.
+const SAMPLE_RATIO_ODDS: f64 = 2_000.0;
+const SAMPLE_RATIO: &str = "sample-ratio";
+
 /// Seconds that are due, of each slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Due {
@@ -38,14 +43,12 @@ fn end(experiment: &Experiment) -> u32 {
 
 /// What may be judged now. Windows that nobody keeps any more are passed over.
 pub(super) fn due(record: &mut Record, experiment: &Experiment, sealed: Sealed) -> Due {
-    let oldest = sealed.traffic.saturating_sub(KEPT);
-    for next in [&mut record.next_traffic, &mut record.next_engagement] {
-        if *next < oldest {
-            record.left_out = record.left_out.saturating_add(oldest - *next);
-            *next = oldest;
-        }
-    }
     let end = end(experiment);
+    let oldest = sealed.traffic.saturating_sub(KEPT).min(end);
+    // Clicks come later than traffic, so that whatever is left out of traffic is left out of them.
+    record.left_out = record.left_out.saturating_add(oldest.saturating_sub(record.next_engagement));
+    record.next_traffic = record.next_traffic.max(oldest);
+    record.next_engagement = record.next_engagement.max(oldest);
     let until = |from: u32, sealed: u32| from..sealed.min(end).min(from.saturating_add(MOST)).max(from);
     let traffic = until(record.next_traffic, sealed.traffic);
     let engagement = until(record.next_engagement, sealed.engagement.min(traffic.end));
@@ -82,7 +85,8 @@ fn judge(record: &mut Record, experiment: &Experiment, (slice, second): (Slice, 
     if let Some(counts) = window.get(control) {
         record.control.merge(&of_slice(slice, counts));
     }
-    for ((id, comparison), weight) in others.iter().zip(&mut record.others).zip(weights.iter().skip(1)) {
+    let compared = record.others.iter_mut().zip(&mut record.found);
+    for ((id, (comparison, found)), weight) in others.iter().zip(compared).zip(weights.iter().skip(1)) {
         let pair = Pair::of(Some(window), std::slice::from_ref(id), std::slice::from_ref(control));
         if pair.candidate.is_empty() && pair.control.is_empty() {
             continue;
@@ -93,6 +97,7 @@ fn judge(record: &mut Record, experiment: &Experiment, (slice, second): (Slice, 
         let shown = shown(&pair, &place);
         comparison.take(evaluate(&comparison.state, &shown));
         comparison.add(&pair, &shown);
+        find_out(found, comparison);
         match slice {
             Slice::Traffic => comparison.next_traffic = index + 1,
             Slice::Engagement => {
@@ -100,5 +105,14 @@ fn judge(record: &mut Record, experiment: &Experiment, (slice, second): (Slice, 
                 comparison.next_traffic = comparison.next_traffic.max(index + 1);
             }
         }
+    }
+}
+
+/// Notes what is beyond doubt by now.
+fn find_out(found: &mut Found, comparison: &Comparison) {
+    let Some(said) = &comparison.said else { return };
+    found.is_skewed |= said.evidence.iter().any(|weighed| weighed.metric == SAMPLE_RATIO && weighed.log_harm >= SAMPLE_RATIO_ODDS.ln());
+    if found.harm.is_none() && said.verdict == Word::RollBack {
+        found.harm = Some(said.summary.replacen("roll back", "harm", 1));
     }
 }

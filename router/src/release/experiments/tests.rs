@@ -13,6 +13,7 @@ use crate::quality::pages::Written;
 use crate::quality::{Counts, Number};
 use crate::release::cursor::Sealed;
 use crate::release::kept::Kept as _;
+use crate::vocabulary::Ppm;
 
 const BEGAN: u32 = 1_000;
 
@@ -108,7 +109,50 @@ fn what_nobody_kept_is_left_out_and_told() {
     {
         step(&mut record, &experiment, &windows, &now);
     }
-    assert_eq!((record.left_out, record.control[Number::Requests]), (3_980 + 3_988, 6_000));
+    assert_eq!((record.left_out, record.control[Number::Requests]), (3_988, 6_000), "of traffic 3,980, and of clicks 8 more");
+}
+
+#[test]
+fn who_ended_while_nobody_judged_is_over_and_what_was_left_out_is_told() {
+    let running = experiment(&[1, 1]);
+    let windows = windows(&running, BEGAN..BEGAN + 100, &[(10, 3), (10, 3)]);
+    let mut record = judged(&running, &windows, BEGAN + 50);
+    let stopped = Experiment { stopped_ms: Some(1_098_000), ..running };
+    assert!(due(&mut record, &stopped, sealed(9_000)).is_empty() && is_over(&record, &stopped));
+    assert_eq!((record.left_out, record.next_traffic, record.control[Number::Requests]), (58, 1_100, 500));
+}
+
+#[test]
+fn what_was_found_out_stays_found_out() {
+    let experiment = experiment(&[1, 1]);
+    let mut windows = windows(&experiment, BEGAN..BEGAN + 60, &[(40, 20), (40, 4)]);
+    let ids: Vec<u32> = experiment.arm_ids().collect();
+    for second in BEGAN + 60..BEGAN + 500 {
+        windows.insert(second, [(ids[0], counts(second.into(), 40, 4)), (ids[1], counts(second.into(), 60, 59))].into());
+    }
+    let view = view(&experiment, &judged(&experiment, &windows, BEGAN + 508));
+    let arm = &view.comparisons[0];
+    assert!(arm.is_harmful && arm.summary.starts_with("harm: clicks"), "{arm:?}");
+    assert!(!arm.is_sound, "40 to 60");
+}
+
+/// Whoever edits the flag by hand may change what arms are; more users are the same experiment.
+#[test]
+fn another_weight_pool_or_condition_is_another_experiment() {
+    let before = experiment(&[1, 1]);
+    let record = Record::begin(&before, BEGAN);
+    let with = |change: fn(&mut Experiment)| {
+        let mut after = before.clone();
+        change(&mut after);
+        (record.is_of(&after), record.is_of_former(&after))
+    };
+    assert_eq!(with(|_| {}), (true, false));
+    assert_eq!(with(|after| (after.percent, after.stopped_ms) = (Ppm::ALL, Some(7))), (true, false));
+    assert_eq!(with(|after| after.arms[1].weight = 2), (false, true));
+    assert_eq!(with(|after| after.arms[1].pool = Some("exp".to_owned())), (false, true));
+    assert_eq!(with(|after| after.layer = "other".to_owned()), (false, true));
+    assert_eq!(with(|after| after.arms.push(Arm { name: "c".to_owned(), ..after.arms[0].clone() })), (false, true));
+    assert_eq!(with(|after| after.salt = "salt-of-another".to_owned()), (false, false), "its arms have other numbers");
 }
 
 proptest! {

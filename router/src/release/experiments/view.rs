@@ -2,15 +2,11 @@
 
 use serde::Serialize;
 
-use super::record::Record;
+use super::record::{Found, Record};
 use crate::flags::Experiment;
 use crate::quality::{Counts, Number};
 use crate::release::record::Comparison;
 use crate::release::view::{self, MetricView};
-
-/// Evidence on whether the arms have the share that they should: an e-value beyond this says that they have not, and that the comparison is unsound.
-pub(super) const SAMPLE_RATIO_ODDS: f64 = 2_000.0;
-const SAMPLE_RATIO: &str = "sample-ratio";
 
 /// What is known of an experiment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -101,7 +97,7 @@ pub(super) fn view(experiment: &Experiment, record: &Record) -> ExperimentEviden
     let others = record.others.iter().map(|comparison| &comparison.candidate);
     ExperimentEvidence {
         arms: std::iter::once(&record.control).chain(others).enumerate().map(|(place, counts)| arm(name(place), counts)).collect(),
-        comparisons: record.others.iter().map(comparison).collect(),
+        comparisons: record.others.iter().zip(&record.found).map(comparison).collect(),
         began_unix_seconds: record.began,
         traffic_until_unix_seconds: record.next_traffic,
         engagement_until_unix_seconds: record.next_engagement,
@@ -130,17 +126,18 @@ fn arm(name: &str, counts: &Counts) -> ArmView {
     }
 }
 
-fn comparison(comparison: &Comparison) -> ComparisonView {
+fn comparison((comparison, found): (&Comparison, &Found)) -> ComparisonView {
     let (arm, control) = (comparison.arms.candidate.version.clone(), comparison.arms.control.version.clone());
     let metrics = view::metrics(comparison);
-    let is_sound = !metrics.iter().any(|metric| metric.metric == SAMPLE_RATIO && metric.log_harm >= Some(SAMPLE_RATIO_ODDS.ln()));
-    let is_harmful = super::judging::is_harmful(comparison);
-    let summary = match (is_sound, is_harmful) {
-        (false, _) => "the arms do not have the shares that they should have: what differs may be who is in them".to_owned(),
-        (true, true) => comparison.said.as_ref().map(|said| said.summary.replacen("roll back", "harm", 1)).unwrap_or_default(),
-        (true, false) => differs(&metrics),
+    let summary = match found {
+        // An arm that fails has other shares for it, too: retries, and answers of others.
+        Found { harm: Some(harm), .. } => harm.clone(),
+        Found { is_skewed: true, .. } => {
+            "the arms do not have the shares that they should have: what differs may be who is in them".to_owned()
+        }
+        Found { .. } => differs(&metrics),
     };
-    ComparisonView { arm, control, is_sound, is_harmful, summary, metrics }
+    ComparisonView { arm, control, is_sound: !found.is_skewed, is_harmful: found.harm.is_some(), summary, metrics }
 }
 
 /// Which metrics differ, by intervals that hold together.
