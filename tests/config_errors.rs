@@ -119,7 +119,7 @@ const CASES: &[Case] = &[
     case("unit =", "initial = { pin = \"red\" }\nunit =", ":13: route.search.initial.pin", "red", "a pool of this route: blue"),
     case("unit =", "initial = { freeze = \"yes\" }\nunit =", ":13: route.search.initial.freeze", "yes", "\"true\" or \"false\""),
     case("unit =", "initial = { salt = \"short\" }\nunit =", ":13: route.search.initial.salt", "short", "8 to 128"),
-    case("unit =", "initial = { experiments = \"[]\" }\nunit =", ":13: route.search.initial.experiments", "[]", "a JSON object"),
+    case("unit =", "initial = { experiments = \"[]\" }\nunit =", ":13: route.search.initial.experiments", "(2 bytes)", "a JSON object"),
     case("unit =", "initial = { split_policy = \"A B\" }\nunit =", ":13: route.search.initial.split_policy", "A B", "a policy's name"),
     case("unit =", "initial = { canary_percent = \"5\" }\nunit =", ":13: route.search.initial.canary_percent", "5", "has no pool canary"),
     case(

@@ -281,7 +281,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
     assert!(create(&["--percent", "20", "--arm", "control"]).contains("must be NAME=live, NAME=POOL or NAME=version:VERSION"));
     let two = ["--arm", "control=live", "--arm", "big=exp"];
     let with = |percent: &str, more: &[&str]| create(&[&["--percent", percent][..], &two, more].concat());
-    assert!(with("120", &[]).contains("120 is no percentage"));
+    assert!(with("120", &[]).contains("--percent 120: must be a number from 0 to 100"));
     assert!(with("20", &["--weights", "1"]).contains("--weights has 1 numbers for 2 arms"));
     assert!(with("20", &["--when", "user=7"]).contains("must be path, header:NAME"));
     assert!(with("20", &["--confidence", "20"]).contains("confidence_percent must be from 50 to 99.9999"));
@@ -347,4 +347,42 @@ fn a_rollout_goes_live_beside_an_experiment_of_its_layer() {
     });
     assert_eq!(after["evidence"]["comparisons"][0]["is_sound"], true, "{after:#}");
     assert!(loads.into_iter().all(|load| load.stop().failures() == 0));
+}
+
+/// The router that judges is killed: another one goes on from the record, and counts nothing twice. An arm that does harm stays where whoever created it said so.
+#[test]
+fn another_router_goes_on_when_the_judge_dies_and_harm_is_only_told_where_that_was_asked_for() {
+    let (_runtime, redis) = redis();
+    let backends = backends();
+    let routers = fleet(&redis, &backends);
+    run(&routers[0], &["create", "search", "big", "--percent", "100", "--arm", "control=live", "--arm", "big=exp", "--keep-on-harm"]);
+    let judge = |router: &Router| experiment(router, "big")["evidence"]["judge"].as_str().unwrap_or_default().to_owned();
+    let first = eventually("somebody judges", SOON, || Some(judge(&routers[0])).filter(|judge| !judge.is_empty()));
+    let [one, two] = routers;
+    let (mut dies, stays) = if first == "one" { (one, two) } else { (two, one) };
+    let mut truth = Truth::from([("big/big".to_owned(), [0; 3]), ("big/control".to_owned(), [0; 3])]);
+    let mut ask_some = |users: std::ops::Range<u32>| {
+        for user in users {
+            let of_arm = truth.get_mut(&ask(&stays, &format!("user-{user}"))[1]).unwrap();
+            (of_arm[0], of_arm[1]) = (of_arm[0] + 1, of_arm[1] + 1);
+        }
+        truth.clone()
+    };
+    let half = ask_some(0..300);
+    eventually("the first half is judged", SOON, || (counted(&stays, "big") == half).then_some(()));
+    dies.kill();
+    let all = ask_some(300..600);
+    eventually("it goes on", SOON, || (counted(&stays, "big") == all).then_some(()));
+    assert_ne!(judge(&stays), first);
+    backends[2].behave(Behaviour::Status(500));
+    let load = Load::new(stays.traffic, 150).start();
+    let told = eventually("harm is told", SOON, || {
+        let seen = experiment(&stays, "big");
+        (seen["evidence"]["comparisons"][0]["is_harmful"] == true).then_some(seen)
+    });
+    let sent = load.sent();
+    load.wait_for(sent + 300);
+    assert_eq!((load.stop().failures(), &experiment(&stays, "big")["state"]), (0, &json!("running")));
+    let says = told["evidence"]["comparisons"][0]["summary"].as_str().unwrap();
+    assert!(says.starts_with("harm: errors: candidate "), "{says}");
 }

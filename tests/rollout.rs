@@ -71,7 +71,7 @@ fn a_good_candidate_goes_live_and_can_be_taken_back() {
     let routers = start(&fleet, PLAN);
     let loads = loads(&routers);
     let said = order(&routers[0], &["start", "search", "--why", "tonight's model"]);
-    assert!(said.starts_with("search: rollout of v2 canary step 1 of 2 (10 %) over v1\n"), "{said}");
+    assert!(said.starts_with("search: rollout of v2 over v1: canary step 1 of 2 (10 %)\n"), "{said}");
     assert!(refused(&routers[1], &["start", "search"]).contains("a rollout is under way"));
     let salt = fleet.redis.cli(&["HGET", "{switchback:search}:flags", "salt"]).unwrap();
     reaches(&routers[1], "baking");
@@ -176,6 +176,14 @@ fn without_queries_it_waits_and_says_so_once() {
     assert_eq!(transitions(&routers[0]), [WHOLE[0], stalled]);
     assert_eq!(routers[0].route()["canary_percent"], 10.0);
     assert_eq!(routers[0].metric("switchback_rollout_stalled", &["route=\"search\""]), 1.0);
+    // Whoever takes the record out of the flags ends it, and that is told; the share is theirs.
+    fleet.redis.cli(&["HDEL", "{switchback:search}:flags", "rollout"]).unwrap();
+    routers.iter().for_each(|router| reaches(router, "aborted"));
+    assert_eq!(routers[1].route()["canary_percent"], 10.0);
+    assert!(order(&routers[1], &["status", "search"]).contains("changed by hand: the field rollout was removed"));
+    routers[0].set_flags(&["canary_percent=0"]);
+    order(&routers[0], &["start", "search"]);
+    waits_for(&routers[1], "no data");
     // The store dies: nothing moves, nothing ends.
     let Fleet { mut redis, .. } = fleet;
     redis.kill().unwrap();

@@ -53,6 +53,13 @@ impl Ppm {
         Ppm(Ppm::ALL.0 - self.0)
     }
 
+    /// This part of a part of it.
+    #[must_use]
+    pub(crate) fn of(self, part: Ppm) -> Ppm {
+        let product = u64::from(self.0) * u64::from(part.0) / u64::from(Ppm::ALL.0);
+        Ppm(u32::try_from(product).unwrap_or(Ppm::ALL.0))
+    }
+
     /// The share in percent, for JSON and for people.
     #[must_use]
     pub fn percent(self) -> f64 {

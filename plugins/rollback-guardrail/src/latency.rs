@@ -33,16 +33,30 @@ struct Threshold {
     candidate: u64,
 }
 
+/// Slow requests of a window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Slow {
+    /// At each of [`QUANTILES`], what is evidence of harm: the tolerance is the candidate's alone.
+    pub(crate) quantiles: [Arms; 3],
+    /// At the last of them, what is shown: both arms beyond the candidate's threshold. Two arms that are alike have no difference then.
+    pub(crate) shown: Arms,
+}
+
 impl History {
-    /// The numbers of slow requests in a window at each of [`QUANTILES`]; `None` while too little is known of control.
-    pub(crate) fn exceedances(&self, latency: &[Bucket], tolerance: f64, ignored: f64) -> Option<[Arms; 3]> {
+    /// The numbers of slow requests in a window; `None` while too little is known of control.
+    pub(crate) fn exceedances(&self, latency: &[Bucket], tolerance: f64, ignored: f64) -> Option<Slow> {
         let thresholds = self.thresholds(tolerance, ignored)?;
+        let [_, _, tail] = thresholds;
         let mut arms = [Arms::default(); 3];
+        let mut both = 0.0;
         let (mut candidate_n, mut control_n) = (0.0, 0.0);
         for bucket in latency {
             let (candidate, control) = (bucket.candidate as f64, bucket.control as f64);
             candidate_n += candidate;
             control_n += control;
+            if bucket.upper_micros > tail.candidate {
+                both += control;
+            }
             for (arms, threshold) in arms.iter_mut().zip(&thresholds) {
                 if bucket.upper_micros > threshold.candidate {
                     arms.candidate.sum += candidate;
@@ -52,10 +66,12 @@ impl History {
                 }
             }
         }
-        Some(arms.map(|arms| Arms {
+        let quantiles = arms.map(|arms| Arms {
             candidate: Arm::events(candidate_n, arms.candidate.sum),
             control: Arm::events(control_n, arms.control.sum),
-        }))
+        });
+        let [_, _, Arms { candidate, .. }] = quantiles;
+        Some(Slow { quantiles, shown: Arms { candidate, control: Arm::events(control_n, both) } })
     }
 
     fn thresholds(&self, tolerance: f64, ignored: f64) -> Option<[Threshold; 3]> {
@@ -149,7 +165,7 @@ mod tests {
         history.add(&[bucket(fast, 0, 5_000)]);
         let mut window = vec![bucket(fast, 0, 100), bucket(slow, 100, 0)];
         window.sort_by_key(|bucket| bucket.upper_micros);
-        history.exceedances(&window, tolerance, ignored).unwrap().map(|arms| (arms.candidate.sum, arms.control.sum))
+        history.exceedances(&window, tolerance, ignored).unwrap().quantiles.map(|arms| (arms.candidate.sum, arms.control.sum))
     }
 
     #[test]
@@ -164,5 +180,18 @@ mod tests {
         assert_eq!(slow(300, 500, 0.0, 2_000.0), [(0.0, 0.0); 3], "a cold candidate of a fast ranker");
         assert_eq!(slow(300, 2_500, 0.0, 2_000.0), [(100.0, 0.0); 3]);
         assert_eq!(slow(300, 500, 0.0, 0.0), [(100.0, 0.0); 3]);
+    }
+
+    /// One that answers as control does is not shown to be faster, however fast both are.
+    #[test]
+    fn who_is_alike_is_shown_to_be() {
+        for (tolerance, ignored) in [(0.0, 0.0), (0.2, 0.0), (0.0, 2_000.0), (0.5, 2_000.0)] {
+            let mut history = History::default();
+            history.add(&[bucket(300, 0, 4_900), bucket(900, 0, 100)]);
+            let window = [bucket(300, 980, 980), bucket(900, 10, 10), bucket(1_500, 5, 5), bucket(5_000, 5, 5)];
+            let Slow { shown, .. } = history.exceedances(&window, tolerance, ignored).unwrap();
+            assert_eq!(shown.candidate, shown.control, "{tolerance} {ignored}");
+            assert_eq!(shown.candidate.sum, if ignored > 0.0 { 5.0 } else { 10.0 }, "{tolerance} {ignored}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::config::{Config, Gate, Kernel, Margin, Metric};
 use crate::effect::Clusters;
 use crate::interval::Interval;
 use crate::kernels::{self, Arm, Arms, Bet, ETAS, Spread, THETAS, Tilts};
+use crate::latency::Slow;
 
 /// Windows between two estimates of the design effect.
 const REFRESH: u64 = 10;
@@ -153,7 +154,8 @@ impl Track {
     }
 
     /// Takes a window of latencies: exceedances at three quantiles; the last one is gated and shown.
-    pub(crate) fn observe_latency(&mut self, config: &Config, quantiles: &[Arms; 3], gate: Option<Margin>, ms: u32) {
+    pub(crate) fn observe_latency(&mut self, config: &Config, slow: &Slow, gate: Option<Margin>, ms: u32) {
+        let Slow { quantiles, shown } = slow;
         let [_, _, tail] = quantiles;
         self.see(tail);
         self.has_control |= tail.control.n > 0.0;
@@ -169,7 +171,7 @@ impl Track {
             if let Some(margin) = gate {
                 self.pass_gate(tail, margin, false, &Spread::of(tail));
             }
-            self.show(config, tail, ms);
+            self.show(config, shown, ms);
             self.phi = self.phi.max(config.latency.floor);
         }
         self.learn_centre(tail);

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::{AdminState, Shared, orders, routes};
 use crate::config::Route;
 use crate::flags::{Change, Experiment, Experiments, Flags, Grounds, Kind, NewExperiment, random_hex};
+use crate::release::LEAST_LEFT;
 use crate::vocabulary::RouteIndex;
 
 const EXAMPLE: &str =
@@ -25,7 +26,9 @@ pub(super) async fn list(Viewer(_): Viewer, State(shared): State<Shared>, Path(n
     let all = of(&flags);
     let layers: Vec<&str> = all.layers.iter().map(|layer| layer.name.as_str()).collect();
     let experiments: Vec<Value> = all.experiments.iter().map(|experiment| shown(&shared.state, route, &flags, experiment)).collect();
-    Ok(Json(json!({ "route": route.name, "epoch": flags.epoch, "layers": layers, "experiments": experiments })))
+    Ok(Json(
+        json!({ "route": route.name, "epoch": flags.epoch, "layers": layers, "left_for_rollouts_percent": all.left_for_rollouts().to_string(), "experiments": experiments }),
+    ))
 }
 
 pub(super) async fn show(
@@ -62,7 +65,16 @@ pub(super) async fn create(
         if let Some(arm) = new.arms.iter().find(|arm| arm.pool_of(route, flags).is_none()) {
             return Err(ApiError::Experiment(format!("arm {}: the route has no {arm}; {}", arm.name, pools(route))));
         }
-        of(flags).create(new.clone(), salts.clone(), &caller.name, now_ms).map_err(|fault| ApiError::Experiment(fault.to_string()))
+        let refuse = |fault: String| ApiError::Experiment(fault);
+        let after = of(flags).create(new.clone(), salts.clone(), &caller.name, now_ms).map_err(|fault| refuse(fault.to_string()))?;
+        let left = after.left_for_rollouts();
+        let is_rolling_out = flags.rollout.as_ref().is_some_and(|rollout| rollout.phase.is_active());
+        if is_rolling_out && left < LEAST_LEFT {
+            return Err(refuse(format!(
+                "percent: it would leave {left} % of the units for the rollout that is under way, and 1 % at least is needed"
+            )));
+        }
+        Ok(after)
     };
     write(&shared.state, (index, route), (&caller, &new.why), ("experiment_started", &new.name), make).await
 }

@@ -21,6 +21,9 @@ pub(super) async fn verify(Viewer(_): Viewer, State(shared): State<Shared>, Path
     Ok(Json(answer))
 }
 
+/// Whoever asks may have a clock that is ahead.
+const CLOCKS_APART_MS: u64 = 60_000;
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Moment {
     time_ms: Option<String>,
@@ -42,6 +45,9 @@ pub(super) async fn explain(
             .ok()
             .ok_or_else(|| ApiError::BadRequest(format!("time_ms={text}: must be milliseconds since 1970, like {now_ms}")))?,
     };
+    if time_ms > now_ms.saturating_add(CLOCKS_APART_MS) {
+        return Err(ApiError::BadRequest(format!("time_ms={time_ms}: is still to come; it is {now_ms} now")));
+    }
     let HeldAt { entry, ended_by, oldest_ms } = shared.state.flags.held_at(index, time_ms).await?;
     let Some(entry) = redact::ledger(entry.into_iter().collect(), caller.role).pop() else {
         return Err(ApiError::NotKnown { time_ms, oldest_ms });

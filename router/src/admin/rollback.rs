@@ -45,13 +45,13 @@ pub(super) async fn roll_back(
         let PoolHealth { healthy, endpoints } = shared.state.health(index, &back.target);
         let answer = json!({
             "route": name, "candidate": back.candidate, "control": back.control, "target": back.target, "target_healthy": healthy,
-            "target_endpoints": endpoints,            "epoch": null, "held_back_here": false, "error": null,
+            "target_endpoints": endpoints, "epoch": null, "held_back_here": false, "error": null,
         });
-        if order.dry_run {
-            return Ok(Json(answer));
-        }
         if healthy == 0 {
             return Err(ApiError::TargetNotReady { target: back.target });
+        }
+        if order.dry_run {
+            return Ok(Json(answer));
         }
         let grounds = Some(Box::new(grounds_of_rollback(&back, &flags, &shared.state.process.board.of(&route.name))));
         let Rollback { fields, candidate, .. } = back;

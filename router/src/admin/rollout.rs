@@ -116,11 +116,13 @@ pub(super) fn of_route(state: &AdminState, route: &Route, flags: &Flags) -> Valu
     let board = state.process.board.rollout(&route.name);
     let Ok(Value::Object(mut json)) = serde_json::to_value(&**rollout) else { return Value::Null };
     json.remove("form");
+    // Not what the state before waited for.
+    let waits_for = board.waits_for.filter(|(moves, _)| *moves == rollout.moves && rollout.phase.is_active()).map(|(_, what)| what);
     let more = [
         ("route", json!(route.name)),
         ("summary", json!(rollout.summary())),
         ("is_active", json!(rollout.phase.is_active())),
-        ("waits_for", json!(board.waits_for)),
+        ("waits_for", json!(waits_for)),
         ("blocked", json!(board.blocked)),
         ("controller", json!(board.controller)),
     ];

@@ -13,7 +13,9 @@ Each router guards its own users: when a candidate fails more than control, it s
 
 Examples:
   switchback breaker status search
-  switchback breaker clear search";
+  switchback breaker clear search
+
+Exit codes: 0 done, 2 a router refused it, 69 a router was not reached.";
 
 /// Look at, or clear, the breakers that the routers have of their own.
 #[derive(Debug, Args)]
@@ -40,13 +42,14 @@ impl BreakerArgs {
             BreakerCommand::Clear(of) => (of, true),
         };
         let asked = block_on(of.ask(is_clear)).map_err(|failure| failure.in_json(of.json))?;
-        if of.json {
-            return print(&format!("{:#}\n", json!({ "route": of.route, "routers": asked })));
+        let lines = || asked.iter().map(|router| if is_clear { cleared(router) } else { shown(router) }).collect();
+        print(&if of.json { format!("{:#}\n", json!({ "route": of.route, "routers": asked })) } else { lines() })?;
+        let failed = |is_refused: bool| asked.iter().filter(|router| router["is_refused"] == is_refused).count();
+        match (failed(true), failed(false)) {
+            (0, 0) => Ok(()),
+            (0, unreached) => Err(Failure::unreachable(format!("{unreached} router(s) were not reached"))),
+            (refused, _) => Err(Failure::refused(format!("{refused} router(s) refused it"))),
         }
-        let lines: Vec<String> = asked.iter().map(|router| if is_clear { cleared(router) } else { shown(router) }).collect();
-        print(&lines.concat())?;
-        let unreached = asked.iter().filter(|router| router["error"].is_string()).count();
-        if unreached > 0 { Err(Failure::unreachable(format!("{unreached} router(s) were not reached"))) } else { Ok(()) }
     }
 }
 
@@ -60,7 +63,7 @@ impl OfRoute {
         for router in route["routers"].as_array().into_iter().flatten().filter(|router| router["is_known"] == true) {
             let peer = client.to_peer(&plain(&router["admin"]));
             let answer = if is_clear { peer.delete(&path).await } else { peer.get(&path).await };
-            let mut answer = answer.unwrap_or_else(|failure| json!({ "error": failure.message() }));
+            let mut answer = answer.unwrap_or_else(|failure| json!({ "error": failure.message(), "is_refused": failure.is_refused() }));
             answer["router"] = router["id"].clone();
             answers.push(answer);
         }

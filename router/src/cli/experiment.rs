@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::experiment_report::{listed, report};
 use super::of_route::OfRoute;
 use super::{Failure, block_on, print};
+use crate::vocabulary::Ppm;
 
 const AFTER_HELP: &str = "\
 An experiment splits a part of a route's users among arms, each answered by a pool or a model version, and compares the arms by errors, latency, clicks, conversions and quality. Its intervals hold whenever you look. docs/EXPERIMENTS.md says how users are assigned, what layers are, and what the report means.
@@ -162,6 +163,16 @@ impl Create {
     fn body(&self) -> Result<Value, String> {
         if !self.weights.is_empty() && self.weights.len() != self.arms.len() {
             return Err(format!("--weights has {} numbers for {} arms", self.weights.len(), self.arms.len()));
+        }
+        let percents = [
+            ("--percent", Some(&self.percent)),
+            ("--from-percent", self.from_percent.as_ref()),
+            ("--confidence", self.confidence.as_ref()),
+        ];
+        for (option, text) in percents.into_iter().filter_map(|(option, text)| Some((option, text?))) {
+            if Ppm::from_percent(text).is_none() {
+                return Err(format!("{option} {text}: must be a number from 0 to 100, with 4 decimals at most"));
+            }
         }
         let weights = self.weights.iter().copied().chain(std::iter::repeat(1));
         let arms: Vec<Value> = self.arms.iter().zip(weights).map(|(text, weight)| arm(text, weight)).collect::<Result<_, _>>()?;

@@ -23,7 +23,8 @@ pub(super) fn listed(route: &str, all: &Value) -> String {
         let [name, state, layer] = ["name", "state", "layer"].map(|key| plain(&experiment[key]));
         vec![name, state, layer, percent, arms.join(", "), requests.to_string(), so_far]
     });
-    format!("{route}\n{}", table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
+    let left = plain(&all["left_for_rollouts_percent"]);
+    format!("{route}: {left} % of the units are left for rollouts\n{}", table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
 }
 
 /// `big: more clicks; small: no difference is certain yet`
@@ -176,10 +177,10 @@ big against control: more clicks
 
     #[test]
     fn a_list_has_a_line_for_each() {
-        let text = listed("search", &json!({ "experiments": [experiment()] }));
+        let text = listed("search", &json!({ "left_for_rollouts_percent": "80", "experiments": [experiment()] }));
         assert_eq!(
             text,
-            "search\n  experiment  state    layer        percent  arms          requests  so far\n  \
+            "search: 80 % of the units are left for rollouts\n  experiment  state    layer        percent  arms          requests  so far\n  \
              big-model   running  experiments  20 %     control, big  2000      big: more clicks\n"
         );
         assert!(listed("search", &json!({ "experiments": [] })).contains("switchback experiment create search"));

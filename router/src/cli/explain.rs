@@ -149,7 +149,11 @@ impl LedgerArgs {
             print(&format!("{found:#}\n"))?;
         } else if problems.is_empty() {
             let (entries, first, last) = (plain(&found["entries"]), plain(&found["first_epoch"]), plain(&found["last_epoch"]));
-            let from = if found["is_from_the_beginning"] == true { ", from the beginning on" } else { "; older ones are gone" };
+            let from = match (&found["is_from_the_beginning"], &found["begins_with_reseed"]) {
+                (Value::Bool(true), Value::Bool(true)) => "; the store had lost those before",
+                (Value::Bool(true), _) => ", from the beginning on",
+                _ => "; older ones are gone",
+            };
             print(&format!(
                 "{}: {entries} entries of the epochs {first} to {last} are as they were written{from}\nhead {}\n",
                 asked.route,

@@ -60,6 +60,11 @@ impl Failure {
         self
     }
 
+    /// Somebody said no; it is not that nobody was there.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.code == REFUSED
+    }
+
     /// What people are told.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -122,7 +127,7 @@ impl Failure {
 
     fn told(self) -> u8 {
         if !self.message.is_empty() {
-            complain(&format!("switchback: {}", self.message));
+            complain(&format!("switchback: {}", super::plain(&self.message)));
         }
         self.code
     }

@@ -121,7 +121,9 @@ pub(super) fn lines(rollout: &Value) -> String {
     if rollout.is_null() {
         return String::new();
     }
-    let mut text = format!("rollout of {} over {}\n", plain(&rollout["summary"]), plain(&rollout["control"]));
+    let [candidate, control, summary] = ["candidate", "control", "summary"].map(|key| plain(&rollout[key]));
+    let what = summary.strip_prefix(&format!("{candidate} ")).unwrap_or(&summary);
+    let mut text = format!("rollout of {candidate} over {control}: {what}\n");
     if let Some(what) = rollout["blocked"].as_str().or(rollout["waits_for"].as_str()) {
         text.push_str(&format!("    waits: {what}\n"));
     }
@@ -131,6 +133,8 @@ pub(super) fn lines(rollout: &Value) -> String {
     }
     if rollout["is_active"] == true {
         text.push_str(&format!("    {}\n", steps(rollout)));
+        let mover = rollout["controller"].as_str().map_or_else(|| "nobody yet".to_owned(), str::to_owned);
+        text.push_str(&format!("    moved by: {mover}\n"));
     }
     text
 }
@@ -163,17 +167,17 @@ mod tests {
     fn a_rollout_is_a_few_lines() {
         let step = |percent: &str| json!({ "percent": percent });
         let mut rollout = json!({
-            "summary": "v2 canary step 2 of 3 (5 %)", "control": "v1", "phase": "canary", "step": 1, "is_active": true,
-            "waits_for": "hold: 12 of 500 requests", "blocked": null, "why": "alice: tonight's model",
+            "summary": "v2 canary step 2 of 3 (5 %)", "candidate": "v2", "control": "v1", "phase": "canary", "step": 1, "is_active": true,
+            "waits_for": "hold: 12 of 500 requests", "blocked": null, "controller": "edge-1", "why": "alice: tonight's model",
             "plan": { "steps": [step("1"), step("5"), step("25")] },
         });
         assert_eq!(
             shown("search", &rollout),
-            "search: rollout of v2 canary step 2 of 3 (5 %) over v1\n    waits: hold: 12 of 500 requests\n    \
-             last move: alice: tonight's model\n    steps: 1 % done, [5 %], 25 %, live\n"
+            "search: rollout of v2 over v1: canary step 2 of 3 (5 %)\n    waits: hold: 12 of 500 requests\n    \
+             last move: alice: tonight's model\n    steps: 1 % done, [5 %], 25 %, live\n    moved by: edge-1\n"
         );
         rollout["phase"] = "baking".into();
-        assert!(shown("search", &rollout).ends_with("steps: 1 % done, 5 % done, 25 % done, [live, with a holdback]\n"));
+        assert!(shown("search", &rollout).contains("    steps: 1 % done, 5 % done, 25 % done, [live, with a holdback]\n"));
         assert!(shown("search", &Value::Null).contains("switchback rollout start search"));
     }
 }

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::ledger::LedgerEntry;
+use super::ledger::{Kind, LedgerEntry};
 
 /// What the first entry names.
 pub(crate) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -42,13 +42,15 @@ pub struct Verified {
     pub head: Option<String>,
     /// Whether the oldest entry is the first that ever was.
     pub is_from_the_beginning: bool,
+    /// Whether the oldest entry, which is not of epoch 1, was written when the store had lost what came before.
+    pub begins_with_reseed: bool,
     /// What is wrong, in words; none in a ledger that nobody touched.
     pub problems: Vec<String>,
 }
 
 /// Looks at entries, oldest first. `is_newest` says whether the newest one is the one that the store knows to have been written last (`None`: it
-/// keeps nothing of that); `epoch` is that of the flags.
-pub(crate) fn verify(lines: &[Line], is_newest: Option<bool>, epoch: u64) -> Verified {
+/// keeps nothing of that); `epoch` is that of the flags. `is_full`: there are so many that older ones were given up.
+pub(crate) fn verify(lines: &[Line], is_newest: Option<bool>, epoch: u64, is_full: bool) -> Verified {
     let entries: Vec<Option<LedgerEntry>> = lines.iter().map(|line| serde_json::from_slice(&line.text).ok()).collect();
     let epoch_of = |entry: Option<&Option<LedgerEntry>>| entry.and_then(Option::as_ref).map(|entry| entry.epoch);
     let mut problems = Vec::new();
@@ -80,12 +82,17 @@ pub(crate) fn verify(lines: &[Line], is_newest: Option<bool>, epoch: u64) -> Ver
         problems.push(format!("the flags are at epoch {epoch}, and the newest entry is of epoch {last}"));
     }
     let first = entries.first().and_then(Option::as_ref);
+    let is_from_the_beginning = first.is_some_and(|entry| entry.prev == GENESIS);
+    if first.is_some() && !is_from_the_beginning && !is_full {
+        problems.push("the oldest entry follows one that is not there, and there is room for it: older ones were taken out".to_owned());
+    }
     Verified {
         entries: lines.len(),
         first_epoch: first.map(|entry| entry.epoch),
         last_epoch,
         head: lines.last().map(Line::hash),
-        is_from_the_beginning: first.is_some_and(|entry| entry.prev == GENESIS),
+        is_from_the_beginning,
+        begins_with_reseed: first.is_some_and(|entry| entry.kind == Kind::Reseed && entry.epoch > 1),
         problems,
     }
 }
@@ -101,7 +108,6 @@ fn shown(line: &Line, before: Option<(&Line, u64)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags::Kind;
 
     fn chain(epochs: &[u64]) -> Vec<Line> {
         let mut lines: Vec<Line> = Vec::new();
@@ -115,17 +121,25 @@ mod tests {
     }
 
     fn problems(lines: &[Line], head: &str) -> Vec<String> {
-        verify(lines, Some(lines.last().is_some_and(|newest| newest.hash() == head)), 9).problems
+        verify(lines, Some(lines.last().is_some_and(|newest| newest.hash() == head)), 9, false).problems
     }
 
     #[test]
     fn a_ledger_that_nobody_touched_is_whole() {
         let lines = chain(&[1, 2, 3, 7, 9]);
-        let found = verify(&lines, Some(true), 9);
+        let found = verify(&lines, Some(true), 9, false);
         assert_eq!((found.problems.len(), found.first_epoch, found.last_epoch, found.is_from_the_beginning), (0, Some(1), Some(9), true));
         // The oldest entries are forgotten some day.
-        let found = verify(&lines[2..], Some(true), 9);
+        let found = verify(&lines[2..], Some(true), 9, true);
         assert_eq!((found.problems.len(), found.first_epoch, found.is_from_the_beginning), (0, Some(3), false));
+    }
+
+    #[test]
+    fn a_store_that_lost_all_begins_anew_and_that_is_seen() {
+        let entry = LedgerEntry { epoch: 8, kind: Kind::Reseed, prev: GENESIS.to_owned(), ..LedgerEntry::default() };
+        let lines = [Line { id: "5-0".to_owned(), text: serde_json::to_vec(&entry).unwrap() }];
+        let found = verify(&lines, Some(true), 8, false);
+        assert_eq!((found.problems.len(), found.is_from_the_beginning, found.begins_with_reseed), (0, true, true));
     }
 
     #[test]
@@ -143,8 +157,7 @@ mod tests {
             assert!(!problems(&moved, &head).is_empty(), "the time of {at}");
             let mut shorter = lines.clone();
             shorter.remove(at);
-            // Without its oldest entry it is a ledger that forgot one.
-            assert_eq!(problems(&shorter, &head).is_empty(), at == 0, "entry {at} taken out");
+            assert!(!problems(&shorter, &head).is_empty(), "entry {at} taken out");
             let mut longer = lines.clone();
             longer.insert(at, lines[at].clone());
             assert!(!problems(&longer, &head).is_empty(), "entry {at} twice");

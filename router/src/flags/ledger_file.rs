@@ -59,7 +59,9 @@ impl LedgerFile {
         let lines = self.lines()?;
         let head = read_if_there(&self.head)?;
         let is_newest = (!head.is_empty()).then(|| lines.last().is_some_and(|newest| newest.hash() == head));
-        Ok(verify(&lines, is_newest, epoch))
+        // Older ones are given up with the file aside.
+        let is_full = fs::metadata(&self.aside).is_ok_and(|meta| meta.len() > self.most_bytes);
+        Ok(verify(&lines, is_newest, epoch, is_full))
     }
 
     /// The newest entries, newest first, of epochs up to the one in force. Lines that were cut off, and entries whose change was never

@@ -28,8 +28,8 @@ pub struct RouteBoard {
 /// What this router knows of a rollout beside its record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolloutBoard {
-    /// What it waits for.
-    pub waits_for: Option<String>,
+    /// What it waits for, after so many transitions.
+    pub waits_for: Option<(u64, String)>,
     /// Why a rollback that is due is not written.
     pub blocked: Option<String>,
     /// The router that moves it, as far as is known.
@@ -87,7 +87,7 @@ impl Board {
         self.lock().experiments.insert(route.to_owned(), known);
     }
 
-    pub(super) fn put_rollout(&self, route: &str, waits_for: Option<String>, controller: Option<String>) {
+    pub(super) fn put_rollout(&self, route: &str, waits_for: Option<(u64, String)>, controller: Option<String>) {
         let mut boards = self.lock();
         let known = boards.rollouts.entry(route.to_owned()).or_default();
         (known.waits_for, known.controller) = (waits_for, controller);

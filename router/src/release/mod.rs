@@ -46,6 +46,6 @@ pub use grounds::{grounds, grounds_of_rollback};
 pub use judging::{Health, Judging, Under};
 pub use log::LOG_FOLDER;
 pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
-pub use rollout::{Begin, Event, Move, Next, Order, Refusal, Seen, begin, carry_out, next};
+pub use rollout::{Begin, Event, LEAST_LEFT, Move, Next, Order, Refusal, Seen, begin, carry_out, next};
 pub use store::{FleetWindows, fleet_windows};
 pub use view::{BreakerView, Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};

@@ -3,6 +3,7 @@
 //! The lease saves work; it is not what makes this safe. Each write names the epoch that it was decided on, so that of two routers which both
 //! take themselves for the holder (one was stopped for a while) one writes, and the other sees what is there then.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,13 +47,18 @@ pub(super) struct Mover {
     not_before: Option<Instant>,
     is_failing: bool,
     gates: Gates,
+    /// The one that was last under way.
+    last: Option<Arc<Rollout>>,
     /// The gate that says that the candidate is to go.
     pub(super) wants_rollback: Option<String>,
 }
 
 impl Mover {
     pub(super) async fn look(&mut self, look: &Look<'_>) {
-        let Some(rollout) = look.flags.rollout.as_ref().filter(|rollout| rollout.phase.is_active()) else {
+        if let Some(rollout) = &look.flags.rollout {
+            self.last = Some(rollout.clone());
+        }
+        let Some(rollout) = self.last.clone().filter(|rollout| rollout.phase.is_active()) else {
             self.lease = None;
             self.gates.forget();
             self.wants_rollback = None;
@@ -60,25 +66,27 @@ impl Mover {
         };
         // A router that has not heard its store holds candidates at 0, whatever the record says.
         if !look.is_clock_heard || !matches!(look.under.flags.view(look.index).source, Source::Embedded | Source::Redis) {
-            return look.board.put_rollout(&look.route.name, Some("the store was not heard yet".to_owned()), None);
+            let waits_for = Some((rollout.moves, "the store was not heard yet".to_owned()));
+            return look.board.put_rollout(&look.route.name, waits_for, None);
         }
-        self.keep_lease(look, rollout).await;
+        self.keep_lease(look, &rollout).await;
         let (evidence, routers) = (look.board.of(&look.route.name).evidence, look.under.flags.routers(look.index));
         let healthy: Vec<usize> = (look.under.health)(look.index).into_iter().map(|pool| pool.healthy).collect();
         let Look { route, flags, now_ms, .. } = *look;
-        let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None };
+        let seen =
+            Seen { route, flags, rollout: &rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None };
         let is_ours = self.until.is_some_and(|until| Instant::now() < until);
         let open = look.under.gates.get(&route.name).map(Vec::as_slice).unwrap_or_default();
         let mut next = next(&seen);
         if let Next::Go(go) = &next
             && is_ours
-            && let Some(gate) = self.gates.wait_for(open, rollout, go.event, &route.name).await
+            && let Some(gate) = self.gates.wait_for(open, &rollout, go.event, &route.name).await
         {
             next = super::rollout::next(&Seen { gate: Some(&gate), ..seen });
         }
-        self.wants_rollback = if is_ours { self.gates.wants_rollback(open, rollout, &route.name).await } else { None };
+        self.wants_rollback = if is_ours { self.gates.wants_rollback(open, &rollout, &route.name).await } else { None };
         let waits_for = match &next {
-            Next::Wait(what) => Some(what.clone()),
+            Next::Wait(what) => Some((rollout.moves, what.clone())),
             Next::Rest | Next::Go(_) => None,
         };
         look.board.put_rollout(&route.name, waits_for, self.lease.as_ref().map(|lease| lease.holder.clone()));

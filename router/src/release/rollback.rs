@@ -52,7 +52,7 @@ pub fn rollback(flags: &Flags, route: &Route, now_ms: u64, why: &str) -> Option<
         let moves = rollout.moves.saturating_add(1);
         let ended = Record { phase: Phase::RolledBack, since_ms: now_ms, moves, paused: None, why, ..Record::clone(rollout) };
         back.fields.insert("rollout".to_owned(), Some(ended.render()));
-        back.fields.insert("mirror_percent".to_owned(), None);
+        back.fields.extend(["mirror_percent", "candidate_pool"].map(|field| (field.to_owned(), None)));
     }
     Some(back)
 }

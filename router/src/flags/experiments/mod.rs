@@ -9,6 +9,7 @@
 mod check;
 mod create;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 pub use create::NewExperiment;
@@ -215,6 +216,17 @@ impl Experiments {
         let running = self.running().map(|Experiment { name, percent, layer, .. }| format!("{name} ({percent} % of layer {layer})"));
         let running: Vec<String> = running.collect();
         if running.is_empty() { "none runs".to_owned() } else { running.join(", ") }
+    }
+
+    /// How many of the units are in no running experiment, whatever their queries are: what a rollout has. Experiments with conditions are not counted.
+    #[must_use]
+    pub fn left_for_rollouts(&self) -> Ppm {
+        let mut taken = BTreeMap::<&str, u32>::new();
+        for experiment in self.running().filter(|experiment| experiment.when.is_empty()) {
+            *taken.entry(&experiment.layer).or_default() += experiment.percent.get();
+        }
+        // Layers are independent of each other.
+        taken.values().fold(Ppm::ALL, |left, taken| left.of(Ppm::ALL.less(*taken)))
     }
 
     /// Whether one runs that shares its units' order with the rollout.

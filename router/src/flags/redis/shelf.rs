@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
 
-use super::commands::{Pairs, read_as, read_entry};
+use super::commands::{LEDGER_ENTRIES, Pairs, read_as, read_entry};
 use super::keys::{Keys, TOKEN_KEY, slot_of};
 use super::link::{Call, is_lost};
 use super::reach::Reach;
@@ -197,7 +197,7 @@ impl Shelf {
     pub(crate) async fn verify(&self, route: &str, epoch: u64) -> Result<Verified, String> {
         let keys = Keys::of(route);
         let (lines, is_newest) = self.with_session(&keys, async |session| session.chain(&keys).await).await?;
-        Ok(verify(&lines, is_newest, epoch))
+        Ok(verify(&lines, is_newest, epoch, lines.len() >= LEDGER_ENTRIES))
     }
 
     /// What held at this time.

@@ -59,8 +59,8 @@ pub(super) fn fields(rollout: &Rollout, route: &Route) -> Fields {
 /// How the flags are not what this state wrote: somebody changed them by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ByHand {
-    /// Another pool is live: what the rollout stood on is gone.
-    Live(String),
+    /// Another pool is live, or the record is gone: nothing is left of what the rollout stood on.
+    Gone(String),
     /// A share or its pool.
     Share(String),
 }
@@ -69,8 +69,11 @@ pub(super) enum ByHand {
 pub(super) fn by_hand(rollout: &Rollout, flags: &Flags, route: &Route) -> Option<ByHand> {
     let name = |pool: PoolIndex| route.pools.get(pool.get()).map_or("", |pool| pool.name.as_str());
     let live = if rollout.phase == Phase::Baking { &rollout.to } else { &rollout.from };
+    if flags.rollout.is_none() {
+        return Some(ByHand::Gone("the field rollout was removed".to_owned()));
+    }
     if name(flags.live) != live {
-        return Some(ByHand::Live(format!("live is {} and not {live}", name(flags.live))));
+        return Some(ByHand::Gone(format!("live is {} and not {live}", name(flags.live))));
     }
     let differs = |field: &str, is: String, was: String| (is != was).then(|| ByHand::Share(format!("{field} is {is} and not {was}")));
     let candidate = flags.candidate;

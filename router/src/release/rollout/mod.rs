@@ -16,4 +16,4 @@ mod tests;
 
 pub use next::{Event, Move, Next, Seen, next};
 pub use order::{Order, Refusal, carry_out};
-pub use start::{Begin, begin};
+pub use start::{Begin, LEAST_LEFT, begin};

@@ -4,6 +4,7 @@ use super::layout::{ByHand, Fields, by_hand, carrier, fields};
 use crate::config::Route;
 use crate::flags::{Flags, Phase, Rollout, RouterSeen};
 use crate::release::view::EvidenceView;
+use crate::vocabulary::Ppm;
 
 /// Evidence that was last judged longer ago is not of now.
 const FRESH_MS: u64 = 10_000;
@@ -15,7 +16,7 @@ pub struct Seen<'a> {
     pub route: &'a Route,
     /// Its flags, as the store has them.
     pub flags: &'a Flags,
-    /// The rollout among them.
+    /// The rollout among them; or, where that was removed, as it was.
     pub rollout: &'a Rollout,
     /// Milliseconds since 1970, by the store's clock.
     pub now_ms: u64,
@@ -125,7 +126,7 @@ pub fn next(seen: &Seen<'_>) -> Next {
         return Next::Rest;
     }
     match by_hand(rollout, seen.flags, seen.route) {
-        Some(ByHand::Live(what)) => {
+        Some(ByHand::Gone(what)) => {
             return seen.go(Event::Aborted, Rollout { phase: Phase::Aborted, ..rollout.clone() }, format!("changed by hand: {what}"));
         }
         Some(ByHand::Share(what)) if rollout.paused.is_none() => {
@@ -176,7 +177,7 @@ impl Seen<'_> {
         if elapsed < least {
             return Some(Wait::Silent(format!("{what}: {} of {} s", elapsed / 1_000, least.div_ceil(1_000))));
         }
-        self.evidence_lacks().map(Wait::Told)
+        self.evidence_lacks().map(|what| Wait::Told(what + &self.beside_experiments()))
     }
 
     /// One breaker that tripped is reason enough not to go on.
@@ -192,6 +193,13 @@ impl Seen<'_> {
         let known = || self.routers.iter().filter(|router| router.is_known);
         let behind = known().filter(|router| router.epoch < self.flags.epoch).count();
         (behind > 0).then(|| format!("{behind} of {} routers do not obey epoch {} yet", known().count(), self.flags.epoch))
+    }
+
+    /// That there is little to judge, where that is so.
+    fn beside_experiments(&self) -> String {
+        let left = self.flags.experiments.as_ref().map(|all| all.left_for_rollouts());
+        left.filter(|left| left.get() < Ppm::ALL.get() / 2)
+            .map_or_else(String::new, |left| format!("; experiments leave {left} % of the units"))
     }
 
     /// What the evidence lacks for the next transition. No data never decides.

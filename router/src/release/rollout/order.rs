@@ -49,13 +49,14 @@ pub fn carry_out(order: Order, seen: &Seen<'_>, who: &str, why: &str) -> Result<
         Order::Approve if !rollout.planned().is_some_and(|step| step.approval) || rollout.phase != Phase::Canary => {
             refuse(format!("this step needs no approval: {}", rollout.summary()))
         }
+        Order::Approve if rollout.is_approved => refuse(format!("this step is approved already: {}", rollout.summary())),
         Order::Approve => Ok(seen.moved(Event::Approved, Rollout { is_approved: true, ..rollout.clone() }, &why)),
         Order::Promote | Order::PromoteFully => promote(order, seen, &why),
         Order::Abort => {
             let ended = Rollout { phase: Phase::Aborted, paused: None, ..rollout.clone() };
             let mut ended = seen.moved(Event::Aborted, ended, &why);
             ended.fields.extend(taken_back(seen.flags, seen.route).map_or_else(no_copies, |back| back.fields));
-            ended.fields.insert("mirror_percent".to_owned(), None);
+            ended.fields.extend(["mirror_percent", "candidate_pool"].map(|field| (field.to_owned(), None)));
             Ok(ended)
         }
     }

@@ -4,7 +4,7 @@ use super::layout::fields;
 use super::next::{Event, Move, Seen, not_ready};
 use super::order::Refusal;
 use crate::config::{Gate, GateKind, Pool, Route};
-use crate::flags::{Flags, Plan, PlannedStep, Rollout, Sides};
+use crate::flags::{Flags, Phase, Plan, PlannedStep, Rollout, Sides};
 use crate::vocabulary::Ppm;
 
 /// What whoever starts a rollout says of it.
@@ -21,6 +21,9 @@ pub struct Begin {
     /// The operator's reason.
     pub why: String,
 }
+
+/// Of the units: with less than this nothing could be seen of a candidate.
+pub const LEAST_LEFT: Ppm = Ppm::ALL.less(990_000);
 
 /// The plan of the route's config.
 fn plan(route: &Route) -> Plan {
@@ -58,6 +61,11 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
         let why = "a candidate or a holdback has a share already, by hand: take it away first (canary_percent=0, holdback_percent=0)";
         return Err(Refusal(why.to_owned()));
     }
+    if let Some(left) = flags.experiments.as_ref().map(|all| all.left_for_rollouts()).filter(|left| *left < LEAST_LEFT) {
+        let why =
+            format!("experiments leave {left} % of the units, too few to see what a candidate does: stop one (switchback experiment stop)");
+        return Err(Refusal(why));
+    }
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
     let is_first = |gate: &Gate| matches!(gate.kind, GateKind::ConfirmRollout | GateKind::PreRollout);
     let is_gated = route.rollout.gates.iter().any(is_first);
@@ -85,11 +93,20 @@ fn sides(wanted: Option<&str>, flags: &Flags, route: &Route) -> Result<Sides, Re
         return Err(Refusal(why));
     };
     let candidates: Vec<&Pool> = pool("canary").into_iter().chain([to]).collect();
-    let is_wanted = |pool: &&&Pool| wanted.map_or(pool.version != live.version, |wanted| pool.version == wanted);
+    // What the last rollout replaced, or took back, comes again only for whoever names it.
+    let former = former(flags, live);
+    let is_new = |version: &str| version != live.version && former.is_none_or(|(former, _)| version != former);
+    let is_wanted = |pool: &&&Pool| wanted.map_or_else(|| is_new(&pool.version), |wanted| pool.version == wanted);
     let Some(found) = candidates.iter().find(is_wanted).filter(|pool| pool.version != live.version) else {
         let versions: Vec<String> = candidates.iter().map(|pool| format!("{} runs {}", pool.name, pool.version)).collect();
         let versions = versions.join(", ");
         let why = match wanted {
+            None if candidates.iter().any(|pool| pool.version != live.version) => {
+                let (version, what) = former.unwrap_or_default();
+                format!(
+                    "there is no new version: {versions}, and {version} is what the last rollout {what}; --candidate {version} starts it all the same"
+                )
+            }
             Some(wanted) if wanted == live.version => format!("{wanted} is live already"),
             Some(wanted) => format!("no pool runs {wanted}: {versions}"),
             None => format!("there is no other version than {} on {}: {versions}", live.version, live.name),
@@ -98,4 +115,14 @@ fn sides(wanted: Option<&str>, flags: &Flags, route: &Route) -> Result<Sides, Re
     };
     let (candidate, control) = ((found.version.clone(), to.name.clone()), (live.version.clone(), live.name.clone()));
     Ok(Sides { candidate, control })
+}
+
+/// The version that the last rollout put away, and how.
+fn former<'f>(flags: &'f Flags, live: &Pool) -> Option<(&'f str, &'static str)> {
+    let last = flags.rollout.as_deref()?;
+    match last.phase {
+        Phase::Done if last.candidate == live.version => Some((&last.control, "replaced")),
+        Phase::RolledBack if last.control == live.version => Some((&last.candidate, "took back")),
+        _ => None,
+    }
 }

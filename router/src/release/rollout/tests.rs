@@ -212,6 +212,7 @@ fn what_the_plan_asks_for_comes_first() {
     assert_eq!(scene.go(), Event::ApprovalNeeded);
     assert_eq!(scene.waits_for(), "an operator has to approve: switchback rollout approve");
     assert_eq!(scene.order(Order::Approve), Ok(Event::Approved));
+    assert!(scene.order(Order::Approve).unwrap_err().starts_with("this step is approved already"));
     assert_eq!(scene.go(), Event::StepBegan);
     assert!(scene.order(Order::Approve).unwrap_err().starts_with("this step needs no approval"));
 }
@@ -263,6 +264,67 @@ fn what_people_change_by_hand_is_theirs() {
     scene.fields.insert("canary_percent".to_owned(), "0".to_owned());
     assert_eq!(scene.go(), Event::Aborted);
     assert_eq!((scene.shares().0.as_str(), scene.next()), ("green", Next::Rest));
+}
+
+#[test]
+fn a_record_that_is_removed_by_hand_ends_it() {
+    let mut scene = Scene::start();
+    let last = scene.rollout();
+    scene.fields.remove("rollout");
+    let (flags, evidence) = (scene.flags(), evidence("advance", 1_000, scene.now_ms));
+    let Scene { route, routers, healthy, .. } = &scene;
+    let (rollout, now_ms, evidence) = (&last, scene.now_ms, Some(&evidence));
+    let Next::Go(go) = next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None }) else { panic!() };
+    assert_eq!((go.event, go.rollout.why.as_str()), (Event::Aborted, "changed by hand: the field rollout was removed"));
+    assert_eq!(go.fields.keys().collect::<Vec<_>>(), ["rollout"], "the share stays as it is");
+}
+
+/// What the last rollout replaced or took back has to be named to come again.
+#[test]
+fn what_was_put_away_does_not_come_again_by_itself() {
+    use crate::release::rollback;
+    let mut scene = Scene::start();
+    let mut back = scene.seen(|seen| rollback(seen.flags, seen.route, 0, "clicks")).unwrap();
+    back.fields.insert("canary_percent".to_owned(), Some("0".to_owned()));
+    scene.write(&Move { event: Event::RolledBack, rollout: scene.rollout(), fields: back.fields });
+    assert!(!scene.fields.contains_key("candidate_pool"), "nothing of it is left");
+    let refused = scene.begin(None).unwrap_err().0;
+    assert!(refused.ends_with("v2 is what the last rollout took back; --candidate v2 starts it all the same"), "{refused}");
+    let again = scene.begin(Some("v2")).unwrap();
+    scene.write(&again);
+    scene.order(Order::PromoteFully).unwrap();
+    scene.order(Order::Promote).unwrap();
+    let refused = scene.begin(None).unwrap_err().0;
+    assert_eq!(
+        refused,
+        "there is no new version: canary runs v2, blue runs v1, and v1 is what the last rollout replaced; --candidate v1 starts it all the same"
+    );
+    assert_eq!(scene.begin(Some("v1")).unwrap().rollout.candidate, "v1");
+    scene.route.pools[2].version = "v3".to_owned();
+    assert_eq!(scene.begin(None).unwrap().rollout.candidate, "v3");
+}
+
+#[test]
+fn experiments_leave_units_for_it() {
+    let mut scene = Scene::start();
+    let with = |percents: &[&str]| {
+        let of = |(at, percent): (usize, &&str)| {
+            let arms = r#"[{"name": "control", "pool": "live"}, {"name": "big", "pool": "canary"}]"#;
+            let layer = ["ranking", "looks"][at];
+            format!(r#"{{"name": "e{at}", "layer": "{layer}", "salt": "salt-of-e{at}", "percent": "{percent}", "arms": {arms}}}"#)
+        };
+        let all: Vec<String> = percents.iter().enumerate().map(of).collect();
+        let layers = r#"[{"name": "ranking", "salt": "salt-of-ranking"}, {"name": "looks", "salt": "salt-of-looks"}]"#;
+        format!(r#"{{"layers": {layers}, "experiments": [{}]}}"#, all.join(", "))
+    };
+    scene.fields.insert("experiments".to_owned(), with(&["60", "50"]));
+    assert_eq!(scene.flags().experiments.unwrap().left_for_rollouts().to_string(), "20");
+    scene.now_ms += 2_000;
+    assert_eq!(scene.waits_for(), "nothing was judged yet; experiments leave 20 % of the units");
+    assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
+    scene.fields.insert("experiments".to_owned(), with(&["95", "90"]));
+    let refused = scene.begin(None).unwrap_err().0;
+    assert!(refused.starts_with("experiments leave 0.5 % of the units, too few"), "{refused}");
 }
 
 #[test]
