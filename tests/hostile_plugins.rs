@@ -2,7 +2,8 @@
 //!
 //! Each hostile guest behaves until `flag.misbehave` is set, and then runs under load: for two seconds, or for a minute each with
 //! `SWITCHBACK_FULL=1` (`make test-full`), which also writes the figures to `bench/results/hostile-plugins.md`. What a machine does beside this
-//! changes from minute to minute, so the p99 without a guest is measured just before each.
+//! changes from minute to minute, so the p99 without a guest is measured just before each; and a machine that stands still for forty milliseconds is the p99
+//! of two seconds whatever a guest does, so a p99 that is too long is measured anew: a guest that holds others up does so each time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
@@ -15,6 +16,8 @@ use switchback_tests::{Backend, Load, Report, Router, Setup, eventually, guests,
 
 const RATE: u32 = 500;
 const SOON: Duration = Duration::from_secs(30);
+/// A guest's p99 is too long when it is so each time.
+const TRIES: usize = 3;
 /// `policies.deadline`, and the two ticks of the policies' clock that a call may take longer.
 const DEADLINE: Duration = Duration::from_millis(20 + 10);
 /// The same of `policies.configure_deadline`.
@@ -154,7 +157,7 @@ impl Scene {
 fn no_hostile_plugin_costs_a_query_or_much_time_or_memory() {
     let scene = Scene::start();
     // This warms connections, pages and caches up, and what a first swap leaves in them.
-    for good in [CASES.len() as u64 + 1, 0] {
+    for good in [(CASES.len() * TRIES) as u64 + 1, 0] {
         scene.put_in_force(&guests::variant_of_split_weighted(good));
         scene.load(scene.form.seconds[0], || ());
     }
@@ -167,14 +170,19 @@ fn no_hostile_plugin_costs_a_query_or_much_time_or_memory() {
     // system likes, so that it is the most of the first half that the end is compared with.
     let mut first = scene.memory();
     let (mut figures, mut wrong) = (String::new(), Vec::new());
-    for (round, case) in CASES.iter().enumerate() {
+    let tries = CASES.iter().enumerate().flat_map(|case| (0..TRIES).map(move |attempt| (case, attempt)));
+    let mut is_done = [false; CASES.len()];
+    for ((round, case), attempt) in tries {
+        if is_done[round] {
+            continue;
+        }
         let without = scene.load(scene.form.seconds[1], || ());
         let before = scene.memory();
         if round < CASES.len() / 2 {
             first = first.max(before);
         }
         let (report, status) = misbehaves(&scene, case);
-        scene.put_in_force(&guests::variant_of_split_weighted(round as u64 + 1));
+        scene.put_in_force(&guests::variant_of_split_weighted((round * TRIES + attempt) as u64 + 1));
         let after = scene.memory_within(before * 1.1);
         let what = format!("{} {}", case.guest, case.how);
         if after > before * 1.1 {
@@ -185,8 +193,9 @@ fn no_hostile_plugin_costs_a_query_or_much_time_or_memory() {
         }
         let (base, p99) = (without.quantile(0.99), report.quantile(0.99));
         let allowed = base.max(scene.form.floor) * 2 + case.holds_up.allowed(&scene.form);
-        if p99 > allowed {
-            wrong.push(format!("{what}: p99 {p99:?}, without it {base:?}, allowed {allowed:?}"));
+        is_done[round] = p99 <= allowed;
+        if p99 > allowed && attempt + 1 == TRIES {
+            wrong.push(format!("{what}: p99 {p99:?}, without it {base:?}, allowed {allowed:?}, and so each of {TRIES} times"));
         }
         let (sent, failed, p50, slowest) = (report.sent, report.failures(), report.quantile(0.5), report.slowest);
         let (strikes, before, after) = (&status["in_force"]["strikes"], mib(before), mib(after));
