@@ -123,7 +123,7 @@ kill "$router"; wait "$router" || true
 
 # Everybody is in it; whether in control or in the other arm is the salt's choice, and costs the same.
 start env
-"$bin" experiment create search arms --percent 100 --arm control=live --arm other=canary --admin "$admin" \
+"$bin" experiment create search arms --percent 100 --arm control=live --arm other=canary --admin "http://$admin" \
     --token-file "$work/data/admin.token" >/dev/null
 kill "$router"; wait "$router" || true
 in_an_arm=$(per_query "in an experiment")
