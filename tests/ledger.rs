@@ -74,6 +74,28 @@ fn whoever_touches_the_ledger_is_found_out() {
     other.set_flags(&["canary_percent=4"]);
     let (code, whole) = verify(&one);
     assert_eq!((code, &whole["last_epoch"]), (0, &8.into()), "{whole:#}");
+    // A hash that was noted is found later, too.
+    assert_eq!(one.run(&["ledger", "verify", "search", "--head", head]).0, 0);
+    // Entries that come after the newest one was taken out, or changed, do not hide it; nor does a ledger that begins anew.
+    const HEAD: &str = "{switchback:search}:ledger-head";
+    let take = "redis.call('XDEL', KEYS[1], redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1])";
+    let anew = "redis.call('DEL', KEYS[1], KEYS[2])";
+    let copy =
+        |from: &str, to: &str| fleet.redis.cli(&["EVAL", "return redis.call('COPY', KEYS[1], KEYS[2], 'REPLACE')", "2", from, to]).unwrap();
+    for tamper in [take, script, anew] {
+        assert_eq!(verify(&one).0, 0);
+        let (kept, head) = ("{switchback:search}:kept", fleet.redis.cli(&["GET", HEAD]).unwrap());
+        copy(KEY, kept);
+        let newest = fleet.redis.cli(&["XLEN", KEY]).unwrap();
+        fleet.redis.cli(&["EVAL", tamper, "2", KEY, HEAD, &newest, "change"]).unwrap();
+        other.set_flags(&["canary_percent=5"]);
+        let (code, found) = verify(&one);
+        assert_eq!(code, 2, "{tamper}: {found:#}");
+        // As it was, and one change more, which the ledger knows.
+        copy(kept, KEY);
+        fleet.redis.cli(&["SET", HEAD, &head]).unwrap();
+        other.set_flags(&["canary_percent=6"]);
+    }
 }
 
 #[test]
@@ -137,4 +159,12 @@ fn alone_it_is_the_same() {
     }
     std::fs::write(&path, good).unwrap();
     assert_eq!(verify(&router).0, 0);
+    // An entry that comes after the newest one was taken out, or all of them, does not hide it.
+    for left in [2, 0] {
+        let good = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, good.lines().take(left).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        router.set_flags(&["canary_percent=7"]);
+        router.set_flags(&["canary_percent=8"]);
+        assert_eq!(verify(&router).0, 2, "{left} were left");
+    }
 }

@@ -193,6 +193,15 @@ fn with_redis_dead_each_router_is_told_and_the_flags_follow_when_it_is_back() {
     let before = arrivals_later(&load, &scene.pools[2]);
     let sent = load.sent();
     load.wait_for(sent + 200);
+    // Long after nobody is known any more: those who were heard of last are asked.
+    eventually("nobody is known", SOON, || {
+        routers[0].route()["routers"].as_array().unwrap().iter().all(|router| router["is_known"] == false).then_some(())
+    });
+    let (code, said, error) = routers[0].run(&["breaker", "status", "search"]);
+    assert!(
+        code == 0 && said.starts_with("one: tripped: v2 gets nobody") && said.contains("\nother: tripped: v2 gets nobody"),
+        "{said}{error}"
+    );
     assert_eq!((load.stop().failures(), scene.pools[2].arrivals()), (0, before), "nobody is sent to the candidate");
     scene.runtime.block_on(scene.redis.restart_with(&dump)).unwrap();
     routers.iter().for_each(|router| eventually("the flags follow", SOON, || is_without_candidate(router)));

@@ -187,7 +187,7 @@ fn without_queries_it_waits_and_says_so_once() {
     // The store dies: nothing moves, nothing ends.
     let Fleet { mut redis, .. } = fleet;
     redis.kill().unwrap();
-    waits_for(&routers[0], "nothing was judged for");
+    waits_for(&routers[0], "nothing is judged: ");
     assert_eq!((rollout(&routers[0])["phase"].as_str(), rollout(&routers[0])["step"].as_u64()), (Some("canary"), Some(0)));
 }
 

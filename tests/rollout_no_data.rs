@@ -168,7 +168,7 @@ fn a_store_that_is_away_holds_and_the_rollout_goes_on_when_it_is_back() {
     let dump = fleet.runtime.block_on(fleet.redis.dump()).unwrap();
     fleet.redis.kill().unwrap();
     let waits = |router: &Router| rollout(router)["waits_for"].as_str().unwrap_or_default().to_owned();
-    let is_said = |router: &Router| waits(router).contains("nothing was judged for");
+    let is_said = |router: &Router| waits(router).contains("nothing is judged: ");
     users.eventually("nothing is judged", SOON, 10, || routers.iter().all(is_said).then_some(()));
     users.wait_for(u64::from(RATE) * 6);
     for router in &routers {

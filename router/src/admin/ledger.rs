@@ -10,9 +10,21 @@ use super::error::ApiError;
 use super::{Shared, redact, routes};
 use crate::flags::HeldAt;
 
-pub(super) async fn verify(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+/// A hash that somebody noted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Noted {
+    head: Option<String>,
+}
+
+pub(super) async fn verify(
+    Viewer(_): Viewer,
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Query(noted): Query<Noted>,
+) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    let found = shared.state.flags.verify(index).await?;
+    let found = shared.state.flags.verify(index, noted.head).await?;
     let mut answer = json!(found);
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("route".to_owned(), json!(route.name));
@@ -25,6 +37,7 @@ pub(super) async fn verify(Viewer(_): Viewer, State(shared): State<Shared>, Path
 const CLOCKS_APART_MS: u64 = 60_000;
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Moment {
     time_ms: Option<String>,
 }

@@ -31,6 +31,21 @@ pub(super) async fn write<T>(
     for _ in 0..TRIES {
         let flags = state.flags.stored(index);
         let (change, made) = make(&flags)?;
+        // What somebody wrote there by hand, with a slip, is theirs to mend.
+        let slip = state
+            .flags
+            .view(index)
+            .faults
+            .iter()
+            .find(|fault| fault.field == "experiments" && change.fields.contains_key("experiments"))
+            .cloned();
+        if let Some(slip) = slip {
+            let why = format!(
+                "the field experiments in the store makes no sense, and would be overwritten: it must be {}; mend it, or delete it, first",
+                slip.allowed
+            );
+            return Err(ApiError::Experiment(why));
+        }
         match state.flags.change(index, Change { expected_epoch: Some(flags.epoch), ..change }).await {
             Ok(epoch) => return Ok((epoch, made)),
             Err(ChangeError::Conflict { .. }) => {}

@@ -39,13 +39,21 @@ pub(super) async fn roll_back(
     let said = if order.why.is_empty() { caller.name.clone() } else { format!("{}: {}", caller.name, order.why) };
     for _ in 0..orders::TRIES {
         let flags = shared.state.flags.stored(index);
-        let Some(back) = rollback(&flags, route, shared.state.process.clock.now_ms(), &said) else {
+        let Some(mut back) = rollback(&flags, route, shared.state.process.clock.now_ms(), &said) else {
             return Err(ApiError::NothingToRollBack(name));
         };
-        let PoolHealth { healthy, endpoints } = shared.state.health(index, &back.target);
+        let health = shared.state.health(index, &back.target);
+        let PoolHealth { healthy, endpoints } = health;
+        // Whoever is pinned to a pool of this model is taken from it, too; another pin is somebody's own business, and is told.
+        let pinned = flags.pin.and_then(|pin| route.pools.get(pin.get()));
+        let is_pinned_to_it = pinned.is_some_and(|pool| pool.version == back.candidate);
+        if is_pinned_to_it {
+            back.fields.insert("pin".to_owned(), None);
+        }
+        let still_pinned = pinned.filter(|_| !is_pinned_to_it).map(|pool| pool.name.clone());
         let answer = json!({
             "route": name, "candidate": back.candidate, "control": back.control, "target": back.target, "target_healthy": healthy,
-            "target_endpoints": endpoints, "epoch": null, "held_back_here": false, "error": null,
+            "target_endpoints": endpoints, "pinned": still_pinned, "epoch": null, "held_back_here": false, "error": null,
         });
         if healthy == 0 {
             return Err(ApiError::TargetNotReady { target: back.target });
@@ -54,8 +62,8 @@ pub(super) async fn roll_back(
             return Ok(Json(answer));
         }
         let grounds = Some(Box::new(grounds_of_rollback(&back, &flags, &shared.state.process.board.of(&route.name))));
+        let (who, why) = (caller.name.clone(), back.reason(&order.why, health));
         let Rollback { fields, candidate, .. } = back;
-        let (who, why) = (caller.name.clone(), order.why.clone());
         let change = Change { fields, expected_epoch: Some(flags.epoch), kind: Kind::Rollback, who, why, grounds };
         match shared.state.flags.change(index, change).await {
             Ok(epoch) => {
@@ -72,7 +80,12 @@ pub(super) async fn roll_back(
                 let route = &route.name;
                 tracing::warn!(route, candidate, who = caller.name, %error, "rolled back on this router alone: the store is away");
                 let held_back = json!(trip.is_some());
-                shared.state.flags.set_trip(index, trip.map(Arc::new));
+                // Why it was held back first stays.
+                let is_held =
+                    shared.state.flags.trip(index).is_some_and(|held| trip.as_ref().is_some_and(|trip| trip.version == held.version));
+                if !is_held {
+                    shared.state.flags.set_trip(index, trip.map(Arc::new));
+                }
                 return Ok(Json(orders::with(answer, [("held_back_here", held_back), ("error", json!(error.to_string()))])));
             }
         }

@@ -36,9 +36,11 @@ struct Started {
 struct Ordered {
     #[serde(default)]
     why: String,
-    /// Of `promote`: at once to everybody.
+    /// Of `promote`: without further steps.
     #[serde(default)]
     full: bool,
+    /// Only if the rollout is that far: its `moves`, as whoever orders saw them.
+    moves: Option<u64>,
 }
 
 pub(super) async fn start(
@@ -75,10 +77,15 @@ pub(super) async fn order(
         (other, _) => return Err(ApiError::NoPath(format!("/api/v1/routes/{name}/rollout/{other}"))),
     };
     let state = &shared.state;
+    // What is ordered of one step is not done to the next one, which somebody else began meanwhile.
+    let moves = asked.moves.or_else(|| state.flags.stored(index).rollout.as_ref().map(|rollout| rollout.moves));
     let make = |flags: &Flags| {
         let Some(rollout) = &flags.rollout else {
             return Err(Refusal(format!("{name} has no rollout: switchback rollout start {name}")));
         };
+        if order.is_of_one_step() && moves.is_some_and(|moves| moves != rollout.moves) {
+            return Err(Refusal(format!("it was moved meanwhile, and is at {} now: look, and order it again", rollout.summary())));
+        }
         let (evidence, routers, healthy) = (state.process.board.of(&name).evidence, state.flags.routers(index), healthy(state, index));
         let now_ms = state.process.clock.now_ms();
         let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None };

@@ -59,8 +59,11 @@ impl OfRoute {
         let client = self.admin.client()?;
         let (path, route) =
             (format!("/api/v1/routes/{}/breaker", self.route), client.get(&format!("/api/v1/routes/{}", self.route)).await?);
+        let all = || route["routers"].as_array().into_iter().flatten();
+        // Where the store is away nobody is known any more: those that were heard of last are asked, as for a rollback.
+        let is_away = all().all(|router| router["is_known"] != true);
         let mut answers = Vec::new();
-        for router in route["routers"].as_array().into_iter().flatten().filter(|router| router["is_known"] == true) {
+        for router in all().filter(|router| is_away || router["is_known"] == true) {
             let peer = client.to_peer(&plain(&router["admin"]));
             let answer = if is_clear { peer.delete(&path).await } else { peer.get(&path).await };
             let mut answer = answer.unwrap_or_else(|failure| json!({ "error": failure.message(), "is_refused": failure.is_refused() }));

@@ -85,6 +85,11 @@ pub fn run() -> ExitCode {
             let is_answer = error.exit_code() == 0;
             // Nothing can be said when stdout or stderr is gone.
             let _ = error.print();
+            if !is_answer && std::env::args().any(|argument| argument == "--json") {
+                let said = error.render().to_string();
+                let said = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                let _ = print(&format!("{}\n", serde_json::json!({ "error": said })));
+            }
             return if is_answer { ExitCode::SUCCESS } else { ExitCode::from(failure::USAGE) };
         }
     };

@@ -70,12 +70,15 @@ fn shown(done: &Value, is_dry_run: bool) -> String {
     let [healthy, endpoints] = ["target_healthy", "target_endpoints"].map(|key| done[key].as_u64().unwrap_or(0));
     let what = format!("{candidate} gives its traffic to {control} on {target}");
     let health = format!(" ({healthy} of {endpoints} endpoints healthy)");
+    let pinned = done["pinned"]
+        .as_str()
+        .map_or_else(String::new, |pool| format!("all traffic stays pinned to {pool}: switchback flag set ROUTE --unset pin\n"));
     if is_dry_run {
-        return format!("would be done: {what}{health}\n");
+        return format!("would be done: {what}{health}\n{pinned}");
     }
     let what = if healthy < endpoints { what + &health } else { what };
     if let Some(epoch) = done["epoch"].as_u64() {
-        return format!("rolled back: {what}, epoch {epoch}\n");
+        return format!("rolled back: {what}, epoch {epoch}\n{pinned}");
     }
     let mut text = format!("the store is away ({}); each router holds {candidate} back by itself:\n", plain(&done["error"]));
     for router in done["routers"].as_array().into_iter().flatten() {

@@ -53,7 +53,7 @@ enum RolloutCommand {
         after_help = "Examples:\n  switchback rollout approve search\n  switchback rollout approve search --why \"clicks look good\""
     )]
     Approve(Ordered),
-    /// Begin the next step now, whatever the evidence says.
+    /// Begin the next step now, whatever the evidence says; a pause ends.
     #[command(after_help = "Examples:\n  switchback rollout promote search\n  switchback rollout promote search --full")]
     Promote(Promote),
     /// End it: the candidate gets nobody any more.
@@ -103,10 +103,12 @@ impl RolloutArgs {
 async fn ask(of: &OfRoute, order: Option<(&str, Value)>) -> Result<Value, Failure> {
     let client = of.admin.client()?;
     let path = format!("/api/v1/routes/{}/rollout", of.route);
-    match order {
-        None => client.get(&path).await,
-        Some((order, body)) => client.post(&format!("{path}{order}"), &body).await,
+    let Some((order, mut body)) = order else { return client.get(&path).await };
+    if matches!(order, "/promote" | "/approve") {
+        // Of two who order it of one step, one is carried out.
+        body["moves"] = client.get(&path).await?["moves"].clone();
     }
+    client.post(&format!("{path}{order}"), &body).await
 }
 
 fn shown(route: &str, rollout: &Value) -> String {
@@ -150,7 +152,7 @@ fn steps(rollout: &Value) -> String {
             match phase.as_str() {
                 "canary" if index == step => format!("[{percent}]"),
                 "canary" if index > step => percent,
-                "mirroring" => percent,
+                "pending" | "mirroring" => percent,
                 _ => format!("{percent} done"),
             }
         })

@@ -48,9 +48,27 @@ pub struct Verified {
     pub problems: Vec<String>,
 }
 
-/// Looks at entries, oldest first. `is_newest` says whether the newest one is the one that the store knows to have been written last (`None`: it
-/// keeps nothing of that); `epoch` is that of the flags. `is_full`: there are so many that older ones were given up.
-pub(crate) fn verify(lines: &[Line], is_newest: Option<bool>, epoch: u64, is_full: bool) -> Verified {
+/// What is known of a ledger beside its entries.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known<'a> {
+    /// The newest entry is the one that the store knows to have been written last.
+    pub(crate) is_newest: bool,
+    /// Of the flags.
+    pub(crate) epoch: u64,
+    /// There are so many entries that older ones were given up.
+    pub(crate) is_full: bool,
+    /// The hash that an entry must have: somebody noted it.
+    pub(crate) head: Option<&'a str>,
+}
+
+/// What an entry names when the one that was written last is not the newest any more: nothing, so that the gap is seen for ever.
+pub(crate) fn gap(head: &str) -> String {
+    format!("gone: {head}")
+}
+
+/// Looks at entries, oldest first.
+pub(crate) fn verify(lines: &[Line], known: Known<'_>) -> Verified {
+    let Known { is_newest, epoch, is_full, head } = known;
     let entries: Vec<Option<LedgerEntry>> = lines.iter().map(|line| serde_json::from_slice(&line.text).ok()).collect();
     let epoch_of = |entry: Option<&Option<LedgerEntry>>| entry.and_then(Option::as_ref).map(|entry| entry.epoch);
     let mut problems = Vec::new();
@@ -74,7 +92,7 @@ pub(crate) fn verify(lines: &[Line], is_newest: Option<bool>, epoch: u64, is_ful
         before = Some((line, entry.epoch));
     }
     let last_epoch = epoch_of(entries.last());
-    if is_newest == Some(false) {
+    if !is_newest && !lines.is_empty() {
         problems.push("the newest entry is not the one that was written last: it was changed, or newer ones were taken out".to_owned());
     }
     if last_epoch.is_none_or(|last| last < epoch) && epoch > 0 {
@@ -83,6 +101,13 @@ pub(crate) fn verify(lines: &[Line], is_newest: Option<bool>, epoch: u64, is_ful
     }
     let first = entries.first().and_then(Option::as_ref);
     let is_from_the_beginning = first.is_some_and(|entry| entry.prev == GENESIS);
+    if let Some(entry) = first.filter(|entry| is_from_the_beginning && entry.epoch > 1 && entry.kind != Kind::Reseed) {
+        problems
+            .push(format!("the oldest entry says that it is the first, and is of epoch {}: those before it were taken out", entry.epoch));
+    }
+    if let Some(head) = head.filter(|head| !lines.iter().any(|line| line.hash() == **head)) {
+        problems.push(format!("no entry has the hash {}", head.chars().take(80).collect::<String>()));
+    }
     if first.is_some() && !is_from_the_beginning && !is_full {
         problems.push("the oldest entry follows one that is not there, and there is room for it: older ones were taken out".to_owned());
     }
@@ -120,26 +145,35 @@ mod tests {
         lines
     }
 
+    const WHOLE: Known<'static> = Known { is_newest: true, epoch: 9, is_full: false, head: None };
+
     fn problems(lines: &[Line], head: &str) -> Vec<String> {
-        verify(lines, Some(lines.last().is_some_and(|newest| newest.hash() == head)), 9, false).problems
+        verify(lines, Known { is_newest: lines.last().is_some_and(|newest| newest.hash() == head), ..WHOLE }).problems
     }
 
     #[test]
     fn a_ledger_that_nobody_touched_is_whole() {
         let lines = chain(&[1, 2, 3, 7, 9]);
-        let found = verify(&lines, Some(true), 9, false);
+        let found = verify(&lines, WHOLE);
         assert_eq!((found.problems.len(), found.first_epoch, found.last_epoch, found.is_from_the_beginning), (0, Some(1), Some(9), true));
         // The oldest entries are forgotten some day.
-        let found = verify(&lines[2..], Some(true), 9, true);
+        let found = verify(&lines[2..], Known { is_full: true, ..WHOLE });
         assert_eq!((found.problems.len(), found.first_epoch, found.is_from_the_beginning), (0, Some(3), false));
+        // Whoever noted a hash finds it, however many entries came after it.
+        for line in &lines {
+            assert_eq!(verify(&lines, Known { head: Some(&line.hash()), ..WHOLE }).problems, [""; 0]);
+        }
+        assert_eq!(verify(&lines, Known { head: Some("00"), ..WHOLE }).problems, ["no entry has the hash 00"]);
     }
 
     #[test]
     fn a_store_that_lost_all_begins_anew_and_that_is_seen() {
         let entry = LedgerEntry { epoch: 8, kind: Kind::Reseed, prev: GENESIS.to_owned(), ..LedgerEntry::default() };
         let lines = [Line { id: "5-0".to_owned(), text: serde_json::to_vec(&entry).unwrap() }];
-        let found = verify(&lines, Some(true), 8, false);
+        let found = verify(&lines, Known { epoch: 8, ..WHOLE });
         assert_eq!((found.problems.len(), found.is_from_the_beginning, found.begins_with_reseed), (0, true, true));
+        let began_late = verify(&chain(&[7, 9]), WHOLE).problems;
+        assert_eq!(began_late, ["the oldest entry says that it is the first, and is of epoch 7: those before it were taken out"]);
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Embedded {
         let admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (epoch, seal) = (flags.epoch, flags.seal.clone());
         let trip = published.trip(index).map(|trip| TripSeen::of(&trip));
-        vec![RouterSeen { id: self.id.clone(), epoch, seal, seen_ms_ago: 0, is_known: true, admin, trip }]
+        vec![RouterSeen { id: self.id.clone(), epoch, seal, seen_ms_ago: 0, is_known: true, admin, trip, down: published.down(index) }]
     }
 
     pub(crate) fn set_admin(&self, address: String) {
@@ -102,9 +102,14 @@ impl Embedded {
         done.unwrap_or_else(|error| Err(HistoryError { why: error.to_string() }))
     }
 
-    pub(crate) async fn verify(&self, asked_of: &Arc<Published>, index: RouteIndex) -> Result<Verified, HistoryError> {
+    pub(crate) async fn verify(
+        &self,
+        asked_of: &Arc<Published>,
+        index: RouteIndex,
+        head: Option<String>,
+    ) -> Result<Verified, HistoryError> {
         let (inner, asked_of) = (self.inner.clone(), asked_of.clone());
-        let done = tokio::task::spawn_blocking(move || inner.verify(&asked_of, index)).await;
+        let done = tokio::task::spawn_blocking(move || inner.verify(&asked_of, index, head.as_deref())).await;
         done.unwrap_or_else(|error| Err(HistoryError { why: error.to_string() }))
     }
 
@@ -228,13 +233,13 @@ impl Inner {
         ledger.newest(applied.known.epoch, limit).map_err(|error| HistoryError { why: error.to_string() })
     }
 
-    fn verify(&self, asked_of: &Published, index: RouteIndex) -> Result<Verified, HistoryError> {
+    fn verify(&self, asked_of: &Published, index: RouteIndex, head: Option<&str>) -> Result<Verified, HistoryError> {
         let writing = self.writing();
         let published = &writing.published;
         let place = published.place_of(asked_of, index);
         let place = place.and_then(|index| Some((writing.ledgers.get(index.get())?, published.applied(index)?)));
         let Some((ledger, applied)) = place else { return Err(HistoryError { why: "there is no such route".to_owned() }) };
-        ledger.verify(applied.known.epoch).map_err(|error| HistoryError { why: error.to_string() })
+        ledger.verify(applied.known.epoch, head).map_err(|error| HistoryError { why: error.to_string() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::chain::{GENESIS, Line, verify};
+use super::chain::{GENESIS, Known, Line, gap, verify};
 use super::disk::private_file;
 use super::{LedgerEntry, Verified};
 
@@ -33,7 +33,7 @@ impl LedgerFile {
             fs::rename(&self.path, &self.aside)?;
         }
         let mut file = private_file().read(true).append(true).create(true).open(&self.path)?;
-        let prev = self.lines()?.last().map_or_else(|| GENESIS.to_owned(), Line::hash);
+        let prev = previous(self.lines()?.last(), &read_if_there(&self.head)?);
         let text = serde_json::to_string(&LedgerEntry { prev, ..entry.clone() })?;
         let mut line = format!("{text}\n");
         if is_cut_off(&mut file)? {
@@ -55,13 +55,13 @@ impl LedgerFile {
     }
 
     /// Whether every entry is as it was written. `epoch` is that of the flags.
-    pub(crate) fn verify(&self, epoch: u64) -> io::Result<Verified> {
+    pub(crate) fn verify(&self, epoch: u64, head: Option<&str>) -> io::Result<Verified> {
         let lines = self.lines()?;
-        let head = read_if_there(&self.head)?;
-        let is_newest = (!head.is_empty()).then(|| lines.last().is_some_and(|newest| newest.hash() == head));
+        let written = read_if_there(&self.head)?;
+        let is_newest = lines.last().is_some_and(|newest| newest.hash() == written);
         // Older ones are given up with the file aside.
         let is_full = fs::metadata(&self.aside).is_ok_and(|meta| meta.len() > self.most_bytes);
-        Ok(verify(&lines, is_newest, epoch, is_full))
+        Ok(verify(&lines, Known { is_newest, epoch, is_full, head }))
     }
 
     /// The newest entries, newest first, of epochs up to the one in force. Lines that were cut off, and entries whose change was never
@@ -82,6 +82,16 @@ impl LedgerFile {
         }
         Ok(entries)
     }
+}
+
+/// What an entry names as the one before it: the newest one, unless that is not what is known to have been written last. (A process that ended between the
+/// entry and the note of it left a note of the entry before.)
+fn previous(newest: Option<&Line>, head: &str) -> String {
+    let Some(line) = newest else { return if head.is_empty() { GENESIS.to_owned() } else { gap(head) } };
+    let hash = line.hash();
+    let is_noted = hash == head || head.is_empty();
+    let is_one_later = serde_json::from_slice::<LedgerEntry>(&line.text).is_ok_and(|entry| entry.prev == head);
+    if is_noted || is_one_later { hash } else { gap(head) }
 }
 
 /// Whether the last line lacks its end: the process, or the machine, ended while it was written.

@@ -84,6 +84,8 @@ struct Place {
     /// What the data path obeys: the same, but for what the breaker holds back.
     obeyed: watch::Sender<Arc<Flags>>,
     trip: watch::Sender<Option<Arc<Trip>>>,
+    /// Pools without a healthy endpoint, as this router sees them.
+    down: watch::Sender<Vec<String>>,
     applied: watch::Sender<Arc<Applied>>,
     /// Microseconds from `opened` to when the store was last heard of this route.
     heard_micros: AtomicU64,
@@ -98,7 +100,7 @@ pub(crate) struct Published {
     places: Vec<Place>,
     opened: Instant,
     warnings: watch::Sender<Vec<String>>,
-    /// A breaker tripped or was cleared: the others are to hear of it.
+    /// A breaker tripped or was cleared, or a pool went down or came back: the others are to hear of it.
     trips: Arc<Notify>,
 }
 
@@ -111,6 +113,7 @@ impl Published {
                 stored: watch::channel(flags.clone()).0,
                 obeyed: watch::channel(flags).0,
                 trip: watch::channel(None).0,
+                down: watch::channel(Vec::new()).0,
                 applied: watch::channel(Arc::new(start)).0,
                 heard_micros: AtomicU64::new(0),
                 applied_micros: AtomicU64::new(0),
@@ -168,7 +171,24 @@ impl Published {
         self.trips.notify_one();
     }
 
-    /// Told whenever [`Published::set_trip`] was called.
+    pub(crate) fn down(&self, index: RouteIndex) -> Vec<String> {
+        self.places.get(index.get()).map(|place| place.down.borrow().clone()).unwrap_or_default()
+    }
+
+    /// These pools have no healthy endpoint now.
+    pub(crate) fn set_down(&self, index: RouteIndex, pools: Vec<String>) {
+        let Some(place) = self.places.get(index.get()) else { return };
+        let is_new = place.down.send_if_modified(|known| {
+            let is_new = *known != pools;
+            *known = pools;
+            is_new
+        });
+        if is_new {
+            self.trips.notify_one();
+        }
+    }
+
+    /// Told whenever [`Published::set_trip`] was called, and when [`Published::set_down`] changed something.
     pub(crate) fn trips(&self) -> Arc<Notify> {
         self.trips.clone()
     }

@@ -21,6 +21,8 @@ pub struct RouterSeen {
     pub admin: String,
     /// What its breaker holds back on the route asked for.
     pub trip: Option<TripSeen>,
+    /// Pools of the route asked for that have no healthy endpoint, as it sees them.
+    pub down: Vec<String>,
 }
 
 /// What a router's breaker holds back.

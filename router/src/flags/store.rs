@@ -149,6 +149,11 @@ impl FlagStore {
         self.published.set_trip(route, trip);
     }
 
+    /// Pools of the route that have no healthy endpoint, as this router sees them; the other routers hear of it as of a trip.
+    pub(crate) fn set_down(&self, route: RouteIndex, pools: Vec<String>) {
+        self.published.set_down(route, pools);
+    }
+
     /// An item whenever the route's fields were read from the store, also when nothing came of it.
     pub(crate) fn watch_reads(&self, route: RouteIndex) -> watch::Receiver<Arc<Applied>> {
         of_the_config(self.published.watch_reads(route))
@@ -359,12 +364,12 @@ impl FlagStore {
     ///
     /// # Errors
     /// [`HistoryError`] when the store cannot be read.
-    pub async fn verify(&self, route: RouteIndex) -> Result<Verified, HistoryError> {
+    pub async fn verify(&self, route: RouteIndex, head: Option<String>) -> Result<Verified, HistoryError> {
         match &*self.backing {
-            Backing::Embedded(embedded) => embedded.verify(&self.published, route).await,
+            Backing::Embedded(embedded) => embedded.verify(&self.published, route, head).await,
             Backing::Redis(redis) => {
                 let name = self.published.route(route).map(|route| route.name.clone()).unwrap_or_default();
-                redis.shelf().verify(&name, self.stored(route).epoch).await.map_err(|why| HistoryError { why })
+                redis.shelf().verify(&name, self.stored(route).epoch, head.as_deref()).await.map_err(|why| HistoryError { why })
             }
         }
     }

@@ -57,8 +57,12 @@ fn said(notice: &Notice) -> Option<Said<'_>> {
         }
         NoticeEvent::Promoted => Some(Said { kind: "dev.cdevents.service.upgraded.0.3.0", instance: None, artifact: Some(candidate?) }),
         NoticeEvent::RolledBack => Some(Said { kind: "dev.cdevents.service.rolledback.0.3.0", instance: None, artifact: Some(control?) }),
-        NoticeEvent::Aborted => Some(Said { kind: "dev.cdevents.service.removed.0.3.0", instance: Some(candidate?), artifact: None }),
+        // Not where somebody ended it by hand, and the candidate kept its users.
+        NoticeEvent::Aborted if notice.percent.is_none_or(|percent| percent == 0.0) => {
+            Some(Said { kind: "dev.cdevents.service.removed.0.3.0", instance: Some(candidate?), artifact: None })
+        }
         NoticeEvent::StepBegan
+        | NoticeEvent::Aborted
         | NoticeEvent::RolloutDone
         | NoticeEvent::Paused
         | NoticeEvent::Resumed
@@ -119,7 +123,8 @@ mod tests {
             (notice(NoticeEvent::StepBegan), None),
             (notice(NoticeEvent::Promoted), Some(("upgraded", "search", Some("pkg:generic/search@v3")))),
             (notice(NoticeEvent::RolloutDone), None),
-            (notice(NoticeEvent::Aborted), Some(("removed", "search/v3", None))),
+            (Notice { percent: Some(0.0), ..notice(NoticeEvent::Aborted) }, Some(("removed", "search/v3", None))),
+            (Notice { percent: Some(25.0), ..notice(NoticeEvent::Aborted) }, None),
             (notice(NoticeEvent::Paused), None),
             (notice(NoticeEvent::BreakerTripped), None),
             (notice(NoticeEvent::FlagsChanged), None),

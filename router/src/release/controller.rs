@@ -102,6 +102,8 @@ impl Controller {
         let known = self.routes.entry(route.name.clone()).or_default();
         let flags = under.flags.stored(index);
         known.follow(&flags, route, self.clock.now_seconds().into());
+        let down = route.pools.iter().zip((under.health)(index)).filter(|(_, health)| health.healthy == 0);
+        under.flags.set_down(index, down.map(|(pool, _)| pool.name.clone()).collect());
         if known.done.as_ref().is_some_and(|done| done.is_over(under, index)) {
             let took = known.done.take().map(|done| done.decided.elapsed()).unwrap_or_default();
             tracing::info!(route = route.name, ?took, "the rollback is done: every known router obeys it");

@@ -2,6 +2,7 @@
 
 use super::board::RouteBoard;
 use super::rollback::Rollback;
+use super::view::EvidenceView;
 use crate::flags::{Flags, Grounds, Phase, Rollout};
 
 /// Larger evidence is left out, but for its sums: a ledger keeps thousands of entries.
@@ -16,7 +17,7 @@ pub fn grounds(event: &str, rollout: &Rollout, board: &RouteBoard) -> Grounds {
         candidate: Some(rollout.candidate.clone()),
         control: Some(rollout.control.clone()),
         step: (rollout.phase == Phase::Canary).then(|| u32::try_from(rollout.step + 1).unwrap_or(u32::MAX)),
-        ..judged(&rollout.candidate, board)
+        ..judged(&rollout.candidate, board, rollout.started_ms)
     }
 }
 
@@ -29,13 +30,15 @@ pub fn grounds_of_rollback(back: &Rollback, flags: &Flags, board: &RouteBoard) -
         rollout: rollout.map(|rollout| rollout.id.clone()),
         candidate: Some(back.candidate.clone()),
         control: Some(back.control.clone()),
-        ..judged(&back.candidate, board)
+        ..judged(&back.candidate, board, rollout.map_or(0, |rollout| rollout.started_ms))
     }
 }
 
-/// What is known of this candidate.
-fn judged(candidate: &str, board: &RouteBoard) -> Grounds {
-    let Some(evidence) = board.evidence.as_ref().filter(|evidence| evidence.candidate.version == candidate) else {
+/// What is known of this candidate, since then: of what was over before, nothing is.
+fn judged(candidate: &str, board: &RouteBoard, since_ms: u64) -> Grounds {
+    let is_of_then =
+        |evidence: &EvidenceView| evidence.candidate.version == candidate && (!evidence.is_over || evidence.judged_unix_ms > since_ms);
+    let Some(evidence) = board.evidence.as_ref().filter(|evidence| is_of_then(evidence)) else {
         return Grounds::default();
     };
     let judge = &board.judge;

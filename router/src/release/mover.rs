@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::board::Board;
+use super::board::{Board, RouteBoard};
 use super::gates::Gates;
 use super::grounds::grounds;
 use super::judging::Under;
@@ -70,7 +70,8 @@ impl Mover {
             return look.board.put_rollout(&look.route.name, waits_for, None);
         }
         self.keep_lease(look, &rollout).await;
-        let (evidence, routers) = (look.board.of(&look.route.name).evidence, look.under.flags.routers(look.index));
+        let RouteBoard { evidence, away, .. } = look.board.of(&look.route.name);
+        let routers = look.under.flags.routers(look.index);
         let healthy: Vec<usize> = (look.under.health)(look.index).into_iter().map(|pool| pool.healthy).collect();
         let Look { route, flags, now_ms, .. } = *look;
         let seen =
@@ -86,6 +87,7 @@ impl Mover {
         }
         self.wants_rollback = if is_ours { self.gates.wants_rollback(open, &rollout, &route.name).await } else { None };
         let waits_for = match &next {
+            Next::Wait(_) if let Some(why) = away => Some((rollout.moves, format!("nothing is judged: {why}"))),
             Next::Wait(what) => Some((rollout.moves, what.clone())),
             Next::Rest | Next::Go(_) => None,
         };

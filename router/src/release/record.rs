@@ -6,11 +6,15 @@ use super::fill::{Pair, of_slice};
 use super::kept::Kept;
 use super::roles::{Arm, Arms};
 use super::timeline::Timeline;
-use crate::policy::rollback::{Evidence, Outcome, Verdict, Window as Shown};
-use crate::quality::Counts;
+use crate::policy::rollback::{Evidence, Outcome, Slice, Verdict, Window as Shown};
+use crate::quality::{Counts, Number};
 
 /// Names and texts are no longer.
 const TEXT_BYTES: usize = 1_024;
+/// What is left of a second's weight a second later, where the last ones are looked at.
+const FADES: f64 = 0.8;
+/// Of so few attempts nothing is said.
+const LEAST_ATTEMPTS: f64 = 5.0;
 
 /// A record's revision in the store; 0 for none.
 pub(super) type Revision = u64;
@@ -59,6 +63,33 @@ pub(super) struct Comparison {
     /// Everything that was judged since the candidate began.
     pub(super) candidate: Counts,
     pub(super) control: Counts,
+    /// The same of the last seconds, where it went wrong.
+    pub(super) candidate_failing: Failing,
+    pub(super) control_failing: Failing,
+}
+
+/// Attempts, and those that failed; a second counts a fifth less with each second after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Failing {
+    attempts: f64,
+    failed: f64,
+}
+
+impl Failing {
+    fn add(&mut self, counts: &Counts) {
+        let sum = |number| counts[number] as f64;
+        self.attempts = self.attempts * FADES + sum(Number::Requests);
+        self.failed = self.failed * FADES + sum(Number::Errors) + sum(Number::Timeouts);
+    }
+
+    /// The part that failed, 0 to 1; `None` without attempts.
+    pub(super) fn share(self) -> Option<f64> {
+        (self.attempts >= LEAST_ATTEMPTS).then(|| (self.failed / self.attempts).min(1.0))
+    }
+
+    fn is_sound(self) -> bool {
+        [self.attempts, self.failed].iter().all(|number| (0.0..1e18).contains(number))
+    }
 }
 
 /// A policy's last word.
@@ -143,6 +174,8 @@ impl Comparison {
             failures: 0,
             candidate: Counts::default(),
             control: Counts::default(),
+            candidate_failing: Failing::default(),
+            control_failing: Failing::default(),
         }
     }
 
@@ -188,11 +221,15 @@ impl Comparison {
         }
         self.candidate.merge(&of_slice(shown.slice, &pair.candidate));
         self.control.merge(&of_slice(shown.slice, &pair.control));
+        if shown.slice == Slice::Traffic {
+            self.candidate_failing.add(&pair.candidate);
+            self.control_failing.add(&pair.control);
+        }
     }
 }
 
 impl Kept for Record {
-    const FORM: u8 = 3;
+    const FORM: u8 = 4;
 
     fn is_sound(&self) -> bool {
         let texts = [&self.judge, &self.router];
@@ -220,6 +257,8 @@ impl Comparison {
             && self.next_engagement <= self.next_traffic
             && self.candidate.is_sound()
             && self.control.is_sound()
+            && self.candidate_failing.is_sound()
+            && self.control_failing.is_sound()
     }
 }
 
@@ -277,7 +316,7 @@ pub(super) mod tests {
         bytes[0] = 9;
         assert_eq!(
             (Record::read(&bytes), Record::read(&[])),
-            (Err(RecordFault::OtherForm { form: 9, known: 3 }), Err(RecordFault::Unreadable))
+            (Err(RecordFault::OtherForm { form: 9, known: Record::FORM }), Err(RecordFault::Unreadable))
         );
         assert_eq!(Record::read(&vec![Record::FORM; RECORD_BYTES + 1]), Err(RecordFault::TooLong));
     }

@@ -31,7 +31,8 @@ pub struct PoolHealth {
 
 impl Rollback {
     /// Why, and by whom the traffic is taken, where those are not all that the target has.
-    pub(super) fn reason(&self, cause: &str, health: PoolHealth) -> String {
+    #[must_use]
+    pub fn reason(&self, cause: &str, health: PoolHealth) -> String {
         let PoolHealth { healthy, endpoints } = health;
         let target = &self.target;
         let shed = (healthy < endpoints).then(|| format!("; {target} takes the traffic with {healthy} of {endpoints} endpoints"));
@@ -42,7 +43,7 @@ impl Rollback {
 }
 
 /// What takes the candidate of these flags out of traffic, and with it ends the rollout that brought it, for this reason. `None` where there is none: nobody has a share beside
-/// the live pool and no rollout is done, or what has a share is of no other role.
+/// the live pool and no rollout is under way or done, or what has a share is of no other role.
 #[must_use]
 pub fn rollback(flags: &Flags, route: &Route, now_ms: u64, why: &str) -> Option<Rollback> {
     let mut back = taken_back(flags, route)?;
@@ -60,7 +61,7 @@ pub fn rollback(flags: &Flags, route: &Route, now_ms: u64, why: &str) -> Option<
 /// The same without what it does to a rollout.
 pub(super) fn taken_back(flags: &Flags, route: &Route) -> Option<Rollback> {
     let Setting { arms, is_baking, .. } = Setting::of(flags, route);
-    let Some(Arms { candidate, control }) = arms else { return of_done(flags, route) };
+    let Some(Arms { candidate, control }) = arms else { return of_live(flags, route).or_else(|| of_nobody(flags)) };
     let target = target(flags, route, is_baking)?;
     let mut fields = BTreeMap::from([("canary_percent".to_owned(), Some("0".to_owned()))]);
     if is_baking {
@@ -69,14 +70,21 @@ pub(super) fn taken_back(flags: &Flags, route: &Route) -> Option<Rollback> {
     Some(Rollback { candidate: candidate.version, control: control.version, target: target.name.clone(), fields })
 }
 
-/// A rollout that is done can be taken back for as long as the colour before it still runs the version before it.
-fn of_done(flags: &Flags, route: &Route) -> Option<Rollback> {
-    let rollout = flags.rollout.as_ref().filter(|rollout| rollout.phase == Phase::Done)?;
+/// A candidate that is live, with nobody left to compare it with, can be taken back for as long as the colour before it still runs the version before it.
+fn of_live(flags: &Flags, route: &Route) -> Option<Rollback> {
+    let rollout = flags.rollout.as_ref().filter(|rollout| matches!(rollout.phase, Phase::Baking | Phase::Done))?;
     let live = route.pools.get(flags.live.get())?;
     let target = route.pools.iter().find(|pool| pool.name == rollout.from && pool.version == rollout.control)?;
     let is_as_left = live.name == rollout.to && live.version == rollout.candidate;
     let (candidate, control) = (rollout.candidate.clone(), rollout.control.clone());
     is_as_left.then(|| Rollback { candidate, control, target: target.name.clone(), fields: flip(&target.name).into() })
+}
+
+/// A rollout whose candidate has no share, or not yet, ends.
+fn of_nobody(flags: &Flags) -> Option<Rollback> {
+    let rollout = flags.rollout.as_ref().filter(|rollout| matches!(rollout.phase, Phase::Pending | Phase::Mirroring | Phase::Canary))?;
+    let Record { candidate, control, from, .. } = Record::clone(rollout);
+    Some(Rollback { candidate, control, target: from, fields: BTreeMap::from([("canary_percent".to_owned(), Some("0".to_owned()))]) })
 }
 
 fn flip(target: &str) -> [(String, Option<String>); 3] {

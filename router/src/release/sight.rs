@@ -71,7 +71,16 @@ mod tests {
     use super::*;
 
     fn heard(id: &str, epoch: u64, is_known: bool) -> RouterSeen {
-        RouterSeen { id: id.to_owned(), epoch, seal: String::new(), seen_ms_ago: 0, is_known, admin: String::new(), trip: None }
+        RouterSeen {
+            id: id.to_owned(),
+            epoch,
+            seal: String::new(),
+            seen_ms_ago: 0,
+            is_known,
+            admin: String::new(),
+            trip: None,
+            down: Vec::new(),
+        }
     }
 
     #[test]

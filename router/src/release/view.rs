@@ -23,6 +23,10 @@ pub struct EvidenceView {
     pub candidate_requests: u64,
     /// Traffic of the windows before this was judged, in seconds since 1970.
     pub judged_until_unix_seconds: u32,
+    /// The part of the candidate's requests of the last seconds that failed, 0 to 1; `null` where it had hardly any.
+    pub candidate_failing: Option<f64>,
+    /// The same of control.
+    pub control_failing: Option<f64>,
     /// `advance`, `hold`, `roll_back` or `no_data`; `null` before the first window.
     pub verdict: Option<&'static str>,
     /// The policy's sentence for operators.
@@ -157,6 +161,8 @@ pub(super) fn evidence(comparison: &Comparison, route: &Route, (judge, at_ms): (
         is_over: comparison.is_over,
         candidate_requests: comparison.candidate[Number::Requests],
         judged_until_unix_seconds: comparison.second(comparison.next_traffic),
+        candidate_failing: comparison.candidate_failing.share(),
+        control_failing: comparison.control_failing.share(),
         verdict: comparison.said.as_ref().map(|said| said.verdict.label()),
         summary: comparison.said.as_ref().map(|said| said.summary.clone()).unwrap_or_default(),
         log_harm: log_harm(comparison),

@@ -12,7 +12,7 @@ use super::clock::Answer;
 use super::keys::{CLOCK, Keys, REPORTS, ROUTERS, slot_of};
 use super::link::{Call, are_keys_apart};
 use super::session::Session;
-use crate::flags::chain::{GENESIS, Line};
+use crate::flags::chain::{GENESIS, Line, gap};
 use crate::flags::edit::{HASH_BYTES, HASH_FIELDS, WRITABLE};
 use crate::flags::judge::{Stored, Write};
 use crate::flags::{EXPERIMENTS_BYTES, Fields, LedgerEntry};
@@ -81,7 +81,8 @@ impl Session {
         mut entry: LedgerEntry,
     ) -> RedisResult<Option<String>> {
         let newest = self.newest(keys).await?;
-        entry.prev = newest.as_ref().map_or_else(|| GENESIS.to_owned(), Line::hash);
+        let head: Option<String> = read_as(self.run(keys.slot, &Call::command("GET").arg(&keys.head)).await?).unwrap_or_default();
+        entry.prev = previous(newest.as_ref(), head.as_deref());
         let texts = Texts::of(good, &entry, newest.map(|line| line.id).unwrap_or_default());
         match self.write_of(keys.slot, &[&keys.flags, &keys.sealed, &keys.ledger, &keys.good, &keys.head], stored, write, &texts).await {
             Err(error) if are_keys_apart(&error) => apart::write(self, keys, stored, write, &texts).await,
@@ -147,18 +148,18 @@ impl Session {
         }
     }
 
-    /// The whole ledger, oldest entry first, and whether its newest entry is the one that was written last; `None` where nothing is kept of that.
-    pub(super) async fn chain(&self, keys: &Keys) -> RedisResult<(Vec<Line>, Option<bool>)> {
+    /// The whole ledger, oldest entry first, and whether its newest entry is the one that was written last.
+    pub(super) async fn chain(&self, keys: &Keys) -> RedisResult<(Vec<Line>, bool)> {
         let head = Call::command("GET").arg(&keys.head);
         // An entry may be written between the two readings: then both are read again.
-        let mut read = (Vec::new(), None);
+        let mut read = (Vec::new(), false);
         for _ in 0..CHAIN_READS {
             let head: Option<String> = read_as(self.run(keys.slot, &head).await?)?;
             let mut lines = self.lines(keys, "+", 2 * LEDGER_ENTRIES).await?;
-            let is_newest = head.map(|head| lines.first().is_some_and(|newest| head_of(&newest.id, &newest.text) == head));
+            let is_newest = head.is_some_and(|head| lines.first().is_some_and(|newest| head_of(&newest.id, &newest.text) == head));
             lines.reverse();
             read = (lines, is_newest);
-            if is_newest != Some(false) {
+            if is_newest {
                 break;
             }
         }
@@ -189,6 +190,25 @@ pub(super) fn read_entry(line: &Line) -> Option<LedgerEntry> {
     let mut entry: LedgerEntry = serde_json::from_slice(&line.text).ok()?;
     entry.time_ms = line.id.split('-').next()?.parse().ok()?;
     Some(entry)
+}
+
+/// What an entry names as the one before it: the newest one, unless that is not what the store knows to have been written last. (An entry that is newer than
+/// what the store knows was written while a cluster moved the slot.)
+fn previous(newest: Option<&Line>, head: Option<&str>) -> String {
+    let id = |text: &str| {
+        let (ms, number) = text.split_once(' ').map_or(text, |(id, _)| id).split_once('-')?;
+        Some((ms.parse::<u64>().ok()?, number.parse::<u64>().ok()?))
+    };
+    match (newest, head) {
+        (None, None) => GENESIS.to_owned(),
+        (None, Some(head)) => gap(head),
+        (Some(newest), Some(head))
+            if head_of(&newest.id, &newest.text) != head && id(head).is_none_or(|head| id(&newest.id) <= Some(head)) =>
+        {
+            gap(head)
+        }
+        (Some(newest), _) => newest.hash(),
+    }
 }
 
 /// What the store keeps of a ledger's newest entry.

@@ -24,6 +24,9 @@ pub(super) struct Report {
     /// What its breakers hold back, by route.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) trips: BTreeMap<String, TripSeen>,
+    /// Pools without a healthy endpoint, by route.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) down: BTreeMap<String, Vec<String>>,
 }
 
 /// The routers at one heartbeat.
@@ -61,6 +64,7 @@ impl Fleet {
                 is_known,
                 admin: report.admin.clone(),
                 trip: report.trips.get(route).cloned(),
+                down: report.down.get(route).cloned().unwrap_or_default(),
             })
         };
         let mut routers: Vec<RouterSeen> = self.routers.iter().filter_map(seen).collect();

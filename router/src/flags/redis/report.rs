@@ -64,8 +64,12 @@ impl Sync {
             let trip = self.published.trip(RouteIndex(u16::try_from(index).ok()?))?;
             Some((route.name.clone(), TripSeen::of(&trip)))
         });
+        let down = routes.iter().enumerate().filter_map(|(index, route)| {
+            let down = self.published.down(RouteIndex(u16::try_from(index).ok()?));
+            (!down.is_empty()).then(|| (route.name.clone(), down))
+        });
         let admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Report { incarnation: self.incarnation.clone(), admin, routes: applied.collect(), trips: trips.collect() }
+        Report { incarnation: self.incarnation.clone(), admin, routes: applied.collect(), trips: trips.collect(), down: down.collect() }
     }
 
     /// Warns of servers that may drop flags when memory runs out. Each is asked once, when it is new.

@@ -16,7 +16,7 @@ use super::reach::Reach;
 use super::session::{Session, Way};
 use super::sync::explain;
 use crate::config::RedisState;
-use crate::flags::chain::verify;
+use crate::flags::chain::{Known, verify};
 use crate::flags::{HeldAt, Revised, Verified};
 
 static SHELVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shelve.lua")));
@@ -194,10 +194,10 @@ impl Shelf {
     ///
     /// # Errors
     /// In words that say what to do.
-    pub(crate) async fn verify(&self, route: &str, epoch: u64) -> Result<Verified, String> {
+    pub(crate) async fn verify(&self, route: &str, epoch: u64, head: Option<&str>) -> Result<Verified, String> {
         let keys = Keys::of(route);
         let (lines, is_newest) = self.with_session(&keys, async |session| session.chain(&keys).await).await?;
-        Ok(verify(&lines, is_newest, epoch, lines.len() >= LEDGER_ENTRIES))
+        Ok(verify(&lines, Known { is_newest, epoch, is_full: lines.len() >= LEDGER_ENTRIES, head }))
     }
 
     /// What held at this time.

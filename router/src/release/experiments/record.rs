@@ -82,7 +82,7 @@ impl Record {
 }
 
 impl Kept for Record {
-    const FORM: u8 = 2;
+    const FORM: u8 = 3;
 
     fn is_sound(&self) -> bool {
         [&self.judge, &self.router].into_iter().all(|text| text.len() <= TEXT_BYTES)

@@ -9,6 +9,9 @@ use crate::vocabulary::Ppm;
 /// Evidence that was last judged longer ago is not of now.
 const FRESH_MS: u64 = 10_000;
 
+/// A candidate of which more than this part fails goes nowhere, however control fares.
+const OUTAGE: f64 = 0.2;
+
 /// What is seen of a route at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
@@ -195,6 +198,13 @@ impl Seen<'_> {
         (behind > 0).then(|| format!("{behind} of {} routers do not obey epoch {} yet", known().count(), self.flags.epoch))
     }
 
+    /// What is known of this candidate against this control, in this rollout.
+    fn of_this(&self) -> Option<&EvidenceView> {
+        let Rollout { candidate, control, .. } = self.rollout;
+        self.evidence
+            .filter(|evidence| evidence.candidate.version == *candidate && evidence.control.version == *control && !evidence.is_over)
+    }
+
     /// That there is little to judge, where that is so.
     fn beside_experiments(&self) -> String {
         let left = self.flags.experiments.as_ref().map(|all| all.left_for_rollouts());
@@ -210,10 +220,7 @@ impl Seen<'_> {
         if matches!(rollout.phase, Phase::Pending | Phase::Mirroring) || is_nobody_compared {
             return None;
         }
-        let is_of_this = |evidence: &&EvidenceView| {
-            evidence.candidate.version == rollout.candidate && evidence.control.version == rollout.control && !evidence.is_over
-        };
-        let Some(evidence) = self.evidence.filter(is_of_this) else { return Some("nothing was judged yet".to_owned()) };
+        let Some(evidence) = self.of_this() else { return Some("nothing was judged yet".to_owned()) };
         let age = self.now_ms.saturating_sub(evidence.judged_unix_ms);
         if age > FRESH_MS {
             return Some(format!("nothing was judged for {} s", age / 1_000));
@@ -221,6 +228,12 @@ impl Seen<'_> {
         // A window that began after this step did, on every router.
         if u64::from(evidence.judged_until_unix_seconds) * 1_000 < rollout.since_ms + 2_000 {
             return Some("no window of this step was judged yet".to_owned());
+        }
+        if let Some(failing) = evidence.candidate_failing.filter(|failing| *failing > OUTAGE) {
+            let percent = |share: f64| format!("{:.0} %", share * 100.0);
+            let control =
+                evidence.control_failing.map_or_else(|| "has no requests".to_owned(), |share| format!("{} of control's", percent(share)));
+            return Some(format!("{} of the candidate's requests fail ({control}): nothing goes on in an outage", percent(failing)));
         }
         match evidence.verdict {
             None | Some("no_data") => return Some(evidence.summary.clone()),
@@ -252,7 +265,10 @@ impl Seen<'_> {
         }
         let why = match rollout.phase {
             Phase::Pending => "every gate says yes".to_owned(),
-            Phase::Canary | Phase::Baking => self.evidence.map(|evidence| evidence.summary.clone()).unwrap_or_default(),
+            Phase::Canary | Phase::Baking => {
+                let nobody = || "its time is over, and there is nobody to compare it with".to_owned();
+                self.of_this().map_or_else(nobody, |evidence| evidence.summary.clone())
+            }
             _ => "the time for copies is over".to_owned(),
         };
         self.go(event_of(&after), after, why)
@@ -332,7 +348,12 @@ pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<String> {
     if pool.version != after.candidate {
         return Some(format!("pool {name} runs {} and not {}", pool.version, after.candidate));
     }
-    (seen.healthy.get(index).copied().unwrap_or(0) == 0).then(|| format!("pool {name} has no healthy endpoint"))
+    if seen.healthy.get(index).copied().unwrap_or(0) == 0 {
+        return Some(format!("pool {name} has no healthy endpoint"));
+    }
+    // Each router's users are sent there.
+    let other = seen.routers.iter().find(|router| router.is_known && router.down.iter().any(|down| down == name))?;
+    Some(format!("pool {name} has no healthy endpoint, as {} sees it", other.id))
 }
 
 /// A comparison that began anew counts from nothing.

@@ -22,6 +22,14 @@ pub enum Order {
     Abort,
 }
 
+impl Order {
+    /// It means the step that whoever orders it saw.
+    #[must_use]
+    pub fn is_of_one_step(self) -> bool {
+        matches!(self, Order::Approve | Order::Promote | Order::PromoteFully)
+    }
+}
+
 /// Why an order is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -121,7 +121,7 @@ impl Scene {
 
 fn router(id: &str) -> RouterSeen {
     let (seal, admin) = (String::new(), String::new());
-    RouterSeen { id: id.to_owned(), epoch: 1 << 40, seal, seen_ms_ago: 0, is_known: true, admin, trip: None }
+    RouterSeen { id: id.to_owned(), epoch: 1 << 40, seal, seen_ms_ago: 0, is_known: true, admin, trip: None, down: Vec::new() }
 }
 
 fn evidence(verdict: &'static str, requests: u64, now_ms: u64) -> EvidenceView {
@@ -133,6 +133,8 @@ fn evidence(verdict: &'static str, requests: u64, now_ms: u64) -> EvidenceView {
         is_over: false,
         candidate_requests: requests,
         judged_until_unix_seconds: u32::try_from(now_ms / 1_000).unwrap(),
+        candidate_failing: Some(0.01),
+        control_failing: Some(0.01),
         verdict: Some(verdict),
         summary: format!("{verdict}: so says the policy"),
         log_harm: None,
@@ -195,6 +197,42 @@ fn no_data_never_decides() {
     assert_eq!(scene.waits_for(), "no_data: so says the policy");
 }
 
+/// Both fail alike, so nothing speaks against the candidate; and nothing for letting more users have it.
+#[test]
+fn an_outage_is_no_time_to_go_on() {
+    let mut scene = Scene::start();
+    scene.judge("advance", 1_000);
+    let failing = |scene: &mut Scene, share| scene.evidence.as_mut().unwrap().candidate_failing = share;
+    failing(&mut scene, Some(0.98));
+    scene.now_ms = scene.rollout().since_ms + 3_000;
+    scene.evidence.as_mut().unwrap().judged_unix_ms = scene.now_ms;
+    assert_eq!(scene.waits_for(), "98 % of the candidate's requests fail (1 % of control's): nothing goes on in an outage");
+    failing(&mut scene, None);
+    assert_eq!(scene.go(), Event::StepBegan);
+    scene.order(Order::PromoteFully).unwrap();
+    scene.judge("hold", 1_000);
+    failing(&mut scene, Some(0.5));
+    assert!(scene.waits_for().ends_with("nothing goes on in an outage"), "nor while it bakes");
+}
+
+/// A plan without a holdback has nobody to compare with while it bakes, and an operator may take it away.
+#[test]
+fn what_bakes_without_a_holdback_can_be_taken_back() {
+    use crate::release::rollback;
+    let mut scene = Scene::start();
+    scene.order(Order::PromoteFully).unwrap();
+    scene.fields.insert("holdback_percent".to_owned(), "0".to_owned());
+    let back = rollback(&scene.flags(), &scene.route, scene.now_ms, "alice").unwrap();
+    assert_eq!((back.candidate.as_str(), back.target.as_str()), ("v2", "blue"));
+    assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
+    assert_eq!(scene.shares(), ("blue".to_owned(), "0 on canary".to_owned(), "0".to_owned()));
+    // Nobody has it yet: its end is all there is to write.
+    let mut scene = Scene::start();
+    scene.fields.insert("canary_percent".to_owned(), "0".to_owned());
+    let back = rollback(&scene.flags(), &scene.route, scene.now_ms, "alice").unwrap();
+    assert!(back.fields["rollout"].as_ref().unwrap().contains("rolled_back"));
+}
+
 #[test]
 fn what_the_plan_asks_for_comes_first() {
     let mut scene = Scene::start();
@@ -235,6 +273,7 @@ fn nothing_goes_on_while_something_is_wrong() {
     waits(&|scene| scene.routers[1].epoch = 6, "1 of 2 routers do not obey epoch 7 yet");
     let trip = TripSeen { version: "v2".to_owned(), since_unix_ms: 0, why: "errors".to_owned() };
     waits(&|scene| scene.healthy = vec![2, 2, 0], "pool canary has no healthy endpoint");
+    waits(&|scene| scene.routers[1].down = vec!["canary".to_owned()], "pool canary has no healthy endpoint, as other sees it");
     waits(&|scene| scene.gate = Some("gate load-test says no"), "gate load-test says no");
     scene.routers[1].trip = Some(trip);
     assert_eq!(scene.go(), Event::BreakerTripped);
