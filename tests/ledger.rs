@@ -124,7 +124,10 @@ fn it_says_who_served_whom_and_why() {
     let (status, before) = other.admin("GET", &format!("/api/v1/routes/search/explain?time_ms={}", tried_since - 1), b"");
     assert_eq!((status, shares(&before)), (200, vec!["100 blue v1".to_owned()]));
     let (status, error) = other.admin("GET", "/api/v1/routes/search/explain?time_ms=1", b"");
-    assert!(status == 410 && error["error"].as_str().unwrap().contains("does not go back to 1: its oldest entry is of"), "{error}");
+    assert!(
+        status == 410 && error["error"].as_str().unwrap().contains("does not go back to 1970-01-01T00:00:00.001Z: its oldest entry is of"),
+        "{error}"
+    );
     let (code, said, _) = one.run(&["explain", "search"]);
     assert!(
         code == 0 && said.contains("  100 % on blue, which runs v1\n") && said.contains("(rollout rolled back): roll back: errors"),

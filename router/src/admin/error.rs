@@ -4,6 +4,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::ReloadRefused;
 use crate::flags::{ChangeError, HistoryError};
@@ -34,7 +36,7 @@ pub(super) enum ApiError {
         "the pool {target} has no healthy endpoint: a rollback would leave everybody without an answer; mend it first, or set the flags by hand"
     )]
     TargetNotReady { target: String },
-    #[error("the ledger does not go back to {time_ms}{}", .oldest_ms.map_or_else(|| ": it is empty".to_owned(), |oldest| format!(": its oldest entry is of {oldest}")))]
+    #[error("the ledger does not go back to {}{}", at(*.time_ms), .oldest_ms.map_or_else(|| ": it is empty".to_owned(), |oldest| format!(": its oldest entry is of {}", at(oldest))))]
     NotKnown { time_ms: u64, oldest_ms: Option<u64> },
     #[error("{0}")]
     Rollout(String),
@@ -119,6 +121,12 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// As people read it.
+pub(super) fn at(ms: u64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok();
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms after 1970"))
 }
 
 fn known_experiments(names: &[String]) -> String {

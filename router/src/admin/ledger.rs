@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::Viewer;
-use super::error::ApiError;
+use super::error::{ApiError, at};
 use super::{Shared, redact, routes};
 use crate::flags::HeldAt;
 
@@ -59,7 +59,7 @@ pub(super) async fn explain(
             .ok_or_else(|| ApiError::BadRequest(format!("time_ms={text}: must be milliseconds since 1970, like {now_ms}")))?,
     };
     if time_ms > now_ms.saturating_add(CLOCKS_APART_MS) {
-        return Err(ApiError::BadRequest(format!("time_ms={time_ms}: is still to come; it is {now_ms} now")));
+        return Err(ApiError::BadRequest(format!("time_ms={time_ms}: {} is still to come; it is {} now", at(time_ms), at(now_ms))));
     }
     let HeldAt { entry, ended_by, oldest_ms } = shared.state.flags.held_at(index, time_ms).await?;
     let Some(entry) = redact::ledger(entry.into_iter().collect(), caller.role).pop() else {

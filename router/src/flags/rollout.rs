@@ -242,6 +242,7 @@ impl Rollout {
             phase => phase.label().replace('_', " "),
         };
         let more = match (&self.paused, self.is_stalled, self.is_asked && !self.is_approved) {
+            _ if !self.phase.is_active() => "",
             (Some(_), _, _) => ", paused",
             (None, true, _) => ", stalled",
             (None, false, true) => ", waits for approval",
