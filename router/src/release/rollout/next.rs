@@ -12,6 +12,9 @@ const FRESH_MS: u64 = 10_000;
 /// A candidate of which more than this part fails goes nowhere, however control fares.
 const OUTAGE: f64 = 0.2;
 
+/// A bake does not end with more than this part of the evidence that a rollback takes.
+const LINGERS: f64 = 0.25;
+
 /// What is seen of a route at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
@@ -240,6 +243,12 @@ impl Seen<'_> {
             Some("hold") if rollout.phase == Phase::Canary => return Some(evidence.summary.clone()),
             Some("roll_back") => return Some(evidence.summary.clone()),
             Some(_) => {}
+        }
+        // With the bake, control goes: what is about to be found out would never be.
+        if let (Phase::Baking, Some(harm), Some(threshold)) = (rollout.phase, evidence.log_harm, evidence.threshold_log)
+            && harm > threshold * LINGERS
+        {
+            return Some(format!("it bakes on: evidence of harm {harm:.1} of {threshold:.1}"));
         }
         let least = rollout.planned().map_or(0, |step| step.min_samples);
         let samples = samples_since(evidence.candidate_requests, rollout.samples_before);

@@ -215,6 +215,21 @@ fn an_outage_is_no_time_to_go_on() {
     assert!(scene.waits_for().ends_with("nothing goes on in an outage"), "nor while it bakes");
 }
 
+/// With the holdback, the evidence would end.
+#[test]
+fn a_bake_does_not_end_while_harm_is_being_found_out() {
+    let mut scene = Scene::start();
+    scene.order(Order::PromoteFully).unwrap();
+    scene.judge("hold", 1_000);
+    let harm = |scene: &mut Scene, log| {
+        (scene.evidence.as_mut().unwrap().log_harm, scene.evidence.as_mut().unwrap().threshold_log) = (Some(log), Some(4.6))
+    };
+    harm(&mut scene, 2.4);
+    assert_eq!(scene.waits_for(), "it bakes on: evidence of harm 2.4 of 4.6");
+    harm(&mut scene, 1.0);
+    assert_eq!(scene.go(), Event::Done);
+}
+
 /// A plan without a holdback has nobody to compare with while it bakes, and an operator may take it away.
 #[test]
 fn what_bakes_without_a_holdback_can_be_taken_back() {
