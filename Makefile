@@ -89,7 +89,7 @@ $(ONNXRUNTIME):
 
 .PHONY: test-tools
 test-tools:
-	@scripts/install_test_tools.sh redis clang node promtool systemd wasm
+	@scripts/install_test_tools.sh redis clang node promtool systemd wasm seaweed $(TOOLS)/seaweed models $(TOOLS)/models
 
 .PHONY: wasm-targets
 wasm-targets:

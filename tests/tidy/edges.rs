@@ -9,7 +9,7 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 18] = [
+const MODULES: [(&str, &[&str], &str); 21] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
     ("tls", &["config"], "certificates, read again when their files change"),
@@ -22,9 +22,12 @@ const MODULES: [(&str, &[&str], &str); 18] = [
         &["config", "flags", "notify", "policy", "quality", "vocabulary"],
         "the control path: what is known of a candidate, what moves it on, and what takes it out of traffic",
     ),
+    ("registry", &["config"], "versions of models, in a folder or a bucket"),
     ("notify", &["config", "tls"], "tells others what happens to rollouts; a POST to somebody else's server"),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
-    ("ranker", &["config", "vocabulary"], "the ONNX ranking server"),
+    ("ranker", &["config", "onnx", "vocabulary"], "the ONNX ranking server"),
+    ("onnx", &[], "ONNX Runtime, and models that it runs"),
+    ("validation", &["config", "onnx", "registry"], "whether a model may be shown to users"),
     ("admin", &["config", "flags", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),
     (
         "lifecycle",
@@ -41,12 +44,15 @@ const MODULES: [(&str, &[&str], &str); 18] = [
             "flags",
             "lifecycle",
             "notify",
+            "onnx",
             "policy",
             "quality",
             "ranker",
+            "registry",
             "serve",
             "simulate",
             "tls",
+            "validation",
             "vocabulary",
         ],
         "one file per command",
@@ -57,7 +63,8 @@ const MODULES: [(&str, &[&str], &str); 18] = [
 ];
 
 /// Crates that are the business of one module, and of whoever else is named.
-const CRATES: [(&str, &[&str]); 3] = [("wasmtime", &["policy"]), ("ort", &["ranker"]), ("redis", &["flags", "config"])];
+const CRATES: [(&str, &[&str]); 4] =
+    [("wasmtime", &["policy"]), ("ort", &["onnx"]), ("redis", &["flags", "config"]), ("object_store", &["registry"])];
 
 /// Modules where `now` is a parameter and nothing is read or sent.
 const PURE: [&str; 4] =

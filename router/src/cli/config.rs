@@ -36,7 +36,7 @@ enum ConfigCommand {
     },
     /// Print every key of a config that has a value, defaults included.
     ///
-    /// Keys that are not set and have no default are left out, and so is registry.url, which nothing uses yet.
+    /// Keys that are not set and have no default are left out.
     #[command(after_help = "Examples:\n  switchback config show switchback.toml\n  switchback config show switchback.toml --json")]
     Show {
         /// The config file.

@@ -65,7 +65,7 @@ impl ExplainArgs {
     }
 }
 
-fn at(millis: &Value) -> String {
+pub(super) fn at(millis: &Value) -> String {
     let time = millis.as_u64().and_then(|millis| OffsetDateTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis).try_into().ok()?));
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| plain(millis))
 }

@@ -14,12 +14,18 @@ mod experiment_report;
 mod explain;
 mod failure;
 mod flag;
+mod model;
+mod model_alias;
+mod model_gc;
+mod model_show;
+mod model_validate;
 mod of_route;
 mod parent;
 mod plan;
 mod plugins;
 mod policy;
 mod ranker;
+mod registry_args;
 mod reload;
 mod replay;
 mod rollback;
@@ -71,6 +77,7 @@ enum Command {
     Ledger(explain::LedgerArgs),
     Rollback(rollback::RollbackArgs),
     Breaker(breaker::BreakerArgs),
+    Model(model::ModelArgs),
     Plan(plan::Plan),
     Policy(policy::PolicyArgs),
     Ranker(ranker::RankerArgs),
@@ -107,6 +114,7 @@ pub fn run() -> ExitCode {
         Command::Ledger(ledger) => ledger.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Breaker(breaker) => breaker.run(),
+        Command::Model(model) => model.run(),
         Command::Plan(plan) => plan.run(),
         Command::Policy(policy) => return policy::run(policy),
         Command::Ranker(ranker) => ranker.run(),

@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::units;
-use crate::ranker::{Limits, Options, Ranker, RankerError, ensure_no_telemetry};
+use crate::onnx::ensure_no_telemetry;
+use crate::ranker::{Limits, Options, Ranker, RankerError};
 
 use super::parent::end_with_stdin;
 use super::{Failure, print};

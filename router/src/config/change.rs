@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::check_registry::Place;
 use super::checked::Config;
 use super::show::show;
 
@@ -66,11 +67,18 @@ pub fn reload(running: &Config, before: &Config, at_start: &Config, new: &Config
     if new.policies.dir == new.state.data_dir.join("policies") {
         config.policies.dir = running.state.data_dir.join("policies");
     }
+    if new.registry.place == Place::Folder(new.state.data_dir.join("models")) {
+        config.registry.place = Place::Folder(running.state.data_dir.join("models"));
+    }
     config.state.url = running.state.url.clone();
     config.state.data_dir.clone_from(&running.state.data_dir);
     config.state.router_id.clone_from(&running.state.router_id);
     let mut changed = differences(before, new);
-    let stays = |key: &str| is_fixed(key) || (key == "policies.dir" && config.policies.dir == running.policies.dir);
+    let stays = |key: &str| {
+        is_fixed(key)
+            || (key == "policies.dir" && config.policies.dir == running.policies.dir)
+            || (key == "registry.url" && config.registry.place == running.registry.place)
+    };
     changed.retain(|change| !stays(&change.key));
     let mut waiting = differences(at_start, new);
     waiting.retain(|change| is_fixed(&change.key));

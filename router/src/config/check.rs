@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::checked::{Admin, AdminToken, Config, Lifecycle, Limits, Listen, Policies, Role, State};
 use super::error::Problem;
-use super::{check_events, check_evidence, check_notify, check_route, check_tls, check_trust, redis_url, units, written};
+use super::{check_events, check_evidence, check_notify, check_registry, check_route, check_tls, check_trust, redis_url, units, written};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
@@ -119,7 +119,7 @@ impl Checker {
 pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
     let mut checker = Checker::default();
     let state = check_state(&mut checker, written.state);
-    check_registry(&mut checker, &written.registry);
+    let registry = check_registry::check_registry(&mut checker, written.registry, state.data_dir.join("models"));
     let admin = check_admin(&mut checker, written.admin);
     let listen = check_listen(&mut checker, &written.listen, &admin);
     let routes = check_route::check_routes(&mut checker, written.route);
@@ -134,6 +134,7 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
         lifecycle: check_lifecycle(&mut checker, &written.lifecycle),
         policies: check_policies(&mut checker, written.policies, &state),
         state,
+        registry,
         admin,
         notify: check_notify::check_notify(&mut checker, written.notify, &routes),
         routes,
@@ -286,13 +287,6 @@ fn check_state(checker: &mut Checker, written: written::State) -> State {
     };
     checker.ordered(("state.heartbeat_interval", state.heartbeat_interval), ("state.router_timeout", state.router_timeout));
     state
-}
-
-fn check_registry(checker: &mut Checker, written: &written::Registry) {
-    let Some(url) = &written.url else { return };
-    if !url.starts_with("file:///") && !url.starts_with("s3://") {
-        checker.refuse("registry.url", url, "must be a URL like \"file:///var/lib/switchback/models\" or \"s3://bucket/prefix\"");
-    }
 }
 
 fn check_policies(checker: &mut Checker, written: written::Policies, state: &State) -> Policies {

@@ -52,6 +52,7 @@ fn check_field(checker: &mut Checker, key: &str, field: &str, value: &str, pools
         "freeze" if !matches!(value, "true" | "false") => checker.refuse(key, value, "must be \"true\" or \"false\""),
         "live" | "candidate_pool" | "holdback_pool" | "pin" | "canary_percent" | "holdback_percent" | "mirror_percent" | "freeze" => {}
         "salt" | "split_policy" | "rollback_policy" | "experiments" => {}
+        field if field.strip_prefix("version.").is_some() => checker.refuse(key, value, "must stand as `version` of the pool"),
         field if field.strip_prefix("flag.").is_some_and(|name| !name.is_empty()) => {}
         _ => checker.refuse(key, value, FIELDS),
     }

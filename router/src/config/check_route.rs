@@ -11,7 +11,7 @@ use http::uri::{Authority, Scheme, Uri};
 use super::check::Checker;
 use super::checked::{Endpoint, Health, OnPolicyFailure, Pool, Protocol, Route, RouteMatch, Timeouts, UnitSource};
 use super::expose::Expose;
-use super::{check_breaker, check_initial, check_outlier, check_rollout, check_signals, check_tls, written};
+use super::{check_breaker, check_initial, check_outlier, check_rollout, check_signals, check_tls, check_validation, written};
 
 pub(super) const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
 const ENDPOINT_RULE: &str = "must be a URL like \"http://127.0.0.1:9001\": scheme http or https, host, port, and no path";
@@ -19,6 +19,15 @@ const PROTOCOL_RULE: &str = "must be \"http1\" or \"h2\"";
 /// The data path looks up a path's prefixes one by one.
 const PREFIX_SEGMENTS: usize = 32;
 const UNIT_RULE: &str = "must be \"header:NAME\", \"cookie:NAME\" or \"client-address\"";
+
+/// What a version's name may be.
+pub const VERSION_RULE: &str = "1 to 64 printable ASCII characters without spaces";
+
+/// Whether a text can be a model version's name.
+#[must_use]
+pub fn is_version(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
 
 pub(super) fn check_routes(checker: &mut Checker, written: Vec<written::Route>) -> Vec<Route> {
     if written.is_empty() {
@@ -79,6 +88,7 @@ fn check_route(checker: &mut Checker, by_index: &str, name: String, written: wri
         is_observed_only: written.observe_only.unwrap_or(false),
         breaker: check_breaker::check_breaker(checker, &key, &written.breaker),
         rollout: check_rollout::check_rollout(checker, &key, &written.rollout),
+        validation: check_validation::check_validation(checker, &key, written.validation),
         expose: check_expose(checker, &key, &written.expose.unwrap_or_default()),
         max_request_body: check_body(checker, &format!("{key}.max_request_body"), written.max_request_body.as_deref()),
         max_response_body: check_body(checker, &format!("{key}.max_response_body"), written.max_response_body.as_deref()),
@@ -261,8 +271,8 @@ fn check_pool(checker: &mut Checker, route_key: &str, name: String, written: wri
         checker.refuse(&format!("{key}.endpoints"), twice, "must name each endpoint once");
     }
     let version = written.version.unwrap_or_else(|| "unknown".to_owned());
-    if version.is_empty() || version.len() > 64 || !version.bytes().all(|byte| byte.is_ascii_graphic()) {
-        checker.refuse(&format!("{key}.version"), &version, "must be 1 to 64 printable ASCII characters without spaces");
+    if !is_version(&version) {
+        checker.refuse(&format!("{key}.version"), &version, format!("must be {VERSION_RULE}"));
     }
     let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
     let max_in_flight = checker.count(&format!("{key}.max_in_flight"), written.max_in_flight, 10_000, 1, 1_000_000);

@@ -15,8 +15,10 @@ use rustls::pki_types::ServerName;
 use super::check_breaker::Breaker;
 use super::check_evidence::Evidence;
 use super::check_notify::Notify;
+use super::check_registry::Registry;
 use super::check_rollout::RolloutPlan;
 use super::check_signals::Signals;
+use super::check_validation::Validation;
 use super::expose::Expose;
 use super::redis_url::RedisState;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// Where flags live.
     pub state: State,
+    /// Where model versions are.
+    pub registry: Registry,
     /// Where plugins come from, and what they may take.
     pub policies: Policies,
     /// Who may ask the admin API what.
@@ -299,6 +303,8 @@ pub struct Route {
     pub breaker: Breaker,
     /// How a candidate becomes live.
     pub rollout: RolloutPlan,
+    /// What its models have to be.
+    pub validation: Validation,
     /// What every response says of the decision.
     pub expose: Expose,
     /// Size of a request's body. `None` is no limit.

@@ -12,11 +12,13 @@ mod check_gate;
 mod check_initial;
 mod check_notify;
 mod check_outlier;
+mod check_registry;
 mod check_rollout;
 mod check_route;
 mod check_signals;
 mod check_tls;
 mod check_trust;
+mod check_validation;
 mod checked;
 mod error;
 mod expose;
@@ -42,8 +44,11 @@ pub use check_breaker::Breaker;
 pub use check_evidence::Evidence;
 pub use check_gate::{Gate, GateKind};
 pub use check_notify::{Notify, NotifyFormat};
+pub use check_registry::{Place, Registry, S3};
 pub use check_rollout::{ROLLOUT_STEPS, RolloutPlan, RolloutStep};
+pub use check_route::{VERSION_RULE, is_version};
 pub use check_signals::Signals;
+pub use check_validation::{Cost, Criteria, Proof, Validation, is_global};
 pub use checked::{
     Admin, AdminToken, CertificateFiles, ClientAuth, Config, Endpoint, Events, Health, Lifecycle, Limits, Listen, OnPolicyFailure, Outlier,
     Override, Policies, Pool, PoolTls, Protocol, Rate, Role, Route, RouteMatch, State, StateUrl, Timeouts, Tls, UnitSource,

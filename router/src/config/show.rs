@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check_notify::Notify;
+use super::check_registry::{Registry, S3};
 use super::check_rollout::RolloutPlan;
+use super::check_validation::Validation;
 use super::checked::{ClientAuth, Config, OnPolicyFailure, Outlier, Pool, Protocol, Role, Route, StateUrl, Tls, UnitSource};
 use super::expose::Expose;
 use super::redis_url::{Password, RedisState};
@@ -62,6 +64,27 @@ impl Lines {
     fn bytes(&mut self, key: &str, value: usize) {
         self.text(key, &show_bytes(u64::try_from(value).unwrap_or(u64::MAX)));
     }
+}
+
+fn validation(lines: &mut Lines, key: &impl Fn(&str) -> String, validation: &Validation) {
+    let key = |name: &str| key(&format!("validation.{name}"));
+    let Validation { judged, criteria } = validation;
+    if let Some(judged) = judged {
+        lines.path(&key("judged"), judged);
+    }
+    lines.add(&key("margin"), criteria.margin);
+    lines.text(&key("proof"), criteria.proof.label());
+    lines.add(&key("latency_ratio"), criteria.latency_ratio);
+    lines.duration(&key("latency_floor"), Duration::from_micros(criteria.latency_floor_us));
+    for (name, share) in [("top1_change", criteria.top1_change), ("overlap", criteria.overlap), ("jaccard", criteria.jaccard)] {
+        lines.add(&key(name), share);
+    }
+    lines.text(&key("model_bytes"), &show_bytes(criteria.artefact_bytes));
+    let globals: Vec<String> = criteria.allowed_globals.iter().map(|name| format!("{name:?}")).collect();
+    lines.add(&key("allowed_globals"), format!("[{}]", globals.join(", ")));
+    lines.text(&key("memory"), &show_bytes(criteria.cost.memory_bytes));
+    lines.duration(&key("cpu"), Duration::from_secs(criteria.cost.cpu_s));
+    lines.duration(&key("time"), criteria.cost.time());
 }
 
 fn rollout(lines: &mut Lines, key: &impl Fn(&str) -> String, plan: &RolloutPlan) {
@@ -139,6 +162,7 @@ fn top(lines: &mut Lines, config: &Config) {
     if let Some(id) = &state.router_id {
         lines.text("state.router_id", id);
     }
+    registry(lines, &config.registry);
 }
 
 fn events(lines: &mut Lines, config: &Config) {
@@ -183,6 +207,24 @@ fn redis(lines: &mut Lines, redis: &RedisState) {
     if let Some(files) = &tls.certificate {
         lines.path("state.cert", &files.cert);
         lines.path("state.key", &files.key);
+    }
+}
+
+fn registry(lines: &mut Lines, registry: &Registry) {
+    lines.text("registry.url", &registry.place.to_string());
+    lines.duration("registry.retry_for", registry.retry_for);
+    lines.text("registry.artefact_bytes", &show_bytes(registry.artefact_bytes));
+    let S3 { endpoint, region, path_style, profile, ca_file } = &registry.s3;
+    for (key, text) in [("endpoint", endpoint), ("region", region), ("profile", profile)] {
+        if let Some(text) = text {
+            lines.text(&format!("registry.s3.{key}"), text);
+        }
+    }
+    if let Some(path_style) = path_style {
+        lines.add("registry.s3.path_style", path_style);
+    }
+    if let Some(path) = ca_file {
+        lines.path("registry.s3.ca_file", path);
     }
 }
 
@@ -254,6 +296,7 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.add(&key("breaker.enabled"), route.breaker.is_enabled);
     lines.add(&key("breaker.alpha"), route.breaker.alpha);
     rollout(lines, &key, &route.rollout);
+    validation(lines, &key, &route.validation);
     if let Some(signals) = &route.signals {
         lines.text(&key("signals.sample_percent"), &signals.sample.percent().to_string());
         lines.bytes(&key("signals.max_body"), signals.max_body);

@@ -156,6 +156,19 @@ pub(super) struct State {
 #[serde(deny_unknown_fields)]
 pub(super) struct Registry {
     pub(super) url: Option<String>,
+    pub(super) retry_for: Option<String>,
+    pub(super) artefact_bytes: Option<String>,
+    pub(super) s3: Option<S3>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct S3 {
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) path_style: Option<bool>,
+    pub(super) profile: Option<String>,
+    pub(super) ca_file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -226,6 +239,8 @@ pub(super) struct Route {
     pub(super) breaker: Breaker,
     #[serde(default)]
     pub(super) rollout: Rollout,
+    #[serde(default)]
+    pub(super) validation: Validation,
     pub(super) signals: Option<Signals>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
@@ -244,6 +259,24 @@ pub(super) struct Route {
 pub(super) struct Breaker {
     pub(super) enabled: Option<bool>,
     pub(super) alpha: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Validation {
+    pub(super) judged: Option<String>,
+    pub(super) margin: Option<f64>,
+    pub(super) proof: Option<String>,
+    pub(super) latency_ratio: Option<f64>,
+    pub(super) latency_floor: Option<String>,
+    pub(super) top1_change: Option<f64>,
+    pub(super) overlap: Option<f64>,
+    pub(super) jaccard: Option<f64>,
+    pub(super) model_bytes: Option<String>,
+    pub(super) allowed_globals: Option<Vec<String>>,
+    pub(super) memory: Option<String>,
+    pub(super) cpu: Option<String>,
+    pub(super) time: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

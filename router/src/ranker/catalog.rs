@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::model::Model;
+use crate::onnx::Model;
 
 /// The served versions of one model, by number.
 pub(super) type Versions = BTreeMap<u64, Arc<Model>>;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::model::Signature;
+use crate::onnx::Signature;
 
 /// Names listed in an error, before "and so many more".
 const NAMES_SHOWN: usize = 5;

@@ -6,8 +6,8 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::features::Finite;
-use super::model::{Model, Signature};
 use super::refusal::{Refusal, read_json};
+use crate::onnx::{Model, Signature};
 
 #[derive(Debug, Deserialize)]
 struct Request {

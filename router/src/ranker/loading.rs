@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::Ranker;
 use super::catalog::{Catalog, Versions};
-use super::model::Model;
 use super::refusal::Refusal;
 use super::repository::{Available, VersionPolicy};
+use crate::onnx::Model;
 
 /// Why one version could not be loaded.
 struct Fault {

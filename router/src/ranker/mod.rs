@@ -17,9 +17,7 @@ mod features;
 #[cfg(test)]
 mod fuzz;
 mod infer;
-mod library;
 mod loading;
-mod model;
 mod protocol;
 mod rank;
 mod refusal;
@@ -35,10 +33,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
 
 use self::catalog::Catalog;
-use self::library::Library;
-pub use self::library::{LibraryError, ensure_no_telemetry};
 use self::repository::{Repository, VersionPolicy};
 use self::server::Drain;
+use crate::onnx::{Library, LibraryError, load_library};
 
 /// What a ranker serves, and what a client may take.
 #[derive(Debug, Clone)]
@@ -158,7 +155,7 @@ impl Ranker {
             return Err(RankerError::Options(format!("the model name {name:?} must be {}", repository::NAME_RULE)));
         }
         let wanted = options.onnxruntime.clone();
-        let library = loading::blocking(move || library::load(wanted.as_deref())).await.map_err(RankerError::Start)??;
+        let library = loading::blocking(move || load_library(wanted.as_deref())).await.map_err(RankerError::Start)??;
         let (at_start, permits) = (at_start(&options), options.limits.waiting_loads.saturating_add(1));
         let ranker = Ranker {
             catalog: ArcSwap::default(),

@@ -12,10 +12,10 @@ use super::Ranker;
 use super::catalog::Catalog;
 use super::infer::infer;
 use super::loading::blocking;
-use super::model::Model;
 use super::rank::rank;
 use super::refusal::{Refusal, read_json};
 use super::repository::{VersionPolicy, read_version};
+use crate::onnx::Model;
 
 /// Which version scored: on the answers of `/rank` and `infer`.
 const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::features::Features;
-use super::model::{Model, Signature};
 use super::refusal::{Refusal, objects, read_json};
+use crate::onnx::{Model, Signature};
 
 /// `{"query": "...", "documents": [{"id": "...", "features": ...}]}`; other keys are left alone.
 #[derive(Debug, Deserialize)]

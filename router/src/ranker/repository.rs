@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Options;
-use super::model::Source;
 use super::refusal::{Refusal, read_json};
+use crate::onnx::Source;
 
 pub(super) const NAME_RULE: &str = "1 to 128 of letters, digits, `.`, `_` and `-`, not starting with a dot";
 const FILE_NAME: &str = "model.onnx";

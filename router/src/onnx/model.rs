@@ -19,51 +19,75 @@ const WARM_UP_DOCUMENTS: usize = 100;
 
 /// What goes in and out of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Signature {
+pub struct Signature {
     /// Name of the input, FP32 [-1, features].
-    pub(super) input: String,
+    pub input: String,
     /// Features of a document.
-    pub(super) features: usize,
+    pub features: usize,
     /// Their names in order; empty when the file has no `feature_names` in its metadata.
-    pub(super) feature_names: Vec<String>,
+    pub feature_names: Vec<String>,
     /// Place of each name.
-    pub(super) places: HashMap<String, usize>,
+    pub places: HashMap<String, usize>,
     /// Name of the output, FP32: one score a document.
-    pub(super) output: String,
+    pub output: String,
     /// Whether the output is [-1, 1] rather than [-1].
-    pub(super) output_is_column: bool,
+    pub output_is_column: bool,
 }
 
 /// One version of a model.
 #[derive(Debug)]
-pub(super) struct Model {
-    pub(super) name: String,
-    pub(super) version: u64,
-    pub(super) signature: Signature,
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub version: u64,
+    /// What goes in and out.
+    pub signature: Signature,
     /// SHA-256 of the file: a load of the same bytes keeps this one.
-    pub(super) digest: [u8; 32],
+    pub digest: [u8; 32],
     /// As many as queries are scored at the same time: running one needs it alone.
     sessions: Mutex<Vec<Session>>,
 }
 
 /// What a version is loaded from.
 #[derive(Debug, Clone)]
-pub(super) struct Source {
-    pub(super) name: String,
-    pub(super) version: u64,
-    pub(super) bytes: Vec<u8>,
-    pub(super) digest: [u8; 32],
+pub struct Source {
+    /// The model's name.
+    pub name: String,
+    /// Its number.
+    pub version: u64,
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Its SHA-256.
+    pub digest: [u8; 32],
 }
 
 impl Source {
-    pub(super) fn new(name: &str, version: u64, bytes: Vec<u8>) -> Source {
+    /// A file's bytes, and what they are.
+    #[must_use]
+    pub fn new(name: &str, version: u64, bytes: Vec<u8>) -> Source {
         Source { name: name.to_owned(), version, digest: Sha256::digest(&bytes).into(), bytes }
     }
 }
 
 impl Model {
-    /// Loads and warms; blocks. The message of an error names what is wrong with the file.
-    pub(super) fn load(library: &Library, source: &Source, threads: usize) -> Result<Model, String> {
+    /// Loads and warms; blocks.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn load(library: &Library, source: &Source, threads: usize) -> Result<Model, String> {
+        let model = Model::open(library, source, threads)?;
+        for _ in 0..threads {
+            model.warm()?;
+        }
+        Ok(model)
+    }
+
+    /// Loads, and does not warm; blocks.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn open(library: &Library, source: &Source, threads: usize) -> Result<Model, String> {
         let mut sessions = Vec::with_capacity(threads);
         for _ in 0..threads {
             sessions.push(open_session(library, &source.bytes).map_err(|error| one_line(&error.to_string()))?);
@@ -71,15 +95,14 @@ impl Model {
         let Some(session) = sessions.first() else { return Err("no scoring threads".to_owned()) };
         let signature = read_signature(session)?;
         let (name, version, digest) = (source.name.clone(), source.version, source.digest);
-        let model = Model { name, version, signature, digest, sessions: Mutex::new(sessions) };
-        for _ in 0..threads {
-            model.warm()?;
-        }
-        Ok(model)
+        Ok(Model { name, version, signature, digest, sessions: Mutex::new(sessions) })
     }
 
     /// Scores documents, one row of features after the other; blocks. Callers hold a scoring permit, so a session is always free.
-    pub(super) fn score(&self, rows: &[f32]) -> Result<Vec<f32>, String> {
+    ///
+    /// # Errors
+    /// A score that is not finite, or another number of scores than documents; whatever ONNX Runtime says.
+    pub fn score(&self, rows: &[f32]) -> Result<Vec<f32>, String> {
         let documents = rows.len() / self.signature.features.max(1);
         if documents == 0 {
             return Ok(Vec::new());
@@ -103,7 +126,14 @@ impl Model {
         let input = TensorRef::from_array_view(([documents, self.signature.features], rows))?;
         let outputs = session.run(ort::inputs![self.signature.input.as_str() => input])?;
         let Some(output) = outputs.get(&self.signature.output) else { return Ok(Vec::new()) };
-        Ok(output.try_extract_tensor::<f32>()?.1.to_vec())
+        let (shape, scores) = output.try_extract_tensor::<f32>()?;
+        let rows = i64::try_from(documents).unwrap_or(i64::MAX);
+        let is_as_said = if self.signature.output_is_column { **shape == [rows, 1] } else { **shape == [rows] };
+        if is_as_said {
+            Ok(scores.to_vec())
+        } else {
+            Err(ort::Error::new(format!("the output has the shape {shape:?} for {documents} documents")))
+        }
     }
 
     fn warm(&self) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! ONNX Runtime's shared library: where it is looked for, and what to do when it is nowhere.
 //!
 //! It is loaded at run time, so that only what ranks with ONNX needs it. `ort` panics when the library is missing and it was not
-//! asked first; so nothing here or above touches `ort` before [`load`] has succeeded.
+//! asked first; so nothing here or above touches `ort` before [`load_library`] has succeeded.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -10,9 +10,9 @@ use ort::environment::Environment;
 
 /// The loaded library. One per process: `ort` allows no second environment.
 #[derive(Debug)]
-pub(super) struct Library {
+pub struct Library {
     /// Where it was found; a bare file name when the system's loader found it.
-    pub(super) path: PathBuf,
+    pub path: PathBuf,
     /// What sessions are made in.
     pub(super) environment: Environment,
 }
@@ -90,7 +90,7 @@ static LIBRARY: OnceLock<Result<Library, LibraryError>> = OnceLock::new();
 ///
 /// # Errors
 /// [`LibraryError`]; the first result stands for the life of the process.
-pub(super) fn load(wanted: Option<&Path>) -> Result<&'static Library, LibraryError> {
+pub fn load_library(wanted: Option<&Path>) -> Result<&'static Library, LibraryError> {
     LIBRARY.get_or_init(|| find(wanted)).as_ref().map_err(Clone::clone)
 }
 

@@ -1,0 +1,69 @@
+//! `switchback model alias`: names that point to versions.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::model::who;
+use super::model_show::{alias_history, alias_list};
+use super::registry_args::{RegistryArgs, failed};
+use super::{Failure, block_on, print};
+use crate::flags::random_hex;
+use crate::registry::{AliasMove, Expected, Name, Registry};
+
+/// Show, move or remove aliases of a model.
+///
+/// Without an alias all of them are shown; with one alone, its moves.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  switchback model alias search\n  switchback model alias search champion\n  switchback model alias search champion 12 --expect 11\n  switchback model alias search candidate --remove"
+)]
+pub(super) struct AliasArgs {
+    /// The model.
+    model: Name,
+    /// The alias.
+    alias: Option<Name>,
+    /// The version that it is to point to.
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    version: Option<u64>,
+    /// Only if it points to this version now; 0: to none.
+    #[arg(long, value_name = "N", requires = "alias")]
+    expect: Option<u64>,
+    /// Let it point to none.
+    #[arg(long, requires = "alias", conflicts_with = "version")]
+    remove: bool,
+    /// Why, for its history.
+    #[arg(long, default_value = "")]
+    why: String,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl AliasArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let said = block_on(async { self.say(&self.registry.open()?).await }).map_err(|failure| failure.in_json(self.json))?;
+        let (json, text) = said;
+        print(&if self.json { format!("{json:#}\n") } else { text })
+    }
+
+    async fn say(&self, registry: &Registry) -> Result<(Value, String), Failure> {
+        let model = &self.model;
+        let Some(alias) = &self.alias else {
+            let all = registry.aliases(model).await.map_err(failed)?;
+            let json: Vec<Value> = all.iter().map(|(alias, last)| json!({ "alias": alias, "last": last })).collect();
+            return Ok((json!({ "model": model, "aliases": json }), alias_list(model.as_str(), &all)));
+        };
+        if self.version.is_none() && !self.remove {
+            let moves = registry.alias_history(model, alias).await.map_err(failed)?;
+            return Ok((json!({ "model": model, "alias": alias, "moves": moves }), alias_history(model.as_str(), alias.as_str(), &moves)));
+        }
+        let expected = self.expect.map_or(Expected::Anywhere, |at| Expected::At((at > 0).then_some(at)));
+        let to = AliasMove::to(self.version, who(), self.why.clone(), crate::admin::now_unix_ms(), random_hex(16));
+        let moved = registry.move_alias(model, alias, to, expected).await.map_err(failed)?;
+        let words = |at: Option<u64>| at.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
+        let text = format!("{model}@{alias} points to {}; before to {}\n", words(moved.version), words(moved.before));
+        Ok((json!({ "model": model, "alias": alias, "moved": moved }), text))
+    }
+}

@@ -1,0 +1,106 @@
+//! `switchback model gc`: retention.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::model::who;
+use super::model_show::bytes;
+use super::registry_args::{RegistryArgs, failed};
+use super::{Failure, block_on, print};
+use crate::config::units;
+use crate::registry::{Keep, Name, Plan};
+
+/// Remove the artefacts of old versions. Manifests stay.
+///
+/// A version stays while it is in use, has an alias, is one of the newest, or is young.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  switchback model gc search --dry-run\n  switchback model gc --keep 20 --younger 90d\n  switchback model gc search --in-use 12 --in-use 11 --json"
+)]
+pub(super) struct Gc {
+    /// The models [default: all].
+    models: Vec<Name>,
+    /// So many of the newest stay.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    keep: usize,
+    /// Those that are younger stay: a duration like 12h or 30d.
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    younger: String,
+    /// A version that is in use and stays; may be said again.
+    #[arg(long = "in-use", value_name = "N")]
+    in_use: Vec<u64>,
+    /// Only say what would be removed.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Gc {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let done = self.collect().map_err(|failure| failure.in_json(self.json))?;
+        let json: Vec<Value> = done.iter().map(|(model, plan)| told(model, plan)).collect();
+        let lines = || done.iter().map(|(model, plan)| lines(model, plan, self.dry_run)).collect::<String>();
+        print(&if self.json { format!("{:#}\n", json!({ "dry_run": self.dry_run, "models": json })) } else { lines() })
+    }
+
+    fn collect(&self) -> Result<Vec<(Name, Plan)>, Failure> {
+        let younger = younger(&self.younger)?;
+        let keep = Keep { newest: self.keep, younger, in_use: self.in_use.iter().copied().collect() };
+        let now_ms = crate::admin::now_unix_ms();
+        block_on(async {
+            let registry = self.registry.open()?;
+            let models = if self.models.is_empty() { registry.models_there().await.map_err(failed)? } else { self.models.clone() };
+            let mut done = Vec::new();
+            for model in models {
+                let mut plan = registry.plan_removal(&model, &keep, now_ms).await.map_err(failed)?;
+                if !self.dry_run {
+                    let mut removed = Vec::new();
+                    for version in std::mem::take(&mut plan.remove) {
+                        let number = version.manifest.version;
+                        if registry.remove(&version, &who(), now_ms).await.map_err(failed)? {
+                            removed.push(version);
+                        } else {
+                            plan.keep.push((number, "has an alias"));
+                        }
+                    }
+                    plan.remove = removed;
+                    for (path, _) in &plan.orphans {
+                        registry.remove_orphan(path).await.map_err(failed)?;
+                    }
+                }
+                done.push((model, plan));
+            }
+            Ok(done)
+        })
+    }
+}
+
+/// Days are what people think in here.
+fn younger(text: &str) -> Result<Duration, Failure> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()).map(|days| Duration::from_secs(u64::from(days) * 86_400));
+    days.or_else(|| units::duration(text)).ok_or_else(|| Failure::usage(format!("--younger {text}: must be a duration like 12h or 30d")))
+}
+
+fn told(model: &Name, plan: &Plan) -> Value {
+    let removed: Vec<u64> = plan.remove.iter().map(|version| version.manifest.version).collect();
+    let kept: Vec<Value> = plan.keep.iter().map(|(version, why)| json!({ "version": version, "why": why })).collect();
+    let orphans: Vec<&String> = plan.orphans.iter().map(|(path, _)| path).collect();
+    json!({ "model": model, "removed": removed, "kept": kept, "unfinished_pushes": orphans, "bytes": plan.bytes() })
+}
+
+fn lines(model: &Name, plan: &Plan, is_dry: bool) -> String {
+    let numbers: Vec<String> = plan.remove.iter().map(|version| version.manifest.version.to_string()).collect();
+    let verb = if is_dry { "would be removed" } else { "removed" };
+    let what = if numbers.is_empty() { "nothing".to_owned() } else { format!("the artefacts of {}", numbers.join(", ")) };
+    let orphans = match plan.orphans.len() {
+        0 => String::new(),
+        count => format!(" and {count} of pushes that were never done"),
+    };
+    format!("{model}: {what}{orphans} {verb}, {}; {} versions stay\n", bytes(plan.bytes()), plan.keep.len())
+}

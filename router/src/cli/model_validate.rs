@@ -1,0 +1,321 @@
+//! `switchback model validate`: whether a version, or a file, may be shown to users.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::model::{format, who};
+use super::parent::end_with_stdin;
+use super::registry_args::{Bar, RegistryArgs, failed};
+use super::{Failure, block_on, print};
+use crate::config::{Criteria, Proof, Validation, is_global, units};
+use crate::registry::{Format, Name, Reference, Registry, Version, Which};
+use crate::validation::{Live, Report, Subject, Validated, ValidationError, look, validate};
+
+/// The alias of the version that is live, by which it is found when nobody names it.
+const LIVE: &str = "champion";
+
+const AFTER_HELP: &str = "\
+The file is looked at in a process of its own, with limits on memory and time; a pickle is never unpickled. docs/VALIDATION.md has every check. The report is stored beside the version, and a deployment asks for it.
+
+Examples:
+  switchback model validate search:12 --judged judged.jsonl
+  switchback model validate search:12 --live search:11 --route search --config switchback.toml
+  switchback model validate --file ranker.onnx --live-file yesterday.onnx --judged judged.jsonl --json
+
+Exit codes: 0 passed, 2 refused (the report says why), 64 bad usage or config, 69 the registry or ONNX Runtime is not there.";
+
+/// Look whether a version may be shown to users.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct ValidateArgs {
+    /// MODEL, MODEL:NUMBER or MODEL@ALIAS.
+    #[arg(required_unless_present = "file")]
+    version: Option<Reference>,
+    /// A file that is in no registry.
+    #[arg(long, value_name = "FILE", conflicts_with = "version")]
+    file: Option<PathBuf>,
+    /// What the file is: onnx, pickle, lightgbm, xgboost or opaque [default: as its name and first bytes say].
+    #[arg(long, requires = "file")]
+    format: Option<Format>,
+    /// The version that it is compared with [default: the model's alias champion].
+    #[arg(long, value_name = "VERSION")]
+    live: Option<Reference>,
+    /// A file that it is compared with.
+    #[arg(long, value_name = "FILE", conflicts_with = "live")]
+    live_file: Option<PathBuf>,
+    /// Judged queries that it is tried on: JSON lines [default: route.validation.judged of --route; without, queries are made up].
+    #[arg(long, value_name = "FILE")]
+    judged: Option<PathBuf>,
+    /// As this route of --config asks of its models.
+    #[arg(long, value_name = "ROUTE", requires = "config")]
+    route: Option<String>,
+    #[command(flatten)]
+    asked: Asked,
+    /// Do not store the report.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is asked of a model, where it is not as the route says.
+#[derive(Debug, Args, Default)]
+pub(super) struct Asked {
+    /// NDCG@10 and MRR may be so much below the live model's [default: 0.01].
+    #[arg(long, value_name = "SHARE")]
+    margin: Option<f64>,
+    /// worse: refuse what is shown to be worse. no-worse: refuse what is not shown to be no worse [default: worse].
+    #[arg(long, value_name = "PROOF", value_parser = |text: &str| Proof::parse(text).ok_or("must be worse or no-worse"))]
+    proof: Option<Proof>,
+    /// 100 documents may take so many times as long as with the live model [default: 2].
+    #[arg(long, value_name = "TIMES")]
+    latency_ratio: Option<f64>,
+    /// The share of queries whose first document may be another one [default: 0.7].
+    #[arg(long, value_name = "SHARE")]
+    top1_change: Option<f64>,
+    /// The least rank-biased overlap with the live model's rankings [default: 0.4].
+    #[arg(long, value_name = "SHARE")]
+    overlap: Option<f64>,
+    /// The least Jaccard index of the first ten documents [default: 0.4].
+    #[arg(long, value_name = "SHARE")]
+    jaccard: Option<f64>,
+    /// The largest model, like 500MiB [default: 2GiB].
+    #[arg(long, value_name = "SIZE")]
+    model_bytes: Option<String>,
+    /// Inputs and outputs may be others than the live model's.
+    #[arg(long)]
+    signature_change: bool,
+    /// A global that pickles may name beside the known ones, like my_models.Ranker; may be said again.
+    #[arg(long = "allow-global", value_name = "NAME")]
+    allowed_globals: Vec<String>,
+    /// Memory that looking at it may take, like 4GiB [default: 2GiB].
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Time that looking at it may take, like 5m [default: 2m].
+    #[arg(long, value_name = "DURATION")]
+    time: Option<String>,
+}
+
+impl Asked {
+    /// Over what the route says.
+    fn over(&self, criteria: &mut Criteria) -> Result<(), Failure> {
+        let share = |option: &str, value: Option<f64>, least: f64, most: f64, to: &mut f64| match value {
+            Some(value) if !(least..=most).contains(&value) => {
+                Err(Failure::usage(format!("--{option} {value}: must be from {least} to {most}")))
+            }
+            value => {
+                *to = value.unwrap_or(*to);
+                Ok(())
+            }
+        };
+        share("margin", self.margin, 0.0, 1.0, &mut criteria.margin)?;
+        share("latency-ratio", self.latency_ratio, 1.0, 1_000.0, &mut criteria.latency_ratio)?;
+        share("top1-change", self.top1_change, 0.0, 1.0, &mut criteria.top1_change)?;
+        share("overlap", self.overlap, 0.0, 1.0, &mut criteria.overlap)?;
+        share("jaccard", self.jaccard, 0.0, 1.0, &mut criteria.jaccard)?;
+        if let Some(wrong) = self.allowed_globals.iter().find(|name| !is_global(name)) {
+            return Err(Failure::usage(format!("--allow-global {wrong:?}: must be a Python name with its module, like my_models.Ranker")));
+        }
+        criteria.allowed_globals.extend(self.allowed_globals.iter().cloned());
+        criteria.proof = self.proof.unwrap_or(criteria.proof);
+        criteria.signature_change |= self.signature_change;
+        if let Some(text) = &self.memory {
+            let bytes = units::bytes(text).filter(|bytes| *bytes >= 256 << 20);
+            criteria.cost.memory_bytes = bytes.ok_or_else(|| Failure::usage(format!("--memory {text}: must be 256MiB or more")))?;
+        }
+        if let Some(text) = &self.model_bytes {
+            let bytes = units::bytes(text).filter(|bytes| *bytes > 0);
+            criteria.artefact_bytes = bytes.ok_or_else(|| Failure::usage(format!("--model-bytes {text}: must be a size like 500MiB")))?;
+        }
+        if let Some(text) = &self.time {
+            let time = units::duration(text).filter(|time| time.as_secs() >= 1 && time.as_secs() <= 3_600);
+            let time = time.ok_or_else(|| Failure::usage(format!("--time {text}: must be from 1s to 1h")))?;
+            (criteria.cost.time_ms, criteria.cost.cpu_s) = (time.as_millis().try_into().unwrap_or(u64::MAX), time.as_secs());
+        }
+        Ok(())
+    }
+}
+
+impl ValidateArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let json = self.json;
+        let validated = block_on(self.validate()).map_err(|failure| failure.in_json(json))?;
+        let (report, stored) = &validated;
+        let refused = report.refusals().map(|check| check.name.clone()).collect::<Vec<_>>().join(", ");
+        let shown = match (json, stored) {
+            (true, _) => format!("{:#}\n", json!({ "report": report, "stored": stored })),
+            (false, Some(number)) => format!("{}stored as report {number} of {}\n", report.table(), report.name),
+            (false, None) => report.table(),
+        };
+        print(&shown)?;
+        if report.passed { Ok(()) } else { Err(Failure::refused(format!("{} is refused: {refused}", report.name))) }
+    }
+
+    async fn validate(&self) -> Result<(Report, Option<u64>), Failure> {
+        let Validation { judged, mut criteria } = self.of_route()?;
+        self.asked.over(&mut criteria)?;
+        let folder = tempfile::tempdir().map_err(|error| Failure::unreachable(format!("no temporary folder: {error}")))?;
+        let judged = self.judged.clone().or(judged);
+        let (name, file, format, version, registry) = match (&self.version, &self.file) {
+            (Some(wanted), _) => {
+                let registry = self.registry.open()?;
+                let version = registry.version(wanted).await.map_err(failed)?;
+                let file = self.pulled(&registry, &version, &folder, "model").await?;
+                (named(&version), file, version.manifest.format, Some(version), Some(registry))
+            }
+            (None, Some(file)) => {
+                let format = format(self.format, file)?;
+                (file.display().to_string(), file.clone(), format, None, self.live.as_ref().map(|_| self.registry.open()).transpose()?)
+            }
+            (None, None) => return Err(Failure::usage("a version or --file is needed")),
+        };
+        let live = self.live_model(registry.as_ref(), version.as_ref(), &folder).await?;
+        let subject = Subject { name, file, format, live, judged, onnxruntime: None, who: who(), now_ms: crate::admin::now_unix_ms() };
+        let said = Said::new(self.json);
+        let validated = validate(&subject, &criteria, &|check| said.begin(check)).await;
+        drop(said);
+        let Validated { report, golden } = validated.map_err(unusable)?;
+        let stored = match (version, registry, self.dry_run) {
+            (Some(version), Some(registry), false) => Some(store(&registry, &version, &report, golden.as_deref()).await?),
+            _ => None,
+        };
+        Ok((report, stored))
+    }
+
+    fn of_route(&self) -> Result<Validation, Failure> {
+        let Some(route) = &self.route else { return Ok(Validation::default()) };
+        let config = self.registry.config()?.ok_or_else(|| Failure::usage("--route needs --config"))?;
+        let found = config.routes.iter().find(|one| one.name.as_str() == route);
+        let names = || config.routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>().join(", ");
+        found.map(|route| route.validation.clone()).ok_or_else(|| Failure::usage(format!("--route {route}: the config has {}", names())))
+    }
+
+    /// The model to compare with, if there is one that can be run here.
+    async fn live_model(&self, registry: Option<&Registry>, version: Option<&Version>, folder: &TempDir) -> Result<Option<Live>, Failure> {
+        if let Some(file) = &self.live_file {
+            return Ok(Some(Live { name: file.display().to_string(), format: format(None, file)?, file: file.clone() }));
+        }
+        let Some(registry) = registry else { return Ok(None) };
+        let live = match (&self.live, version) {
+            (Some(live), _) => Some(registry.version(live).await.map_err(failed)?),
+            (None, Some(version)) => champion(registry, &version.manifest.model).await?,
+            (None, None) => None,
+        };
+        let is_other = |live: &Version| version.is_none_or(|version| named(version) != named(live));
+        match live
+            .filter(|live| is_other(live) && !matches!(live.manifest.format, Format::Pickle | Format::Opaque) && live.removed.is_none())
+        {
+            None => Ok(None),
+            Some(live) => {
+                let file = self.pulled(registry, &live, folder, "live").await?;
+                Ok(Some(Live { name: named(&live), format: live.manifest.format, file }))
+            }
+        }
+    }
+
+    async fn pulled(&self, registry: &Registry, version: &Version, folder: &TempDir, name: &str) -> Result<PathBuf, Failure> {
+        let file = folder.path().join(name);
+        let bar = Bar::new("reading", self.json);
+        registry.pull(version, &file, &|progress| bar.show(progress)).await.map_err(failed)?;
+        Ok(file)
+    }
+}
+
+/// The version that the alias of the live one points to.
+async fn champion(registry: &Registry, model: &Name) -> Result<Option<Version>, Failure> {
+    let alias: Name = LIVE.parse().map_err(|error: crate::registry::NameError| Failure::usage(error.to_string()))?;
+    match registry.alias(model, &alias).await.map_err(failed)?.and_then(|last| last.version) {
+        None => Ok(None),
+        Some(number) => {
+            let wanted = Reference { model: model.clone(), which: Which::Number(number) };
+            Ok(Some(registry.version(&wanted).await.map_err(failed)?))
+        }
+    }
+}
+
+async fn store(registry: &Registry, version: &Version, report: &Report, golden: Option<&[u8]>) -> Result<u64, Failure> {
+    let text = serde_json::to_vec(report).map_err(|error| Failure::refused(error.to_string()))?;
+    let golden = report.golden.as_deref().zip(golden);
+    registry.store_report(&version.manifest.model, version.manifest.version, &text, golden).await.map_err(failed)
+}
+
+fn named(version: &Version) -> String {
+    format!("{}:{}", version.manifest.model, version.manifest.version)
+}
+
+fn unusable(error: ValidationError) -> Failure {
+    let message = Failure::chain(&error);
+    match error {
+        ValidationError::File { .. } => Failure::usage(message),
+        ValidationError::Child(_) | ValidationError::Unusable(_) => Failure::unreachable(message),
+    }
+}
+
+/// What is being looked at, on a terminal.
+struct Said(ProgressBar);
+
+impl Said {
+    fn new(is_quiet: bool) -> Said {
+        let target = if is_quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(ProgressStyle::with_template("{spinner} looking: {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.enable_steady_tick(std::time::Duration::from_millis(100));
+        Said(bar)
+    }
+
+    fn begin(&self, check: &str) {
+        self.0.set_message(check.to_owned());
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// What the process that looks does; for `model validate` alone.
+#[derive(Debug, Args)]
+#[command(hide = true, after_help = "Examples:\n  switchback model look < request.json\n  echo \"$REQUEST\" | switchback model look")]
+pub(super) struct Look {}
+
+impl Look {
+    #[expect(clippy::unused_self, reason = "as every command")]
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map_err(|error| Failure::usage(error.to_string()))?;
+        end_with_stdin()?;
+        look(&line).map_err(Failure::unreachable)
+    }
+}
+
+/// For unit tests of options.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_go_over_what_the_route_says() {
+        let mut criteria = Criteria::default();
+        let asked = Asked { margin: Some(0.02), memory: Some("4GiB".to_owned()), time: Some("5m".to_owned()), ..Asked::default() };
+        asked.over(&mut criteria).unwrap();
+        assert_eq!(
+            (criteria.margin, criteria.cost.memory_bytes, criteria.cost.time_ms, criteria.cost.cpu_s),
+            (0.02, 4 << 30, 300_000, 300)
+        );
+        for (asked, expected) in [
+            (Asked { margin: Some(2.0), ..Asked::default() }, "--margin 2: must be from 0 to 1"),
+            (Asked { memory: Some("1MiB".to_owned()), ..Asked::default() }, "--memory 1MiB: must be 256MiB or more"),
+            (Asked { allowed_globals: vec!["x".to_owned()], ..Asked::default() }, "--allow-global \"x\": must be a Python name"),
+        ] {
+            assert!(asked.over(&mut criteria).unwrap_err().message().starts_with(expected));
+        }
+    }
+}

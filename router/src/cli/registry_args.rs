@@ -1,0 +1,87 @@
+//! Which registry a command is about, and how failures of it end.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Failure;
+use crate::config::{self, Place};
+use crate::registry::{Progress, Registry, RegistryError};
+
+const DEFAULT_FOLDER: &str = "/var/lib/switchback/models";
+
+/// Which registry.
+#[derive(Debug, Args, Default)]
+pub(super) struct RegistryArgs {
+    /// The registry: file:///FOLDER or s3://BUCKET/PREFIX [default: that of --config, or file:///var/lib/switchback/models].
+    #[arg(long, value_name = "URL", env = "SWITCHBACK_REGISTRY")]
+    registry: Option<String>,
+    /// A router's config: its registry is used, with its endpoint, region and limits.
+    #[arg(long, value_name = "FILE", env = "SWITCHBACK_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl RegistryArgs {
+    /// The router's config, where one was named.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub(super) fn config(&self) -> Result<Option<config::Config>, Failure> {
+        self.config.as_deref().map(config::load).transpose().map_err(|error| Failure::config(&error.to_string()))
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// A URL or config that makes no sense, or a folder that cannot be used.
+    pub(super) fn open(&self) -> Result<Registry, Failure> {
+        let config =
+            self.config()?.map_or_else(|| config::Registry::at(Place::Folder(PathBuf::from(DEFAULT_FOLDER))), |config| config.registry);
+        let config = match &self.registry {
+            None => config,
+            Some(url) => {
+                let rule = "must be a URL like file:///var/lib/switchback/models or s3://bucket/prefix";
+                let place = Place::parse(url).ok_or_else(|| Failure::usage(format!("--registry {url}: {rule}")))?;
+                config::Registry { place, ..config }
+            }
+        };
+        Registry::open(&config).map_err(failed)
+    }
+}
+
+/// The exit code of what went wrong.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn failed(error: RegistryError) -> Failure {
+    let message = Failure::chain(&error);
+    match () {
+        () if error.is_away() => Failure::unreachable(message),
+        () if error.is_usage() => Failure::usage(message),
+        () => Failure::refused(message),
+    }
+}
+
+/// A bar on a terminal; nothing elsewhere.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new(what: &str, is_quiet: bool) -> Bar {
+        let target = if is_quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what.to_owned());
+        Bar(bar)
+    }
+
+    pub(super) fn show(&self, progress: Progress) {
+        self.0.set_length(progress.of);
+        self.0.set_position(progress.done);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

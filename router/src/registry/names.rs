@@ -1,0 +1,175 @@
+//! Names of models and aliases, and how people refer to a version: `search`, `search@champion`, `search:12`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name.
+const NAME_CHARS: usize = 64;
+/// What names may be, in words.
+const NAME_RULE: &str = "1 to 64 lower-case letters, digits, '-', '_' and '.', with a letter or digit first";
+
+/// Why a text is no name, or no reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?}: must be {allowed}")]
+pub struct NameError {
+    /// What was said, cut to 80 characters.
+    pub text: String,
+    /// What may be.
+    pub allowed: String,
+}
+
+impl NameError {
+    fn new(text: &str, allowed: impl Into<String>) -> NameError {
+        NameError { text: text.chars().take(80).collect(), allowed: allowed.into() }
+    }
+}
+
+/// A model's, or an alias's, name: safe in paths, URLs and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+impl Name {
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Name, NameError> {
+        let is_first = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let is_good = text.len() <= NAME_CHARS
+            && text.as_bytes().first().is_some_and(is_first)
+            && text.bytes().all(|byte| is_first(&byte) || matches!(byte, b'-' | b'_' | b'.'));
+        if is_good { Ok(Name(text.to_owned())) } else { Err(NameError::new(text, NAME_RULE)) }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Name, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// Which version of a model is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The newest that was not removed.
+    Newest,
+    /// This one, from 1 on.
+    Number(u64),
+    /// Whichever the alias points to.
+    Alias(Name),
+}
+
+/// A model, and one of its versions: `search`, `search:12`, `search@champion`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The model.
+    pub model: Name,
+    /// The version.
+    pub which: Which,
+}
+
+impl FromStr for Reference {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Reference, NameError> {
+        let wrong = || NameError::new(text, "MODEL, MODEL:NUMBER or MODEL@ALIAS, like search, search:12 or search@champion");
+        let (model, which) = match text.split_once([':', '@']) {
+            None => (text, Which::Newest),
+            Some((model, number)) if text.as_bytes().get(model.len()) == Some(&b':') => {
+                (model, Which::Number(version(number).ok_or_else(wrong)?))
+            }
+            Some((model, alias)) => (model, Which::Alias(alias.parse().map_err(|_| wrong())?)),
+        };
+        Ok(Reference { model: model.parse().map_err(|_| wrong())?, which })
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.which {
+            Which::Newest => write!(out, "{}", self.model),
+            Which::Number(number) => write!(out, "{}:{number}", self.model),
+            Which::Alias(alias) => write!(out, "{}@{alias}", self.model),
+        }
+    }
+}
+
+/// A version's number as paths have it: digits, the first one not 0.
+pub(super) fn version(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| is_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn references_read_as_people_write_them() {
+        let which = |text: &str| text.parse::<Reference>().map(|reference| reference.which);
+        assert_eq!(which("search"), Ok(Which::Newest));
+        assert_eq!(which("search:12"), Ok(Which::Number(12)));
+        assert_eq!(which("search@champion"), Ok(Which::Alias("champion".parse().unwrap())));
+        for wrong in [
+            "",
+            ":1",
+            "search:",
+            "search:0",
+            "search:007",
+            "search:-1",
+            "search:1:2",
+            "search@",
+            "search@a b",
+            "a/b",
+            "../x",
+            "Search",
+            ".x",
+        ] {
+            let error = which(wrong).unwrap_err();
+            assert!(error.to_string().ends_with("like search, search:12 or search@champion"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_a_name_stays_in_its_folder(text in "\\PC{0,80}") {
+            if let Ok(name) = text.parse::<Name>() {
+                prop_assert!(!name.as_str().contains(['/', '\\']) && name.as_str() != "." && name.as_str() != "..");
+                prop_assert_eq!(name.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn references_read_back(model in "[a-z0-9][a-z0-9._-]{0,20}", number in 1_u64.., alias in "[a-z0-9][a-z0-9._-]{0,20}") {
+            for which in [Which::Newest, Which::Number(number), Which::Alias(alias.parse().unwrap())] {
+                let reference = Reference { model: model.parse().unwrap(), which };
+                prop_assert_eq!(reference.to_string().parse(), Ok(reference));
+            }
+        }
+    }
+}

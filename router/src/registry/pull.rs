@@ -1,0 +1,146 @@
+//! An artefact on its way out of the store. Its SHA-256 is checked before anybody gets it; a transfer that breaks off goes on where it was.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path as FilePath, PathBuf};
+
+use futures_util::StreamExt as _;
+use object_store::{Error, GetOptions, GetRange};
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, sleep};
+
+use super::Progress;
+use super::error::RegistryError;
+use super::manifest::Manifest;
+use super::open::Registry;
+use super::versions::Version;
+
+/// After a transfer broke off, the next try.
+const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// A file that is there whole, or not at all.
+struct Target {
+    path: PathBuf,
+    beside: PathBuf,
+    file: File,
+    sha256: Sha256,
+    bytes: u64,
+}
+
+impl Target {
+    fn create(path: &FilePath) -> Result<Target, RegistryError> {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{}.part", std::process::id()));
+        let beside = path.with_file_name(name);
+        let file = File::create(&beside).map_err(|source| RegistryError::File { path: beside.clone(), what: "write it", source })?;
+        Ok(Target { path: path.to_owned(), beside, file, sha256: Sha256::new(), bytes: 0 })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {
+        self.sha256.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(|source| self.failed("write it", source))
+    }
+
+    fn failed(&self, what: &'static str, source: std::io::Error) -> RegistryError {
+        RegistryError::File { path: self.path.clone(), what, source }
+    }
+
+    /// It gets its name if it is what it should be.
+    fn finish(mut self, expected: &str, object: &str) -> Result<(), RegistryError> {
+        let found = hex::encode(std::mem::take(&mut self.sha256).finalize());
+        if found != expected {
+            return Err(RegistryError::Changed { path: object.to_owned(), expected: expected.to_owned(), found });
+        }
+        self.file.sync_all().map_err(|source| self.failed("write it", source))?;
+        fs::rename(&self.beside, &self.path).map_err(|source| self.failed("give it its name", source))
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Under its name it is not there any more.
+        let _ = fs::remove_file(&self.beside);
+    }
+}
+
+impl Registry {
+    /// Copies a version's artefact into a file.
+    ///
+    /// # Errors
+    /// [`RegistryError::Removed`], [`RegistryError::Changed`] with both digests, [`RegistryError::Away`] after `retry_for`; there is no file then.
+    pub async fn pull(&self, version: &Version, to: &FilePath, progress: &dyn Fn(Progress)) -> Result<(), RegistryError> {
+        let mut target = Target::create(to)?;
+        let object = self.read(version, &mut |bytes| target.write(bytes), progress).await?;
+        target.finish(&version.manifest.sha256, &object)
+    }
+
+    /// Reads a version's artefact and checks it, and keeps nothing of it.
+    ///
+    /// # Errors
+    /// As [`Registry::pull`].
+    pub async fn verify(&self, version: &Version, progress: &dyn Fn(Progress)) -> Result<(), RegistryError> {
+        let mut digest = Sha256::new();
+        let mut take = |bytes: &[u8]| {
+            digest.update(bytes);
+            Ok(())
+        };
+        let object = self.read(version, &mut take, progress).await?;
+        let (expected, found) = (version.manifest.sha256.clone(), hex::encode(digest.finalize()));
+        if found == expected { Ok(()) } else { Err(RegistryError::Changed { path: object, expected, found }) }
+    }
+
+    /// The whole artefact, piece by piece; the object's path.
+    async fn read(
+        &self,
+        version: &Version,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), RegistryError>,
+        progress: &dyn Fn(Progress),
+    ) -> Result<String, RegistryError> {
+        let Manifest { model, version: number, push, bytes: of, .. } = &version.manifest;
+        if let Some(removed) = &version.removed {
+            return Err(RegistryError::Removed { model: model.clone(), version: *number, who: removed.who.clone() });
+        }
+        let path = self.path(model, &format!("artefacts/{push}"));
+        let changed = |size: u64| RegistryError::Changed {
+            path: path.to_string(),
+            expected: format!("{} of {of} bytes", version.manifest.sha256),
+            found: format!("that of {size} bytes"),
+        };
+        let (mut done, mut until) = (0, Instant::now() + self.config.retry_for);
+        while done < *of {
+            let range = Some(GetRange::Offset(done));
+            let broken = match self.store.get_opts(&path, GetOptions { range, ..GetOptions::default() }).await {
+                Ok(found) if found.meta.size != *of => return Err(changed(found.meta.size)),
+                Ok(found) => {
+                    let mut stream = found.into_stream();
+                    let mut broken = None;
+                    while let Some(piece) = stream.next().await {
+                        match piece {
+                            Ok(piece) => {
+                                take(&piece)?;
+                                done += piece.len() as u64;
+                                progress(Progress { done, of: *of });
+                                until = Instant::now() + self.config.retry_for;
+                            }
+                            Err(error) => {
+                                broken = Some(error);
+                                break;
+                            }
+                        }
+                    }
+                    broken
+                }
+                Err(error) => Some(error),
+            };
+            match broken {
+                Some(Error::NotFound { .. }) => return Err(changed(0)),
+                Some(error) if Instant::now() >= until => return Err(self.away(&error)),
+                Some(_) => sleep(AGAIN_AFTER).await,
+                None if done < *of => sleep(AGAIN_AFTER).await,
+                None => {}
+            }
+        }
+        Ok(path.to_string())
+    }
+}

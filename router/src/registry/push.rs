@@ -1,0 +1,103 @@
+//! A new version: its artefact first, which nobody sees, and then its manifest, at the first number that is free.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use super::Progress;
+use super::error::RegistryError;
+use super::manifest::{About, FORM, Format, Manifest, Sealed, Tensor};
+use super::names::Name;
+use super::open::Registry;
+use super::sign::SigningKey;
+use super::upload::{Notes, Source};
+
+/// So many others may be first.
+const TRIES: u32 = 1_000;
+
+/// What is pushed.
+#[derive(Clone)]
+pub struct Push {
+    /// The model.
+    pub model: Name,
+    /// The artefact.
+    pub file: PathBuf,
+    /// What it is.
+    pub format: Format,
+    /// What goes in; empty where nobody knows.
+    pub inputs: Vec<Tensor>,
+    /// What comes out.
+    pub outputs: Vec<Tensor>,
+    /// What its author says.
+    pub about: About,
+    /// Who pushes.
+    pub who: String,
+    /// When, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// 32 random hex digits.
+    pub id: String,
+    /// Signs the manifest.
+    pub key: Option<Arc<SigningKey>>,
+    /// Where uploads are noted that were broken off; without, each begins anew.
+    pub notes: Option<PathBuf>,
+}
+
+impl Registry {
+    /// Pushes a version. When this returns it is there, whole, for everybody; when it fails there is nothing of it that anybody sees.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; a push of the same file to the same model goes on with what is there.
+    pub async fn push(&self, push: Push, progress: &dyn Fn(Progress)) -> Result<Manifest, RegistryError> {
+        let source = Source::open(&push.file, self.config.artefact_bytes)?;
+        let file = push.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut manifest = Manifest {
+            form: FORM,
+            push: push.id.clone(),
+            model: push.model.clone(),
+            version: 1,
+            format: push.format,
+            file,
+            sha256: "0".repeat(64),
+            bytes: source.bytes,
+            inputs: push.inputs.clone(),
+            outputs: push.outputs.clone(),
+            about: push.about.clone(),
+            who: push.who.clone(),
+            pushed_ms: push.now_ms,
+        };
+        // Before anything is sent.
+        manifest.check()?;
+        let notes = notes(&push, &self.place(), &source);
+        // An upload that goes on is that of the push before.
+        if let Some(id) = notes.path().and_then(|path| path.rsplit_once('/').map(|(_, id)| id.to_owned())) {
+            manifest.push = id;
+        }
+        let artefact = self.path(&push.model, &format!("artefacts/{}", manifest.push));
+        let sent = self.send(&artefact, source, &notes, progress).await?;
+        (manifest.sha256, manifest.bytes) = (sent.sha256, sent.bytes);
+        self.number(manifest, push.key.as_deref()).await
+    }
+
+    /// Creates the manifest at the first number that nobody has.
+    async fn number(&self, mut manifest: Manifest, key: Option<&SigningKey>) -> Result<Manifest, RegistryError> {
+        manifest.version = self.numbers(&manifest.model).await?.last().map_or(1, |last| last.saturating_add(1));
+        for _ in 0..TRIES {
+            let path = self.path(&manifest.model, &format!("versions/{}/manifest.json", manifest.version));
+            if self.create(&path, manifest.render(key)).await? {
+                return Ok(manifest);
+            }
+            // Somebody has it; or we do, and the answer to it was lost.
+            let there = self.small(&path).await?.and_then(|text| Sealed::read(&text).ok());
+            if there.is_some_and(|there| there.manifest.push == manifest.push) {
+                return Ok(manifest);
+            }
+            manifest.version = manifest.version.saturating_add(1);
+        }
+        Err(RegistryError::Busy { model: manifest.model, tries: TRIES })
+    }
+}
+
+fn notes(push: &Push, place: &str, source: &Source) -> Notes {
+    let file = std::fs::canonicalize(&push.file).unwrap_or_else(|_| push.file.clone());
+    let bytes = source.bytes.to_string();
+    Notes::of(push.notes.as_deref().map(FilePath::new), &[place, push.model.as_str(), &file.to_string_lossy(), &bytes])
+}

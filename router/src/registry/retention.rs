@@ -1,0 +1,134 @@
+//! Retention: which versions may go, and their going. A manifest stays, so that a number never means something else.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::error::RegistryError;
+use super::manifest::FORM;
+use super::names::Name;
+use super::open::Registry;
+use super::versions::{Removed, Version};
+
+/// An artefact without a manifest is of a push that is under way, or of one that ended; after so long it is the latter.
+const ORPHAN_AFTER: Duration = Duration::from_secs(2 * 24 * 3_600);
+
+/// What is kept whatever its age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// So many of the newest.
+    pub newest: usize,
+    /// Those that are younger.
+    pub younger: Duration,
+    /// Those that are in use, as routers say: live, previous, or in a rollout.
+    pub in_use: BTreeSet<u64>,
+}
+
+/// What would be removed of a model, and what would stay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// To be removed, the oldest first.
+    pub remove: Vec<Version>,
+    /// To be kept, each with why.
+    pub keep: Vec<(u64, &'static str)>,
+    /// Artefacts that no version has: their pushes ended before they were done. Paths and bytes.
+    pub orphans: Vec<(String, u64)>,
+}
+
+impl Plan {
+    /// What removing all of it gives back.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let versions = self.remove.iter().map(|version| version.manifest.bytes);
+        versions.chain(self.orphans.iter().map(|(_, bytes)| *bytes)).sum()
+    }
+}
+
+/// Why a version stays; `None`: it may go.
+fn reason(version: &Version, from_newest: usize, aliased: &BTreeSet<u64>, keep: &Keep, now_ms: u64) -> Option<&'static str> {
+    let number = version.manifest.version;
+    let age = Duration::from_millis(now_ms.saturating_sub(version.manifest.pushed_ms));
+    match () {
+        () if keep.in_use.contains(&number) => Some("in use"),
+        () if aliased.contains(&number) => Some("has an alias"),
+        () if from_newest < keep.newest => Some("one of the newest"),
+        () if age < keep.younger => Some("young"),
+        () => None,
+    }
+}
+
+impl Registry {
+    /// What retention would do with a model.
+    ///
+    /// # Errors
+    /// [`RegistryError::Away`], [`RegistryError::Object`].
+    pub async fn plan_removal(&self, model: &Name, keep: &Keep, now_ms: u64) -> Result<Plan, RegistryError> {
+        // Artefacts first: one that gets its manifest meanwhile is then seen with it.
+        let artefacts = self.below(&self.path(model, "artefacts")).await?;
+        let versions = self.versions(model).await?;
+        let aliased: BTreeSet<u64> = self.aliases(model).await?.into_iter().filter_map(|(_, last)| last.version).collect();
+        let mut plan = Plan { remove: Vec::new(), keep: Vec::new(), orphans: Vec::new() };
+        let there: Vec<&Version> = versions.iter().filter(|version| version.removed.is_none()).collect();
+        for (place, version) in there.iter().enumerate() {
+            match reason(version, there.len() - 1 - place, &aliased, keep, now_ms) {
+                Some(why) => plan.keep.push((version.manifest.version, why)),
+                None => plan.remove.push((*version).clone()),
+            }
+        }
+        let pushes: BTreeSet<&str> = there.iter().map(|version| version.manifest.push.as_str()).collect();
+        for object in artefacts {
+            let is_old = u64::try_from(object.last_modified.timestamp_millis())
+                .is_ok_and(|modified| now_ms.saturating_sub(modified) > u64::try_from(ORPHAN_AFTER.as_millis()).unwrap_or(u64::MAX));
+            let is_orphan = object.location.filename().is_none_or(|push| !pushes.contains(push));
+            if is_old && is_orphan {
+                plan.orphans.push((object.location.to_string(), object.size));
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Removes a version's artefact. First everybody is told, so that nobody finds a version whose artefact is missing. Whether it was: an alias that was moved
+    /// to it meanwhile keeps it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Away`].
+    pub async fn remove(&self, version: &Version, who: &str, now_ms: u64) -> Result<bool, RegistryError> {
+        let manifest = &version.manifest;
+        let removed = Removed { form: FORM, who: who.to_owned(), removed_ms: now_ms };
+        let path = self.path(&manifest.model, &format!("versions/{}/removed.json", manifest.version));
+        self.create(&path, serde_json::to_vec_pretty(&removed).unwrap_or_default()).await?;
+        // Whoever moves an alias looks for this after the move: of the two, one sees the other.
+        let aliases = self.aliases(&manifest.model).await?;
+        if aliases.iter().any(|(_, last)| last.version == Some(manifest.version)) {
+            return self.delete(&path).await.map(|()| false);
+        }
+        self.delete(&self.path(&manifest.model, &format!("artefacts/{}", manifest.push))).await.map(|()| true)
+    }
+
+    /// Removes an artefact that no version has.
+    ///
+    /// # Errors
+    /// [`RegistryError::Away`].
+    pub async fn remove_orphan(&self, path: &str) -> Result<(), RegistryError> {
+        self.delete(&object_store::path::Path::from(path)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::manifest::tests::manifest;
+
+    #[test]
+    fn what_is_in_use_aliased_new_or_young_stays() {
+        let version = |number: u64, pushed_ms| {
+            let manifest = crate::registry::Manifest { version: number, pushed_ms, ..manifest() };
+            Version { manifest, removed: None, signature: None, signed: Vec::new() }
+        };
+        let keep = Keep { newest: 2, younger: Duration::from_secs(100), in_use: BTreeSet::from([3]) };
+        let why = |number, from_newest, pushed_ms| reason(&version(number, pushed_ms), from_newest, &BTreeSet::from([4]), &keep, 1_000_000);
+        assert_eq!(why(3, 9, 0), Some("in use"));
+        assert_eq!(why(4, 9, 0), Some("has an alias"));
+        assert_eq!((why(5, 1, 0), why(5, 2, 0)), (Some("one of the newest"), None));
+        assert_eq!((why(6, 9, 900_001), why(6, 9, 900_000)), (Some("young"), None));
+    }
+}

@@ -1,0 +1,296 @@
+//! What the process that looks at a model does, check after check; it stops at the first that makes the next ones senseless.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use model_files::onnx::{OnnxShape, Opsets};
+use model_files::{Limits, Malformed, lightgbm, pickle, xgboost};
+
+use super::Live;
+use super::child::{Line, Request};
+use super::judged::{JUDGED_BYTES, Judged};
+use super::onnx::{self, Scored};
+use super::report::{Check, Outcome};
+use crate::onnx::{Library, LibraryError, Model};
+use crate::registry::{Format, Tensor};
+
+/// ONNX Runtime, or why it cannot be used.
+type Loaded = Result<&'static Library, LibraryError>;
+
+/// Why nothing more is said.
+pub(super) enum Stop {
+    /// The checks say all there is to say.
+    Told,
+    /// Nobody listens, or ONNX Runtime cannot be used.
+    Unusable(String),
+}
+
+/// Says what is found, as it is found.
+struct Teller<W> {
+    out: W,
+}
+
+impl<W: std::io::Write> Teller<W> {
+    fn say(&mut self, line: &Line) -> Result<(), Stop> {
+        let mut text = serde_json::to_vec(line).unwrap_or_default();
+        text.push(b'\n');
+        self.out.write_all(&text).and_then(|()| self.out.flush()).map_err(|error| Stop::Unusable(error.to_string()))
+    }
+
+    /// Begins with a check, and says what came of it. One that is refused is the last.
+    fn check(&mut self, name: &str, check: impl FnOnce() -> Check) -> Result<(), Stop> {
+        self.begin(name)?;
+        self.done(check())
+    }
+
+    fn begin(&mut self, name: &str) -> Result<(), Stop> {
+        self.say(&Line::Begin(name.to_owned()))
+    }
+
+    /// Says it, and goes on whatever it is.
+    fn tell(&mut self, check: Check) -> Result<(), Stop> {
+        self.say(&Line::Done(check))
+    }
+
+    fn done(&mut self, check: Check) -> Result<(), Stop> {
+        let is_refused = check.outcome == Outcome::Refused;
+        self.tell(check)?;
+        if is_refused { Err(Stop::Told) } else { Ok(()) }
+    }
+
+    fn refuse(&mut self, name: &str, why: impl Into<String>) -> Stop {
+        match self.tell(Check::new(name, Outcome::Refused, why)) {
+            Ok(()) => Stop::Told,
+            Err(stop) => stop,
+        }
+    }
+}
+
+/// Looks, and says what there is. `Err`: why it cannot be told.
+pub(super) fn look(request: &Request, library: Option<Loaded>, out: impl std::io::Write) -> Result<(), String> {
+    let mut teller = Teller { out };
+    match all(request, library, &mut teller) {
+        Ok(()) | Err(Stop::Told) => {}
+        Err(Stop::Unusable(why)) => {
+            // Who does not hear it sees that the last line is missing.
+            let _ = teller.say(&Line::Unusable(why.clone()));
+            return Err(why);
+        }
+    }
+    teller.say(&Line::End).map_err(|_| "nobody listens".to_owned())
+}
+
+fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &mut Teller<W>) -> Result<(), Stop> {
+    let library = library.transpose().map_err(|error| Stop::Unusable(error.to_string()))?;
+    teller.begin("size")?;
+    let bytes = match read(&request.file, request.criteria.artefact_bytes) {
+        Ok(bytes) => bytes,
+        Err(why) => return Err(teller.refuse("size", why)),
+    };
+    if bytes.is_empty() {
+        return Err(teller.refuse("size", "the file is empty"));
+    }
+    let most = request.criteria.artefact_bytes;
+    teller.tell(Check::new("size", Outcome::Passed, format!("{} bytes; up to {most} are allowed", bytes.len())))?;
+    match request.format {
+        Format::Onnx => match library {
+            Some(library) => run(request, library, bytes, teller),
+            None => Err(Stop::Unusable("ONNX Runtime was not loaded".to_owned())),
+        },
+        Format::Pickle => walk(request, &bytes, teller),
+        Format::LightGbm => {
+            let read = lightgbm::read(&bytes, &Limits::default()).map(|lightgbm::Shape { trees, leaves, features, objective, .. }| Trees {
+                trees,
+                leaves,
+                features,
+                objective,
+            });
+            trees(request, teller, read)
+        }
+        Format::XgBoost => {
+            let read = xgboost::read(&bytes, &Limits::default()).map(|xgboost::Shape { trees, leaves, features, objective, .. }| Trees {
+                trees,
+                leaves,
+                features,
+                objective,
+            });
+            trees(request, teller, read)
+        }
+        Format::Opaque => teller.tell(Check::new("format", Outcome::Skipped, "opaque: nothing here can read it; its backend has to tell")),
+    }
+}
+
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("it cannot be read: {error}");
+    let file = File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    if size > most {
+        return Err(format!("{size} bytes; up to {most} are allowed"));
+    }
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX))
+        .map_err(|_| format!("{size} bytes are more than the memory that looking at it may take"))?;
+    file.take(most).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn walk<W: std::io::Write>(request: &Request, bytes: &[u8], teller: &mut Teller<W>) -> Result<(), Stop> {
+    let extra: Vec<&str> = request.criteria.allowed_globals.iter().map(String::as_str).collect();
+    teller.begin("globals")?;
+    match pickle::examine(bytes, &pickle::Allowed::with(&extra), &pickle::Limits::default()) {
+        Err(refused) => Err(teller.refuse("globals", refused.to_string())),
+        Ok(found) => {
+            let compressed = found.compression.map_or_else(String::new, |how| format!(", {}", format!("{how:?}").to_lowercase()));
+            let (pickles, globals) = (found.pickles, found.globals.len());
+            let container = format!("{:?}", found.container).to_lowercase();
+            let said = format!("{container}{compressed}: {pickles} pickles of protocol {}, all {globals} globals known", found.protocol);
+            teller.tell(Check::new("globals", Outcome::Passed, said))?;
+            teller.say(&Line::Facts { inputs: Vec::new(), outputs: Vec::new(), globals: found.globals })
+        }
+    }
+}
+
+/// Trees that only their own library runs.
+struct Trees {
+    trees: usize,
+    leaves: usize,
+    features: usize,
+    objective: String,
+}
+
+fn trees<W: std::io::Write>(request: &Request, teller: &mut Teller<W>, read: Result<Trees, Malformed>) -> Result<(), Stop> {
+    teller.begin("format")?;
+    match read {
+        Err(malformed) => Err(teller.refuse("format", malformed.to_string())),
+        Ok(Trees { trees, leaves, features, objective }) => {
+            let said = format!("{trees} trees with {leaves} leaves, of {features} features, for {objective}");
+            teller.tell(Check::new("format", Outcome::Passed, said))?;
+            let shape = vec![-1, i64::try_from(features).unwrap_or(i64::MAX)];
+            let input = Tensor { name: "features".to_owned(), element: "float64".to_owned(), shape };
+            teller.say(&Line::Facts { inputs: vec![input], outputs: Vec::new(), globals: Vec::new() })?;
+            teller.check("signature", || width(request, features))
+        }
+    }
+}
+
+/// Whether it takes as many features as the live model and the judged queries have.
+fn width(request: &Request, features: usize) -> Check {
+    let of_live = request.live.as_ref().map(|live| features_of(live, request.criteria.artefact_bytes)).transpose();
+    let of_judged = request.judged.as_deref().map(judged).transpose().map(|judged| judged.map(|judged| judged.features));
+    let is_declared = request.criteria.signature_change;
+    match (of_live, of_judged) {
+        (Err(why), _) => Check::new("signature", Outcome::Skipped, format!("the live model: {why}")),
+        (_, Err(why)) => Check::new("signature", Outcome::Skipped, why),
+        (Ok(live), Ok(judged)) => {
+            let is_other = |there: Option<usize>| there.filter(|there| *there != features);
+            match (is_other(live.flatten()), is_other(judged)) {
+                (None, None) => Check::new("signature", Outcome::Passed, format!("{features} features")),
+                (_, Some(judged)) => {
+                    Check::new("signature", Outcome::Refused, format!("{features} features, and the judged queries have {judged}"))
+                }
+                (Some(live), None) => {
+                    let outcome = if is_declared { Outcome::Declared } else { Outcome::Refused };
+                    Check::new("signature", outcome, format!("{features} features; the live model takes {live}"))
+                }
+            }
+        }
+    }
+}
+
+/// Features of the live model, where its file says so.
+fn features_of(live: &Live, most: u64) -> Result<Option<usize>, String> {
+    let (bytes, limits) = (read(&live.file, most)?, Limits::default());
+    let features = match live.format {
+        Format::LightGbm => lightgbm::read(&bytes, &limits).map(|shape| Some(shape.features)),
+        Format::XgBoost => xgboost::read(&bytes, &limits).map(|shape| Some(shape.features)),
+        Format::Onnx => model_files::onnx::read(&bytes, &limits, &Opsets::ONNX_RUNTIME_1_32).map(|shape| {
+            let width = shape.inputs.first().and_then(|input| input.shape.as_deref()?.last().copied());
+            width.and_then(|width| usize::try_from(width).ok())
+        }),
+        Format::Pickle | Format::Opaque => Ok(None),
+    };
+    features.map_err(|malformed| malformed.to_string())
+}
+
+fn run<W: std::io::Write>(request: &Request, library: &Library, bytes: Vec<u8>, teller: &mut Teller<W>) -> Result<(), Stop> {
+    teller.check("format", || match model_files::onnx::read(&bytes, &Limits::default(), &Opsets::ONNX_RUNTIME_1_32) {
+        Ok(shape) => Check::new("format", Outcome::Passed, written(&shape)),
+        Err(malformed) => Check::new("format", Outcome::Refused, malformed.to_string()),
+    })?;
+    teller.begin("loads")?;
+    let model = match onnx::load(library, "model", bytes) {
+        Ok(model) => model,
+        Err(why) => return Err(teller.refuse("loads", why)),
+    };
+    teller.tell(Check::new("loads", Outcome::Passed, "ONNX Runtime takes it"))?;
+    let (inputs, outputs) = onnx::tensors(&model);
+    teller.say(&Line::Facts { inputs, outputs, globals: Vec::new() })?;
+    let live = request.live.as_ref().filter(|live| live.format == Format::Onnx);
+    let live = live.map(|live| load_live(library, &live.file, request.criteria.artefact_bytes)).transpose();
+    let live = live.map_err(|why| Stop::Unusable(format!("the live model {why}")))?;
+    teller.check("signature", || onnx::signature(&model, live.as_ref(), &request.criteria))?;
+    let judged = request.judged.as_deref().map(judged).transpose().map_err(Stop::Unusable)?;
+    let queries = match onnx::queries(judged.as_ref(), model.signature.features) {
+        Ok(queries) => queries,
+        Err(why) => return Err(teller.refuse("scores", why)),
+    };
+    teller.begin("scores")?;
+    let scored = match Scored::new(model, &queries) {
+        Ok(scored) => scored,
+        Err(check) => return teller.done(check),
+    };
+    teller.done(scored.finite())?;
+    teller.check("deterministic", || scored.deterministic(&queries))?;
+    teller.check("independent", || scored.independent(&queries))?;
+    if let Some(check) = scored.expected(&queries) {
+        teller.done(check)?;
+    }
+    teller.say(&Line::Golden(String::from_utf8_lossy(&scored.golden(&queries).render()).into_owned()))?;
+    compare(request, &scored, live, &queries, teller)
+}
+
+/// What the file says of itself.
+fn written(shape: &OnnxShape) -> String {
+    let opsets: Vec<String> = shape.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+    let producer = if shape.producer.is_empty() { "somebody".to_owned() } else { shape.producer.clone() };
+    let trees = if shape.trees == 0 { String::new() } else { format!(", {} trees", shape.trees) };
+    format!("IR {} by {producer}, opsets {}, {} parameters{trees}", shape.ir_version, opsets.join(", "), shape.parameters)
+}
+
+/// What needs the live model. All of it is told, whatever becomes of one.
+fn compare<W: std::io::Write>(
+    request: &Request,
+    scored: &Scored,
+    live: Option<Model>,
+    queries: &Judged,
+    teller: &mut Teller<W>,
+) -> Result<(), Stop> {
+    let live = live.filter(|live| live.signature.features == queries.features);
+    teller.begin("latency")?;
+    teller.tell(onnx::latency(&scored.model, live.as_ref(), queries, &request.criteria))?;
+    let skipped = |name, why: &str| Check::new(name, Outcome::Skipped, why);
+    let Some(live) = live else {
+        let why = "there is no live model that takes the same features";
+        return ["ndcg@10", "mrr", "movement"].into_iter().try_for_each(|name| teller.tell(skipped(name, why)));
+    };
+    teller.begin("ndcg@10")?;
+    let live = Scored::new(live, queries).map_err(|check| Stop::Unusable(format!("the live model: {}", check.said)))?;
+    for check in onnx::quality(scored, &live, queries, &request.criteria) {
+        teller.tell(check)?;
+    }
+    teller.begin("movement")?;
+    teller.tell(onnx::movement(scored, &live, request.judged.is_some(), &request.criteria))
+}
+
+fn load_live(library: &Library, path: &Path, most: u64) -> Result<Model, String> {
+    let bytes = read(path, most)?;
+    onnx::load(library, "live", bytes)
+}
+
+fn judged(path: &Path) -> Result<Judged, String> {
+    let wrong = |why: String| format!("the judged queries ({}): {why}", path.display());
+    let bytes = read(path, JUDGED_BYTES).map_err(wrong)?;
+    Judged::read(&bytes).map_err(|fault| wrong(fault.to_string()))
+}

@@ -1,0 +1,285 @@
+//! The promise: a version is there whole or not at all, never changes, and has a number that nobody else has; in a folder as in a bucket of a real S3 server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use serde_json::Value;
+use switchback_tests::eventually;
+use switchback_tests::registry::{Place, Registry, said};
+
+const SOON: Duration = Duration::from_secs(30);
+const MIB: usize = 1 << 20;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Bytes that do not compress, the same for each seed.
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let mut noise = vec![0; bytes];
+    random.fill(&mut noise[..]);
+    noise
+}
+
+fn numbers(registry: &Registry) -> Vec<u64> {
+    let (code, said, error) = registry.model(&["list", "search", "--json"]);
+    if code == 2 {
+        assert!(error.contains("there is none in the registry"), "{error}");
+        return Vec::new();
+    }
+    assert_eq!(code, 0, "{error}");
+    let all: Value = serde_json::from_str(&said).unwrap();
+    all["versions"].as_array().unwrap().iter().map(|version| version["version"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_version_goes_in_and_comes_out_as_it_was() {
+    for registry in Registry::both() {
+        let one = registry.file("ranker.onnx", b"one model");
+        let (code, said, _) = registry.model(&["list"]);
+        assert!(code == 0 && said.contains("no models; push one with"), "{said}");
+        let said =
+            registry.model(&["push", text(&one), "--model", "search", "--metric", "ndcg@10=0.743", "--tag", "night=1", "--why", "first"]).1;
+        assert!(said.starts_with("search:1\n") && said.contains("metric ndcg@10  0.743") && said.contains("by ann"), "{said}");
+        // A larger one, in several parts.
+        let bytes = noise(1, 40 * MIB + 17);
+        let large = registry.file("large.txt", &bytes);
+        let pushed =
+            registry.done(&["push", text(&large), "--model", "search", "--parent", "1", "--format", "opaque", "--alias", "candidate"]);
+        assert_eq!((&pushed["version"], &pushed["bytes"], &pushed["format"]), (&2.into(), &bytes.len().into(), &"opaque".into()));
+        assert_eq!(registry.done(&["show", "search@candidate"])["version"], 2);
+        let (code, said, error) = registry.model(&["pull", "search:2", "--to", "out"]);
+        assert!(code == 0 && said.contains("search:2 is in out"), "{said}{error}");
+        assert!(fs::read(registry.path("out")).unwrap() == bytes);
+        registry.done(&["pull", "search:1"]);
+        assert_eq!(fs::read(registry.path("ranker.onnx")).unwrap(), b"one model");
+        let said = registry.model(&["diff", "search:1", "search:2"]).1;
+        assert!(said.contains("onnx") && said.contains("opaque") && !said.contains("pushed by"), "{said}");
+        let listed = registry.model(&["list", "search"]).1;
+        assert!(listed.lines().nth(2).unwrap().trim_end().ends_with("candidate") && listed.contains("ndcg@10 0.743"), "{listed}");
+        assert!(registry.model(&["list"]).1.contains("candidate 2"));
+        let (code, said, _) = registry.model(&["verify", "search", "--all"]);
+        assert!(code == 0 && said.lines().count() == 2, "{said}");
+        for (arguments, code, says) in [
+            (&["show", "search:9"][..], 2, "search:9: there is none in the registry"),
+            (&["show", "search@gone"], 2, "its aliases are candidate"),
+            (&["show", "shop"], 2, "its models are search"),
+            (&["show", "Search"], 64, "must be MODEL, MODEL:NUMBER or MODEL@ALIAS"),
+            (&["push", "no such file", "--model", "search"], 64, "no such file: cannot read it"),
+            (&["push", text(&one), "--model", "../x"], 64, "must be 1 to 64 lower-case letters"),
+            (&["push", text(&one), "--model", "search", "--metric", "ndcg=high"], 64, "--metric ndcg=high: must be a number"),
+        ] {
+            let (is, said, error) = registry.model(arguments);
+            assert!(is == code && error.contains(says), "{arguments:?}: {is} {said}{error}");
+        }
+    }
+}
+
+#[test]
+fn pushes_at_the_same_time_have_numbers_of_their_own() {
+    for registry in Registry::both() {
+        let files: Vec<PathBuf> = (0..32).map(|index| registry.file(&format!("model-{index}"), &noise(index, 4_000))).collect();
+        let pushes: Vec<_> =
+            files.iter().map(|file| registry.start(&["push", text(file), "--format", "opaque", "--model", "search", "--json"])).collect();
+        let numbers: BTreeSet<u64> = pushes
+            .into_iter()
+            .map(|push| {
+                let (code, said, error) = said(&push.wait_with_output().unwrap());
+                assert_eq!(code, 0, "{error}");
+                serde_json::from_str::<Value>(&said).unwrap()["version"].as_u64().unwrap()
+            })
+            .collect();
+        assert_eq!(numbers, (1..=32).collect());
+        let (code, said, error) = registry.model(&["verify", "search", "--all"]);
+        assert!(code == 0 && said.lines().count() == 32, "{said}{error}");
+    }
+}
+
+#[test]
+fn of_those_who_move_an_alias_from_one_place_one_does() {
+    for registry in Registry::both() {
+        let file = registry.file("model", b"a model");
+        (0..4).for_each(|_| drop(registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"])));
+        for race in 0..100 {
+            let race_to = |to| registry.start(&["alias", "search", "champion", to, "--expect", "0", "--json"]);
+            let ends: Vec<_> =
+                ["1", "2", "3", "4"].map(race_to).into_iter().map(|racer| said(&racer.wait_with_output().unwrap())).collect();
+            let winners: Vec<u64> = (1..).zip(&ends).filter(|(_, (code, _, _))| *code == 0).map(|(to, _)| to).collect();
+            assert_eq!(winners.len(), 1, "race {race}: {ends:#?}");
+            assert!(
+                ends.iter().all(|(code, _, error)| *code == 0 || (*code == 2 && error.contains("somebody moved it meanwhile"))),
+                "{ends:#?}"
+            );
+            assert_eq!(registry.done(&["show", "search@champion"])["version"], winners[0]);
+            registry.done(&["alias", "search", "champion", "--remove", "--expect", &winners[0].to_string()]);
+        }
+        let moves = registry.done(&["alias", "search", "champion"])["moves"].as_array().unwrap().len();
+        assert_eq!(moves, 200, "each of them, and each way back");
+    }
+}
+
+/// Killed at whatever moment, there is a whole version or none; the next push goes on as if nothing had been.
+#[test]
+fn a_push_that_is_killed_leaves_nothing_half_visible() {
+    for registry in Registry::both() {
+        let file = registry.file("model", &noise(7, 36 * MIB));
+        let began = Instant::now();
+        registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+        let mut took = began.elapsed();
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(50);
+        let mut killed = 0;
+        for _ in 0..50 {
+            let before = numbers(&registry).len();
+            let mut push = registry.start(&["push", text(&file), "--format", "opaque", "--model", "search", "--json"]);
+            let began = Instant::now();
+            let moment = began + took.mul_f64(random.random_range(0.0..1.1));
+            eventually("the moment", SOON, || (Instant::now() >= moment || push.try_wait().unwrap().is_some()).then_some(()));
+            push.kill().unwrap();
+            let is_done = push.wait().unwrap().success();
+            if is_done {
+                // The first one may have been slower, as the machine was.
+                took = took.min(began.elapsed());
+            }
+            killed += u32::from(!is_done);
+            let after = numbers(&registry);
+            assert_eq!(after, (1..=after.len() as u64).collect::<Vec<_>>());
+            assert!(after.len() == before + 1 || (after.len() == before && !is_done), "{before} versions before, {} after", after.len());
+        }
+        assert!(killed >= 25, "{killed} of 50 were killed before they were done");
+        let (code, said, error) = registry.model(&["verify", "search", "--all"]);
+        assert!(code == 0, "{said}{error}");
+        registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    }
+}
+
+#[test]
+fn an_upload_that_was_broken_off_goes_on() {
+    let registry = Registry::in_bucket();
+    let bytes = noise(3, 160 * MIB);
+    let file = registry.file("model", &bytes);
+    let mut push = registry.start(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    eventually("half of it is there", SOON, || {
+        (registry.relay().up() > 100 * MIB as u64 || push.try_wait().unwrap().is_some()).then_some(())
+    });
+    push.kill().unwrap();
+    assert!(!push.wait().unwrap().success());
+    let before = registry.relay().up();
+    registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    let sent = registry.relay().up() - before;
+    assert!(sent < 120 * MIB as u64, "{} MiB of 160 were sent again", sent / MIB as u64);
+    registry.done(&["pull", "search", "--to", "out"]);
+    assert!(fs::read(registry.path("out")).unwrap() == bytes);
+}
+
+#[test]
+fn a_flipped_bit_is_refused_with_both_digests() {
+    let registry = Registry::in_folder();
+    let file = registry.file("model", &noise(5, MIB));
+    let pushed = registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    let artefacts = registry.path("registry/models/search/artefacts");
+    let artefact = fs::read_dir(artefacts).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&artefact).unwrap();
+    bytes[4_711] ^= 4;
+    fs::write(&artefact, bytes).unwrap();
+    for arguments in [&["pull", "search:1", "--to", "out"][..], &["verify", "search:1"]] {
+        let (code, said, error) = registry.model(arguments);
+        let told = format!("{said}{error}");
+        assert!(
+            code == 2 && told.contains(pushed["sha256"].as_str().unwrap()) && told.contains("it was changed after it was pushed"),
+            "{code} {told}"
+        );
+    }
+    assert!(!registry.path("out").exists());
+}
+
+#[test]
+fn a_server_that_goes_away_is_tried_again_and_then_told() {
+    let mut registry = Registry::in_bucket();
+    let file = registry.file("model", &noise(9, 64 * MIB));
+    registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    // It comes back: the download goes on where it was.
+    registry.relay().cut_after(30 * MIB as u64);
+    let before = registry.relay().down();
+    let pull = registry.start(&["pull", "search", "--to", "out"]);
+    eventually("it is cut", SOON, || registry.relay().is_cut().then_some(()));
+    registry.relay().mend();
+    let (code, _, error) = said(&pull.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{error}");
+    assert!(registry.relay().down() - before < 80 * MIB as u64, "what was there was not read again");
+    // It does not.
+    fs::remove_file(registry.path("out")).unwrap();
+    registry.relay().cut_after(30 * MIB as u64);
+    let (code, _, error) = registry.model(&["pull", "search", "--to", "out"]);
+    assert!(code == 69 && error.contains("the registry at s3://models/some/prefix cannot be used"), "{code}: {error}");
+    assert!(
+        !registry.path("out").exists()
+            && fs::read_dir(registry.path(".")).unwrap().all(|file| !text(&file.unwrap().path()).contains(".part"))
+    );
+    let (code, _, error) = registry.model(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    assert_eq!(code, 69, "{error}");
+    let Place::Bucket(server, relay) = &mut registry.place else { unreachable!() };
+    server.kill();
+    relay.mend();
+    let (code, _, error) = registry.model(&["list"]);
+    assert_eq!(code, 69, "{error}");
+}
+
+#[test]
+fn retention_keeps_what_is_new_aliased_or_in_use() {
+    for registry in Registry::both() {
+        let file = registry.file("model", b"a model");
+        (0..6).for_each(|_| drop(registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"])));
+        registry.done(&["alias", "search", "champion", "2"]);
+        let gc = |more: &[&str]| {
+            registry.done(&[&["gc", "search", "--keep", "2", "--younger", "0s", "--in-use", "3"], more].concat())["models"][0].clone()
+        };
+        let would = gc(&["--dry-run"]);
+        assert_eq!(would["removed"], serde_json::json!([1, 4]));
+        assert_eq!(registry.done(&["pull", "search:4", "--to", "out"])["version"]["version"], 4, "a dry run removes nothing");
+        assert_eq!(gc(&[])["removed"], serde_json::json!([1, 4]));
+        let (code, _, error) = registry.model(&["pull", "search:4", "--to", "out"]);
+        assert!(code == 2 && error.contains("its artefact was removed from the registry by ann; the manifest is kept"), "{error}");
+        assert_eq!(registry.done(&["show", "search:4"])["removed"]["who"], "ann");
+        assert_eq!(numbers(&registry), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"])["version"], 7);
+        assert!(registry.model(&["alias", "search", "champion", "4"]).2.contains("its artefact was removed"));
+        assert!(registry.model(&["gc", "search", "--dry-run"]).1.contains("nothing would be removed"));
+    }
+}
+
+#[test]
+fn a_signature_is_believed_of_who_is_trusted() {
+    let registry = Registry::in_folder();
+    let key = |name: &str| {
+        let (private, public) = (registry.path(name), registry.path(&format!("{name}.pub")));
+        let openssl =
+            |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).output().unwrap().status.success(), "{arguments:?}");
+        openssl(&["genpkey", "-algorithm", "ed25519", "-out", text(&private)]);
+        openssl(&["pkey", "-in", text(&private), "-pubout", "-out", text(&public)]);
+        (private, public)
+    };
+    let ((private, public), (_, other)) = (key("ours"), key("theirs"));
+    let file = registry.file("model", b"a model");
+    let signed = registry.done(&["push", text(&file), "--format", "opaque", "--model", "search", "--sign-key", text(&private)]);
+    assert!(registry.model(&["show", "search:1"]).1.contains(signed["signature"]["key"].as_str().unwrap()));
+    registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    let verify = |version: &str, key: &Path| registry.model(&["verify", version, "--trusted-key", text(key)]);
+    assert_eq!(verify("search:1", &public).0, 0);
+    assert!(verify("search:1", &other).1.contains("is not trusted: it is signed with the key"));
+    let (code, said, _) = verify("search:2", &public);
+    assert!(code == 2 && said.contains("search:2 is not trusted: nobody signed it"), "{said}");
+    // A manifest that somebody changed in the store.
+    let manifest = registry.path("registry/models/search/versions/1/manifest.json");
+    let changed = fs::read_to_string(&manifest).unwrap().replace("\"who\":\"ann\"", "\"who\":\"bob\"");
+    fs::write(&manifest, changed).unwrap();
+    assert!(verify("search:1", &public).1.contains("it was changed after it was signed"));
+    let (code, _, error) = registry.model(&["push", text(&file), "--format", "opaque", "--model", "search", "--sign-key", text(&public)]);
+    assert!(code == 64 && error.contains("must be a private key of Ed25519 in PEM"), "{error}");
+}
