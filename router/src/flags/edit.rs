@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{FEATURES, Fault, Fields, Flags, Grounds, Kind, MAX_EPOCH};
+use super::{FEATURES, Fault, Fields, Flags, Grounds, Kind, MAX_EPOCH, VERSION_OF};
 use crate::config::Route;
 use crate::vocabulary::Ppm;
 
-/// Every field that a person or Switchback may write, beside `flag.<name>`.
+/// Every field that a person or Switchback may write, beside `version.<pool>` and `flag.<name>`.
 pub(crate) const WRITABLE: [&str; 12] = [
     "live",
     "candidate_pool",
@@ -137,8 +137,9 @@ fn check_form(change: &Change) -> Vec<Fault> {
             fault(field, shown, "left alone: the store writes it".to_owned());
         } else if field == "rollout" && change.kind == Kind::Change {
             fault(field, shown, "left alone: it is moved with switchback rollout".to_owned());
-        } else if field != "rollout" && !WRITABLE.contains(&field.as_str()) && !field.starts_with("flag.") {
-            fault(field, shown, format!("one of the fields {}, or flag.<name>", WRITABLE.join(", ")));
+        } else if field != "rollout" && !WRITABLE.contains(&field.as_str()) && !field.starts_with("flag.") && !field.starts_with(VERSION_OF)
+        {
+            fault(field, shown, format!("one of the fields {}, version.<pool> or flag.<name>", WRITABLE.join(", ")));
         }
         if matches!(field.as_str(), "live" | "salt") && value.as_ref().is_none_or(String::is_empty) {
             fault(field, shown, "set: it cannot be deleted".to_owned());

@@ -59,6 +59,6 @@ pub(crate) use rollout::TEXT_CHARS;
 pub use rollout::{Phase, Plan, PlannedStep, ROLLOUT_BYTES, Rollout, STEPS, Sides};
 pub use routers::{RouterSeen, TripSeen};
 pub use seal::seal;
-pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, MAX_EPOCH, PolicyRef, Share, VALUE_BYTES};
+pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, MAX_EPOCH, PolicyRef, Share, VALUE_BYTES, VERSION_OF};
 pub use store::{FlagStore, ShelfFields};
 pub use trip::{Shed, Trip};

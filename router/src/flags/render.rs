@@ -1,6 +1,6 @@
 //! Flags back to fields: what is written when a store lost them, what the copy on disk holds, and what log lines compare.
 
-use super::{Fields, Flags, PolicyRef};
+use super::{Fields, Flags, PolicyRef, VERSION_OF};
 use crate::config::Route;
 use crate::vocabulary::{PoolIndex, Ppm};
 
@@ -53,6 +53,9 @@ impl Flags {
         }
         if let Some(rollout) = &self.rollout {
             put("rollout", rollout.render());
+        }
+        for (pool, version) in &self.versions {
+            put(&format!("{VERSION_OF}{}", name(*pool)), version.clone());
         }
         for (feature, value) in &self.features {
             put(&format!("flag.{feature}"), value.clone());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::experiments::Experiments;
 use super::rollout::{ROLLOUT_BYTES, Rollout};
 use super::trip::Shed;
-use crate::config::Route;
+use crate::config::{Route, VERSION_RULE, is_version};
 use crate::vocabulary::{PoolIndex, Ppm};
 
 /// How a store keeps a route's flags: field names and values, as `HGETALL` gives them.
@@ -21,6 +21,8 @@ pub type Fields = BTreeMap<String, String>;
 pub const VALUE_BYTES: usize = 1_024;
 /// The longest `experiments` value, in bytes.
 pub const EXPERIMENTS_BYTES: usize = 64 << 10;
+/// Fields that say which model version a pool runs: `version.<pool>`.
+pub const VERSION_OF: &str = "version.";
 /// How many `flag.<name>` fields a route may have.
 pub const FEATURES: usize = 256;
 /// The highest epoch: it has 48 bits in the token.
@@ -73,6 +75,8 @@ pub struct Flags {
     pub experiments: Option<Arc<Experiments>>,
     /// The rollout that runs, or the last one.
     pub rollout: Option<Arc<Rollout>>,
+    /// `version.<pool>`: which model version a pool runs, where it was loaded by Switchback; elsewhere the config says.
+    pub versions: BTreeMap<PoolIndex, String>,
     /// `flag.<name>` without the prefix.
     pub features: BTreeMap<String, String>,
     /// What this router's breaker holds back; never in a store. Whatever names one of its pools, but for a pin and an override, means control.
@@ -109,6 +113,7 @@ impl Flags {
             rollback_policy: PolicyRef { name: route.rollback_policy.clone(), digest: None },
             experiments: None,
             rollout: None,
+            versions: BTreeMap::new(),
             features: BTreeMap::new(),
             shed: None,
         };
@@ -166,6 +171,7 @@ impl Reader<'_> {
             rollback_policy: self.policy("rollback_policy", &last_good.rollback_policy, &route.rollback_policy),
             experiments: self.experiments(last_good),
             rollout: self.rollout(last_good),
+            versions: self.versions(last_good),
             features: self.features(last_good),
             shed: None,
         }
@@ -270,6 +276,24 @@ impl Reader<'_> {
     fn rollout(&mut self, last_good: &Flags) -> Option<Arc<Rollout>> {
         let read = |text: &str| Rollout::parse(text).map(|rollout| Some(Arc::new(rollout)));
         self.field("rollout", last_good.rollout.clone(), None, "a rollout's record as this version of Switchback writes it", read)
+    }
+
+    fn versions(&mut self, last_good: &Flags) -> BTreeMap<PoolIndex, String> {
+        let mut versions = BTreeMap::new();
+        let (fields, route) = (self.fields, self.route);
+        for field in fields.keys() {
+            let Some(name) = field.strip_prefix(VERSION_OF) else { continue };
+            let Some(pool) = route.pool_named(name) else {
+                self.fault(field, fields.get(field).map_or("", String::as_str), &format!("version. and {}", self.pool_names()));
+                continue;
+            };
+            let last = last_good.versions.get(&pool).cloned();
+            let read = |text: &str| is_version(text).then(|| Some(text.to_owned()));
+            if let Some(version) = self.field(field, last, None, VERSION_RULE, read) {
+                versions.insert(pool, version);
+            }
+        }
+        versions
     }
 
     fn features(&mut self, last_good: &Flags) -> BTreeMap<String, String> {

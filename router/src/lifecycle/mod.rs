@@ -23,6 +23,7 @@ mod started_as;
 mod token_key;
 mod untold;
 mod upgrade;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -150,6 +151,7 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
     if let Some(predecessor) = predecessor.as_mut() {
         running.take_over_from(predecessor).await?;
     }
+    running.follow_versions().await;
     running.listen()?;
     if let Some(predecessor) = predecessor.take() {
         predecessor.serving().await;
@@ -158,6 +160,7 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
     notify::ready(running.generation());
     loop {
         tokio::select! {
+            () = running.versions_moved() => running.follow_versions().await,
             Some(AskedReload { who, reply }) = reloads.recv() => drop(reply.send(running.reload(&who).await)),
             wish = signals.next() => match wish {
                 Wish::Reload => drop(running.reload("SIGHUP").await),
@@ -240,6 +243,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         process,
         listeners: Some(listeners),
         admin: None,
+        follows_after: None,
     })
 }
 

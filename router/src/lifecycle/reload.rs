@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::error::{chain, problem};
 use super::notify;
 use super::running::{Running, flags_of, policies_of, shadows_of};
+use super::versions::Versions;
 use crate::admin::{self, Access, AdminState, ReloadRefused, Reloaded};
 use crate::config::{self, Config, KeyChange, Reload};
 use crate::flags::FlagStore;
@@ -23,8 +24,17 @@ use crate::vocabulary::RouteIndex;
 /// Changed keys that a log line names.
 const LOGGED_KEYS: usize = 20;
 
+/// What a config is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Base {
+    /// The file as it is now.
+    File,
+    /// The file that the config in force came from, as it was.
+    InForce,
+}
+
 /// A config with the files that it names, all of it checked.
-struct Checked {
+pub(super) struct Checked {
     asked: Config,
     config: Arc<Config>,
     changed: Vec<KeyChange>,
@@ -41,7 +51,7 @@ impl Running {
     /// Reads the config file again and puts it in force, or says why not. `who` goes into the log.
     pub(super) async fn reload(&mut self, who: &str) -> Result<Reloaded, ReloadRefused> {
         notify::reloading();
-        let done = match self.check() {
+        let done = match self.check(Base::File) {
             Ok(checked) => self.put_in_force(checked).await,
             Err(problems) => Err(problems),
         };
@@ -59,9 +69,13 @@ impl Running {
         }
     }
 
-    fn check(&self) -> Result<Checked, Vec<String>> {
-        let asked = config::load(&self.file).map_err(|error| error.lines().to_vec())?;
-        let Reload { config, changed, waiting } = config::reload(self.config(), &self.asked, &self.at_start, &asked);
+    pub(super) fn check(&self, base: Base) -> Result<Checked, Vec<String>> {
+        let asked = match base {
+            Base::File => config::load(&self.file).map_err(|error| error.lines().to_vec())?,
+            Base::InForce => self.asked.clone(),
+        };
+        let Reload { mut config, changed, waiting } = config::reload(self.config(), &self.asked, &self.at_start, &asked);
+        Versions::of(&self.flags, self.config()).apply(&mut config);
         let refused = |key: &str, error: &dyn std::error::Error| vec![problem(&self.file, key, error)];
         let access = Access::open(&config).map_err(|error| refused(error.key(), &error))?;
         let tls = config.tls.as_ref().map(ServerTls::prepare).transpose().map_err(|error| refused(error.key(), &error))?;
@@ -74,7 +88,7 @@ impl Running {
         Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides, secrets, others })
     }
 
-    async fn put_in_force(&mut self, checked: Checked) -> Result<Reloaded, Vec<String>> {
+    pub(super) async fn put_in_force(&mut self, checked: Checked) -> Result<Reloaded, Vec<String>> {
         let Checked { asked, config, changed, waiting, access, tls, pools, overrides, secrets, others } = checked;
         let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
         let flags = self.flags.succeed(&config).await.map_err(|error| vec![chain(&error)])?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::StartedAs;
 use super::fleet::Telling;
@@ -48,6 +49,8 @@ pub(super) struct Running {
     /// To be passed on; gone when the router drains.
     pub(super) listeners: Option<Listeners>,
     pub(super) admin: Option<AdminApi>,
+    /// Versions of pools could not follow the flags; they try again then.
+    pub(super) follows_after: Option<Instant>,
 }
 
 /// The task that turns what workers count into windows.
