@@ -43,8 +43,12 @@ fn numbers(registry: &Registry) -> Vec<u64> {
 fn a_version_goes_in_and_comes_out_as_it_was() {
     for registry in Registry::both() {
         let one = registry.file("ranker.onnx", b"one model");
-        let (code, said, _) = registry.model(&["list"]);
-        assert!(code == 0 && said.contains("no models; push one with"), "{said}");
+        let (code, said, error) = registry.model(&["list"]);
+        match &registry.place {
+            // Who only looks makes no folder.
+            Place::Folder => assert!(code == 64 && error.contains("there is no such folder; the first push makes it"), "{code}: {error}"),
+            Place::Bucket(..) => assert!(code == 0 && said.contains("no models; push one with"), "{said}"),
+        }
         let said =
             registry.model(&["push", text(&one), "--model", "search", "--metric", "ndcg@10=0.743", "--tag", "night=1", "--why", "first"]).1;
         assert!(said.starts_with("search:1\n") && said.contains("metric ndcg@10  0.743") && said.contains("by ann"), "{said}");
@@ -282,4 +286,73 @@ fn a_signature_is_believed_of_who_is_trusted() {
     assert!(verify("search:1", &public).1.contains("it was changed after it was signed"));
     let (code, _, error) = registry.model(&["push", text(&file), "--format", "opaque", "--model", "search", "--sign-key", text(&public)]);
     assert!(code == 64 && error.contains("must be a private key of Ed25519 in PEM"), "{error}");
+}
+
+#[test]
+fn what_is_broken_or_unfinished_breaks_nothing_else() {
+    for registry in Registry::both() {
+        let file = registry.file("model", b"a model");
+        let push =
+            |model: &str, more: &[&str]| registry.model(&[&["push", text(&file), "--format", "opaque", "--model", model], more].concat());
+        (0..3).for_each(|_| assert_eq!(push("search", &[]).0, 0));
+        // Texts that are no manifest any more are refused before anything is there.
+        let long = "x".repeat(4_000);
+        let tags: Vec<String> = (0..70).map(|index| format!("t{index}={long}")).collect();
+        let tags: Vec<&str> = tags.iter().flat_map(|tag| ["--tag", tag.as_str()]).collect();
+        let (code, _, error) = push("other", &tags);
+        assert!(code == 64 && error.contains("262144 at most are allowed"), "{code}: {error}");
+        let (code, said, error) = registry.model(&["list"]);
+        assert!(code == 0 && said.contains("search") && !said.contains("other"), "{code}: {said}{error}");
+        registry.done(&["gc", "--dry-run"]);
+        assert_eq!(registry.model(&["gc", "nobody"]).0, 2);
+    }
+    // Somebody broke a manifest: the others are told, and nothing of that model is removed.
+    let registry = Registry::in_folder();
+    let file = registry.file("model", b"a model");
+    for model in ["search", "search", "search", "shop"] {
+        registry.done(&["push", text(&file), "--format", "opaque", "--model", model]);
+    }
+    fs::write(registry.path("registry/models/search/versions/2/manifest.json"), "{").unwrap();
+    let (code, said, error) = registry.model(&["list"]);
+    assert!(
+        code == 2 && said.contains("search") && said.contains("shop") && error.contains("versions/2/manifest.json is not readable"),
+        "{code}: {said}{error}"
+    );
+    let (code, said, _) = registry.model(&["verify", "search", "--all"]);
+    assert!(code == 2 && said.lines().count() == 3, "{said}");
+    let (code, said, error) = registry.model(&["gc", "--keep", "1", "--younger", "0s"]);
+    assert!(code == 2 && error.contains("nothing of search is removed") && said.contains("shop"), "{code}: {said}{error}");
+    assert_eq!(registry.model(&["verify", "search:1"]).0, 0);
+}
+
+#[test]
+fn retention_keeps_what_an_alias_was_moved_from() {
+    let registry = Registry::in_folder();
+    let file = registry.file("model", b"a model");
+    for version in ["1", "2", "3", "4"] {
+        registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+        registry.done(&["alias", "search", "champion", version]);
+    }
+    let gone = registry.done(&["gc", "search", "--keep", "1", "--younger", "0s"]);
+    assert_eq!(gone["models"][0]["removed"], serde_json::json!([1, 2]));
+    registry.done(&["alias", "search", "champion", "3"]);
+}
+
+#[test]
+fn a_file_is_written_where_one_may_be_and_nowhere_else() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let registry = Registry::in_folder();
+    let file = registry.file("model", b"a model");
+    registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    let (code, said, error) = registry.model(&["pull", "search", "--to", "-"]);
+    assert_eq!((code, said.as_str()), (0, "a model"), "{error}");
+    fs::create_dir(registry.path("folder")).unwrap();
+    let (code, _, error) = registry.model(&["pull", "search", "--to", "folder"]);
+    assert!(code == 64 && error.contains("folder: cannot replace what is no file"), "{code}: {error}");
+    let real = registry.file("real", b"before");
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&real, registry.path("link")).unwrap();
+    registry.done(&["pull", "search", "--to", "link"]);
+    assert!(fs::symlink_metadata(registry.path("link")).unwrap().is_symlink());
+    assert_eq!((fs::read(&real).unwrap(), fs::metadata(&real).unwrap().permissions().mode() & 0o777), (b"a model".to_vec(), 0o600));
 }

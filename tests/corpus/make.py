@@ -31,7 +31,7 @@ import bad_trees
 import data
 import good_onnx
 import good_pickles
-from trained import Trained, from_lightgbm, named, to_bytes
+from trained import Trained, from_lightgbm, to_bytes
 
 LIBRARIES = ["lightgbm", "numpy", "onnx", "onnxmltools", "onnxruntime", "scikit-learn", "skl2onnx", "xgboost-cpu", "joblib"]
 
@@ -51,7 +51,7 @@ def main() -> int:
     start = time.monotonic()
     trained = Trained(data.generate(arguments.seed, data.TRAIN_QUERIES))
     judged = data.generate(arguments.seed + 1, data.JUDGED_QUERIES)
-    live = to_bytes(named(from_lightgbm(trained.live)))
+    live = to_bytes(from_lightgbm(trained.live))
     items = [
         *good_onnx.items(trained),
         *good_pickles.items(trained),

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 pub use backend::{Backend, Behaviour};
 pub use load::{Load, Report, Running, time_of_day};
 pub use provenance::provenance;
-pub use router::{Router, Setup, binary};
+pub use router::{Router, Setup, binary, python};
 pub use scripted::{Act, Scripted};
 
 /// How often an effect is looked for.

@@ -22,6 +22,13 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// A Python with the libraries that models are made with, as `scripts/install_test_tools.sh models` installs them.
+pub fn python() -> PathBuf {
+    let target = binary().parent().and_then(Path::parent).unwrap().to_owned();
+    let own = target.join("tools/models/bin/python");
+    if own.exists() { own } else { PathBuf::from("python3") }
+}
+
 /// What a test's router is told: one route `search` with these pools, everything else as in the defaults.
 #[derive(Default)]
 pub struct Setup {

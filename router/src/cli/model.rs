@@ -14,7 +14,13 @@ use super::model_validate::{Look, ValidateArgs};
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::{Failure, block_on, print};
 use crate::flags::random_hex;
-use crate::registry::{About, AliasMove, Expected, Format, Name, Push, Reference, Registry, SigningKey, TrustedKey, Which, format_of};
+use crate::registry::{
+    About, AliasMove, Expected, Format, Found, Name, Push, Reference, Registry, RegistryError, SigningKey, Tensor, TrustedKey, Which,
+    format_of,
+};
+
+/// A larger file is not looked into when it is pushed.
+const READ_AT_MOST: u64 = 256 << 20;
 
 const AFTER_HELP: &str = "\
 A version is a file and what is known of it. It gets the next number, and never changes. docs/REGISTRY.md has the layout, aliases and retention.
@@ -162,7 +168,7 @@ struct Verify {
 struct Pull {
     /// MODEL, MODEL:NUMBER or MODEL@ALIAS.
     version: Reference,
-    /// Where to [default: the file's own name, here].
+    /// Where to; - is standard output [default: the file's own name, here].
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     #[command(flatten)]
@@ -210,26 +216,28 @@ impl PushArgs {
             tags: pairs("--tag", &self.tags)?.into_iter().collect(),
             why: self.why,
         };
-        let (who, now_ms) = (who(), crate::admin::now_unix_ms());
+        let who = who();
+        let (inputs, outputs) = tensors(format, &self.file);
         let push = Push {
             model: self.model.clone(),
             file: self.file,
             format,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
+            inputs,
+            outputs,
             about,
             who: who.clone(),
-            now_ms,
+            clock: crate::admin::now_unix_ms,
             id: random_hex(16),
             key: self.sign_key.as_deref().map(SigningKey::read).transpose().map_err(failed)?.map(Arc::new),
             notes: notes(),
         };
         let bar = Bar::new("pushing", self.json);
         block_on(async {
-            let registry = self.registry.open()?;
+            let registry = self.registry.open_or_make()?;
             let manifest = registry.push(push, &|progress| bar.show(progress)).await.map_err(failed)?;
             for alias in &self.aliases {
-                let to = AliasMove::to(Some(manifest.version), who.clone(), "pushed".to_owned(), now_ms, random_hex(16));
+                let to =
+                    AliasMove::to(Some(manifest.version), who.clone(), "pushed".to_owned(), crate::admin::now_unix_ms(), random_hex(16));
                 registry.move_alias(&self.model, alias, to, Expected::Anywhere).await.map_err(failed)?;
             }
             let which = Which::Number(manifest.version);
@@ -258,24 +266,39 @@ impl List {
             (true, _) => format!("{asked:#}\n"),
             (false, Some(_)) => listed(&asked),
             (false, None) => models(&asked),
-        })
+        })?;
+        let all = asked.get("models").and_then(Value::as_array).cloned().unwrap_or_else(|| vec![asked]);
+        let broken: Vec<String> = all.iter().filter_map(|model| model.get("unreadable")).flat_map(texts).collect();
+        if broken.is_empty() { Ok(()) } else { Err(Failure::refused(broken.join("\n"))) }
     }
 }
 
 async fn of_model(registry: &Registry, model: &Name) -> Result<Value, Failure> {
-    let (versions, aliases) = (registry.versions(model).await.map_err(failed)?, registry.aliases(model).await.map_err(failed)?);
-    if versions.is_empty() {
+    let Found { versions, unreadable } = registry.versions_found(model).await.map_err(failed)?;
+    let mut unreadable: Vec<String> = unreadable.iter().map(|(_, error)| error.to_string()).collect();
+    let aliases = match registry.aliases(model).await {
+        Err(error @ RegistryError::Object { .. }) => {
+            unreadable.push(error.to_string());
+            Vec::new()
+        }
+        aliases => aliases.map_err(failed)?,
+    };
+    if versions.is_empty() && unreadable.is_empty() {
         let which = Which::Newest;
         return Err(failed(
             registry
                 .version(&Reference { model: model.clone(), which })
                 .await
                 .err()
-                .unwrap_or_else(|| crate::registry::RegistryError::Busy { model: model.clone(), tries: 1 }),
+                .unwrap_or_else(|| RegistryError::Busy { model: model.clone(), tries: 1 }),
         ));
     }
     let aliases: BTreeMap<String, Option<u64>> = aliases.into_iter().map(|(alias, last)| (alias.to_string(), last.version)).collect();
-    Ok(json!({ "model": model, "versions": versions, "aliases": aliases }))
+    Ok(json!({ "model": model, "versions": versions, "aliases": aliases, "unreadable": unreadable }))
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
 impl Diff {
@@ -297,12 +320,14 @@ impl Verify {
         let keys = keys.map_err(failed).map_err(|failure| failure.in_json(self.json))?;
         let asked = block_on(async {
             let registry = self.registry.open()?;
+            let mut found = Vec::new();
             let versions = if self.all {
-                registry.versions(&self.version.model).await.map_err(failed)?
+                let Found { versions, unreadable } = registry.versions_found(&self.version.model).await.map_err(failed)?;
+                found.extend(unreadable.into_iter().map(|(number, error)| (number, String::new(), Some(error.to_string()))));
+                versions
             } else {
                 vec![registry.version(&self.version).await.map_err(failed)?]
             };
-            let mut found = Vec::new();
             for version in versions.iter().filter(|version| !self.all || version.removed.is_none()) {
                 let verified = match if keys.is_empty() { Ok(()) } else { version.check_signature(&keys) } {
                     Ok(()) => registry.verify(version, &|progress| bar.show(progress)).await,
@@ -342,11 +367,17 @@ impl Pull {
             let version = registry.version(&self.version).await.map_err(failed)?;
             let own = Path::new(&version.manifest.file).file_name().map(PathBuf::from);
             let to = self.to.clone().or(own).unwrap_or_else(|| PathBuf::from("model"));
+            if to == Path::new("-") {
+                let folder = tempfile::tempdir().map_err(|error| Failure::unreachable(format!("no temporary folder: {error}")))?;
+                let file = folder.path().join("model");
+                registry.pull(&version, &file, &|progress| bar.show(progress)).await.map_err(failed)?;
+                return copy_out(&file).map(|()| None);
+            }
             registry.pull(&version, &to, &|progress| bar.show(progress)).await.map_err(failed)?;
-            Ok((version, to))
+            Ok(Some((version, to)))
         });
         drop(bar);
-        let (version, to) = pulled.map_err(|failure| failure.in_json(self.json))?;
+        let Some((version, to)) = pulled.map_err(|failure| failure.in_json(self.json))? else { return Ok(()) };
         let manifest = &version.manifest;
         print(&if self.json {
             format!("{:#}\n", json!({ "version": version, "file": to }))
@@ -364,6 +395,28 @@ pub(super) fn format(said: Option<Format>, file: &Path) -> Result<Format, Failur
         Some(format) => Ok(format),
         None => format_of(file).map_err(failed)?.ok_or_else(|| Failure::usage(format!("{}: {cannot_tell}", file.display()))),
     }
+}
+
+/// What goes in and out of a model, where its file says so without being run.
+fn tensors(format: Format, file: &Path) -> (Vec<Tensor>, Vec<Tensor>) {
+    if format != Format::Onnx || std::fs::metadata(file).map_or(true, |file| file.len() > READ_AT_MOST) {
+        return (Vec::new(), Vec::new());
+    }
+    let limits = model_files::Limits::default();
+    let read = |bytes: Vec<u8>| model_files::onnx::read(&bytes, &limits, &model_files::onnx::Opsets::ONNX_RUNTIME_1_32).ok();
+    let Some(shape) = std::fs::read(file).ok().and_then(read) else { return (Vec::new(), Vec::new()) };
+    let tensors = |all: Vec<model_files::onnx::TensorShape>| {
+        let tensor =
+            |one: model_files::onnx::TensorShape| Tensor { name: one.name, element: one.element, shape: one.shape.unwrap_or_default() };
+        all.into_iter().map(tensor).collect()
+    };
+    (tensors(shape.inputs), tensors(shape.outputs))
+}
+
+/// A file, to whoever reads what this command prints.
+fn copy_out(file: &Path) -> Result<(), Failure> {
+    let copied = std::fs::File::open(file).and_then(|mut file| std::io::copy(&mut file, &mut std::io::stdout().lock()));
+    copied.map(drop).map_err(|error| Failure::unreachable(format!("stdout: {error}")))
 }
 
 fn pairs(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failure> {

@@ -10,7 +10,7 @@ use super::model_show::bytes;
 use super::registry_args::{RegistryArgs, failed};
 use super::{Failure, block_on, print};
 use crate::config::units;
-use crate::registry::{Keep, Name, Plan};
+use crate::registry::{Keep, Name, Plan, Reference, RegistryError, Which};
 
 /// Remove the artefacts of old versions. Manifests stay.
 ///
@@ -41,24 +41,42 @@ pub(super) struct Gc {
     json: bool,
 }
 
+/// What became of each model, and what is said of those that cannot be read.
+type Collected = (Vec<(Name, Plan)>, Vec<String>);
+
 impl Gc {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let done = self.collect().map_err(|failure| failure.in_json(self.json))?;
+        let (done, broken) = self.collect().map_err(|failure| failure.in_json(self.json))?;
         let json: Vec<Value> = done.iter().map(|(model, plan)| told(model, plan)).collect();
         let lines = || done.iter().map(|(model, plan)| lines(model, plan, self.dry_run)).collect::<String>();
-        print(&if self.json { format!("{:#}\n", json!({ "dry_run": self.dry_run, "models": json })) } else { lines() })
+        print(&if self.json {
+            format!("{:#}\n", json!({ "dry_run": self.dry_run, "models": json, "unreadable": broken }))
+        } else {
+            lines()
+        })?;
+        if broken.is_empty() { Ok(()) } else { Err(Failure::refused(broken.join("\n"))) }
     }
 
-    fn collect(&self) -> Result<Vec<(Name, Plan)>, Failure> {
+    fn collect(&self) -> Result<Collected, Failure> {
         let younger = younger(&self.younger)?;
         let keep = Keep { newest: self.keep, younger, in_use: self.in_use.iter().copied().collect() };
         let now_ms = crate::admin::now_unix_ms();
         block_on(async {
             let registry = self.registry.open()?;
-            let models = if self.models.is_empty() { registry.models_there().await.map_err(failed)? } else { self.models.clone() };
-            let mut done = Vec::new();
+            let models = if self.models.is_empty() { registry.models_begun().await.map_err(failed)? } else { self.models.clone() };
+            let (mut done, mut broken) = (Vec::new(), Vec::new());
             for model in models {
-                let mut plan = registry.plan_removal(&model, &keep, now_ms).await.map_err(failed)?;
+                if !self.models.is_empty() {
+                    registry.version(&Reference { model: model.clone(), which: Which::Newest }).await.map_err(failed)?;
+                }
+                let mut plan = match registry.plan_removal(&model, &keep, now_ms).await {
+                    // What cannot be read might be what is in use: nothing of this model goes.
+                    Err(error @ RegistryError::Object { .. }) => {
+                        broken.push(format!("nothing of {model} is removed: {error}"));
+                        continue;
+                    }
+                    plan => plan.map_err(failed)?,
+                };
                 if !self.dry_run {
                     let mut removed = Vec::new();
                     for version in std::mem::take(&mut plan.remove) {
@@ -76,7 +94,7 @@ impl Gc {
                 }
                 done.push((model, plan));
             }
-            Ok(done)
+            Ok((done, broken))
         })
     }
 }

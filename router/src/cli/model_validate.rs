@@ -253,7 +253,7 @@ fn named(version: &Version) -> String {
 fn unusable(error: ValidationError) -> Failure {
     let message = Failure::chain(&error);
     match error {
-        ValidationError::File { .. } => Failure::usage(message),
+        ValidationError::File { .. } | ValidationError::Judged(_) => Failure::usage(message),
         ValidationError::Child(_) | ValidationError::Unusable(_) => Failure::unreachable(message),
     }
 }

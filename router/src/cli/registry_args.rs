@@ -34,19 +34,26 @@ impl RegistryArgs {
     /// Opens it.
     ///
     /// # Errors
-    /// A URL or config that makes no sense, or a folder that cannot be used.
+    /// A URL or config that makes no sense, or a folder that is not there or cannot be used.
     pub(super) fn open(&self) -> Result<Registry, Failure> {
+        Registry::open(&self.named()?).map_err(failed)
+    }
+
+    /// The same, and makes its folder where there is none.
+    ///
+    /// # Errors
+    /// As [`RegistryArgs::open`].
+    pub(super) fn open_or_make(&self) -> Result<Registry, Failure> {
+        Registry::open_or_make(&self.named()?).map_err(failed)
+    }
+
+    fn named(&self) -> Result<config::Registry, Failure> {
         let config =
             self.config()?.map_or_else(|| config::Registry::at(Place::Folder(PathBuf::from(DEFAULT_FOLDER))), |config| config.registry);
-        let config = match &self.registry {
-            None => config,
-            Some(url) => {
-                let rule = "must be a URL like file:///var/lib/switchback/models or s3://bucket/prefix";
-                let place = Place::parse(url).ok_or_else(|| Failure::usage(format!("--registry {url}: {rule}")))?;
-                config::Registry { place, ..config }
-            }
-        };
-        Registry::open(&config).map_err(failed)
+        let Some(url) = &self.registry else { return Ok(config) };
+        let rule = "must be a URL like file:///var/lib/switchback/models or s3://bucket/prefix";
+        let place = Place::parse(url).ok_or_else(|| Failure::usage(format!("--registry {url}: {rule}")))?;
+        Ok(config::Registry { place, ..config })
     }
 }
 

@@ -78,6 +78,17 @@ impl Registry {
         Ok(found)
     }
 
+    /// The last moves of all aliases, also of those that point nowhere now.
+    pub(super) async fn last_moves(&self, model: &Name) -> Result<Vec<AliasMove>, RegistryError> {
+        let mut moves = Vec::new();
+        for name in self.folders(&self.path(model, "aliases")).await? {
+            if let Ok(alias) = name.parse::<Name>() {
+                moves.extend(self.alias(model, &alias).await?);
+            }
+        }
+        Ok(moves)
+    }
+
     /// An alias's last move; `None` where there never was one.
     ///
     /// # Errors

@@ -26,6 +26,14 @@ pub enum RegistryError {
         /// What it said.
         why: String,
     },
+    /// The store lets nobody in with these credentials.
+    #[error("the registry at {place} refuses these credentials, or there are none: {why}")]
+    Denied {
+        /// Where it is.
+        place: String,
+        /// What it said.
+        why: String,
+    },
     /// A file on this machine cannot be used.
     #[error("{path}: cannot {what}")]
     File {
@@ -138,6 +146,13 @@ impl RegistryError {
     /// What was asked makes no sense, whatever is in the registry.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, RegistryError::Config { .. } | RegistryError::File { .. } | RegistryError::Key { .. })
+        matches!(
+            self,
+            RegistryError::Config { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::File { .. }
+                | RegistryError::Key { .. }
+                | RegistryError::Manifest(_)
+        )
     }
 }

@@ -40,7 +40,7 @@ pub use push::Push;
 pub use reports::StoredReport;
 pub use retention::{Keep, Plan};
 pub use sign::{Signature, SigningKey, TrustedKey};
-pub use versions::{Removed, Version};
+pub use versions::{Found, Removed, Version};
 
 /// How far a transfer is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

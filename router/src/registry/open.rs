@@ -40,16 +40,31 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Opens it. A folder is made where there is none; of a bucket nothing is asked yet.
+    /// Opens it, and makes its folder where there is none; of a bucket nothing is asked yet.
     ///
     /// # Errors
     /// [`RegistryError::Config`] for what makes no sense, [`RegistryError::File`] for a folder that cannot be used.
+    pub fn open_or_make(config: &config::Registry) -> Result<Registry, RegistryError> {
+        if let Place::Folder(folder) = &config.place {
+            let failed = |source| RegistryError::File { path: folder.clone(), what: "make the registry's folder", source };
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        Registry::open(config)
+    }
+
+    /// Opens it; of a bucket nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`RegistryError::Config`] for what makes no sense, [`RegistryError::File`] for a folder that cannot be used, or is not there.
     pub fn open(config: &config::Registry) -> Result<Registry, RegistryError> {
         let config = config.clone();
         match &config.place {
             Place::Folder(folder) => {
                 let file = |what, source| RegistryError::File { path: folder.clone(), what, source };
-                std::fs::create_dir_all(folder).map_err(|source| file("make the registry's folder", source))?;
+                if !folder.is_dir() {
+                    let none = std::io::Error::other("there is no such folder; the first push makes it");
+                    return Err(file("find a registry there", none));
+                }
                 let store = LocalFileSystem::new_with_prefix(folder)
                     .map_err(|error| file("use it as the registry's folder", std::io::Error::other(error)))?;
                 let store = Arc::new(store.with_fsync(true));
@@ -81,7 +96,11 @@ impl Registry {
     }
 
     pub(super) fn away(&self, error: &Error) -> RegistryError {
-        RegistryError::Away { place: self.place(), why: chain(error) }
+        let (place, why) = (self.place(), chain(error));
+        match error {
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => RegistryError::Denied { place, why: code_of(&why) },
+            _ => RegistryError::Away { place, why },
+        }
     }
 
     /// Creates an object. Whether it was created: `false` where there was one.
@@ -184,6 +203,12 @@ fn certificates(path: &FilePath) -> Result<Vec<Certificate>, RegistryError> {
     let wrong = |why: String| RegistryError::Config { key: "registry.s3.ca_file", value: path.display().to_string(), why };
     let found = Certificate::from_pem_bundle(&text).map_err(|error| wrong(chain(&error)))?;
     if found.is_empty() { Err(wrong("it has no certificate".to_owned())) } else { Ok(found) }
+}
+
+/// S3 says why in XML: its code, where there is one.
+fn code_of(said: &str) -> String {
+    let code = said.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    code.map_or_else(|| said.to_owned(), |(code, _)| code.to_owned())
 }
 
 /// An error with all of its causes, each told once.

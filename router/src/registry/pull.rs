@@ -28,12 +28,22 @@ struct Target {
 }
 
 impl Target {
+    /// Follows a link; what is there and no file stays.
     fn create(path: &FilePath) -> Result<Target, RegistryError> {
+        let failed = |what, source| RegistryError::File { path: path.to_owned(), what, source };
+        let there = fs::metadata(path).ok();
+        if there.as_ref().is_some_and(|there| !there.is_file()) {
+            return Err(failed("replace what is no file", std::io::Error::other("name a file, or - for standard output")));
+        }
+        let path = &if there.is_some() { fs::canonicalize(path).map_err(|source| failed("follow it", source))? } else { path.to_owned() };
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".{}.part", std::process::id()));
         let beside = path.with_file_name(name);
         let file = File::create(&beside).map_err(|source| RegistryError::File { path: beside.clone(), what: "write it", source })?;
-        Ok(Target { path: path.to_owned(), beside, file, sha256: Sha256::new(), bytes: 0 })
+        if let Some(there) = there {
+            file.set_permissions(there.permissions()).map_err(|source| failed("give it the mode of the one before", source))?;
+        }
+        Ok(Target { path: path.clone(), beside, file, sha256: Sha256::new(), bytes: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {

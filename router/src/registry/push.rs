@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Progress;
 use super::error::RegistryError;
-use super::manifest::{About, FORM, Format, Manifest, Sealed, Tensor};
+use super::manifest::{About, FORM, Format, MANIFEST_BYTES, Manifest, ManifestFault, Sealed, Tensor};
 use super::names::Name;
 use super::open::Registry;
 use super::sign::SigningKey;
@@ -31,8 +31,8 @@ pub struct Push {
     pub about: About,
     /// Who pushes.
     pub who: String,
-    /// When, in milliseconds since 1970.
-    pub now_ms: u64,
+    /// Tells the time, in milliseconds since 1970.
+    pub clock: fn() -> u64,
     /// 32 random hex digits.
     pub id: String,
     /// Signs the manifest.
@@ -62,10 +62,16 @@ impl Registry {
             outputs: push.outputs.clone(),
             about: push.about.clone(),
             who: push.who.clone(),
-            pushed_ms: push.now_ms,
+            pushed_ms: (push.clock)(),
         };
         // Before anything is sent.
         manifest.check()?;
+        let key = push.key.as_deref();
+        let bytes = Manifest { version: u64::MAX, ..manifest.clone() }.render(key).len();
+        if bytes > MANIFEST_BYTES {
+            let what = format!("metrics, tags and texts: {bytes} bytes together; {MANIFEST_BYTES} at most are allowed");
+            return Err(RegistryError::Manifest(ManifestFault(what)));
+        }
         let notes = notes(&push, &self.place(), &source);
         // An upload that goes on is that of the push before.
         if let Some(id) = notes.path().and_then(|path| path.rsplit_once('/').map(|(_, id)| id.to_owned())) {
@@ -74,13 +80,14 @@ impl Registry {
         let artefact = self.path(&push.model, &format!("artefacts/{}", manifest.push));
         let sent = self.send(&artefact, source, &notes, progress).await?;
         (manifest.sha256, manifest.bytes) = (sent.sha256, sent.bytes);
-        self.number(manifest, push.key.as_deref()).await
+        self.number(manifest, push.clock, key).await
     }
 
     /// Creates the manifest at the first number that nobody has.
-    async fn number(&self, mut manifest: Manifest, key: Option<&SigningKey>) -> Result<Manifest, RegistryError> {
+    async fn number(&self, mut manifest: Manifest, clock: fn() -> u64, key: Option<&SigningKey>) -> Result<Manifest, RegistryError> {
         manifest.version = self.numbers(&manifest.model).await?.last().map_or(1, |last| last.saturating_add(1));
         for _ in 0..TRIES {
+            manifest.pushed_ms = clock();
             let path = self.path(&manifest.model, &format!("versions/{}/manifest.json", manifest.version));
             if self.create(&path, manifest.render(key)).await? {
                 return Ok(manifest);

@@ -44,12 +44,19 @@ impl Plan {
 }
 
 /// Why a version stays; `None`: it may go.
-fn reason(version: &Version, from_newest: usize, aliased: &BTreeSet<u64>, keep: &Keep, now_ms: u64) -> Option<&'static str> {
+fn reason(
+    version: &Version,
+    from_newest: usize,
+    (aliased, before): (&BTreeSet<u64>, &BTreeSet<u64>),
+    keep: &Keep,
+    now_ms: u64,
+) -> Option<&'static str> {
     let number = version.manifest.version;
     let age = Duration::from_millis(now_ms.saturating_sub(version.manifest.pushed_ms));
     match () {
         () if keep.in_use.contains(&number) => Some("in use"),
         () if aliased.contains(&number) => Some("has an alias"),
+        () if before.contains(&number) => Some("had an alias before"),
         () if from_newest < keep.newest => Some("one of the newest"),
         () if age < keep.younger => Some("young"),
         () => None,
@@ -65,11 +72,13 @@ impl Registry {
         // Artefacts first: one that gets its manifest meanwhile is then seen with it.
         let artefacts = self.below(&self.path(model, "artefacts")).await?;
         let versions = self.versions(model).await?;
-        let aliased: BTreeSet<u64> = self.aliases(model).await?.into_iter().filter_map(|(_, last)| last.version).collect();
+        let moves = self.last_moves(model).await?;
+        let aliased: BTreeSet<u64> = moves.iter().filter_map(|last| last.version).collect();
+        let before: BTreeSet<u64> = moves.iter().filter_map(|last| last.before).collect();
         let mut plan = Plan { remove: Vec::new(), keep: Vec::new(), orphans: Vec::new() };
         let there: Vec<&Version> = versions.iter().filter(|version| version.removed.is_none()).collect();
         for (place, version) in there.iter().enumerate() {
-            match reason(version, there.len() - 1 - place, &aliased, keep, now_ms) {
+            match reason(version, there.len() - 1 - place, (&aliased, &before), keep, now_ms) {
                 Some(why) => plan.keep.push((version.manifest.version, why)),
                 None => plan.remove.push((*version).clone()),
             }
@@ -97,8 +106,8 @@ impl Registry {
         let path = self.path(&manifest.model, &format!("versions/{}/removed.json", manifest.version));
         self.create(&path, serde_json::to_vec_pretty(&removed).unwrap_or_default()).await?;
         // Whoever moves an alias looks for this after the move: of the two, one sees the other.
-        let aliases = self.aliases(&manifest.model).await?;
-        if aliases.iter().any(|(_, last)| last.version == Some(manifest.version)) {
+        let aliases = self.last_moves(&manifest.model).await?;
+        if aliases.iter().any(|last| [last.version, last.before].contains(&Some(manifest.version))) {
             return self.delete(&path).await.map(|()| false);
         }
         self.delete(&self.path(&manifest.model, &format!("artefacts/{}", manifest.push))).await.map(|()| true)
@@ -125,9 +134,11 @@ mod tests {
             Version { manifest, removed: None, signature: None, signed: Vec::new() }
         };
         let keep = Keep { newest: 2, younger: Duration::from_secs(100), in_use: BTreeSet::from([3]) };
-        let why = |number, from_newest, pushed_ms| reason(&version(number, pushed_ms), from_newest, &BTreeSet::from([4]), &keep, 1_000_000);
+        let why = |number, from_newest, pushed_ms| {
+            reason(&version(number, pushed_ms), from_newest, (&BTreeSet::from([4]), &BTreeSet::from([7])), &keep, 1_000_000)
+        };
         assert_eq!(why(3, 9, 0), Some("in use"));
-        assert_eq!(why(4, 9, 0), Some("has an alias"));
+        assert_eq!((why(4, 9, 0), why(7, 9, 0)), (Some("has an alias"), Some("had an alias before")));
         assert_eq!((why(5, 1, 0), why(5, 2, 0)), (Some("one of the newest"), None));
         assert_eq!((why(6, 9, 900_001), why(6, 9, 900_000)), (Some("young"), None));
     }

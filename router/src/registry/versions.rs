@@ -35,6 +35,15 @@ pub struct Version {
     pub(super) signed: Vec<u8>,
 }
 
+/// The versions of a model, from the first on.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// That can be read.
+    pub versions: Vec<Version>,
+    /// Whose manifests somebody changed or broke.
+    pub unreadable: Vec<(u64, RegistryError)>,
+}
+
 impl Version {
     /// Whether one of these keys vouches for it.
     ///
@@ -60,11 +69,26 @@ impl Version {
 }
 
 impl Registry {
-    /// The names of all models.
+    /// The names of all models that have a version.
     ///
     /// # Errors
     /// [`RegistryError::Away`].
     pub async fn models_there(&self) -> Result<Vec<Name>, RegistryError> {
+        let mut there = Vec::new();
+        for name in self.models_begun().await? {
+            // A push that is under way, or was killed, is seen by nobody.
+            if !self.numbers(&name).await?.is_empty() {
+                there.push(name);
+            }
+        }
+        Ok(there)
+    }
+
+    /// The names of all models that somebody ever pushed something to, done or not.
+    ///
+    /// # Errors
+    /// [`RegistryError::Away`].
+    pub async fn models_begun(&self) -> Result<Vec<Name>, RegistryError> {
         let mut names: Vec<Name> = self.folders(&self.models()).await?.iter().filter_map(|name| name.parse().ok()).collect();
         names.sort();
         Ok(names)
@@ -88,11 +112,27 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Away`], [`RegistryError::Object`].
     pub async fn versions(&self, model: &Name) -> Result<Vec<Version>, RegistryError> {
-        let mut versions = Vec::new();
-        for number in self.numbers(model).await? {
-            versions.extend(self.version_there(model, number).await?);
+        let Found { versions, unreadable } = self.versions_found(model).await?;
+        match unreadable.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(versions),
         }
-        Ok(versions)
+    }
+
+    /// All versions of a model, and those that cannot be read.
+    ///
+    /// # Errors
+    /// [`RegistryError::Away`].
+    pub async fn versions_found(&self, model: &Name) -> Result<Found, RegistryError> {
+        let mut found = Found::default();
+        for number in self.numbers(model).await? {
+            match self.version_there(model, number).await {
+                Ok(version) => found.versions.extend(version),
+                Err(error @ RegistryError::Object { .. }) => found.unreadable.push((number, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// The version that is meant.

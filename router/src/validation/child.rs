@@ -62,6 +62,8 @@ pub(super) enum Line {
     Golden(String),
     /// ONNX Runtime is missing, or cannot be used; nothing is known of the model.
     Unusable(String),
+    /// The judged queries make no sense; nothing is known of the model.
+    Usage(String),
     /// There is no more to say.
     End,
 }
@@ -75,6 +77,7 @@ pub(super) struct Said {
     pub(super) globals: Vec<String>,
     pub(super) golden: Option<Vec<u8>>,
     pub(super) unusable: Option<String>,
+    pub(super) usage: Option<String>,
     /// What it was doing, at last.
     doing: String,
     is_whole: bool,
@@ -116,7 +119,7 @@ pub(super) async fn ask(request: &Request, begins: &(dyn Fn(&str) + Sync)) -> Re
         }
     };
     drop(stdin);
-    if !said.is_whole && said.unusable.is_none() {
+    if !said.is_whole && said.unusable.is_none() && said.usage.is_none() {
         let why = wrong.unwrap_or_else(|| died(status, &stderr, cost));
         let doing = std::mem::take(&mut said.doing);
         said.checks.push(Check::new("limits", Outcome::Refused, format!("while looking at \"{doing}\": {why}")));
@@ -154,6 +157,7 @@ async fn listen(stdout: impl AsyncRead + Unpin, said: &mut Said, begins: &(dyn F
             Line::Facts { inputs, outputs, globals } => (said.inputs, said.outputs, said.globals) = (inputs, outputs, globals),
             Line::Golden(text) => said.golden = Some(text.into_bytes()),
             Line::Unusable(why) => said.unusable = Some(why),
+            Line::Usage(why) => said.usage = Some(why),
             Line::End => said.is_whole = true,
         }
     }

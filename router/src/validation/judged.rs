@@ -129,7 +129,8 @@ impl Judged {
 }
 
 fn query(text: &[u8]) -> Result<Query, String> {
-    let Line { query: name, documents } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let wrong = |error: serde_json::Error| format!("{error} (features are lists of numbers; what is missing has to be filled in)");
+    let Line { query: name, documents } = serde_json::from_slice(text).map_err(wrong)?;
     if !(1..=DOCUMENTS).contains(&documents.len()) {
         return Err(format!("documents: {} of them; must be 1 to {DOCUMENTS}", documents.len()));
     }

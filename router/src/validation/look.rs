@@ -22,8 +22,10 @@ type Loaded = Result<&'static Library, LibraryError>;
 pub(super) enum Stop {
     /// The checks say all there is to say.
     Told,
-    /// Nobody listens, or ONNX Runtime cannot be used.
+    /// Nobody listens, or ONNX Runtime or the live model cannot be used.
     Unusable(String),
+    /// The judged queries are none.
+    Usage(String),
 }
 
 /// Says what is found, as it is found.
@@ -72,9 +74,13 @@ pub(super) fn look(request: &Request, library: Option<Loaded>, out: impl std::io
     let mut teller = Teller { out };
     match all(request, library, &mut teller) {
         Ok(()) | Err(Stop::Told) => {}
+        // Who does not hear it sees that the last line is missing.
         Err(Stop::Unusable(why)) => {
-            // Who does not hear it sees that the last line is missing.
             let _ = teller.say(&Line::Unusable(why.clone()));
+            return Err(why);
+        }
+        Err(Stop::Usage(why)) => {
+            let _ = teller.say(&Line::Usage(why.clone()));
             return Err(why);
         }
     }
@@ -93,6 +99,13 @@ fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &m
     }
     let most = request.criteria.artefact_bytes;
     teller.tell(Check::new("size", Outcome::Passed, format!("{} bytes; up to {most} are allowed", bytes.len())))?;
+    if let Some(check) = other_format(request) {
+        teller.begin("format")?;
+        teller.tell(check)?;
+    }
+    if request.format != Format::Onnx {
+        unknown_quality(request, teller)?;
+    }
     match request.format {
         Format::Onnx => match library {
             Some(library) => run(request, library, bytes, teller),
@@ -100,25 +113,58 @@ fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &m
         },
         Format::Pickle => walk(request, &bytes, teller),
         Format::LightGbm => {
-            let read = lightgbm::read(&bytes, &Limits::default()).map(|lightgbm::Shape { trees, leaves, features, objective, .. }| Trees {
-                trees,
-                leaves,
-                features,
-                objective,
-            });
+            let read = lightgbm::read(&bytes, &Limits::default()).map(
+                |lightgbm::Shape { trees, leaves, features, objective, feature_names: names }| Trees {
+                    trees,
+                    leaves,
+                    names,
+                    features,
+                    objective,
+                },
+            );
             trees(request, teller, read)
         }
         Format::XgBoost => {
-            let read = xgboost::read(&bytes, &Limits::default()).map(|xgboost::Shape { trees, leaves, features, objective, .. }| Trees {
-                trees,
-                leaves,
-                features,
-                objective,
-            });
+            let read = xgboost::read(&bytes, &Limits::default()).map(
+                |xgboost::Shape { trees, leaves, features, objective, feature_names: names }| Trees {
+                    trees,
+                    leaves,
+                    names,
+                    features,
+                    objective,
+                },
+            );
             trees(request, teller, read)
         }
         Format::Opaque => teller.tell(Check::new("format", Outcome::Skipped, "opaque: nothing here can read it; its backend has to tell")),
     }
+}
+
+/// What the live model is, another one is not.
+fn other_format(request: &Request) -> Option<Check> {
+    let live = request.live.as_ref().filter(|live| live.format != request.format)?;
+    let outcome = if request.criteria.signature_change { Outcome::Declared } else { Outcome::Refused };
+    let said = format!("{}, and the live model is {}: declare that with --signature-change", request.format, live.format);
+    Some(Check::new("format", outcome, said))
+}
+
+/// Only ONNX is run here.
+fn unknown_quality<W: std::io::Write>(request: &Request, teller: &mut Teller<W>) -> Result<(), Stop> {
+    let why = format!("{} is not run here, so nothing is known of how it ranks", request.format);
+    teller.done(onnx::unknown("ndcg@10", &why, &request.criteria))
+}
+
+/// How feature names differ, if they do.
+pub(super) fn other_names(new: &[String], old: &[String]) -> Option<String> {
+    if new == old || old.is_empty() {
+        return None;
+    }
+    if new.is_empty() {
+        return Some("it has no feature names, and the live model has".to_owned());
+    }
+    let pair = (0..).zip(new.iter().zip(old)).find(|(_, (new, old))| new != old);
+    let first = pair.map_or_else(String::new, |(place, (new, old))| format!(": feature {place} is {new:?}, and was {old:?}"));
+    Some(format!("feature names are others{first}"))
 }
 
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
@@ -156,6 +202,7 @@ fn walk<W: std::io::Write>(request: &Request, bytes: &[u8], teller: &mut Teller<
 struct Trees {
     trees: usize,
     leaves: usize,
+    names: Vec<String>,
     features: usize,
     objective: String,
 }
@@ -164,50 +211,47 @@ fn trees<W: std::io::Write>(request: &Request, teller: &mut Teller<W>, read: Res
     teller.begin("format")?;
     match read {
         Err(malformed) => Err(teller.refuse("format", malformed.to_string())),
-        Ok(Trees { trees, leaves, features, objective }) => {
+        Ok(Trees { trees, leaves, names, features, objective }) => {
             let said = format!("{trees} trees with {leaves} leaves, of {features} features, for {objective}");
+            if trees > 0 && leaves == trees {
+                return Err(teller.refuse("format", format!("{said}: all documents get the same score, and there is no order in that")));
+            }
             teller.tell(Check::new("format", Outcome::Passed, said))?;
             let shape = vec![-1, i64::try_from(features).unwrap_or(i64::MAX)];
             let input = Tensor { name: "features".to_owned(), element: "float64".to_owned(), shape };
             teller.say(&Line::Facts { inputs: vec![input], outputs: Vec::new(), globals: Vec::new() })?;
-            teller.check("signature", || width(request, features))
+            teller.begin("signature")?;
+            teller.done(width(request, features, &names)?)
         }
     }
 }
 
-/// Whether it takes as many features as the live model and the judged queries have.
-fn width(request: &Request, features: usize) -> Check {
-    let of_live = request.live.as_ref().map(|live| features_of(live, request.criteria.artefact_bytes)).transpose();
-    let of_judged = request.judged.as_deref().map(judged).transpose().map(|judged| judged.map(|judged| judged.features));
-    let is_declared = request.criteria.signature_change;
-    match (of_live, of_judged) {
-        (Err(why), _) => Check::new("signature", Outcome::Skipped, format!("the live model: {why}")),
-        (_, Err(why)) => Check::new("signature", Outcome::Skipped, why),
-        (Ok(live), Ok(judged)) => {
-            let is_other = |there: Option<usize>| there.filter(|there| *there != features);
-            match (is_other(live.flatten()), is_other(judged)) {
-                (None, None) => Check::new("signature", Outcome::Passed, format!("{features} features")),
-                (_, Some(judged)) => {
-                    Check::new("signature", Outcome::Refused, format!("{features} features, and the judged queries have {judged}"))
-                }
-                (Some(live), None) => {
-                    let outcome = if is_declared { Outcome::Declared } else { Outcome::Refused };
-                    Check::new("signature", outcome, format!("{features} features; the live model takes {live}"))
-                }
-            }
-        }
+/// Whether it takes the features that the live model and the judged queries have.
+fn width(request: &Request, features: usize, names: &[String]) -> Result<Check, Stop> {
+    let judged = request.judged.as_deref().map(judged).transpose().map_err(Stop::Usage)?.map(|judged| judged.features);
+    if let Some(judged) = judged.filter(|judged| *judged != features) {
+        return Ok(Check::new("signature", Outcome::Refused, format!("{features} features, and the judged queries have {judged}")));
     }
+    let live = request.live.as_ref().map(|live| features_of(live, request.criteria.artefact_bytes)).transpose();
+    let live = live.map_err(|why| Stop::Unusable(format!("the live model: {why}")))?.flatten();
+    let Some((there, old)) = live else { return Ok(Check::new("signature", Outcome::Passed, format!("{features} features"))) };
+    let other = (there != features).then(|| format!("{features} features; the live model takes {there}"));
+    Ok(match other.or_else(|| other_names(names, &old)) {
+        None => Check::new("signature", Outcome::Passed, format!("{features} features, as the live model's")),
+        Some(said) if request.criteria.signature_change => Check::new("signature", Outcome::Declared, said),
+        Some(said) => Check::new("signature", Outcome::Refused, said),
+    })
 }
 
-/// Features of the live model, where its file says so.
-fn features_of(live: &Live, most: u64) -> Result<Option<usize>, String> {
+/// Features of the live model and their names, where its file says so.
+fn features_of(live: &Live, most: u64) -> Result<Option<(usize, Vec<String>)>, String> {
     let (bytes, limits) = (read(&live.file, most)?, Limits::default());
     let features = match live.format {
-        Format::LightGbm => lightgbm::read(&bytes, &limits).map(|shape| Some(shape.features)),
-        Format::XgBoost => xgboost::read(&bytes, &limits).map(|shape| Some(shape.features)),
+        Format::LightGbm => lightgbm::read(&bytes, &limits).map(|shape| Some((shape.features, shape.feature_names))),
+        Format::XgBoost => xgboost::read(&bytes, &limits).map(|shape| Some((shape.features, shape.feature_names))),
         Format::Onnx => model_files::onnx::read(&bytes, &limits, &Opsets::ONNX_RUNTIME_1_32).map(|shape| {
             let width = shape.inputs.first().and_then(|input| input.shape.as_deref()?.last().copied());
-            width.and_then(|width| usize::try_from(width).ok())
+            width.and_then(|width| usize::try_from(width).ok()).map(|width| (width, shape.feature_names))
         }),
         Format::Pickle | Format::Opaque => Ok(None),
     };
@@ -231,7 +275,7 @@ fn run<W: std::io::Write>(request: &Request, library: &Library, bytes: Vec<u8>, 
     let live = live.map(|live| load_live(library, &live.file, request.criteria.artefact_bytes)).transpose();
     let live = live.map_err(|why| Stop::Unusable(format!("the live model {why}")))?;
     teller.check("signature", || onnx::signature(&model, live.as_ref(), &request.criteria))?;
-    let judged = request.judged.as_deref().map(judged).transpose().map_err(Stop::Unusable)?;
+    let judged = request.judged.as_deref().map(judged).transpose().map_err(Stop::Usage)?;
     let queries = match onnx::queries(judged.as_ref(), model.signature.features) {
         Ok(queries) => queries,
         Err(why) => return Err(teller.refuse("scores", why)),
@@ -272,8 +316,15 @@ fn compare<W: std::io::Write>(
     teller.tell(onnx::latency(&scored.model, live.as_ref(), queries, &request.criteria))?;
     let skipped = |name, why: &str| Check::new(name, Outcome::Skipped, why);
     let Some(live) = live else {
-        let why = "there is no live model that takes the same features";
-        return ["ndcg@10", "mrr", "movement"].into_iter().try_for_each(|name| teller.tell(skipped(name, why)));
+        let why = match &request.live {
+            None => "there is no live model to compare it with",
+            Some(live) if live.format != Format::Onnx => "the live model is not run here",
+            Some(_) => "the live model takes other features",
+        };
+        for name in ["ndcg@10", "mrr"] {
+            teller.tell(onnx::unknown(name, why, &request.criteria))?;
+        }
+        return teller.tell(skipped("movement", why));
     };
     teller.begin("ndcg@10")?;
     let live = Scored::new(live, queries).map_err(|check| Stop::Unusable(format!("the live model: {}", check.said)))?;

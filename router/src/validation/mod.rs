@@ -87,9 +87,12 @@ pub enum ValidationError {
     /// No process.
     #[error(transparent)]
     Child(#[from] NoChild),
-    /// ONNX Runtime, the live model or the judged queries cannot be used: it is not the model's fault.
+    /// ONNX Runtime or the live model cannot be used: it is not the model's fault.
     #[error("{0}")]
     Unusable(String),
+    /// The judged queries make no sense.
+    #[error("{0}")]
+    Judged(String),
 }
 
 /// Looks at a model. `begins` hears what is being checked.
@@ -114,6 +117,9 @@ pub async fn validate(subject: &Subject, criteria: &Criteria, begins: &(dyn Fn(&
     let said = child::ask(&request, begins).await?;
     if let Some(why) = said.unusable {
         return Err(ValidationError::Unusable(why));
+    }
+    if let Some(why) = said.usage {
+        return Err(ValidationError::Judged(why));
     }
     let golden = said.golden;
     let report = Report {

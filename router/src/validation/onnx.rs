@@ -25,8 +25,13 @@ const MADE_UP: usize = 16;
 const MADE_UP_DOCUMENTS: usize = 20;
 /// Queries whose documents are scored one by one, and in other orders.
 const TURNED: usize = 20;
-/// Scores of the same document may be so far apart, when others stand elsewhere: sums of 32-bit numbers depend on their order.
+/// Scores of the same document may be so far apart, in parts of the spread of its query's scores, when others stand elsewhere: sums of 32-bit numbers
+/// depend on their order.
 const TOLERANCE: f32 = 1e-4;
+/// And by what such numbers cannot tell apart: two steps of their last bit.
+const LAST_BITS: f32 = 2.0 * f32::EPSILON;
+/// Documents that are scored at once, beyond what queries have: some models look at how many there are.
+const TOGETHER: usize = 128;
 /// Documents of a call that is timed.
 const TIMED_DOCUMENTS: usize = 100;
 /// Calls that are timed, in turns with the live model's.
@@ -67,12 +72,7 @@ pub(super) fn signature(model: &Model, live: Option<&Model>, criteria: &Criteria
     if tensors(model) != tensors(live) {
         differences.push(format!("{}; the live model has {}", shown(model), shown(live)));
     }
-    let names = |names: &[String]| names.len();
-    if new.feature_names != old.feature_names && names(&new.feature_names) > 0 && names(&old.feature_names) > 0 {
-        let pair = (0..).zip(new.feature_names.iter().zip(&old.feature_names)).find(|(_, (new, old))| new != old);
-        let first = pair.map_or_else(String::new, |(place, (new, old))| format!(": feature {place} is {new:?}, and was {old:?}"));
-        differences.push(format!("feature names are others{first}"));
-    }
+    differences.extend(super::look::other_names(&new.feature_names, &old.feature_names));
     match (differences.is_empty(), criteria.signature_change) {
         (true, _) => Check::new("signature", Outcome::Passed, format!("{}, as the live model's", shown(model))),
         (false, true) => Check::new("signature", Outcome::Declared, differences.join("; ")),
@@ -142,7 +142,10 @@ impl Scored {
             let again = self.model.score(&query.rows);
             let same = |again: &Vec<f32>| again.iter().zip(first).all(|(one, other)| one.to_bits() == other.to_bits());
             if !again.as_ref().is_ok_and(same) {
-                let said = format!("query {:?}: asked twice, it gives {first:.4?} and {again:.4?}", short(&query.name));
+                let said = match again {
+                    Ok(again) => format!("query {:?}: asked twice, it gives {first:.4?} and {again:.4?}", short(&query.name)),
+                    Err(why) => format!("query {:?}: asked again, {why}", short(&query.name)),
+                };
                 return Check::new("deterministic", Outcome::Refused, said);
             }
         }
@@ -168,25 +171,47 @@ impl Scored {
                 Err(said) => return dependent(query, "one by one", &said),
             }
         }
-        let said = format!("the same scores in any order, and one by one (within {worst:.1e})");
+        let (together, before) = self.together(queries);
+        let order: Vec<usize> = (0..before.len()).collect();
+        match self.furthest(&together, &before, &order, order.len(), queries.features) {
+            Ok(apart) => worst = worst.max(apart),
+            Err(said) => return dependent(&together, "together", &said),
+        }
+        let said = format!("the same scores in any order, one by one, and {TOGETHER} at once (within {worst:.1e} of their spread)");
         Check::new("independent", Outcome::Passed, said).with([("furthest", worst.into())])
+    }
+
+    /// As many documents as make a long list, of as many queries as that takes, and what they got in theirs.
+    fn together(&self, queries: &Judged) -> (Query, Vec<f32>) {
+        let pairs = queries.queries.iter().zip(&self.scores);
+        let rows = pairs.flat_map(|(query, scores)| query.rows.chunks(queries.features.max(1)).zip(scores));
+        let rows: Vec<(&[f32], f32)> = rows.map(|(row, score)| (row, *score)).collect();
+        let long: Vec<(&[f32], f32)> = rows.iter().copied().cycle().take(TOGETHER).collect();
+        let query = Query {
+            name: format!("{TOGETHER} documents"),
+            ids: (0..long.len()).map(|place| place.to_string()).collect(),
+            rows: long.iter().flat_map(|(row, _)| row.iter().copied()).collect(),
+            labels: None,
+            scores: None,
+        };
+        (query, long.iter().map(|(_, score)| *score).collect())
     }
 
     /// Scores the documents in this order, so many at once; how far the scores are from the first ones, at most.
     fn furthest(&self, query: &Query, first: &[f32], order: &[usize], at_once: usize, features: usize) -> Result<f32, String> {
-        let mut worst = 0.0_f32;
+        let (mut worst, spread) = (0.0_f32, spread(first));
         for part in order.chunks(at_once.max(1)) {
             let row = |place: &usize| query.rows.get(place * features..(place + 1) * features).unwrap_or_default();
             let rows: Vec<f32> = part.iter().flat_map(row).copied().collect();
             let scores = self.model.score(&rows)?;
             for (place, score) in part.iter().zip(scores) {
                 let before = first.get(*place).copied().unwrap_or(f32::NAN);
-                let apart = (score - before).abs() / before.abs().max(1.0);
-                if apart > TOLERANCE || apart.is_nan() {
+                let apart = (score - before).abs();
+                if apart > TOLERANCE * spread + LAST_BITS * before.abs() || apart.is_nan() {
                     let id = query.ids.get(*place).map_or("", String::as_str);
                     return Err(format!("document {:?} gets {score}, and {before} before", short(id)));
                 }
-                worst = worst.max(apart);
+                worst = worst.max(apart / spread.max(f32::MIN_POSITIVE));
             }
         }
         Ok(worst)
@@ -215,6 +240,12 @@ impl Scored {
     }
 }
 
+/// From the lowest score to the highest.
+fn spread(scores: &[f32]) -> f32 {
+    let (low, high) = scores.iter().fold((f32::MAX, f32::MIN), |(low, high), score| (low.min(*score), high.max(*score)));
+    (high - low).max(0.0)
+}
+
 fn dependent(query: &Query, how: &str, said: &str) -> Check {
     let said = format!("query {:?}, its documents {how}: {said}", short(&query.name));
     Check::new("independent", Outcome::Refused, said)
@@ -232,7 +263,7 @@ pub(super) fn quality(model: &Scored, live: &Scored, queries: &Judged, criteria:
     let of = |measure: Measure<'_>| {
         let judged = queries.queries.iter().zip(model.scores.iter().zip(&live.scores));
         let pairs = judged.filter_map(|(query, (new, old))| {
-            let labels = query.labels.as_ref()?;
+            let labels = query.labels.as_ref().filter(|labels| labels.iter().any(|label| labels.first() != Some(label)))?;
             Some((measure(labels, &ranking(new))?, measure(labels, &ranking(old))?))
         });
         let (new, old): (Vec<f64>, Vec<f64>) = pairs.unzip();
@@ -252,12 +283,20 @@ fn compared(name: &str, found: Difference, criteria: &Criteria) -> Check {
     let check = |outcome, more: &str| Check::new(name, outcome, format!("{shown}{more}")).with(numbers);
     if queries < FEWEST {
         let said = format!("{queries} queries are judged so that it can be told; {FEWEST} are the fewest");
-        return Check::new(name, Outcome::Skipped, said);
+        return unknown(name, &said, criteria);
     }
     match criteria.proof {
         Proof::Worse if high < -margin => check(Outcome::Refused, &format!("; worse by more than {margin}")),
         Proof::NoWorse if low < -margin => check(Outcome::Refused, &format!("; not shown to be no worse than by {margin}")),
         Proof::Worse | Proof::NoWorse => check(Outcome::Passed, ""),
+    }
+}
+
+/// Nothing is known of quality: who wants proof is not content with that.
+pub(super) fn unknown(name: &str, why: &str, criteria: &Criteria) -> Check {
+    match criteria.proof {
+        Proof::Worse => Check::new(name, Outcome::Skipped, why),
+        Proof::NoWorse => Check::new(name, Outcome::Refused, format!("{why}: so it is not shown to be no worse")),
     }
 }
 
