@@ -16,8 +16,10 @@ pub mod pickle;
 mod properties;
 #[cfg(test)]
 mod samples;
+mod trees;
 mod walk;
 pub mod xgboost;
 
 pub use error::Malformed;
 pub use limits::Limits;
+pub use trees::Trees;

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use model_files::onnx::{OnnxShape, Opsets};
-use model_files::{Limits, Malformed, lightgbm, pickle, xgboost};
+use model_files::{Limits, Malformed, Trees, lightgbm, pickle, xgboost};
 
 use super::Live;
 use super::child::{Line, Request};
@@ -112,30 +112,8 @@ fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &m
             None => Err(Stop::Unusable("ONNX Runtime was not loaded".to_owned())),
         },
         Format::Pickle => walk(request, &bytes, teller),
-        Format::LightGbm => {
-            let read = lightgbm::read(&bytes, &Limits::default()).map(
-                |lightgbm::Shape { trees, leaves, features, objective, feature_names: names }| Trees {
-                    trees,
-                    leaves,
-                    names,
-                    features,
-                    objective,
-                },
-            );
-            trees(request, teller, read)
-        }
-        Format::XgBoost => {
-            let read = xgboost::read(&bytes, &Limits::default()).map(
-                |xgboost::Shape { trees, leaves, features, objective, feature_names: names }| Trees {
-                    trees,
-                    leaves,
-                    names,
-                    features,
-                    objective,
-                },
-            );
-            trees(request, teller, read)
-        }
+        Format::LightGbm => trees(request, teller, lightgbm::read(&bytes, &Limits::default())),
+        Format::XgBoost => trees(request, teller, xgboost::read(&bytes, &Limits::default())),
         Format::Opaque => teller.tell(Check::new("format", Outcome::Skipped, "opaque: nothing here can read it; its backend has to tell")),
     }
 }
@@ -198,20 +176,12 @@ fn walk<W: std::io::Write>(request: &Request, bytes: &[u8], teller: &mut Teller<
     }
 }
 
-/// Trees that only their own library runs.
-struct Trees {
-    trees: usize,
-    leaves: usize,
-    names: Vec<String>,
-    features: usize,
-    objective: String,
-}
-
+/// Trees, which only their own library runs.
 fn trees<W: std::io::Write>(request: &Request, teller: &mut Teller<W>, read: Result<Trees, Malformed>) -> Result<(), Stop> {
     teller.begin("format")?;
     match read {
         Err(malformed) => Err(teller.refuse("format", malformed.to_string())),
-        Ok(Trees { trees, leaves, names, features, objective }) => {
+        Ok(Trees { trees, leaves, feature_names: names, features, objective }) => {
             let said = format!("{trees} trees with {leaves} leaves, of {features} features, for {objective}");
             if trees > 0 && leaves == trees {
                 return Err(teller.refuse("format", format!("{said}: all documents get the same score, and there is no order in that")));

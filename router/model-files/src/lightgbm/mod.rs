@@ -14,29 +14,15 @@ mod tree;
 
 use super::error::{Malformed, at_most};
 use super::limits::Limits;
+use super::trees::Trees;
 use header::Header;
 use text::{Fields, Lines};
-
-/// What a model is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
-    /// Features that it takes, at least 1.
-    pub features: usize,
-    /// Their names, in order.
-    pub feature_names: Vec<String>,
-    /// Its trees, at least 1.
-    pub trees: usize,
-    /// Leaves of all trees.
-    pub leaves: usize,
-    /// What it was trained for, as LightGBM has it: `lambdarank`. Empty for a function of the user's own.
-    pub objective: String,
-}
 
 /// Reads a model.
 ///
 /// # Errors
 /// What is not as LightGBM writes it; a model of several classes or without a tree; one over the limits.
-pub fn read(bytes: &[u8], limits: &Limits) -> Result<Shape, Malformed> {
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<Trees, Malformed> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Malformed::new(format_args!("byte {}", error.valid_up_to()), "is not UTF-8: a LightGBM model is text"))?;
     let mut lines = Lines::new(text);
@@ -47,7 +33,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Shape, Malformed> {
     let header = Header::read(&mut fields, limits)?;
     let (trees, leaves) = read_trees(&mut lines, &header, limits)?;
     tail::check(&mut lines, &header.feature_names)?;
-    Ok(Shape { features: header.feature_names.len(), feature_names: header.names(), trees, leaves, objective: header.objective.to_owned() })
+    Ok(Trees { features: header.feature_names.len(), feature_names: header.names(), trees, leaves, objective: header.objective.to_owned() })
 }
 
 /// All trees, and the line that ends them.

@@ -2,12 +2,12 @@
 use super::super::samples;
 use super::*;
 
-fn read_text(text: &str) -> Result<Shape, Malformed> {
+fn read_text(text: &str) -> Result<Trees, Malformed> {
     read(text.as_bytes(), &Limits::default())
 }
 
 /// The model with one text in place of another, and without sizes, so that it is not they that tell.
-fn changed(from: &str, to: &str) -> Result<Shape, Malformed> {
+fn changed(from: &str, to: &str) -> Result<Trees, Malformed> {
     let good = samples::lightgbm();
     assert!(good.contains(from), "{from}");
     let lines = good.replacen(from, to, 1);
@@ -21,7 +21,7 @@ fn fault(from: &str, to: &str) -> String {
 #[test]
 fn a_model_is_read() {
     let names = vec!["bm25".to_owned(), "shop".to_owned()];
-    let shape = Shape { features: 2, feature_names: names, trees: 2, leaves: 4, objective: "lambdarank".to_owned() };
+    let shape = Trees { features: 2, feature_names: names, trees: 2, leaves: 4, objective: "lambdarank".to_owned() };
     assert_eq!(read_text(&samples::lightgbm()), Ok(shape.clone()));
     assert_eq!(changed("v4", "v3"), Ok(shape), "sizes may be absent");
     assert_eq!(changed("objective=lambdarank\n", "").unwrap().objective, "", "of the user's own");

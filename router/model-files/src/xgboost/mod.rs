@@ -20,22 +20,8 @@ use serde_json::value::RawValue;
 
 use super::error::{Malformed, at_most, shown};
 use super::limits::Limits;
+use super::trees::Trees;
 use number::Number;
-
-/// What a model is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
-    /// Features that it takes, at least 1.
-    pub features: usize,
-    /// Their names, in order; empty where the model has none.
-    pub feature_names: Vec<String>,
-    /// Its trees, at least 1; 0 for a linear model.
-    pub trees: usize,
-    /// Leaves of all trees; 0 for a linear model.
-    pub leaves: usize,
-    /// What it was trained for, as XGBoost has it: `rank:ndcg`.
-    pub objective: String,
-}
 
 #[derive(Deserialize)]
 struct Model<'a> {
@@ -86,7 +72,7 @@ struct Booster<'a> {
 ///
 /// # Errors
 /// What is not as XGBoost writes it; binary forms; a model of several classes or targets, or without a tree; one over the limits.
-pub fn read(bytes: &[u8], limits: &Limits) -> Result<Shape, Malformed> {
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<Trees, Malformed> {
     let text = parse::text(bytes)?;
     let text = nan::readable(text);
     let model: Model<'_> = parse::whole("the model", &text)?;
@@ -101,7 +87,7 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Shape, Malformed> {
     let feature_names = read_names(&learner, features, limits)?;
     at_most("bytes of objective.name", learner.objective.name.len(), limits.name_bytes)?;
     let (trees, leaves) = read_booster(parse::whole("gradient_booster", learner.gradient_booster.get())?, features, limits)?;
-    Ok(Shape { features, feature_names, trees, leaves, objective: learner.objective.name })
+    Ok(Trees { features, feature_names, trees, leaves, objective: learner.objective.name })
 }
 
 /// Gives the number of features.

@@ -2,11 +2,11 @@
 use super::super::samples;
 use super::*;
 
-fn read_text(text: &str) -> Result<Shape, Malformed> {
+fn read_text(text: &str) -> Result<Trees, Malformed> {
     read(text.as_bytes(), &Limits::default())
 }
 
-fn changed(from: &str, to: &str) -> Result<Shape, Malformed> {
+fn changed(from: &str, to: &str) -> Result<Trees, Malformed> {
     let good = samples::xgboost();
     assert!(good.contains(from), "{from}");
     read_text(&good.replacen(from, to, 1))
@@ -15,7 +15,7 @@ fn changed(from: &str, to: &str) -> Result<Shape, Malformed> {
 #[test]
 fn a_model_is_read() {
     let names = vec!["bm25".to_owned(), "shop".to_owned()];
-    let shape = Shape { features: 2, feature_names: names, trees: 1, leaves: 3, objective: "rank:ndcg".to_owned() };
+    let shape = Trees { features: 2, feature_names: names, trees: 1, leaves: 3, objective: "rank:ndcg".to_owned() };
     assert_eq!(read_text(&samples::xgboost()), Ok(shape.clone()));
     assert_eq!(changed("\"[5E-1]\"", "\"5E-1\""), Ok(shape.clone()), "before version 3");
     assert_eq!(changed("\"default_left\":[1,0,0,0,0]", "\"default_left\":[true,false,false,false,false]"), Ok(shape), "before version 1.6");
