@@ -28,6 +28,9 @@ struct Started {
     candidate: Option<String>,
     #[serde(default)]
     why: String,
+    /// It becomes live as soon as the servers have it.
+    #[serde(default)]
+    at_once: bool,
 }
 
 /// What any other order is asked with.
@@ -52,7 +55,7 @@ pub(super) async fn start(
     let (index, route) = routes::find(&shared, &name)?;
     let asked: Started = orders::read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
     let (id, salt) = (random_hex(16), random_hex(16));
-    let first = Begin { candidate: asked.candidate, id, salt, who: caller.name.clone(), why: asked.why.clone() };
+    let first = Begin { candidate: asked.candidate, id, salt, who: caller.name.clone(), why: asked.why.clone(), at_once: asked.at_once };
     let clock = &shared.state.process.clock;
     let make = |flags: &Flags| begin(&first, flags, route, &healthy(&shared.state, index), clock.now_ms());
     write(&shared.state, (index, route), (&caller.name, &asked.why), make).await
@@ -88,7 +91,7 @@ pub(super) async fn order(
         }
         let (evidence, routers, healthy) = (state.process.board.of(&name).evidence, state.flags.routers(index), healthy(state, index));
         let now_ms = state.process.clock.now_ms();
-        let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None };
+        let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None, load: None };
         carry_out(order, &seen, &caller.name, &asked.why)
     };
     write(state, (index, route), (&caller.name, &asked.why), make).await

@@ -152,7 +152,7 @@ fn steps(rollout: &Value) -> String {
             match phase.as_str() {
                 "canary" if index == step => format!("[{percent}]"),
                 "canary" if index > step => percent,
-                "pending" | "mirroring" => percent,
+                "loading" | "pending" | "mirroring" => percent,
                 _ => format!("{percent} done"),
             }
         })

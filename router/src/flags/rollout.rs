@@ -59,6 +59,9 @@ pub struct Rollout {
     pub is_stalled: bool,
     /// A router's breaker holds the candidate back, and operators were told.
     pub is_tripped: bool,
+    /// What an operator wants without waiting for evidence, as soon as the servers have the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hurry: Option<Hurry>,
     /// Why it was last moved.
     pub why: String,
 }
@@ -101,10 +104,22 @@ pub struct PlannedStep {
     pub approval: bool,
 }
 
+/// How far an operator promotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hurry {
+    /// To what comes next.
+    Next,
+    /// Until it is live.
+    Live,
+}
+
 /// What a rollout does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// The servers of the candidate's first pool load the version, and are warmed up.
+    Loading,
     /// Gates are asked before anybody is sent to the candidate.
     Pending,
     /// The candidate gets copies of queries, and answers nobody.
@@ -134,6 +149,7 @@ impl Phase {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
+            Phase::Loading => "loading",
             Phase::Pending => "pending",
             Phase::Mirroring => "mirroring",
             Phase::Canary => "canary",
@@ -153,7 +169,7 @@ impl Phase {
     /// Something is to come.
     #[must_use]
     pub fn is_active(self) -> bool {
-        matches!(self, Phase::Pending | Phase::Mirroring | Phase::Canary | Phase::Baking)
+        matches!(self, Phase::Loading | Phase::Pending | Phase::Mirroring | Phase::Canary | Phase::Baking)
     }
 }
 
@@ -192,6 +208,7 @@ impl Rollout {
             is_asked: false,
             is_stalled: false,
             is_tripped: false,
+            hurry: None,
             why: String::new(),
         }
     }
@@ -246,6 +263,7 @@ impl Rollout {
             (Some(_), _, _) => ", paused",
             (None, true, _) => ", stalled",
             (None, false, true) => ", waits for approval",
+            (None, false, false) if self.hurry.is_some() => ", promoted",
             (None, false, false) => "",
         };
         format!("{} {what}{more}", self.candidate)

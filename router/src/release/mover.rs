@@ -12,6 +12,7 @@ use super::board::{Board, RouteBoard};
 use super::gates::Gates;
 use super::grounds::grounds;
 use super::judging::Under;
+use super::loader::Loader;
 use super::rollout::{Move, Next, Seen, next};
 use crate::config::Route;
 use crate::flags::{Change, ChangeError, Flags, Kind, Lease, Rollout, Source};
@@ -47,6 +48,7 @@ pub(super) struct Mover {
     not_before: Option<Instant>,
     is_failing: bool,
     gates: Gates,
+    loader: Loader,
     /// The one that was last under way.
     last: Option<Arc<Rollout>>,
     /// The gate that says that the candidate is to go.
@@ -61,6 +63,7 @@ impl Mover {
         let Some(rollout) = self.last.clone().filter(|rollout| rollout.phase.is_active()) else {
             self.lease = None;
             self.gates.forget();
+            self.loader.take_back();
             self.wants_rollback = None;
             return look.board.put_rollout(&look.route.name, None, None);
         };
@@ -74,9 +77,14 @@ impl Mover {
         let routers = look.under.flags.routers(look.index);
         let healthy: Vec<usize> = (look.under.health)(look.index).into_iter().map(|pool| pool.healthy).collect();
         let Look { route, flags, now_ms, .. } = *look;
-        let seen =
-            Seen { route, flags, rollout: &rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None };
         let is_ours = self.until.is_some_and(|until| Instant::now() < until);
+        if !is_ours {
+            self.loader.let_go();
+        }
+        self.loader.end_others(&rollout.id);
+        let (evidence, load) = (evidence.as_ref(), self.loader.seen(&rollout.id));
+        let load = load.as_ref();
+        let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence, routers: &routers, healthy: &healthy, gate: None, load };
         let open = look.under.gates.get(&route.name).map(Vec::as_slice).unwrap_or_default();
         let mut next = next(&seen);
         if let Next::Go(go) = &next
@@ -86,9 +94,20 @@ impl Mover {
             next = super::rollout::next(&Seen { gate: Some(&gate), ..seen });
         }
         self.wants_rollback = if is_ours { self.gates.wants_rollback(open, &rollout, &route.name).await } else { None };
+        let mut loads = None;
+        if let Next::Load(to_load) = &next
+            && is_ours
+        {
+            loads = Some(self.loader.begin(&rollout.id, to_load.clone(), &look.under.config, route));
+        }
         let waits_for = match &next {
             Next::Wait(_) if let Some(why) = away => Some((rollout.moves, format!("nothing is judged: {why}"))),
             Next::Wait(what) => Some((rollout.moves, what.clone())),
+            Next::Load(to_load) => {
+                let by = self.lease.as_ref().map_or("nobody yet", |lease| lease.holder.as_str());
+                let not_ours = || format!("{} is loaded on {}, by {by}", to_load.version, to_load.pool);
+                Some((rollout.moves, loads.unwrap_or_else(not_ours)))
+            }
             Next::Rest | Next::Go(_) => None,
         };
         look.board.put_rollout(&route.name, waits_for, self.lease.as_ref().map(|lease| lease.holder.clone()));

@@ -9,12 +9,18 @@ use crate::vocabulary::{PoolIndex, Ppm};
 /// Fields of the flags, as [`crate::flags::Change`] has them.
 pub(super) type Fields = BTreeMap<String, Option<String>>;
 
-/// Where the candidate is in this step: on the pool `canary` while its share is small and that has the version, and else on the colour that is
-/// to become live.
+/// Where the candidate is in this step: on the pool `canary` while its share is small and that has the version, or can load it, and else on the
+/// colour that is to become live.
 pub(super) fn carrier<'r>(rollout: &'r Rollout, route: &'r Route) -> &'r str {
     let is_small = rollout.planned().is_some_and(|step| step.percent <= rollout.plan.canary_max);
-    let canary = route.pools.iter().find(|pool| pool.name == "canary" && pool.version == rollout.candidate);
+    let is_loaded = |pool: &Pool| pool.version == rollout.candidate || loadable(&rollout.candidate, route).is_some();
+    let canary = route.pools.iter().find(|pool| pool.name == "canary" && is_loaded(pool));
     canary.filter(|_| is_small && rollout.from != "canary").map_or(rollout.to.as_str(), |pool| pool.name.as_str())
+}
+
+/// The registry's number of a version that the route's servers can load.
+pub(super) fn loadable(version: &str, route: &Route) -> Option<u64> {
+    route.loading.as_ref()?.version_of(version)
 }
 
 /// The fields that a state writes.
@@ -24,6 +30,9 @@ pub(super) fn fields(rollout: &Rollout, route: &Route) -> Fields {
     let mut fields = Fields::new();
     let mut put = |field: &str, value: Option<String>| fields.insert(field.to_owned(), value);
     match rollout.phase {
+        Phase::Loading => {
+            put("canary_percent", text("0"));
+        }
         Phase::Pending => {
             put("candidate_pool", text(carrier(rollout, route)));
             put("canary_percent", text("0"));
@@ -78,7 +87,7 @@ pub(super) fn by_hand(rollout: &Rollout, flags: &Flags, route: &Route) -> Option
     let differs = |field: &str, is: String, was: String| (is != was).then(|| ByHand::Share(format!("{field} is {is} and not {was}")));
     let candidate = flags.candidate;
     match rollout.phase {
-        Phase::Pending | Phase::Mirroring => differs("canary_percent", candidate.share.to_string(), Ppm::ZERO.to_string()),
+        Phase::Loading | Phase::Pending | Phase::Mirroring => differs("canary_percent", candidate.share.to_string(), Ppm::ZERO.to_string()),
         Phase::Canary => {
             let share = rollout.planned().map_or(Ppm::ZERO, |step| step.percent);
             differs("canary_percent", candidate.share.to_string(), share.to_string())

@@ -1,8 +1,11 @@
 //! The next transition of a rollout, or what it waits for.
 
-use super::layout::{ByHand, Fields, by_hand, carrier, fields};
-use crate::config::Route;
-use crate::flags::{Flags, Phase, Rollout, RouterSeen};
+use super::event::Event;
+use super::layout::{ByHand, Fields, by_hand, fields};
+use super::order::ended_by;
+use super::ready::{Lack, LoadSeen, LoadState, ToLoad, not_ready};
+use crate::config::{Gate, GateKind, Route};
+use crate::flags::{Flags, Hurry, Phase, Rollout, RouterSeen};
 use crate::release::view::EvidenceView;
 use crate::vocabulary::Ppm;
 
@@ -34,6 +37,8 @@ pub struct Seen<'a> {
     pub healthy: &'a [usize],
     /// What a gate keeps the next transition from; `None` where none does.
     pub gate: Option<&'a str>,
+    /// The load that is under way, or was last.
+    pub load: Option<&'a LoadSeen>,
 }
 
 /// What comes next.
@@ -43,6 +48,8 @@ pub enum Next {
     Rest,
     /// Something has to come first.
     Wait(String),
+    /// The servers of a pool have to load the version first.
+    Load(ToLoad),
     /// This is to be written.
     Go(Box<Move>),
 }
@@ -56,72 +63,6 @@ pub struct Move {
     pub rollout: Rollout,
     /// Everything that it writes, the record too.
     pub fields: Fields,
-}
-
-/// What a transition is, for the ledger and for whoever is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// The rollout began.
-    Started,
-    /// The candidate has a larger share.
-    StepBegan,
-    /// The candidate is live.
-    Switched,
-    /// It is live, and nothing is held back.
-    Done,
-    /// It was taken back.
-    RolledBack,
-    /// It was ended.
-    Aborted,
-    /// Nothing goes on.
-    Paused,
-    /// It goes on.
-    Resumed,
-    /// An operator let a step end.
-    Approved,
-    /// An operator is asked to.
-    ApprovalNeeded,
-    /// A step takes longer than it may.
-    Stalled,
-    /// A router's breaker holds the candidate back.
-    BreakerTripped,
-}
-
-impl Event {
-    /// All of them.
-    pub const ALL: [Event; 12] = [
-        Event::Started,
-        Event::StepBegan,
-        Event::Switched,
-        Event::Done,
-        Event::RolledBack,
-        Event::Aborted,
-        Event::Paused,
-        Event::Resumed,
-        Event::Approved,
-        Event::ApprovalNeeded,
-        Event::Stalled,
-        Event::BreakerTripped,
-    ];
-
-    /// For logs and metrics.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Event::Started => "started",
-            Event::StepBegan => "step_began",
-            Event::Switched => "switched",
-            Event::Done => "done",
-            Event::RolledBack => "rolled_back",
-            Event::Aborted => "aborted",
-            Event::Paused => "paused",
-            Event::Resumed => "resumed",
-            Event::Approved => "approved",
-            Event::ApprovalNeeded => "approval_needed",
-            Event::Stalled => "stalled",
-            Event::BreakerTripped => "breaker_tripped",
-        }
-    }
 }
 
 /// What a rollout does next. Never a rollback: that does not wait for a rollout.
@@ -173,9 +114,12 @@ impl Seen<'_> {
         if let Some(what) = of_fleet {
             return Some(Wait::Told(what));
         }
+        if rollout.hurry.is_some() {
+            return None;
+        }
         let elapsed = self.now_ms.saturating_sub(rollout.since_ms);
         let (least, what) = match rollout.phase {
-            Phase::Pending => (0, ""),
+            Phase::Loading | Phase::Pending => (0, ""),
             Phase::Mirroring => (rollout.plan.mirror_ms, "queries are copied"),
             Phase::Baking => (rollout.plan.bake_ms, "it bakes"),
             _ => (rollout.planned().map_or(0, |step| step.dwell_ms), "this step takes its time"),
@@ -220,7 +164,7 @@ impl Seen<'_> {
         let rollout = self.rollout;
         // Nobody is answered by the candidate while it mirrors, and nobody is compared with without a holdback.
         let is_nobody_compared = rollout.phase == Phase::Baking && rollout.plan.holdback.get() == 0;
-        if matches!(rollout.phase, Phase::Pending | Phase::Mirroring) || is_nobody_compared {
+        if matches!(rollout.phase, Phase::Loading | Phase::Pending | Phase::Mirroring) || is_nobody_compared {
             return None;
         }
         let Some(evidence) = self.of_this() else { return Some("nothing was judged yet".to_owned()) };
@@ -257,8 +201,8 @@ impl Seen<'_> {
 
     fn advance(&self) -> Next {
         let rollout = self.rollout;
-        let Some(after) = after(rollout) else { return Next::Rest };
-        let is_step = rollout.phase == Phase::Canary;
+        let Some(after) = after(rollout, self.route) else { return Next::Rest };
+        let is_step = rollout.phase == Phase::Canary && rollout.hurry.is_none();
         if is_step && rollout.planned().is_some_and(|step| step.approval) && !rollout.is_approved {
             let what = "an operator has to approve: switchback rollout approve".to_owned();
             if !rollout.is_asked {
@@ -266,13 +210,18 @@ impl Seen<'_> {
             }
             return self.wait(what);
         }
-        if let Some(what) = not_ready(&after, self) {
-            return self.wait(what);
+        match not_ready(&after, self) {
+            Some(Lack::Version(to_load)) => return self.load(to_load),
+            Some(Lack::Other(what)) => return self.wait(what),
+            None => {}
         }
-        if let Some(what) = self.gate {
+        // No gate holds up what an operator wants.
+        if let Some(what) = self.gate.filter(|_| rollout.hurry.is_none()) {
             return self.wait(what.to_owned());
         }
         let why = match rollout.phase {
+            _ if rollout.hurry.is_some() => rollout.why.clone(),
+            Phase::Loading => "the servers have the version".to_owned(),
             Phase::Pending => "every gate says yes".to_owned(),
             Phase::Canary | Phase::Baking => {
                 let nobody = || "its time is over, and there is nobody to compare it with".to_owned();
@@ -281,6 +230,27 @@ impl Seen<'_> {
             _ => "the time for copies is over".to_owned(),
         };
         self.go(event_of(&after), after, why)
+    }
+
+    /// What becomes of a load that has to come first.
+    fn load(&self, to_load: ToLoad) -> Next {
+        let load = self.load.filter(|load| (&load.pool, &load.version) == (&to_load.pool, &to_load.version));
+        match load.map(|load| &load.state) {
+            None => Next::Load(to_load),
+            Some(LoadState::Underway(what)) => match self.wait(what.clone()) {
+                Next::Wait(_) => Next::Load(to_load),
+                told => told,
+            },
+            Some(LoadState::Loaded(what)) => {
+                let mut loaded = self.moved(Event::Loaded, self.rollout.clone(), what);
+                loaded.fields.insert(format!("version.{}", to_load.pool), Some(to_load.version));
+                Next::Go(Box::new(loaded))
+            }
+            Some(LoadState::Refused(what)) => {
+                let ended = Rollout { phase: Phase::Aborted, ..self.rollout.clone() };
+                Next::Go(Box::new(ended_by(self, ended, &format!("not loaded: {what}"))))
+            }
+        }
     }
 
     /// Waits; operators are told once when that takes too long.
@@ -309,12 +279,22 @@ impl Seen<'_> {
             (rollout.is_approved, rollout.is_asked) = (false, false);
             (rollout.is_stalled, rollout.is_tripped) = (false, false);
         }
+        if begins && event != Event::Resumed {
+            rollout.hurry = None;
+        }
         let fields = match event {
             // What somebody changed by hand stays; copies are nobody's.
             Event::Aborted if self.rollout.phase == Phase::Mirroring => {
                 Fields::from([("rollout".to_owned(), Some(rollout.render())), ("mirror_percent".to_owned(), None)])
             }
-            Event::Paused | Event::Approved | Event::ApprovalNeeded | Event::Stalled | Event::BreakerTripped | Event::Aborted => {
+            Event::Paused
+            | Event::Approved
+            | Event::ApprovalNeeded
+            | Event::Stalled
+            | Event::BreakerTripped
+            | Event::Loaded
+            | Event::Promoted
+            | Event::Aborted => {
                 Fields::from([("rollout".to_owned(), Some(rollout.render()))])
             }
             _ => fields(&rollout, self.route),
@@ -323,9 +303,18 @@ impl Seen<'_> {
     }
 }
 
+/// Whether gates are asked before anybody is sent to a candidate.
+pub(super) fn is_gated(route: &Route) -> bool {
+    route.rollout.gates.iter().any(|gate: &Gate| matches!(gate.kind, GateKind::ConfirmRollout | GateKind::PreRollout))
+}
+
 /// What comes after a phase or step that is through.
-pub(super) fn after(rollout: &Rollout) -> Option<Rollout> {
+pub(super) fn after(rollout: &Rollout, route: &Route) -> Option<Rollout> {
+    let is_to_be_live = rollout.hurry == Some(Hurry::Live) && rollout.phase.is_active() && rollout.phase != Phase::Baking;
     let (phase, step) = match rollout.phase {
+        _ if is_to_be_live => (Phase::Baking, rollout.plan.steps.len().saturating_sub(1)),
+        Phase::Loading if is_gated(route) => (Phase::Pending, 0),
+        Phase::Loading => (rollout.plan.first(), 0),
         Phase::Pending => (rollout.plan.first(), 0),
         Phase::Mirroring => (Phase::Canary, 0),
         Phase::Canary if rollout.is_last_step() => (Phase::Baking, rollout.step),
@@ -342,27 +331,6 @@ pub(super) fn event_of(after: &Rollout) -> Event {
         Phase::Done => Event::Done,
         _ => Event::StepBegan,
     }
-}
-
-/// Why the pool that a state sends the candidate's traffic to cannot take it.
-pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<String> {
-    let name = match after.phase {
-        Phase::Pending | Phase::Mirroring | Phase::Canary => carrier(after, seen.route),
-        Phase::Baking => &after.to,
-        Phase::Done | Phase::RolledBack | Phase::Aborted => return None,
-    };
-    let Some((index, pool)) = seen.route.pools.iter().enumerate().find(|(_, pool)| pool.name == name) else {
-        return Some(format!("there is no pool {name} any more"));
-    };
-    if pool.version != after.candidate {
-        return Some(format!("pool {name} runs {} and not {}", pool.version, after.candidate));
-    }
-    if seen.healthy.get(index).copied().unwrap_or(0) == 0 {
-        return Some(format!("pool {name} has no healthy endpoint"));
-    }
-    // Each router's users are sent there.
-    let other = seen.routers.iter().find(|router| router.is_known && router.down.iter().any(|down| down == name))?;
-    Some(format!("pool {name} has no healthy endpoint, as {} sees it", other.id))
 }
 
 /// A comparison that began anew counts from nothing.

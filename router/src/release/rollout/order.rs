@@ -1,8 +1,10 @@
 //! What operators may do with a rollout.
 
+use super::event::Event;
 use super::layout::Fields;
-use super::next::{Event, Move, Seen, after, event_of, not_ready};
-use crate::flags::{Phase, Rollout};
+use super::next::{Move, Seen, after, event_of};
+use super::ready::{Lack, not_ready};
+use crate::flags::{Hurry, Phase, Rollout};
 use crate::release::rollback::taken_back;
 
 /// An operator's order.
@@ -51,7 +53,7 @@ pub fn carry_out(order: Order, seen: &Seen<'_>, who: &str, why: &str) -> Result<
         Order::Pause => Ok(seen.moved(Event::Paused, Rollout { paused: Some(why.clone()), ..rollout.clone() }, &why)),
         Order::Resume if rollout.paused.is_none() => refuse(format!("it is not paused: {}", rollout.summary())),
         Order::Resume => match not_ready(rollout, seen) {
-            Some(what) => refuse(what),
+            Some(lack) => refuse(lack.what()),
             None => Ok(seen.moved(Event::Resumed, Rollout { paused: None, ..rollout.clone() }, &why)),
         },
         Order::Approve if !rollout.planned().is_some_and(|step| step.approval) || rollout.phase != Phase::Canary => {
@@ -62,12 +64,17 @@ pub fn carry_out(order: Order, seen: &Seen<'_>, who: &str, why: &str) -> Result<
         Order::Promote | Order::PromoteFully => promote(order, seen, &why),
         Order::Abort => {
             let ended = Rollout { phase: Phase::Aborted, paused: None, ..rollout.clone() };
-            let mut ended = seen.moved(Event::Aborted, ended, &why);
-            ended.fields.extend(taken_back(seen.flags, seen.route).map_or_else(no_copies, |back| back.fields));
-            ended.fields.extend(["mirror_percent", "candidate_pool"].map(|field| (field.to_owned(), None)));
-            Ok(ended)
+            Ok(ended_by(seen, ended, &why))
         }
     }
+}
+
+/// The end of a rollout: the candidate gets nobody any more.
+pub(super) fn ended_by(seen: &Seen<'_>, ended: Rollout, why: &str) -> Move {
+    let mut ended = seen.moved(Event::Aborted, ended, why);
+    ended.fields.extend(taken_back(seen.flags, seen.route).map_or_else(no_copies, |back| back.fields));
+    ended.fields.extend(["mirror_percent", "candidate_pool"].map(|field| (field.to_owned(), None)));
+    ended
 }
 
 fn no_copies() -> Fields {
@@ -79,16 +86,14 @@ fn promote(order: Order, seen: &Seen<'_>, why: &str) -> Result<Move, Refusal> {
     if seen.flags.is_frozen {
         return Err(Refusal("freeze is set: take it back first (switchback flag set ROUTE freeze=false)".to_owned()));
     }
-    let is_full = order == Order::PromoteFully && rollout.phase != Phase::Baking;
-    let next = if is_full {
-        let last = rollout.plan.steps.len().saturating_sub(1);
-        Some(Rollout { phase: Phase::Baking, step: last, ..rollout.clone() })
-    } else {
-        after(rollout)
-    };
-    let Some(next) = next else { return Err(Refusal(format!("there is nothing to promote: {}", rollout.summary()))) };
-    if let Some(what) = not_ready(&next, seen) {
-        return Err(Refusal(what));
+    let hurry = if order == Order::PromoteFully { Hurry::Live } else { Hurry::Next };
+    let hurried = Rollout { hurry: Some(hurry), paused: None, ..rollout.clone() };
+    let Some(next) = after(&hurried, seen.route) else { return Err(Refusal(format!("there is nothing to promote: {}", rollout.summary()))) };
+    let why = format!("promoted by {why}");
+    match not_ready(&next, seen) {
+        None => Ok(seen.moved(event_of(&next), next, &why)),
+        // As soon as its servers have it.
+        Some(Lack::Version(_)) if rollout.hurry != Some(hurry) => Ok(seen.moved(Event::Promoted, hurried, &why)),
+        Some(lack) => Err(Refusal(lack.what())),
     }
-    Ok(seen.moved(event_of(&next), Rollout { paused: None, ..next }, &format!("promoted by {why}")))
 }

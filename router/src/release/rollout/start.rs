@@ -1,10 +1,12 @@
 //! How a rollout begins.
 
-use super::layout::fields;
-use super::next::{Event, Move, Seen, not_ready};
+use super::event::Event;
+use super::layout::{fields, loadable};
+use super::next::{Move, Seen, is_gated};
 use super::order::Refusal;
-use crate::config::{Gate, GateKind, Pool, Route};
-use crate::flags::{Flags, Phase, Plan, PlannedStep, Rollout, Sides};
+use super::ready::{Lack, not_ready};
+use crate::config::{Pool, Route};
+use crate::flags::{Flags, Hurry, Phase, Plan, PlannedStep, Rollout, Sides};
 use crate::vocabulary::Ppm;
 
 /// What whoever starts a rollout says of it.
@@ -20,6 +22,8 @@ pub struct Begin {
     pub who: String,
     /// The operator's reason.
     pub why: String,
+    /// It becomes live as soon as the servers have it, and nobody is held back: the way back to a version that is known.
+    pub at_once: bool,
 }
 
 /// Of the units: with less than this nothing could be seen of a candidate.
@@ -67,13 +71,19 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
         return Err(Refusal(why));
     }
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
-    let is_first = |gate: &Gate| matches!(gate.kind, GateKind::ConfirmRollout | GateKind::PreRollout);
-    let is_gated = route.rollout.gates.iter().any(is_first);
-    let rollout = Rollout::begin(begin.id.clone(), sides, plan(route), now_ms, is_gated);
-    let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence: None, routers: &[], healthy, gate: None };
-    if let Some(what) = not_ready(&rollout, &seen) {
-        return Err(Refusal(what));
+    let mut rollout = Rollout::begin(begin.id.clone(), sides, plan(route), now_ms, is_gated(route));
+    let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None };
+    let first = if begin.at_once { Rollout { phase: Phase::Baking, ..rollout.clone() } } else { rollout.clone() };
+    match not_ready(&first, &seen) {
+        Some(Lack::Version(_)) => rollout.phase = Phase::Loading,
+        Some(Lack::Other(what)) => return Err(Refusal(what)),
+        None => {}
     }
+    if begin.at_once {
+        (rollout.phase, rollout.hurry) = (Phase::Loading, Some(Hurry::Live));
+        (rollout.plan.holdback, rollout.plan.bake_ms) = (Ppm::ZERO, 0);
+    }
+    let seen = Seen { rollout: &rollout, ..seen };
     let why = if begin.why.is_empty() { begin.who.clone() } else { format!("{}: {}", begin.who, begin.why) };
     let mut first = seen.moved(Event::Started, rollout.clone(), &why);
     first.fields = fields(&first.rollout, route);
@@ -92,6 +102,10 @@ fn sides(wanted: Option<&str>, flags: &Flags, route: &Route) -> Result<Sides, Re
         let why = format!("the route has no pool {idle}: a rollout ends with it live");
         return Err(Refusal(why));
     };
+    let of = |version: &str| Sides { candidate: (version.to_owned(), to.name.clone()), control: (live.version.clone(), live.name.clone()) };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != live.version && loadable(wanted, route).is_some()) {
+        return Ok(of(wanted));
+    }
     let candidates: Vec<&Pool> = pool("canary").into_iter().chain([to]).collect();
     // What the last rollout replaced, or took back, comes again only for whoever names it.
     let former = former(flags, live);
@@ -111,10 +125,13 @@ fn sides(wanted: Option<&str>, flags: &Flags, route: &Route) -> Result<Sides, Re
             Some(wanted) => format!("no pool runs {wanted}: {versions}"),
             None => format!("there is no other version than {} on {}: {versions}", live.version, live.name),
         };
+        let why = match (wanted, &route.loading) {
+            (Some(wanted), Some(loading)) if wanted != live.version => format!("{why}; it can be loaded as {}:N", loading.model),
+            _ => why,
+        };
         return Err(Refusal(why));
     };
-    let (candidate, control) = ((found.version.clone(), to.name.clone()), (live.version.clone(), live.name.clone()));
-    Ok(Sides { candidate, control })
+    Ok(of(&found.version))
 }
 
 /// The version that the last rollout put away, and how.

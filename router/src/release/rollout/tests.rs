@@ -2,151 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::scene::{Scene, evidence, router};
 use super::*;
-use crate::flags::{Fields, Flags, Phase, Rollout, RouterSeen, TripSeen};
-use crate::release::roles::tests::route;
-use crate::release::view::{EvidenceView, RoleView, WindowsView};
+use crate::flags::{Phase, RouterSeen, TripSeen};
 use crate::vocabulary::Ppm;
-
-/// Blue runs v1 and is live; green and canary run v2.
-struct Scene {
-    route: crate::config::Route,
-    fields: Fields,
-    now_ms: u64,
-    evidence: Option<EvidenceView>,
-    routers: Vec<RouterSeen>,
-    healthy: Vec<usize>,
-    gate: Option<&'static str>,
-}
-
-impl Scene {
-    fn start() -> Scene {
-        let route = route(["v1", "v2", "v2"]);
-        let mut scene = Scene {
-            fields: Flags::initial(&route).render(&route),
-            route,
-            now_ms: 1_000_000,
-            evidence: None,
-            routers: vec![router("one"), router("other")],
-            healthy: vec![2, 2, 2],
-            gate: None,
-        };
-        scene.fields.insert("epoch".to_owned(), "7".to_owned());
-        let begun = scene.begin(None).unwrap();
-        scene.write(&begun);
-        scene
-    }
-
-    fn flags(&self) -> Flags {
-        let (flags, faults) = Flags::read(&self.fields, &Flags::initial(&self.route), &self.route);
-        assert_eq!(faults, []);
-        flags
-    }
-
-    fn rollout(&self) -> Rollout {
-        Rollout::clone(self.flags().rollout.as_ref().unwrap())
-    }
-
-    fn begin(&self, candidate: Option<&str>) -> Result<Move, Refusal> {
-        let texts = ("ab".repeat(16), "salt of this rollout".to_owned(), "alice".to_owned());
-        let asked =
-            Begin { candidate: candidate.map(str::to_owned), id: texts.0, salt: "0123456789".to_owned(), who: texts.2, why: texts.1 };
-        begin(&asked, &self.flags(), &self.route, &self.healthy, self.now_ms)
-    }
-
-    fn seen<T>(&self, look: impl FnOnce(&Seen<'_>) -> T) -> T {
-        let (flags, rollout) = (self.flags(), self.rollout());
-        look(&Seen {
-            route: &self.route,
-            flags: &flags,
-            rollout: &rollout,
-            now_ms: self.now_ms,
-            evidence: self.evidence.as_ref(),
-            routers: &self.routers,
-            healthy: &self.healthy,
-            gate: self.gate,
-        })
-    }
-
-    fn next(&self) -> Next {
-        self.seen(next)
-    }
-
-    fn waits_for(&self) -> String {
-        match self.next() {
-            Next::Wait(what) => what,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The next transition is written.
-    fn go(&mut self) -> Event {
-        match self.next() {
-            Next::Go(go) => {
-                self.write(&go);
-                go.event
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn order(&mut self, order: Order) -> Result<Event, String> {
-        let made = self.seen(|seen| carry_out(order, seen, "alice", "")).map_err(|refusal| refusal.0)?;
-        self.write(&made);
-        Ok(made.event)
-    }
-
-    fn write(&mut self, made: &Move) {
-        for (field, value) in &made.fields {
-            match value {
-                Some(value) => self.fields.insert(field.clone(), value.clone()),
-                None => self.fields.remove(field),
-            };
-        }
-    }
-
-    /// An hour later the policy says so, of windows until then, of so many requests of the candidate.
-    fn judge(&mut self, verdict: &'static str, requests: u64) {
-        self.now_ms += 3_600_000;
-        self.evidence = Some(evidence(verdict, requests, self.now_ms));
-    }
-
-    fn shares(&self) -> (String, String, String) {
-        let flags = self.flags();
-        let name = |index: crate::vocabulary::PoolIndex| self.route.pools[index.get()].name.clone();
-        let held = flags.holdback.map_or(Ppm::ZERO, |holdback| holdback.share);
-        (name(flags.live), format!("{} on {}", flags.candidate.share, name(flags.candidate.pool)), held.to_string())
-    }
-}
-
-fn router(id: &str) -> RouterSeen {
-    let (seal, admin) = (String::new(), String::new());
-    RouterSeen { id: id.to_owned(), epoch: 1 << 40, seal, seen_ms_ago: 0, is_known: true, admin, trip: None, down: Vec::new() }
-}
-
-fn evidence(verdict: &'static str, requests: u64, now_ms: u64) -> EvidenceView {
-    let role = |version: &str| RoleView { version: version.to_owned(), pools: Vec::new() };
-    EvidenceView {
-        candidate: role("v2"),
-        control: role("v1"),
-        began_unix_seconds: 0,
-        is_over: false,
-        candidate_requests: requests,
-        judged_until_unix_seconds: u32::try_from(now_ms / 1_000).unwrap(),
-        candidate_failing: Some(0.01),
-        control_failing: Some(0.01),
-        verdict: Some(verdict),
-        summary: format!("{verdict}: so says the policy"),
-        log_harm: None,
-        threshold_log: None,
-        metrics: Vec::new(),
-        windows: WindowsView { traffic: 1, engagement: 1 },
-        failures: 0,
-        last_failure: None,
-        judge: "one".to_owned(),
-        judged_unix_ms: now_ms,
-    }
-}
 
 #[test]
 fn a_good_candidate_goes_live_step_by_step() {
@@ -328,7 +187,7 @@ fn a_record_that_is_removed_by_hand_ends_it() {
     let (flags, evidence) = (scene.flags(), evidence("advance", 1_000, scene.now_ms));
     let Scene { route, routers, healthy, .. } = &scene;
     let (rollout, now_ms, evidence) = (&last, scene.now_ms, Some(&evidence));
-    let Next::Go(go) = next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None }) else { panic!() };
+    let Next::Go(go) = next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None, load: None }) else { panic!() };
     assert_eq!((go.event, go.rollout.why.as_str()), (Event::Aborted, "changed by hand: the field rollout was removed"));
     assert_eq!(go.fields.keys().collect::<Vec<_>>(), ["rollout"], "the share stays as it is");
 }
@@ -442,7 +301,7 @@ fn what_is_done_can_be_taken_back() {
 #[test]
 fn the_document_has_every_transition() {
     let document = include_str!("../../../../docs/ROLLOUTS.md");
-    let phases = [Phase::Pending, Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
+    let phases = [Phase::Loading, Phase::Pending, Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
     for label in phases.map(Phase::label).into_iter().chain(Event::ALL.map(Event::label)) {
         assert!(document.contains(&format!("| `{label}` |")), "{label} is in no table");
     }
@@ -470,14 +329,14 @@ proptest! {
                         scene.write(&go);
                         true
                     }
-                    Next::Wait(_) | Next::Rest => false,
+                    Next::Wait(_) | Next::Load(_) | Next::Rest => false,
                 },
             };
             let now = scene.rollout();
             prop_assert_eq!(now.moves, before.moves + u64::from(after));
             prop_assert!(now.step == before.step || now.step == before.step + 1);
             let order = |phase: Phase| match phase {
-                Phase::Pending | Phase::Mirroring => 0,
+                Phase::Loading | Phase::Pending | Phase::Mirroring => 0,
                 Phase::Canary => 1,
                 Phase::Baking => 2,
                 Phase::Done => 3,

@@ -1,0 +1,226 @@
+//! Rollouts of versions that no pool runs yet.
+
+use proptest::prelude::*;
+
+use super::scene::Scene;
+use super::*;
+use crate::config::{GateKind, Route};
+use crate::flags::{Hurry, Phase};
+
+/// Blue runs search:1 and is live; green runs search:0, canary v0, and both can load others.
+fn route() -> Route {
+    let text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[registry]\nurl = \"file:///tmp/models\"\n\
+                [[route]]\nname = \"search\"\n[route.loading]\nmodel = \"search\"\n\
+                [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"search:1\"\n\
+                [route.pools.green]\nendpoints = [\"http://127.0.0.1:2\"]\nversion = \"search:0\"\n\
+                [route.pools.canary]\nendpoints = [\"http://127.0.0.1:3\"]\nversion = \"v0\"\n";
+    crate::config::parse("test", text).unwrap().routes.remove(0)
+}
+
+fn scene() -> Scene {
+    let mut scene = Scene::quiet(route());
+    let begun = scene.begin(Some("search:2")).unwrap();
+    scene.write(&begun);
+    scene
+}
+
+impl Scene {
+    fn to_load(&self) -> ToLoad {
+        match self.next() {
+            Next::Load(to_load) => to_load,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The servers do what they are asked to.
+    fn load(&mut self, state: LoadState) {
+        let ToLoad { pool, version, .. } = self.to_load();
+        self.load = Some(LoadSeen { pool, version, state });
+    }
+
+    /// The servers have it, that is written, and the config follows.
+    fn loads(&mut self) -> String {
+        self.load(LoadState::Loaded("2 servers".to_owned()));
+        assert_eq!(self.go(), Event::Loaded);
+        let pool = self.load.as_ref().unwrap().pool.clone();
+        assert!(self.waits_for().contains("this router does not have search:2"), "{:?}", self.next());
+        self.follow();
+        pool
+    }
+
+    fn follow(&mut self) {
+        for (pool, version) in self.flags().versions {
+            self.route.pools[pool.get()].version = version;
+        }
+    }
+
+    /// Of this version.
+    fn judge_well(&mut self) {
+        self.judge("advance", 1_000);
+        let evidence = self.evidence.as_mut().unwrap();
+        (evidence.candidate.version, evidence.control.version) = ("search:2".to_owned(), "search:1".to_owned());
+    }
+}
+
+#[test]
+fn a_version_is_loaded_before_anybody_sees_it_and_again_for_the_colour_that_becomes_live() {
+    let mut scene = scene();
+    assert_eq!((scene.rollout().phase, scene.shares().1.as_str()), (Phase::Loading, "0 on canary"));
+    assert_eq!(scene.to_load(), ToLoad { pool: "canary".to_owned(), version: "search:2".to_owned(), number: 2 });
+    assert_eq!(scene.loads(), "canary");
+    assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::StepBegan, "1 on canary"));
+    scene.judge_well();
+    assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::StepBegan, "5 on canary"));
+    scene.judge_well();
+    assert_eq!(scene.loads(), "green");
+    assert_eq!((scene.rollout().phase, scene.rollout().step, scene.shares().1.as_str()), (Phase::Canary, 1, "5 on canary"));
+    assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::StepBegan, "25 on green"));
+    scene.judge_well();
+    assert_eq!(scene.go(), Event::StepBegan);
+    scene.judge_well();
+    assert_eq!(scene.go(), Event::Switched);
+    scene.judge_well();
+    assert_eq!((scene.go(), scene.shares().0.as_str()), (Event::Done, "green"));
+    assert_eq!(scene.fields["version.green"], "search:2");
+}
+
+#[test]
+fn gates_are_asked_of_a_version_that_is_loaded() {
+    let mut scene = Scene::quiet(route());
+    let text = "[[route.rollout.gate]]\nname = \"g\"\ntype = \"pre-rollout\"\nurl = \"http://127.0.0.1:9/\"\n";
+    let config = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[[route]]\nname = \"search\"\n\
+                  [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\n";
+    scene.route.rollout.gates = crate::config::parse("test", &format!("{config}{text}")).unwrap().routes.remove(0).rollout.gates;
+    assert_eq!(scene.route.rollout.gates[0].kind, GateKind::PreRollout);
+    let begun = scene.begin(Some("search:2")).unwrap();
+    scene.write(&begun);
+    assert_eq!(scene.rollout().phase, Phase::Loading);
+    scene.loads();
+    assert_eq!((scene.go(), scene.rollout().phase), (Event::StepBegan, Phase::Pending));
+    scene.gate = Some("gate g says no");
+    assert_eq!(scene.waits_for(), "gate g says no");
+    scene.gate = None;
+    assert_eq!((scene.go(), scene.rollout().phase), (Event::StepBegan, Phase::Canary));
+}
+
+#[test]
+fn a_version_that_cannot_be_loaded_ends_the_rollout_and_one_that_is_late_is_waited_for() {
+    let mut scene = scene();
+    scene.load(LoadState::Underway("1 of 2 servers".to_owned()));
+    assert_eq!(scene.to_load().pool, "canary");
+    scene.now_ms += 3_600_000;
+    let Next::Go(told) = scene.next() else { panic!() };
+    assert!(told.event == Event::Stalled && told.rollout.why.ends_with("1 of 2 servers"), "{told:?}");
+    scene.load = None;
+    scene.load(LoadState::Refused("server one: scores are others".to_owned()));
+    assert_eq!(scene.go(), Event::Aborted);
+    assert_eq!(scene.rollout().why, "not loaded: server one: scores are others");
+    assert_eq!((scene.next(), scene.shares().1.as_str()), (Next::Rest, "0 on canary"));
+    // In the middle of it: the candidate's share goes.
+    let mut scene = self::scene();
+    scene.loads();
+    scene.go();
+    scene.judge_well();
+    scene.go();
+    scene.judge_well();
+    scene.load = None;
+    scene.load(LoadState::Refused("no memory".to_owned()));
+    assert_eq!(scene.go(), Event::Aborted);
+    assert_eq!(scene.shares(), ("blue".to_owned(), "0 on canary".to_owned(), "0".to_owned()));
+}
+
+#[test]
+fn nothing_is_loaded_while_somebody_holds_it_up() {
+    let mut scene = scene();
+    for (field, value) in [("freeze", "true"), ("pin", "blue")] {
+        scene.fields.insert(field.to_owned(), value.to_owned());
+        assert!(matches!(scene.next(), Next::Wait(_)), "{field}");
+        scene.fields.remove(field);
+    }
+    assert_eq!(scene.order(Order::Pause), Ok(Event::Paused));
+    assert_eq!(scene.waits_for(), "paused: alice");
+    assert_eq!(scene.order(Order::Resume), Ok(Event::Resumed));
+    assert_eq!(scene.to_load().pool, "canary");
+    assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
+}
+
+#[test]
+fn whoever_promotes_waits_for_the_servers_alone() {
+    let mut scene = scene();
+    assert_eq!(scene.order(Order::PromoteFully), Ok(Event::Promoted));
+    assert_eq!((scene.rollout().hurry, scene.rollout().summary().as_str()), (Some(Hurry::Live), "search:2 loading, promoted"));
+    assert_eq!(scene.order(Order::PromoteFully), Err("pool green has to load search:2 first".to_owned()));
+    assert_eq!(scene.loads(), "green");
+    assert_eq!((scene.go(), scene.shares().0.as_str(), scene.rollout().hurry), (Event::Switched, "green", None));
+    // A step alone, with no evidence at all.
+    let mut scene = self::scene();
+    scene.loads();
+    scene.go();
+    assert_eq!(scene.order(Order::Promote), Ok(Event::StepBegan));
+    assert_eq!(scene.order(Order::Promote), Ok(Event::Promoted));
+    assert_eq!((scene.loads(), scene.go()), ("green".to_owned(), Event::StepBegan));
+    assert_eq!((scene.shares().1.as_str(), scene.rollout().hurry), ("25 on green", None));
+    assert_eq!(scene.waits_for(), "nothing was judged yet");
+}
+
+#[test]
+fn a_version_that_is_known_comes_back_at_once() {
+    let scene = Scene::quiet(route());
+    let mut begin_at_once = Begin { candidate: Some("search:7".to_owned()), at_once: true, ..Begin::default() };
+    (begin_at_once.id, begin_at_once.salt, begin_at_once.who) = ("cd".repeat(16), "0123456789".to_owned(), "alice".to_owned());
+    let mut scene = scene;
+    let begun = begin(&begin_at_once, &scene.flags(), &scene.route, &[1, 1, 0], scene.now_ms).unwrap();
+    scene.write(&begun);
+    assert_eq!(scene.to_load().pool, "green", "whatever the canary does");
+    let ToLoad { pool, version, .. } = scene.to_load();
+    scene.load = Some(LoadSeen { pool, version, state: LoadState::Loaded("1 server".to_owned()) });
+    assert_eq!(scene.go(), Event::Loaded);
+    scene.follow();
+    assert_eq!(scene.go(), Event::Switched);
+    assert_eq!(scene.shares(), ("green".to_owned(), "0 on canary".to_owned(), "0".to_owned()));
+    assert_eq!(scene.go(), Event::Done);
+}
+
+#[test]
+fn only_versions_of_the_routes_model_can_be_loaded() {
+    let scene = Scene::quiet(route());
+    let refused = |candidate: &str| scene.begin(Some(candidate)).unwrap_err().0;
+    assert!(refused("other:2").ends_with("it can be loaded as search:N"), "{}", refused("other:2"));
+    assert_eq!(refused("search:1"), "search:1 is live already");
+    assert!(refused("search:0x").starts_with("no pool runs search:0x"));
+}
+
+proptest! {
+    /// Whatever becomes of loads: nobody is sent to a pool of another version.
+    #[test]
+    fn nobody_is_sent_to_a_pool_without_the_version(turns in proptest::collection::vec((0_usize..6, any::<bool>()), 1..60)) {
+        let mut scene = scene();
+        for (what, follows) in turns {
+            scene.judge_well();
+            match (what, scene.next()) {
+                (0, Next::Load(ToLoad { pool, version, .. })) => {
+                    scene.load = Some(LoadSeen { pool, version, state: LoadState::Underway("so far".to_owned()) });
+                }
+                (1 | 2 | 3, Next::Load(ToLoad { pool, version, .. })) => {
+                    scene.load = Some(LoadSeen { pool, version, state: LoadState::Loaded("all".to_owned()) });
+                }
+                (4, _) => drop(scene.order(Order::Promote)),
+                (5, _) => drop(scene.order(Order::PromoteFully)),
+                (_, Next::Go(go)) => scene.write(&go),
+                _ => {}
+            }
+            if follows {
+                scene.follow();
+            }
+            let flags = scene.flags();
+            let versions = |index: crate::vocabulary::PoolIndex| flags.versions.get(&index).cloned().unwrap_or_else(|| scene.route.pools[index.get()].version.clone());
+            let rollout = scene.rollout();
+            if flags.candidate.share > crate::vocabulary::Ppm::ZERO {
+                prop_assert_eq!(versions(flags.candidate.pool), "search:2");
+            }
+            if matches!(rollout.phase, Phase::Baking | Phase::Done) {
+                prop_assert_eq!(versions(flags.live), "search:2");
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Whether the pool that a state sends the candidate's traffic to can take it, and what makes it able to.
+
+use super::layout::{carrier, loadable};
+use super::next::Seen;
+use crate::flags::{Phase, Rollout};
+
+/// How far the loading of a version is, as whoever does it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadSeen {
+    /// On this pool.
+    pub pool: String,
+    /// The version.
+    pub version: String,
+    /// What became of it.
+    pub state: LoadState,
+}
+
+/// What became of a load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadState {
+    /// It is under way, or is tried again: in words.
+    Underway(String),
+    /// Every server has the version, is warm, and scores as it should. In words.
+    Loaded(String),
+    /// It cannot be had: trying again makes no sense.
+    Refused(String),
+}
+
+/// A version that a pool is to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToLoad {
+    /// Where.
+    pub pool: String,
+    /// `search:13`.
+    pub version: String,
+    /// Its number in the registry.
+    pub number: u64,
+}
+
+/// What a pool lacks for the candidate's traffic.
+pub(super) enum Lack {
+    /// The version; its servers can load it.
+    Version(ToLoad),
+    /// In words.
+    Other(String),
+}
+
+impl Lack {
+    /// In words.
+    pub(super) fn what(self) -> String {
+        match self {
+            Lack::Version(ToLoad { pool, version, .. }) => format!("pool {pool} has to load {version} first"),
+            Lack::Other(what) => what,
+        }
+    }
+}
+
+/// Why the pool that a state sends the candidate's traffic to cannot take it.
+pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<Lack> {
+    let name = match after.phase {
+        Phase::Pending | Phase::Mirroring | Phase::Canary => carrier(after, seen.route),
+        Phase::Baking => &after.to,
+        Phase::Loading | Phase::Done | Phase::RolledBack | Phase::Aborted => return None,
+    };
+    let other = |what: String| Some(Lack::Other(what));
+    let Some((index, pool)) = seen.route.pools.iter().enumerate().find(|(_, pool)| pool.name == name) else {
+        return other(format!("there is no pool {name} any more"));
+    };
+    if pool.version != after.candidate {
+        let is_flagged = seen.flags.versions.iter().any(|(at, version)| at.get() == index && *version == after.candidate);
+        if is_flagged {
+            return other(format!("this router does not have {} on {name} yet", after.candidate));
+        }
+        let Some(number) = loadable(&after.candidate, seen.route) else {
+            return other(format!("pool {name} runs {} and not {}", pool.version, after.candidate));
+        };
+        return Some(Lack::Version(ToLoad { pool: name.to_owned(), version: after.candidate.clone(), number }));
+    }
+    if seen.healthy.get(index).copied().unwrap_or(0) == 0 {
+        return other(format!("pool {name} has no healthy endpoint"));
+    }
+    // Each router's users are sent there.
+    let router = seen.routers.iter().find(|router| router.is_known && router.down.iter().any(|down| down == name))?;
+    other(format!("pool {name} has no healthy endpoint, as {} sees it", router.id))
+}
