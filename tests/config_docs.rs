@@ -15,12 +15,17 @@ admin = "127.0.0.1:0"
 [state]
 data_dir = "/var/lib/switchback"
 
+[registry]
+
 [[notify]]
 name = "ops"
 url = "https://hooks.example.com/switchback"
 
 [[route]]
 name = "search"
+
+[route.loading]
+model = "search"
 
 [route.signals]
 results = "/total"
@@ -84,6 +89,7 @@ fn known() -> BTreeSet<String> {
         ("Breaker", "route.breaker"),
         ("Rollout", "route.rollout"),
         ("Validation", "route.validation"),
+        ("Loading", "route.loading"),
         ("Gate", "route.rollout.gate"),
         ("Signals", "route.signals"),
         ("Match", "route.match"),
@@ -116,6 +122,7 @@ fn known() -> BTreeSet<String> {
                             | "breaker"
                             | "rollout"
                             | "validation"
+                            | "loading"
                             | "gate"
                             | "signals"
                             | "pools"
@@ -160,6 +167,7 @@ fn the_defaults_in_the_docs_are_the_programs() {
         "notify.name",
         "notify.url",
         "route.name",
+        "route.loading.model",
         "route.signals.results",
         "route.rollout.gate.name",
         "route.rollout.gate.type",

@@ -117,6 +117,30 @@ pub(crate) fn hash32(text: &[u8]) -> u32 {
     u32::try_from(hasher.finish() >> 32).unwrap_or(0)
 }
 
+/// What [`is_model_name`] allows, in words.
+pub(crate) const MODEL_NAME_RULE: &str = "1 to 128 of letters, digits, `.`, `_` and `-`, not starting with a dot";
+/// What [`is_registry_name`] allows, in words.
+pub(crate) const REGISTRY_NAME_RULE: &str = "1 to 64 lower-case letters, digits, '-', '_' and '.', with a letter or digit first";
+
+/// Whether a server may call a model, or a file of one, so: names go into paths, and can hold nothing that climbs out of a folder.
+pub(crate) fn is_model_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=128).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.')
+}
+
+/// Whether the registry may call a model, or an alias of one, so: safe in paths, URLs and metrics, and the same everywhere. Each is a
+/// name that a server may use, too.
+pub(crate) fn is_registry_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=64).contains(&name.len()) && name.bytes().all(good) && !name.starts_with(['-', '_', '.'])
+}
+
+/// The number of a model's version as paths and labels have it: digits, from 1 on, without a leading zero.
+pub(crate) fn read_version(text: &str) -> Option<u64> {
+    let is_number = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { text.parse().ok() } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +158,18 @@ mod tests {
         for text in ["", "-1", "100.0001", "101", "1e1", " 5", "5%", "0.00001", ".5", "5.", "NaN", "9999999999", "١"] {
             assert_eq!(Ppm::from_percent(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn names_and_versions_cannot_leave_the_folder() {
+        for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "%2e", "ü"] {
+            assert!(!is_model_name(name) && !is_registry_name(name), "{name:?}");
+        }
+        assert!(is_model_name("Ranker_v1.0-b") && !is_registry_name("Ranker_v1.0-b") && is_registry_name("ranker_v1.0-b"));
+        for version in ["0", "01", "", "-1", "1.0", "+1", "99999999999999999999"] {
+            assert_eq!(read_version(version), None, "{version:?}");
+        }
+        assert_eq!(read_version("12"), Some(12));
     }
 
     proptest! {

@@ -22,7 +22,7 @@ const MODULES: [(&str, &[&str], &str); 21] = [
         &["config", "flags", "notify", "policy", "quality", "vocabulary"],
         "the control path: what is known of a candidate, what moves it on, and what takes it out of traffic",
     ),
-    ("registry", &["config"], "versions of models, in a folder or a bucket"),
+    ("registry", &["config", "vocabulary"], "versions of models, in a folder or a bucket"),
     ("notify", &["config", "tls"], "tells others what happens to rollouts; a POST to somebody else's server"),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
     ("ranker", &["config", "onnx", "vocabulary"], "the ONNX ranking server"),

@@ -119,10 +119,15 @@ impl Checker {
 pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
     let mut checker = Checker::default();
     let state = check_state(&mut checker, written.state);
-    let registry = check_registry::check_registry(&mut checker, written.registry, state.data_dir.join("models"));
+    let has_registry = written.registry.is_some();
+    let registry = check_registry::check_registry(&mut checker, written.registry.unwrap_or_default(), state.data_dir.join("models"));
     let admin = check_admin(&mut checker, written.admin);
     let listen = check_listen(&mut checker, &written.listen, &admin);
     let routes = check_route::check_routes(&mut checker, written.route);
+    for route in routes.iter().filter(|route| route.loading.is_some() && !has_registry) {
+        let allowed = "needs a [registry] section: that is where versions are loaded from";
+        checker.refuse_as_written(&format!("route.{}.loading", route.name), "{ ... }".to_owned(), allowed.to_owned());
+    }
     let config = Config {
         tls: check_tls::check_tls(&mut checker, listen.traffic_tls, written.tls),
         listen,

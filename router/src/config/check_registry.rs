@@ -126,7 +126,7 @@ pub(super) fn check_registry(checker: &mut Checker, written: written::Registry, 
 
 fn check_s3(checker: &mut Checker, written: written::S3, is_s3: bool) -> S3 {
     if !is_s3 {
-        checker.refuse_as_written("registry.s3", String::new(), S3_RULE.to_owned());
+        checker.refuse_as_written("registry.s3", "{ ... }".to_owned(), S3_RULE.to_owned());
     }
     let is_endpoint = |url: &str| {
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));

@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 
 use super::check_breaker::Breaker;
 use super::check_evidence::Evidence;
+use super::check_loading::Loading;
 use super::check_notify::Notify;
 use super::check_registry::Registry;
 use super::check_rollout::RolloutPlan;
@@ -305,6 +306,8 @@ pub struct Route {
     pub rollout: RolloutPlan,
     /// What its models have to be.
     pub validation: Validation,
+    /// How versions of its model are loaded. `None`: they are not.
+    pub loading: Option<Loading>,
     /// What every response says of the decision.
     pub expose: Expose,
     /// Size of a request's body. `None` is no limit.

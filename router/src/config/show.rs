@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::check_loading::{LoadProtocol, Loading};
 use super::check_notify::Notify;
 use super::check_registry::{Registry, S3};
 use super::check_rollout::RolloutPlan;
@@ -85,6 +86,37 @@ fn validation(lines: &mut Lines, key: &impl Fn(&str) -> String, validation: &Val
     lines.text(&key("memory"), &show_bytes(criteria.cost.memory_bytes));
     lines.duration(&key("cpu"), Duration::from_secs(criteria.cost.cpu_s));
     lines.duration(&key("time"), criteria.cost.time());
+}
+
+fn loading(lines: &mut Lines, key: &impl Fn(&str) -> String, loading: &Loading) {
+    let key = |name: &str| key(&format!("loading.{name}"));
+    lines.text(&key("model"), &loading.model);
+    lines.text(&key("protocol"), loading.protocol.label());
+    lines.text(&key("server_model"), &loading.server_model);
+    if let LoadProtocol::Hooks { load, ready, unload } = &loading.protocol {
+        for (name, url) in [("load_url", Some(load)), ("ready_url", ready.as_ref()), ("unload_url", unload.as_ref())] {
+            if let Some(url) = url {
+                lines.text(&key(name), url);
+            }
+        }
+    }
+    if let Some(folder) = &loading.repository {
+        lines.text(&key("repository"), folder);
+    }
+    lines.text(&key("repository_file"), &loading.repository_file);
+    if let Some(path) = &loading.repository_settings {
+        lines.path(&key("repository_settings"), path);
+    }
+    lines.duration(&key("load_timeout"), loading.timeout);
+    lines.duration(&key("request_timeout"), loading.request_timeout);
+    lines.duration(&key("poll_every"), loading.poll_every);
+    lines.duration(&key("warm_up_timeout"), loading.warm_up_timeout);
+    if let Some(latency) = loading.warm_up_latency {
+        lines.duration(&key("warm_up_latency"), latency);
+    }
+    lines.add(&key("warm_up_rounds"), loading.warm_up_rounds);
+    lines.add(&key("tolerance"), loading.tolerance);
+    lines.add(&key("parallel"), loading.parallel);
 }
 
 fn rollout(lines: &mut Lines, key: &impl Fn(&str) -> String, plan: &RolloutPlan) {
@@ -297,6 +329,9 @@ fn route(lines: &mut Lines, route: &Route) {
     lines.add(&key("breaker.alpha"), route.breaker.alpha);
     rollout(lines, &key, &route.rollout);
     validation(lines, &key, &route.validation);
+    if let Some(written) = &route.loading {
+        loading(lines, &key, written);
+    }
     if let Some(signals) = &route.signals {
         lines.text(&key("signals.sample_percent"), &signals.sample.percent().to_string());
         lines.bytes(&key("signals.max_body"), signals.max_body);

@@ -24,8 +24,7 @@ pub(super) struct Written {
     pub(super) lifecycle: Lifecycle,
     #[serde(default)]
     pub(super) state: State,
-    #[serde(default)]
-    pub(super) registry: Registry,
+    pub(super) registry: Option<Registry>,
     #[serde(default)]
     pub(super) policies: Policies,
     #[serde(default)]
@@ -241,6 +240,7 @@ pub(super) struct Route {
     pub(super) rollout: Rollout,
     #[serde(default)]
     pub(super) validation: Validation,
+    pub(super) loading: Option<Loading>,
     pub(super) signals: Option<Signals>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
@@ -277,6 +277,28 @@ pub(super) struct Validation {
     pub(super) memory: Option<String>,
     pub(super) cpu: Option<String>,
     pub(super) time: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Loading {
+    pub(super) model: Option<String>,
+    pub(super) protocol: Option<String>,
+    pub(super) server_model: Option<String>,
+    pub(super) load_url: Option<String>,
+    pub(super) ready_url: Option<String>,
+    pub(super) unload_url: Option<String>,
+    pub(super) repository: Option<String>,
+    pub(super) repository_file: Option<String>,
+    pub(super) repository_settings: Option<String>,
+    pub(super) load_timeout: Option<String>,
+    pub(super) request_timeout: Option<String>,
+    pub(super) poll_every: Option<String>,
+    pub(super) warm_up_timeout: Option<String>,
+    pub(super) warm_up_latency: Option<String>,
+    pub(super) warm_up_rounds: Option<u64>,
+    pub(super) tolerance: Option<f64>,
+    pub(super) parallel: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

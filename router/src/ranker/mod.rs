@@ -36,6 +36,7 @@ use self::catalog::Catalog;
 use self::repository::{Repository, VersionPolicy};
 use self::server::Drain;
 use crate::onnx::{Library, LibraryError, load_library};
+use crate::vocabulary::{MODEL_NAME_RULE, is_model_name};
 
 /// What a ranker serves, and what a client may take.
 #[derive(Debug, Clone)]
@@ -150,9 +151,9 @@ impl Ranker {
                 "nothing to serve: give --model FILE.onnx, or --repository DIR with versions of the model".into(),
             ));
         }
-        if !repository::is_model_name(&options.name) {
+        if !is_model_name(&options.name) {
             let name = &options.name;
-            return Err(RankerError::Options(format!("the model name {name:?} must be {}", repository::NAME_RULE)));
+            return Err(RankerError::Options(format!("the model name {name:?} must be {}", MODEL_NAME_RULE)));
         }
         let wanted = options.onnxruntime.clone();
         let library = loading::blocking(move || load_library(wanted.as_deref())).await.map_err(RankerError::Start)??;

@@ -14,8 +14,9 @@ use super::infer::infer;
 use super::loading::blocking;
 use super::rank::rank;
 use super::refusal::{Refusal, read_json};
-use super::repository::{VersionPolicy, read_version};
+use super::repository::VersionPolicy;
 use crate::onnx::Model;
+use crate::vocabulary::read_version;
 
 /// Which version scored: on the answers of `/rank` and `infer`.
 const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");

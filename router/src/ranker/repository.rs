@@ -12,15 +12,9 @@ use serde_json::Value;
 use super::Options;
 use super::refusal::{Refusal, read_json};
 use crate::onnx::Source;
+use crate::vocabulary::{is_model_name, read_version};
 
-pub(super) const NAME_RULE: &str = "1 to 128 of letters, digits, `.`, `_` and `-`, not starting with a dot";
 const FILE_NAME: &str = "model.onnx";
-
-/// Names go into paths, so they can hold nothing that climbs out of the folder.
-pub(super) fn is_model_name(name: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=128).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.')
-}
 
 /// Where model files are.
 #[derive(Debug)]
@@ -88,12 +82,6 @@ impl Repository {
             None => "the ranker was started without --repository".to_owned(),
         }
     }
-}
-
-/// A version's number as a folder or a path segment has it: digits, at least 1, no leading zero.
-pub(super) fn read_version(text: &str) -> Option<u64> {
-    let digits = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
 }
 
 /// Which versions are to be served once a load is done.
@@ -262,17 +250,5 @@ mod tests {
         let missing = VersionPolicy::Specific([1, 3].into()).choose(&available).unwrap_err();
         assert_eq!(missing, "there is no version 3 of it; found: 1, 2, 10");
         assert!(VersionPolicy::All.choose(&Available::new()).is_err());
-    }
-
-    #[test]
-    fn names_and_versions_cannot_leave_the_folder() {
-        for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "%2e", "ü"] {
-            assert!(!is_model_name(name), "{name:?}");
-        }
-        assert!(is_model_name("ranker_v1.0-b"));
-        for version in ["0", "01", "", "-1", "1.0", "+1", "99999999999999999999"] {
-            assert_eq!(read_version(version), None, "{version:?}");
-        }
-        assert_eq!(read_version("12"), Some(12));
     }
 }

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::RegistryError;
 use super::manifest::{FORM, ManifestFault};
-use super::names::{Name, Reference, Which, version};
+use super::names::{Name, Reference, Which};
 use super::open::Registry;
+use crate::vocabulary::read_version;
 
 /// So many others may be first where it does not matter from where it is moved.
 const TRIES: u32 = 1_000;
@@ -163,7 +164,7 @@ impl Registry {
     async fn moves(&self, model: &Name, alias: &Name) -> Result<Vec<u64>, RegistryError> {
         let below = self.below(&self.path(model, &format!("aliases/{alias}"))).await?;
         let names = below.iter().filter_map(|object| object.location.filename());
-        let mut numbers: Vec<u64> = names.filter_map(|name| version(name.strip_suffix(".json")?)).collect();
+        let mut numbers: Vec<u64> = names.filter_map(|name| read_version(name.strip_suffix(".json")?)).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }

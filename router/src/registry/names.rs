@@ -5,10 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest name.
-const NAME_CHARS: usize = 64;
-/// What names may be, in words.
-const NAME_RULE: &str = "1 to 64 lower-case letters, digits, '-', '_' and '.', with a letter or digit first";
+use crate::vocabulary::{REGISTRY_NAME_RULE, is_registry_name, read_version};
 
 /// Why a text is no name, or no reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +40,7 @@ impl FromStr for Name {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Name, NameError> {
-        let is_first = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let is_good = text.len() <= NAME_CHARS
-            && text.as_bytes().first().is_some_and(is_first)
-            && text.bytes().all(|byte| is_first(&byte) || matches!(byte, b'-' | b'_' | b'.'));
-        if is_good { Ok(Name(text.to_owned())) } else { Err(NameError::new(text, NAME_RULE)) }
+        if is_registry_name(text) { Ok(Name(text.to_owned())) } else { Err(NameError::new(text, REGISTRY_NAME_RULE)) }
     }
 }
 
@@ -99,7 +92,7 @@ impl FromStr for Reference {
         let (model, which) = match text.split_once([':', '@']) {
             None => (text, Which::Newest),
             Some((model, number)) if text.as_bytes().get(model.len()) == Some(&b':') => {
-                (model, Which::Number(version(number).ok_or_else(wrong)?))
+                (model, Which::Number(read_version(number).ok_or_else(wrong)?))
             }
             Some((model, alias)) => (model, Which::Alias(alias.parse().map_err(|_| wrong())?)),
         };
@@ -115,12 +108,6 @@ impl fmt::Display for Reference {
             Which::Alias(alias) => write!(out, "{}@{alias}", self.model),
         }
     }
-}
-
-/// A version's number as paths have it: digits, the first one not 0.
-pub(super) fn version(text: &str) -> Option<u64> {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
-    text.parse().ok().filter(|_| is_number)
 }
 
 #[cfg(test)]

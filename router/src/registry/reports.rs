@@ -6,8 +6,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::RegistryError;
 use super::manifest::ManifestFault;
-use super::names::{Name, version};
+use super::names::Name;
 use super::open::Registry;
+use crate::vocabulary::read_version;
 
 /// So many others may be first.
 const TRIES: u32 = 1_000;
@@ -88,7 +89,7 @@ impl Registry {
 
     async fn report_numbers(&self, model: &Name, number: u64) -> Result<Vec<u64>, RegistryError> {
         let below = self.below(&self.path(model, &format!("versions/{number}/reports"))).await?;
-        let numbers = below.iter().filter_map(|object| version(object.location.filename()?.strip_suffix(".json")?));
+        let numbers = below.iter().filter_map(|object| read_version(object.location.filename()?.strip_suffix(".json")?));
         let mut numbers: Vec<u64> = numbers.collect();
         numbers.sort_unstable();
         Ok(numbers)

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::error::RegistryError;
 use super::manifest::{FORM, Manifest, ManifestFault, Sealed};
-use super::names::{Name, Reference, Which, version};
+use super::names::{Name, Reference, Which};
 use super::open::Registry;
 use super::sign::{Signature, TrustedKey};
+use crate::vocabulary::read_version;
 
 /// That an artefact was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +101,7 @@ impl Registry {
         let numbers = below.iter().filter_map(|object| {
             let mut parts = object.location.parts().rev();
             let is_manifest = parts.next().is_some_and(|name| name.as_ref() == "manifest.json");
-            version(parts.next()?.as_ref()).filter(|_| is_manifest)
+            read_version(parts.next()?.as_ref()).filter(|_| is_manifest)
         });
         let mut numbers: Vec<u64> = numbers.collect();
         numbers.sort_unstable();
