@@ -9,7 +9,7 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 21] = [
+const MODULES: [(&str, &[&str], &str); 22] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
     ("tls", &["config"], "certificates, read again when their files change"),
@@ -19,10 +19,11 @@ const MODULES: [(&str, &[&str], &str); 21] = [
     ("serve", &["allocator", "config", "flags", "policy", "quality", "tls", "vocabulary"], "the data path"),
     (
         "release",
-        &["config", "flags", "notify", "policy", "quality", "vocabulary"],
+        &["config", "flags", "loading", "notify", "policy", "quality", "vocabulary"],
         "the control path: what is known of a candidate, what moves it on, and what takes it out of traffic",
     ),
     ("registry", &["config", "vocabulary"], "versions of models, in a folder or a bucket"),
+    ("loading", &["config", "registry", "tls", "validation"], "brings a version of a model onto the servers of a pool"),
     ("notify", &["config", "tls"], "tells others what happens to rollouts; a POST to somebody else's server"),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
     ("ranker", &["config", "onnx", "vocabulary"], "the ONNX ranking server"),

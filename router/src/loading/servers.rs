@@ -1,0 +1,48 @@
+//! Where the servers of a pool are, and how they are spoken to.
+
+use std::time::Duration;
+
+use super::{Load, Trouble};
+use crate::config::Pool;
+use crate::tls::ClientTls;
+
+/// For a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `http://host:port` of every server: a name in the clear stands for all its addresses, as it does for queries. One with a certificate keeps its
+/// name, which the certificate is for.
+pub(super) async fn of(pool: &Pool) -> Result<Vec<String>, Trouble> {
+    let mut servers = Vec::new();
+    for endpoint in &pool.endpoints {
+        let authority = &endpoint.authority;
+        if endpoint.is_tls {
+            servers.push(format!("https://{authority}"));
+            continue;
+        }
+        let found = tokio::net::lookup_host(authority.as_str()).await;
+        let found = found.map_err(|error| Trouble::Away(format!("{authority}: the name does not resolve: {error}")))?;
+        servers.extend(found.map(|address| format!("http://{address}")));
+    }
+    servers.sort_unstable();
+    servers.dedup();
+    Ok(servers)
+}
+
+/// With the pool's own authorities and certificate. Redirects are not followed.
+pub(super) fn client(load: &Load) -> Result<reqwest::Client, Trouble> {
+    let builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent(concat!("switchback/", env!("CARGO_PKG_VERSION")));
+    let tls = ClientTls::load(&load.route, &load.pool).map_err(|error| Trouble::Away(error.to_string()))?;
+    let builder = match tls {
+        Some(tls) => {
+            let mut config = rustls::ClientConfig::clone(&tls.current());
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            builder.tls_backend_preconfigured(config)
+        }
+        None => builder,
+    };
+    builder.build().map_err(|error| Trouble::Away(format!("no client: {error}")))
+}

@@ -1,0 +1,94 @@
+//! What the registry knows of a version that is to be loaded.
+
+use std::path::{Path, PathBuf};
+
+use model_servers::Golden;
+use tempfile::NamedTempFile;
+
+use super::{Load, Trouble};
+use crate::registry::{Manifest, Reference, Registry, RegistryError, TrustedKey, Version, Which};
+use crate::validation::Report;
+
+/// A version, checked and at hand.
+pub(super) struct Source {
+    /// Queries with the scores that it gives them; `None` for a version that only its servers can run.
+    pub(super) golden: Option<Golden>,
+    /// The name of its one input, where it is known.
+    pub(super) input: Option<String>,
+    /// The artefact, where the router fills the servers' repository.
+    pub(super) artefact: Option<NamedTempFile>,
+}
+
+/// Reads a version, which has to be validated (and signed, where that is asked for); its artefact goes into `beside`, the folder that it is wanted in.
+pub(super) async fn read(load: &Load, beside: Option<&Path>, progress: &(dyn Fn(String) + Sync)) -> Result<Source, Trouble> {
+    let registry = Registry::open(&load.registry).map_err(trouble)?;
+    let model = load.loading.model.parse().map_err(|error| Trouble::Refused(format!("{error}")))?;
+    let wanted = Reference { model, which: Which::Number(load.number) };
+    let version = registry.version(&wanted).await.map_err(trouble)?;
+    let keys: Result<Vec<TrustedKey>, RegistryError> = load.registry.trusted_keys.iter().map(|path| TrustedKey::read(path)).collect();
+    let keys = keys.map_err(trouble)?;
+    if !keys.is_empty() {
+        version.check_signature(&keys).map_err(trouble)?;
+    }
+    let golden = golden(&registry, &wanted, &version).await?;
+    let input = match version.manifest.inputs.as_slice() {
+        [only] => Some(only.name.clone()),
+        _ => None,
+    };
+    let artefact = match beside {
+        Some(folder) => Some(pull(&registry, &wanted, &version, folder, progress).await?),
+        None => None,
+    };
+    Ok(Source { golden, input, artefact })
+}
+
+/// The golden queries of the newest report, which has to be there, and of this very artefact.
+async fn golden(registry: &Registry, wanted: &Reference, version: &Version) -> Result<Option<Golden>, Trouble> {
+    let Manifest { model, version: number, sha256, .. } = &version.manifest;
+    let how = format!("switchback model validate {wanted}");
+    let Some(stored) = registry.newest_report(model, *number).await.map_err(trouble)? else {
+        return Err(Trouble::Refused(format!("{wanted} was never validated: {how}")));
+    };
+    let report = Report::read(&stored.report).map_err(|why| Trouble::Refused(format!("report {} on {wanted}: {why}", stored.number)))?;
+    if report.sha256 != *sha256 {
+        return Err(Trouble::Refused(format!("report {} on {wanted} is of another artefact: {how}", stored.number)));
+    }
+    if !report.passed {
+        let names: Vec<&str> = report.refusals().map(|check| check.name.as_str()).collect();
+        return Err(Trouble::Refused(format!("{wanted} was refused when it was validated: {}", names.join(", "))));
+    }
+    let Some(digest) = report.golden else { return Ok(None) };
+    let Some(golden) = registry.golden(model, *number, &digest).await.map_err(trouble)? else {
+        return Err(Trouble::Refused(format!("the golden queries of {wanted} are gone from the registry: {how}")));
+    };
+    let golden = Golden::read(&golden).map_err(|why| Trouble::Refused(format!("the golden queries of {wanted}: {why}")))?;
+    Ok(Some(golden))
+}
+
+async fn pull(
+    registry: &Registry,
+    wanted: &Reference,
+    version: &Version,
+    folder: &Path,
+    progress: &(dyn Fn(String) + Sync),
+) -> Result<NamedTempFile, Trouble> {
+    let failed = |error: std::io::Error| Trouble::Away(format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let file = tempfile::Builder::new().prefix(".pull-").tempfile_in(folder).map_err(failed)?;
+    let path: PathBuf = file.path().to_owned();
+    let told = |done: crate::registry::Progress| {
+        let percent = done.done.saturating_mul(100).checked_div(done.of).unwrap_or(100);
+        progress(format!("{wanted} is pulled from the registry: {percent} %"));
+    };
+    registry.pull(version, &path, &told).await.map_err(trouble)?;
+    Ok(file)
+}
+
+/// Whether it is worth another try.
+fn trouble(error: RegistryError) -> Trouble {
+    let why = match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    if error.is_away() || matches!(error, RegistryError::Denied { .. }) { Trouble::Away(why) } else { Trouble::Refused(why) }
+}

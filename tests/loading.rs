@@ -1,0 +1,149 @@
+//! The promise: a version that no pool runs yet is loaded, warmed up and tried before anybody sees it, on each pool that it comes to; what cannot be
+//! loaded leaves everything as it was; and no query notices any of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use switchback_tests::model_pools::ModelPools;
+use switchback_tests::ranker::demo;
+use switchback_tests::{Router, eventually};
+
+const SOON: Duration = Duration::from_secs(60);
+/// A plan and a policy that take seconds.
+const QUICK: &str = "rollout = { steps = [\"10\", \"50\"], holdback_percent = \"20\", bake = \"2s\", max_step = \"60s\" }\n\
+    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
+
+fn rollout(router: &Router) -> Value {
+    router.route()["rollout"].clone()
+}
+
+fn reaches(router: &Router, phase: &str) {
+    let limit = SOON;
+    eventually(phase, limit, || (rollout(router)["phase"] == phase).then_some(()));
+}
+
+fn waits_for(router: &Router, what: &str) {
+    eventually(what, SOON, || rollout(router)["waits_for"].as_str().is_some_and(|waits| waits.contains(what)).then_some(()));
+}
+
+fn done(router: &Router, arguments: &[&str]) -> String {
+    let (code, said, error) = router.run(arguments);
+    assert_eq!(code, 0, "{arguments:?}: {said}{error}");
+    said
+}
+
+fn start(router: &Router, candidate: &str) {
+    let said = done(router, &["rollout", "start", "search", "--candidate", candidate]);
+    assert!(said.starts_with(&format!("search: rollout of {candidate} over search:1: loading\n")), "{said}");
+}
+
+/// What the ledger has of the rollout, oldest first.
+fn transitions(router: &Router) -> Vec<String> {
+    let (status, body) = router.admin("GET", "/api/v1/routes/search/history?limit=100", b"");
+    assert_eq!(status, 200, "{body}");
+    let entries = body["entries"].as_array().unwrap().iter().rev();
+    let changes = entries.flat_map(|entry| entry["what"].as_array().unwrap());
+    changes.filter(|change| change["field"] == "rollout").map(|change| change["new"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_version_that_no_pool_runs_is_loaded_and_goes_live() {
+    let pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let routers = ["one", "other"].map(|id| pools.router(id, QUICK, &pools.filled()));
+    let loads = routers.each_ref().map(|router| pools.load(router, 100).start());
+    start(&routers[0], "search:2");
+    routers.iter().for_each(|router| reaches(router, "done"));
+    let rolled = "search:2 canary step 1 of 2 (10 %)";
+    assert_eq!(
+        transitions(&routers[1]),
+        ["search:2 loading", "search:2 loading", rolled, rolled, "search:2 canary step 2 of 2 (50 %)", "search:2 baking", "search:2 done"]
+    );
+    let versions = |router: &Router| ["blue", "green", "canary"].map(|pool| router.route()["pools"][pool]["version"].clone());
+    assert_eq!(versions(&routers[0]), ["search:1", "search:2", "search:2"], "the old colour keeps the old version");
+    let served: Vec<Vec<u64>> = pools.rankers.iter().flatten().map(|ranker| pools.served(ranker)).collect();
+    assert_eq!(served, [vec![1], vec![2], vec![2], vec![2]]);
+    for load in loads {
+        let report = load.stop();
+        assert_eq!(report.failures(), 0, "{report:?}");
+    }
+    // Back at once: the old colour still has it.
+    done(&routers[1], &["rollback", "search"]);
+    eventually("it is back", SOON, || (routers[0].route()["live"] == "blue").then_some(()));
+}
+
+/// The servers of the canary find their versions themselves, and what they find as the second one is another model.
+#[test]
+fn a_server_that_scores_otherwise_than_the_registry_says_gets_nobody() {
+    let pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let router = pools.router("one", QUICK, "");
+    let put = |model: &str| {
+        let folder = pools.folder("canary").join("search/2");
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(demo(&format!("models/{model}")), folder.join("model.onnx")).unwrap();
+    };
+    let load = pools.load(&router, 100).start();
+    // It is not there: everything stays as it was.
+    start(&router, "search:2");
+    reaches(&router, "aborted");
+    let why = rollout(&router)["why"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("not loaded: ") && why.contains("there is no version 2 of it"), "{why}");
+    put("ranker_inverted.onnx");
+    start(&router, "search:2");
+    reaches(&router, "aborted");
+    let why = rollout(&router)["why"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("not loaded: ") && why.contains(&pools.rankers[2][0].address) && why.contains("score"), "{why}");
+    assert_eq!(pools.served(&pools.rankers[2][0]), [1], "it has what it had");
+    let route = router.route();
+    assert_eq!((&route["pools"]["canary"]["version"], &route["live"]), (&"search:1".into(), &"blue".into()));
+    let report = load.stop();
+    assert_eq!((report.failures(), report.by_pool.keys().map(String::as_str).collect::<Vec<_>>()), (0, vec!["blue"]), "{report:?}");
+    // What nobody validated, and what was refused, is not loaded at all.
+    let file = demo("models/ranker_shuffled.onnx");
+    pools.registry.done(&["push", file.to_str().unwrap(), "--model", "search"]);
+    start(&router, "search:3");
+    reaches(&router, "aborted");
+    assert!(rollout(&router)["why"].as_str().unwrap().contains("search:3 was never validated: switchback model validate search:3"));
+    let (code, _, error) = router.run(&["rollout", "start", "search", "--candidate", "ads:1"]);
+    assert!(code == 2 && error.contains("it can be loaded as search:N"), "{error}");
+}
+
+/// A server that does not answer holds the rollout up and nothing else; whoever loads may die, and an operator may think better of it.
+#[test]
+fn a_load_is_taken_over_and_taken_back() {
+    let pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let mut routers = ["one", "other"].map(|id| pools.router(id, QUICK, &format!("{}request_timeout = \"2s\"\n", pools.filled())));
+    let signal = |name: &str, pid: u32| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+    let canary = &pools.rankers[2][0];
+    signal("-STOP", canary.pid());
+    start(&routers[0], "search:2");
+    let mover = eventually("somebody loads", SOON, || rollout(&routers[1])["controller"].as_str().map(str::to_owned));
+    let (dies, stays) = if mover == "one" { (0, 1) } else { (1, 0) };
+    let load = pools.load(&routers[stays], 100).start();
+    waits_for(&routers[stays], "search:2");
+    routers[dies].kill();
+    signal("-CONT", canary.pid());
+    reaches(&routers[stays], "canary");
+    assert_eq!(pools.served(canary), [2]);
+    // An operator does not wait for evidence, but for the servers of the colour that becomes live.
+    let green = &pools.rankers[1];
+    signal("-STOP", green[0].pid());
+    done(&routers[stays], &["rollout", "promote", "search", "--full"]);
+    waits_for(&routers[stays], "green");
+    assert_eq!(rollout(&routers[stays])["phase"], "canary");
+    done(&routers[stays], &["rollout", "abort", "search", "--why", "not tonight"]);
+    signal("-CONT", green[0].pid());
+    for ranker in green {
+        eventually("green gets back what it had", SOON, || (pools.served(ranker) == [1]).then_some(()));
+    }
+    // The canary has it already.
+    let said = done(&routers[stays], &["rollout", "start", "search", "--candidate", "search:2"]);
+    assert!(said.contains("canary step 1 of 2"), "{said}");
+    done(&routers[stays], &["rollout", "promote", "search", "--full"]);
+    reaches(&routers[stays], "done");
+    assert_eq!(green.iter().map(|ranker| pools.served(ranker)).collect::<Vec<_>>(), [[2], [2]]);
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
+}
