@@ -62,6 +62,9 @@ pub struct Rollout {
     /// What an operator wants without waiting for evidence, as soon as the servers have the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hurry: Option<Hurry>,
+    /// How long the last load of the version took, from the first request until every server of the pool had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
     /// Why it was last moved.
     pub why: String,
 }
@@ -209,6 +212,7 @@ impl Rollout {
             is_stalled: false,
             is_tripped: false,
             hurry: None,
+            load_ms: None,
             why: String::new(),
         }
     }

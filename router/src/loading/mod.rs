@@ -30,6 +30,15 @@ pub struct Load {
     pub number: u64,
 }
 
+/// Every server of the pool has the version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// How that went, in words.
+    pub what: String,
+    /// For so long, in milliseconds.
+    pub took_ms: u64,
+}
+
 /// Why a version was not loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::rollout::{LoadSeen, LoadState, ToLoad};
 use crate::config::{Config, Route};
-use crate::loading::{Load, Trouble, load};
+use crate::loading::{Load, Loaded, Trouble, load};
 
 /// Between two tries, where servers or the registry are away; a longer time after each, up to the last.
 const AGAIN_AFTER: [u64; 4] = [1, 2, 5, 15];
@@ -89,7 +89,7 @@ impl Loader {
 fn in_words(state: &LoadState, to_load: &ToLoad) -> String {
     match state {
         LoadState::Underway(what) | LoadState::Refused(what) => what.clone(),
-        LoadState::Loaded(_) => format!("{} is loaded on {}", to_load.version, to_load.pool),
+        LoadState::Loaded { .. } => format!("{} is loaded on {}", to_load.version, to_load.pool),
     }
 }
 
@@ -105,7 +105,7 @@ async fn keep_trying(wanted: Load, say: watch::Sender<LoadState>, mut cancelled:
     loop {
         let progress = |what: String| drop(say.send_replace(LoadState::Underway(what)));
         match load(&wanted, &mut cancelled, &progress).await {
-            Ok(Some(what)) => return drop(say.send_replace(LoadState::Loaded(what))),
+            Ok(Some(Loaded { what, took_ms })) => return drop(say.send_replace(LoadState::Loaded { what, took_ms })),
             Ok(None) => return,
             Err(Trouble::Refused(why)) => return drop(say.send_replace(LoadState::Refused(why))),
             Err(Trouble::Away(why)) => {

@@ -17,6 +17,10 @@ fn route() -> Route {
     crate::config::parse("test", text).unwrap().routes.remove(0)
 }
 
+fn loaded() -> LoadState {
+    LoadState::Loaded { what: "2 servers".to_owned(), took_ms: 1_500 }
+}
+
 fn scene() -> Scene {
     let mut scene = Scene::quiet(route());
     let begun = scene.begin(Some("search:2")).unwrap();
@@ -40,7 +44,7 @@ impl Scene {
 
     /// The servers have it, that is written, and the config follows.
     fn loads(&mut self) -> String {
-        self.load(LoadState::Loaded("2 servers".to_owned()));
+        self.load(loaded());
         assert_eq!(self.go(), Event::Loaded);
         let pool = self.load.as_ref().unwrap().pool.clone();
         assert!(self.waits_for().contains("this router does not have search:2"), "{:?}", self.next());
@@ -165,20 +169,28 @@ fn whoever_promotes_waits_for_the_servers_alone() {
 
 #[test]
 fn a_version_that_is_known_comes_back_at_once() {
-    let scene = Scene::quiet(route());
-    let mut begin_at_once = Begin { candidate: Some("search:7".to_owned()), at_once: true, ..Begin::default() };
-    (begin_at_once.id, begin_at_once.salt, begin_at_once.who) = ("cd".repeat(16), "0123456789".to_owned(), "alice".to_owned());
-    let mut scene = scene;
-    let begun = begin(&begin_at_once, &scene.flags(), &scene.route, &[1, 1, 0], scene.now_ms).unwrap();
+    let mut scene = Scene::quiet(route());
+    let at_once = |scene: &Scene, candidate: &str| {
+        let (id, salt, who) = ("cd".repeat(16), "0123456789".to_owned(), "alice".to_owned());
+        let asked = Begin { candidate: Some(candidate.to_owned()), at_once: true, id, salt, who, ..Begin::default() };
+        begin(&asked, &scene.flags(), &scene.route, &[1, 1, 0], scene.now_ms)
+    };
+    let begun = at_once(&scene, "search:7").unwrap();
     scene.write(&begun);
     assert_eq!(scene.to_load().pool, "green", "whatever the canary does");
     let ToLoad { pool, version, .. } = scene.to_load();
-    scene.load = Some(LoadSeen { pool, version, state: LoadState::Loaded("1 server".to_owned()) });
+    scene.load = Some(LoadSeen { pool, version, state: loaded() });
     assert_eq!(scene.go(), Event::Loaded);
     scene.follow();
     assert_eq!(scene.go(), Event::Switched);
     assert_eq!(scene.shares(), ("green".to_owned(), "0 on canary".to_owned(), "0".to_owned()));
-    assert_eq!(scene.go(), Event::Done);
+    assert_eq!((scene.go(), scene.rollout().load_ms), (Event::Done, Some(1_500)));
+    // What the other colour still has is one write.
+    let begun = at_once(&scene, "search:1").unwrap();
+    scene.write(&begun);
+    assert_eq!((begun.event, begun.rollout.phase, scene.shares().0.as_str(), scene.next()), (Event::Switched, Phase::Done, "blue", Next::Rest));
+    scene.healthy = vec![0, 2, 2];
+    assert_eq!(at_once(&scene, "search:1").unwrap_err().0, "search:1 is live already");
 }
 
 #[test]
@@ -202,7 +214,7 @@ proptest! {
                     scene.load = Some(LoadSeen { pool, version, state: LoadState::Underway("so far".to_owned()) });
                 }
                 (1 | 2 | 3, Next::Load(ToLoad { pool, version, .. })) => {
-                    scene.load = Some(LoadSeen { pool, version, state: LoadState::Loaded("all".to_owned()) });
+                    scene.load = Some(LoadSeen { pool, version, state: loaded() });
                 }
                 (4, _) => drop(scene.order(Order::Promote)),
                 (5, _) => drop(scene.order(Order::PromoteFully)),

@@ -241,8 +241,8 @@ impl Seen<'_> {
                 Next::Wait(_) => Next::Load(to_load),
                 told => told,
             },
-            Some(LoadState::Loaded(what)) => {
-                let mut loaded = self.moved(Event::Loaded, self.rollout.clone(), what);
+            Some(LoadState::Loaded { what, took_ms }) => {
+                let mut loaded = self.moved(Event::Loaded, Rollout { load_ms: Some(*took_ms), ..self.rollout.clone() }, what);
                 loaded.fields.insert(format!("version.{}", to_load.pool), Some(to_load.version));
                 Next::Go(Box::new(loaded))
             }

@@ -20,8 +20,13 @@ pub struct LoadSeen {
 pub enum LoadState {
     /// It is under way, or is tried again: in words.
     Underway(String),
-    /// Every server has the version, is warm, and scores as it should. In words.
-    Loaded(String),
+    /// Every server has the version, is warm, and scores as it should.
+    Loaded {
+        /// In words.
+        what: String,
+        /// For so long, in milliseconds.
+        took_ms: u64,
+    },
     /// It cannot be had: trying again makes no sense.
     Refused(String),
 }

@@ -6,7 +6,7 @@ use super::next::{Move, Seen, is_gated};
 use super::order::Refusal;
 use super::ready::{Lack, not_ready};
 use crate::config::{Pool, Route};
-use crate::flags::{Flags, Hurry, Phase, Plan, PlannedStep, Rollout, Sides};
+use crate::flags::{Flags, Hurry, Phase, Plan, PlannedStep, Rollout, Sides, TEXT_CHARS};
 use crate::vocabulary::Ppm;
 
 /// What whoever starts a rollout says of it.
@@ -73,18 +73,23 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
     let mut rollout = Rollout::begin(begin.id.clone(), sides, plan(route), now_ms, is_gated(route));
     let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None };
-    let first = if begin.at_once { Rollout { phase: Phase::Baking, ..rollout.clone() } } else { rollout.clone() };
-    match not_ready(&first, &seen) {
-        Some(Lack::Version(_)) => rollout.phase = Phase::Loading,
+    let to_be_live = Rollout { phase: Phase::Baking, ..rollout.clone() };
+    let is_loaded = match not_ready(if begin.at_once { &to_be_live } else { &rollout }, &seen) {
+        Some(Lack::Version(_)) => false,
         Some(Lack::Other(what)) => return Err(Refusal(what)),
-        None => {}
+        None => true,
+    };
+    if !is_loaded {
+        rollout.phase = Phase::Loading;
     }
+    let why = if begin.why.is_empty() { begin.who.clone() } else { format!("{}: {}", begin.who, begin.why) };
     if begin.at_once {
-        (rollout.phase, rollout.hurry) = (Phase::Loading, Some(Hurry::Live));
-        (rollout.plan.holdback, rollout.plan.bake_ms) = (Ppm::ZERO, 0);
+        (rollout.plan.holdback, rollout.plan.bake_ms, rollout.hurry) = (Ppm::ZERO, 0, (!is_loaded).then_some(Hurry::Live));
+        if is_loaded {
+            return Ok(live_at_once(rollout, route, &why));
+        }
     }
     let seen = Seen { rollout: &rollout, ..seen };
-    let why = if begin.why.is_empty() { begin.who.clone() } else { format!("{}: {}", begin.who, begin.why) };
     let mut first = seen.moved(Event::Started, rollout.clone(), &why);
     first.fields = fields(&first.rollout, route);
     // An experiment in the rollout's layer has units by the same salt: they stay in it.
@@ -92,6 +97,16 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
         first.fields.insert("salt".to_owned(), Some(begin.salt.clone()));
     }
     Ok(first)
+}
+
+/// One write, where the other colour still has the version.
+fn live_at_once(rollout: Rollout, route: &Route, why: &str) -> Move {
+    let last = rollout.plan.steps.len().saturating_sub(1);
+    let why: String = why.chars().take(TEXT_CHARS).collect();
+    let done = Rollout { phase: Phase::Done, step: last, moves: 1, why, ..rollout };
+    let mut all = fields(&Rollout { phase: Phase::Baking, ..done.clone() }, route);
+    all.extend(fields(&done, route));
+    Move { event: Event::Switched, rollout: done, fields: all }
 }
 
 fn sides(wanted: Option<&str>, flags: &Flags, route: &Route) -> Result<Sides, Refusal> {
