@@ -9,11 +9,22 @@
 mod servers;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use model_servers::{
+    FaultKind, Folder, Hooks, Progress, Protocol, Report, Settings, SettingsFile, Stage, Wanted, WarmUp, bring_up,
+};
+use serde_json::Map;
+use tempfile::NamedTempFile;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::config;
+use crate::config::{self, LoadProtocol};
+
+/// As MLServer looks for it.
+const SETTINGS_FILE: &str = "model-settings.json";
 
 /// A version, and where it is wanted.
 #[derive(Debug, Clone)]
@@ -46,4 +57,126 @@ pub enum Trouble {
     Refused(String),
     /// Somebody who is needed does not answer.
     Away(String),
+}
+
+/// Loads a version on every server of its pool. `None`: it was cancelled, and the pool has what it had, as far as its servers answered.
+///
+/// # Errors
+/// [`Trouble`]; the pool has what it had, or it is said that it does not.
+pub async fn load(load: &Load, cancelled: &mut oneshot::Receiver<()>, progress: &(dyn Fn(String) + Sync)) -> Result<Option<Loaded>, Trouble> {
+    let (began, stop) = (Instant::now(), AtomicBool::new(false));
+    let bring = bring(load, &stop, progress);
+    tokio::pin!(bring);
+    let report = tokio::select! {
+        report = &mut bring => report?,
+        _ = cancelled => {
+            // What is asked for already goes on at the server: it is waited for, and undone.
+            stop.store(true, Ordering::Relaxed);
+            if let Err(Trouble::Refused(why) | Trouble::Away(why)) = bring.await {
+                let (route, pool) = (&load.route, &load.pool.name);
+                tracing::info!(route, pool, version = load.number, why, "the load of a version was taken back");
+            }
+            return Ok(None);
+        }
+    };
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(Some(Loaded { what: in_words(load, &report, took_ms), took_ms }))
+}
+
+async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync)) -> Result<Report, Trouble> {
+    let settings = settings(load)?;
+    let root = load.loading.repository.as_ref().map(|folder| PathBuf::from(folder.replace("{pool}", &load.pool.name)));
+    let source = source::read(load, root.as_deref(), progress).await?;
+    let folder = root.as_deref().map(|root| folder(load, root)).transpose()?;
+    let (client, servers) = (servers::client(load)?, servers::of(&load.pool).await?);
+    let wanted = Wanted {
+        version: load.number,
+        previous: load.loading.version_of(&load.pool.version),
+        golden: source.golden.as_ref(),
+        input: source.input.as_deref(),
+        pool: &load.pool.name,
+        route: &load.route,
+    };
+    let place = folder.as_ref().zip(source.artefact.as_ref().map(NamedTempFile::path));
+    let told = |at: Progress| progress(stage(load, at));
+    bring_up(&client, &settings, &servers, &wanted, place, stop, &told).await.map_err(|fault| match fault.kind {
+        FaultKind::Refused => Trouble::Refused(fault.to_string()),
+        FaultKind::Away => Trouble::Away(fault.to_string()),
+    })
+}
+
+fn settings(load: &Load) -> Result<Settings, Trouble> {
+    let loading = &load.loading;
+    let template = |url: &String| url.parse().map_err(|why| Trouble::Refused(format!("{url}: {why}")));
+    let protocol = match &loading.protocol {
+        LoadProtocol::V2 => Protocol::V2,
+        LoadProtocol::Hooks { load, ready, unload } => {
+            let (ready, unload) = (ready.as_ref().map(template).transpose()?, unload.as_ref().map(template).transpose()?);
+            Protocol::Hooks(Hooks { load: template(load)?, ready, unload })
+        }
+    };
+    Ok(Settings {
+        protocol,
+        model: loading.server_model.clone(),
+        config: Map::new(),
+        request_timeout: loading.request_timeout,
+        load_timeout: loading.timeout,
+        poll_every: loading.poll_every,
+        warm_up: WarmUp {
+            timeout: loading.warm_up_timeout,
+            latency: loading.warm_up_latency,
+            rounds: u32::try_from(loading.warm_up_rounds).unwrap_or(u32::MAX),
+            tolerance: loading.tolerance as f32,
+        },
+        parallel: loading.parallel,
+    })
+}
+
+fn folder(load: &Load, root: &Path) -> Result<Folder, Trouble> {
+    let loading = &load.loading;
+    let settings = match &loading.repository_settings {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Trouble::Refused(format!("{}: {error}", path.display())))?;
+            Some(SettingsFile { name: SETTINGS_FILE.to_owned(), text })
+        }
+        None => None,
+    };
+    Folder::new(root, &loading.server_model, &loading.repository_file, settings).map_err(Trouble::Refused)
+}
+
+/// `search:13 is warmed up on canary: 1 of 2 servers`
+fn stage(load: &Load, Progress { stage, done, of }: Progress) -> String {
+    let (model, number, pool) = (&load.loading.model, load.number, &load.pool.name);
+    let what = match stage {
+        Stage::Placing => "is put into the repository of",
+        Stage::Loading => "is loaded on",
+        Stage::Warming => "is warmed up on",
+        Stage::Committing => "is made the only version on",
+    };
+    format!("{model}:{number} {what} {pool}: {done} of {of} server(s)")
+}
+
+/// `2 server(s) of canary have search:13 after 1.3 s; 60 golden queries, 1,540 scores compared, slowest median 2.1 ms`
+fn in_words(load: &Load, report: &Report, took_ms: u64) -> String {
+    let servers = &report.endpoints;
+    let mut text = format!(
+        "{} server(s) of {} have {}:{} after {:.1} s",
+        servers.len(),
+        load.pool.name,
+        load.loading.model,
+        load.number,
+        Duration::from_millis(took_ms).as_secs_f64()
+    );
+    let queries: u64 = servers.iter().map(|server| server.queries).sum();
+    if queries > 0 {
+        let compared: u64 = servers.iter().map(|server| server.compared).sum();
+        let slowest = servers.iter().filter_map(|server| server.median_us).max().unwrap_or(0);
+        let slowest = Duration::from_micros(slowest).as_secs_f64() * 1e3;
+        text.push_str(&format!("; {queries} golden queries, {compared} scores compared, slowest median {slowest:.1} ms"));
+    }
+    if let Some(server) = servers.iter().find(|server| !server.beside.is_empty()) {
+        let beside: Vec<String> = server.beside.iter().map(u64::to_string).collect();
+        text.push_str(&format!("; {} goes on with {} beside it", server.endpoint, beside.join(", ")));
+    }
+    text
 }
