@@ -43,7 +43,7 @@ impl RegistryArgs {
     /// # Errors
     /// A URL or config that makes no sense, or a folder that is not there or cannot be used.
     pub(super) fn open(&self) -> Result<Registry, Failure> {
-        self.at.open(self.config()?)
+        Registry::open(&self.at.named(self.config()?)?).map_err(failed)
     }
 
     /// The same, and makes its folder where there is none.
@@ -56,15 +56,7 @@ impl RegistryArgs {
 }
 
 impl RegistryAt {
-    /// Opens it; `config` is the router's, where one was named.
-    ///
-    /// # Errors
-    /// As [`RegistryArgs::open`].
-    pub(super) fn open(&self, config: Option<config::Config>) -> Result<Registry, Failure> {
-        Registry::open(&self.named(config)?).map_err(failed)
-    }
-
-    /// What is said of it.
+    /// What is said of it; `config` is the router's, where one was named.
     ///
     /// # Errors
     /// A URL that makes no sense.
