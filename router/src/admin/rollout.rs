@@ -11,7 +11,7 @@ use super::access::{Operator, Viewer};
 use super::error::ApiError;
 use super::exposition::Exposition;
 use super::{AdminState, Shared, orders, routes};
-use crate::config::Route;
+use crate::config::{Route, rollout_steps};
 use crate::flags::{Change, Flags, Kind, random_hex};
 use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out, grounds};
 use crate::vocabulary::RouteIndex;
@@ -26,6 +26,8 @@ pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(n
 #[serde(deny_unknown_fields)]
 struct Started {
     candidate: Option<String>,
+    /// Percentages, as the route's plan has them.
+    steps: Option<Vec<String>>,
     #[serde(default)]
     why: String,
     /// It becomes live as soon as the servers have it.
@@ -55,7 +57,9 @@ pub(super) async fn start(
     let (index, route) = routes::find(&shared, &name)?;
     let asked: Started = orders::read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
     let (id, salt) = (random_hex(16), random_hex(16));
-    let first = Begin { candidate: asked.candidate, id, salt, who: caller.name.clone(), why: asked.why.clone(), at_once: asked.at_once };
+    let steps = asked.steps.as_deref().map(rollout_steps).transpose().map_err(ApiError::BadRequest)?;
+    let (who, why, at_once) = (caller.name.clone(), asked.why.clone(), asked.at_once);
+    let first = Begin { candidate: asked.candidate, steps, id, salt, who, why, at_once };
     let clock = &shared.state.process.clock;
     let make = |flags: &Flags| begin(&first, flags, route, &healthy(&shared.state, index), clock.now_ms());
     write(&shared.state, (index, route), (&caller.name, &asked.why), make).await

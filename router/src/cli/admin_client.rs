@@ -27,15 +27,22 @@ const ANSWER_BYTES: usize = 256 << 20;
 /// Which router, and with which token.
 #[derive(Debug, Args, Default)]
 pub(crate) struct AdminArgs {
+    #[command(flatten)]
+    at: AdminAt,
+    /// The router's config: its admin address, and the token in its data folder, are used where no other option names them.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The same without `--config`, for commands that need it for more than this.
+#[derive(Debug, Args, Default)]
+pub(crate) struct AdminAt {
     /// The router's admin address [default: http://127.0.0.1:9090, or that of --config].
     #[arg(long, value_name = "URL", env = "SWITCHBACK_ADMIN")]
     admin: Option<String>,
     /// A file with the bearer token [default: admin.token in the data folder, where it can be read].
     #[arg(long, value_name = "FILE", env = "SWITCHBACK_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// The router's config: its admin address, and the token in its data folder, are used where no other option names them.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// The router's data folder: the token in it is used, and no address [default: that of --config, or /var/lib/switchback].
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
@@ -63,7 +70,17 @@ impl AdminArgs {
             let hint = "a router that runs goes on, and is reached without this file too: --admin URL --data-dir FOLDER";
             Failure::config(&error.to_string()).with_hint(hint)
         })?;
-        let authority = match (&self.admin, &config) {
+        self.at.client(config.as_ref())
+    }
+}
+
+impl AdminAt {
+    /// Finds the router and the token; `config` is the router's, where one was named.
+    ///
+    /// # Errors
+    /// A URL or token file that makes no sense.
+    pub(crate) fn client(&self, config: Option<&config::Config>) -> Result<AdminClient, Failure> {
+        let authority = match (&self.admin, config) {
             (Some(url), _) => authority_of(url)?,
             (None, Some(config)) if config.listen.admin.port() == 0 => {
                 let why = "listen.admin takes a free port: name the one that the router says at its start with --admin";
@@ -77,7 +94,7 @@ impl AdminArgs {
             let token = read_token(path).map_err(|why| Failure::usage(format!("--token-file {why}")))?;
             return Ok(AdminClient { authority, is_default, token: Some(token), no_token: String::new() });
         }
-        let configured = config.map(|config| config.state.data_dir);
+        let configured = config.map(|config| config.state.data_dir.clone());
         let data_dir = self.data_dir.clone().or(configured).unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
         let (token, no_token) = match read_token(&data_dir.join(TOKEN_FILE)) {
             Ok(token) => (Some(token), String::new()),

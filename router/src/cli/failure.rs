@@ -14,6 +14,8 @@ pub(crate) const UNREACHABLE: u8 = 69;
 
 /// Still running when the time was up (EX_TEMPFAIL).
 pub(crate) const TIMED_OUT: u8 = 75;
+/// Somebody pressed Ctrl-C (128 and SIGINT's number, as shells have it).
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a command was not done.
 #[derive(Debug)]
@@ -65,6 +67,11 @@ impl Failure {
         self.code == REFUSED
     }
 
+    /// Something that is needed was not there.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.code == UNREACHABLE
+    }
+
     /// What people are told.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -96,6 +103,16 @@ impl Failure {
     /// The time was up before all was done.
     pub(crate) fn timed_out(message: impl Into<String>) -> Failure {
         Failure::new(TIMED_OUT, message)
+    }
+
+    /// Somebody pressed Ctrl-C.
+    pub(crate) fn interrupted(message: impl Into<String>) -> Failure {
+        Failure::new(INTERRUPTED, message)
+    }
+
+    /// Somebody did.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.code == INTERRUPTED
     }
 
     /// The reader of our output is gone; nobody is there to be told.

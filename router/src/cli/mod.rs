@@ -1,12 +1,21 @@
 //! The command line: one file for each command. Commands that look at or change a running router are clients of its admin API.
 //!
 //! Exit codes: 0 done, 2 refused, 64 bad usage or config, 69 something needed is unreachable or cannot be used, 75 still running
-//! when the time was up.
+//! when the time was up, 130 interrupted.
 
 mod admin_client;
 mod breaker;
 mod config;
 mod demo;
+mod deploy;
+mod deploy_alias;
+mod deploy_check;
+mod deploy_decide;
+mod deploy_follow;
+mod deploy_push;
+mod deploy_start;
+mod deploy_told;
+mod deploy_would;
 mod events;
 mod evidence;
 mod experiment;
@@ -17,6 +26,7 @@ mod flag;
 mod model;
 mod model_alias;
 mod model_gc;
+mod model_push;
 mod model_show;
 mod model_validate;
 mod of_route;
@@ -37,6 +47,7 @@ mod sign_override;
 mod simulate;
 mod status;
 mod table;
+mod validating;
 mod watch;
 
 use std::process::ExitCode;
@@ -71,6 +82,7 @@ enum Command {
     Override(sign_override::SignOverride),
     Config(config::ConfigArgs),
     Demo(demo::Demo),
+    Deploy(Box<deploy::DeployArgs>),
     Rollout(rollout::RolloutArgs),
     Experiment(experiment::ExperimentArgs),
     Explain(explain::ExplainArgs),
@@ -108,6 +120,7 @@ pub fn run() -> ExitCode {
         Command::Override(signed) => signed.run(),
         Command::Config(config) => config.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Deploy(deploy) => deploy.run(),
         Command::Rollout(rollout) => rollout.run(),
         Command::Experiment(experiment) => experiment.run(),
         Command::Explain(explain) => explain.run(),

@@ -3,20 +3,21 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::model::{format, who};
+use super::model::who;
+use super::model_push::format;
 use super::parent::end_with_stdin;
-use super::registry_args::{Bar, RegistryArgs, failed};
+use super::registry_args::{RegistryArgs, failed};
+use super::validating::{as_live, asked_by, is_comparable, looked_at, named, pulled, refusals, store};
 use super::{Failure, block_on, print};
 use crate::config::{Criteria, Proof, Validation, is_global, units};
 use crate::registry::{Format, Name, Reference, Registry, Version, Which};
-use crate::validation::{Live, Report, Subject, Validated, ValidationError, look, validate};
+use crate::validation::{Live, Report, Subject, Validated, look};
 
 /// The alias of the version that is live, by which it is found when nobody names it.
-const LIVE: &str = "champion";
+pub(super) const LIVE: &str = "champion";
 
 const AFTER_HELP: &str = "\
 The file is looked at in a process of its own, with limits on memory and time; a pickle is never unpickled. docs/VALIDATION.md has every check. The report is stored beside the version, and a deployment asks for it.
@@ -148,7 +149,7 @@ impl ValidateArgs {
         let json = self.json;
         let validated = block_on(self.validate()).map_err(|failure| failure.in_json(json))?;
         let (report, stored) = &validated;
-        let refused = report.refusals().map(|check| check.name.clone()).collect::<Vec<_>>().join(", ");
+        let refused = refusals(report);
         let shown = match (json, stored) {
             (true, _) => format!("{:#}\n", json!({ "report": report, "stored": stored })),
             (false, Some(number)) => format!("{}stored as report {number} of {}\n", report.table(), report.name),
@@ -167,7 +168,7 @@ impl ValidateArgs {
             (Some(wanted), _) => {
                 let registry = self.registry.open()?;
                 let version = registry.version(wanted).await.map_err(failed)?;
-                let file = self.pulled(&registry, &version, &folder, "model").await?;
+                let file = pulled(&registry, &version, &folder, "model", self.json).await?;
                 (named(&version), file, version.manifest.format, Some(version), Some(registry))
             }
             (None, Some(file)) => {
@@ -178,10 +179,7 @@ impl ValidateArgs {
         };
         let live = self.live_model(registry.as_ref(), version.as_ref(), &folder).await?;
         let subject = Subject { name, file, format, live, judged, onnxruntime: None, who: who(), now_ms: crate::admin::now_unix_ms() };
-        let said = Said::new(self.json);
-        let validated = validate(&subject, &criteria, &|check| said.begin(check)).await;
-        drop(said);
-        let Validated { report, golden } = validated.map_err(unusable)?;
+        let Validated { report, golden } = looked_at(&subject, &criteria, self.json).await?;
         let stored = match (version, registry, self.dry_run) {
             (Some(version), Some(registry), false) => Some(store(&registry, &version, &report, golden.as_deref()).await?),
             _ => None,
@@ -191,10 +189,7 @@ impl ValidateArgs {
 
     fn of_route(&self) -> Result<Validation, Failure> {
         let Some(route) = &self.route else { return Ok(Validation::default()) };
-        let config = self.registry.config()?.ok_or_else(|| Failure::usage("--route needs --config"))?;
-        let found = config.routes.iter().find(|one| one.name.as_str() == route);
-        let names = || config.routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>().join(", ");
-        found.map(|route| route.validation.clone()).ok_or_else(|| Failure::usage(format!("--route {route}: the config has {}", names())))
+        asked_by(&self.registry.config()?.ok_or_else(|| Failure::usage("--route needs --config"))?, route)
     }
 
     /// The model to compare with, if there is one that can be run here.
@@ -208,23 +203,10 @@ impl ValidateArgs {
             (None, Some(version)) => champion(registry, &version.manifest.model).await?,
             (None, None) => None,
         };
-        let is_other = |live: &Version| version.is_none_or(|version| named(version) != named(live));
-        match live
-            .filter(|live| is_other(live) && !matches!(live.manifest.format, Format::Pickle | Format::Opaque) && live.removed.is_none())
-        {
+        match live.filter(|live| is_comparable(live, version)) {
             None => Ok(None),
-            Some(live) => {
-                let file = self.pulled(registry, &live, folder, "live").await?;
-                Ok(Some(Live { name: named(&live), format: live.manifest.format, file }))
-            }
+            Some(live) => as_live(registry, &live, folder, self.json).await.map(Some),
         }
-    }
-
-    async fn pulled(&self, registry: &Registry, version: &Version, folder: &TempDir, name: &str) -> Result<PathBuf, Failure> {
-        let file = folder.path().join(name);
-        let bar = Bar::new("reading", self.json);
-        registry.pull(version, &file, &|progress| bar.show(progress)).await.map_err(failed)?;
-        Ok(file)
     }
 }
 
@@ -237,47 +219,6 @@ async fn champion(registry: &Registry, model: &Name) -> Result<Option<Version>, 
             let wanted = Reference { model: model.clone(), which: Which::Number(number) };
             Ok(Some(registry.version(&wanted).await.map_err(failed)?))
         }
-    }
-}
-
-async fn store(registry: &Registry, version: &Version, report: &Report, golden: Option<&[u8]>) -> Result<u64, Failure> {
-    let text = serde_json::to_vec(report).map_err(|error| Failure::refused(error.to_string()))?;
-    let golden = report.golden.as_deref().zip(golden);
-    registry.store_report(&version.manifest.model, version.manifest.version, &text, golden).await.map_err(failed)
-}
-
-fn named(version: &Version) -> String {
-    format!("{}:{}", version.manifest.model, version.manifest.version)
-}
-
-fn unusable(error: ValidationError) -> Failure {
-    let message = Failure::chain(&error);
-    match error {
-        ValidationError::File { .. } | ValidationError::Judged(_) => Failure::usage(message),
-        ValidationError::Child(_) | ValidationError::Unusable(_) => Failure::unreachable(message),
-    }
-}
-
-/// What is being looked at, on a terminal.
-struct Said(ProgressBar);
-
-impl Said {
-    fn new(is_quiet: bool) -> Said {
-        let target = if is_quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(ProgressStyle::with_template("{spinner} looking: {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        bar.enable_steady_tick(std::time::Duration::from_millis(100));
-        Said(bar)
-    }
-
-    fn begin(&self, check: &str) {
-        self.0.set_message(check.to_owned());
-    }
-}
-
-impl Drop for Said {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
     }
 }
 

@@ -14,12 +14,19 @@ const DEFAULT_FOLDER: &str = "/var/lib/switchback/models";
 /// Which registry.
 #[derive(Debug, Args, Default)]
 pub(super) struct RegistryArgs {
-    /// The registry: file:///FOLDER or s3://BUCKET/PREFIX [default: that of --config, or file:///var/lib/switchback/models].
-    #[arg(long, value_name = "URL", env = "SWITCHBACK_REGISTRY")]
-    registry: Option<String>,
+    #[command(flatten)]
+    at: RegistryAt,
     /// A router's config: its registry is used, with its endpoint, region and limits.
     #[arg(long, value_name = "FILE", env = "SWITCHBACK_CONFIG")]
     config: Option<PathBuf>,
+}
+
+/// The same without `--config`, for commands that need it for more than this.
+#[derive(Debug, Args, Default)]
+pub(super) struct RegistryAt {
+    /// The registry: file:///FOLDER or s3://BUCKET/PREFIX [default: that of --config, or file:///var/lib/switchback/models].
+    #[arg(long, value_name = "URL", env = "SWITCHBACK_REGISTRY")]
+    registry: Option<String>,
 }
 
 impl RegistryArgs {
@@ -36,7 +43,7 @@ impl RegistryArgs {
     /// # Errors
     /// A URL or config that makes no sense, or a folder that is not there or cannot be used.
     pub(super) fn open(&self) -> Result<Registry, Failure> {
-        Registry::open(&self.named()?).map_err(failed)
+        Registry::open(&self.at.named(self.config()?)?).map_err(failed)
     }
 
     /// The same, and makes its folder where there is none.
@@ -44,12 +51,17 @@ impl RegistryArgs {
     /// # Errors
     /// As [`RegistryArgs::open`].
     pub(super) fn open_or_make(&self) -> Result<Registry, Failure> {
-        Registry::open_or_make(&self.named()?).map_err(failed)
+        Registry::open_or_make(&self.at.named(self.config()?)?).map_err(failed)
     }
+}
 
-    fn named(&self) -> Result<config::Registry, Failure> {
-        let config =
-            self.config()?.map_or_else(|| config::Registry::at(Place::Folder(PathBuf::from(DEFAULT_FOLDER))), |config| config.registry);
+impl RegistryAt {
+    /// What is said of it; `config` is the router's, where one was named.
+    ///
+    /// # Errors
+    /// A URL that makes no sense.
+    pub(super) fn named(&self, config: Option<config::Config>) -> Result<config::Registry, Failure> {
+        let config = config.map_or_else(|| config::Registry::at(Place::Folder(PathBuf::from(DEFAULT_FOLDER))), |config| config.registry);
         let Some(url) = &self.registry else { return Ok(config) };
         let rule = "must be a URL like file:///var/lib/switchback/models or s3://bucket/prefix";
         let place = Place::parse(url).ok_or_else(|| Failure::usage(format!("--registry {url}: {rule}")))?;

@@ -32,7 +32,7 @@ pub(super) struct RolloutArgs {
 enum RolloutCommand {
     /// Begin with the first step of the route's plan.
     #[command(
-        after_help = "Examples:\n  switchback rollout start search\n  switchback rollout start search --candidate v42 --why \"tonight's model\""
+        after_help = "Examples:\n  switchback rollout start search\n  switchback rollout start search --candidate v42 --steps 1,10,50 --why \"tonight's model\""
     )]
     Start(Start),
     /// Show how far it is, and what it waits for.
@@ -68,6 +68,9 @@ struct Start {
     /// The version [default: the one on the pool canary, or on the idle colour, that is not live].
     #[arg(long, value_name = "VERSION")]
     candidate: Option<String>,
+    /// Its shares in percent, rising, like 1,10,50 [default: those of the route's plan].
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',')]
+    steps: Option<Vec<String>>,
 }
 
 #[derive(Debug, Args)]
@@ -84,8 +87,8 @@ impl RolloutArgs {
         let ordered = |Ordered { of, why }: Ordered, order: &'static str| (of, Some((order, json!({ "why": why }))));
         let (of, order) = match self.command {
             RolloutCommand::Status(of) => (of, None),
-            RolloutCommand::Start(Start { ordered: Ordered { of, why }, candidate }) => {
-                (of, Some(("", json!({ "why": why, "candidate": candidate }))))
+            RolloutCommand::Start(Start { ordered: Ordered { of, why }, candidate, steps }) => {
+                (of, Some(("", start_body(candidate.as_deref(), steps.as_deref(), &why))))
             }
             RolloutCommand::Pause(of) => ordered(of, "/pause"),
             RolloutCommand::Resume(of) => ordered(of, "/resume"),
@@ -98,6 +101,15 @@ impl RolloutArgs {
         let rollout = block_on(ask(&of, order)).map_err(|failure| failure.in_json(of.json))?;
         print(&if of.json { format!("{rollout:#}\n") } else { shown(&of.route, &rollout) })
     }
+}
+
+/// What a router is sent to begin a rollout. Steps are left out where nobody says any, so that a router that knows none takes it too.
+pub(super) fn start_body(candidate: Option<&str>, steps: Option<&[String]>, why: &str) -> Value {
+    let mut body = json!({ "why": why, "candidate": candidate });
+    if let Some(steps) = steps {
+        body["steps"] = json!(steps);
+    }
+    body
 }
 
 async fn ask(of: &OfRoute, order: Option<(&str, Value)>) -> Result<Value, Failure> {

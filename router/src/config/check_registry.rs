@@ -12,6 +12,9 @@ const ENDPOINT_RULE: &str = "must be a URL like \"https://minio.example.org:9000
 const REGION_RULE: &str = "must be a region's name like \"eu-central-1\": letters, digits and -";
 const PROFILE_RULE: &str = "must be the name of a profile in the shared credentials file";
 const CA_RULE: &str = "must be the path of a file with the authorities of the endpoint, in PEM";
+/// Keys are tried one after the other.
+const KEYS: usize = 16;
+const KEYS_RULE: &str = "must be up to 16 paths of files with a public key of Ed25519 in PEM each";
 const S3_RULE: &str = "is for a registry.url that begins with s3://";
 
 /// Where model versions are, and how they are read.
@@ -25,6 +28,8 @@ pub struct Registry {
     pub retry_for: Duration,
     /// The largest artefact.
     pub artefact_bytes: u64,
+    /// Files of public keys: a version that none of them signed is not deployed. Without any, nobody has to sign. 0..=16.
+    pub trusted_keys: Vec<PathBuf>,
 }
 
 /// What holds a registry.
@@ -92,7 +97,7 @@ impl Registry {
     /// The registry of a URL, everything else as by default.
     #[must_use]
     pub fn at(place: Place) -> Registry {
-        Registry { place, s3: S3::default(), retry_for: Duration::from_secs(30), artefact_bytes: 10 << 30 }
+        Registry { place, s3: S3::default(), retry_for: Duration::from_secs(30), artefact_bytes: 10 << 30, trusted_keys: Vec::new() }
     }
 }
 
@@ -120,8 +125,19 @@ pub(super) fn check_registry(checker: &mut Checker, written: written::Registry, 
             1 << 10,
             1 << 40,
         ),
+        trusted_keys: check_keys(checker, written.trusted_keys.unwrap_or_default()),
         place: registry.place,
     }
+}
+
+fn check_keys(checker: &mut Checker, files: Vec<String>) -> Vec<PathBuf> {
+    if files.len() > KEYS {
+        checker.refuse("registry.trusted_keys", files.len(), KEYS_RULE);
+    }
+    for (index, file) in files.iter().enumerate().filter(|(_, file)| file.is_empty()) {
+        checker.refuse(&format!("registry.trusted_keys[{index}]"), file, KEYS_RULE);
+    }
+    files.into_iter().map(PathBuf::from).collect()
 }
 
 fn check_s3(checker: &mut Checker, written: written::S3, is_s3: bool) -> S3 {
@@ -184,8 +200,9 @@ mod tests {
     fn each_mistake_is_named() {
         let said = |url: &str, s3: written::S3| {
             let mut checker = Checker::default();
-            let written =
-                written::Registry { url: Some(url.to_owned()), s3: Some(s3), retry_for: Some("1h".to_owned()), artefact_bytes: None };
+            let retry_for = Some("1h".to_owned());
+            let trusted_keys = Some(vec!["ci.pub".to_owned(), String::new()]);
+            let written = written::Registry { url: Some(url.to_owned()), s3: Some(s3), retry_for, artefact_bytes: None, trusted_keys };
             check_registry(&mut checker, written, PathBuf::from("/models"));
             checker.said()
         };
@@ -194,6 +211,11 @@ mod tests {
         for key in ["registry.s3.endpoint = \"minio:9000\"", "registry.s3.region = \"a b\"", "registry.retry_for = \"1h\""] {
             assert!(all.contains(key), "{all}");
         }
+        assert!(all.contains("registry.trusted_keys[1] = \"\": must be up to 16 paths") && !all.contains("trusted_keys[0]"), "{all}");
+        let many = written::Registry { trusted_keys: Some(vec!["ci.pub".to_owned(); 17]), ..written::Registry::default() };
+        let mut checker = Checker::default();
+        check_registry(&mut checker, many, PathBuf::from("/models"));
+        assert!(checker.said().contains("registry.trusted_keys = 17: must be up to 16 paths"));
         assert!(said("file:///models", written::S3::default()).contains("is for a registry.url that begins with s3://"));
         assert!(said("models", s3()).contains("registry.url = \"models\": must be a URL like"));
     }

@@ -88,16 +88,12 @@ fn steps(checker: &mut Checker, key: &impl Fn(&str) -> String, written: &written
         (None, None, None) => ["1", "5", "25", "50"].map(str::to_owned).to_vec(),
         (None, weight, most) => growing(checker, key, weight.as_deref().unwrap_or("10"), most.as_deref().unwrap_or("50")),
     };
-    let percents: Vec<Option<Ppm>> = shares.iter().map(|text| Ppm::from_percent(text)).collect();
-    for (index, (text, percent)) in shares.iter().zip(&percents).enumerate() {
-        if percent.is_none_or(|percent| percent == Ppm::ZERO || percent == Ppm::ALL) {
-            checker.refuse(&format!("{}[{index}]", key("steps")), text, STEP_RULE);
-        }
+    for (index, text) in shares.iter().enumerate().filter(|(_, text)| step_of(text).is_none()) {
+        checker.refuse(&format!("{}[{index}]", key("steps")), text, STEP_RULE);
     }
-    let percents: Vec<Ppm> = percents.into_iter().flatten().collect();
-    if !percents.is_sorted_by(|less, more| less < more) || !(1..=ROLLOUT_STEPS).contains(&shares.len()) {
-        let rule = format!("must be 1 to {ROLLOUT_STEPS} shares, each larger than the one before");
-        checker.refuse(&key("steps"), format!("[{}]", shares.join(", ")), &rule);
+    let percents: Vec<Ppm> = shares.iter().filter_map(|text| Ppm::from_percent(text)).collect();
+    if !are_steps(&percents, shares.len()) {
+        checker.refuse(&key("steps"), format!("[{}]", shares.join(", ")), steps_rule());
     }
     let dwell = checker.duration(&key("dwell"), written.dwell.as_deref(), Duration::ZERO, Duration::ZERO, 30 * DAY);
     for (index, wanted) in written.approval.iter().flatten().enumerate() {
@@ -113,6 +109,30 @@ fn steps(checker: &mut Checker, key: &impl Fn(&str) -> String, written: &written
         approval: written.approval.iter().flatten().any(|wanted| Ppm::from_percent(wanted) == Some(percent)),
     };
     percents.into_iter().map(step).collect()
+}
+
+fn step_of(text: &str) -> Option<Ppm> {
+    Ppm::from_percent(text).filter(|percent| *percent > Ppm::ZERO && *percent < Ppm::ALL)
+}
+
+fn are_steps(percents: &[Ppm], count: usize) -> bool {
+    percents.is_sorted_by(|less, more| less < more) && (1..=ROLLOUT_STEPS).contains(&count)
+}
+
+fn steps_rule() -> String {
+    format!("must be 1 to {ROLLOUT_STEPS} shares, each larger than the one before")
+}
+
+/// Steps of a single rollout, as `steps` of a route has them: 1..=32 percentages, rising, each more than 0 and less than 100.
+///
+/// # Errors
+/// What is wrong, and what is allowed.
+pub fn rollout_steps(shares: &[String]) -> Result<Vec<Ppm>, String> {
+    let cut = |text: &str| text.chars().take(40).collect::<String>();
+    let step = |(index, text): (usize, &String)| step_of(text).ok_or_else(|| format!("steps[{index}] = {:?}: {STEP_RULE}", cut(text)));
+    let percents: Vec<Ppm> = shares.iter().take(ROLLOUT_STEPS + 1).enumerate().map(step).collect::<Result<_, _>>()?;
+    let told: Vec<String> = percents.iter().map(ToString::to_string).collect();
+    if are_steps(&percents, shares.len()) { Ok(percents) } else { Err(format!("steps = [{}]: {}", told.join(", "), steps_rule())) }
 }
 
 /// `step_weight` and its multiples, up to `max_weight`.
@@ -132,4 +152,29 @@ fn growing(checker: &mut Checker, key: &impl Fn(&str) -> String, weight: &str, m
         return vec!["1".to_owned()];
     }
     (1..=count).filter_map(|times| Ppm::new(times * weight.get())).map(|percent| percent.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_of_one_rollout_are_as_a_routes() {
+        let steps = |text: &str| rollout_steps(&text.split(',').map(str::to_owned).collect::<Vec<_>>());
+        let told = |percents: Vec<Ppm>| percents.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        assert_eq!(steps("1,2.5,50").map(told).as_deref(), Ok("1,2.5,50"));
+        for (text, said) in [
+            ("0", "steps[0] = \"0\": must be more than 0 and less than 100"),
+            ("1,100", "steps[1] = \"100\": must be more than 0"),
+            ("1,five", "steps[1] = \"five\": must be more than 0"),
+            ("", "steps[0] = \"\": must be more than 0"),
+            ("5,1", "steps = [5, 1]: must be 1 to 32 shares, each larger than the one before"),
+            ("5,5", "steps = [5, 5]: must be 1 to 32 shares"),
+        ] {
+            assert!(steps(text).is_err_and(|error| error.starts_with(said)), "{text}: {:?}", steps(text));
+        }
+        assert!(rollout_steps(&[]).is_err());
+        let many: Vec<String> = (1..=33).map(|percent| percent.to_string()).collect();
+        assert!(rollout_steps(&many).is_err_and(|error| error.contains("1 to 32 shares")));
+    }
 }

@@ -47,7 +47,7 @@ pub use check_gate::{Gate, GateKind};
 pub use check_loading::{LoadProtocol, Loading};
 pub use check_notify::{Notify, NotifyFormat};
 pub use check_registry::{Place, Registry, S3};
-pub use check_rollout::{ROLLOUT_STEPS, RolloutPlan, RolloutStep};
+pub use check_rollout::{ROLLOUT_STEPS, RolloutPlan, RolloutStep, rollout_steps};
 pub use check_route::{VERSION_RULE, is_version};
 pub use check_signals::Signals;
 pub use check_validation::{Cost, Criteria, Proof, Validation, is_global};

@@ -246,6 +246,7 @@ fn registry(lines: &mut Lines, registry: &Registry) {
     lines.text("registry.url", &registry.place.to_string());
     lines.duration("registry.retry_for", registry.retry_for);
     lines.text("registry.artefact_bytes", &show_bytes(registry.artefact_bytes));
+    lines.texts("registry.trusted_keys", registry.trusted_keys.iter().map(|path| path.display().to_string()));
     let S3 { endpoint, region, path_style, profile, ca_file } = &registry.s3;
     for (key, text) in [("endpoint", endpoint), ("region", region), ("profile", profile)] {
         if let Some(text) = text {

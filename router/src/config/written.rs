@@ -157,6 +157,7 @@ pub(super) struct Registry {
     pub(super) url: Option<String>,
     pub(super) retry_for: Option<String>,
     pub(super) artefact_bytes: Option<String>,
+    pub(super) trusted_keys: Option<Vec<String>>,
     pub(super) s3: Option<S3>,
 }
 

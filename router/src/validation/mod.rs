@@ -158,7 +158,11 @@ pub fn look(request: &str) -> Result<(), String> {
 }
 
 /// SHA-256 of a file, and its size.
-fn digest(path: &Path) -> Result<(String, u64), ValidationError> {
+/// A file's SHA-256, as hex digits, and its size.
+///
+/// # Errors
+/// [`ValidationError::File`].
+pub fn digest(path: &Path) -> Result<(String, u64), ValidationError> {
     let failed = |source| ValidationError::File { path: path.to_owned(), source };
     let mut file = std::fs::File::open(path).map_err(failed)?;
     let (mut hash, mut bytes, mut part) = (Sha256::new(), 0, vec![0; 1 << 16]);

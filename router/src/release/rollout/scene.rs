@@ -53,9 +53,14 @@ impl Scene {
     }
 
     pub(super) fn begin(&self, candidate: Option<&str>) -> Result<Move, Refusal> {
-        let texts = ("ab".repeat(16), "salt of this rollout".to_owned(), "alice".to_owned());
-        let asked =
-            Begin { candidate: candidate.map(str::to_owned), id: texts.0, salt: "0123456789".to_owned(), who: texts.2, why: texts.1, at_once: false };
+        let asked = Begin {
+            candidate: candidate.map(str::to_owned),
+            id: "ab".repeat(16),
+            salt: "0123456789".to_owned(),
+            who: "alice".to_owned(),
+            why: "salt of this rollout".to_owned(),
+            ..Begin::default()
+        };
         begin(&asked, &self.flags(), &self.route, &self.healthy, self.now_ms)
     }
 

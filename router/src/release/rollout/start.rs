@@ -5,7 +5,7 @@ use super::layout::{fields, loadable};
 use super::next::{Move, Seen, is_gated};
 use super::order::Refusal;
 use super::ready::{Lack, not_ready};
-use crate::config::{Pool, Route};
+use crate::config::{Pool, RolloutStep, Route};
 use crate::flags::{Flags, Hurry, Phase, Plan, PlannedStep, Rollout, Sides, TEXT_CHARS};
 use crate::vocabulary::Ppm;
 
@@ -14,6 +14,8 @@ use crate::vocabulary::Ppm;
 pub struct Begin {
     /// The version; the one on the pool `canary`, or on the idle colour, unless it is said.
     pub candidate: Option<String>,
+    /// The candidate's shares, rising; those of the route's plan unless they are said.
+    pub steps: Option<Vec<Ppm>>,
     /// The rollout's id, 32 hex digits.
     pub id: String,
     /// Hashes units to positions: each rollout has its own, unless an experiment in its layer holds the one that there is.
@@ -29,18 +31,25 @@ pub struct Begin {
 /// Of the units: with less than this nothing could be seen of a candidate.
 pub const LEAST_LEFT: Ppm = Ppm::ALL.less(990_000);
 
-/// The plan of the route's config.
-fn plan(route: &Route) -> Plan {
+/// The plan of the route's config, with these shares where some are said.
+fn plan(route: &Route, wanted: Option<&[Ppm]>) -> Plan {
     let config = &route.rollout;
     let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let steps = config.steps.iter().map(|step| PlannedStep {
+    let planned = |step: &RolloutStep| PlannedStep {
         percent: step.percent,
         dwell_ms: ms(step.dwell),
         min_samples: step.min_samples,
         approval: step.approval,
-    });
+    };
+    // A share that the route's plan has too is a step of that plan; another one is as its first, and needs no approval.
+    let step = |percent: &Ppm| {
+        let same = config.steps.iter().find(|step| step.percent == *percent).map(planned);
+        let first = config.steps.first().map(planned);
+        same.or_else(|| first.map(|first| PlannedStep { percent: *percent, approval: false, ..first }))
+    };
+    let steps = wanted.map_or_else(|| config.steps.iter().map(planned).collect(), |wanted| wanted.iter().filter_map(step).collect());
     Plan {
-        steps: steps.collect(),
+        steps,
         canary_max: config.canary_max,
         mirror: config.mirror,
         mirror_ms: ms(config.mirror_for),
@@ -71,7 +80,7 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
         return Err(Refusal(why));
     }
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
-    let mut rollout = Rollout::begin(begin.id.clone(), sides, plan(route), now_ms, is_gated(route));
+    let mut rollout = Rollout::begin(begin.id.clone(), sides, plan(route, begin.steps.as_deref()), now_ms, is_gated(route));
     let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None };
     let to_be_live = Rollout { phase: Phase::Baking, ..rollout.clone() };
     let is_loaded = match not_ready(if begin.at_once { &to_be_live } else { &rollout }, &seen) {
@@ -156,5 +165,24 @@ fn former<'f>(flags: &'f Flags, live: &Pool) -> Option<(&'f str, &'static str)> 
         Phase::Done if last.candidate == live.version => Some((&last.control, "replaced")),
         Phase::RolledBack if last.control == live.version => Some((&last.candidate, "took back")),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_that_the_plan_has_too_are_as_there() {
+        let mut route = crate::release::roles::tests::route(["v1", "v2", "v2"]);
+        if let Some(step) = route.rollout.steps.get_mut(1) {
+            (step.approval, step.min_samples) = (true, 70);
+        }
+        let wanted: Vec<Ppm> = ["5", "30"].iter().filter_map(|text| Ppm::from_percent(text)).collect();
+        let told = |wanted: Option<&[Ppm]>| -> Vec<(String, u64, bool)> {
+            plan(&route, wanted).steps.iter().map(|step| (step.percent.to_string(), step.min_samples, step.approval)).collect()
+        };
+        assert_eq!(told(Some(&wanted)), [("5".to_owned(), 70, true), ("30".to_owned(), 0, false)]);
+        assert_eq!(told(None).len(), 4);
     }
 }

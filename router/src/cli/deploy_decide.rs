@@ -1,0 +1,299 @@
+//! What a deployment does next, from what is seen of the route. Pure.
+
+#![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::flag::plain;
+use crate::config::Criteria;
+use crate::validation::Report;
+
+/// What to do where another rollout is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum IfBusy {
+    /// Say so, and end with 2.
+    Refuse,
+    /// Abort it, and begin.
+    Supersede,
+    /// Wait until it is over, and begin.
+    Queue,
+}
+
+/// How far a rollout is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Until {
+    /// The candidate is live, and a holdback stays on the version before.
+    Live,
+    /// Everybody is on the candidate.
+    Done,
+}
+
+/// The rollout that is under way, or the last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RolloutSeen {
+    pub(super) id: String,
+    pub(super) candidate: String,
+    pub(super) phase: String,
+    pub(super) is_active: bool,
+    /// `search:2 canary step 1 of 2 (10 %), paused`
+    pub(super) summary: String,
+    /// Why it was last moved.
+    pub(super) why: String,
+    /// What it waits for.
+    pub(super) waits: Option<String>,
+    /// When its phase, and step, began, in milliseconds since 1970.
+    pub(super) since_ms: u64,
+}
+
+/// A route, as the admin API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scene {
+    /// The version on the live pool.
+    pub(super) live: String,
+    pub(super) rollout: Option<RolloutSeen>,
+}
+
+/// What is done with a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A rollout begins.
+    Start,
+    /// Its rollout is under way: follow that.
+    Attach(RolloutSeen),
+    /// There is nothing to do.
+    LiveAlready,
+    /// Another rollout is under way, and that is the end of it.
+    Refuse(RolloutSeen),
+    /// Another rollout is aborted first.
+    Supersede(RolloutSeen),
+    /// Another rollout has to be over first.
+    Queue(RolloutSeen),
+}
+
+/// How a rollout ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    Live,
+    RolledBack,
+    Aborted,
+}
+
+/// What is seen of the rollout that is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It goes on.
+    UnderWay(RolloutSeen),
+    Over(Ended, RolloutSeen),
+    /// Another one has its place: it ended while nobody looked.
+    Gone,
+}
+
+impl RolloutSeen {
+    /// `null` is none.
+    pub(super) fn of(rollout: &Value) -> Option<RolloutSeen> {
+        rollout.is_object().then(|| RolloutSeen {
+            id: plain(&rollout["id"]),
+            candidate: plain(&rollout["candidate"]),
+            phase: plain(&rollout["phase"]),
+            is_active: rollout["is_active"] == true,
+            summary: plain(&rollout["summary"]),
+            why: rollout["why"].as_str().unwrap_or_default().to_owned(),
+            waits: rollout["blocked"].as_str().or(rollout["waits_for"].as_str()).map(str::to_owned),
+            since_ms: rollout["since_ms"].as_u64().unwrap_or(0),
+        })
+    }
+
+    /// The state in words, without its candidate and without what an operator did with it: `canary step 1 of 2 (10 %)`.
+    pub(super) fn state(&self) -> &str {
+        let what = self.summary.strip_prefix(&self.candidate).unwrap_or(&self.summary).trim_start();
+        what.split(',').next().unwrap_or(what)
+    }
+}
+
+impl Scene {
+    /// From `GET /api/v1/routes/{route}`.
+    pub(super) fn of(route: &Value) -> Scene {
+        let live = route["live"].as_str().unwrap_or_default();
+        Scene { live: plain(&route["pools"][live]["version"]), rollout: RolloutSeen::of(&route["rollout"]) }
+    }
+
+    /// What is to be done with this candidate.
+    pub(super) fn next(&self, candidate: &str, if_busy: IfBusy) -> Next {
+        match &self.rollout {
+            Some(rollout) if rollout.is_active && rollout.candidate == candidate => Next::Attach(rollout.clone()),
+            Some(rollout) if rollout.is_active => match if_busy {
+                IfBusy::Refuse => Next::Refuse(rollout.clone()),
+                IfBusy::Supersede => Next::Supersede(rollout.clone()),
+                IfBusy::Queue => Next::Queue(rollout.clone()),
+            },
+            _ if self.live == candidate => Next::LiveAlready,
+            _ => Next::Start,
+        }
+    }
+
+    /// Whether this candidate is live because its rollout is done.
+    pub(super) fn is_done(&self, candidate: &str) -> bool {
+        self.live == candidate && self.rollout.as_ref().is_some_and(|last| last.phase == "done" && last.candidate == candidate)
+    }
+
+    /// What has become of a rollout.
+    pub(super) fn seen(&self, id: &str, until: Until) -> Seen {
+        let Some(rollout) = self.rollout.as_ref().filter(|rollout| rollout.id == id) else { return Seen::Gone };
+        match rollout.phase.as_str() {
+            "done" => Seen::Over(Ended::Live, rollout.clone()),
+            "baking" if until == Until::Live => Seen::Over(Ended::Live, rollout.clone()),
+            "rolled_back" => Seen::Over(Ended::RolledBack, rollout.clone()),
+            "aborted" => Seen::Over(Ended::Aborted, rollout.clone()),
+            _ => Seen::UnderWay(rollout.clone()),
+        }
+    }
+}
+
+impl Ended {
+    /// From the last word that a ledger has of a rollout: an entry's `grounds`.
+    pub(super) fn of_event(event: &str, until: Until) -> Option<Ended> {
+        match event {
+            "done" => Some(Ended::Live),
+            "switched" if until == Until::Live => Some(Ended::Live),
+            "rolled_back" => Some(Ended::RolledBack),
+            "aborted" => Some(Ended::Aborted),
+            _ => None,
+        }
+    }
+
+    /// As the JSON has it.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Ended::Live => "live",
+            Ended::RolledBack => "rolled_back",
+            Ended::Aborted => "aborted",
+        }
+    }
+}
+
+/// What a report has to be of: SHA-256 of the artefact, of the live model's where there is one to compare with, and of the judged queries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) sha256: &'a str,
+    pub(super) live: Option<&'a str>,
+    pub(super) judged: Option<&'a str>,
+    pub(super) criteria: &'a Criteria,
+}
+
+impl Asked<'_> {
+    /// Whether this report answers it. Where there is nothing to compare with now, one that compared with something says more.
+    pub(super) fn is_answered_by(&self, report: &Report) -> bool {
+        let sha256 = |compared: &Option<crate::validation::Compared>| compared.as_ref().map(|compared| compared.sha256.clone());
+        report.sha256 == self.sha256
+            && report.criteria == *self.criteria
+            && sha256(&report.judged).as_deref() == self.judged
+            && (self.live.is_none() || sha256(&report.live).as_deref() == self.live)
+    }
+}
+
+/// What of a sentence stays the same while its numbers run: two sentences of one kind are one news.
+pub(super) fn kind(said: &str) -> String {
+    said.chars().filter(|letter| !letter.is_ascii_digit() && *letter != '.').collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn scene(live: &str, candidate: &str, phase: &str) -> Scene {
+        let is_active = matches!(phase, "loading" | "pending" | "canary" | "baking");
+        Scene::of(&json!({
+            "live": "blue", "pools": { "blue": { "version": live } },
+            "rollout": { "id": "ab", "candidate": candidate, "phase": phase, "is_active": is_active, "summary": format!("{candidate} {phase}, paused"),
+                "why": "so", "blocked": null, "waits_for": "hold", "since_ms": 5 },
+        }))
+    }
+
+    #[test]
+    fn what_is_done_with_a_candidate() {
+        let next = |scene: &Scene, if_busy| match scene.next("search:2", if_busy) {
+            Next::Start => "start",
+            Next::Attach(_) => "attach",
+            Next::LiveAlready => "live",
+            Next::Refuse(_) => "refuse",
+            Next::Supersede(_) => "supersede",
+            Next::Queue(_) => "queue",
+        };
+        let nobody = Scene { live: "search:1".to_owned(), rollout: None };
+        for (scene, refuse, supersede, queue) in [
+            (nobody, "start", "start", "start"),
+            (scene("search:1", "search:2", "canary"), "attach", "attach", "attach"),
+            (scene("search:1", "search:2", "loading"), "attach", "attach", "attach"),
+            (scene("search:2", "search:2", "baking"), "attach", "attach", "attach"),
+            (scene("search:2", "search:2", "done"), "live", "live", "live"),
+            (scene("search:2", "search:1", "done"), "live", "live", "live"),
+            (scene("search:2", "search:3", "rolled_back"), "live", "live", "live"),
+            (scene("search:2", "search:3", "canary"), "refuse", "supersede", "queue"),
+            (scene("search:1", "search:2", "rolled_back"), "start", "start", "start"),
+            (scene("search:1", "search:2", "aborted"), "start", "start", "start"),
+            (scene("search:3", "search:2", "done"), "start", "start", "start"),
+            (scene("search:1", "search:3", "canary"), "refuse", "supersede", "queue"),
+        ] {
+            let told = [IfBusy::Refuse, IfBusy::Supersede, IfBusy::Queue].map(|if_busy| next(&scene, if_busy));
+            assert_eq!(told, [refuse, supersede, queue], "{scene:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_become_of_a_rollout() {
+        let seen = |phase: &str, until| match scene("search:1", "search:2", phase).seen("ab", until) {
+            Seen::UnderWay(_) => "under way",
+            Seen::Over(ended, _) => ended.label(),
+            Seen::Gone => "gone",
+        };
+        for (phase, live, done) in [
+            ("loading", "under way", "under way"),
+            ("canary", "under way", "under way"),
+            ("baking", "live", "under way"),
+            ("done", "live", "live"),
+            ("rolled_back", "rolled_back", "rolled_back"),
+            ("aborted", "aborted", "aborted"),
+        ] {
+            assert_eq!((seen(phase, Until::Live), seen(phase, Until::Done)), (live, done), "{phase}");
+        }
+        assert_eq!(scene("search:1", "search:2", "canary").seen("cd", Until::Done), Seen::Gone);
+        let under_way = scene("search:1", "search:2", "canary").rollout.unwrap();
+        assert_eq!((under_way.state(), under_way.waits.as_deref(), under_way.since_ms), ("canary", Some("hold"), 5));
+        assert!(scene("search:2", "search:2", "done").is_done("search:2"));
+        assert!(!scene("search:2", "search:2", "baking").is_done("search:2"));
+        assert_eq!((Ended::of_event("switched", Until::Live), Ended::of_event("switched", Until::Done)), (Some(Ended::Live), None));
+    }
+
+    #[test]
+    fn a_report_counts_for_what_it_was_made_of() {
+        let report: Report = serde_json::from_value(json!({
+            "form": 1, "passed": true, "name": "search:2", "sha256": "aa", "bytes": 3, "format": "onnx",
+            "live": { "name": "search:1", "sha256": "bb" }, "judged": { "name": "judged.jsonl", "sha256": "cc" },
+            "checks": [], "criteria": Criteria::default(), "who": "ann", "at_ms": 1, "took_ms": 1, "by": "switchback",
+        }))
+        .unwrap();
+        let criteria = Criteria::default();
+        let asked = Asked { sha256: "aa", live: Some("bb"), judged: Some("cc"), criteria: &criteria };
+        assert!(asked.is_answered_by(&report));
+        assert!(Asked { live: None, ..asked }.is_answered_by(&report), "there is none to compare with now");
+        let stricter = Criteria { margin: 0.001, ..Criteria::default() };
+        for other in [
+            Asked { sha256: "ab", ..asked },
+            Asked { live: Some("dd"), ..asked },
+            Asked { judged: None, ..asked },
+            Asked { judged: Some("dd"), ..asked },
+            Asked { criteria: &stricter, ..asked },
+        ] {
+            assert!(!other.is_answered_by(&report), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn running_numbers_are_no_news() {
+        assert_eq!(kind("hold: 12 of 500 requests; harm -0.2 of 4.6"), kind("hold: 499 of 500 requests; harm -1.2 of 4.6"));
+        assert_ne!(kind("hold: 12 of 500"), kind("it bakes: 12 of 500 s"));
+    }
+}

@@ -1,0 +1,85 @@
+//! Follows a rollout to its end. It goes on by itself: whoever follows it may come and go.
+
+#![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::Failure;
+use super::deploy_decide::{Ended, RolloutSeen, Scene, Seen, Until};
+use super::deploy_start::{EVERY, Patient};
+use super::deploy_told::{Account, Told};
+
+/// The newest entries of the ledger that are looked through for a rollout that another one followed.
+const ENTRIES: usize = 1_000;
+
+/// Which rollout is followed, and how far.
+#[derive(Debug)]
+pub(super) struct Followed<'a> {
+    pub(super) candidate: &'a str,
+    pub(super) id: String,
+    pub(super) until: Until,
+    pub(super) deadline: Instant,
+    /// The command that attaches again.
+    pub(super) again: &'a str,
+}
+
+impl Followed<'_> {
+    /// Tells of each change, and how it ended.
+    ///
+    /// # Errors
+    /// The time is up, or the router was away until then.
+    pub(super) async fn to_its_end(&self, patient: &Patient, told: &mut Told, account: &mut Account) -> Result<Ended, Failure> {
+        told.spin();
+        loop {
+            let route = patient.route(self.deadline, told).await.map_err(|failure| failure.with_hint(&self.hint()))?;
+            if route["evidence"]["evidence"]["candidate"]["version"].as_str() == Some(self.candidate) {
+                account.evidence = route["evidence"].clone();
+            }
+            match Scene::of(&route).seen(&self.id, self.until) {
+                Seen::UnderWay(rollout) => self.tell(&rollout, told, account),
+                Seen::Over(ended, rollout) => {
+                    account.note(&rollout);
+                    // Until live: what bakes is still under way.
+                    told.state("ended", &format!("{}: {}", rollout.summary, rollout.why));
+                    return Ok(ended);
+                }
+                Seen::Gone => return self.from_the_ledger(patient, told, account).await,
+            }
+            if Instant::now() + EVERY >= self.deadline {
+                let (candidate, state) = (self.candidate, account.state());
+                return Err(Failure::timed_out(format!("{candidate} is still at {state} when the time is up")).with_hint(&self.hint()));
+            }
+            sleep(EVERY).await;
+        }
+    }
+
+    fn tell(&self, rollout: &RolloutSeen, told: &mut Told, account: &mut Account) {
+        if account.note(rollout) {
+            told.state("phase", &format!("{} {}", self.candidate, rollout.state()));
+        }
+        if let Some(what) = &rollout.waits {
+            told.waits(&format!("{} {}", self.candidate, rollout.state()), what);
+        }
+    }
+
+    fn hint(&self) -> String {
+        format!("the rollout goes on by itself; to attach again: {}", self.again)
+    }
+
+    /// Another rollout has its place: what the ledger says of its last transition is how it ended.
+    async fn from_the_ledger(&self, patient: &Patient, told: &Told, account: &mut Account) -> Result<Ended, Failure> {
+        let history = patient.get(&format!("/history?limit={ENTRIES}"), self.deadline, told).await?;
+        let entries = history["entries"].as_array().into_iter().flatten();
+        let mut of_this = entries.filter(|entry| entry["grounds"]["rollout"].as_str() == Some(self.id.as_str()));
+        let (ended, why) = of_this
+            .find_map(|entry| Some((Ended::of_event(entry["grounds"]["event"].as_str()?, self.until)?, why(entry))))
+            .unwrap_or_else(|| (Ended::Aborted, "the record of the rollout is gone from the flags".to_owned()));
+        account.why = Some(why);
+        Ok(ended)
+    }
+}
+
+fn why(entry: &Value) -> String {
+    entry["why"].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,194 @@
+//! How a deployment's rollout begins: what is in its way is looked at, ended, or waited for.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::Failure;
+use super::admin_client::AdminClient;
+use super::deploy_decide::{IfBusy, Next, RolloutSeen, Scene};
+use super::deploy_told::Told;
+use super::rollout::start_body;
+
+/// How often the route is looked at.
+pub(super) const EVERY: Duration = Duration::from_millis(500);
+/// The longest pause after a router was away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Before a rollout is under way, a router that is away ends the command after this.
+const AWAY_FOR: Duration = Duration::from_secs(30);
+/// So often somebody else may be first.
+const TRIES: u32 = 20;
+
+/// A candidate, on a route.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) route: String,
+    /// `search:12`
+    pub(super) candidate: String,
+    /// The version that was live when the candidate was compared with it.
+    pub(super) live: String,
+    pub(super) steps: Option<Vec<String>>,
+    pub(super) why: String,
+    pub(super) if_busy: IfBusy,
+    pub(super) deadline: Instant,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// Its rollout is under way.
+    UnderWay(RolloutSeen),
+    LiveAlready,
+    /// None: another version than the one that it was compared with is live now.
+    LiveChanged,
+}
+
+/// The router, for whoever is patient.
+#[derive(Debug)]
+pub(super) struct Patient {
+    pub(super) client: AdminClient,
+    /// `/api/v1/routes/search`
+    pub(super) path: String,
+}
+
+impl Patient {
+    pub(super) fn new(client: AdminClient, route: &str) -> Patient {
+        Patient { client, path: format!("/api/v1/routes/{route}") }
+    }
+
+    /// The route. A router that is away is tried again, less and less often, until the deadline.
+    ///
+    /// # Errors
+    /// It was away until then, or it refuses.
+    pub(super) async fn route(&self, deadline: Instant, told: &Told) -> Result<Value, Failure> {
+        self.get("", deadline, told).await
+    }
+
+    /// What is below the route, likewise.
+    ///
+    /// # Errors
+    /// As [`Patient::route`].
+    pub(super) async fn get(&self, below: &str, deadline: Instant, told: &Told) -> Result<Value, Failure> {
+        let (path, mut pause, mut is_away) = (format!("{}{below}", self.path), EVERY, false);
+        loop {
+            match self.client.get(&path).await {
+                Err(failure) if failure.is_unreachable() && Instant::now() + pause < deadline => {
+                    if !is_away {
+                        told.line("away", &format!("{}; it is tried again", failure.message()));
+                    }
+                    is_away = true;
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Ok(found) => {
+                    if is_away {
+                        told.line("back", "the router answers again");
+                    }
+                    return Ok(found);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The route, before a rollout is under way: nobody waits for hours for a router that is not there.
+    ///
+    /// # Errors
+    /// As [`Patient::route`].
+    pub(super) async fn first(&self, deadline: Instant, told: &Told) -> Result<Value, Failure> {
+        self.route(deadline.min(Instant::now() + AWAY_FOR), told).await
+    }
+}
+
+impl Order {
+    /// Begins the candidate's rollout, or finds it under way. Whatever is done twice is seen the second time.
+    ///
+    /// # Errors
+    /// Another rollout is under way and stays, or the router refuses, or is away.
+    pub(super) async fn begin(&self, patient: &Patient, told: &mut Told) -> Result<Begun, Failure> {
+        for _ in 0..TRIES {
+            let scene = Scene::of(&patient.first(self.deadline, told).await?);
+            match scene.next(&self.candidate, self.if_busy) {
+                Next::LiveAlready => return Ok(Begun::LiveAlready),
+                Next::Attach(rollout) => {
+                    told.line("attached", &format!("the rollout of {} is under way already: {}", self.candidate, rollout.state()));
+                    if self.steps.is_some() {
+                        told.line("warning", "warning: it goes on with the steps that it began with");
+                    }
+                    return Ok(Begun::UnderWay(rollout));
+                }
+                Next::Refuse(rollout) => return Err(self.busy(&rollout)),
+                Next::Queue(rollout) => self.wait_for(&rollout, patient, told).await?,
+                Next::Supersede(rollout) => self.supersede(&rollout, patient, told).await?,
+                Next::Start if scene.live != self.live => return Ok(Begun::LiveChanged),
+                Next::Start => {
+                    let body = start_body(Some(&self.candidate), self.steps.as_deref(), &self.why);
+                    match patient.client.post(&format!("{}/rollout", patient.path), &body).await {
+                        Ok(rollout) => {
+                            let begun = RolloutSeen::of(&rollout).ok_or_else(|| Failure::unreachable("the router began no rollout"))?;
+                            told.line("started", &format!("the rollout of {} began: {}", self.candidate, begun.state()));
+                            return Ok(Begun::UnderWay(begun));
+                        }
+                        // Its answer was lost: whether it began is seen.
+                        Err(failure) if failure.is_unreachable() => told.line("away", &format!("{}; it is tried again", failure.message())),
+                        // Somebody else was first: what they began is what is in the way.
+                        Err(failure) => {
+                            let again = Scene::of(&patient.first(self.deadline, told).await?);
+                            if again.next(&self.candidate, self.if_busy) == Next::Start {
+                                return Err(failure);
+                            }
+                        }
+                    }
+                }
+            }
+            self.in_time(|| "nothing could be begun".to_owned())?;
+            sleep(EVERY.min(Duration::from_millis(100))).await;
+        }
+        Err(Failure::refused(format!("{}: others were first, {TRIES} times", self.route)))
+    }
+
+    /// What is in the way, as an end.
+    pub(super) fn busy(&self, rollout: &RolloutSeen) -> Failure {
+        let hint = "--if-busy=queue waits until it is over, --if-busy=supersede aborts it";
+        Failure::refused(format!("another rollout is under way on {}: {}; {hint}", self.route, rollout.summary))
+    }
+
+    fn in_time(&self, what: impl FnOnce() -> String) -> Result<(), Failure> {
+        if Instant::now() < self.deadline {
+            Ok(())
+        } else {
+            Err(Failure::timed_out(format!("{} when the time was up; run it again to go on", what())))
+        }
+    }
+
+    async fn wait_for(&self, other: &RolloutSeen, patient: &Patient, told: &mut Told) -> Result<(), Failure> {
+        told.state("queued", &format!("waits until another rollout is over: {}", other.summary));
+        told.spin();
+        loop {
+            let scene = Scene::of(&patient.route(self.deadline, told).await?);
+            let Some(rollout) = scene.rollout.filter(|rollout| rollout.is_active && rollout.id == other.id) else { return Ok(()) };
+            told.waits(&rollout.summary, &rollout.summary);
+            self.in_time(|| format!("another rollout was still under way on {}: {}", self.route, rollout.summary))?;
+            sleep(EVERY).await;
+        }
+    }
+
+    async fn supersede(&self, other: &RolloutSeen, patient: &Patient, told: &mut Told) -> Result<(), Failure> {
+        let more = if self.why.is_empty() { String::new() } else { format!(": {}", self.why) };
+        let why = format!("superseded by {}{more}", self.candidate);
+        match patient.client.post(&format!("{}/rollout/abort", patient.path), &json!({ "why": why })).await {
+            Ok(_) => {
+                told.line("superseded", &format!("another rollout was aborted: {}", other.summary));
+                Ok(())
+            }
+            // It may have ended meanwhile, or its answer was lost: that is seen.
+            Err(failure) if failure.is_unreachable() => Ok(()),
+            Err(failure) => {
+                let scene = Scene::of(&patient.first(self.deadline, told).await?);
+                let is_there = scene.rollout.is_some_and(|rollout| rollout.is_active && rollout.id == other.id);
+                if is_there { Err(failure) } else { Ok(()) }
+            }
+        }
+    }
+}

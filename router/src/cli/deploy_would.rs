@@ -1,0 +1,86 @@
+//! `switchback deploy --dry-run`: what would be done, and nothing of it.
+
+use super::deploy::Deployment;
+use super::deploy_check::{Examined, live_version};
+use super::deploy_decide::{Next, Scene};
+use super::deploy_told::{Account, Told};
+use super::model_push::format;
+use super::registry_args::failed;
+use super::validating::{named, unusable};
+use super::{Failure, deploy_push};
+use crate::config::Place;
+use crate::registry::{Registry, Version};
+use crate::validation::digest;
+
+impl Deployment<'_> {
+    /// A line for each thing that would be done.
+    ///
+    /// # Errors
+    /// It would be refused, or what has to be asked is away.
+    pub(super) async fn would(&self, told: &Told, account: &mut Account) -> Result<String, Failure> {
+        let args = self.args;
+        let scene = Scene::of(&self.patient.first(self.deadline, told).await?);
+        // Who only looks makes no folder.
+        let is_there = !matches!(&self.registry.place, Place::Folder(folder) if !folder.is_dir());
+        let registry = if is_there || args.file.is_none() { Some(Registry::open(&self.registry).map_err(failed)?) } else { None };
+        let version = self.version_there(registry.as_ref()).await?;
+        account.version = version.as_ref().map(|version| version.manifest.version);
+        let candidate = version.as_ref().map_or_else(|| format!("the next version of {}", args.model), named);
+        let examined = match (&version, &args.file) {
+            (Some(version), _) => {
+                account.would.push(format!("nothing is pushed: {candidate} is there already"));
+                deploy_push::vouched_for(version, &self.keys)?;
+                Examined::Version(version)
+            }
+            (None, Some(file)) => {
+                account.would.push(format!("{} would be pushed as {candidate}", file.display()));
+                deploy_push::would_be_vouched_for(&args.described, &self.keys)?;
+                Examined::File(file, format(args.described.format, file)?)
+            }
+            (None, None) => return Err(Failure::usage("--version or --file is needed")),
+        };
+        let next = scene.next(&candidate, args.if_busy);
+        if next != Next::LiveAlready {
+            let live = match &registry {
+                Some(registry) => live_version(registry, &args.model, &scene.live).await?,
+                None => None,
+            };
+            let report = self.exam.report(registry.as_ref(), examined, live.as_ref(), (false, told)).await?;
+            account.report = Some(report.clone());
+            if !report.passed {
+                return Err(args.refused(&report));
+            }
+            args.show(&report.table());
+        }
+        account.would.push(self.last_line(next, scene, &candidate)?);
+        Ok(account.would.iter().map(|line| format!("{line}\n")).collect())
+    }
+
+    fn last_line(&self, next: Next, scene: Scene, candidate: &str) -> Result<String, Failure> {
+        let args = self.args;
+        let steps = args.steps.as_ref().map_or_else(|| "the steps of the route's plan".to_owned(), |steps| steps.join(" %, ") + " %");
+        let begins = format!("a rollout of {candidate} would begin on {}, with {steps}", args.route);
+        Ok(match next {
+            Next::LiveAlready => format!("nothing would be done: {candidate} is live already on {}", args.route),
+            Next::Attach(rollout) => format!("its rollout is under way already: {}", rollout.summary),
+            Next::Start => format!("{begins}; live is {}", scene.live),
+            Next::Supersede(rollout) => format!("{} would be aborted, and {begins}", rollout.summary),
+            Next::Queue(rollout) => format!("{} would be waited for; then {begins}", rollout.summary),
+            Next::Refuse(rollout) => return Err(args.order(candidate.to_owned(), scene.live, self.deadline).busy(&rollout)),
+        })
+    }
+
+    /// The version that is there already.
+    async fn version_there(&self, registry: Option<&Registry>) -> Result<Option<Version>, Failure> {
+        let (Some(registry), model) = (registry, &self.args.model) else { return Ok(None) };
+        match (&self.args.file, self.args.version) {
+            (Some(file), _) => {
+                let signs = self.args.described.key()?.is_some();
+                let (sha256, _) = digest(file).map_err(unusable)?;
+                deploy_push::already(registry, model, &sha256, (&self.keys, signs)).await
+            }
+            (None, Some(number)) => deploy_push::named(registry, model, number).await.map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
