@@ -56,7 +56,7 @@ pub use published::{Source, View};
 pub use record_file::Revised;
 pub use redis::{FleetTime, Heard, Lease, Page, ShelfWord};
 pub(crate) use rollout::TEXT_CHARS;
-pub use rollout::{Phase, Plan, PlannedStep, ROLLOUT_BYTES, Rollout, STEPS, Sides};
+pub use rollout::{Hurry, Phase, Plan, PlannedStep, ROLLOUT_BYTES, Rollout, STEPS, Sides};
 pub use routers::{RouterSeen, TripSeen};
 pub use seal::seal;
 pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, MAX_EPOCH, PolicyRef, Share, VALUE_BYTES, VERSION_OF};

@@ -79,7 +79,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Removed`], [`RegistryError::Changed`] with both digests, [`RegistryError::Away`] after `retry_for`; there is no file then.
-    pub async fn pull(&self, version: &Version, to: &FilePath, progress: &dyn Fn(Progress)) -> Result<(), RegistryError> {
+    pub async fn pull(&self, version: &Version, to: &FilePath, progress: &(dyn Fn(Progress) + Sync)) -> Result<(), RegistryError> {
         let mut target = Target::create(to)?;
         let object = self.read(version, &mut |bytes| target.write(bytes), progress).await?;
         target.finish(&version.manifest.sha256, &object)
@@ -89,7 +89,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::pull`].
-    pub async fn verify(&self, version: &Version, progress: &dyn Fn(Progress)) -> Result<(), RegistryError> {
+    pub async fn verify(&self, version: &Version, progress: &(dyn Fn(Progress) + Sync)) -> Result<(), RegistryError> {
         let mut digest = Sha256::new();
         let mut take = |bytes: &[u8]| {
             digest.update(bytes);
@@ -104,8 +104,8 @@ impl Registry {
     async fn read(
         &self,
         version: &Version,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), RegistryError>,
-        progress: &dyn Fn(Progress),
+        take: &mut (dyn FnMut(&[u8]) -> Result<(), RegistryError> + Send),
+        progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<String, RegistryError> {
         let Manifest { model, version: number, push, bytes: of, .. } = &version.manifest;
         if let Some(removed) = &version.removed {

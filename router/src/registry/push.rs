@@ -46,7 +46,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]; a push of the same file to the same model goes on with what is there.
-    pub async fn push(&self, push: Push, progress: &dyn Fn(Progress)) -> Result<Manifest, RegistryError> {
+    pub async fn push(&self, push: Push, progress: &(dyn Fn(Progress) + Sync)) -> Result<Manifest, RegistryError> {
         let source = Source::open(&push.file, self.config.artefact_bytes)?;
         let file = push.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mut manifest = Manifest {

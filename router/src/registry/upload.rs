@@ -147,7 +147,7 @@ impl Registry {
         path: &Path,
         source: Source,
         notes: &Notes,
-        progress: &dyn Fn(Progress),
+        progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Sent, RegistryError> {
         let part_bytes = PART_BYTES.max(source.bytes.div_ceil(MOST_PARTS));
         match self.multipart().filter(|_| source.bytes > part_bytes) {
@@ -169,7 +169,7 @@ impl Registry {
         path: &Path,
         mut source: Source,
         part_bytes: u64,
-        progress: &dyn Fn(Progress),
+        progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Sent, RegistryError> {
         let away = |error: Error| self.away(&error);
         let mut upload = self.store.put_multipart(path).await.map_err(away)?;
@@ -195,7 +195,7 @@ impl Registry {
         mut source: Source,
         part_bytes: u64,
         notes: &Notes,
-        progress: &dyn Fn(Progress),
+        progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Sent, RegistryError> {
         let mut note = match notes.read().filter(|note| note.path == path.as_ref() && note.part_bytes == part_bytes) {
             Some(note) => note,

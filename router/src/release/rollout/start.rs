@@ -80,14 +80,15 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
         return Err(Refusal(why));
     }
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
-    let mut rollout = Rollout::begin(begin.id.clone(), sides, plan(route, begin.steps.as_deref()), now_ms, is_gated(route));
-    let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None };
-    let to_be_live = Rollout { phase: Phase::Baking, ..rollout.clone() };
-    let is_loaded = match not_ready(if begin.at_once { &to_be_live } else { &rollout }, &seen) {
+    let planned = Rollout::begin(begin.id.clone(), sides, plan(route, begin.steps.as_deref()), now_ms, is_gated(route));
+    let first = if begin.at_once { Rollout { phase: Phase::Baking, ..planned.clone() } } else { planned.clone() };
+    let seen = Seen { route, flags, rollout: &planned, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None };
+    let is_loaded = match not_ready(&first, &seen) {
         Some(Lack::Version(_)) => false,
         Some(Lack::Other(what)) => return Err(Refusal(what)),
         None => true,
     };
+    let mut rollout = planned.clone();
     if !is_loaded {
         rollout.phase = Phase::Loading;
     }
