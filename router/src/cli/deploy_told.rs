@@ -93,6 +93,11 @@ pub(super) struct Account {
 }
 
 impl Account {
+    /// Of a model for a route, before anything is done.
+    pub(super) fn of(route: &str, model: &str) -> Account {
+        Account { route: route.to_owned(), model: model.to_owned(), ..Account::default() }
+    }
+
     /// Notes where a rollout is; whether that is news.
     pub(super) fn note(&mut self, rollout: &RolloutSeen) -> bool {
         self.why = Some(rollout.why.clone()).filter(|why| !why.is_empty());
