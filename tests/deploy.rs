@@ -97,7 +97,7 @@ fn a_candidate_that_fails_is_rolled_back_and_said_so_with_the_evidence() {
 
 #[test]
 fn another_rollout_is_left_alone_ended_or_waited_for() {
-    let mut site = Site::start(LONG);
+    let site = Site::start(LONG);
     let (v2, other) = (site.model("ranker_v2.onnx"), site.model("ranker_shuffled.onnx"));
     site.registry.done(&["push", text(&v2), "--model", "search"]);
     site.registry.done(&["push", text(&other), "--model", "search"]);
@@ -141,7 +141,6 @@ fn another_rollout_is_left_alone_ended_or_waited_for() {
     site.router.set_flags(&["freeze=false", "canary_percent=7"]);
     let (code, _, error) = site.deploy(&["--version", "2"]);
     assert!(code == 2 && error.contains("a share already, by hand"), "{error}");
-    site.begin_load();
 }
 
 #[test]
@@ -161,7 +160,7 @@ fn whoever_stops_waiting_can_attach_again() {
     assert!(code == 130 && account["error"].as_str().unwrap().contains("the rollout goes on by itself"), "{code}: {account:#}");
     // Another router takes the place of the first one, twice; that ends nothing.
     let mut watched = site.watch(&["--version", "2", "--wait", "--timeout", "90s"]);
-    assert!(watched.tells("attached") && watched.tells("phase") || watched.said().contains("attached"));
+    assert!(watched.tells("attached"));
     site.restart();
     eventually("the second step", SOON, || (site.router.route()["rollout"]["step"] == 1 || site.phase() == "baking").then_some(()));
     site.restart();

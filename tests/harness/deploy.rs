@@ -105,11 +105,6 @@ impl Site {
         self.load = Some(Load::new(self.router.traffic, 150).start());
     }
 
-    /// Users come.
-    pub fn begin_load(&mut self) {
-        self.load = Some(Load::new(self.router.traffic, 150).start());
-    }
-
     /// The numbers of the model's versions.
     pub fn versions(&self) -> Vec<u64> {
         let all = self.registry.done(&["list", "search"]);

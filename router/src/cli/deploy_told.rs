@@ -41,7 +41,7 @@ impl Told {
     /// Something happened.
     pub(super) fn line(&self, event: &str, said: &str) {
         let line = match self.is_json {
-            true => json!({ "at_ms": crate::admin::now_unix_ms(), "event": event, "said": said }).to_string(),
+            true => json!({ "at_ms": crate::admin::now_unix_ms(), "event": event, "said": said.trim_start() }).to_string(),
             false => super::plain(said).into_owned(),
         };
         self.bar.suspend(|| complain(&line));
