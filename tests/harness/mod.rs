@@ -4,6 +4,7 @@
 
 mod backend;
 pub mod cases;
+pub mod deploy;
 pub mod exchange;
 pub mod flags;
 pub mod fleet;

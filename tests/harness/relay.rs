@@ -3,11 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::thread;
 
 #[derive(Default)]
 struct State {
+    /// The server's.
+    port: AtomicU16,
     up: AtomicU64,
     down: AtomicU64,
     /// After so many bytes from the server nothing more comes, on any connection.
@@ -29,6 +31,7 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, state) = (listener.local_addr().unwrap(), Arc::new(State::default()));
         state.most_down.store(u64::MAX, Ordering::SeqCst);
+        state.port.store(port, Ordering::SeqCst);
         let shared = state.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -37,6 +40,7 @@ impl Relay {
                 }
                 let Ok(client) = client else { continue };
                 // Cut, it is as if nobody listened.
+                let port = shared.port.load(Ordering::SeqCst);
                 let Some(server) = (!shared.is_cut.load(Ordering::SeqCst)).then(|| TcpStream::connect(("127.0.0.1", port)).ok()).flatten()
                 else {
                     continue;
@@ -45,6 +49,11 @@ impl Relay {
             }
         });
         Relay { address, state }
+    }
+
+    /// From the next connection on, to the server at this port.
+    pub fn point_to(&self, port: u16) {
+        self.state.port.store(port, Ordering::SeqCst);
     }
 
     /// Bytes that went to the server.

@@ -105,7 +105,7 @@ pub(super) struct Deployment<'a> {
 
 impl DeployArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let mut account = Account { route: self.route.clone(), model: self.model.to_string(), ..Account::default() };
+        let mut account = Account::of(&self.route, self.model.as_str());
         let done = block_on(async {
             tokio::select! {
                 done = self.deploy(&mut account) => done,

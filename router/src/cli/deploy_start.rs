@@ -13,6 +13,8 @@ use super::rollout::start_body;
 
 /// How often the route is looked at.
 pub(super) const EVERY: Duration = Duration::from_millis(500);
+/// Between two steps that the router takes.
+const AT_ONCE: Duration = Duration::from_millis(50);
 /// The longest pause after a router was away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Before a rollout is under way, a router that is away ends the command after this.
@@ -107,45 +109,63 @@ impl Order {
     /// # Errors
     /// Another rollout is under way and stays, or the router refuses, or is away.
     pub(super) async fn begin(&self, patient: &Patient, told: &mut Told) -> Result<Begun, Failure> {
+        let (mut pause, mut give_up) = (AT_ONCE, None);
         for _ in 0..TRIES {
             let scene = Scene::of(&patient.first(self.deadline, told).await?);
-            match scene.next(&self.candidate, self.if_busy) {
-                Next::LiveAlready => return Ok(Begun::LiveAlready),
-                Next::Attach(rollout) => {
-                    told.line("attached", &format!("the rollout of {} is under way already: {}", self.candidate, rollout.state()));
-                    if self.steps.is_some() {
-                        told.line("warning", "warning: it goes on with the steps that it began with");
+            match self.take(&scene, patient, told).await {
+                Ok(Some(begun)) => return Ok(begun),
+                Ok(None) => {}
+                // An answer was lost, or the store is away: what became of it is seen.
+                Err(failure) if failure.is_unreachable() => {
+                    let give_up = *give_up.get_or_insert_with(|| self.deadline.min(Instant::now() + AWAY_FOR));
+                    if Instant::now() + pause >= give_up {
+                        return Err(failure);
                     }
-                    return Ok(Begun::UnderWay(rollout));
+                    told.line("away", &format!("{}; it is tried again", failure.message()));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Next::Refuse(rollout) => return Err(self.busy(&rollout)),
-                Next::Queue(rollout) => self.wait_for(&rollout, patient, told).await?,
-                Next::Supersede(rollout) => self.supersede(&rollout, patient, told).await?,
-                Next::Start if scene.live != self.live => return Ok(Begun::LiveChanged),
-                Next::Start => {
-                    let body = start_body(Some(&self.candidate), self.steps.as_deref(), &self.why);
-                    match patient.client.post(&format!("{}/rollout", patient.path), &body).await {
-                        Ok(rollout) => {
-                            let begun = RolloutSeen::of(&rollout).ok_or_else(|| Failure::unreachable("the router began no rollout"))?;
-                            told.line("started", &format!("the rollout of {} began: {}", self.candidate, begun.state()));
-                            return Ok(Begun::UnderWay(begun));
-                        }
-                        // Its answer was lost: whether it began is seen.
-                        Err(failure) if failure.is_unreachable() => told.line("away", &format!("{}; it is tried again", failure.message())),
-                        // Somebody else was first: what they began is what is in the way.
-                        Err(failure) => {
-                            let again = Scene::of(&patient.first(self.deadline, told).await?);
-                            if again.next(&self.candidate, self.if_busy) == Next::Start {
-                                return Err(failure);
-                            }
-                        }
-                    }
-                }
+                Err(failure) => return Err(failure),
             }
-            self.in_time(|| "nothing could be begun".to_owned())?;
-            sleep(EVERY.min(Duration::from_millis(100))).await;
+            self.in_time(|| "nothing was begun".to_owned())?;
+            sleep(pause).await;
         }
         Err(Failure::refused(format!("{}: others were first, {TRIES} times", self.route)))
+    }
+
+    /// One step towards it; `None` where it is to be looked at again.
+    async fn take(&self, scene: &Scene, patient: &Patient, told: &mut Told) -> Result<Option<Begun>, Failure> {
+        match scene.next(&self.candidate, self.if_busy) {
+            Next::LiveAlready => Ok(Some(Begun::LiveAlready)),
+            Next::Attach(rollout) => {
+                told.line("attached", &format!("the rollout of {} is under way already: {}", self.candidate, rollout.state()));
+                if self.steps.is_some() {
+                    told.line("warning", "warning: it goes on with the steps that it began with");
+                }
+                Ok(Some(Begun::UnderWay(rollout)))
+            }
+            Next::Refuse(rollout) => Err(self.busy(&rollout)),
+            Next::Queue(rollout) => self.wait_for(&rollout, patient, told).await.map(|()| None),
+            Next::Supersede(rollout) => self.supersede(&rollout, patient, told).await.map(|()| None),
+            Next::Start if scene.live != self.live => Ok(Some(Begun::LiveChanged)),
+            Next::Start => self.start(patient, told).await,
+        }
+    }
+
+    async fn start(&self, patient: &Patient, told: &Told) -> Result<Option<Begun>, Failure> {
+        let body = start_body(Some(&self.candidate), self.steps.as_deref(), &self.why);
+        match patient.client.post(&format!("{}/rollout", patient.path), &body).await {
+            Ok(rollout) => {
+                let begun = RolloutSeen::of(&rollout).ok_or_else(|| Failure::unreachable("the router answered with no rollout"))?;
+                told.line("started", &format!("the rollout of {} began: {}", self.candidate, begun.state()));
+                Ok(Some(Begun::UnderWay(begun)))
+            }
+            Err(failure) if failure.is_refused() => {
+                // Somebody else may have been first: then what they began is what is in the way.
+                let again = Scene::of(&patient.first(self.deadline, told).await?);
+                if again.next(&self.candidate, self.if_busy) == Next::Start { Err(failure) } else { Ok(None) }
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// What is in the way, as an end.
@@ -182,13 +202,13 @@ impl Order {
                 told.line("superseded", &format!("another rollout was aborted: {}", other.summary));
                 Ok(())
             }
-            // It may have ended meanwhile, or its answer was lost: that is seen.
-            Err(failure) if failure.is_unreachable() => Ok(()),
-            Err(failure) => {
+            // It may have ended meanwhile.
+            Err(failure) if failure.is_refused() => {
                 let scene = Scene::of(&patient.first(self.deadline, told).await?);
                 let is_there = scene.rollout.is_some_and(|rollout| rollout.is_active && rollout.id == other.id);
                 if is_there { Err(failure) } else { Ok(()) }
             }
+            Err(failure) => Err(failure),
         }
     }
 }

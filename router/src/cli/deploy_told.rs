@@ -41,7 +41,7 @@ impl Told {
     /// Something happened.
     pub(super) fn line(&self, event: &str, said: &str) {
         let line = match self.is_json {
-            true => json!({ "at_ms": crate::admin::now_unix_ms(), "event": event, "said": said }).to_string(),
+            true => json!({ "at_ms": crate::admin::now_unix_ms(), "event": event, "said": said.trim_start() }).to_string(),
             false => super::plain(said).into_owned(),
         };
         self.bar.suspend(|| complain(&line));
@@ -93,6 +93,11 @@ pub(super) struct Account {
 }
 
 impl Account {
+    /// Of a model for a route, before anything is done.
+    pub(super) fn of(route: &str, model: &str) -> Account {
+        Account { route: route.to_owned(), model: model.to_owned(), ..Account::default() }
+    }
+
     /// Notes where a rollout is; whether that is news.
     pub(super) fn note(&mut self, rollout: &RolloutSeen) -> bool {
         self.why = Some(rollout.why.clone()).filter(|why| !why.is_empty());

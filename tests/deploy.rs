@@ -1,0 +1,287 @@
+//! The promise: one command brings a good model to all users and a bad one to nobody, says which, and may be called again at any time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchback_tests::Behaviour;
+use switchback_tests::deploy::{PLAN, Site, not_a_number};
+use switchback_tests::eventually;
+use switchback_tests::registry::said;
+
+const SOON: Duration = Duration::from_secs(60);
+/// A step that nobody gets past.
+const LONG: &str = "rollout = { steps = [\"10\", \"50\"], dwell = \"1h\", bake = \"2s\" }";
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_good_model_goes_live_and_is_left_alone_from_then_on() {
+    let site = Site::with_users(PLAN);
+    site.runs("search:2");
+    let file = site.model("ranker_v2.onnx");
+    let arguments = ["--file", text(&file), "--wait", "--timeout", "90s", "--why", "tonight's model", "--metric", "ndcg@10=0.89"];
+    let (code, said, error) = site.deploy(&arguments);
+    assert_eq!(code, 0, "{said}{error}");
+    assert!(said.starts_with("search:2 is live on search: canary step 1 of 2 (10 %) ") && said.contains("baking"), "{said}");
+    let told = [
+        "search:2 is pushed, SHA-256 ",
+        "search:2 passed against search:1, in ",
+        "stored as report 1",
+        "the rollout of search:2 began: canary step 1 of 2 (10 %)",
+        "search@candidate points to version 2",
+        "search:2 canary step 2 of 2 (50 %)",
+        "search:2 baking",
+        "    waits: it bakes",
+        "search@champion points to version 2",
+    ];
+    let mut rest = error.as_str();
+    for line in told {
+        let at = rest.find(line).unwrap_or_else(|| panic!("{line:?} is not told, or too early: {error}"));
+        rest = &rest[at..];
+    }
+    assert!(!error.contains('\u{1b}') && error.lines().count() < 60, "plain lines, and few of them: {error}");
+    let route = site.router.route();
+    assert_eq!((&route["live"], &route["rollout"]["phase"]), (&"green".into(), &"done".into()));
+    assert!(route["rollout"]["why"].is_string());
+    assert_eq!((site.alias("candidate"), site.alias("champion")), (2.into(), 2.into()));
+    let moved = site.registry.done(&["alias", "search", "champion"])["moves"][0]["why"].as_str().unwrap().to_owned();
+    assert_eq!(moved, format!("rollout {} on search is done", route["rollout"]["id"].as_str().unwrap()));
+    // Again, there is nothing to do.
+    let (code, account) = site.deployed(&arguments);
+    assert_eq!((code, &account["outcome"], &account["version"]), (0, &"live".into(), &2.into()), "{account:#}");
+    assert_eq!((site.versions(), site.rollouts()), (vec![1, 2], 1));
+    let shown = site.registry.done(&["show", "search:2"]);
+    assert_eq!((&shown["about"]["why"], &shown["about"]["metrics"]["ndcg@10"]), (&"tonight's model".into(), &0.89.into()));
+}
+
+#[test]
+fn a_bad_model_reaches_nobody() {
+    let site = Site::start(PLAN);
+    site.runs("search:2");
+    let file = not_a_number(&site.registry);
+    let (code, told, error) = site.deploy(&["--file", text(&file), "--wait"]);
+    assert_eq!(code, 2, "{told}{error}");
+    assert!(told.contains("REFUSED") && error.contains("search:2 is refused by its validation: "), "{told}{error}");
+    // The report counts: nobody looks again.
+    let (code, account) = site.deployed(&["--version", "2"]);
+    assert_eq!((code, &account["outcome"], &account["report"]["passed"]), (2, &"refused".into(), &false.into()), "{account:#}");
+    assert!(account["error"].as_str().unwrap().starts_with("search:2 is refused by its validation: "), "{account:#}");
+    assert_eq!((site.rollouts(), site.router.route()["rollout"].clone()), (0, Value::Null));
+    let reports = site.registry.path("registry/models/search/versions/2/reports");
+    assert_eq!(std::fs::read_dir(reports).unwrap().count(), 1);
+}
+
+#[test]
+fn a_candidate_that_fails_is_rolled_back_and_said_so_with_the_evidence() {
+    let site = Site::with_users(PLAN);
+    site.runs("search:2");
+    site.pools[2].behave(Behaviour::EveryOther(500));
+    let file = site.model("ranker_v2.onnx");
+    let (code, told, error) = site.deploy(&["--file", text(&file), "--wait", "--timeout", "90s"]);
+    assert_eq!(code, 2, "{told}{error}");
+    assert!(error.contains("search:2 was rolled back on search: "), "{error}");
+    assert!(told.contains("against search:2 (control search:1)") && told.contains("errors"), "the evidence: {told}");
+    assert_eq!(site.alias("champion"), Value::Null);
+    // Whoever names it again wants it again.
+    let (code, account) = site.deployed(&["--version", "2", "--wait", "--timeout", "90s"]);
+    assert_eq!((code, &account["outcome"]), (2, &"rolled_back".into()), "{account:#}");
+    assert_eq!(account["evidence"]["evidence"]["candidate"]["version"], "search:2", "{account:#}");
+    assert!(account["why"].is_string() && account["phases"][0]["seconds"].is_number(), "{account:#}");
+    assert_eq!(site.rollouts(), 2);
+}
+
+#[test]
+fn another_rollout_is_left_alone_ended_or_waited_for() {
+    let site = Site::start(LONG);
+    let (v2, other) = (site.model("ranker_v2.onnx"), site.model("ranker_shuffled.onnx"));
+    site.registry.done(&["push", text(&v2), "--model", "search"]);
+    site.registry.done(&["push", text(&other), "--model", "search"]);
+    // A third one that is good: the first one under another name.
+    site.router.set_flags(&["version.canary=search:3", "version.green=search:2"]);
+    let begin = site.router.run(&["rollout", "start", "search", "--candidate", "search:3", "--steps", "10"]);
+    assert_eq!(begin.0, 0, "{begin:?}");
+    let (code, _, error) = site.deploy(&["--version", "2"]);
+    assert!(
+        code == 2 && error.contains("another rollout is under way on search: search:3 canary step 1 of 1 (10 %); --if-busy=queue"),
+        "{error}"
+    );
+    let (code, account) = site.deployed(&["--version", "2"]);
+    assert_eq!((code, &account["outcome"], &account["rollout"]), (2, &"refused".into(), &Value::Null));
+    // Queued, it says for what it waits; and begins when that is over.
+    let (code, account) = site.deployed(&["--version", "2", "--if-busy", "queue", "--timeout", "2s"]);
+    assert_eq!(code, 75, "{account:#}");
+    let mut queued = site.watch(&["--version", "2", "--if-busy", "queue", "--steps", "5,20"]);
+    assert!(queued.tells("queued") && queued.said().contains("search:3 canary step 1 of 1"), "{}", queued.said());
+    assert_eq!(site.router.run(&["rollout", "abort", "search"]).0, 0);
+    let (code, account) = queued.ended();
+    assert_eq!((code, &account["outcome"]), (0, &"running".into()), "{account:#}");
+    let rollout = site.router.route()["rollout"].clone();
+    let steps = rollout["plan"]["steps"].as_array().unwrap().clone();
+    assert_eq!((&rollout["candidate"], &steps[0]["percent"], &steps[1]["percent"]), (&"search:2".into(), &"5".into(), &"20".into()));
+    assert_eq!((&steps[0]["dwell_ms"], steps.len()), (&3_600_000.into(), 2), "another share takes as long as the route's");
+    // Superseded, the other one ends with the reason; whoever followed it is told.
+    let mut followed = site.watch(&["--version", "2", "--wait"]);
+    assert!(followed.tells("attached"));
+    let (code, account) = site.deployed(&["--version", "3", "--if-busy", "supersede", "--why", "it is better"]);
+    assert_eq!((code, &account["outcome"]), (0, &"running".into()), "{account:#}");
+    let (code, account) = followed.ended();
+    assert_eq!((code, &account["outcome"]), (2, &"aborted".into()), "{account:#}");
+    assert!(account["why"].as_str().unwrap().contains("superseded by search:3: it is better"), "{account:#}");
+    assert_eq!(site.router.route()["rollout"]["candidate"], "search:3");
+    // What an operator forbids is forbidden here.
+    assert_eq!(site.router.run(&["rollout", "abort", "search"]).0, 0);
+    site.router.set_flags(&["freeze=true"]);
+    let (code, _, error) = site.deploy(&["--version", "2"]);
+    assert!(code == 2 && error.contains("freeze is set"), "{error}");
+    site.router.set_flags(&["freeze=false", "canary_percent=7"]);
+    let (code, _, error) = site.deploy(&["--version", "2"]);
+    assert!(code == 2 && error.contains("a share already, by hand"), "{error}");
+}
+
+#[test]
+fn whoever_stops_waiting_can_attach_again() {
+    let mut site = Site::start(PLAN);
+    site.runs("search:2");
+    let file = site.model("ranker_v2.onnx");
+    let (code, account) = site.deployed(&["--file", text(&file), "--wait", "--timeout", "3s"]);
+    assert_eq!((code, &account["outcome"]), (75, &"running".into()), "{account:#}");
+    let error = account["error"].as_str().unwrap();
+    assert!(error.contains("to attach again: switchback deploy --route search --model search --version 2 --wait"), "{error}");
+    // Ctrl-C says the same.
+    let mut watched = site.watch(&["--version", "2", "--wait"]);
+    assert!(watched.tells("attached") && watched.tells("waits"));
+    watched.interrupt();
+    let (code, account) = watched.ended();
+    assert!(code == 130 && account["error"].as_str().unwrap().contains("the rollout goes on by itself"), "{code}: {account:#}");
+    // Another router takes the place of the first one, twice; that ends nothing.
+    let mut watched = site.watch(&["--version", "2", "--wait", "--timeout", "90s"]);
+    assert!(watched.tells("attached"));
+    site.restart();
+    eventually("the second step", SOON, || (site.router.route()["rollout"]["step"] == 1 || site.phase() == "baking").then_some(()));
+    site.restart();
+    let (code, account) = watched.ended();
+    assert_eq!((code, &account["outcome"]), (0, &"live".into()), "{account:#}");
+    assert_eq!((site.rollouts(), site.versions()), (1, vec![1, 2]));
+}
+
+#[test]
+fn until_live_ends_with_the_switch() {
+    let site = Site::with_users(&PLAN.replace("bake = \"2s\"", "bake = \"1h\""));
+    site.runs("search:2");
+    let file = site.model("ranker_v2.onnx");
+    let (code, account) = site.deployed(&["--file", text(&file), "--wait", "--until", "live", "--timeout", "90s"]);
+    assert_eq!((code, &account["outcome"], site.phase().as_str()), (0, &"live".into(), "baking"), "{account:#}");
+    assert_eq!(site.alias("champion"), Value::Null, "a holdback may still take it back");
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let mut site = Site::start(PLAN);
+    let file = site.model("ranker_v2.onnx");
+    let nobody = [("SWITCHBACK_ADMIN", "http://127.0.0.1:1")];
+    let (code, _, error) = said(&site.command(&["--file", text(&file), "--timeout", "2s"]).envs(nobody).output().unwrap());
+    assert!(code == 69 && error.contains("cannot be reached"), "{code}: {error}");
+    assert_eq!(site.versions(), [1], "nothing is pushed for a router that is not there");
+    let missing = site.registry.path("missing");
+    let away = format!("file://{}", missing.display());
+    let (code, _, error) = site.deploy(&["--version", "1", "--registry", &away]);
+    assert!(code == 64 && error.contains("there is no such folder"), "{code}: {error}");
+    for (arguments, code, says) in [
+        (&["--version", "1", "--steps", "5,1"][..], 64, "each larger than the one before"),
+        (&["--version", "1", "--steps", "0"], 64, "must be more than 0 and less than 100"),
+        (&["--version", "1", "--timeout", "soon"], 64, "--timeout soon: must be from 1ms to 30d"),
+        (&["--version", "1", "--if-busy", "hope"], 64, "possible values: refuse, supersede, queue"),
+        (&["--version", "1", "--until", "live"], 64, "--wait"),
+        (&["--version", "1", "--tag", "a=b"], 64, "--tag is said of a --file"),
+        (&["--version", "1", "--file", "x"], 64, "cannot be used with"),
+        (&[], 64, "required"),
+        (&["--version", "9"], 2, "search:9: there is none in the registry"),
+        (&["--file", text(&missing)], 64, "missing: cannot read it"),
+        (&["--version", "1", "--judged", text(&missing)], 64, "missing: cannot read it"),
+        (&["--version", "1", "--config", text(&missing)], 64, "the config is refused"),
+    ] {
+        let (is, told, error) = site.deploy(arguments);
+        assert!(is == code && error.contains(says), "{arguments:?}: {is} {told}{error}");
+    }
+    let mut command = site.registry.command(&["deploy", "--route", "shop", "--model", "search", "--version", "1"]);
+    command.env_remove("SWITCHBACK_CONFIG").env("SWITCHBACK_REGISTRY", format!("file://{}", site.registry.path("registry").display()));
+    let (code, _, error) = said(&site.at(command).output().unwrap());
+    assert!(code == 64 && error.contains("no such route"), "{code}: {error}");
+    let (status, answer) = site.router.admin("POST", "/api/v1/routes/search/rollout", br#"{"steps": ["50", "1"]}"#);
+    assert!(status == 400 && answer["error"].as_str().unwrap().contains("steps = [50, 1]: must be 1 to 32 shares"), "{status}: {answer}");
+    site.router.kill();
+    let (code, account) = site.deployed(&["--version", "1", "--timeout", "1s"]);
+    assert!(code == 69 && account["outcome"] == Value::Null, "{code}: {account:#}");
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let site = Site::start(LONG);
+    let file = site.model("ranker_v2.onnx");
+    let before = site.router.route()["epoch"].clone();
+    let (code, told, error) = site.deploy(&["--file", text(&file), "--dry-run", "--steps", "5,20"]);
+    assert_eq!(code, 0, "{told}{error}");
+    for line in [
+        "ranker_v2.onnx would be pushed as the next version of search",
+        "passed in ",
+        "a rollout of the next version of search would begin on search, with 5 %, 20 %; live is search:1",
+    ] {
+        assert!(told.contains(line), "{line:?} is not told: {told}{error}");
+    }
+    assert_eq!((site.versions(), site.rollouts()), (vec![1], 0));
+    site.registry.done(&["push", text(&file), "--model", "search"]);
+    let (code, account) = site.deployed(&["--version", "1", "--dry-run"]);
+    assert_eq!((code, &account["would"][1]), (0, &"nothing would be done: search:1 is live already on search".into()), "{account:#}");
+    let (code, told, _) = site.deploy(&["--file", text(&file), "--dry-run"]);
+    assert!(code == 0 && told.contains("nothing is pushed: search:2 is there already"), "{told}");
+    assert!(!site.registry.path("registry/models/search/versions/2/reports").exists(), "no report is stored");
+    let bad = not_a_number(&site.registry);
+    let (code, told, _) = site.deploy(&["--file", text(&bad), "--dry-run"]);
+    assert!(code == 2 && told.contains("REFUSED"), "{told}");
+    assert_eq!(site.router.route()["epoch"], before);
+    site.router.set_flags(&["version.canary=search:2", "version.green=search:2"]);
+    assert_eq!(site.router.run(&["rollout", "start", "search", "--candidate", "search:2"]).0, 0);
+    let (code, told, error) = site.deploy(&["--version", "2", "--dry-run"]);
+    assert!(code == 0 && told.contains("its rollout is under way already: search:2 canary step 1 of 2 (10 %)"), "{told}{error}");
+    site.registry.done(&["push", text(&site.model("ranker_shuffled.onnx")), "--model", "search"]);
+    for (if_busy, code, says) in [("refuse", 2, ""), ("supersede", 0, "would be aborted, and"), ("queue", 0, "would be waited for; then")] {
+        let (is, told, error) = site.deploy(&["--version", "3", "--dry-run", "--if-busy", if_busy]);
+        assert!(is == code && told.contains(says), "{if_busy}: {is}: {told}{error}");
+    }
+    assert_eq!(site.rollouts(), 1);
+}
+
+#[test]
+fn where_keys_are_trusted_somebody_has_to_sign() {
+    let site = Site::start(PLAN);
+    site.runs("search:3");
+    let (private, public) = (site.registry.path("ci.pem"), site.registry.path("ci.pub"));
+    let openssl = |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).output().unwrap().status.success(), "{arguments:?}");
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", text(&private)]);
+    openssl(&["pkey", "-in", text(&private), "-pubout", "-out", text(&public)]);
+    let config = site.registry.path("switchback.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let trusting = written.replace("[registry]\n", &format!("[registry]\ntrusted_keys = [{:?}]\n", text(&public)));
+    std::fs::write(&config, trusting).unwrap();
+    let file = site.model("ranker_v2.onnx");
+    let file = text(&file);
+    let (code, _, error) = site.deploy(&["--file", file, "--dry-run"]);
+    assert!(code == 2 && error.contains("nobody would sign it"), "{error}");
+    let (code, account) = site.deployed(&["--file", file]);
+    assert!(code == 2 && account["error"].as_str().unwrap().contains("search:2 is not trusted: nobody signed it"), "{account:#}");
+    assert_eq!((site.rollouts(), &account["report"]), (0, &Value::Null), "nobody looks at what nobody vouches for");
+    // Signed, the same file is another version.
+    let (code, account) = site.deployed(&["--file", file, "--sign-key", text(&private)]);
+    assert_eq!((code, &account["version"], &account["outcome"]), (0, &3.into(), &"running".into()), "{account:#}");
+    let (code, account) = site.deployed(&["--file", file]);
+    assert_eq!((code, &account["version"]), (0, &3.into()), "the one that is trusted: {account:#}");
+    std::fs::write(&public, "no key").unwrap();
+    let (code, account) = site.deployed(&["--version", "3"]);
+    assert!(code == 64 && account["error"].as_str().unwrap().contains("ci.pub: it must be a public key of Ed25519"), "{account:#}");
+    assert_eq!(account["phases"], json!([]));
+}
