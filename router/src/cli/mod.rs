@@ -14,6 +14,7 @@ mod experiment_report;
 mod explain;
 mod failure;
 mod flag;
+mod log;
 mod model;
 mod model_alias;
 mod model_gc;
