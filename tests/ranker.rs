@@ -291,7 +291,7 @@ fn with_one_more_feature(model: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_model_of_another_shape_does_not_take_the_place_of_the_served_one() {
+async fn a_model_of_another_shape_does_not_stand_beside_the_served_one() {
     let folder = repository(&["ranker_v1", "ranker_v2", "ranker_v2"]);
     let file = folder.path().join("shop/2/model.onnx");
     fs::write(&file, with_one_more_feature(&fs::read(&file).unwrap())).unwrap();
@@ -299,28 +299,38 @@ async fn a_model_of_another_shape_does_not_take_the_place_of_the_served_one() {
     let ranker = Ranker::start(&["--name", "shop", "--model", &model("ranker_v1"), "--version", "1", "--repository", &path]);
     let (load, query) = ("/v2/repository/models/shop/load", queries(1)[0].to_string());
     let before = ranker.post("/rank", query.clone()).await.body;
-    for wanted in [&[2][..], &[1, 2], &[2, 3]] {
+    for (wanted, why) in [
+        (&[1, 2][..], "version 2: it takes 41 features, and the model beside it 40"),
+        (&[2, 3], "version 3: it takes 40 features, and the model beside it 41"),
+    ] {
         let refused = ranker.post(load, versions(wanted)).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wanted:?}: {}", refused.body);
-        assert!(refused.error().contains("version 2: it takes 41 features, and the model beside it 40"), "{}", refused.body);
+        assert!(refused.error().contains(why), "{}", refused.body);
         assert_eq!(ranker.post("/rank", query.clone()).await.body, before);
     }
-    assert_eq!(ranker.post("/v2/repository/models/shop/unload", "").await.status, StatusCode::OK);
-    let mixed = ranker.post(load, versions(&[1, 2])).await;
-    assert_eq!(mixed.status, StatusCode::BAD_REQUEST, "{}", mixed.body);
+    // Whoever names it, and not the served one, wants it.
     let alone = ranker.post(load, versions(&[2])).await;
-    assert_eq!(alone.status, StatusCode::OK, "the file itself is good: {}", alone.body);
+    assert_eq!(alone.status, StatusCode::OK, "{}", alone.body);
+    assert_eq!(ranker.get("/v2/models/shop").await.body["versions"], json!(["2"]));
     assert_eq!(ranker.get("/v2/models/shop/versions/2").await.body["inputs"][0]["shape"], json!([-1, 41]));
+    // Whoever asks for the newest does not.
+    let newest = ranker.post(load, "").await;
+    assert!(newest.error().contains("version 3: it takes 40 features, and the model beside it 41"), "{}", newest.body);
+    assert_eq!(ranker.post("/v2/repository/models/shop/unload", "").await.status, StatusCode::OK);
+    assert_eq!(ranker.post(load, "").await.status, StatusCode::OK);
+    assert_eq!(ranker.get("/v2/models/shop").await.body["versions"], json!(["3"]));
 }
 
 #[tokio::test]
-async fn an_unloaded_model_is_not_ready_until_it_is_loaded_again() {
+async fn an_unloaded_model_is_not_ready_until_it_is_loaded_again_and_the_ranker_is() {
     let folder = repository(&["ranker_v1"]);
     let ranker = Ranker::start(&["--name", "shop", "--repository", &folder.path().display().to_string()]);
     assert_eq!(ranker.post("/v2/repository/models/shop/unload", "").await.status, StatusCode::OK);
-    assert_eq!(ranker.get("/v2/health/ready").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(ranker.get("/v2/health/live").await.status, StatusCode::OK);
-    assert_eq!(ranker.post("/rank", queries(1)[0].to_string()).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ranker.get("/v2/models/shop/ready").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(ranker.get("/v2/health/ready").await.status, StatusCode::OK);
+    let refused = ranker.post("/rank", queries(1)[0].to_string()).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.error(), "no version of the model `shop` is loaded");
     assert_eq!(ranker.post("/v2/repository/models/shop/load", "").await.status, StatusCode::OK);
     assert_eq!(ranker.post("/rank", queries(1)[0].to_string()).await.status, StatusCode::OK);
 }
@@ -381,6 +391,9 @@ fn a_model_that_cannot_be_served_ends_the_start_clearly() {
         (vec!["--repository", "nowhere"], "the repository nowhere is no folder"),
         (vec![], "--model FILE.onnx"),
         (vec!["--model", "x.onnx", "--name", "../up"], "model name"),
+        (vec!["--repository", ".", "--serve", "champion"], "--serve ALIAS: aliases are in a registry"),
+        (vec!["--repository", ".", "--serve", "0"], "versions are numbered from 1 on"),
+        (vec!["--repository", ".", "--cache", "."], "--cache and --trusted-key are for versions of a registry"),
     ] {
         let output = Ranker::fails(&arguments, &[]);
         let said = String::from_utf8_lossy(&output.stderr);

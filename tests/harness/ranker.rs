@@ -93,6 +93,13 @@ impl Ranker {
         }
     }
 
+    /// What it said on standard error; it has to have ended.
+    pub fn said(&mut self) -> String {
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        said
+    }
+
     /// GET.
     pub async fn get(&self, path: &str) -> Answer {
         Client::connect(&self.address).await.unwrap().send("GET", path, Bytes::new()).await.unwrap()

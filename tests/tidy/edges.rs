@@ -26,7 +26,7 @@ const MODULES: [(&str, &[&str], &str); 22] = [
     ("loading", &["config", "registry", "tls", "validation"], "brings a version of a model onto the servers of a pool"),
     ("notify", &["config", "tls"], "tells others what happens to rollouts; a POST to somebody else's server"),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
-    ("ranker", &["config", "onnx", "vocabulary"], "the ONNX ranking server"),
+    ("ranker", &["config", "onnx", "registry", "vocabulary"], "the ONNX ranking server"),
     ("onnx", &[], "ONNX Runtime, and models that it runs"),
     ("validation", &["config", "onnx", "registry"], "whether a model may be shown to users"),
     ("admin", &["config", "flags", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),

@@ -92,8 +92,8 @@ pub async fn bring_up(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Report, Fault> {
     let endpoints = check(settings, endpoints, wanted, folder.map(|(folder, _)| folder))?;
-    let stop = AtomicBool::new(false);
-    let run = Run { client, settings, wanted, folder, progress, stop: &stop };
+    let own = AtomicBool::new(false);
+    let run = Run { client, settings, wanted, folder, progress, stop: wanted.stop.unwrap_or(&own) };
     match &settings.protocol {
         Protocol::V2 => {
             let (mut servers, mut is_placed) = (run.servers(&endpoints), false);
@@ -128,8 +128,8 @@ pub async fn retire(
     folder: Option<&Folder>,
 ) -> Result<(), Fault> {
     let endpoints = check(settings, endpoints, wanted, folder)?;
-    let stop = AtomicBool::new(false);
-    let run = Run { client, settings, wanted, folder: None, progress: &|_| {}, stop: &stop };
+    let own = AtomicBool::new(false);
+    let run = Run { client, settings, wanted, folder: None, progress: &|_| {}, stop: wanted.stop.unwrap_or(&own) };
     match &settings.protocol {
         Protocol::V2 => {
             let mut servers = run.servers(&endpoints);

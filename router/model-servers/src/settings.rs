@@ -1,5 +1,6 @@
 //! What the caller says of a pool and of the version that it wants there, and what it is told.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -79,6 +80,8 @@ pub struct Wanted<'a> {
     pub pool: &'a str,
     /// The route's name, for hooks.
     pub route: &'a str,
+    /// Once the caller sets it, nothing more is begun, and what was done is undone: a fault.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 /// What is being done.

@@ -23,6 +23,7 @@ mod experiment_report;
 mod explain;
 mod failure;
 mod flag;
+mod log;
 mod model;
 mod model_alias;
 mod model_gc;

@@ -11,16 +11,23 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::units;
 use crate::onnx::ensure_no_telemetry;
-use crate::ranker::{Limits, Options, Ranker, RankerError};
+use crate::ranker::{FromRegistry, Limits, Options, Ranker, RankerError, Serve};
+use crate::registry::TrustedKey;
 
+use super::log::{LogFormat, start_log};
 use super::parent::end_with_stdin;
+use super::registry_args::{RegistryArgs, failed};
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
   switchback ranker --model ranker.onnx --listen 127.0.0.1:9001
   switchback ranker --name shop --repository /var/lib/models     # shop/1/model.onnx, shop/2/model.onnx, ...
+  switchback ranker --name search --registry s3://models/production --state /var/lib/ranker/served.json
+  switchback ranker --name search --registry file:///srv/models --serve none
   curl -d '{\"documents\": [{\"id\": \"d1\", \"features\": [0.5, 1.2]}]}' http://127.0.0.1:9001/rank
   curl -X POST http://127.0.0.1:9001/v2/repository/models/shop/load
+
+Versions are taken from --model, --repository and --registry (else SWITCHBACK_REGISTRY); --config (else SWITCHBACK_CONFIG) says how a registry is reached, and which one where none of these three is given.
 
 Takes ONNX Runtime from --onnxruntime, else ORT_DYLIB_PATH, else beside the executable or in onnxruntime/ one folder up, else the system's; `scripts/fetch_onnxruntime.sh` gets it. Its telemetry is off (ORT_DISABLE_TELEMETRY=0 allows it).";
 
@@ -37,7 +44,7 @@ pub(crate) struct RankerArgs {
     /// The model's name.
     #[arg(long, default_value = "ranker")]
     name: String,
-    /// The ONNX file to serve; without it the newest version in the repository.
+    /// The ONNX file to serve.
     #[arg(long, value_name = "FILE.onnx")]
     model: Option<PathBuf>,
     /// The version that --model is.
@@ -46,6 +53,20 @@ pub(crate) struct RankerArgs {
     /// Folder with further versions, as `MODEL/VERSION/model.onnx`.
     #[arg(long, value_name = "DIR")]
     repository: Option<PathBuf>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// A version of the registry must be signed with this public key of Ed25519, in PEM; may be said again.
+    #[arg(long = "trusted-key", value_name = "FILE")]
+    trusted_keys: Vec<PathBuf>,
+    /// Folder where artefacts of the registry are kept, by their SHA-256 [default: they are read again whenever they are loaded].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// The version to serve first: a number, an alias of the registry, or none [default: the alias champion, else the newest].
+    #[arg(long, value_name = "N|ALIAS|none", conflicts_with = "model")]
+    serve: Option<Serve>,
+    /// File that remembers what is served: a ranker that starts again serves that, and not --serve or --model.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
     /// ONNX Runtime's library or the folder it is in [otherwise ORT_DYLIB_PATH, beside the executable, the system].
     #[arg(long, value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
@@ -76,6 +97,7 @@ impl RankerArgs {
         if self.end_with_stdin {
             end_with_stdin()?;
         }
+        let (_log, _) = start_log(LogFormat::Text, "warn");
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().thread_keep_alive(THREAD_KEEP_ALIVE).build();
         runtime.map_err(|error| Failure::unreachable(format!("no runtime: {error}")))?.block_on(serve(self))
@@ -86,16 +108,19 @@ async fn serve(args: RankerArgs) -> Result<(), Failure> {
     let (listen, as_json, name) = (args.listen, args.json, args.name.clone());
     let listener = TcpListener::bind(listen).await.map_err(|error| Failure::unreachable(format!("--listen {listen}: {error}")))?;
     let address = listener.local_addr().map_err(|error| Failure::unreachable(format!("--listen {listen}: {error}")))?;
-    let ranker = Ranker::open(options(args)).await.map_err(|error| failure(&error))?;
-    let loaded = ranker.loaded().ok_or_else(|| Failure::unreachable("nothing is loaded"))?;
+    let ranker = Ranker::open(options(args)?).await.map_err(|error| failure(&error))?;
     let shutdown = shutdown().map_err(|error| Failure::unreachable(format!("no signals: {error}")))?;
+    let (loaded, library) = (ranker.loaded(), ranker.library());
     let line = if as_json {
-        let (version, features) = (loaded.version.to_string(), loaded.features);
-        json!({ "listening": address.to_string(), "model": name, "version": version, "features": features, "onnxruntime": loaded.library })
+        let (version, features) = (loaded.as_ref().map(|loaded| loaded.version.to_string()), loaded.as_ref().map(|loaded| loaded.features));
+        json!({ "listening": address.to_string(), "model": name, "version": version, "features": features, "onnxruntime": library })
             .to_string()
     } else {
-        let (version, features, library) = (loaded.version, loaded.features, loaded.library);
-        format!("ranker: {name} version {version} ({features} features) on http://{address}, ONNX Runtime from {library}")
+        let served = loaded.map_or_else(
+            || format!("{name}, no version of it yet,"),
+            |loaded| format!("{name} version {} ({} features)", loaded.version, loaded.features),
+        );
+        format!("ranker: {served} on http://{address}, ONNX Runtime from {library}")
     };
     // A reader that is gone is no reason not to serve.
     let _ = print(&format!("{line}\n"));
@@ -118,26 +143,43 @@ fn shutdown() -> std::io::Result<impl Future<Output = ()>> {
 fn failure(error: &RankerError) -> Failure {
     match error {
         RankerError::Model(_) | RankerError::Options(_) => Failure::usage(error.to_string()),
-        RankerError::Library(_) | RankerError::Start(_) => Failure::unreachable(error.to_string()),
+        RankerError::Library(_) | RankerError::Start(_) | RankerError::Away(_) => Failure::unreachable(error.to_string()),
     }
 }
 
-fn options(args: RankerArgs) -> Options {
+/// The registry that versions are served from: one that was named, or that of a config where there is nothing else to serve from.
+fn registry(args: &RankerArgs) -> Result<Option<FromRegistry>, Failure> {
+    let has_files = args.model.is_some() || args.repository.is_some();
+    if !args.registry.has_url() && (has_files || !args.registry.has_config()) {
+        return match (&args.cache, args.trusted_keys.first()) {
+            (None, None) => Ok(None),
+            _ => Err(Failure::usage("--cache and --trusted-key are for versions of a registry: give --registry URL")),
+        };
+    }
+    let keys = args.trusted_keys.iter().map(|path| TrustedKey::read(path)).collect::<Result<Vec<_>, _>>();
+    Ok(Some(FromRegistry { registry: args.registry.open()?, trusted_keys: keys.map_err(failed)?, cache: args.cache.clone() }))
+}
+
+fn options(args: RankerArgs) -> Result<Options, Failure> {
+    let registry = registry(&args)?;
     let limits = Limits {
         body_bytes: args.max_body,
         documents: usize::try_from(args.max_documents).unwrap_or(usize::MAX),
         connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
         ..Limits::default()
     };
-    Options {
+    Ok(Options {
         name: args.name,
         model: args.model,
         version: args.version,
         repository: args.repository,
+        registry,
+        serve: args.serve,
+        state: args.state,
         onnxruntime: args.onnxruntime,
         threads: usize::from(args.threads),
         limits,
-    }
+    })
 }
 
 fn read_size(text: &str) -> Result<usize, String> {

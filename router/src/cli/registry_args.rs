@@ -38,6 +38,16 @@ impl RegistryArgs {
         self.config.as_deref().map(config::load).transpose().map_err(|error| Failure::config(&error.to_string()))
     }
 
+    /// Whether one was named by its URL.
+    pub(super) fn has_url(&self) -> bool {
+        self.registry.is_some()
+    }
+
+    /// Whether a config was named.
+    pub(super) fn has_config(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// Opens it.
     ///
     /// # Errors

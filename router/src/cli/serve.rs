@@ -3,14 +3,13 @@
 //! The calling thread becomes the control thread (flags, plugins, health checks, admin API, signals); the data path has threads of its
 //! own. What the process does from its start to its end is in [`crate::lifecycle`].
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use clap::Args;
 
 use super::Failure;
+use super::log::{LogFormat, start_log};
 use super::parent::end_with_stdin;
 use crate::config::{self, Config};
 use crate::lifecycle::{self, Inherited, LifecycleError, Start, StartedAs};
@@ -38,12 +37,6 @@ pub(super) struct Serve {
     end_with_stdin: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 impl Serve {
     /// Serves until it is told to stop.
     pub(super) fn run(self) -> Result<(), Failure> {
@@ -55,7 +48,7 @@ impl Serve {
             end_with_stdin()?;
         }
         // Writes what is still to be written when it is dropped.
-        let (_log, dropped_log_lines) = start_log(self.log);
+        let (_log, dropped_log_lines) = start_log(self.log, "info");
         let start = Start { file: self.config, started_as, inherited, announce, dropped_log_lines };
         match lifecycle::run(start) {
             Ok(CutOff { queries: 0, upgraded: 0 }) => Ok(()),
@@ -66,31 +59,6 @@ impl Serve {
             Err(error) => Err(Failure::unreachable(Failure::chain(&error))),
         }
     }
-}
-
-/// Log lines that may wait to be written.
-const LOG_LINES: usize = 10_000;
-
-/// Lines are written by a thread of their own: whoever reads stderr may be slow or stuck, and no worker waits for that. Lines beyond
-/// [`LOG_LINES`] are dropped, and counted.
-fn start_log(format: LogFormat) -> (WorkerGuard, ErrorCounter) {
-    let asked = std::env::var_os(EnvFilter::DEFAULT_ENV).map(|_| EnvFilter::try_from_default_env());
-    let (filter, unreadable) = match asked {
-        None => (EnvFilter::new("info"), None),
-        Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (EnvFilter::new("info"), Some(error)),
-    };
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
-    let dropped = writer.error_counter();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
-    }
-    if let Some(error) = unreadable {
-        tracing::warn!(%error, "RUST_LOG cannot be read, and info holds; it must be like info or switchback=debug,info");
-    }
-    (guard, dropped)
 }
 
 /// For whoever started us on port 0, and for the log.

@@ -9,7 +9,7 @@ use super::written;
 use crate::vocabulary::{MODEL_NAME_RULE, REGISTRY_NAME_RULE, is_model_name, is_registry_name, read_version};
 
 /// What a URL may hold, and what stands there while it is checked.
-const PLACEHOLDERS: [(&str, &str); 6] = [
+const VARIABLES: [(&str, &str); 6] = [
     ("{endpoint}", "http://host:1"),
     ("{host}", "host"),
     ("{model}", "model"),
@@ -59,7 +59,7 @@ pub struct Loading {
     pub parallel: usize,
 }
 
-/// How servers are asked to load a version. URLs hold placeholders: `{endpoint}`, `{host}`, `{model}`, `{version}`, `{pool}`, `{route}`.
+/// How servers are asked to load a version. URLs hold `{endpoint}`, `{host}`, `{model}`, `{version}`, `{pool}`, `{route}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoadProtocol {
     /// The repository extension of the Open Inference Protocol, as in Triton and `switchback ranker`.
@@ -177,7 +177,7 @@ fn check_repository(checker: &mut Checker, key: &impl Fn(&str) -> String, writte
     if repository.is_empty() || repository.contains('\0') {
         checker.refuse(&key("repository"), repository, REPOSITORY_RULE);
     }
-    if let Some(unknown) = unknown_placeholder(repository, &["{pool}"]) {
+    if let Some(unknown) = unknown_variable(repository, &["{pool}"]) {
         checker.refuse(&key("repository"), repository, format!("must have no braces but {{pool}}, not {unknown}"));
     }
     if let Some(path) = written.repository_settings.as_ref().filter(|path| path.is_empty()) {
@@ -187,11 +187,11 @@ fn check_repository(checker: &mut Checker, key: &impl Fn(&str) -> String, writte
 
 /// What is wrong with the template of a URL.
 fn check_url(url: &str) -> Result<(), String> {
-    let names = PLACEHOLDERS.map(|(name, _)| name);
-    if let Some(unknown) = unknown_placeholder(url, &names) {
+    let names = VARIABLES.map(|(name, _)| name);
+    if let Some(unknown) = unknown_variable(url, &names) {
         return Err(format!("must have no braces but {}, not {unknown}", names.join(", ")));
     }
-    let filled = PLACEHOLDERS.iter().fold(url.to_owned(), |filled, (name, value)| filled.replace(name, value));
+    let filled = VARIABLES.iter().fold(url.to_owned(), |filled, (name, value)| filled.replace(name, value));
     let is_ours = ["http://", "https://", "{endpoint}"].iter().any(|start| url.starts_with(start));
     let is_whole = NotifyUrl::read(&filled, false).is_some_and(|filled| filled.login().is_none());
     let is_good = is_ours && is_whole && url.len() <= URL_CHARS;
@@ -199,7 +199,7 @@ fn check_url(url: &str) -> Result<(), String> {
 }
 
 /// The first piece in braces that is none of these.
-fn unknown_placeholder<'t>(text: &'t str, allowed: &[&str]) -> Option<&'t str> {
+fn unknown_variable<'t>(text: &'t str, allowed: &[&str]) -> Option<&'t str> {
     let mut rest = text;
     while let Some(start) = rest.find(['{', '}']) {
         let piece = rest.get(start..)?;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_of_hooks_hold_known_placeholders() {
+    fn urls_of_hooks_hold_known_variables() {
         for good in ["{endpoint}/load/{model}/{version}?pool={pool}", "http://{host}:8500/{route}", "https://deploy.example.org/load"] {
             assert_eq!(check_url(good), Ok(()), "{good}");
         }

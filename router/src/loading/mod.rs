@@ -96,10 +96,11 @@ async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync
         input: source.input.as_deref(),
         pool: &load.pool.name,
         route: &load.route,
+        stop: Some(stop),
     };
     let place = folder.as_ref().zip(source.artefact.as_ref().map(NamedTempFile::path));
     let told = |at: Progress| progress(stage(load, at));
-    bring_up(&client, &settings, &servers, &wanted, place, stop, &told).await.map_err(|fault| match fault.kind {
+    bring_up(&client, &settings, &servers, &wanted, place, &told).await.map_err(|fault| match fault.kind {
         FaultKind::Refused => Trouble::Refused(fault.to_string()),
         FaultKind::Away => Trouble::Away(fault.to_string()),
     })

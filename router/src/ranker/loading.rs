@@ -1,19 +1,48 @@
 //! Loads and unloads: the new set of versions is made ready beside what is served, then takes its place.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Ranker;
 use super::catalog::{Catalog, Versions};
 use super::refusal::Refusal;
-use super::repository::{Available, VersionPolicy};
+use super::repository::{Available, Place, Unread, VersionPolicy};
+use super::state::Served;
+use super::{Ranker, RankerError};
 use crate::onnx::Model;
 
+/// What is served of each of these models from now on; `None`: nothing.
+pub(super) type Changes = BTreeMap<String, Option<Versions>>;
+
 /// Why one version could not be loaded.
-struct Fault {
+pub(super) struct Fault {
     version: u64,
-    reason: String,
+    why: Unread,
+}
+
+impl Fault {
+    fn reason(&self) -> &str {
+        match &self.why {
+            Unread::Away(reason) | Unread::Bad(reason) => reason,
+        }
+    }
+
+    fn message(&self, name: &str) -> String {
+        format!("the model `{name}` version {}: {}", self.version, self.reason())
+    }
+
+    fn refusal(&self, name: &str) -> Refusal {
+        match self.why {
+            Unread::Away(_) => Refusal::unavailable(self.message(name)),
+            Unread::Bad(_) => Refusal::bad(self.message(name)),
+        }
+    }
+
+    pub(super) fn at_start(&self, name: &str) -> RankerError {
+        match self.why {
+            Unread::Away(_) => RankerError::Away(self.message(name)),
+            Unread::Bad(_) => RankerError::Model(self.message(name)),
+        }
+    }
 }
 
 impl Ranker {
@@ -26,9 +55,10 @@ impl Ranker {
             return Err(Refusal::too_many(format!("one load runs and {waiting} wait, which is the most allowed; try again later")));
         };
         let _turn = self.load.lock().await;
-        let (repository, wanted) = (Arc::clone(&self.repository), name.to_owned());
-        let available = blocking(move || repository.available(&wanted)).await.map_err(Refusal::fault)?;
-        let chosen = policy.choose(&available).map_err(|reason| {
+        let (repository, wanted, named) = (Arc::clone(&self.repository), name.to_owned(), policy.named().cloned());
+        let found = blocking(move || repository.available(&wanted, named.as_ref())).await.map_err(Refusal::fault)?;
+        let found = self.without_registry(name, policy, found)?;
+        let chosen = policy.choose(&found).map_err(|reason| {
             let place = self.repository.describe(name);
             Refusal::not_found(format!("the model `{name}`: {reason} ({place})"))
         })?;
@@ -36,20 +66,13 @@ impl Ranker {
             let (wanted, most) = (chosen.len(), self.limits.versions);
             return Err(Refusal::bad(format!("the model `{name}`: {wanted} versions at the same time; allowed are {most}")));
         }
-        match self.make_ready(name, &chosen, &available).await {
-            Ok(versions) => {
-                self.replace(|catalog| {
-                    catalog.faults.retain(|(model, version), _| model != name || !versions.contains_key(version));
-                    catalog.models.insert(name.to_owned(), versions);
-                });
-                Ok(())
-            }
+        match self.make_ready(name, &chosen, &found.places, self.features(name, policy)).await {
+            Ok(versions) => self.commit(Changes::from([(name.to_owned(), Some(versions))])).await,
             Err(fault) => {
-                let message = format!("the model `{name}` version {}: {}", fault.version, fault.reason);
                 self.replace(|catalog| {
-                    catalog.faults.insert((name.to_owned(), fault.version), fault.reason);
+                    catalog.faults.insert((name.to_owned(), fault.version), fault.reason().to_owned());
                 });
-                Err(Refusal::bad(message))
+                Err(fault.refusal(name))
             }
         }
     }
@@ -60,40 +83,93 @@ impl Ranker {
         if !self.catalog.load().models.contains_key(name) {
             return Err(Refusal::not_found(format!("the model `{name}` is not loaded")));
         }
-        self.replace(|catalog| {
-            catalog.models.remove(name);
-        });
-        Ok(())
+        self.commit(Changes::from([(name.to_owned(), None)])).await
     }
 
-    /// Loads and warms what is not served yet, on blocking threads.
-    async fn make_ready(&self, name: &str, chosen: &BTreeSet<u64>, available: &Available) -> Result<Versions, Fault> {
+    /// While the registry is away, what is served can still be named: a version never changes. Whatever else it may have is not known.
+    fn without_registry(&self, name: &str, policy: &VersionPolicy, mut found: Available) -> Result<Available, Refusal> {
+        let Some(why) = &found.away else { return Ok(found) };
+        let refusal = || Refusal::unavailable(format!("the model `{name}`: {why}; what is served stays"));
+        let catalog = self.catalog.load();
+        for version in policy.named().ok_or_else(refusal)? {
+            if found.places.contains_key(version) {
+                continue;
+            }
+            catalog.version(name, *version).ok_or_else(refusal)?;
+            found.places.insert(*version, Place::Served);
+        }
+        Ok(found)
+    }
+
+    /// How many features the new versions have to take, where what is served says so: what clients send fits that. Only whoever names
+    /// versions, and none of those that are served, may want another shape.
+    fn features(&self, name: &str, policy: &VersionPolicy) -> Option<usize> {
+        let catalog = self.catalog.load();
+        let is_replaced = policy.named().is_some_and(|named| !named.iter().any(|version| catalog.version(name, *version).is_some()));
+        catalog.newest(name).filter(|_| !is_replaced).map(|model| model.signature.features)
+    }
+
+    /// Loads and warms what is not served yet, on blocking threads. Without `features` the versions at least fit each other.
+    pub(super) async fn make_ready(
+        &self,
+        name: &str,
+        chosen: &BTreeSet<u64>,
+        places: &BTreeMap<u64, Place>,
+        mut features: Option<usize>,
+    ) -> Result<Versions, Fault> {
         let served = self.catalog.load_full();
-        // What clients send fits the model that is served; without one, the versions of this load at least fit each other.
-        let mut features = served.newest(name).map(|model| model.signature.features);
         let mut versions = Versions::new();
         for version in chosen {
-            let Some(path) = available.get(version) else { continue };
+            let Some(place) = places.get(version) else { continue };
             let kept = served.version(name, *version).cloned();
-            let model = self.load_one(name, *version, path.clone(), kept).await;
+            let model = self.load_one(name, *version, place.clone(), kept).await;
             let fits = model.and_then(|model| check_shape(&model, *features.get_or_insert(model.signature.features)).map(|()| model));
-            versions.insert(*version, fits.map_err(|reason| Fault { version: *version, reason })?);
+            versions.insert(*version, fits.map_err(|why| Fault { version: *version, why })?);
         }
         Ok(versions)
     }
 
     /// `kept` is what is served under this number now: it stays when the file holds the same bytes.
-    async fn load_one(&self, name: &str, version: u64, path: PathBuf, kept: Option<Arc<Model>>) -> Result<Arc<Model>, String> {
+    async fn load_one(&self, name: &str, version: u64, place: Place, kept: Option<Arc<Model>>) -> Result<Arc<Model>, Unread> {
         let (repository, name) = (Arc::clone(&self.repository), name.to_owned());
         let (library, threads) = (self.library, self.threads);
         let loaded = blocking(move || {
-            let source = repository.read(&name, version, &path)?;
+            let is_known = |kept: &Model| match &place {
+                Place::Registry(found) => found.manifest.sha256 == hex::encode(kept.digest),
+                Place::Cached(sha256) => *sha256 == hex::encode(kept.digest),
+                Place::Served => true,
+                Place::File(_) => false,
+            };
+            if let Some(kept) = kept.as_ref().filter(|kept| is_known(kept)) {
+                return Ok(Arc::clone(kept));
+            }
+            let source = repository.read(&name, version, &place)?;
             match kept {
                 Some(kept) if kept.digest == source.digest => Ok(kept),
-                _ => Model::load(library, &source, threads).map(Arc::new).map_err(|reason| format!("{}: {reason}", path.display())),
+                _ => Model::load(library, &source, threads).map(Arc::new).map_err(|reason| Unread::Bad(format!("{place}: {reason}"))),
             }
         });
-        loaded.await?
+        loaded.await.map_err(Unread::Bad)?
+    }
+
+    /// Serves something else from now on, once the state says so: a ranker that ends in between comes back with what was ready.
+    pub(super) async fn commit(&self, changes: Changes) -> Result<(), Refusal> {
+        let mut catalog = Catalog::clone(&self.catalog.load());
+        for (name, versions) in changes {
+            match versions {
+                Some(versions) => {
+                    catalog.faults.retain(|(model, version), _| *model != name || !versions.contains_key(version));
+                    catalog.models.insert(name, versions);
+                }
+                None => drop(catalog.models.remove(&name)),
+            }
+        }
+        if let Some(state) = self.state.clone() {
+            let served = Served::of(&catalog);
+            blocking(move || state.write(&served)).await.and_then(|written| written).map_err(Refusal::fault)?;
+        }
+        self.catalog.store(Arc::new(catalog));
+        Ok(())
     }
 
     /// Swaps the catalog. Only the holder of the load lock calls this, so nothing is lost between the copy and the write.
@@ -105,15 +181,15 @@ impl Ranker {
 }
 
 /// A model that takes other rows than the one before it would have every query refused.
-fn check_shape(model: &Model, features: usize) -> Result<(), String> {
+fn check_shape(model: &Model, features: usize) -> Result<(), Unread> {
     let found = model.signature.features;
     if found == features {
         return Ok(());
     }
-    Err(format!(
-        "it takes {found} features, and the model beside it {features}: all versions of a model take the same; unload the model first to serve \
-         one of another shape"
-    ))
+    Err(Unread::Bad(format!(
+        "it takes {found} features, and the model beside it {features}: versions that are served together take the same; unload the model \
+         first, or load this version alone by its number, to serve one of another shape"
+    )))
 }
 
 /// Runs work on a blocking thread; a panic there becomes an error here.

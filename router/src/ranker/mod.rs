@@ -3,7 +3,7 @@
 //! ```text
 //! connection -> server -> protocol -> rank | infer -> model (ONNX Runtime) -> answer
 //!                              |                        ^
-//!                              +-> loading -> repository + catalog (one pointer, swapped)
+//!                              +-> loading -> repository (files, registry) + catalog (one pointer, swapped) + state
 //! ```
 //!
 //! It speaks `POST /rank` (documents in, ranking out) and the Open Inference Protocol v2 with the model repository extension. The event
@@ -12,6 +12,7 @@
 //! Invariant: what is served changes by one pointer write, after every version of the new set is loaded and warm. A load that
 //! fails leaves what is served untouched.
 
+mod cache;
 mod catalog;
 mod features;
 #[cfg(test)]
@@ -19,10 +20,13 @@ mod fuzz;
 mod infer;
 mod loading;
 mod protocol;
+mod pull;
 mod rank;
 mod refusal;
 mod repository;
 mod server;
+mod start;
+mod state;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,8 +37,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
 
 use self::catalog::Catalog;
-use self::repository::{Repository, VersionPolicy};
+pub use self::pull::FromRegistry;
+use self::repository::Repository;
 use self::server::Drain;
+pub use self::start::Serve;
+use self::state::StateFile;
 use crate::onnx::{Library, LibraryError, load_library};
 use crate::vocabulary::{MODEL_NAME_RULE, is_model_name};
 
@@ -43,12 +50,18 @@ use crate::vocabulary::{MODEL_NAME_RULE, is_model_name};
 pub struct Options {
     /// The model that `POST /rank` uses. 1..=128 of letters, digits, `.`, `_` and `-`.
     pub name: String,
-    /// An ONNX file to serve as `version` of `name`; without it the newest version in the repository is served.
+    /// An ONNX file to serve as `version` of `name`.
     pub model: Option<PathBuf>,
     /// The number of the version in `model`. At least 1.
     pub version: u64,
     /// A folder with `<model>/<version>/model.onnx`, for versions that are loaded later.
     pub repository: Option<PathBuf>,
+    /// Switchback's registry, for the same.
+    pub registry: Option<FromRegistry>,
+    /// What is served at the start. By default `model`, else the registry's `champion`, else the newest version.
+    pub serve: Option<Serve>,
+    /// A file that says what is served, written with each load and unload. Where it is there, it says what is served at the start.
+    pub state: Option<PathBuf>,
     /// ONNX Runtime's shared library, or the folder it is in; see [`LibraryError`] for where it is looked for otherwise.
     pub onnxruntime: Option<PathBuf>,
     /// Queries that are scored at the same time. At least 1.
@@ -100,7 +113,7 @@ pub enum RankerError {
     /// ONNX Runtime cannot be used.
     #[error(transparent)]
     Library(#[from] LibraryError),
-    /// There is nothing to serve at the start.
+    /// What is to be served at the start cannot be.
     #[error("{0}")]
     Model(String),
     /// Neither a file nor a folder was given, or a name that cannot be.
@@ -109,6 +122,9 @@ pub enum RankerError {
     /// A thread of the ranker's own died.
     #[error("{0}")]
     Start(String),
+    /// The registry does not answer.
+    #[error("{0}")]
+    Away(String),
 }
 
 /// A ranking server with its models loaded, before it listens.
@@ -117,6 +133,7 @@ pub struct Ranker {
     name: String,
     catalog: ArcSwap<Catalog>,
     repository: Arc<Repository>,
+    state: Option<Arc<StateFile>>,
     library: &'static Library,
     threads: usize,
     limits: Limits,
@@ -136,8 +153,6 @@ pub struct Loaded {
     pub version: u64,
     /// How many features it takes.
     pub features: usize,
-    /// Where ONNX Runtime was found.
-    pub library: String,
 }
 
 impl Ranker {
@@ -146,10 +161,13 @@ impl Ranker {
     /// # Errors
     /// [`RankerError`] when the library or the model cannot be used, or nothing was given to serve.
     pub async fn open(options: Options) -> Result<Ranker, RankerError> {
-        if options.model.is_none() && options.repository.is_none() {
+        if options.model.is_none() && options.repository.is_none() && options.registry.is_none() {
             return Err(RankerError::Options(
-                "nothing to serve: give --model FILE.onnx, or --repository DIR with versions of the model".into(),
+                "nothing to serve: give --model FILE.onnx, or --repository DIR or --registry URL with versions of the model".into(),
             ));
+        }
+        if options.registry.is_none() && matches!(options.serve, Some(Serve::Alias(_))) {
+            return Err(RankerError::Options("--serve ALIAS: aliases are in a registry: give --registry URL".into()));
         }
         if !is_model_name(&options.name) {
             let name = &options.name;
@@ -157,22 +175,30 @@ impl Ranker {
         }
         let wanted = options.onnxruntime.clone();
         let library = loading::blocking(move || load_library(wanted.as_deref())).await.map_err(RankerError::Start)??;
-        let (at_start, permits) = (at_start(&options), options.limits.waiting_loads.saturating_add(1));
+        let permits = options.limits.waiting_loads.saturating_add(1);
+        let (serve, given) = (options.serve.clone(), options.model.as_ref().map(|_| options.version));
+        let drain = Drain::default();
         let ranker = Ranker {
             catalog: ArcSwap::default(),
-            repository: Arc::new(Repository::new(&options)),
+            repository: Arc::new(Repository::new(&options, drain.watch())?),
+            state: options.state.map(|path| Arc::new(StateFile::new(path))),
             library,
             threads: options.threads.max(1),
             scorers: Arc::new(Semaphore::new(options.threads.max(1))),
             load: Mutex::new(()),
             loads: Semaphore::new(permits),
-            drain: Drain::default(),
+            drain,
             limits: options.limits,
             name: options.name,
         };
-        let name = ranker.name.clone();
-        ranker.load(&name, &at_start).await.map_err(|refusal| RankerError::Model(refusal.message))?;
+        ranker.begin(serve, given).await?;
         Ok(ranker)
+    }
+
+    /// Where ONNX Runtime was found.
+    #[must_use]
+    pub fn library(&self) -> String {
+        self.library.path.display().to_string()
     }
 
     /// What `POST /rank` uses now.
@@ -180,16 +206,7 @@ impl Ranker {
     pub fn loaded(&self) -> Option<Loaded> {
         let catalog = self.catalog.load();
         let model = catalog.newest(&self.name)?;
-        let library = self.library.path.display().to_string();
-        Some(Loaded { version: model.version, features: model.signature.features, library })
-    }
-}
-
-/// A file given by hand is what its operator wants first, whatever else the repository holds.
-fn at_start(options: &Options) -> VersionPolicy {
-    match options.model {
-        Some(_) => VersionPolicy::Specific([options.version].into()),
-        None => VersionPolicy::Latest(1),
+        Some(Loaded { version: model.version, features: model.signature.features })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Paths and what answers them: `POST /rank`, and the Open Inference Protocol v2 with its model repository extension.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::infer::infer;
 use super::loading::blocking;
 use super::rank::rank;
 use super::refusal::{Refusal, read_json};
-use super::repository::VersionPolicy;
+use super::repository::{Repository, VersionPolicy};
 use crate::onnx::Model;
 use crate::vocabulary::read_version;
 
@@ -37,11 +38,11 @@ type Scoring = fn(&Model, &[u8], usize) -> Result<Vec<u8>, Refusal>;
 
 impl Ranker {
     /// Answers one request; a refusal becomes `{"error": "..."}`.
-    pub(super) async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
+    pub(super) async fn answer(self: &Arc<Self>, request: Request<'_>) -> Response<Full<Bytes>> {
         self.dispatch(request).await.unwrap_or_else(|refusal| refuse(&refusal))
     }
 
-    async fn dispatch(&self, request: Request<'_>) -> Result<Response<Full<Bytes>>, Refusal> {
+    async fn dispatch(self: &Arc<Self>, request: Request<'_>) -> Result<Response<Full<Bytes>>, Refusal> {
         let path = request.path.strip_suffix('/').unwrap_or(request.path);
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match segments.as_slice() {
@@ -53,11 +54,13 @@ impl Ranker {
             ["v2", "repository", "index"] => self.index(&post(request)?).await,
             ["v2", "repository", "models", name, "load"] => {
                 let policy = VersionPolicy::read(name, &post(request)?.body)?;
-                self.load(name, &policy).await.map(|()| json_answer(&json!({})))
+                let (ranker, name) = (Arc::clone(self), (*name).to_owned());
+                to_its_end(async move { ranker.load(&name, &policy).await }).await
             }
             ["v2", "repository", "models", name, "unload"] => {
                 post(request)?;
-                self.unload(name).await.map(|()| json_answer(&json!({})))
+                let (ranker, name) = (Arc::clone(self), (*name).to_owned());
+                to_its_end(async move { ranker.unload(&name).await }).await
             }
             _ => Err(Refusal::not_found(format!("there is nothing at {}; there is {PATHS}", shown(request.path)))),
         }
@@ -83,7 +86,7 @@ impl Ranker {
     /// What `POST /rank` uses.
     fn newest(&self) -> Result<Arc<Model>, Refusal> {
         let newest = self.catalog.load().newest(&self.name).cloned();
-        newest.ok_or_else(|| Refusal::unavailable(format!("the model `{}` is not loaded", self.name)))
+        newest.ok_or_else(|| Refusal::unavailable(format!("no version of the model `{}` is loaded", self.name)))
     }
 
     /// Scores on a blocking thread, at most so many at the same time.
@@ -101,15 +104,16 @@ impl Ranker {
         Ok(response)
     }
 
-    /// Ready: `/rank` can be answered, and no end was announced.
+    /// Ready, also for the first load: no end was announced. As in Triton, whether a model is ready is asked of the model.
     fn ready(&self) -> Result<Response<Full<Bytes>>, Refusal> {
         if self.drain.is_announced() {
             return Err(Refusal::unavailable("the ranker is about to end"));
         }
-        self.newest().map(|_| json_answer(&json!({ "ready": true })))
+        Ok(json_answer(&json!({ "ready": true })))
     }
 
-    /// Every version there is, served or not; `{"ready": true}` asks for the served ones only.
+    /// Every version there is, served or not; `{"ready": true}` asks for the served ones only. Of the registry's models those that are
+    /// served are looked for, and the one that `/rank` uses: it may have any number of others.
     async fn index(&self, request: &Request<'_>) -> Result<Response<Full<Bytes>>, Refusal> {
         #[derive(serde::Deserialize, Default)]
         struct Wanted {
@@ -117,13 +121,13 @@ impl Ranker {
             ready: bool,
         }
         let wanted: Wanted = if request.body.is_empty() { Wanted::default() } else { read_json(&request.body)? };
-        let repository = Arc::clone(&self.repository);
-        let on_disk = blocking(move || {
-            let names = repository.names();
-            names.iter().flat_map(|name| repository.available(name).into_keys().map(|version| (name.clone(), version))).collect::<Vec<_>>()
-        });
-        let mut entries: std::collections::BTreeSet<(String, u64)> = on_disk.await.map_err(Refusal::fault)?.into_iter().collect();
         let catalog = self.catalog.load_full();
+        let mut entries = BTreeSet::new();
+        if !wanted.ready {
+            let (repository, mut names) = (Arc::clone(&self.repository), BTreeSet::from([self.name.clone()]));
+            names.extend(catalog.models.keys().cloned());
+            entries = blocking(move || every_version(&repository, names)).await.map_err(Refusal::fault)?;
+        }
         for (name, versions) in &catalog.models {
             entries.extend(versions.keys().map(|version| (name.clone(), *version)));
         }
@@ -131,6 +135,25 @@ impl Ranker {
         let index: Vec<Value> = entries.map(|entry| index_entry(&catalog, entry)).collect();
         Ok(json_answer(&Value::from(index)))
     }
+}
+
+fn every_version(repository: &Repository, mut names: BTreeSet<String>) -> BTreeSet<(String, u64)> {
+    let mut entries = BTreeSet::new();
+    names.extend(repository.names());
+    for name in names {
+        let found = repository.available(&name, None);
+        if let Some(why) = found.away {
+            tracing::warn!(model = name, why, "the index lacks what the registry has");
+        }
+        entries.extend(found.places.into_keys().map(|version| (name.clone(), version)));
+    }
+    entries
+}
+
+/// Does it also when the client, which may wait no longer, has gone.
+async fn to_its_end(work: impl Future<Output = Result<(), Refusal>> + Send + 'static) -> Result<Response<Full<Bytes>>, Refusal> {
+    let done = tokio::spawn(work).await.map_err(|error| Refusal::fault(error.to_string()))?;
+    done.map(|()| json_answer(&json!({})))
 }
 
 fn index_entry(catalog: &Catalog, entry: &(String, u64)) -> Value {

@@ -1,17 +1,22 @@
-//! Which versions of a model there are, and which of them a load asks for.
+//! Which versions of a model there are, where, and which of them a load asks for.
 //!
 //! A repository is a folder `<model>/<version>/model.onnx`, as Triton reads it; a file given at the start stands beside it as one more
-//! version. Version policies are Triton's too: `latest`, `all`, `specific`.
+//! version, and so does what Switchback's registry has. Version policies are Triton's too: `latest`, `all`, `specific`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::watch;
 
-use super::Options;
+use super::pull::Pulls;
 use super::refusal::{Refusal, read_json};
+use super::{Options, RankerError};
 use crate::onnx::Source;
+use crate::registry::Version;
 use crate::vocabulary::{is_model_name, read_version};
 
 const FILE_NAME: &str = "model.onnx";
@@ -21,39 +26,89 @@ const FILE_NAME: &str = "model.onnx";
 pub(super) struct Repository {
     folder: Option<PathBuf>,
     given: Option<(String, u64, PathBuf)>,
+    pub(super) pulls: Option<Pulls>,
     file_bytes_at_most: u64,
 }
 
-/// Versions of one model and their files, by number.
-pub(super) type Available = BTreeMap<u64, PathBuf>;
+/// Where one version is.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// A file, that may change.
+    File(PathBuf),
+    /// The registry, where nothing changes.
+    Registry(Arc<Version>),
+    /// The cache of the registry, under this SHA-256, while the registry is away.
+    Cached(String),
+    /// It is served already, and the registry, which has it, is away.
+    Served,
+}
+
+/// The versions of one model.
+#[derive(Debug, Default)]
+pub(super) struct Available {
+    /// By number.
+    pub(super) places: BTreeMap<u64, Place>,
+    /// Versions that cannot be served, and why.
+    pub(super) unfit: BTreeMap<u64, String>,
+    /// Why the registry did not answer: there may be more versions.
+    pub(super) away: Option<String>,
+}
+
+/// Why a version was not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The registry is away: nothing is known of the version.
+    Away(String),
+    /// It cannot be served.
+    Bad(String),
+}
 
 impl Repository {
-    pub(super) fn new(options: &Options) -> Repository {
-        Repository {
+    /// `ends` turns true when the ranker is about to end. Call it on the ranker's runtime.
+    pub(super) fn new(options: &Options, ends: watch::Receiver<bool>) -> Result<Repository, RankerError> {
+        let most = options.limits.model_bytes;
+        let pulls = options.registry.clone().map(|from| Pulls::new(from, most, ends)).transpose().map_err(RankerError::Options)?;
+        Ok(Repository {
             folder: options.repository.clone(),
             given: options.model.clone().map(|path| (options.name.clone(), options.version, path)),
-            file_bytes_at_most: options.limits.model_bytes,
-        }
+            pulls,
+            file_bytes_at_most: most,
+        })
     }
 
-    /// The versions of one model; the file given at the start goes before a folder of the same number. Blocks.
-    pub(super) fn available(&self, name: &str) -> Available {
-        let mut versions = Available::new();
+    /// The versions of one model, or of those only these where all of them are there. The file given at the start goes before a folder of
+    /// the same number, and that before the registry. Blocks.
+    pub(super) fn available(&self, name: &str, wanted: Option<&BTreeSet<u64>>) -> Available {
+        let mut available = Available::default();
+        let places = &mut available.places;
         if let Some(folder) = &self.folder {
             for entry in std::fs::read_dir(folder.join(name)).into_iter().flatten().flatten() {
                 let path = entry.path().join(FILE_NAME);
                 if let Some(version) = entry.file_name().to_str().and_then(read_version).filter(|_| path.is_file()) {
-                    versions.insert(version, path);
+                    places.insert(version, Place::File(path));
                 }
             }
         }
         if let Some((_, version, path)) = self.given.as_ref().filter(|(given, _, _)| given == name) {
-            versions.insert(*version, path.clone());
+            places.insert(*version, Place::File(path.clone()));
         }
-        versions
+        let missing = wanted.map(|wanted| wanted.iter().copied().filter(|version| !places.contains_key(version)).collect::<BTreeSet<_>>());
+        let is_enough = missing.as_ref().is_some_and(BTreeSet::is_empty);
+        if let Some(pulls) = self.pulls.as_ref().filter(|_| !is_enough) {
+            match pulls.list(name, missing.as_ref()) {
+                Ok(listed) => {
+                    for (number, version) in listed.versions {
+                        places.entry(number).or_insert(Place::Registry(version));
+                    }
+                    available.unfit = listed.unfit;
+                }
+                Err(why) => available.away = Some(why),
+            }
+        }
+        available
     }
 
-    /// The names of all models, in order. Blocks.
+    /// The names of all models in the folder, and the one given at the start, in order. Blocks.
     pub(super) fn names(&self) -> BTreeSet<String> {
         let mut names: BTreeSet<String> = self.given.iter().map(|(name, _, _)| name.clone()).collect();
         if let Some(folder) = &self.folder {
@@ -63,8 +118,21 @@ impl Repository {
         names
     }
 
-    /// Reads a version's file. Blocks.
-    pub(super) fn read(&self, name: &str, version: u64, path: &Path) -> Result<Source, String> {
+    /// Reads a version. Blocks.
+    pub(super) fn read(&self, name: &str, version: u64, place: &Place) -> Result<Source, Unread> {
+        let pulls = || self.pulls.as_ref().ok_or_else(|| Unread::Bad("there is no registry".to_owned()));
+        match place {
+            Place::File(path) => self.read_file(name, version, path).map_err(Unread::Bad),
+            Place::Registry(version) => pulls()?.read(version),
+            Place::Cached(sha256) => {
+                let cached = pulls()?.cached(name, version, sha256);
+                cached.ok_or_else(|| Unread::Bad(format!("the file {sha256} of the cache is not readable any more")))
+            }
+            Place::Served => Err(Unread::Away("it is not served any more".to_owned())),
+        }
+    }
+
+    fn read_file(&self, name: &str, version: u64, path: &Path) -> Result<Source, String> {
         let shown = path.display();
         let size = std::fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?.len();
         if size > self.file_bytes_at_most {
@@ -76,10 +144,26 @@ impl Repository {
 
     /// Where versions of this model are looked for, for errors.
     pub(super) fn describe(&self, name: &str) -> String {
-        match &self.folder {
-            Some(folder) if !folder.is_dir() => format!("the repository {} is no folder that can be read", folder.display()),
-            Some(folder) => format!("looked in {}/<version>/{FILE_NAME}", folder.join(name).display()),
-            None => "the ranker was started without --repository".to_owned(),
+        let folder = self.folder.as_ref().map(|folder| match folder.is_dir() {
+            false => format!("the repository {} is no folder that can be read", folder.display()),
+            true => format!("looked in {}/<version>/{FILE_NAME}", folder.join(name).display()),
+        });
+        let registry = self.pulls.as_ref().map(|pulls| format!("looked in the registry at {}", pulls.place()));
+        let places: Vec<String> = folder.into_iter().chain(registry).collect();
+        if places.is_empty() { "the ranker was started without --repository and --registry".to_owned() } else { places.join("; ") }
+    }
+}
+
+/// For errors.
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File(path) => write!(out, "{}", path.display()),
+            Place::Registry(version) => {
+                write!(out, "{}:{} of the registry", version.manifest.model, version.manifest.version)
+            }
+            Place::Cached(sha256) => write!(out, "{sha256} of the cache"),
+            Place::Served => out.write_str("what is served"),
         }
     }
 }
@@ -182,16 +266,27 @@ impl VersionPolicy {
         }
     }
 
+    /// The versions that it names, where it does.
+    pub(super) fn named(&self) -> Option<&BTreeSet<u64>> {
+        match self {
+            VersionPolicy::Specific(versions) => Some(versions),
+            VersionPolicy::Latest(_) | VersionPolicy::All => None,
+        }
+    }
+
     /// The versions to serve, out of those there are. `Err` names the one that is wanted and not there.
     pub(super) fn choose(&self, available: &Available) -> Result<BTreeSet<u64>, String> {
-        let newest_first = available.keys().rev().copied();
+        let Available { places, unfit, .. } = available;
+        let newest_first = places.keys().rev().copied();
+        let unfit_one = self.named().and_then(|named| named.iter().find_map(|version| unfit.get_key_value(version)));
         match self {
-            _ if available.is_empty() => Err("there is no version of it".to_owned()),
+            _ if unfit_one.is_some() => Err(unfit_one.map_or_else(String::new, |(version, why)| format!("version {version}: {why}"))),
+            _ if places.is_empty() => Err("there is no version of it".to_owned()),
             VersionPolicy::Latest(count) => Ok(newest_first.take(*count).collect()),
             VersionPolicy::All => Ok(newest_first.collect()),
-            VersionPolicy::Specific(wanted) => match wanted.iter().find(|version| !available.contains_key(version)) {
+            VersionPolicy::Specific(wanted) => match wanted.iter().find(|version| !places.contains_key(version)) {
                 Some(missing) => {
-                    let found: Vec<String> = available.keys().map(u64::to_string).collect();
+                    let found: Vec<String> = places.keys().map(u64::to_string).collect();
                     Err(format!("there is no version {missing} of it; found: {}", found.join(", ")))
                 }
                 None => Ok(wanted.clone()),
@@ -243,12 +338,15 @@ mod tests {
 
     #[test]
     fn a_policy_chooses_among_what_is_there() {
-        let available: Available = [1, 2, 10].map(|version| (version, PathBuf::new())).into();
+        let places = [1, 2, 10].map(|version| (version, Place::File(PathBuf::new()))).into();
+        let unfit = [(4, "it is a pickle".to_owned())].into();
+        let available = Available { places, unfit, away: None };
         assert_eq!(VersionPolicy::Latest(2).choose(&available), Ok([2, 10].into()));
         assert_eq!(VersionPolicy::All.choose(&available), Ok([1, 2, 10].into()));
         assert_eq!(VersionPolicy::Specific([1].into()).choose(&available), Ok([1].into()));
         let missing = VersionPolicy::Specific([1, 3].into()).choose(&available).unwrap_err();
         assert_eq!(missing, "there is no version 3 of it; found: 1, 2, 10");
-        assert!(VersionPolicy::All.choose(&Available::new()).is_err());
+        assert_eq!(VersionPolicy::Specific([1, 4].into()).choose(&available).unwrap_err(), "version 4: it is a pickle");
+        assert!(VersionPolicy::All.choose(&Available::default()).is_err());
     }
 }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -36,15 +35,20 @@ const STREAMS: u32 = 128;
 
 /// Whether the end was announced.
 #[derive(Debug, Default)]
-pub(super) struct Drain(AtomicBool);
+pub(super) struct Drain(watch::Sender<bool>);
 
 impl Drain {
     pub(super) fn is_announced(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// For those who wait for something else meanwhile.
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
     }
 
     fn announce(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.send_replace(true);
     }
 }
 
@@ -108,7 +112,7 @@ impl Ranker {
         }
     }
 
-    async fn serve_request(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn serve_request(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let mut response = match read_body(body, head.headers.contains_key(EXPECT), &self.limits).await {
             Ok(body) => {

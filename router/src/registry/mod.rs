@@ -36,6 +36,7 @@ pub use format::format_of;
 pub use manifest::{About, Format, Manifest, ManifestFault, Tensor};
 pub use names::{Name, NameError, Reference, Which};
 pub use open::Registry;
+pub(crate) use open::chain;
 pub use push::Push;
 pub use reports::StoredReport;
 pub use retention::{Keep, Plan};

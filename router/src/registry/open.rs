@@ -139,6 +139,11 @@ impl Registry {
 
     /// Every object below a path.
     pub(super) async fn below(&self, path: &Path) -> Result<Vec<ObjectMeta>, RegistryError> {
+        if let Place::Folder(folder) = &self.config.place
+            && !folder.is_dir()
+        {
+            return Err(RegistryError::Away { place: self.place(), why: "its folder is gone".to_owned() });
+        }
         self.store.list(Some(path)).try_collect().await.map_err(|error| self.away(&error))
     }
 
@@ -212,7 +217,7 @@ fn code_of(said: &str) -> String {
 }
 
 /// An error with all of its causes, each told once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -85,6 +85,25 @@ impl Registry {
         target.finish(&version.manifest.sha256, &object)
     }
 
+    /// Reads a version's artefact into memory: `most` bytes at most.
+    ///
+    /// # Errors
+    /// As [`Registry::pull`]; [`RegistryError::TooLarge`], before anything is read.
+    pub async fn bytes(&self, version: &Version, most: u64) -> Result<Vec<u8>, RegistryError> {
+        let Manifest { file, bytes, sha256, .. } = &version.manifest;
+        if *bytes > most {
+            return Err(RegistryError::TooLarge { path: PathBuf::from(file), bytes: *bytes, most });
+        }
+        let mut all = Vec::new();
+        let mut take = |bytes: &[u8]| {
+            all.extend_from_slice(bytes);
+            Ok(())
+        };
+        let object = self.read(version, &mut take, &|_| {}).await?;
+        let found = hex::encode(Sha256::digest(&all));
+        if found == *sha256 { Ok(all) } else { Err(RegistryError::Changed { path: object, expected: sha256.clone(), found }) }
+    }
+
     /// Reads a version's artefact and checks it, and keeps nothing of it.
     ///
     /// # Errors

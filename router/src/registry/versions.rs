@@ -1,5 +1,7 @@
 //! Reading versions.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::RegistryError;
@@ -106,6 +108,24 @@ impl Registry {
         let mut numbers: Vec<u64> = numbers.collect();
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    /// The numbers of a model's versions whose artefacts are there: one question, however many there are.
+    ///
+    /// # Errors
+    /// [`RegistryError::Away`].
+    pub async fn numbers_there(&self, model: &Name) -> Result<BTreeSet<u64>, RegistryError> {
+        let (mut there, mut removed) = (BTreeSet::new(), BTreeSet::new());
+        for object in self.below(&self.path(model, "versions")).await? {
+            let mut parts = object.location.parts().rev();
+            let (name, number) = (parts.next(), parts.next().and_then(|number| read_version(number.as_ref())));
+            match (name.as_ref().map(AsRef::as_ref), number) {
+                (Some("manifest.json"), Some(number)) => drop(there.insert(number)),
+                (Some("removed.json"), Some(number)) => drop(removed.insert(number)),
+                _ => {}
+            }
+        }
+        Ok(&there - &removed)
     }
 
     /// All versions of a model, from the first on.

@@ -44,7 +44,7 @@ fn golden() -> Golden {
 }
 
 fn wanted(golden: Option<&Golden>) -> Wanted<'_> {
-    Wanted { version: 3, previous: None, golden, input: None, pool: "blue", route: "search" }
+    Wanted { version: 3, previous: None, golden, input: None, pool: "blue", route: "search", stop: None }
 }
 
 fn silent(_: Progress) {}
