@@ -68,7 +68,7 @@ impl Caller<'_> {
     /// Fails when another endpoint failed.
     pub(crate) fn go_on(&self) -> Result<(), Trouble> {
         match self.stop {
-            Some(stop) if stop.load(Ordering::Relaxed) => Err(Trouble::away("stopped, because another endpoint failed")),
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(Trouble::away("stopped")),
             _ => Ok(()),
         }
     }

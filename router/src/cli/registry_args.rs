@@ -40,7 +40,7 @@ impl RegistryArgs {
 
     /// Whether one was named by its URL.
     pub(super) fn has_url(&self) -> bool {
-        self.registry.is_some()
+        self.at.registry.is_some()
     }
 
     /// Whether a config was named.

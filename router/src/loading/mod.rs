@@ -72,15 +72,29 @@ pub async fn load(load: &Load, cancelled: &mut oneshot::Receiver<()>, progress: 
         _ = cancelled => {
             // What is asked for already goes on at the server: it is waited for, and undone.
             stop.store(true, Ordering::Relaxed);
-            if let Err(Trouble::Refused(why) | Trouble::Away(why)) = bring.await {
-                let (route, pool) = (&load.route, &load.pool.name);
-                tracing::info!(route, pool, version = load.number, why, "the load of a version was taken back");
-            }
+            let ended = bring.await;
+            put_back(load, ended.is_ok(), progress).await;
             return Ok(None);
         }
     };
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(Some(Loaded { what: in_words(load, &report, took_ms), took_ms }))
+}
+
+/// What was cancelled is undone by now, but for a load that was over already: then the version before it is loaded again.
+async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)) {
+    let (route, pool, version) = (&load.route, &load.pool.name, load.number);
+    let previous = load.loading.version_of(&load.pool.version).filter(|previous| is_over && *previous != version);
+    let put_back = match previous {
+        Some(number) => bring(&Load { number, ..load.clone() }, &AtomicBool::new(false), progress).await.map(|_| ()),
+        None => Ok(()),
+    };
+    match put_back {
+        Ok(()) => tracing::info!(route, pool, version, "the load of a version was taken back"),
+        Err(Trouble::Refused(why) | Trouble::Away(why)) => {
+            tracing::warn!(route, pool, version, why, "the load of a version could not be taken back: the pool runs another one than the flags say");
+        }
+    }
 }
 
 async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync)) -> Result<Report, Trouble> {
