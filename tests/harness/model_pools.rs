@@ -70,7 +70,8 @@ impl ModelPools {
 
     /// A router before them, named `id`; `route` and `loading` are more keys of the route and of its `[route.loading]`.
     pub fn router(&self, id: &str, route: &str, loading: &str) -> Router {
-        let endpoints = |pool: usize| -> Vec<String> { self.rankers[pool].iter().map(|ranker| format!("http://{}", ranker.address)).collect() };
+        let endpoints =
+            |pool: usize| -> Vec<String> { self.rankers[pool].iter().map(|ranker| format!("http://{}", ranker.address)).collect() };
         let mut setup = Setup::default();
         for (index, pool) in POOLS.iter().enumerate() {
             setup = setup.pool_of(pool, &endpoints(index)).pool_keys("version = \"search:1\"");

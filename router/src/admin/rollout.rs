@@ -95,7 +95,17 @@ pub(super) async fn order(
         }
         let (evidence, routers, healthy) = (state.process.board.of(&name).evidence, state.flags.routers(index), healthy(state, index));
         let now_ms = state.process.clock.now_ms();
-        let seen = Seen { route, flags, rollout, now_ms, evidence: evidence.as_ref(), routers: &routers, healthy: &healthy, gate: None, load: None };
+        let seen = Seen {
+            route,
+            flags,
+            rollout,
+            now_ms,
+            evidence: evidence.as_ref(),
+            routers: &routers,
+            healthy: &healthy,
+            gate: None,
+            load: None,
+        };
         carry_out(order, &seen, &caller.name, &asked.why)
     };
     write(state, (index, route), (&caller.name, &asked.why), make).await

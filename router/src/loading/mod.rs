@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model_servers::{
-    FaultKind, Folder, Hooks, Progress, Protocol, Report, Settings, SettingsFile, Stage, Wanted, WarmUp, bring_up,
-};
+use model_servers::{FaultKind, Folder, Hooks, Progress, Protocol, Report, Settings, SettingsFile, Stage, Wanted, WarmUp, bring_up};
 use serde_json::Map;
 use tempfile::NamedTempFile;
 use tokio::sync::oneshot;
@@ -63,7 +61,11 @@ pub enum Trouble {
 ///
 /// # Errors
 /// [`Trouble`]; the pool has what it had, or it is said that it does not.
-pub async fn load(load: &Load, cancelled: &mut oneshot::Receiver<()>, progress: &(dyn Fn(String) + Sync)) -> Result<Option<Loaded>, Trouble> {
+pub async fn load(
+    load: &Load,
+    cancelled: &mut oneshot::Receiver<()>,
+    progress: &(dyn Fn(String) + Sync),
+) -> Result<Option<Loaded>, Trouble> {
     let (began, stop) = (Instant::now(), AtomicBool::new(false));
     let bring = bring(load, &stop, progress);
     tokio::pin!(bring);
@@ -92,7 +94,13 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
     match put_back {
         Ok(()) => tracing::info!(route, pool, version, "the load of a version was taken back"),
         Err(Trouble::Refused(why) | Trouble::Away(why)) => {
-            tracing::warn!(route, pool, version, why, "the load of a version could not be taken back: the pool runs another one than the flags say");
+            tracing::warn!(
+                route,
+                pool,
+                version,
+                why,
+                "the load of a version could not be taken back: the pool runs another one than the flags say"
+            );
         }
     }
 }

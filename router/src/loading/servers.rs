@@ -30,6 +30,8 @@ pub(super) async fn of(pool: &Pool) -> Result<Vec<String>, Trouble> {
 
 /// With the pool's own authorities and certificate. Redirects are not followed.
 pub(super) fn client(load: &Load) -> Result<reqwest::Client, Trouble> {
+    // A client without TLS asks for the provider, too.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())

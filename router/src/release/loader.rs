@@ -38,7 +38,11 @@ impl Loader {
     pub(super) fn seen(&self, rollout: &str) -> Option<LoadSeen> {
         let job = self.job.as_ref().filter(|job| job.rollout == rollout)?;
         let ToLoad { pool, version, .. } = job.to_load.clone();
-        Some(LoadSeen { pool, version, state: job.state.borrow().clone() })
+        // In this order: a task that has ended says nothing more.
+        let (is_over, state) = (job.task.is_finished(), job.state.borrow().clone());
+        let died = || LoadState::Refused(format!("loading {version} on {pool} failed within the router: its log says why"));
+        let state = if is_over && matches!(state, LoadState::Underway(_)) { died() } else { state };
+        Some(LoadSeen { pool, version, state })
     }
 
     /// Begins a load, unless it is under way; in words, how far it is.
@@ -111,7 +115,14 @@ async fn keep_trying(wanted: Load, say: watch::Sender<LoadState>, mut cancelled:
             Err(Trouble::Away(why)) => {
                 pause = pauses.next().unwrap_or(pause);
                 let (route, pool) = (&wanted.route, &wanted.pool.name);
-                tracing::warn!(route, pool, version = wanted.number, why, again_in_s = pause, "a version cannot be loaded; it is tried again");
+                tracing::warn!(
+                    route,
+                    pool,
+                    version = wanted.number,
+                    why,
+                    again_in_s = pause,
+                    "a version cannot be loaded; it is tried again"
+                );
                 say.send_replace(LoadState::Underway(format!("{why}; tried again")));
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(pause)) => {}

@@ -82,7 +82,10 @@ fn of_live(flags: &Flags, route: &Route) -> Option<Rollback> {
 
 /// A rollout whose candidate has no share, or not yet, ends.
 fn of_nobody(flags: &Flags) -> Option<Rollback> {
-    let rollout = flags.rollout.as_ref().filter(|rollout| matches!(rollout.phase, Phase::Loading | Phase::Pending | Phase::Mirroring | Phase::Canary))?;
+    let rollout = flags
+        .rollout
+        .as_ref()
+        .filter(|rollout| matches!(rollout.phase, Phase::Loading | Phase::Pending | Phase::Mirroring | Phase::Canary))?;
     let Record { candidate, control, from, .. } = Record::clone(rollout);
     Some(Rollback { candidate, control, target: from, fields: BTreeMap::from([("canary_percent".to_owned(), Some("0".to_owned()))]) })
 }

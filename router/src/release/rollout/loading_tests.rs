@@ -188,7 +188,10 @@ fn a_version_that_is_known_comes_back_at_once() {
     // What the other colour still has is one write.
     let begun = at_once(&scene, "search:1").unwrap();
     scene.write(&begun);
-    assert_eq!((begun.event, begun.rollout.phase, scene.shares().0.as_str(), scene.next()), (Event::Switched, Phase::Done, "blue", Next::Rest));
+    assert_eq!(
+        (begun.event, begun.rollout.phase, scene.shares().0.as_str(), scene.next()),
+        (Event::Switched, Phase::Done, "blue", Next::Rest)
+    );
     scene.healthy = vec![0, 2, 2];
     assert_eq!(at_once(&scene, "search:1").unwrap_err().0, "search:1 is live already");
 }

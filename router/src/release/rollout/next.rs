@@ -294,9 +294,7 @@ impl Seen<'_> {
             | Event::BreakerTripped
             | Event::Loaded
             | Event::Promoted
-            | Event::Aborted => {
-                Fields::from([("rollout".to_owned(), Some(rollout.render()))])
-            }
+            | Event::Aborted => Fields::from([("rollout".to_owned(), Some(rollout.render()))]),
             _ => fields(&rollout, self.route),
         };
         Move { event, rollout, fields }

@@ -88,7 +88,9 @@ fn promote(order: Order, seen: &Seen<'_>, why: &str) -> Result<Move, Refusal> {
     }
     let hurry = if order == Order::PromoteFully { Hurry::Live } else { Hurry::Next };
     let hurried = Rollout { hurry: Some(hurry), paused: None, ..rollout.clone() };
-    let Some(next) = after(&hurried, seen.route) else { return Err(Refusal(format!("there is nothing to promote: {}", rollout.summary()))) };
+    let Some(next) = after(&hurried, seen.route) else {
+        return Err(Refusal(format!("there is nothing to promote: {}", rollout.summary())));
+    };
     let why = format!("promoted by {why}");
     match not_ready(&next, seen) {
         None => Ok(seen.moved(event_of(&next), next, &why)),

@@ -187,7 +187,9 @@ fn a_record_that_is_removed_by_hand_ends_it() {
     let (flags, evidence) = (scene.flags(), evidence("advance", 1_000, scene.now_ms));
     let Scene { route, routers, healthy, .. } = &scene;
     let (rollout, now_ms, evidence) = (&last, scene.now_ms, Some(&evidence));
-    let Next::Go(go) = next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None, load: None }) else { panic!() };
+    let Next::Go(go) = next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None, load: None }) else {
+        panic!()
+    };
     assert_eq!((go.event, go.rollout.why.as_str()), (Event::Aborted, "changed by hand: the field rollout was removed"));
     assert_eq!(go.fields.keys().collect::<Vec<_>>(), ["rollout"], "the share stays as it is");
 }
@@ -301,7 +303,8 @@ fn what_is_done_can_be_taken_back() {
 #[test]
 fn the_document_has_every_transition() {
     let document = include_str!("../../../../docs/ROLLOUTS.md");
-    let phases = [Phase::Loading, Phase::Pending, Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
+    let phases =
+        [Phase::Loading, Phase::Pending, Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
     for label in phases.map(Phase::label).into_iter().chain(Event::ALL.map(Event::label)) {
         assert!(document.contains(&format!("| `{label}` |")), "{label} is in no table");
     }
