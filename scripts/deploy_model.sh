@@ -147,7 +147,7 @@ wait "$logger"
 case $code in
     0) if [ -n "$DRY_RUN" ]; then say "nothing was done: it was a dry run"; else say "$FILE is live on $ROUTE"; fi ;;
     2) say "$FILE was refused, or rolled back: users have the model before it" ;;
-    75) say "still under way: it goes on by itself, and the same call attaches to it" ;;
+    75 | 130) say "not over: a rollout that was begun goes on by itself, and the same call attaches to it" ;;
     *) say "not done: exit code $code" ;;
 esac
 exit "$code"

@@ -78,7 +78,8 @@ fn a_bad_model_reaches_nobody() {
 
 #[test]
 fn a_candidate_that_fails_is_rolled_back_and_said_so_with_the_evidence() {
-    let site = Site::with_users(PLAN);
+    // A breaker would be quicker than any evidence.
+    let site = Site::with_users(&format!("{PLAN}\nbreaker = {{ enabled = false }}"));
     site.runs("search:2");
     site.pools[2].behave(Behaviour::EveryOther(500));
     let file = site.model("ranker_v2.onnx");
@@ -101,8 +102,7 @@ fn another_rollout_is_left_alone_ended_or_waited_for() {
     let (v2, other) = (site.model("ranker_v2.onnx"), site.model("ranker_shuffled.onnx"));
     site.registry.done(&["push", text(&v2), "--model", "search"]);
     site.registry.done(&["push", text(&other), "--model", "search"]);
-    // A third one that is good: the first one under another name.
-    site.router.set_flags(&["version.canary=search:3", "version.green=search:2"]);
+    site.run_each("search:3", "search:2");
     let begin = site.router.run(&["rollout", "start", "search", "--candidate", "search:3", "--steps", "10"]);
     assert_eq!(begin.0, 0, "{begin:?}");
     let (code, _, error) = site.deploy(&["--version", "2"]);
@@ -244,7 +244,7 @@ fn a_dry_run_changes_nothing() {
     let (code, told, _) = site.deploy(&["--file", text(&bad), "--dry-run"]);
     assert!(code == 2 && told.contains("REFUSED"), "{told}");
     assert_eq!(site.router.route()["epoch"], before);
-    site.router.set_flags(&["version.canary=search:2", "version.green=search:2"]);
+    site.runs("search:2");
     assert_eq!(site.router.run(&["rollout", "start", "search", "--candidate", "search:2"]).0, 0);
     let (code, told, error) = site.deploy(&["--version", "2", "--dry-run"]);
     assert!(code == 0 && told.contains("its rollout is under way already: search:2 canary step 1 of 2 (10 %)"), "{told}{error}");

@@ -85,7 +85,9 @@ fn it_ends_as_the_deployment_ended_and_logs_each_line_with_its_time() {
     let folder = tempfile::tempdir().unwrap();
     let (folder, log) = (folder.path(), folder.path().join("log"));
     fs::write(folder.join("a model.onnx"), "a model").unwrap();
-    for (code, says) in [(0, "is live on search"), (2, "users have the model before it"), (69, "exit code 69"), (75, "still under way")] {
+    for (code, says) in
+        [(0, "is live on search"), (2, "users have the model before it"), (69, "exit code 69"), (75, "the same call attaches to it")]
+    {
         let text = format!("for word in \"$@\"; do echo \"<$word>\"; done; printf 'no end of line' >&2; exit {code}");
         let program = program(folder, "program", &text);
         let mut command = command(folder, &program);
@@ -104,21 +106,27 @@ fn it_ends_as_the_deployment_ended_and_logs_each_line_with_its_time() {
 
 #[test]
 fn one_at_a_time_and_a_signal_is_passed_on() {
+    let site = Site::start(PLAN);
+    site.runs("search:2");
     let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    fs::write(folder.join("model.onnx"), "a model").unwrap();
-    let text = "trap 'echo interrupted; kill $!; exit 130' INT; echo here >began; tail -f /dev/null & wait";
-    let waits = program(folder, "waits", text);
+    let (folder, log) = (folder.path(), folder.path().join("log"));
+    let run = |route: &str, program: &Path| {
+        let mut command = site.at(command(folder, program));
+        command.env("SWITCHBACK_CONFIG", site.registry.path("switchback.toml")).env("DEPLOY_LOG", &log);
+        command.args(["--route", route, "--model", "search"]).arg(site.model("ranker_v2.onnx"));
+        command
+    };
     let at_once = program(folder, "at_once", "exit 0");
-    let arguments = ["--model", "search", "model.onnx", "--route"];
-    let mut first = command(folder, &waits).args(arguments).arg("search").stderr(Stdio::piped()).spawn().unwrap();
-    eventually("it began", SOON, || folder.join("began").exists().then_some(()));
-    let (code, _, error) = said(&command(folder, &at_once).args(arguments).arg("search").output().unwrap());
+    let mut first = run("search", &binary()).stderr(Stdio::null()).spawn().unwrap();
+    let told = || fs::read_to_string(&log).unwrap_or_default();
+    eventually("it began", SOON, || told().contains("the rollout of search:2 began").then_some(()));
+    let (code, _, error) = said(&run("search", &at_once).output().unwrap());
     assert!(code == 75 && error.contains("another deployment to search is under way"), "{code}: {error}");
-    assert_eq!(command(folder, &at_once).args(arguments).arg("shop").output().unwrap().status.code(), Some(0), "another route");
+    assert_eq!(run("shop", &at_once).output().unwrap().status.code(), Some(0), "another route");
     assert!(Command::new("kill").args(["-TERM", &first.id().to_string()]).status().unwrap().success());
-    assert_eq!(first.wait().unwrap().code(), Some(130));
-    assert_eq!(command(folder, &at_once).args(arguments).arg("search").output().unwrap().status.code(), Some(0), "the lock is free");
+    assert_eq!(first.wait().unwrap().code(), Some(130), "{}", told());
+    assert!(told().contains("the rollout goes on by itself"), "{}", told());
+    assert_eq!(run("search", &at_once).output().unwrap().status.code(), Some(0), "the lock is free");
 }
 
 #[test]
@@ -139,4 +147,41 @@ fn it_deploys() {
     assert!(code == 0 && error.contains("search:2 is live on search: canary step 1"), "{code}: {error}");
     let (code, _, error) = run(&[], &not_a_number(&site.registry));
     assert!(code == 2 && error.contains("REFUSED") && error.contains("users have the model before it"), "{code}: {error}");
+}
+
+/// What was started for a test in the background, by the process ids in a file.
+struct Background(PathBuf);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        for pid in fs::read_to_string(&self.0).unwrap_or_default().lines() {
+            let _ = Command::new("kill").arg(pid).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// Its commands, one after the other, on other ports.
+#[test]
+fn the_guides_first_deployment_works() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let guide = fs::read_to_string(root.join("docs/model-deployment-guide.md")).unwrap();
+    let section = guide.split("\n## ").find(|section| section.starts_with("The first deployment")).unwrap();
+    let mut commands: String = section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    let sockets = [8080, 9090, 9001, 9002, 9003].map(|port| (port, std::net::TcpListener::bind("127.0.0.1:0").unwrap()));
+    for (port, socket) in &sockets {
+        commands = commands.replace(&format!("127.0.0.1:{port}"), &socket.local_addr().unwrap().to_string());
+    }
+    drop(sockets);
+    commands = commands.replace("$PWD/target/release", binary().parent().unwrap().to_str().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let _background = Background(folder.path().join("pids"));
+    let out = fs::File::create(folder.path().join("out")).unwrap();
+    let mut bash = Command::new("timeout");
+    bash.args(["180", "bash", "-euc", &commands]).current_dir(&root).env("FIRST", folder.path()).stdin(Stdio::null());
+    for variable in ["SWITCHBACK_ADMIN", "SWITCHBACK_REGISTRY", "SWITCHBACK_TOKEN_FILE"] {
+        bash.env_remove(variable);
+    }
+    let status = bash.stdout(out.try_clone().unwrap()).stderr(out).status().unwrap();
+    let told = fs::read_to_string(folder.path().join("out")).unwrap();
+    assert!(status.success() && told.contains("search:2 is live on search: canary step 1 of 2 (10 %)"), "{told}");
 }

@@ -4,13 +4,16 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::ranker::demo;
 use crate::registry::{Registry, said};
 use crate::relay::Relay;
-use crate::{Backend, Load, Router, Running, Setup};
+use crate::{Backend, Load, Router, Running, Setup, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// Clicks are mature sooner, so that tests are.
 const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"";
@@ -45,6 +48,7 @@ impl Site {
         let site = Site { registry, pools, router, relay, data_dir, plan: plan.to_owned(), load: None };
         site.registry.done(&["push", site.model("ranker_v1.onnx").to_str().unwrap(), "--model", "search"]);
         site.router.set_flags(&["version.blue=search:1"]);
+        site.follows("blue", "search:1");
         site
     }
 
@@ -62,7 +66,18 @@ impl Site {
 
     /// Pools that have to be loaded by hand are said to run this version.
     pub fn runs(&self, version: &str) {
-        self.router.set_flags(&[&format!("version.canary={version}"), &format!("version.green={version}")]);
+        self.run_each(version, version);
+    }
+
+    /// The pools `canary` and `green` are.
+    pub fn run_each(&self, canary: &str, green: &str) {
+        self.router.set_flags(&[&format!("version.canary={canary}"), &format!("version.green={green}")]);
+        self.follows("canary", canary);
+        self.follows("green", green);
+    }
+
+    fn follows(&self, pool: &str, version: &str) {
+        eventually("the pool runs it", SOON, || (self.router.route()["pools"][pool]["version"] == version).then_some(()));
     }
 
     /// `switchback deploy --route search --model search ARGUMENTS`, as a nightly job calls it.

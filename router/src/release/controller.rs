@@ -110,7 +110,7 @@ impl Controller {
             self.board.count_obeyed(&route.name, took);
         }
         let is_rolling_back = self.roll_back_if_due(under, (index, route), &flags).await;
-        if !is_rolling_back {
+        if !is_rolling_back && !is_behind(&flags, route) {
             let Some(known) = self.routes.get_mut(&route.name) else { return };
             let is_clock_heard = self.clock.is_heard() || !under.flags.has_others();
             let (router, now_ms, board) = (&self.router, self.clock.now_ms(), &self.board);
@@ -173,6 +173,15 @@ impl Controller {
             }
         }
     }
+}
+
+/// Whether the flags say that a pool runs another version than this config has: it follows in a moment, as at a router's start. Until then what a pool runs is not
+/// known here, and nothing is moved on for it.
+fn is_behind(flags: &Flags, route: &Route) -> bool {
+    let is_other = |(pool, version): (&crate::vocabulary::PoolIndex, &String)| {
+        route.pools.get(pool.get()).is_some_and(|pool| pool.version != *version)
+    };
+    flags.versions.iter().any(is_other)
 }
 
 impl RouteController {
