@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -80,6 +81,13 @@ impl ModelPools {
         let top = format!("{registry}[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"");
         let route = format!("{route}\nexpose = [\"pool\"]\n{LOADING}{loading}");
         setup.workers(2).of_a_fleet().route(&route).top(&top).redis(&self.redis.url()).state(&format!("router_id = {id:?}")).start()
+    }
+
+    /// `switchback ARGUMENTS`, about this registry and this router.
+    pub fn command(&self, router: &Router, arguments: &[&str]) -> Command {
+        let mut command = self.registry.command(arguments);
+        command.env("SWITCHBACK_ADMIN", format!("http://{}", router.admin)).env("SWITCHBACK_TOKEN_FILE", router.token_file());
+        command
     }
 
     /// Users of a router, with a query that rankers can answer.

@@ -270,6 +270,11 @@ impl Router {
         self.folder.path().join("switchback.toml")
     }
 
+    /// A file with a token that may do everything.
+    pub fn token_file(&self) -> PathBuf {
+        self.data_dir.join("admin.token")
+    }
+
     /// The watched folder for plugins.
     pub fn policies_dir(&self) -> PathBuf {
         self.data_dir.join("policies")

@@ -154,7 +154,7 @@ impl DeployArgs {
 
     pub(super) fn order(&self, candidate: String, live: String, deadline: Instant) -> Order {
         let (route, steps, why) = (self.route.clone(), self.steps.clone(), self.why.clone());
-        Order { route, candidate, live, steps, why, if_busy: self.if_busy, deadline }
+        Order { route, candidate, live, steps, at_once: false, why, if_busy: self.if_busy, deadline }
     }
 
     /// # Errors

@@ -31,6 +31,8 @@ pub(super) struct Order {
     /// The version that was live when the candidate was compared with it.
     pub(super) live: String,
     pub(super) steps: Option<Vec<String>>,
+    /// It becomes live as soon as the servers have it.
+    pub(super) at_once: bool,
     pub(super) why: String,
     pub(super) if_busy: IfBusy,
     pub(super) deadline: Instant,
@@ -152,7 +154,7 @@ impl Order {
     }
 
     async fn start(&self, patient: &Patient, told: &Told) -> Result<Option<Begun>, Failure> {
-        let body = start_body(Some(&self.candidate), self.steps.as_deref(), &self.why);
+        let body = start_body(Some(&self.candidate), self.steps.as_deref(), self.at_once, &self.why);
         match patient.client.post(&format!("{}/rollout", patient.path), &body).await {
             Ok(rollout) => {
                 let begun = RolloutSeen::of(&rollout).ok_or_else(|| Failure::unreachable("the router answered with no rollout"))?;

@@ -41,6 +41,7 @@ mod reload;
 mod replay;
 mod rollback;
 mod rollback_policy;
+mod rollback_to;
 mod rollout;
 mod serve;
 mod shadow;

@@ -2,11 +2,20 @@
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
 
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::of_route::{OfRoute, Ordered};
-use super::{Failure, block_on, flag::plain, print};
+use super::rollback_to::To;
+use super::{Failure, block_on, flag, flag::plain, print};
+use crate::config::units;
+
+/// How long it may be waited for.
+const LEAST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(86_400);
 
 const AFTER_HELP: &str = "\
 A candidate that ramps loses its share; a new live colour with a holdback gives its traffic back to the previous one. One write, which every router obeys within milliseconds. Where Redis is away, each router that was heard of is told by itself, and the flags follow when Redis is back.
@@ -15,8 +24,11 @@ Examples:
   switchback rollback search
   switchback rollback search --why \"v42 ranks worse\"
   switchback rollback search --dry-run
+  switchback rollback search --to search:9 --why \"v12 and v11 rank worse\"
 
-Exit codes: 0 done, 2 refused (there is nothing to roll back, or nobody to take the traffic), 69 not every router was reached.";
+With --to, a version that the other colour still has becomes live at once; another one is loaded and warmed up first, and then becomes live.
+
+Exit codes: 0 done, 2 refused (there is nothing to roll back, or nobody to take the traffic), 69 not every router was reached, 75 still under way at --timeout.";
 
 /// Take the candidate of a route out of traffic, at once and everywhere.
 #[derive(Debug, Args)]
@@ -27,11 +39,20 @@ pub(super) struct RollbackArgs {
     /// Only say what would be done, and whether the pool that gets the traffic is ready.
     #[arg(long)]
     dry_run: bool,
+    /// The version to go back to, like search:9, instead of the one before.
+    #[arg(long, value_name = "VERSION")]
+    to: Option<String>,
+    /// With --to: wait for so long at most, like 90s or 10m; it goes on all the same.
+    #[arg(long, value_name = "DURATION", default_value = "10m", requires = "to")]
+    timeout: String,
 }
 
 impl RollbackArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let is_json = self.ordered.of.json;
+        if let Some(version) = &self.to {
+            return block_on(self.to(version)).map_err(|failure| failure.in_json(is_json));
+        }
         let asked = block_on(self.ask()).map_err(|failure| failure.in_json(is_json))?;
         print(&if is_json { format!("{asked:#}\n") } else { shown(&asked, self.dry_run) })?;
         let unreached = asked["routers"].as_array().into_iter().flatten().filter(|router| router["held_back_here"] != true).count();
@@ -40,6 +61,15 @@ impl RollbackArgs {
         } else {
             Ok(())
         }
+    }
+
+    async fn to(&self, version: &str) -> Result<(), Failure> {
+        let Ordered { of: OfRoute { route, admin, json }, why } = &self.ordered;
+        let time = units::duration(&self.timeout).filter(|time| (LEAST..=MOST).contains(time));
+        let time = time.ok_or_else(|| Failure::usage(format!("--timeout {}: must be from 1s to 24h, like 90s or 10m", self.timeout)))?;
+        let to = To { route: flag::checked(route)?, version, why, deadline: Instant::now() + time, is_json: *json };
+        let client = admin.client()?;
+        if self.dry_run { to.would(&client).await } else { to.go(client).await }
     }
 
     async fn ask(&self) -> Result<Value, Failure> {

@@ -88,7 +88,7 @@ impl RolloutArgs {
         let (of, order) = match self.command {
             RolloutCommand::Status(of) => (of, None),
             RolloutCommand::Start(Start { ordered: Ordered { of, why }, candidate, steps }) => {
-                (of, Some(("", start_body(candidate.as_deref(), steps.as_deref(), &why))))
+                (of, Some(("", start_body(candidate.as_deref(), steps.as_deref(), false, &why))))
             }
             RolloutCommand::Pause(of) => ordered(of, "/pause"),
             RolloutCommand::Resume(of) => ordered(of, "/resume"),
@@ -104,10 +104,13 @@ impl RolloutArgs {
 }
 
 /// What a router is sent to begin a rollout. Steps are left out where nobody says any, so that a router that knows none takes it too.
-pub(super) fn start_body(candidate: Option<&str>, steps: Option<&[String]>, why: &str) -> Value {
+pub(super) fn start_body(candidate: Option<&str>, steps: Option<&[String]>, at_once: bool, why: &str) -> Value {
     let mut body = json!({ "why": why, "candidate": candidate });
     if let Some(steps) = steps {
         body["steps"] = json!(steps);
+    }
+    if at_once {
+        body["at_once"] = json!(true);
     }
     body
 }

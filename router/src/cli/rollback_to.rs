@@ -1,0 +1,152 @@
+//! `switchback rollback --to`: back to a version that is known. One that a colour still has is one write; another is loaded first.
+
+#![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::admin_client::AdminClient;
+use super::deploy_decide::{Ended, IfBusy, Scene, Until};
+use super::deploy_follow::Followed;
+use super::deploy_start::{Begun, Order, Patient};
+use super::deploy_told::{Account, Told};
+use super::flag::plain;
+use super::{Failure, print};
+
+/// So often live may change under it.
+const TRIES: u32 = 5;
+
+/// Where to go back to, and how long to wait for it.
+pub(super) struct To<'a> {
+    pub(super) route: &'a str,
+    /// `search:9`
+    pub(super) version: &'a str,
+    pub(super) why: &'a str,
+    pub(super) deadline: Instant,
+    pub(super) is_json: bool,
+}
+
+impl To<'_> {
+    /// What would be done.
+    ///
+    /// # Errors
+    /// The router is away.
+    pub(super) async fn would(&self, client: &AdminClient) -> Result<(), Failure> {
+        let route = client.get(&format!("/api/v1/routes/{}", self.route)).await?;
+        let (what, loads) = way(&route, self.version);
+        print(&match self.is_json {
+            true => format!("{:#}\n", serde_json::json!({ "route": self.route, "version": self.version, "would": what, "loads": loads })),
+            false => format!("would be done: {what}\n"),
+        })
+    }
+
+    /// Goes back, and waits until that is done.
+    ///
+    /// # Errors
+    /// It was refused, ended otherwise, or not in time; or the router is away.
+    pub(super) async fn go(&self, client: AdminClient) -> Result<(), Failure> {
+        let patient = Patient::new(client, self.route);
+        let (mut told, mut account) = (Told::new(self.is_json), Account::of(self.route, self.version));
+        let Some(ended) = self.gone(&patient, &mut told, &mut account).await? else {
+            return self.end(&format!("{} is live already on {}", self.version, self.route), &account);
+        };
+        let why = account.why.clone().unwrap_or_default();
+        match ended {
+            Ended::Live => self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account),
+            Ended::RolledBack | Ended::Aborted => {
+                Err(Failure::refused(format!("{} did not come back on {}: {why}", self.version, self.route)).with_details(account.object(crate::admin::now_unix_ms())))
+            }
+        }
+    }
+
+    async fn gone(&self, patient: &Patient, told: &mut Told, account: &mut Account) -> Result<Option<Ended>, Failure> {
+        for _ in 0..TRIES {
+            let scene = Scene::of(&patient.first(self.deadline, told).await?);
+            let order = Order {
+                route: self.route.to_owned(),
+                candidate: self.version.to_owned(),
+                live: scene.live,
+                steps: None,
+                at_once: true,
+                why: self.why.to_owned(),
+                if_busy: IfBusy::Supersede,
+                deadline: self.deadline,
+            };
+            let begun = match order.begin(patient, told).await? {
+                Begun::UnderWay(begun) => begun,
+                Begun::LiveAlready => return Ok(None),
+                Begun::LiveChanged => continue,
+            };
+            account.rollout = Some(begun.id.clone());
+            account.note(&begun);
+            let again = format!("switchback rollback {} --to {}", self.route, self.version);
+            let followed = Followed { candidate: self.version, id: begun.id, until: Until::Done, deadline: self.deadline, again: &again };
+            return followed.to_its_end(patient, told, account).await.map(Some);
+        }
+        Err(Failure::refused(format!("{}: another version became live again and again", self.route)))
+    }
+
+    fn end(&self, said: &str, account: &Account) -> Result<(), Failure> {
+        print(&if self.is_json { format!("{:#}\n", account.object(crate::admin::now_unix_ms())) } else { format!("{said}\n") })
+    }
+}
+
+/// How a version becomes live again, in words; and whether it has to be loaded for that.
+fn way(route: &Value, version: &str) -> (String, bool) {
+    let live = plain(&route["live"]);
+    if plain(&route["pools"][&live]["version"]) == version {
+        return (format!("nothing: {version} is live already on {live}"), false);
+    }
+    let ends = match route["rollout"]["is_active"] == true && route["rollout"]["candidate"] != version {
+        true => format!("{} is aborted; ", plain(&route["rollout"]["summary"])),
+        false => String::new(),
+    };
+    let idle = if live == "blue" { "green" } else { "blue" };
+    let pool = &route["pools"][idle];
+    if plain(&pool["version"]) == version {
+        let healthy = format!("{} of {} endpoints healthy", plain(&pool["healthy"]), pool["endpoints"].as_array().map_or(0, Vec::len));
+        return (format!("{ends}{version} becomes live on {idle}, which still has it ({healthy}): at once"), false);
+    }
+    let last = match route["rollout"]["load_ms"].as_u64() {
+        Some(millis) => format!("the last load took {:.1} s", std::time::Duration::from_millis(millis).as_secs_f64()),
+        None => "how long that takes is not known yet".to_owned(),
+    };
+    (format!("{ends}{version} is loaded on {idle}, which runs {}, and becomes live then; {last}", plain(&pool["version"])), true)
+}
+
+/// The way back from what is live, or on its way, for a screen; empty where there is none.
+pub(super) fn way_back(route: &Value) -> String {
+    let rollout = &route["rollout"];
+    let is_back = matches!(rollout["phase"].as_str(), Some("baking" | "done"));
+    if !is_back || route["pools"][plain(&route["live"])]["version"] != rollout["candidate"] {
+        return String::new();
+    }
+    format!("  way back: {}\n", way(route, &plain(&rollout["control"])).0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_way_back_says_how_ready_it_is() {
+        let mut route = json!({
+            "live": "green", "pools": {
+                "blue": { "version": "search:1", "healthy": 1, "endpoints": [{}, {}] },
+                "green": { "version": "search:2", "healthy": 2, "endpoints": [{}, {}] },
+            },
+            "rollout": { "phase": "done", "is_active": false, "candidate": "search:2", "control": "search:1", "load_ms": 4_200 },
+        });
+        let at_once = "search:1 becomes live on blue, which still has it (1 of 2 endpoints healthy): at once";
+        assert_eq!(way(&route, "search:1"), (at_once.to_owned(), false));
+        assert_eq!(way_back(&route), format!("  way back: {at_once}\n"));
+        let loaded = "search:9 is loaded on blue, which runs search:1, and becomes live then; the last load took 4.2 s";
+        assert_eq!(way(&route, "search:9"), (loaded.to_owned(), true));
+        assert_eq!(way(&route, "search:2").0, "nothing: search:2 is live already on green");
+        route["rollout"] = json!({ "phase": "canary", "is_active": true, "candidate": "search:3", "summary": "search:3 canary step 1 of 2 (1 %)" });
+        assert!(way(&route, "search:1").0.starts_with("search:3 canary step 1 of 2 (1 %) is aborted; search:1 becomes live"));
+        assert_eq!(way_back(&route), "");
+    }
+}
