@@ -44,7 +44,7 @@ test: test-tools onnxruntime build ## Install what the tests need, and run them 
 	fi
 
 .PHONY: test-full
-test-full: test full-forms fuzz conformance ## `make test`, then everything that takes long: promises in full, fuzzing, conformance
+test-full: test full-forms mlserver fuzz conformance ## `make test`, then everything that takes long: promises in full, MLServer, fuzzing, conformance
 	@echo "make test-full: all clean"
 
 # The system tests that have a long form, which is the one that is promised: those that ask for SWITCHBACK_FULL.
@@ -53,6 +53,11 @@ FULL_FORMS = $(patsubst tests/%.rs,--test %,$(shell grep -l SWITCHBACK_FULL test
 .PHONY: full-forms
 full-forms: test-tools onnxruntime build ## The system tests with a long form, in that form; reports are kept
 	SWITCHBACK_FULL=1 cargo test --release --locked --workspace $(FULL_FORMS) -- --test-threads=1 --nocapture
+
+.PHONY: mlserver
+mlserver: test-tools build ## Deploy, promote and roll back with a real MLServer behind every pool (tests/mlserver/report.md)
+	@scripts/install_test_tools.sh mlserver $(TOOLS)/mlserver
+	cargo test --release --locked --workspace --test mlserver -- --ignored --nocapture
 
 .PHONY: leaks
 leaks: build ## What 400 plugin swaps and 400 reloads leave behind (tests/leaks/report.md)

@@ -135,7 +135,9 @@ fn uncommon() -> bytes::Bytes {
 }
 
 fn deploy(pools: &ModelPools, router: &Router, arguments: &[&str]) -> (i32, Value, String) {
-    let (code, said, error) = said(&pools.command(router, &[&["deploy", "--route", "search", "--model", "search", "--json"], arguments].concat()).output().unwrap());
+    let (code, said, error) = said(
+        &pools.command(router, &[&["deploy", "--route", "search", "--model", "search", "--json"], arguments].concat()).output().unwrap(),
+    );
     let account = serde_json::from_str(&said).unwrap_or_else(|wrong| panic!("{arguments:?}: exit {code}: {wrong}: {said}{error}"));
     (code, account, error)
 }
@@ -192,7 +194,12 @@ fn every_good_one_goes_live_every_bad_one_goes_nowhere_and_nobody_notices() {
         }
         told.push(one);
     }
-    let versions: Vec<u64> = pools.registry.done(&["list", "search"])["versions"].as_array().unwrap().iter().map(|version| version["version"].as_u64().unwrap()).collect();
+    let versions: Vec<u64> = pools.registry.done(&["list", "search"])["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| version["version"].as_u64().unwrap())
+        .collect();
     assert_eq!(versions, (1..=kinds.len() as u64 + 1).collect::<Vec<_>>(), "one version for each deployment");
     let loads = Loads::of(&routers[1]);
     // Back: to the version that the other colour still has, and to the first of all, which nobody has any more.

@@ -134,7 +134,14 @@ impl Figures {
         }
         let mut whole: Vec<f64> = self.told.iter().filter(|one| one.kind == Kind::Good).map(|one| one.took.as_secs_f64()).collect();
         whole.sort_by(f64::total_cmp);
-        writeln!(text, "| from the command to its end | {} | {:.1} s | {:.1} s |", whole.len(), whole[whole.len() / 2], whole[whole.len() - 1]).unwrap();
+        writeln!(
+            text,
+            "| from the command to its end | {} | {:.1} s | {:.1} s |",
+            whole.len(),
+            whole[whole.len() / 2],
+            whole[whole.len() - 1]
+        )
+        .unwrap();
         text
     }
 

@@ -46,6 +46,8 @@ pub struct Load {
     pub speaks: Speaks,
     /// The method of each query.
     pub method: &'static str,
+    /// Where it goes.
+    pub path: &'static str,
     /// Different users, `user0`...
     pub users: u32,
     /// Body of each query.
@@ -123,6 +125,7 @@ impl Load {
             tls: None,
             speaks: Speaks::Http1,
             method: "POST",
+            path: "/rank",
             users: 1_000,
             body: Bytes::from_static(b"{\"query\":\"red shoes\"}"),
             headers: Vec::new(),
@@ -280,9 +283,9 @@ impl Client {
     fn head(&self, user: u32) -> http::request::Builder {
         let request = Request::builder().method(self.load.method).header("x-user-id", format!("user{user}"));
         let request = match (self.load.speaks, &self.load.tls) {
-            (Speaks::Http1, _) => request.uri("/rank").header("host", "search.test"),
-            (Speaks::Http2, None) => request.uri("http://search.test/rank"),
-            (Speaks::Http2, Some(_)) => request.uri("https://search.test/rank"),
+            (Speaks::Http1, _) => request.uri(self.load.path).header("host", "search.test"),
+            (Speaks::Http2, None) => request.uri(format!("http://search.test{}", self.load.path)),
+            (Speaks::Http2, Some(_)) => request.uri(format!("https://search.test{}", self.load.path)),
         };
         self.load.headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
     }

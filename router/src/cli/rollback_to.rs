@@ -54,7 +54,8 @@ impl To<'_> {
         match ended {
             Ended::Live => self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account),
             Ended::RolledBack | Ended::Aborted => {
-                Err(Failure::refused(format!("{} did not come back on {}: {why}", self.version, self.route)).with_details(account.object(crate::admin::now_unix_ms())))
+                Err(Failure::refused(format!("{} did not come back on {}: {why}", self.version, self.route))
+                    .with_details(account.object(crate::admin::now_unix_ms())))
             }
         }
     }
@@ -145,7 +146,8 @@ mod tests {
         let loaded = "search:9 is loaded on blue, which runs search:1, and becomes live then; the last load took 4.2 s";
         assert_eq!(way(&route, "search:9"), (loaded.to_owned(), true));
         assert_eq!(way(&route, "search:2").0, "nothing: search:2 is live already on green");
-        route["rollout"] = json!({ "phase": "canary", "is_active": true, "candidate": "search:3", "summary": "search:3 canary step 1 of 2 (1 %)" });
+        route["rollout"] =
+            json!({ "phase": "canary", "is_active": true, "candidate": "search:3", "summary": "search:3 canary step 1 of 2 (1 %)" });
         assert!(way(&route, "search:1").0.starts_with("search:3 canary step 1 of 2 (1 %) is aborted; search:1 becomes live"));
         assert_eq!(way_back(&route), "");
     }
