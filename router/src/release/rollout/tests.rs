@@ -48,15 +48,9 @@ impl Scene {
     }
 
     fn begin(&self, candidate: Option<&str>) -> Result<Move, Refusal> {
-        let texts = ("ab".repeat(16), "salt of this rollout".to_owned(), "alice".to_owned());
-        let asked = Begin {
-            candidate: candidate.map(str::to_owned),
-            steps: None,
-            id: texts.0,
-            salt: "0123456789".to_owned(),
-            who: texts.2,
-            why: texts.1,
-        };
+        let (id, who, why) = ("ab".repeat(16), "alice".to_owned(), "salt of this rollout".to_owned());
+        let candidate = candidate.map(str::to_owned);
+        let asked = Begin { candidate, steps: None, id, salt: "0123456789".to_owned(), who, why };
         begin(&asked, &self.flags(), &self.route, &self.healthy, self.now_ms)
     }
 
