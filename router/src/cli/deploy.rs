@@ -157,8 +157,10 @@ impl DeployArgs {
         Order { route, candidate, live, steps, at_once: false, why, if_busy: self.if_busy, deadline }
     }
 
+    /// What was asked.
+    ///
     /// # Errors
-    /// What makes no sense.
+    /// What makes no sense of it.
     fn deployment(&self) -> Result<Deployment<'_>, Failure> {
         if let (None, Some(option)) = (&self.file, self.described.said()) {
             return Err(Failure::usage(format!("{option} is said of a --file, and --version is there already")));

@@ -30,8 +30,10 @@ pub(super) enum Examined<'a> {
 }
 
 impl Exam {
+    /// What is asked, with these judged queries.
+    ///
     /// # Errors
-    /// The judged queries cannot be read.
+    /// They cannot be read.
     pub(super) fn new(criteria: Criteria, judged: Option<PathBuf>, is_quiet: bool) -> Result<Exam, Failure> {
         let with_digest = |file: PathBuf| digest(&file).map(|(sha256, _)| (file, sha256)).map_err(unusable);
         Ok(Exam { criteria, judged: judged.map(with_digest).transpose()?, is_quiet })

@@ -225,3 +225,18 @@ impl Done {
         routers.all(|router| router.epoch >= self.epoch) || self.decided.elapsed() > OBEYED_WITHIN
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::roles::tests::{flags, route};
+
+    #[test]
+    fn a_config_follows_the_versions_of_the_flags() {
+        let file = route(["v1", "v2", "v3"]);
+        assert!(!is_behind(&flags(&file, &[]), &file), "what the flags leave to the config is as the config says");
+        let loaded = flags(&file, &[("version.canary", "search:2")]);
+        assert!(is_behind(&loaded, &file));
+        assert!(!is_behind(&loaded, &route(["v1", "v2", "search:2"])));
+    }
+}
