@@ -130,7 +130,7 @@ impl DeployArgs {
             (Some(version), Some(_)) => {
                 format!("interrupted: the rollout goes on by itself; to attach again: {}", self.again(version))
             }
-            _ => "interrupted: no rollout was begun; run it again to go on".to_owned(),
+            _ => "interrupted before a rollout was seen to be under way; run it again to go on".to_owned(),
         })
     }
 
