@@ -109,10 +109,13 @@ impl Models {
         };
         let mut bytes = fs::read(from).unwrap();
         if kind != Kind::Pickle {
-            // Field 6 of an ONNX model, its description: of two, the last one counts.
-            let text = format!("model {}", self.made);
-            bytes.extend([0x32, u8::try_from(text.len()).unwrap()]);
-            bytes.extend(text.as_bytes());
+            // One more of an ONNX model's properties, which are field 14: `made` is a number.
+            let number = self.made.to_string();
+            let length = u8::try_from(number.len()).unwrap();
+            bytes.extend([0x72, 8 + length, 0x0a, 4]);
+            bytes.extend(b"made");
+            bytes.extend([0x12, length]);
+            bytes.extend(number.as_bytes());
         }
         let path = self.folder.join(format!("{}-{name}", self.made));
         fs::write(&path, bytes).unwrap();

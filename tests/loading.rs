@@ -74,6 +74,35 @@ fn a_version_that_no_pool_runs_is_loaded_and_goes_live() {
     eventually("it is back", SOON, || (routers[0].route()["live"] == "blue").then_some(()));
 }
 
+#[test]
+fn what_is_retired_comes_back_by_a_load() {
+    let pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let router = pools.router("one", QUICK, &pools.filled());
+    let load = pools.load(&router, 100).start();
+    let (code, _, error) = router.run(&["rollout", "retire", "search"]);
+    assert!(code == 2 && error.contains("has no rollout"), "{error}");
+    start(&router, "search:2");
+    done(&router, &["rollout", "promote", "search", "--full"]);
+    reaches(&router, "done");
+    let said = done(&router, &["status"]);
+    assert!(said.contains("way back: search:1 becomes live on blue, which still has it (1 of 1 endpoints healthy): at once"), "{said}");
+    done(&router, &["rollout", "retire", "search", "--why", "memory is short"]);
+    assert_eq!(pools.served(&pools.rankers[0][0]), [] as [u64; 0]);
+    assert!(!pools.folder("blue").join("search/1").exists(), "nor is it in the repository that the router fills");
+    let (code, _, error) = router.run(&["rollback", "search"]);
+    assert!(code == 2 && error.contains("no candidate"), "{error}");
+    let said = done(&router, &["rollback", "search", "--to", "search:1", "--dry-run"]);
+    assert!(
+        said.starts_with("would be done: search:1 is loaded on blue, which runs none, and becomes live then; the last load took "),
+        "{said}"
+    );
+    let said = done(&router, &["rollback", "search", "--to", "search:1"]);
+    assert_eq!(said, "rolled back: search:1 is live on search\n");
+    assert_eq!((pools.served(&pools.rankers[0][0]), router.route()["live"].clone()), (vec![1], "blue".into()));
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
+}
+
 /// The servers of the canary find their versions themselves, and what they find as the second one is another model.
 #[test]
 fn a_server_that_scores_otherwise_than_the_registry_says_gets_nobody() {

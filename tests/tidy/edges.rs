@@ -29,7 +29,7 @@ const MODULES: [(&str, &[&str], &str); 22] = [
     ("ranker", &["config", "onnx", "registry", "vocabulary"], "the ONNX ranking server"),
     ("onnx", &[], "ONNX Runtime, and models that it runs"),
     ("validation", &["config", "onnx", "registry"], "whether a model may be shown to users"),
-    ("admin", &["config", "flags", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),
+    ("admin", &["config", "flags", "loading", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),
     (
         "lifecycle",
         &["admin", "config", "flags", "notify", "policy", "quality", "release", "serve", "tls", "vocabulary"],

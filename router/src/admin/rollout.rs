@@ -1,11 +1,14 @@
 //! `/api/v1/routes/{route}/rollout`: how far a rollout is, and what operators do with it.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
@@ -13,8 +16,13 @@ use super::exposition::Exposition;
 use super::{AdminState, Shared, orders, routes};
 use crate::config::{Route, rollout_steps};
 use crate::flags::{Change, Flags, Kind, random_hex};
+use crate::loading::{Load, Trouble, unload as unload_version};
 use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out, grounds};
 use crate::vocabulary::RouteIndex;
+
+/// A router that is known and has not obeyed by then holds a retirement up.
+const OBEYED_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
@@ -80,7 +88,10 @@ pub(super) async fn order(
         ("promote", false) => Order::Promote,
         ("promote", true) => Order::PromoteFully,
         ("abort", false) => Order::Abort,
-        ("pause" | "resume" | "approve" | "abort", true) => return Err(ApiError::BadRequest("full is for promote alone".to_owned())),
+        ("retire", false) => Order::Retire,
+        ("pause" | "resume" | "approve" | "abort" | "retire", true) => {
+            return Err(ApiError::BadRequest("full is for promote alone".to_owned()));
+        }
         (other, _) => return Err(ApiError::NoPath(format!("/api/v1/routes/{name}/rollout/{other}"))),
     };
     let state = &shared.state;
@@ -108,7 +119,35 @@ pub(super) async fn order(
         };
         carry_out(order, &seen, &caller.name, &asked.why)
     };
-    write(state, (index, route), (&caller.name, &asked.why), make).await
+    let written = write(state, (index, route), (&caller.name, &asked.why), make).await?;
+    if order == Order::Retire {
+        unload(state, (index, route)).await?;
+    }
+    Ok(written)
+}
+
+/// Takes the retired version off its servers, once every router that is heard of knows that nobody goes back there.
+async fn unload(state: &AdminState, (index, route): (RouteIndex, &Route)) -> Result<(), ApiError> {
+    let flags = state.flags.stored(index);
+    let Some(rollout) = &flags.rollout else { return Ok(()) };
+    let deadline = Instant::now() + OBEYED_WITHIN;
+    while state.flags.routers(index).iter().any(|router| router.is_known && router.epoch < flags.epoch) {
+        if Instant::now() >= deadline {
+            return Err(ApiError::Rollout("not every router obeys it yet, so the servers keep the version: order it again".to_owned()));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    let Some(pool) = route.pools.iter().find(|pool| pool.name == rollout.from) else { return Ok(()) };
+    let Some((loading, number)) =
+        route.loading.clone().and_then(|loading| loading.version_of(&rollout.control).map(|number| (loading, number)))
+    else {
+        return Ok(());
+    };
+    let (registry, route, pool) = (state.config.registry.clone(), route.name.clone(), pool.clone());
+    unload_version(&Load { registry, route, loading, pool, number }).await.map_err(|trouble| {
+        let (Trouble::Refused(why) | Trouble::Away(why)) = trouble;
+        ApiError::Rollout(format!("{} is retired, and not every server let go of it: {why}; order it again", rollout.control))
+    })
 }
 
 /// Writes what `make` makes of the flags, on the epoch of those flags.

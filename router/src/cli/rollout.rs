@@ -20,7 +20,7 @@ Examples:
 
 Exit codes: 0 done, 2 refused (the message says why), 69 the router or its store was not reached.";
 
-/// Roll a new model version out: start, status, pause, resume, approve, promote, abort.
+/// Roll a new model version out: start, status, pause, resume, approve, promote, abort, retire.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct RolloutArgs {
@@ -59,6 +59,9 @@ enum RolloutCommand {
     /// End it: the candidate gets nobody any more.
     #[command(after_help = "Examples:\n  switchback rollout abort search\n  switchback rollout abort search --why \"wrong model\"")]
     Abort(Ordered),
+    /// Of one that is done: the servers of the old colour let go of the version before. The way back is a load then.
+    #[command(after_help = "Examples:\n  switchback rollout retire search\n  switchback rollout retire search --why \"memory is short\"")]
+    Retire(Ordered),
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +100,7 @@ impl RolloutArgs {
                 (of, Some(("/promote", json!({ "why": why, "full": full }))))
             }
             RolloutCommand::Abort(of) => ordered(of, "/abort"),
+            RolloutCommand::Retire(of) => ordered(of, "/retire"),
         };
         let rollout = block_on(ask(&of, order)).map_err(|failure| failure.in_json(of.json))?;
         print(&if of.json { format!("{rollout:#}\n") } else { shown(&of.route, &rollout) })

@@ -137,6 +137,8 @@ pub enum Phase {
     RolledBack,
     /// An operator ended it, or somebody changed what it stands on.
     Aborted,
+    /// It was done, and the old colour let go of the version before: the way back is a load.
+    Retired,
 }
 
 impl Plan {
@@ -160,6 +162,7 @@ impl Phase {
             Phase::Done => "done",
             Phase::RolledBack => "rolled_back",
             Phase::Aborted => "aborted",
+            Phase::Retired => "retired",
         }
     }
 

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model_servers::{FaultKind, Folder, Hooks, Progress, Protocol, Report, Settings, SettingsFile, Stage, Wanted, WarmUp, bring_up};
+use model_servers::{
+    Fault, FaultKind, Folder, Hooks, Progress, Protocol, Report, Settings, SettingsFile, Stage, Wanted, WarmUp, bring_up, retire,
+};
 use serde_json::Map;
 use tempfile::NamedTempFile;
 use tokio::sync::oneshot;
@@ -83,6 +85,32 @@ pub async fn load(
     Ok(Some(Loaded { what: in_words(load, &report, took_ms), took_ms }))
 }
 
+/// Takes a version away from every server of its pool, and out of the repository that the router fills.
+///
+/// # Errors
+/// [`Trouble`]: call again to go on.
+pub async fn unload(load: &Load) -> Result<(), Trouble> {
+    let (settings, client, servers) = (settings(load)?, servers::client(load)?, servers::of(&load.pool).await?);
+    let root = root(load);
+    let folder = root.as_deref().map(|root| folder(load, root)).transpose()?;
+    let wanted =
+        Wanted { version: load.number, previous: None, golden: None, input: None, pool: &load.pool.name, route: &load.route, stop: None };
+    retire(&client, &settings, &servers, &wanted, folder.as_ref()).await.map_err(trouble)
+}
+
+/// The servers' repository, where the router fills it.
+fn root(load: &Load) -> Option<PathBuf> {
+    load.loading.repository.as_ref().map(|folder| PathBuf::from(folder.replace("{pool}", &load.pool.name)))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn trouble(fault: Fault) -> Trouble {
+    match fault.kind {
+        FaultKind::Refused => Trouble::Refused(fault.to_string()),
+        FaultKind::Away => Trouble::Away(fault.to_string()),
+    }
+}
+
 /// What was cancelled is undone by now, but for a load that was over already: then the version before it is loaded again.
 async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)) {
     let (route, pool, version) = (&load.route, &load.pool.name, load.number);
@@ -107,7 +135,7 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
 
 async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync)) -> Result<Report, Trouble> {
     let settings = settings(load)?;
-    let root = load.loading.repository.as_ref().map(|folder| PathBuf::from(folder.replace("{pool}", &load.pool.name)));
+    let root = root(load);
     let source = source::read(load, root.as_deref(), progress).await?;
     let folder = root.as_deref().map(|root| folder(load, root)).transpose()?;
     let (client, servers) = (servers::client(load)?, servers::of(&load.pool).await?);
@@ -122,10 +150,7 @@ async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync
     };
     let place = folder.as_ref().zip(source.artefact.as_ref().map(NamedTempFile::path));
     let told = |at: Progress| progress(stage(load, at));
-    bring_up(&client, &settings, &servers, &wanted, place, &told).await.map_err(|fault| match fault.kind {
-        FaultKind::Refused => Trouble::Refused(fault.to_string()),
-        FaultKind::Away => Trouble::Away(fault.to_string()),
-    })
+    bring_up(&client, &settings, &servers, &wanted, place, &told).await.map_err(trouble)
 }
 
 fn settings(load: &Load) -> Result<Settings, Trouble> {

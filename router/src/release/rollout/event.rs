@@ -31,11 +31,13 @@ pub enum Event {
     Loaded,
     /// An operator wants it to go on as soon as the servers have the version.
     Promoted,
+    /// The old colour lets go of the version before.
+    Retired,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 14] = [
+    pub const ALL: [Event; 15] = [
         Event::Started,
         Event::StepBegan,
         Event::Switched,
@@ -50,6 +52,7 @@ impl Event {
         Event::BreakerTripped,
         Event::Loaded,
         Event::Promoted,
+        Event::Retired,
     ];
 
     /// For logs and metrics.
@@ -70,6 +73,7 @@ impl Event {
             Event::BreakerTripped => "breaker_tripped",
             Event::Loaded => "loaded",
             Event::Promoted => "promoted",
+            Event::Retired => "retired",
         }
     }
 }

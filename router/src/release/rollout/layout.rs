@@ -6,6 +6,9 @@ use crate::config::{Pool, Route};
 use crate::flags::{Flags, Phase, Rollout};
 use crate::vocabulary::{PoolIndex, Ppm};
 
+/// What a pool runs whose servers let go of their version.
+const NO_VERSION: &str = "none";
+
 /// Fields of the flags, as [`crate::flags::Change`] has them.
 pub(super) type Fields = BTreeMap<String, Option<String>>;
 
@@ -60,6 +63,9 @@ pub(super) fn fields(rollout: &Rollout, route: &Route) -> Fields {
         Phase::RolledBack | Phase::Aborted => {
             put("mirror_percent", None);
         }
+        Phase::Retired => {
+            put(&format!("version.{}", rollout.from), text(NO_VERSION));
+        }
     }
     put("rollout", Some(rollout.render()));
     fields
@@ -99,7 +105,7 @@ pub(super) fn by_hand(rollout: &Rollout, flags: &Flags, route: &Route) -> Option
             differs("canary_percent", candidate.share.to_string(), Ppm::ZERO.to_string())
                 .or_else(|| differs("holdback_percent", is.to_string(), rollout.plan.holdback.to_string()))
         }
-        Phase::Done | Phase::RolledBack | Phase::Aborted => None,
+        Phase::Done | Phase::RolledBack | Phase::Aborted | Phase::Retired => None,
     }
 }
 

@@ -151,6 +151,7 @@ fn nothing_is_loaded_while_somebody_holds_it_up() {
     assert_eq!(scene.waits_for(), "paused: alice");
     assert_eq!(scene.order(Order::Resume), Ok(Event::Resumed));
     assert_eq!(scene.to_load().pool, "canary");
+    assert!(scene.order(Order::Retire).unwrap_err().starts_with("there is nothing to retire before a rollout is done"));
     assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
 }
 
@@ -198,8 +199,13 @@ fn a_version_that_is_known_comes_back_at_once() {
         (begun.event, begun.rollout.phase, scene.shares().0.as_str(), scene.next()),
         (Event::Switched, Phase::Done, "blue", Next::Rest)
     );
-    scene.healthy = vec![0, 2, 2];
     assert_eq!(at_once(&scene, "search:1").unwrap_err().0, "search:1 is live already");
+    // Until the other colour lets go of it.
+    assert_eq!(scene.order(Order::Retire), Ok(Event::Retired));
+    scene.follow();
+    assert_eq!((scene.rollout().phase, scene.route.pools[1].version.as_str()), (Phase::Retired, "none"));
+    assert_eq!(crate::release::rollback(&scene.flags(), &scene.route, 0, ""), None);
+    assert_eq!(scene.order(Order::Retire), Ok(Event::Retired), "again, for servers that did not answer");
 }
 
 #[test]

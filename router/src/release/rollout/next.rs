@@ -318,7 +318,7 @@ pub(super) fn after(rollout: &Rollout, route: &Route) -> Option<Rollout> {
         Phase::Canary if rollout.is_last_step() => (Phase::Baking, rollout.step),
         Phase::Canary => (Phase::Canary, rollout.step + 1),
         Phase::Baking => (Phase::Done, rollout.step),
-        Phase::Done | Phase::RolledBack | Phase::Aborted => return None,
+        Phase::Done | Phase::RolledBack | Phase::Aborted | Phase::Retired => return None,
     };
     Some(Rollout { phase, step, ..rollout.clone() })
 }
@@ -327,6 +327,7 @@ pub(super) fn event_of(after: &Rollout) -> Event {
     match after.phase {
         Phase::Baking => Event::Switched,
         Phase::Done => Event::Done,
+        Phase::Retired => Event::Retired,
         _ => Event::StepBegan,
     }
 }

@@ -1,7 +1,7 @@
 //! What operators may do with a rollout.
 
 use super::event::Event;
-use super::layout::Fields;
+use super::layout::{Fields, loadable};
 use super::next::{Move, Seen, after, event_of};
 use super::ready::{Lack, not_ready};
 use crate::flags::{Hurry, Phase, Rollout};
@@ -22,6 +22,8 @@ pub enum Order {
     PromoteFully,
     /// The candidate gets nobody any more.
     Abort,
+    /// Of one that is done: the old colour lets go of the version before.
+    Retire,
 }
 
 impl Order {
@@ -44,6 +46,9 @@ pub struct Refusal(pub String);
 pub fn carry_out(order: Order, seen: &Seen<'_>, who: &str, why: &str) -> Result<Move, Refusal> {
     let rollout = seen.rollout;
     let refuse = |why: String| Err(Refusal(why));
+    if order == Order::Retire {
+        return retire(seen, who, why);
+    }
     if !rollout.phase.is_active() {
         return refuse(format!("the last rollout is over: {}", rollout.summary()));
     }
@@ -66,7 +71,27 @@ pub fn carry_out(order: Order, seen: &Seen<'_>, who: &str, why: &str) -> Result<
             let ended = Rollout { phase: Phase::Aborted, paused: None, ..rollout.clone() };
             Ok(ended_by(seen, ended, &why))
         }
+        // Done above.
+        Order::Retire => refuse(format!("there is nothing to retire: {}", rollout.summary())),
     }
+}
+
+/// Once more is no harm: servers that did not answer the first time are asked again.
+fn retire(seen: &Seen<'_>, who: &str, why: &str) -> Result<Move, Refusal> {
+    let (rollout, route) = (seen.rollout, seen.route);
+    if !matches!(rollout.phase, Phase::Done | Phase::Retired) {
+        return Err(Refusal(format!("there is nothing to retire before a rollout is done: {}", rollout.summary())));
+    }
+    let live = route.pools.get(seen.flags.live.get()).map_or("", |pool| pool.name.as_str());
+    if live == rollout.from {
+        return Err(Refusal(format!("{live} is live: what it runs is not retired")));
+    }
+    if loadable(&rollout.control, route).is_none() {
+        let why = "it was not loaded by Switchback: the servers of its pool are yours ([route.loading] says how they load versions)";
+        return Err(Refusal(format!("{} is not retired: {why}", rollout.control)));
+    }
+    let why = if why.is_empty() { who.to_owned() } else { format!("{who}: {why}") };
+    Ok(seen.moved(Event::Retired, Rollout { phase: Phase::Retired, ..rollout.clone() }, &why))
 }
 
 /// The end of a rollout: the candidate gets nobody any more.

@@ -65,7 +65,7 @@ pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<Lack> {
     let name = match after.phase {
         Phase::Pending | Phase::Mirroring | Phase::Canary => carrier(after, seen.route),
         Phase::Baking => &after.to,
-        Phase::Loading | Phase::Done | Phase::RolledBack | Phase::Aborted => return None,
+        Phase::Loading | Phase::Done | Phase::RolledBack | Phase::Aborted | Phase::Retired => return None,
     };
     let other = |what: String| Some(Lack::Other(what));
     let Some((index, pool)) = seen.route.pools.iter().enumerate().find(|(_, pool)| pool.name == name) else {

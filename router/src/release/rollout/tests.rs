@@ -303,8 +303,17 @@ fn what_is_done_can_be_taken_back() {
 #[test]
 fn the_document_has_every_transition() {
     let document = include_str!("../../../../docs/ROLLOUTS.md");
-    let phases =
-        [Phase::Loading, Phase::Pending, Phase::Mirroring, Phase::Canary, Phase::Baking, Phase::Done, Phase::RolledBack, Phase::Aborted];
+    let phases = [
+        Phase::Loading,
+        Phase::Pending,
+        Phase::Mirroring,
+        Phase::Canary,
+        Phase::Baking,
+        Phase::Done,
+        Phase::RolledBack,
+        Phase::Aborted,
+        Phase::Retired,
+    ];
     for label in phases.map(Phase::label).into_iter().chain(Event::ALL.map(Event::label)) {
         assert!(document.contains(&format!("| `{label}` |")), "{label} is in no table");
     }
@@ -343,7 +352,7 @@ proptest! {
                 Phase::Canary => 1,
                 Phase::Baking => 2,
                 Phase::Done => 3,
-                Phase::RolledBack | Phase::Aborted => 9,
+                Phase::RolledBack | Phase::Aborted | Phase::Retired => 9,
             };
             prop_assert!((order(before.phase)..=order(before.phase) + 1).contains(&order(now.phase)));
             let (live, share, held) = scene.shares();
