@@ -44,7 +44,7 @@ impl Followed<'_> {
                     told.state("ended", &format!("{}: {}", rollout.summary, rollout.why));
                     return Ok(ended);
                 }
-                Seen::Gone => return self.from_the_ledger(patient, told, account).await,
+                Seen::Gone => return self.as_the_ledger_has_it(patient, told, account).await,
             }
             if Instant::now() + EVERY >= self.deadline {
                 let (candidate, state) = (self.candidate, account.state());
@@ -68,7 +68,7 @@ impl Followed<'_> {
     }
 
     /// Another rollout has its place: what the ledger says of its last transition is how it ended.
-    async fn from_the_ledger(&self, patient: &Patient, told: &Told, account: &mut Account) -> Result<Ended, Failure> {
+    async fn as_the_ledger_has_it(&self, patient: &Patient, told: &Told, account: &mut Account) -> Result<Ended, Failure> {
         let history = patient.get(&format!("/history?limit={ENTRIES}"), self.deadline, told).await?;
         let entries = history["entries"].as_array().into_iter().flatten();
         let mut of_this = entries.filter(|entry| entry["grounds"]["rollout"].as_str() == Some(self.id.as_str()));
