@@ -5,8 +5,10 @@
 
 mod admin_client;
 mod breaker;
+mod bundle;
 mod config;
 mod demo;
+mod doctor;
 mod events;
 mod evidence;
 mod experiment;
@@ -14,6 +16,7 @@ mod experiment_report;
 mod explain;
 mod failure;
 mod flag;
+mod ledger;
 mod model;
 mod model_alias;
 mod model_gc;
@@ -28,6 +31,7 @@ mod ranker;
 mod registry_args;
 mod reload;
 mod replay;
+mod replay_bundle;
 mod rollback;
 mod rollback_policy;
 mod rollout;
@@ -74,7 +78,9 @@ enum Command {
     Rollout(rollout::RolloutArgs),
     Experiment(experiment::ExperimentArgs),
     Explain(explain::ExplainArgs),
-    Ledger(explain::LedgerArgs),
+    Ledger(ledger::LedgerArgs),
+    Replay(replay_bundle::Replay),
+    Doctor(doctor::Doctor),
     Rollback(rollback::RollbackArgs),
     Breaker(breaker::BreakerArgs),
     Model(model::ModelArgs),
@@ -112,6 +118,8 @@ pub fn run() -> ExitCode {
         Command::Experiment(experiment) => experiment.run(),
         Command::Explain(explain) => explain.run(),
         Command::Ledger(ledger) => ledger.run(),
+        Command::Replay(replay) => replay.run(),
+        Command::Doctor(doctor) => return doctor.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Breaker(breaker) => breaker.run(),
         Command::Model(model) => model.run(),

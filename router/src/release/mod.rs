@@ -31,6 +31,7 @@ mod log;
 mod mover;
 mod notices;
 mod record;
+mod recorded;
 mod roles;
 mod rollback;
 mod rollout;
@@ -45,6 +46,7 @@ pub use experiments::view::{ArmView, ComparisonView, ExperimentEvidence, Quality
 pub use grounds::{grounds, grounds_of_rollback};
 pub use judging::{Health, Judging, Under};
 pub use log::LOG_FOLDER;
+pub use recorded::{Recorded, recorded};
 pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
 pub use rollout::{Begin, Event, LEAST_LEFT, Move, Next, Order, Refusal, Seen, begin, carry_out, next};
 pub use store::{FleetWindows, fleet_windows};
