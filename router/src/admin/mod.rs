@@ -50,10 +50,10 @@ use axum::routing::{get, post, put};
 use tokio::sync::{Semaphore, watch};
 use tracing_appender::non_blocking::ErrorCounter;
 
+pub(crate) use access::AS_VIEWER;
 pub use access::{Access, AccessError, TOKEN_FILE};
 pub(crate) use configured::keys_of;
 pub use connections::run;
-pub(crate) use access::AS_VIEWER;
 pub(crate) use ledger::{explained, verified};
 pub(crate) use lifecycle::now_unix_ms;
 pub use lifecycle::{AskedReload, ReloadRefused, Reloaded, Reloads};

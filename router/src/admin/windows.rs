@@ -54,9 +54,7 @@ pub(super) async fn show(
 }
 
 fn list(route: &str, found: &[Recorded]) -> Value {
-    let one = |comparison: &Recorded| {
-        json!({ "began_unix_seconds": comparison.began, "parts": comparison.parts.len(), "bytes": comparison.bytes })
-    };
+    let one = |comparison: &Recorded| json!({ "began_unix_seconds": comparison.began, "parts": comparison.parts.len(), "bytes": comparison.bytes });
     json!({ "route": route, "comparisons": found.iter().map(one).collect::<Vec<_>>() })
 }
 

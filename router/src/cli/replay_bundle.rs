@@ -93,7 +93,9 @@ impl Replay {
         }
         match (is_compared, differs) {
             (false, _) if found.is_empty() => Err(Failure::refused("the bundle has no judged windows: nothing to judge anew")),
-            (false, _) => Err(Failure::refused("the bundle has nothing that was said of these windows at the time: nothing to compare with")),
+            (false, _) => {
+                Err(Failure::refused("the bundle has nothing that was said of these windows at the time: nothing to compare with"))
+            }
             (true, 0) if self.json => Ok(()),
             (true, 0) => print("the verdicts are the same to the bit\n"),
             (true, differs) => Err(Failure::refused(format!("{differs} of the verdicts are not the same"))),
@@ -264,10 +266,11 @@ fn shown(route: &str, began: u64, logs: usize, policy: &str, again: &Again) -> S
 
 fn as_json(bundle: &Bundle, found: &[(u64, String, Again)], is_same: bool) -> Value {
     let one = |(began, policy, again): &(u64, String, Again)| {
-        let changes = again.changes.iter().map(|(window, verdict, summary)| json!({ "window": window, "verdict": verdict, "summary": summary }));
-        let compared = again.compared.iter().map(|(what, differences)| {
-            json!({ "what": what, "is_same": differences.as_ref().map(Vec::is_empty), "differences": differences })
-        });
+        let changes =
+            again.changes.iter().map(|(window, verdict, summary)| json!({ "window": window, "verdict": verdict, "summary": summary }));
+        let compared = again.compared.iter().map(
+            |(what, differences)| json!({ "what": what, "is_same": differences.as_ref().map(Vec::is_empty), "differences": differences }),
+        );
         json!({
             "began_unix_seconds": began,
             "policy": policy,

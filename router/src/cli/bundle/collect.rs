@@ -76,7 +76,8 @@ pub(in crate::cli) async fn collect(client: AdminClient, wanted: &Wanted) -> Res
     for (name, path) in DOCUMENTS {
         basket.document(&client, name, &format!("/api/v1{}", path.replace("{route}", &wanted.route))).await;
     }
-    let explain = format!("/api/v1/routes/{}/explain{}", wanted.route, wanted.at_ms.map_or_else(String::new, |at| format!("?time_ms={at}")));
+    let explain =
+        format!("/api/v1/routes/{}/explain{}", wanted.route, wanted.at_ms.map_or_else(String::new, |at| format!("?time_ms={at}")));
     basket.document(&client, "explain.json", &explain).await;
     basket.raw("metrics.txt", "/metrics").await;
     let route = basket.json("route.json");
@@ -146,10 +147,12 @@ impl Basket<'_> {
         let mut peers: Vec<(String, AdminClient)> =
             heard.map(|router| (plain(&router["id"]), self.client.to_peer(&plain(&router["admin"])))).collect();
         // The one that is asked may be reached by another address than it says, or is alone.
+        let is_named = peers.iter().any(|(_, peer)| peer.authority() == self.client.authority());
+        let asked = self.client.to_peer(self.client.authority());
         match peers.as_mut_slice() {
-            [(_, only)] => *only = self.client.to_peer(self.client.authority()),
-            _ if peers.iter().any(|(_, peer)| peer.authority() == self.client.authority()) => {}
-            _ => peers.insert(0, ("asked".to_owned(), self.client.to_peer(self.client.authority()))),
+            [(_, only)] => *only = asked,
+            _ if is_named => {}
+            _ => peers.insert(0, ("asked".to_owned(), asked)),
         }
         if peers.len() > MOST_ROUTERS {
             self.missing.push(format!("windows of {} routers: {MOST_ROUTERS} are asked at most", peers.len() - MOST_ROUTERS));

@@ -5,8 +5,9 @@ use std::io::Write as _;
 
 use switchback_fuzz::{Target, kind_of, trace};
 
-use super::read::tests::bundle;
-use super::{is_name, manifest::sha256, pack, read};
+use super::manifest::sha256;
+use super::read::{read, tests::bundle};
+use super::{is_name, pack};
 
 const WORDS: [&[u8]; 14] = [
     b"manifest.json\0",

@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 pub(super) use collect::{Wanted, collect};
-pub(super) use manifest::{Manifest, MemberSeen};
-pub(super) use read::{open, read};
+pub(super) use manifest::Manifest;
+pub(super) use read::open;
 pub(super) use write::{pack, put};
 
 use super::Failure;
@@ -100,6 +100,9 @@ mod tests {
         for bad in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a", ".ssh", "a\\b", "c:x", "a\nb", "a/b/c/d", &"a".repeat(201)] {
             assert!(!is_name(bad), "{bad:?}");
         }
-        assert_eq!((part_of_name("edge-1:8080"), part_of_name("../x"), part_of_name("")), ("edge-1_8080".into(), "___x".into(), "router".into()));
+        assert_eq!(
+            (part_of_name("edge-1:8080"), part_of_name("../x"), part_of_name("")),
+            ("edge-1_8080".into(), "___x".into(), "router".into())
+        );
     }
 }

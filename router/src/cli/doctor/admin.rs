@@ -78,7 +78,9 @@ async fn look(config: &Config, client: &AdminClient, status: &Value) -> Vec<Find
     findings.extend(readiness(ready.map_err(|failure| failure.message().to_owned()), status));
     match configured {
         Ok(configured) => findings.push(same_config(&keys_of(config), &configured)),
-        Err(failure) => findings.push(Finding::warning(PART, "config in force", failure.message(), "it may be an older version: upgrade it")),
+        Err(failure) => {
+            findings.push(Finding::warning(PART, "config in force", failure.message(), "it may be an older version: upgrade it"))
+        }
     }
     match routes {
         Ok(routes) => {
@@ -100,7 +102,8 @@ fn readiness(ready: Result<Value, String>, status: &Value) -> Vec<Finding> {
         Err(why) => return vec![Finding::failed(PART, "ready", why, "GET /readyz says what it lacks: pools, or the flag store")],
     };
     let texts = |key: &str| ready[key].as_array().into_iter().flatten().map(plain).collect::<Vec<_>>();
-    let problems = texts("problems").into_iter().map(|problem| Finding::failed(PART, "ready", problem, "see to it: it goes on with what it has"));
+    let problems =
+        texts("problems").into_iter().map(|problem| Finding::failed(PART, "ready", problem, "see to it: it goes on with what it has"));
     let warnings = texts("warnings").into_iter().map(|warning| Finding::warning(PART, "ready", warning, "see to it"));
     let mut findings: Vec<Finding> = problems.chain(warnings).collect();
     if findings.is_empty() {
@@ -115,13 +118,8 @@ fn same_config(file: &Map<String, Value>, configured: &Value) -> Finding {
     // A port that the system picked, and the name made of it, are no difference.
     let is_said = |key: &&String| !matches!(key.as_str(), "state.router_id");
     let in_force = in_force.as_object().cloned().unwrap_or_default();
-    let mut differ: Vec<&str> = file
-        .keys()
-        .chain(in_force.keys())
-        .filter(is_said)
-        .filter(|key| file.get(*key) != in_force.get(*key))
-        .map(String::as_str)
-        .collect();
+    let mut differ: Vec<&str> =
+        file.keys().chain(in_force.keys()).filter(is_said).filter(|key| file.get(*key) != in_force.get(*key)).map(String::as_str).collect();
     differ.sort_unstable();
     differ.dedup();
     if differ.is_empty() {
@@ -139,7 +137,13 @@ fn of_route(route: &Value) -> Vec<Finding> {
     for policy in route["policies"].as_array().into_iter().flatten() {
         let state = plain(&policy["state"]);
         if !matches!(state.as_str(), "in_force" | "admitting") && !(state == "native" && policy["kind"] == "rollback") {
-            let found = format!("{} policy {} is {}: {}", plain(&policy["kind"]), plain(&policy["wanted"]), state.replace('_', " "), plain(&policy["why"]));
+            let found = format!(
+                "{} policy {} is {}: {}",
+                plain(&policy["kind"]),
+                plain(&policy["wanted"]),
+                state.replace('_', " "),
+                plain(&policy["why"])
+            );
             findings.push(Finding::failed(PART, named("policy"), found, "runbooks/bad-plugin.md"));
         }
     }
@@ -151,12 +155,22 @@ fn of_route(route: &Value) -> Vec<Finding> {
     findings.extend(warnings.map(|warning| Finding::warning(PART, named("flags"), plain(warning), "see to it")));
     if route["breaker"]["state"] == "tripped" {
         let found = format!("tripped: {}", plain(&route["breaker"]["why"]));
-        findings.push(Finding::warning(PART, named("breaker"), found, format!("switchback breaker status {name} (runbooks/quality-alert.md)")));
+        findings.push(Finding::warning(
+            PART,
+            named("breaker"),
+            found,
+            format!("switchback breaker status {name} (runbooks/quality-alert.md)"),
+        ));
     }
     let rollout = &route["rollout"];
     if rollout["is_active"] == true && (rollout["is_stalled"] == true || !rollout["paused"].is_null()) {
         let found = format!("stalled or paused: waits: {}", plain(&rollout["waits_for"]));
-        findings.push(Finding::warning(PART, named("rollout"), found, format!("switchback rollout status {name} (runbooks/canary-stuck.md)")));
+        findings.push(Finding::warning(
+            PART,
+            named("rollout"),
+            found,
+            format!("switchback rollout status {name} (runbooks/canary-stuck.md)"),
+        ));
     }
     findings.extend(routers_of(route, &name));
     if findings.is_empty() {
@@ -168,18 +182,29 @@ fn of_route(route: &Value) -> Vec<Finding> {
 /// Whether every router that reports obeys the same epoch.
 fn routers_of(route: &Value, name: &str) -> Vec<Finding> {
     let routers = || route["routers"].as_array().into_iter().flatten();
-    let names = |chosen: &dyn Fn(&Value) -> bool| routers().filter(|router| chosen(router)).map(|router| plain(&router["id"])).collect::<Vec<_>>();
+    let names =
+        |chosen: &dyn Fn(&Value) -> bool| routers().filter(|router| chosen(router)).map(|router| plain(&router["id"])).collect::<Vec<_>>();
     let epoch = &route["epoch"];
     let mut findings = Vec::new();
     let behind = names(&|router: &Value| router["is_known"] == true && &router["epoch"] != epoch);
     if !behind.is_empty() {
         let found = format!("not on epoch {}: {}", plain(epoch), behind.join(", "));
-        findings.push(Finding::warning(PART, format!("{name}: routers"), found, "look again in some seconds; then runbooks/split-brain.md"));
+        findings.push(Finding::warning(
+            PART,
+            format!("{name}: routers"),
+            found,
+            "look again in some seconds; then runbooks/split-brain.md",
+        ));
     }
     let silent = names(&|router: &Value| router["is_known"] != true);
     if !silent.is_empty() {
         let found = format!("not heard of for some time: {}", silent.join(", "));
-        findings.push(Finding::warning(PART, format!("{name}: routers"), found, "start them, or wait: they are forgotten after 10 minutes"));
+        findings.push(Finding::warning(
+            PART,
+            format!("{name}: routers"),
+            found,
+            "start them, or wait: they are forgotten after 10 minutes",
+        ));
     }
     findings
 }
@@ -216,7 +241,12 @@ fn versions(mine: &str, count: usize, others: &[String], unheard: &[String]) -> 
         findings.push(Finding::warning(PART, "versions", found, "upgrade the others (runbooks/upgrade-router.md)"));
     }
     if !unheard.is_empty() {
-        findings.push(Finding::warning(PART, "other routers", unheard.join("; "), "their admin API must be reachable from here, with this token"));
+        findings.push(Finding::warning(
+            PART,
+            "other routers",
+            unheard.join("; "),
+            "their admin API must be reachable from here, with this token",
+        ));
     }
     if findings.is_empty() && count > 1 {
         findings.push(Finding::ok(PART, "versions", format!("all {count} routers are {mine}")));
@@ -250,13 +280,16 @@ mod tests {
         ill["rollout"] = json!({ "is_active": true, "is_stalled": true, "waits_for": "hold" });
         ill["routers"][1]["epoch"] = json!(6);
         let found: Vec<String> = of_route(&ill).into_iter().map(|finding| format!("{}: {}", finding.name, finding.found)).collect();
-        assert_eq!(found, [
-            "search: policy: split policy mine is quarantined: it trapped",
-            "search: flags: not obeyed: pin: must be a pool",
-            "search: breaker: tripped: it fails",
-            "search: rollout: stalled or paused: waits: hold",
-            "search: routers: not on epoch 7: b",
-        ]);
+        assert_eq!(
+            found,
+            [
+                "search: policy: split policy mine is quarantined: it trapped",
+                "search: flags: not obeyed: pin: must be a pool",
+                "search: breaker: tripped: it fails",
+                "search: rollout: stalled or paused: waits: hold",
+                "search: routers: not on epoch 7: b",
+            ]
+        );
     }
 
     #[test]

@@ -204,11 +204,9 @@ mod tests {
     #[test]
     fn room_is_enough_hardly_enough_or_none() {
         let status = |free_mib: u64, has_inodes: bool| room(free_mib << 20, 500 << 20, has_inodes, "").status;
-        assert_eq!([status(600, true), status(100, true), status(10, true), status(600, false)], [
-            Status::Ok,
-            Status::Warning,
-            Status::Failed,
-            Status::Failed
-        ]);
+        assert_eq!(
+            [status(600, true), status(100, true), status(10, true), status(600, false)],
+            [Status::Ok, Status::Warning, Status::Failed, Status::Failed]
+        );
     }
 }

@@ -62,11 +62,10 @@ mod tests {
     #[test]
     fn a_certificate_is_good_soon_over_or_over() {
         let of = |not_after: i64| until("tls", "a", ("a.example", not_after), 1_000_000_000, "renew it");
-        assert_eq!((of(1_000_000_000 + 30 * 86_400).status, of(1_000_086_401).status, of(999_000_000).status), (
-            Status::Ok,
-            Status::Warning,
-            Status::Failed
-        ));
+        assert_eq!(
+            (of(1_000_000_000 + 30 * 86_400).status, of(1_000_086_401).status, of(999_000_000).status),
+            (Status::Ok, Status::Warning, Status::Failed)
+        );
         assert_eq!(of(1_000_086_401).found, "a.example ends in 1 day(s)");
         assert_eq!((of(999_800_000).found.as_str(), of(999_800_000).to_do.as_str()), ("a.example ended 2 day(s) ago", "renew it"));
     }

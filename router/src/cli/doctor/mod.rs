@@ -61,7 +61,8 @@ impl Doctor {
         let findings = runtime.block_on(look(self.admin.or_config(DEFAULT_CONFIG), self.json));
         // A check that was given up may still hold a thread.
         runtime.shutdown_background();
-        let shown = if self.json { print(&render::as_json(&findings)) } else { write(&render::table(&findings, console::colors_enabled())) };
+        let shown =
+            if self.json { print(&render::as_json(&findings)) } else { write(&render::table(&findings, console::colors_enabled())) };
         let has_failed = findings.iter().any(|finding| finding.status == Status::Failed);
         match shown {
             Err(failure) => failure.report(),

@@ -27,7 +27,9 @@ async fn reach(name: &str, url: &NotifyUrl) -> Finding {
     let to_do = "see that it runs and a firewall lets this machine through; notices wait, and are tried again";
     let addresses: Vec<_> = match tokio::net::lookup_host((host.as_str(), port)).await {
         Ok(addresses) => addresses.collect(),
-        Err(error) => return Finding::failed(PART, name, format!("{url}: its name does not resolve: {error}"), "mend its url, or the resolver"),
+        Err(error) => {
+            return Finding::failed(PART, name, format!("{url}: its name does not resolve: {error}"), "mend its url, or the resolver");
+        }
     };
     match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(addresses.as_slice())).await {
         Ok(Ok(_)) => Finding::ok(PART, name, format!("{url}: connects")),

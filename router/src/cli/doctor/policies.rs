@@ -37,7 +37,9 @@ fn named(config: &Config) -> BTreeSet<(bool, String)> {
     for route in &config.routes {
         let initial = |key: &str| route.initial.get(key).cloned();
         named.extend([(true, route.split_policy.clone()), (false, route.rollback_policy.clone())]);
-        named.extend(initial("split_policy").map(|name| (true, name)).into_iter().chain(initial("rollback_policy").map(|name| (false, name))));
+        named.extend(
+            initial("split_policy").map(|name| (true, name)).into_iter().chain(initial("rollback_policy").map(|name| (false, name))),
+        );
     }
     named
 }

@@ -78,7 +78,11 @@ fn wrong(probe: &Probed) -> Option<String> {
 }
 
 fn to_do_about<'t>(bad: &[String], usual: &'t str) -> &'t str {
-    if bad.iter().any(|why| why.contains("certificate")) { "renew the backend's certificate, or mend the pool's tls.ca or tls.server_name" } else { usual }
+    if bad.iter().any(|why| why.contains("certificate")) {
+        "renew the backend's certificate, or mend the pool's tls.ca or tls.server_name"
+    } else {
+        usual
+    }
 }
 
 #[cfg(test)]

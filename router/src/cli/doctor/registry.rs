@@ -64,7 +64,9 @@ fn writable(place: &Place) -> Finding {
             Ok(()) => Finding::ok(PART, "registry", format!("{place}: can be read and pushed to")),
             Err(_) => Finding::ok(PART, "registry", format!("{place}: can be read, and not pushed to from here")),
         },
-        Place::S3 { .. } => Finding::ok(PART, "registry", format!("{place}: can be read; whether it can be pushed to only a push would show")),
+        Place::S3 { .. } => {
+            Finding::ok(PART, "registry", format!("{place}: can be read; whether it can be pushed to only a push would show"))
+        }
     }
 }
 

@@ -21,7 +21,8 @@ const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/li
 
 pub(super) fn checks(config: &Shared, running: &Running) -> Vec<Check> {
     let listen = &config.listen;
-    let addresses = [("listen.traffic", Some(listen.traffic)), ("listen.traffic_tls", listen.traffic_tls), ("listen.admin", Some(listen.admin))];
+    let addresses =
+        [("listen.traffic", Some(listen.traffic)), ("listen.traffic_tls", listen.traffic_tls), ("listen.admin", Some(listen.admin))];
     let mut checks = Vec::new();
     for (key, address) in addresses.into_iter().filter_map(|(key, address)| Some((key, address?))) {
         let pid = running.pid();
@@ -150,12 +151,10 @@ mod tests {
     #[test]
     fn files_are_enough_for_connections_or_not() {
         let status = |limit: u64| files_for(limit, "the router's", 10_000).status;
-        assert_eq!([status(u64::MAX), status(21_024), status(11_000), status(1_024)], [
-            Status::Ok,
-            Status::Ok,
-            Status::Warning,
-            Status::Failed
-        ]);
+        assert_eq!(
+            [status(u64::MAX), status(21_024), status(11_000), status(1_024)],
+            [Status::Ok, Status::Ok, Status::Warning, Status::Failed]
+        );
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n";
         assert_eq!((limit_of(limits), limit_of("")), (Some(1_024), None));
     }

@@ -35,7 +35,8 @@ fn certificate(key: &str, path: &Path) -> Finding {
     match certificate_in(key, path) {
         Err(error) => Finding::failed(PART, key, error.to_string(), "put a certificate there, in PEM"),
         Ok(seen) => {
-            let what = format!("{} ({})", path.display(), if seen.names.is_empty() { "no names".to_owned() } else { seen.names.join(", ") });
+            let what =
+                format!("{} ({})", path.display(), if seen.names.is_empty() { "no names".to_owned() } else { seen.names.join(", ") });
             let now = i64::try_from(crate::admin::now_unix_ms() / 1_000).unwrap_or(i64::MAX);
             until(PART, key, (&what, seen.not_after), now, TO_DO)
         }
