@@ -99,7 +99,8 @@ fn rolled_back() -> Scene {
     let (status, body) = routers[0].admin("POST", "/api/v1/routes/search/experiments", mine.as_bytes());
     assert!(status < 300, "{body}");
     let flags = |field: &str| fleet.redis.cli(&["HGET", "{switchback:search}:flags", field]).unwrap();
-    let salts: Vec<String> = serde_json::from_str::<Value>(&flags("experiments")).unwrap().to_string().split('"').map(str::to_owned).collect();
+    let salts: Vec<String> =
+        serde_json::from_str::<Value>(&flags("experiments")).unwrap().to_string().split('"').map(str::to_owned).collect();
     let salts = salts.iter().zip(salts.iter().skip(2)).filter(|(key, _)| key.contains("salt")).map(|(_, salt)| salt.clone());
     let mut secrets: Vec<String> = salts.filter(|salt| salt.len() > 8).collect();
     assert!(!secrets.is_empty(), "the experiment has a salt: {}", flags("experiments"));
@@ -120,7 +121,15 @@ fn rolled_back() -> Scene {
     let (_, told) = routers[0].admin("GET", "/api/v1/routes/search/explain", b"");
     let token = std::fs::read_to_string(routers[0].data_dir.join("admin.token")).unwrap().trim().to_owned();
     let key = fleet.redis.cli(&["GET", "{switchback}:token-key"]).unwrap();
-    secrets.extend([token, key, VIEWER.to_owned(), NOTIFIED.to_owned(), "pa55word".to_owned(), "k3y".to_owned(), "s4lt-of-the-config".to_owned()]);
+    secrets.extend([
+        token,
+        key,
+        VIEWER.to_owned(),
+        NOTIFIED.to_owned(),
+        "pa55word".to_owned(),
+        "k3y".to_owned(),
+        "s4lt-of-the-config".to_owned(),
+    ]);
     // One that is there already stays.
     let (code, _, error) = routers[0].run(&["explain", "search", "--bundle", file.to_str().unwrap()]);
     assert!(code == 64 && error.contains("there is such a file already"), "{error}");
@@ -137,7 +146,9 @@ fn a_rollback_is_understood_and_judged_anew_where_no_router_is() {
             assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret} is in {member}");
         }
     }
-    for needed in ["manifest.json", "README.txt", "ledger.jsonl", "config.json", "evidence.json", "flags.json", "routers/one.json", "metrics.txt"] {
+    for needed in
+        ["manifest.json", "README.txt", "ledger.jsonl", "config.json", "evidence.json", "flags.json", "routers/one.json", "metrics.txt"]
+    {
         assert!(found.contains_key(needed), "{needed}: {:?}", found.keys());
     }
 

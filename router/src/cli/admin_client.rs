@@ -105,7 +105,7 @@ impl AdminClient {
     }
 
     /// The same caller, who is answered as a viewer: no salt comes back.
-    pub(crate) fn as_viewer(mut self) -> AdminClient {
+    pub(crate) fn seen_as_viewer(mut self) -> AdminClient {
         self.is_viewer = true;
         self
     }

@@ -137,7 +137,7 @@ fn of_bundle(bundle: &Bundle, moment: Option<u64>) -> Result<Value, Failure> {
         complain(&format!("warning: the ledger in the bundle is not as it was written: {problem}"));
     }
     let at_ms = moment.unwrap_or(manifest.at_ms);
-    if at_ms > manifest.made_unix_ms {
+    if at_ms > manifest.made_unix_ms.max(manifest.at_ms) {
         let (asked, made) = (at(&at_ms.into()), at(&manifest.made_unix_ms.into()));
         return Err(Failure::usage(format!("{asked}: the bundle is of {made}, and knows nothing of what came later")));
     }

@@ -66,7 +66,7 @@ struct Basket<'c> {
 /// # Errors
 /// The router is not reached, has no such route or rollout, or does not give its ledger.
 pub(in crate::cli) async fn collect(client: AdminClient, wanted: &Wanted) -> Result<Bundle, Failure> {
-    let client = client.as_viewer();
+    let client = client.seen_as_viewer();
     let text = client.bytes(&format!("/api/v1/routes/{}/ledger/entries", wanted.route), LOG_BYTES).await?;
     let ledger = Ledger::read(&text).map_err(|why| Failure::unreachable(format!("the router's ledger cannot be read: {why}")))?;
     let entries = ledger.entries();
@@ -104,7 +104,9 @@ fn span(wanted: &Wanted, entries: &[LedgerEntry]) -> Result<(u64, u64, u64), Fai
         let (last, first) = (times.iter().max().ok_or_else(unknown)?, times.iter().min().ok_or_else(unknown)?);
         return Ok((*last, *first, *last));
     }
-    let to_ms = wanted.to_ms.or(wanted.at_ms).unwrap_or_else(now_unix_ms);
+    // The store's clock, which the ledger is by, may be ahead of this machine's.
+    let newest = entries.first().map_or(0, |entry| entry.time_ms);
+    let to_ms = wanted.to_ms.or(wanted.at_ms).unwrap_or_else(|| now_unix_ms().max(newest));
     let from_ms = wanted.from_ms.or(wanted.at_ms).unwrap_or(to_ms);
     if from_ms > to_ms {
         return Err(Failure::usage("--from must not be after --to"));
@@ -209,7 +211,9 @@ impl Basket<'_> {
         let named: BTreeSet<String> = in_force.chain(judged).collect();
         for policy in named {
             let Some((name, digest)) = policy.split_once('@').filter(|(_, digest)| digest.len() == 64) else { continue };
-            let member = format!("{POLICIES}{}@{digest}.wasm", part_of_name(name));
+            // An archive of the plain kind has names of 100 bytes.
+            let short: String = part_of_name(name).chars().take(20).collect();
+            let member = format!("{POLICIES}{short}@{digest}.wasm");
             match self.client.bytes(&format!("/api/v1/plugins/{digest}"), DOCUMENT_BYTES).await {
                 Ok(bytes) if sha256(&bytes) == digest => drop(self.members.insert(member, bytes.to_vec())),
                 Ok(_) => self.missing.push(format!("{member}: the router gave other bytes")),

@@ -136,7 +136,8 @@ fn of_route(route: &Value) -> Vec<Finding> {
     let mut findings = Vec::new();
     for policy in route["policies"].as_array().into_iter().flatten() {
         let state = plain(&policy["state"]);
-        if !matches!(state.as_str(), "in_force" | "admitting") && !(state == "native" && policy["kind"] == "rollback") {
+        let is_well = matches!(state.as_str(), "in_force" | "admitting") || (state == "native" && policy["kind"] == "rollback");
+        if !is_well {
             let found = format!(
                 "{} policy {} is {}: {}",
                 plain(&policy["kind"]),

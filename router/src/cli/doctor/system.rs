@@ -44,12 +44,7 @@ fn port(key: &str, address: SocketAddr, running: Option<u64>) -> Finding {
     if address.port() == 0 {
         return Finding::ok(PART, key, format!("{address}: a free port is taken"));
     }
-    let bound = (|| {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)
-    })();
-    let Err(error) = bound else { return Finding::ok(PART, key, format!("{address}: free")) };
+    let Err(error) = bind(address) else { return Finding::ok(PART, key, format!("{address}: free")) };
     match (error.kind(), running) {
         (std::io::ErrorKind::AddrInUse, Some(pid)) => Finding::ok(PART, key, format!("{address}: held, and a router runs (pid {pid})")),
         (std::io::ErrorKind::AddrInUse, None) => {
@@ -62,6 +57,13 @@ fn port(key: &str, address: SocketAddr, running: Option<u64>) -> Finding {
         }
         _ => Finding::failed(PART, key, format!("{address}: {error}"), "name an address that this machine has"),
     }
+}
+
+/// As the router does it, but for listening.
+fn bind(address: SocketAddr) -> std::io::Result<()> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
 }
 
 /// Of the router that runs, where one does; else of whoever asks.
@@ -117,11 +119,8 @@ fn systemd(folders: &[&Path]) -> Vec<Finding> {
     let unit = folders.iter().map(|folder| folder.join("switchback.service")).find(|unit| unit.is_file());
     let Some((unit, text)) = unit.and_then(|unit| Some((unit.clone(), std::fs::read_to_string(unit).ok()?))) else { return Vec::new() };
     let (name, shown) = ("systemd", unit.display());
-    let lacking: Vec<&str> = [("Type=notify", "Type=notify"), ("LimitNOFILE=", "LimitNOFILE=")]
-        .into_iter()
-        .filter(|(_, word)| !text.lines().any(|line| line.trim_start().starts_with(word)))
-        .map(|(what, _)| what)
-        .collect();
+    let is_there = |word: &str| text.lines().any(|line| line.trim_start().starts_with(word));
+    let lacking: Vec<&str> = ["Type=notify", "LimitNOFILE="].into_iter().filter(|word| !is_there(word)).collect();
     if lacking.is_empty() {
         return vec![Finding::ok(PART, name, format!("{shown}: Type=notify, LimitNOFILE is set"))];
     }
