@@ -18,7 +18,7 @@ const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"";
 /// The evidence has to find it out, and not the breakers.
 const RAMP: &str = "initial = { live = \"blue\", canary_percent = \"40\", salt = \"s4lt-of-the-config\" }\nbreaker = { enabled = false }";
 const VIEWER: &str = "viewer-token-0123456789";
-const NOTIFIED: &str = "secret-of-the-webhook-0123456789";
+const NOTIFIED: &str = "whsec_c2VjcmV0LW9mLXRoZS13ZWJob29rLTAxMjM0NTY3ODk=";
 
 /// The CLI where no router is: no address, no token, no config.
 fn away(arguments: &[&str]) -> (i32, String, String) {

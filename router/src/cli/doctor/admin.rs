@@ -115,8 +115,9 @@ fn readiness(ready: Result<Value, String>, status: &Value) -> Vec<Finding> {
 /// Whether the router has in force what the file says.
 fn same_config(file: &Map<String, Value>, configured: &Value) -> Finding {
     let (in_force, generation) = (&configured["keys"], plain(&configured["generation"]));
-    // A port that the system picked, and the name made of it, are no difference.
-    let is_said = |key: &&String| !matches!(key.as_str(), "state.router_id");
+    // A port that the system picked is no difference.
+    let is_picked = |value: &Value| value.as_str().is_some_and(|value| value.ends_with(":0\""));
+    let is_said = |key: &&String| !(key.starts_with("listen.") && file.get(key.as_str()).is_some_and(is_picked));
     let in_force = in_force.as_object().cloned().unwrap_or_default();
     let mut differ: Vec<&str> =
         file.keys().chain(in_force.keys()).filter(is_said).filter(|key| file.get(*key) != in_force.get(*key)).map(String::as_str).collect();
@@ -298,6 +299,10 @@ mod tests {
         let keys = |workers: &str| Map::from_iter([("listen.workers".to_owned(), json!(workers))]);
         let in_force = json!({ "generation": 3, "keys": { "listen.workers": "2" } });
         assert_eq!(same_config(&keys("2"), &in_force).status, Status::Ok);
+        let port = |text: &str| Map::from_iter([("listen.admin".to_owned(), json!(text))]);
+        let bound = json!({ "generation": 1, "keys": { "listen.admin": "\"127.0.0.1:4711\"" } });
+        assert_eq!(same_config(&port("\"127.0.0.1:0\""), &bound).status, Status::Ok);
+        assert_eq!(same_config(&port("\"127.0.0.1:1\""), &bound).status, Status::Warning);
         let found = same_config(&keys("4"), &in_force);
         assert_eq!((found.status, found.found.as_str()), (Status::Warning, "generation 3: the file says otherwise of listen.workers"));
     }

@@ -23,8 +23,9 @@ pub(super) fn checks(config: &Shared, file: &Path) -> Vec<Check> {
     let (of_folder, of_disk) = (config.clone(), config.clone());
     checks.push(Check::blocking(PART, "data folder", move || data_dir(&of_folder.state.data_dir)));
     checks.push(Check::blocking(PART, "disk", move || disk(&of_disk)));
-    let holds_password = matches!(&config.state.url, StateUrl::Redis(redis) if matches!(redis.login.password, Password::Written(_))
-        || matches!(redis.sentinel_login.password, Password::Written(_)));
+    let is_written = |password: &Password| matches!(password, Password::Written(_));
+    let holds_password = matches!(&config.state.url, StateUrl::Redis(store) if is_written(&store.login.password)
+        || is_written(&store.sentinel_login.password));
     let mut secrets = secrets(config);
     if holds_password {
         secrets.push(("a password in the config".to_owned(), file.to_owned()));
@@ -53,13 +54,13 @@ fn secrets(config: &Config) -> Vec<(String, PathBuf)> {
             add(format!("route.{}.pools.{}.tls.key", route.name, pool.name), &files.key);
         }
     }
-    if let StateUrl::Redis(redis) = &config.state.url {
-        for (key, login) in [("state.password_file", &redis.login), ("state.sentinel_password_file", &redis.sentinel_login)] {
+    if let StateUrl::Redis(store) = &config.state.url {
+        for (key, login) in [("state.password_file", &store.login), ("state.sentinel_password_file", &store.sentinel_login)] {
             if let Password::File(path) = &login.password {
                 add(key.to_owned(), path);
             }
         }
-        if let Some(files) = redis.tls.as_ref().and_then(|tls| tls.certificate.as_ref()) {
+        if let Some(files) = store.tls.as_ref().and_then(|tls| tls.certificate.as_ref()) {
             add("state.key".to_owned(), &files.key);
         }
     }

@@ -50,7 +50,9 @@ fn findings(name: &str, found: Result<Vec<Probed>, String>) -> Vec<Finding> {
         Ok(probes) => probes,
         Err(why) => return vec![Finding::failed(PART, name, why, "mend its name, or the resolver")],
     };
-    let bad: Vec<String> = probes.iter().filter_map(|probe| wrong(probe).map(|why| format!("{}: {why}", probe.address))).collect();
+    // An endpoint that is an address is named by it already.
+    let at = |probe: &Probed| if name.ends_with(&probe.address.to_string()) { String::new() } else { format!("{}: ", probe.address) };
+    let bad: Vec<String> = probes.iter().filter_map(|probe| wrong(probe).map(|why| format!("{}{why}", at(probe)))).collect();
     let answer = probes.iter().find_map(|probe| probe.answer.as_ref().ok().copied().flatten());
     let answered = answer.map_or_else(|| "connects".to_owned(), |status| format!("health check answered {status}"));
     let mut findings = vec![match bad.len() {

@@ -70,7 +70,7 @@ fn of_server(server: &ServerSeen) -> Vec<Finding> {
     let replicas = server.replicas.unwrap_or(0);
     let millis = server.answers_in.as_secs_f64() * 1e3;
     let mut findings = Vec::new();
-    let found = format!("version {version}, {}, {replicas} replica(s), answers in {millis:.1} ms", server.role.as_deref().unwrap_or("?"));
+    let found = format!("version {version}, {}, {replicas} replica(s), answers in {millis:.2} ms", server.role.as_deref().unwrap_or("?"));
     findings.push(match () {
         () if major.is_some_and(|major| major < LEAST_VERSION) => {
             Finding::failed(PART, server.node.clone(), found, "Redis 6 or newer, or Valkey, is needed")

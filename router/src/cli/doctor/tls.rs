@@ -24,8 +24,8 @@ fn files(config: &Config) -> Vec<(String, PathBuf)> {
         let shown = pool.tls.certificate.as_ref();
         files.extend(shown.map(|files| (format!("route.{}.pools.{}.tls.cert", route.name, pool.name), files.cert.clone())));
     }
-    if let StateUrl::Redis(redis) = &config.state.url {
-        let shown = redis.tls.as_ref().and_then(|tls| tls.certificate.as_ref());
+    if let StateUrl::Redis(store) = &config.state.url {
+        let shown = store.tls.as_ref().and_then(|tls| tls.certificate.as_ref());
         files.extend(shown.map(|files| ("state.cert".to_owned(), files.cert.clone())));
     }
     files
