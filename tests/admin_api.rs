@@ -422,8 +422,10 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     let arms = json!([{ "name": "a", "pool": "live" }, { "name": "b", "pool": "green" }]);
     let mine = json!({ "name": "mine", "percent": "5", "arms": arms }).to_string();
     let (_, created) = router.admin("POST", "/api/v1/routes/search/experiments", mine.as_bytes());
+    let plugins = ask(router.admin, "GET", "/api/v1/policies", &[], "").json();
+    let digest = plugins["plugins"][0]["digest"].as_str().unwrap();
     for (path, methods) in &described {
-        let path = path.replace("{route}", "search").replace("{name}", "mine");
+        let path = path.replace("{route}", "search").replace("{name}", "mine").replace("{digest}", digest);
         assert_eq!(ask(router.admin, "OPTIONS", &path, &[], "").status, 405, "OPTIONS {path}");
         if methods.contains("get") && !path.ends_with("/events") {
             assert_eq!(ask(router.admin, "GET", &path, &[], "").status, 200, "GET {path}");

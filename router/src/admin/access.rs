@@ -20,6 +20,9 @@ use crate::config::{Config, LOCAL_OPERATOR, Role};
 /// The operator's token of this machine, in `state.data_dir`, readable by the router's user alone.
 pub const TOKEN_FILE: &str = "admin.token";
 
+/// A header line by which whoever may do more is answered as a viewer: what a viewer may not see is not to be taken elsewhere.
+pub(crate) const AS_VIEWER: (&str, &str) = ("switchback-role", "viewer");
+
 const TOKEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=1_024;
 
 /// The tokens in force.
@@ -137,8 +140,17 @@ impl Access {
         found
     }
 
-    /// Who asks, if they may read.
+    /// Who asks, if they may read: as a viewer where they ask for no more.
     pub(super) fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
+        let caller = self.bearer(parts)?;
+        let Some(asked) = parts.headers.get(AS_VIEWER.0) else { return Ok(caller) };
+        if asked != AS_VIEWER.1 {
+            return Err(ApiError::BadRequest(format!("{}: must be {}, or left out", AS_VIEWER.0, AS_VIEWER.1)));
+        }
+        Ok(Caller { role: Role::Viewer, ..caller })
+    }
+
+    fn bearer(&self, parts: &Parts) -> Result<Caller, ApiError> {
         if parts.headers.contains_key(header::AUTHORIZATION) {
             // Of two lines a proxy on the way may have looked at the other one.
             let token = only(parts, header::AUTHORIZATION).and_then(|value| value.split_once(' '));
@@ -317,6 +329,17 @@ pub(super) mod tests {
         for wrong in ["Bearer viewer-token-of-bo", "Basic viewer-token-of-bob", "viewer-token-of-bob", "Bearer ", ""] {
             assert!(matches!(access(true).caller(&parts("127.0.0.1", Some(wrong))), Err(ApiError::WrongToken)), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_operator_may_ask_as_a_viewer_and_nobody_as_more() {
+        let mut asked = parts("a.example", Some("Bearer operator-token-of-ann"));
+        asked.headers.append(AS_VIEWER.0, axum::http::HeaderValue::from_static("viewer"));
+        assert_eq!(access(false).caller(&asked).ok(), Some(Caller { name: "ann".to_owned(), role: Role::Viewer }));
+        assert!(matches!(access(false).operator(&asked), Err(ApiError::NotOperator(_))));
+        let mut more = parts("a.example", Some("Bearer viewer-token-of-bob"));
+        more.headers.append(AS_VIEWER.0, axum::http::HeaderValue::from_static("operator"));
+        assert!(matches!(access(false).caller(&more), Err(ApiError::BadRequest(_))));
     }
 
     #[test]

@@ -24,6 +24,12 @@ pub(super) enum ApiError {
     ForeignHost(String),
     #[error("no such route: {name:?}; the routes here are {known}")]
     NoRoute { name: String, known: String },
+    #[error("no plugin with the SHA-256 {0:?} is shipped, kept or in the folder; GET /api/v1/policies lists those with a name")]
+    NoPlugin(String),
+    #[error("route {route} has no recorded comparison that began at {began}; GET /api/v1/routes/{route}/windows lists them")]
+    NoWindows { route: String, began: u32 },
+    #[error("the recorded windows cannot be read: {0}")]
+    Recorded(std::io::Error),
     #[error("no such path: {0}; GET /api/v1/openapi.json lists what there is")]
     NoPath(String),
     #[error("this path does not take that method; GET /api/v1/openapi.json lists what there is")]
@@ -75,6 +81,8 @@ impl ApiError {
             ApiError::NoRoute { .. }
             | ApiError::NoExperiment { .. }
             | ApiError::NoPath(_)
+            | ApiError::NoPlugin(_)
+            | ApiError::NoWindows { .. }
             | ApiError::Upload(UploadError::Missing { .. }) => StatusCode::NOT_FOUND,
             ApiError::NotKnown { .. } => StatusCode::GONE,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
@@ -96,7 +104,7 @@ impl ApiError {
             ApiError::Change(ChangeError::Unanswered { .. }) | ApiError::Upload(UploadError::NotTakenIn { .. }) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            ApiError::Change(ChangeError::NotSaved { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+            ApiError::Change(ChangeError::NotSaved { .. }) | ApiError::Recorded(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -1,14 +1,20 @@
-//! `/api/v1/routes/{route}/ledger` and `/explain`: whether the ledger is as it was written, and what it says of a moment.
+//! `/api/v1/routes/{route}/ledger`, `/ledger/entries` and `/explain`: whether the ledger is as it was written, all of it, and what it says of a moment.
+
+use std::convert::Infallible;
 
 use axum::Json;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::Viewer;
 use super::error::{ApiError, at};
-use super::{Shared, redact, routes};
-use crate::flags::HeldAt;
+use super::{JSON_LINES, Shared, redact, routes};
+use crate::config::Role;
+use crate::flags::{HeldAt, Verified};
 
 /// A hash that somebody noted.
 #[derive(Debug, Deserialize)]
@@ -24,13 +30,17 @@ pub(super) async fn verify(
     Query(noted): Query<Noted>,
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    let found = shared.state.flags.verify(index, noted.head).await?;
+    Ok(Json(verified(&route.name, &shared.state.flags.ledger(index).await?.verify(noted.head.as_deref()))))
+}
+
+/// What was found of a ledger, as JSON.
+pub(crate) fn verified(route: &str, found: &Verified) -> Value {
     let mut answer = json!(found);
     if let Some(answer) = answer.as_object_mut() {
-        answer.insert("route".to_owned(), json!(route.name));
+        answer.insert("route".to_owned(), json!(route));
         answer.insert("is_whole".to_owned(), json!(found.problems.is_empty()));
     }
-    Ok(Json(answer))
+    answer
 }
 
 /// Whoever asks may have a clock that is ahead.
@@ -61,14 +71,20 @@ pub(super) async fn explain(
     if time_ms > now_ms.saturating_add(CLOCKS_APART_MS) {
         return Err(ApiError::BadRequest(format!("time_ms={time_ms}: {} is still to come; it is {} now", at(time_ms), at(now_ms))));
     }
-    let HeldAt { entry, ended_by, oldest_ms } = shared.state.flags.held_at(index, time_ms).await?;
-    let Some(entry) = redact::ledger(entry.into_iter().collect(), caller.role).pop() else {
-        return Err(ApiError::NotKnown { time_ms, oldest_ms });
-    };
+    let mut held = shared.state.flags.held_at(index, time_ms).await?;
+    let oldest_ms = held.oldest_ms;
+    held.entry = redact::ledger(held.entry.into_iter().collect(), caller.role).pop();
+    explained(&route.name, time_ms, held).map(Json).ok_or(ApiError::NotKnown { time_ms, oldest_ms })
+}
+
+/// What held at a moment, as JSON; `None` where the ledger does not go back so far.
+pub(crate) fn explained(route: &str, time_ms: u64, held: HeldAt) -> Option<Value> {
+    let HeldAt { entry, ended_by, .. } = held;
+    let entry = entry?;
     let mut answer = json!(entry);
     if let Some(answer) = answer.as_object_mut() {
         let more = [
-            ("route", json!(route.name)),
+            ("route", json!(route)),
             ("at_ms", json!(time_ms)),
             ("since_ms", json!(entry.time_ms)),
             ("until_ms", json!(ended_by.map(|entry| entry.time_ms))),
@@ -78,5 +94,18 @@ pub(super) async fn explain(
         answer.remove("time_ms");
         answer.extend(more.map(|(key, value)| (key.to_owned(), value)));
     }
-    Ok(Json(answer))
+    Some(answer)
+}
+
+/// Every entry as it was written, so that it can be looked at elsewhere: JSON lines. What nobody but an operator may see is hidden from everybody, as this
+/// is what leaves the house; the hash of what was written stays.
+pub(super) async fn entries(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let (index, _) = routes::find(&shared, &name)?;
+    let ledger = shared.state.flags.ledger(index).await?.hiding(|entry| {
+        let shown = redact::ledger(vec![entry.clone()], Role::Viewer).pop()?;
+        (shown != *entry).then_some(shown)
+    });
+    let lines = ledger.written().map(|line| Ok::<_, Infallible>(Bytes::from(line)));
+    let body = Body::from_stream(futures_util::stream::iter(lines));
+    Ok(([(header::CONTENT_TYPE, JSON_LINES)], body).into_response())
 }

@@ -11,6 +11,7 @@
 
 mod access;
 mod breaker;
+mod configured;
 mod connections;
 mod error;
 mod events;
@@ -38,6 +39,7 @@ mod rollout;
 mod routes;
 mod shadow;
 mod view;
+mod windows;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,8 +50,11 @@ use axum::routing::{get, post, put};
 use tokio::sync::{Semaphore, watch};
 use tracing_appender::non_blocking::ErrorCounter;
 
+pub(crate) use access::AS_VIEWER;
 pub use access::{Access, AccessError, TOKEN_FILE};
+pub(crate) use configured::keys_of;
 pub use connections::run;
+pub(crate) use ledger::{explained, verified};
 pub(crate) use lifecycle::now_unix_ms;
 pub use lifecycle::{AskedReload, ReloadRefused, Reloaded, Reloads};
 
@@ -66,6 +71,9 @@ use crate::vocabulary::RouteIndex;
 
 /// The largest request body, in bytes: a change with `experiments` of 64 KiB, escaped.
 const BODY_BYTES: usize = 256 << 10;
+
+/// One JSON value a line.
+const JSON_LINES: &str = "application/x-ndjson";
 
 /// The API's description; a test holds it to [`paths`].
 const OPENAPI: &str = include_str!("openapi.json");
@@ -230,6 +238,8 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/quality/fleet", get(quality::fleet))
         .route("/api/v1/routes/{route}/evidence", get(evidence::show))
         .route("/api/v1/routes/{route}/ledger", get(ledger::verify))
+        .route("/api/v1/routes/{route}/ledger/entries", get(ledger::entries))
+        .route("/api/v1/routes/{route}/windows", get(windows::show))
         .route("/api/v1/routes/{route}/explain", get(ledger::explain))
         .route("/api/v1/routes/{route}/rollback", post(rollback::roll_back))
         .route("/api/v1/routes/{route}/rollout", get(rollout::show).post(rollout::start))
@@ -241,6 +251,8 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/shadow", get(shadow::show).post(shadow::begin).delete(shadow::stop))
         .route("/api/v1/policies", get(plugins::list))
         .route("/api/v1/policies/{name}", put(plugins::put).delete(plugins::remove))
+        .route("/api/v1/plugins/{digest}", get(plugins::component))
+        .route("/api/v1/config", get(configured::show))
         .route("/api/v1/status", get(lifecycle::status))
         .route("/api/v1/reload", post(lifecycle::reload))
         .route("/api/v1/events", get(events::stream))

@@ -1,9 +1,10 @@
-//! `/api/v1/policies`: what is in force on each route, the plugins that there are, and putting one into the folder or taking it out.
+//! `/api/v1/policies`: what is in force on each route, the plugins that there are, and putting one into the folder or taking it out; and
+//! `/api/v1/plugins/{digest}`: the bytes of one.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
@@ -77,6 +78,13 @@ pub(super) async fn remove(
     let digest = policies.remove(&name, is_forced).await?;
     tracing::info!(plugin = name, digest, who = caller.name, "plugin removed from the folder");
     Ok(Json(json!({ "name": name, "digest": digest })))
+}
+
+/// The very bytes of a plugin, by their digest: shipped, kept, or in the folder.
+pub(super) async fn component(_: Viewer, State(shared): State<Shared>, Path(digest): Path<String>) -> Result<Response, ApiError> {
+    let unknown = || ApiError::NoPlugin(digest.chars().take(80).collect());
+    let bytes = shared.state.policies.component(&digest).await.ok_or_else(unknown)?;
+    Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes).into_response())
 }
 
 async fn read(body: Body, most: u64) -> Result<Vec<u8>, ApiError> {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::config::Role;
+use crate::config::{Config, Role};
 use crate::flags::{Fields, LedgerEntry};
 
 /// Stands where a salt was.
@@ -34,6 +34,35 @@ pub(super) fn ledger(mut entries: Vec<LedgerEntry>, role: Role) -> Vec<LedgerEnt
     entries
 }
 
+/// A config that holds no salt, and of URLs that `config show` prints whole, no login and no query.
+pub(super) fn config(config: &Config) -> Config {
+    let mut config = config.clone();
+    for route in &mut config.routes {
+        route.initial = fields(std::mem::take(&mut route.initial), Role::Viewer);
+    }
+    config
+}
+
+/// A value of the config as it may leave the house: a URL in it without login and query.
+pub(super) fn urls(value: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once("://") {
+        shown.push_str(before);
+        shown.push_str("://");
+        let url = after.split(['"', ' ', ',']).next().unwrap_or_default();
+        let host = url.split(['/', '?']).next().unwrap_or_default();
+        let without_login = host.rsplit_once('@').map_or(url, |(login, _)| url.get(login.len() + 1..).unwrap_or_default());
+        match without_login.split_once('?') {
+            Some((path, _)) => shown.push_str(&format!("{path}?{HIDDEN}")),
+            None => shown.push_str(without_login),
+        }
+        rest = after.get(url.len()..).unwrap_or_default();
+    }
+    shown.push_str(rest);
+    shown
+}
+
 /// Text that is no JSON may hold a salt anywhere: all of it is hidden.
 fn experiments(text: &str) -> String {
     let Ok(mut value) = serde_json::from_str::<Value>(text) else { return HIDDEN.to_owned() };
@@ -60,6 +89,13 @@ fn hide_salts(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_login_and_query() {
+        let shown = urls(r#"["http://a:9/x", "https://me:pass@h/y?token=1"]"#);
+        assert_eq!(shown, r#"["http://a:9/x", "https://h/y?(hidden)"]"#);
+        assert_eq!(urls("\"30s\""), "\"30s\"");
+    }
 
     #[test]
     fn a_viewer_sees_no_salt_wherever_it_stands() {

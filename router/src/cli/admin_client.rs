@@ -14,13 +14,15 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::Failure;
-use crate::admin::TOKEN_FILE;
+use crate::admin::{AS_VIEWER, TOKEN_FILE};
 use crate::config;
 
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:9090";
 const DEFAULT_DATA_DIR: &str = "/var/lib/switchback";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
+/// For an answer of many megabytes.
+const LONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The most that is read of an answer: 10,000 routes are well under it.
 const ANSWER_BYTES: usize = 256 << 20;
 
@@ -58,9 +60,17 @@ pub(crate) struct AdminClient {
     token: Option<String>,
     /// Why there is no token, for when one turns out to be needed.
     no_token: String,
+    /// Whatever the token allows, no more is wanted than a viewer may see.
+    is_viewer: bool,
 }
 
 impl AdminArgs {
+    /// The config that was named, else this one; and the same with it named.
+    pub(crate) fn or_config(mut self, default: &str) -> (PathBuf, AdminArgs) {
+        let file = self.config.get_or_insert_with(|| PathBuf::from(default)).clone();
+        (file, self)
+    }
+
     /// Finds the router and the token.
     ///
     /// # Errors
@@ -92,7 +102,7 @@ impl AdminAt {
         let is_default = self.admin.is_none() && config.is_none();
         if let Some(path) = &self.token_file {
             let token = read_token(path).map_err(|why| Failure::usage(format!("--token-file {why}")))?;
-            return Ok(AdminClient { authority, is_default, token: Some(token), no_token: String::new() });
+            return Ok(AdminClient { authority, is_default, token: Some(token), no_token: String::new(), is_viewer: false });
         }
         let configured = config.map(|config| config.state.data_dir.clone());
         let data_dir = self.data_dir.clone().or(configured).unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
@@ -100,7 +110,7 @@ impl AdminAt {
             Ok(token) => (Some(token), String::new()),
             Err(why) => (None, why),
         };
-        Ok(AdminClient { authority, is_default, token, no_token })
+        Ok(AdminClient { authority, is_default, token, no_token, is_viewer: false })
     }
 }
 
@@ -108,7 +118,39 @@ impl AdminClient {
     /// The same caller, to another router of the fleet: `host:port`, as its heartbeat gives it.
     pub(crate) fn to_peer(&self, authority: &str) -> AdminClient {
         let (token, no_token) = (self.token.clone(), self.no_token.clone());
-        AdminClient { authority: authority.to_owned(), is_default: false, token, no_token }
+        AdminClient { authority: authority.to_owned(), is_default: false, token, no_token, is_viewer: self.is_viewer }
+    }
+
+    /// The same caller, who is answered as a viewer: no salt comes back.
+    pub(crate) fn seen_as_viewer(mut self) -> AdminClient {
+        self.is_viewer = true;
+        self
+    }
+
+    /// Where it is: `host:port`.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Whether this text holds the token.
+    pub(crate) fn is_told_by(&self, text: &[u8]) -> bool {
+        let is_in = |token: &String| text.windows(token.len()).any(|part| part == token.as_bytes());
+        self.token.as_ref().is_some_and(is_in)
+    }
+
+    /// GET; the answer's body whatever it is, of at most so many bytes.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`]; also a longer body.
+    pub(crate) async fn bytes(&self, path: &str, most: usize) -> Result<Bytes, Failure> {
+        let response = self.send(self.request(Method::GET, path), Bytes::new()).await?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return Err(self.refusal(status, &body_of(response).await?));
+        }
+        let body = tokio::time::timeout(LONG_ANSWER_TIMEOUT, Limited::new(response.into_body(), most).collect()).await;
+        let body = body.map_err(|_| Failure::unreachable(format!("{path}: the router's answer did not end within 2 min")))?;
+        Ok(body.map_err(|error| Failure::unreachable(format!("{path}: the router's answer broke off: {error}")))?.to_bytes())
     }
 
     /// GET; the answer's JSON.
@@ -189,7 +231,10 @@ impl AdminClient {
     }
 
     fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
-        let request = Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
+        if self.is_viewer {
+            request = request.header(AS_VIEWER.0, AS_VIEWER.1);
+        }
         match &self.token {
             Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
             None => request,

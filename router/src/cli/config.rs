@@ -95,7 +95,7 @@ fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
 }
 
 /// What is allowed and hardly meant: policies that are not there yet.
-fn warnings(file: &Path, config: &config::Config) -> Vec<String> {
+pub(super) fn warnings(file: &Path, config: &config::Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for route in &config.routes {
         let written = [("split_policy", &route.split_policy), ("rollback_policy", &route.rollback_policy)];
@@ -126,7 +126,7 @@ fn why_not_there(kind: &str, policy: &str, folder: &Path) -> Option<String> {
 }
 
 /// The files that a config names: tokens and certificates.
-fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
+pub(super) fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
     let problem = |key: &str, chain: String| format!("{}: {chain}", config::place(file, key));
     Access::of_config(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     config.tls.as_ref().map(ServerTls::load).transpose().map_err(|error| problem(error.key(), Failure::chain(&error)))?;
@@ -143,7 +143,7 @@ fn check_files(file: &Path, config: &config::Config) -> Result<(), String> {
     Ok(())
 }
 
-fn summary(config: &config::Config) -> String {
+pub(super) fn summary(config: &config::Config) -> String {
     let pools: usize = config.routes.iter().map(|route| route.pools.len()).sum();
     let endpoints: usize = config.routes.iter().flat_map(|route| &route.pools).map(|pool| pool.endpoints.len()).sum();
     let store = match &config.state.url {

@@ -5,6 +5,7 @@
 
 mod admin_client;
 mod breaker;
+mod bundle;
 mod config;
 mod demo;
 mod deploy;
@@ -16,6 +17,7 @@ mod deploy_push;
 mod deploy_start;
 mod deploy_told;
 mod deploy_would;
+mod doctor;
 mod events;
 mod evidence;
 mod experiment;
@@ -24,6 +26,7 @@ mod explain;
 mod failure;
 mod flag;
 mod log;
+mod ledger;
 mod model;
 mod model_alias;
 mod model_gc;
@@ -39,6 +42,7 @@ mod ranker;
 mod registry_args;
 mod reload;
 mod replay;
+mod replay_bundle;
 mod rollback;
 mod rollback_policy;
 mod rollback_to;
@@ -88,7 +92,9 @@ enum Command {
     Rollout(rollout::RolloutArgs),
     Experiment(experiment::ExperimentArgs),
     Explain(explain::ExplainArgs),
-    Ledger(explain::LedgerArgs),
+    Ledger(ledger::LedgerArgs),
+    Replay(replay_bundle::Replay),
+    Doctor(doctor::Doctor),
     Rollback(rollback::RollbackArgs),
     Breaker(breaker::BreakerArgs),
     Model(model::ModelArgs),
@@ -127,6 +133,8 @@ pub fn run() -> ExitCode {
         Command::Experiment(experiment) => experiment.run(),
         Command::Explain(explain) => explain.run(),
         Command::Ledger(ledger) => ledger.run(),
+        Command::Replay(replay) => replay.run(),
+        Command::Doctor(doctor) => return doctor.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Breaker(breaker) => breaker.run(),
         Command::Model(model) => model.run(),

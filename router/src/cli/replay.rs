@@ -56,7 +56,7 @@ pub(super) fn replay(chosen: &Chosen, config: &str, logs: &[PathBuf], is_json: b
     super::print(&format!("{text}\n"))
 }
 
-fn evidence(outcome: &Outcome) -> Vec<Value> {
+pub(super) fn evidence(outcome: &Outcome) -> Vec<Value> {
     let one = |evidence: &crate::policy::rollback::Evidence| {
         json!({
             "metric": evidence.metric,
@@ -68,7 +68,6 @@ fn evidence(outcome: &Outcome) -> Vec<Value> {
     outcome.evidence.iter().map(one).collect()
 }
 
-/// The windows of all logs in the order in which they were judged: routers took turns, and each logged what it judged.
 fn merged(logs: &[PathBuf]) -> Result<Vec<Window>, Failure> {
     let mut all = Vec::new();
     for log in logs {
@@ -77,6 +76,11 @@ fn merged(logs: &[PathBuf]) -> Result<Vec<Window>, Failure> {
             all.push(read.map_err(|error| at(error.to_string()))?);
         }
     }
+    in_order(all)
+}
+
+/// The windows of all logs in the order in which they were judged: routers took turns, and each logged what it judged.
+pub(super) fn in_order(mut all: Vec<(Option<u64>, Window)>) -> Result<Vec<Window>, Failure> {
     // Where nothing is said, as they stand.
     all.sort_by_key(|(order, _)| *order);
     check_order(&all)?;

@@ -27,15 +27,20 @@ impl Chosen {
                 || Failure::usage(format!("{}: no shipped rollback policy; only those are there as native code", policy.display()));
             return native.map(Chosen::Native).ok_or_else(unknown);
         }
-        let config = default_config();
-        let terms = Terms::of(&config);
+        let terms = Terms::of(&default_config());
         let bytes = read_plugin(policy, &terms).map_err(|reason| Failure::usage(format!("{}: {reason}", policy.display())))?;
+        Chosen::of_bytes(&policy.display().to_string(), &bytes)
+    }
+
+    /// Admits these bytes, under the limits that are the defaults.
+    pub(super) fn of_bytes(name: &str, bytes: &[u8]) -> Result<Chosen, Failure> {
+        let config = default_config();
         let engine = PolicyEngine::new(Limits::of(&config.policies))
             .map_err(|error| Failure::unreachable(format!("the WebAssembly engine cannot start on this machine: {error:#}")))?;
-        let admitted = admission::admit(&engine, None, &terms, &bytes)
-            .map_err(|rejection| Failure::refused(format!("{}: refused: {rejection}", policy.display())))?;
+        let admitted = admission::admit(&engine, None, &Terms::of(&config), bytes)
+            .map_err(|rejection| Failure::refused(format!("{name}: refused: {rejection}")))?;
         if admitted.rollback.is_none() {
-            return Err(Failure::usage(format!("{}: it is a split policy; only rollback policies judge windows", policy.display())));
+            return Err(Failure::usage(format!("{name}: it is a split policy; only rollback policies judge windows")));
         }
         Ok(Chosen::Wasm(Box::new(admitted)))
     }

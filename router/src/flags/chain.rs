@@ -16,16 +16,35 @@ pub(crate) const GENESIS: &str = "0000000000000000000000000000000000000000000000
 pub(crate) struct Line {
     pub(crate) id: String,
     pub(crate) text: Vec<u8>,
+    /// Its hash as a router said it, where the text is no longer the whole of what was written: a salt was hidden.
+    pub(crate) said: Option<String>,
 }
 
 impl Line {
+    /// As its store has it.
+    pub(crate) fn new(id: String, text: Vec<u8>) -> Line {
+        Line { id, text, said: None }
+    }
+
     /// SHA-256 over id and text, in hex.
     pub(crate) fn hash(&self) -> String {
+        if let Some(said) = &self.said {
+            return said.clone();
+        }
         let mut hash = Sha256::new();
         hash.update(self.id.as_bytes());
         hash.update(b"\n");
         hash.update(&self.text);
         hex::encode(hash.finalize())
+    }
+
+    /// What it says; `None` for what is no entry. A stream's id is its time.
+    pub(crate) fn entry(&self) -> Option<LedgerEntry> {
+        let mut entry: LedgerEntry = serde_json::from_slice(&self.text).ok()?;
+        if !self.id.is_empty() {
+            entry.time_ms = self.id.split('-').next()?.parse().ok()?;
+        }
+        Some(entry)
     }
 }
 
@@ -140,7 +159,7 @@ mod tests {
             let prev = lines.last().map_or_else(|| GENESIS.to_owned(), Line::hash);
             let (who, why) = ("alice".to_owned(), format!("reason {epoch}"));
             let entry = LedgerEntry { epoch: *epoch, kind: Kind::Change, who, why, prev, ..LedgerEntry::default() };
-            lines.push(Line { id: format!("{}-0", 1_000 + epoch), text: serde_json::to_vec(&entry).unwrap() });
+            lines.push(Line::new(format!("{}-0", 1_000 + epoch), serde_json::to_vec(&entry).unwrap()));
         }
         lines
     }
@@ -169,7 +188,7 @@ mod tests {
     #[test]
     fn a_store_that_lost_all_begins_anew_and_that_is_seen() {
         let entry = LedgerEntry { epoch: 8, kind: Kind::Reseed, prev: GENESIS.to_owned(), ..LedgerEntry::default() };
-        let lines = [Line { id: "5-0".to_owned(), text: serde_json::to_vec(&entry).unwrap() }];
+        let lines = [Line::new("5-0".to_owned(), serde_json::to_vec(&entry).unwrap())];
         let found = verify(&lines, Known { epoch: 8, ..WHOLE });
         assert_eq!((found.problems.len(), found.is_from_the_beginning, found.begins_with_reseed), (0, true, true));
         let began_late = verify(&chain(&[7, 9]), WHOLE).problems;

@@ -15,7 +15,7 @@ use super::local_shelf::LocalShelf;
 use super::published::{Applied, Cause, Published, Source};
 use super::record_file::RecordFiles;
 use super::told_file::ToldFiles;
-use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, Kind, RouterSeen, TripSeen, Verified, edit, identity, seal};
+use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, Kind, Ledger, RouterSeen, TripSeen, edit, identity, seal};
 use crate::config::{Config, Route};
 use crate::vocabulary::RouteIndex;
 
@@ -102,14 +102,9 @@ impl Embedded {
         done.unwrap_or_else(|error| Err(HistoryError { why: error.to_string() }))
     }
 
-    pub(crate) async fn verify(
-        &self,
-        asked_of: &Arc<Published>,
-        index: RouteIndex,
-        head: Option<String>,
-    ) -> Result<Verified, HistoryError> {
+    pub(crate) async fn ledger(&self, asked_of: &Arc<Published>, index: RouteIndex) -> Result<Ledger, HistoryError> {
         let (inner, asked_of) = (self.inner.clone(), asked_of.clone());
-        let done = tokio::task::spawn_blocking(move || inner.verify(&asked_of, index, head.as_deref())).await;
+        let done = tokio::task::spawn_blocking(move || inner.ledger(&asked_of, index)).await;
         done.unwrap_or_else(|error| Err(HistoryError { why: error.to_string() }))
     }
 
@@ -233,13 +228,13 @@ impl Inner {
         ledger.newest(applied.known.epoch, limit).map_err(|error| HistoryError { why: error.to_string() })
     }
 
-    fn verify(&self, asked_of: &Published, index: RouteIndex, head: Option<&str>) -> Result<Verified, HistoryError> {
+    fn ledger(&self, asked_of: &Published, index: RouteIndex) -> Result<Ledger, HistoryError> {
         let writing = self.writing();
         let published = &writing.published;
         let place = published.place_of(asked_of, index);
         let place = place.and_then(|index| Some((writing.ledgers.get(index.get())?, published.applied(index)?)));
         let Some((ledger, applied)) = place else { return Err(HistoryError { why: "there is no such route".to_owned() }) };
-        ledger.verify(applied.known.epoch, head).map_err(|error| HistoryError { why: error.to_string() })
+        ledger.whole(applied.known.epoch).map_err(|error| HistoryError { why: error.to_string() })
     }
 }
 

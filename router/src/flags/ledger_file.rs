@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::chain::{GENESIS, Known, Line, gap, verify};
+use super::chain::{GENESIS, Line, gap};
 use super::disk::private_file;
-use super::{LedgerEntry, Verified};
+use super::{Ledger, LedgerEntry};
 
 /// A file larger than this is put aside. About 10,000 entries.
 const FILE_BYTES: u64 = 4 << 20;
@@ -42,7 +42,7 @@ impl LedgerFile {
         file.write_all(line.as_bytes())?;
         file.sync_data()?;
         // After the entry: where the process ends in between, the next entry mends it.
-        let newest = Line { id: String::new(), text: text.into_bytes() };
+        let newest = Line::new(String::new(), text.into_bytes());
         private_file().write(true).create(true).truncate(true).open(&self.head)?.write_all(newest.hash().as_bytes())
     }
 
@@ -51,17 +51,17 @@ impl LedgerFile {
         let mut text = read_if_there(&self.aside)?;
         text.push_str(&read_if_there(&self.path)?);
         let is_whole = |line: &&str| line.starts_with('{') && line.ends_with('}');
-        Ok(text.lines().filter(is_whole).map(|line| Line { id: String::new(), text: line.as_bytes().to_vec() }).collect())
+        Ok(text.lines().filter(is_whole).map(|line| Line::new(String::new(), line.as_bytes().to_vec())).collect())
     }
 
-    /// Whether every entry is as it was written. `epoch` is that of the flags.
-    pub(crate) fn verify(&self, epoch: u64, head: Option<&str>) -> io::Result<Verified> {
+    /// All of it. `epoch` is that of the flags.
+    pub(crate) fn whole(&self, epoch: u64) -> io::Result<Ledger> {
         let lines = self.lines()?;
         let written = read_if_there(&self.head)?;
         let is_newest = lines.last().is_some_and(|newest| newest.hash() == written);
         // Older ones are given up with the file aside.
         let is_full = fs::metadata(&self.aside).is_ok_and(|meta| meta.len() > self.most_bytes);
-        Ok(verify(&lines, Known { is_newest, epoch, is_full, head }))
+        Ok(Ledger { epoch, is_newest, is_full, lines })
     }
 
     /// The newest entries, newest first, of epochs up to the one in force. Lines that were cut off, and entries whose change was never

@@ -11,7 +11,7 @@ use super::owner::Owner;
 use super::published::{Applied, Published, View};
 use super::record_file::Revised;
 use super::redis::{self, FleetTime, Heard, Lease, RedisStore, ShelfWord};
-use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HeldAt, HistoryError, LedgerEntry, RouterSeen, Trip, Verified};
+use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HeldAt, HistoryError, Ledger, LedgerEntry, RouterSeen, Trip};
 use crate::config::{Config, Route, StateUrl};
 use crate::vocabulary::{Ppm, RouteIndex};
 
@@ -360,16 +360,16 @@ impl FlagStore {
         }
     }
 
-    /// Looks at the whole ledger of a route: whether every entry is as it was written.
+    /// The whole ledger of a route, as far as it is there.
     ///
     /// # Errors
     /// [`HistoryError`] when the store cannot be read.
-    pub async fn verify(&self, route: RouteIndex, head: Option<String>) -> Result<Verified, HistoryError> {
+    pub async fn ledger(&self, route: RouteIndex) -> Result<Ledger, HistoryError> {
         match &*self.backing {
-            Backing::Embedded(embedded) => embedded.verify(&self.published, route, head).await,
+            Backing::Embedded(embedded) => embedded.ledger(&self.published, route).await,
             Backing::Redis(redis) => {
                 let name = self.published.route(route).map(|route| route.name.clone()).unwrap_or_default();
-                redis.shelf().verify(&name, self.stored(route).epoch, head.as_deref()).await.map_err(|why| HistoryError { why })
+                redis.shelf().ledger(&name, self.stored(route).epoch).await.map_err(|why| HistoryError { why })
             }
         }
     }

@@ -119,6 +119,25 @@ fn find(wanted: Option<&Path>) -> Result<Library, LibraryError> {
     Err(LibraryError::Missing { tried })
 }
 
+/// Where the library would be taken from, without loading it.
+///
+/// # Errors
+/// In words: the one that is named is not there, or none is in the usual places.
+pub fn look() -> Result<String, String> {
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        let path = if path.is_dir() { path.join(FILE_NAME) } else { path };
+        let shown = path.display().to_string();
+        return if path.exists() { Ok(shown) } else { Err(format!("ORT_DYLIB_PATH: {shown} does not exist")) };
+    }
+    let of_the_system = ["/usr/lib", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    let of_the_system = of_the_system.iter().map(|folder| Path::new(folder).join(FILE_NAME));
+    let places: Vec<PathBuf> = usual_places().into_iter().filter(|place| place.components().count() > 1).chain(of_the_system).collect();
+    let found = places.iter().find(|place| place.exists());
+    let tried = || places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
+    found.map(|place| place.display().to_string()).ok_or_else(|| format!("{FILE_NAME} is in none of: {}", tried()))
+}
+
 /// Beside the executable, in `onnxruntime/` beside it or one folder up (`target/onnxruntime` for `target/release/switchback`), then
 /// wherever the system's loader looks.
 fn usual_places() -> Vec<PathBuf> {

@@ -3,5 +3,5 @@
 mod library;
 mod model;
 
-pub use library::{Library, LibraryError, ensure_no_telemetry, load_library};
+pub use library::{Library, LibraryError, ensure_no_telemetry, load_library, look};
 pub use model::{Model, Signature, Source};

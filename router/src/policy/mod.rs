@@ -21,6 +21,7 @@ pub(crate) mod bench;
 pub(crate) mod admission;
 mod artefact;
 mod catalogue;
+mod component;
 mod engine;
 mod failure;
 mod folder;

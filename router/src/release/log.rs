@@ -140,14 +140,14 @@ impl Part {
 }
 
 /// A file of a route.
-struct Kept {
-    name: String,
-    path: PathBuf,
-    bytes: u64,
+pub(super) struct Kept {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
 }
 
 /// The oldest first: names are numbers of one length.
-fn files(folder: &Path) -> io::Result<Vec<Kept>> {
+pub(super) fn files(folder: &Path) -> io::Result<Vec<Kept>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -32,6 +32,7 @@ mod log;
 mod mover;
 mod notices;
 mod record;
+mod recorded;
 mod roles;
 mod rollback;
 mod rollout;
@@ -46,6 +47,7 @@ pub use experiments::view::{ArmView, ComparisonView, ExperimentEvidence, Quality
 pub use grounds::{grounds, grounds_of_rollback};
 pub use judging::{Health, Judging, Under};
 pub use log::LOG_FOLDER;
+pub use recorded::{Recorded, recorded};
 pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
 pub use rollout::{Begin, Event, LEAST_LEFT, LoadSeen, LoadState, Move, Next, Order, Refusal, Seen, ToLoad, begin, carry_out, next};
 pub use store::{FleetWindows, fleet_windows};

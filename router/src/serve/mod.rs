@@ -71,7 +71,7 @@ use tokio::time::Instant;
 pub use generation::Generation;
 pub use open::{OpenConnections, Spoken};
 pub use overrides::{FIELD as OVERRIDE_FIELD, OverrideError, Overrides};
-pub use pool::{EndpointState, SharedEndpoint, SharedPool, Why};
+pub use pool::{EndpointState, Probed, SharedEndpoint, SharedPool, Why};
 pub use pools::Pools;
 pub use position::PositionKey;
 

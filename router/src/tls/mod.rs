@@ -17,7 +17,8 @@ use rustls::crypto::CryptoProvider;
 
 pub use client::ClientTls;
 pub(crate) use client::{Authorities, outgoing};
-pub use server::{CertificateSeen, PreparedTls, ServerTls};
+pub(crate) use server::not_after;
+pub use server::{CertificateSeen, PreparedTls, ServerTls, certificate_in};
 
 /// What is wrong with a certificate, a key or a list of authorities.
 #[derive(Debug, thiserror::Error)]

@@ -178,6 +178,19 @@ fn look_at(key: &str, path: &std::path::Path, leaf: Option<&CertificateDer<'_>>)
     Ok(CertificateSeen { file: path.to_owned(), names: names.unwrap_or_default(), not_after: parsed.validity().not_after.timestamp() })
 }
 
+/// When a certificate ends, in seconds since 1970; `None` for what is none.
+pub(crate) fn not_after(leaf: &CertificateDer<'_>) -> Option<i64> {
+    X509Certificate::from_der(leaf.as_ref()).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+}
+
+/// The first certificate of a file.
+///
+/// # Errors
+/// [`TlsError`], naming the key and the file.
+pub fn certificate_in(key: &str, path: &std::path::Path) -> Result<CertificateSeen, TlsError> {
+    look_at(key, path, files::chain(key, path)?.first())
+}
+
 /// Exact names before wildcards; the first certificate for whoever asks for no name, or for one that nobody has.
 #[derive(Debug, Default)]
 struct ByName {

@@ -126,7 +126,7 @@ impl Session {
 
     /// The newest ledger entries, newest first. Entries that make no sense are left out.
     pub(super) async fn ledger(&self, keys: &Keys, limit: usize) -> RedisResult<Vec<LedgerEntry>> {
-        Ok(self.lines(keys, "+", limit).await?.iter().filter_map(read_entry).collect())
+        Ok(self.lines(keys, "+", limit).await?.iter().filter_map(Line::entry).collect())
     }
 
     /// The newest ledger entries from this id on (`+`: from the newest one on), as they are, newest first.
@@ -136,7 +136,7 @@ impl Session {
         let items: Vec<Item> = read_as(self.run(keys.slot, &call).await?)?;
         // What somebody added under another name is an entry that cannot be read.
         let text = |fields: Vec<(String, Vec<u8>)>| fields.into_iter().find(|(name, _)| name == "entry").map(|(_, text)| text);
-        Ok(items.into_iter().map(|(id, fields)| Line { id, text: text(fields).unwrap_or_default() }).collect())
+        Ok(items.into_iter().map(|(id, fields)| Line::new(id, text(fields).unwrap_or_default())).collect())
     }
 
     /// What the ledger's newest entry is. A key of another type has none, and is told when it is written to.
@@ -183,13 +183,6 @@ impl Session {
         }
         Ok(Beat { clock: Answer { fleet_ms, server_ms, is_odd, took }, before, seen })
     }
-}
-
-/// `None` for what is no entry.
-pub(super) fn read_entry(line: &Line) -> Option<LedgerEntry> {
-    let mut entry: LedgerEntry = serde_json::from_slice(&line.text).ok()?;
-    entry.time_ms = line.id.split('-').next()?.parse().ok()?;
-    Some(entry)
 }
 
 /// What an entry names as the one before it: the newest one, unless that is not what the store knows to have been written last. (An entry that is newer than

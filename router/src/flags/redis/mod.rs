@@ -22,6 +22,7 @@ mod signals;
 mod slots;
 mod step;
 mod succeed;
+mod survey;
 mod sync;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ use self::reach::Reach;
 use self::session::Way;
 pub(crate) use self::shelf::Shelf;
 pub use self::shelf::{Heard, Lease, Page, ShelfWord};
+pub(crate) use self::survey::survey;
+pub use self::survey::{ServerSeen, Survey};
 use self::sync::{Request, Sync};
 use super::copies::Copies;
 use super::disk::{Copy, Disk};

@@ -82,13 +82,7 @@ impl Sync {
                 continue;
             }
             let note = match link.info("memory").await {
-                Ok(info) => match info_field(&info, "maxmemory_policy") {
-                    Some(policy) if policy != "noeviction" => Some(format!(
-                        "redis {} has maxmemory-policy {policy}: it may drop flags when memory runs out; set noeviction",
-                        link.node
-                    )),
-                    _ => None,
-                },
+                Ok(info) => eviction_problem(&info, &link.node),
                 Err(error) if is_lost(&error) && session.outlives() => continue,
                 Err(error) if is_lost(&error) => return Err(error),
                 Err(error) => Some(format!("the eviction policy cannot be checked: {}", explain(&error))),
@@ -109,6 +103,12 @@ impl Sync {
         });
         self.note("servers", session.concern());
     }
+}
+
+/// What is wrong with a server that may drop flags, by its `INFO memory`.
+pub(super) fn eviction_problem(info: &str, node: &Node) -> Option<String> {
+    let policy = info_field(info, "maxmemory_policy").filter(|policy| *policy != "noeviction")?;
+    Some(format!("redis {node} has maxmemory-policy {policy}: it may drop flags when memory runs out; set noeviction"))
 }
 
 const EVICTION: &str = "eviction";

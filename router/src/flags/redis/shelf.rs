@@ -9,15 +9,15 @@ use std::time::Duration;
 use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
 
-use super::commands::{LEDGER_ENTRIES, Pairs, read_as, read_entry};
+use super::commands::{LEDGER_ENTRIES, Pairs, read_as};
 use super::keys::{Keys, TOKEN_KEY, slot_of};
 use super::link::{Call, is_lost};
 use super::reach::Reach;
 use super::session::{Session, Way};
 use super::sync::explain;
 use crate::config::RedisState;
-use crate::flags::chain::{Known, verify};
-use crate::flags::{HeldAt, Revised, Verified};
+use crate::flags::chain::Line;
+use crate::flags::{HeldAt, Ledger, Revised};
 
 static SHELVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shelve.lua")));
 static FIRST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("first.lua")));
@@ -190,14 +190,14 @@ impl Shelf {
         Ok(is_replaced == 1)
     }
 
-    /// Looks at the whole ledger of a route, whose flags are at this epoch.
+    /// The whole ledger of a route, whose flags are at this epoch.
     ///
     /// # Errors
     /// In words that say what to do.
-    pub(crate) async fn verify(&self, route: &str, epoch: u64, head: Option<&str>) -> Result<Verified, String> {
+    pub(crate) async fn ledger(&self, route: &str, epoch: u64) -> Result<Ledger, String> {
         let keys = Keys::of(route);
         let (lines, is_newest) = self.with_session(&keys, async |session| session.chain(&keys).await).await?;
-        Ok(verify(&lines, Known { is_newest, epoch, is_full: lines.len() >= LEDGER_ENTRIES, head }))
+        Ok(Ledger { epoch, is_newest, is_full: lines.len() >= LEDGER_ENTRIES, lines })
     }
 
     /// What held at this time.
@@ -211,7 +211,7 @@ impl Shelf {
             let lines = self.with_session(&keys, async |session| session.lines(&keys, &newest, LEDGER_PAGE).await).await?;
             let Some(last) = lines.last() else { break };
             newest = format!("({}", last.id);
-            for entry in lines.iter().filter_map(read_entry) {
+            for entry in lines.iter().filter_map(Line::entry) {
                 if !held.look(entry, time_ms) {
                     return Ok(held);
                 }

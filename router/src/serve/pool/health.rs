@@ -110,7 +110,7 @@ fn is_no_http(error: &(dyn std::error::Error + 'static)) -> bool {
     is_parse || in_h2.is_some_and(h2::Error::is_library)
 }
 
-async fn ask_on<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, BoxError>
+pub(super) async fn ask_on<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, BoxError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

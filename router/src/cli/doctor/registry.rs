@@ -1,0 +1,91 @@
+//! The registry of models: whether it is there, may be written to, and holds what can be read.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::Access;
+
+use super::Shared;
+use super::finding::Finding;
+use super::run::Check;
+use crate::config::{self, Config, Place};
+use crate::registry::{Registry, RegistryError};
+
+const PART: &str = "registry";
+/// A store that is away is tried again for no longer than this.
+const RETRY_FOR: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(20);
+/// Models whose versions are read.
+const MODELS_READ: usize = 20;
+
+pub(super) fn checks(config: &Shared) -> Vec<Check> {
+    let config = config.clone();
+    vec![Check::new(PART, "registry", async move { look(&config).await }).within(LIMIT)]
+}
+
+async fn look(config: &Config) -> Vec<Finding> {
+    let place = &config.registry.place;
+    if let Place::Folder(folder) = place
+        && !folder.exists()
+    {
+        return vec![no_folder(folder, config)];
+    }
+    let patient = config::Registry { retry_for: RETRY_FOR.min(config.registry.retry_for), ..config.registry.clone() };
+    let registry = match Registry::open(&patient) {
+        Ok(registry) => registry,
+        Err(error) => return vec![away(&error)],
+    };
+    let mut findings = vec![writable(place)];
+    match objects(&registry).await {
+        Ok(found) => findings.extend(found),
+        Err(error) => findings.push(away(&error)),
+    }
+    findings
+}
+
+fn away(error: &RegistryError) -> Finding {
+    let to_do = "mend [registry], its credentials, or the store; `switchback model list --config FILE` says when it is there";
+    Finding::failed(PART, "registry", crate::cli::Failure::chain(error), to_do)
+}
+
+/// The folder that a config has by default is made by the first push; one that somebody named should be there.
+fn no_folder(folder: &Path, config: &Config) -> Finding {
+    let found = format!("{}: there is no such folder", folder.display());
+    let is_default = folder.starts_with(&config.state.data_dir);
+    if is_default && !config.routes.iter().any(|route| route.loading.is_some()) {
+        return Finding::ok(PART, "registry", format!("{found} yet: nobody has pushed a model"));
+    }
+    Finding::failed(PART, "registry", found, "mount it, mend registry.url, or push a first model")
+}
+
+fn writable(place: &Place) -> Finding {
+    match place {
+        Place::Folder(folder) => match rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+            Ok(()) => Finding::ok(PART, "registry", format!("{place}: can be read and pushed to")),
+            Err(_) => Finding::ok(PART, "registry", format!("{place}: can be read, and not pushed to from here")),
+        },
+        Place::S3 { .. } => {
+            Finding::ok(PART, "registry", format!("{place}: can be read; whether it can be pushed to only a push would show"))
+        }
+    }
+}
+
+/// Whether every version of every model can be read, and how many somebody has signed.
+async fn objects(registry: &Registry) -> Result<Vec<Finding>, RegistryError> {
+    let models = registry.models_there().await?;
+    let (mut versions, mut signed, mut findings) = (0, 0, Vec::new());
+    for model in models.iter().take(MODELS_READ) {
+        let found = registry.versions_found(model).await?;
+        versions += found.versions.len();
+        signed += found.versions.iter().filter(|version| version.signature.is_some()).count();
+        for (number, error) in found.unreadable {
+            let to_do = format!("push it anew as another version; `switchback model show {model}:{number}` says more");
+            findings.push(Finding::failed(PART, format!("{model}:{number}"), error.to_string(), to_do));
+        }
+    }
+    let rest = models.len().saturating_sub(MODELS_READ);
+    let others = if rest == 0 { String::new() } else { format!("; {rest} more model(s) were not looked at") };
+    let what = format!("{versions} version(s) of {} model(s) can be read, {signed} are signed{others}", models.len() - rest);
+    findings.insert(0, Finding::ok(PART, "models", what));
+    Ok(findings)
+}
