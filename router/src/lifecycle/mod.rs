@@ -39,6 +39,7 @@ pub use started_as::StartedAs;
 use crate::admin::{self, Access, AdminState, AskedReload, Readiness, Reloads, ThisProcess};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
+use crate::mlflow::{Candidates, Webhook};
 use crate::notify::{Delivery, OpenGate, TargetError};
 use crate::policy::Policies;
 use crate::quality::{Desks, FleetClock, Quality, Secret, configured_secrets, token_secrets};
@@ -95,6 +96,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
     let overrides = Overrides::load(asked.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
     configured_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
     let others = others(&asked).map_err(|error| refused(error.key(), &error))?;
+    let webhook = asked.mlflow.as_ref().map(Webhook::open).transpose().map_err(|error| refused(error.key(), &error))?;
     // Last, since it makes the data folder: a config that is refused leaves no trace.
     let access = Access::open(&asked).map_err(|error| refused(error.key(), &error))?;
     let secrets = token_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
@@ -119,6 +121,7 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
         overrides: Arc::new(overrides),
         secrets,
         others,
+        webhook,
         listeners,
     };
     runtime.block_on(control(beginning, predecessor))
@@ -140,6 +143,7 @@ struct Beginning {
     overrides: Arc<Overrides>,
     secrets: Vec<Secret>,
     others: Others,
+    webhook: Option<Webhook>,
     listeners: Listeners,
 }
 
@@ -177,8 +181,22 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
 
 /// Everything but the listeners' threads.
 async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sender<AskedReload>) -> Result<Running, LifecycleError> {
-    let Beginning { file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, secrets, others, listeners, .. } =
-        beginning;
+    let Beginning {
+        file,
+        started_as,
+        dropped_log_lines,
+        asked,
+        config,
+        access,
+        tls,
+        pools,
+        overrides,
+        secrets,
+        others,
+        webhook,
+        listeners,
+        ..
+    } = beginning;
     let flags = if is_beside { FlagStore::open_beside(&config).await? } else { FlagStore::open(&config).await? };
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
@@ -214,6 +232,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         books: counting.books.clone(),
         board: judging.board(),
         clock,
+        candidates: Candidates::new(started_as.program.clone(), &file, &config.state.data_dir),
         dropped_log_lines,
     };
     let parts = admin::Parts {
@@ -222,6 +241,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         policies: policies.clone(),
         tls: tls.clone(),
         access,
+        mlflow: webhook,
         waiting: Vec::new(),
     };
     let states = watch::Sender::new(Arc::new(AdminState::new(parts, process.clone())));
@@ -266,6 +286,7 @@ impl Running {
         let socket = listeners.admin.try_clone().map_err(LifecycleError::of_sockets)?;
         let (stop, stopped) = watch::channel(false);
         self.admin = Some((stop, tokio::spawn(admin::run(socket, self.states.subscribe(), stopped))));
+        self.process.candidates.resume(self.config());
         Ok(())
     }
 
@@ -278,6 +299,7 @@ impl Running {
             Ok(Err(error)) => tracing::error!(%error, "the admin listener could not be used"),
             Err(error) => tracing::error!(%error, "the admin API ended badly"),
         }
+        self.process.candidates.stop();
     }
 
     /// Ends in order: see [`serve::Serving::drain`].
@@ -286,6 +308,7 @@ impl Running {
         tracing::info!(why, timeout = ?config.limits.drain_timeout, "draining");
         notify::stopping(why);
         self.process.readiness.draining();
+        self.process.candidates.stop();
         // The acceptor has its own; when that stops, nobody listens here any more.
         self.listeners = None;
         let plan = serve::DrainPlan { announce: config.lifecycle.drain_announce, timeout: config.limits.drain_timeout, takes_connections };
