@@ -90,7 +90,7 @@ fn rolled_back() -> Scene {
     let notified = secret("notify.secret", NOTIFIED);
     let top = format!(
         "{QUICK}\n[[admin.token]]\nname = \"ann\"\nrole = \"viewer\"\nfile = {viewer:?}\n\
-         [[notify]]\nname = \"hook\"\nurl = \"http://me:pa55word@127.0.0.1:9/hook?key=k3y\"\nsecret_files = [{notified:?}]\n"
+         [[notify]]\nname = \"hook\"\nurl = \"http://me:pa55word@127.0.0.1:9/hook?key=k3y-of-the-url\"\nsecret_files = [{notified:?}]\n"
     );
     let start = |id: &str| fleet.setup(RAMP).top(&top).redis(&fleet.redis.url()).state(&format!("router_id = {id:?}")).start();
     let routers = ["one", "other"].map(start);
@@ -127,7 +127,7 @@ fn rolled_back() -> Scene {
         VIEWER.to_owned(),
         NOTIFIED.to_owned(),
         "pa55word".to_owned(),
-        "k3y".to_owned(),
+        "k3y-of-the-url".to_owned(),
         "s4lt-of-the-config".to_owned(),
     ]);
     // One that is there already stays.
