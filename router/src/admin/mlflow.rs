@@ -29,7 +29,7 @@ pub(super) async fn deliver(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let state = &shared.state;
     let candidates = &state.process.candidates;
-    let Some(webhook) = &state.mlflow else { return Err(ApiError::NoMlflow) };
+    let Some(webhook) = state.access.mlflow() else { return Err(ApiError::NoMlflow) };
     let body = routes::whole(body).inspect_err(|_| candidates.count_delivery(MALFORMED))?;
     let now_ms = now_unix_ms();
     let signed = webhook.verify(&headers, &body, now_ms).map_err(|refused| {
@@ -84,7 +84,7 @@ fn carry_out(state: &AdminState, event: &Event, delivery: &str) -> (StatusCode, 
 }
 
 pub(super) fn write_metrics(page: &mut Exposition, state: &AdminState) {
-    if state.mlflow.is_none() {
+    if state.access.mlflow().is_none() {
         return;
     }
     let candidates = &state.process.candidates;

@@ -61,7 +61,7 @@ pub use lifecycle::{AskedReload, ReloadRefused, Reloaded, Reloads};
 
 use crate::config::{Config, KeyChange, Route};
 use crate::flags::{FlagStore, Source};
-use crate::mlflow::{Candidates, Webhook};
+use crate::mlflow::Candidates;
 use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
 use crate::quality::signals::SignalsDesk;
@@ -93,8 +93,6 @@ pub struct AdminState {
     /// The router's own certificates, where it has some.
     tls: Option<Arc<ServerTls>>,
     access: Arc<Access>,
-    /// Whose webhooks are believed, where any are.
-    mlflow: Option<Webhook>,
     generation: u64,
     waiting: Vec<KeyChange>,
     process: ThisProcess,
@@ -112,8 +110,6 @@ pub struct Parts {
     pub tls: Option<Arc<ServerTls>>,
     /// Who may ask what.
     pub access: Arc<Access>,
-    /// Whose webhooks are believed, where any are.
-    pub mlflow: Option<Webhook>,
     /// What the config file says and only a restart brings about.
     pub waiting: Vec<KeyChange>,
 }
@@ -145,7 +141,7 @@ impl AdminState {
     /// What is shown and changed under one config.
     #[must_use]
     pub fn new(parts: Parts, process: ThisProcess) -> AdminState {
-        let Parts { generation, flags, policies, tls, access, mlflow, waiting } = parts;
+        let Parts { generation, flags, policies, tls, access, waiting } = parts;
         let (config, quality, pools) = (generation.config.clone(), generation.quality.clone(), generation.pools.shared.clone());
         AdminState {
             config,
@@ -157,7 +153,6 @@ impl AdminState {
             pools,
             tls,
             access,
-            mlflow,
             generation: generation.number,
             waiting,
             process,

@@ -9,7 +9,6 @@ use super::{Failure, print};
 use crate::admin::Access;
 use crate::config::{self, StateUrl};
 use crate::flags::{FlagStore, router_id};
-use crate::mlflow::Webhook;
 use crate::notify::{Delivery, OpenGate};
 use crate::policy::shipped;
 use crate::quality::configured_secrets;
@@ -135,9 +134,6 @@ pub(super) fn check_files(file: &Path, config: &config::Config) -> Result<(), St
     FlagStore::check(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     Overrides::load(config.overrides.as_ref()).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     configured_secrets(config).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
-    if let Some(mlflow) = &config.mlflow {
-        Webhook::open(mlflow).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
-    }
     for target in &config.notify {
         Delivery::open(target).map_err(|error| problem(error.key(), Failure::chain(&error)))?;
     }

@@ -39,7 +39,7 @@ pub use started_as::StartedAs;
 use crate::admin::{self, Access, AdminState, AskedReload, Readiness, Reloads, ThisProcess};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
-use crate::mlflow::{Candidates, Webhook};
+use crate::mlflow::Candidates;
 use crate::notify::{Delivery, OpenGate, TargetError};
 use crate::policy::Policies;
 use crate::quality::{Desks, FleetClock, Quality, Secret, configured_secrets, token_secrets};
@@ -96,7 +96,6 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
     let overrides = Overrides::load(asked.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
     configured_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
     let others = others(&asked).map_err(|error| refused(error.key(), &error))?;
-    let webhook = asked.mlflow.as_ref().map(Webhook::open).transpose().map_err(|error| refused(error.key(), &error))?;
     // Last, since it makes the data folder: a config that is refused leaves no trace.
     let access = Access::open(&asked).map_err(|error| refused(error.key(), &error))?;
     let secrets = token_secrets(&asked).map_err(|error| refused(error.key(), &error))?;
@@ -121,7 +120,6 @@ fn run_after(start: Start, predecessor: &mut Option<Predecessor>) -> Result<CutO
         overrides: Arc::new(overrides),
         secrets,
         others,
-        webhook,
         listeners,
     };
     runtime.block_on(control(beginning, predecessor))
@@ -143,7 +141,6 @@ struct Beginning {
     overrides: Arc<Overrides>,
     secrets: Vec<Secret>,
     others: Others,
-    webhook: Option<Webhook>,
     listeners: Listeners,
 }
 
@@ -181,28 +178,13 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
 
 /// Everything but the listeners' threads.
 async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sender<AskedReload>) -> Result<Running, LifecycleError> {
-    let Beginning {
-        file,
-        started_as,
-        dropped_log_lines,
-        asked,
-        config,
-        access,
-        tls,
-        pools,
-        overrides,
-        secrets,
-        others,
-        webhook,
-        listeners,
-        ..
-    } = beginning;
+    let Beginning { file, started_as, dropped_log_lines, asked, config, access, tls, pools, overrides, secrets, others, listeners, .. } =
+        beginning;
     let flags = if is_beside { FlagStore::open_beside(&config).await? } else { FlagStore::open(&config).await? };
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
     // Before anything is counted.
-    let tallies = Tallies::open(&config.state.data_dir);
-    let quality = Quality::new(&config);
+    let (tallies, quality) = (Tallies::open(&config.state.data_dir), Quality::new(&config));
     let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, clock_of(&flags));
     let desks = Desks::open(&config, &secrets, &clock).map_err(no_thread)?;
     pools.look_up_names(&config).await;
@@ -241,7 +223,6 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         policies: policies.clone(),
         tls: tls.clone(),
         access,
-        mlflow: webhook,
         waiting: Vec::new(),
     };
     let states = watch::Sender::new(Arc::new(AdminState::new(parts, process.clone())));

@@ -15,7 +15,6 @@ use super::versions::Versions;
 use crate::admin::{self, Access, AdminState, ReloadRefused, Reloaded};
 use crate::config::{self, Config, KeyChange, Reload};
 use crate::flags::FlagStore;
-use crate::mlflow::Webhook;
 use crate::policy::Policies;
 use crate::quality::{Secret, token_secrets};
 use crate::serve::{Generation, Overrides, Pools};
@@ -46,7 +45,6 @@ pub(super) struct Checked {
     overrides: Overrides,
     secrets: Vec<Secret>,
     others: super::Others,
-    webhook: Option<Webhook>,
 }
 
 impl Running {
@@ -87,12 +85,11 @@ impl Running {
         let overrides = Overrides::load(config.overrides.as_ref()).map_err(|error| refused(error.key(), &error))?;
         let secrets = token_secrets(&config).map_err(|error| refused(error.key(), &error))?;
         let others = super::others(&config).map_err(|error| refused(error.key(), &error))?;
-        let webhook = config.mlflow.as_ref().map(Webhook::open).transpose().map_err(|error| refused(error.key(), &error))?;
-        Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides, secrets, others, webhook })
+        Ok(Checked { asked, config: Arc::new(config), changed, waiting, access, tls, pools, overrides, secrets, others })
     }
 
     pub(super) async fn put_in_force(&mut self, checked: Checked) -> Result<Reloaded, Vec<String>> {
-        let Checked { asked, config, changed, waiting, access, tls, pools, overrides, secrets, others, webhook } = checked;
+        let Checked { asked, config, changed, waiting, access, tls, pools, overrides, secrets, others } = checked;
         let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
         let flags = self.flags.succeed(&config).await.map_err(|error| vec![chain(&error)])?;
         let policies = self.next_policies(&config, &flags, &routes).await?;
@@ -130,7 +127,6 @@ impl Running {
             policies: policies.clone(),
             tls: self.tls.clone(),
             access: Arc::new(access),
-            mlflow: webhook,
             waiting: waiting.clone(),
         };
         self.states.send_replace(Arc::new(AdminState::new(parts, self.process.clone())));
