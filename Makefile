@@ -89,7 +89,7 @@ $(ONNXRUNTIME):
 
 .PHONY: test-tools
 test-tools:
-	@scripts/install_test_tools.sh redis clang node promtool systemd wasm seaweed $(TOOLS)/seaweed models $(TOOLS)/models
+	@scripts/install_test_tools.sh redis clang node promtool systemd wasm seaweed $(TOOLS)/seaweed models $(TOOLS)/models mlflow $(TOOLS)/mlflow
 
 .PHONY: wasm-targets
 wasm-targets:

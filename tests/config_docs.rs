@@ -21,11 +21,19 @@ data_dir = "/var/lib/switchback"
 name = "ops"
 url = "https://hooks.example.com/switchback"
 
+[mlflow]
+url = "http://mlflow.example.com:5000"
+secret_file = "mlflow.secret"
+
 [[route]]
 name = "search"
 
 [route.loading]
 model = "search"
+
+[route.mlflow]
+model = "search"
+alias = "champion"
 
 [route.signals]
 results = "/total"
@@ -85,11 +93,13 @@ fn known() -> BTreeSet<String> {
         ("Policies", "policies"),
         ("AdminToken", "admin.token"),
         ("Notify", "notify"),
+        ("Mlflow", "mlflow"),
         ("Route", "route"),
         ("Breaker", "route.breaker"),
         ("Rollout", "route.rollout"),
         ("Validation", "route.validation"),
         ("Loading", "route.loading"),
+        ("MlflowAlias", "route.mlflow"),
         ("Gate", "route.rollout.gate"),
         ("Signals", "route.signals"),
         ("Match", "route.match"),
@@ -123,6 +133,7 @@ fn known() -> BTreeSet<String> {
                             | "rollout"
                             | "validation"
                             | "loading"
+                            | "mlflow"
                             | "gate"
                             | "signals"
                             | "pools"
@@ -166,8 +177,12 @@ fn the_defaults_in_the_docs_are_the_programs() {
         "state.data_dir",
         "notify.name",
         "notify.url",
+        "mlflow.url",
+        "mlflow.secret_files",
         "route.name",
         "route.loading.model",
+        "route.mlflow.model",
+        "route.mlflow.alias",
         "route.signals.results",
         "route.rollout.gate.name",
         "route.rollout.gate.type",

@@ -19,6 +19,7 @@ pub mod config;
 pub mod demo;
 pub mod flags;
 pub mod lifecycle;
+pub mod mlflow;
 pub mod notify;
 pub mod onnx;
 pub mod policy;

@@ -12,6 +12,7 @@ pub mod guests;
 pub mod http;
 mod lifecycle;
 mod load;
+pub mod mlflow;
 pub mod over_h2;
 mod process;
 mod provenance;

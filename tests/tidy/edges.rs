@@ -9,7 +9,7 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 21] = [
+const MODULES: [(&str, &[&str], &str); 22] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
     ("tls", &["config"], "certificates, read again when their files change"),
@@ -23,15 +23,16 @@ const MODULES: [(&str, &[&str], &str); 21] = [
         "the control path: what is known of a candidate, what moves it on, and what takes it out of traffic",
     ),
     ("registry", &["config", "vocabulary"], "versions of models, in a folder or a bucket"),
+    ("mlflow", &["config", "registry"], "models from MLflow's registry, and its webhooks"),
     ("notify", &["config", "tls"], "tells others what happens to rollouts; a POST to somebody else's server"),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
     ("ranker", &["config", "onnx", "vocabulary"], "the ONNX ranking server"),
     ("onnx", &[], "ONNX Runtime, and models that it runs"),
     ("validation", &["config", "onnx", "registry"], "whether a model may be shown to users"),
-    ("admin", &["config", "flags", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),
+    ("admin", &["config", "flags", "mlflow", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),
     (
         "lifecycle",
-        &["admin", "config", "flags", "notify", "policy", "quality", "release", "serve", "tls", "vocabulary"],
+        &["admin", "config", "flags", "mlflow", "notify", "policy", "quality", "release", "serve", "tls", "vocabulary"],
         "start, reload, hand-over, drain: who owns the router's parts",
     ),
     ("demo", &["admin", "cli", "config", "flags", "policy", "quality", "ranker", "serve", "vocabulary"], "the whole system on one machine"),
@@ -43,6 +44,7 @@ const MODULES: [(&str, &[&str], &str); 21] = [
             "demo",
             "flags",
             "lifecycle",
+            "mlflow",
             "notify",
             "onnx",
             "policy",
@@ -63,8 +65,13 @@ const MODULES: [(&str, &[&str], &str); 21] = [
 ];
 
 /// Crates that are the business of one module, and of whoever else is named.
-const CRATES: [(&str, &[&str]); 4] =
-    [("wasmtime", &["policy"]), ("ort", &["onnx"]), ("redis", &["flags", "config"]), ("object_store", &["registry"])];
+const CRATES: [(&str, &[&str]); 5] = [
+    ("wasmtime", &["policy"]),
+    ("ort", &["onnx"]),
+    ("redis", &["flags", "config"]),
+    ("object_store", &["registry"]),
+    ("serde_saphyr", &["mlflow"]),
+];
 
 /// Modules where `now` is a parameter and nothing is read or sent.
 const PURE: [&str; 4] =

@@ -1,4 +1,4 @@
-//! Who may ask what: bearer tokens with roles, compared in constant time.
+//! Who may ask what: bearer tokens with roles, compared in constant time; and whose webhooks are believed.
 //!
 //! Changing always needs an operator's token. Reading needs a token as soon as the config has one; without any, the listener is
 //! on loopback (the config check sees to that) and reading is open to whoever is on this machine, but not to web pages in its
@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq as _;
 use super::Live;
 use super::error::ApiError;
 use crate::config::{Config, LOCAL_OPERATOR, Role};
+use crate::mlflow::{Webhook, WebhookError};
 
 /// The operator's token of this machine, in `state.data_dir`, readable by the router's user alone.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -28,6 +29,8 @@ pub struct Access {
     tokens: Vec<Token>,
     /// No token is configured: reading is open.
     is_reading_open: bool,
+    /// MLflow's, where the config has one.
+    mlflow: Option<Webhook>,
 }
 
 #[derive(Debug)]
@@ -71,6 +74,9 @@ pub enum AccessError {
         /// Who has it already.
         other: String,
     },
+    /// The secret of a webhook.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// No randomness.
     #[error("cannot make an admin token: {0}")]
     Random(getrandom::Error),
@@ -82,13 +88,14 @@ impl AccessError {
     pub fn key(&self) -> &str {
         match self {
             AccessError::File { key, .. } | AccessError::Token { key, .. } | AccessError::Twice { key, .. } => key,
+            AccessError::Webhook(error) => error.key(),
             AccessError::Random(_) => "state.data_dir",
         }
     }
 }
 
 impl Access {
-    /// Reads the tokens that the config names, and the one in the data folder, which is made when it is not there.
+    /// Reads the tokens and secrets that the config names, and the token in the data folder, which is made when it is not there.
     ///
     /// # Errors
     /// [`AccessError`], naming the file.
@@ -103,12 +110,13 @@ impl Access {
         Ok(access)
     }
 
-    /// Reads the tokens that the config names, and makes nothing: for `switchback config check`.
+    /// Reads the tokens and secrets that the config names, and makes nothing: for `switchback config check`.
     ///
     /// # Errors
     /// [`AccessError`], naming the key and the file.
     pub fn of_config(config: &Config) -> Result<Access, AccessError> {
-        let mut access = Access { tokens: Vec::new(), is_reading_open: config.admin.tokens.is_empty() };
+        let mlflow = config.mlflow.as_ref().map(Webhook::open).transpose()?;
+        let mut access = Access { tokens: Vec::new(), is_reading_open: config.admin.tokens.is_empty(), mlflow };
         for (index, token) in config.admin.tokens.iter().enumerate() {
             let text = read_token(&format!("admin.token[{index}].file"), &token.file)?;
             if let Some(other) = access.tokens.iter().position(|other| other.sha256 == sha256(&text)) {
@@ -119,6 +127,11 @@ impl Access {
             access.add(&token.name, token.role, &text);
         }
         Ok(access)
+    }
+
+    /// Whose webhooks are believed; `None` where none are.
+    pub(super) fn mlflow(&self) -> Option<&Webhook> {
+        self.mlflow.as_ref()
     }
 
     fn add(&mut self, name: &str, role: Role, text: &str) {
@@ -290,7 +303,7 @@ pub(super) mod tests {
     pub(in crate::admin) const TOKENS: [&str; 2] = ["operator-token-of-ann", "viewer-token-of-bob"];
 
     pub(in crate::admin) fn access(is_reading_open: bool) -> Access {
-        let mut access = Access { tokens: Vec::new(), is_reading_open };
+        let mut access = Access { tokens: Vec::new(), is_reading_open, mlflow: None };
         access.add("ann", Role::Operator, TOKENS[0]);
         access.add("bob", Role::Viewer, TOKENS[1]);
         access

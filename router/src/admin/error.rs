@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::ReloadRefused;
 use crate::flags::{ChangeError, HistoryError};
+use crate::mlflow::Refused;
 use crate::policy::{ShadowError, UploadError};
 
 /// Why a request was not done.
@@ -44,6 +45,12 @@ pub(super) enum ApiError {
     NoExperiment { route: String, name: String, known: Vec<String> },
     #[error("{0}")]
     Experiment(String),
+    #[error("this router takes no webhooks of MLflow's: its config has no [mlflow] section")]
+    NoMlflow,
+    #[error("{0}")]
+    Webhook(Refused),
+    #[error("so many deliveries came lately that repeats could not be told: try again in some minutes")]
+    TooManyDeliveries,
     #[error("{0}")]
     BadRequest(String),
     #[error("{0}")]
@@ -70,18 +77,19 @@ impl ApiError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             ApiError::NoToken | ApiError::WrongToken => StatusCode::UNAUTHORIZED,
-            ApiError::NotOperator(_) => StatusCode::FORBIDDEN,
+            ApiError::NotOperator(_) | ApiError::Webhook(_) => StatusCode::FORBIDDEN,
             ApiError::ForeignHost(_) => StatusCode::MISDIRECTED_REQUEST,
             ApiError::NoRoute { .. }
             | ApiError::NoExperiment { .. }
             | ApiError::NoPath(_)
+            | ApiError::NoMlflow
             | ApiError::Upload(UploadError::Missing { .. }) => StatusCode::NOT_FOUND,
             ApiError::NotKnown { .. } => StatusCode::GONE,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) | ApiError::Experiment(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::NothingToRollBack(_) | ApiError::Rollout(_) | ApiError::TargetNotReady { .. } => StatusCode::CONFLICT,
-            ApiError::Busy | ApiError::TooManyStreams | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Busy | ApiError::TooManyStreams | ApiError::TooManyDeliveries | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY

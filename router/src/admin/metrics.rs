@@ -7,7 +7,8 @@ use axum::http::{HeaderName, header};
 
 use super::exposition::{Buckets, CONTENT_TYPE, Exposition};
 use super::{
-    AdminState, Shared, breaker, events_in, evidence, metrics_process, notify, pool_metrics, process, quality_metrics, rollback, rollout,
+    AdminState, Shared, breaker, events_in, evidence, metrics_process, mlflow, notify, pool_metrics, process, quality_metrics, rollback,
+    rollout,
 };
 use crate::config::{Pool, Route};
 use crate::quality::{Broken, Count, DECISIONS, Durations, Mirrored, OverrideFault, PoolCounters, Refusal, RouteCounters};
@@ -35,6 +36,7 @@ fn page(state: &AdminState) -> String {
     breaker::write(&mut page, state);
     rollback::write(&mut page, state);
     rollout::write_metrics(&mut page, state);
+    mlflow::write_metrics(&mut page, state);
     notify::write(&mut page, state);
     flags(&mut page, state);
     policies(&mut page, state);

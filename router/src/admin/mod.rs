@@ -7,7 +7,7 @@
 //! It runs on the control plane's runtime, on an address of its own. It reads what the data path publishes and changes flags
 //! through [`FlagStore::change`]; it never stands on the query path.
 //!
-//! Invariant: nothing is changed without an operator's token, and no salt is shown to a viewer.
+//! Invariant: nothing is changed without an operator's token, or a signature of MLflow's; and no salt is shown to a viewer.
 
 mod access;
 mod breaker;
@@ -25,6 +25,7 @@ mod ledger;
 mod lifecycle;
 mod metrics;
 mod metrics_process;
+mod mlflow;
 mod notify;
 mod orders;
 mod plugins;
@@ -55,6 +56,7 @@ pub use lifecycle::{AskedReload, ReloadRefused, Reloaded, Reloads};
 
 use crate::config::{Config, KeyChange, Route};
 use crate::flags::{FlagStore, Source};
+use crate::mlflow::Candidates;
 use crate::policy::Policies;
 use crate::quality::events::EventsDesk;
 use crate::quality::signals::SignalsDesk;
@@ -121,6 +123,8 @@ pub struct ThisProcess {
     pub board: Board,
     /// The store's time.
     pub clock: FleetClock,
+    /// What MLflow's webhooks brought about.
+    pub candidates: Candidates,
     /// Counts log lines that were dropped.
     pub dropped_log_lines: ErrorCounter,
 }
@@ -244,6 +248,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/status", get(lifecycle::status))
         .route("/api/v1/reload", post(lifecycle::reload))
         .route("/api/v1/events", get(events::stream))
+        .route("/api/v1/mlflow/webhook", post(mlflow::deliver))
         .route("/api/v1/openapi.json", get(openapi))
         .fallback(events_in::deliver)
         .method_not_allowed_fallback(error::no_such_method)

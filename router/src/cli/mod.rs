@@ -17,6 +17,8 @@ mod flag;
 mod model;
 mod model_alias;
 mod model_gc;
+mod model_mlflow;
+mod model_push;
 mod model_show;
 mod model_validate;
 mod of_route;

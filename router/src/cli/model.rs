@@ -2,25 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::model_alias::AliasArgs;
 use super::model_gc::Gc;
+use super::model_push::PushArgs;
 use super::model_show::{compared, listed, models, shown};
 use super::model_validate::{Look, ValidateArgs};
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::{Failure, block_on, print};
-use crate::flags::random_hex;
-use crate::registry::{
-    About, AliasMove, Expected, Format, Found, Name, Push, Reference, Registry, RegistryError, SigningKey, Tensor, TrustedKey, Which,
-    format_of,
-};
-
-/// A larger file is not looked into when it is pushed.
-const READ_AT_MOST: u64 = 256 << 20;
+use crate::registry::{Found, Name, Reference, Registry, RegistryError, TrustedKey, Which};
 
 const AFTER_HELP: &str = "\
 A version is a file and what is known of it. It gets the next number, and never changes. docs/REGISTRY.md has the layout, aliases and retention.
@@ -53,51 +46,6 @@ enum ModelCommand {
     Gc(Gc),
     Validate(Box<ValidateArgs>),
     Look(Look),
-}
-
-/// Push a file as the next version of a model.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  switchback model push ranker.onnx --model search\n  switchback model push ranker.onnx --model search --parent 11 --training-data sha256:5f1c... --code-revision 9b2e1c4 --metric ndcg@10=0.743 --tag night=2026-08-01 --alias candidate"
-)]
-struct PushArgs {
-    /// The artefact.
-    file: PathBuf,
-    /// The model's name.
-    #[arg(long, value_name = "NAME")]
-    model: Name,
-    /// onnx, pickle, lightgbm, xgboost or opaque [default: as the file's name and first bytes say].
-    #[arg(long)]
-    format: Option<Format>,
-    /// The version that it was made from.
-    #[arg(long, value_name = "N")]
-    parent: Option<u64>,
-    /// What it was trained on: a digest, or where it is.
-    #[arg(long, value_name = "TEXT")]
-    training_data: Option<String>,
-    /// The revision of the code that trained it.
-    #[arg(long, value_name = "TEXT")]
-    code_revision: Option<String>,
-    /// A number from training, like ndcg@10=0.743; may be said again.
-    #[arg(long = "metric", value_name = "NAME=NUMBER")]
-    metrics: Vec<String>,
-    /// Whatever else there is to say, like night=2026-08-01; may be said again.
-    #[arg(long = "tag", value_name = "NAME=TEXT")]
-    tags: Vec<String>,
-    /// Why there is this version.
-    #[arg(long, default_value = "")]
-    why: String,
-    /// Sign it with this private key of Ed25519, in PEM (openssl genpkey -algorithm ed25519).
-    #[arg(long, value_name = "FILE", env = "SWITCHBACK_SIGN_KEY")]
-    sign_key: Option<PathBuf>,
-    /// Move this alias to it when it is there; may be said again.
-    #[arg(long = "alias", value_name = "ALIAS")]
-    aliases: Vec<Name>,
-    #[command(flatten)]
-    registry: RegistryArgs,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// List models, or the versions of one.
@@ -196,53 +144,6 @@ impl ModelArgs {
             ModelCommand::Validate(args) => args.run(),
             ModelCommand::Look(args) => args.run(),
         }
-    }
-}
-
-impl PushArgs {
-    fn run(self) -> Result<(), Failure> {
-        let json = self.json;
-        let pushed = self.push().map_err(|failure| failure.in_json(json))?;
-        print(&if json { format!("{pushed:#}\n") } else { shown(&pushed) })
-    }
-
-    fn push(self) -> Result<Value, Failure> {
-        let format = format(self.format, &self.file)?;
-        let about = About {
-            parent: self.parent,
-            training_data: self.training_data,
-            code_revision: self.code_revision,
-            metrics: metrics(&self.metrics)?,
-            tags: pairs("--tag", &self.tags)?.into_iter().collect(),
-            why: self.why,
-        };
-        let who = who();
-        let (inputs, outputs) = tensors(format, &self.file);
-        let push = Push {
-            model: self.model.clone(),
-            file: self.file,
-            format,
-            inputs,
-            outputs,
-            about,
-            who: who.clone(),
-            clock: crate::admin::now_unix_ms,
-            id: random_hex(16),
-            key: self.sign_key.as_deref().map(SigningKey::read).transpose().map_err(failed)?.map(Arc::new),
-            notes: notes(),
-        };
-        let bar = Bar::new("pushing", self.json);
-        block_on(async {
-            let registry = self.registry.open_or_make()?;
-            let manifest = registry.push(push, &|progress| bar.show(progress)).await.map_err(failed)?;
-            for alias in &self.aliases {
-                let to =
-                    AliasMove::to(Some(manifest.version), who.clone(), "pushed".to_owned(), crate::admin::now_unix_ms(), random_hex(16));
-                registry.move_alias(&self.model, alias, to, Expected::Anywhere).await.map_err(failed)?;
-            }
-            let which = Which::Number(manifest.version);
-            Ok(json!(registry.version(&Reference { model: self.model.clone(), which }).await.map_err(failed)?))
-        })
     }
 }
 
@@ -387,53 +288,10 @@ impl Pull {
     }
 }
 
-/// What a file is: as somebody says, or as it looks.
-pub(super) fn format(said: Option<Format>, file: &Path) -> Result<Format, Failure> {
-    let cannot_tell =
-        "what it is cannot be told: say --format onnx, pickle, lightgbm or xgboost; or --format opaque, for what only its backend can read";
-    match said {
-        Some(format) => Ok(format),
-        None => format_of(file).map_err(failed)?.ok_or_else(|| Failure::usage(format!("{}: {cannot_tell}", file.display()))),
-    }
-}
-
-/// What goes in and out of a model, where its file says so without being run.
-fn tensors(format: Format, file: &Path) -> (Vec<Tensor>, Vec<Tensor>) {
-    if format != Format::Onnx || std::fs::metadata(file).map_or(true, |file| file.len() > READ_AT_MOST) {
-        return (Vec::new(), Vec::new());
-    }
-    let limits = model_files::Limits::default();
-    let read = |bytes: Vec<u8>| model_files::onnx::read(&bytes, &limits, &model_files::onnx::Opsets::ONNX_RUNTIME_1_32).ok();
-    let Some(shape) = std::fs::read(file).ok().and_then(read) else { return (Vec::new(), Vec::new()) };
-    let tensors = |all: Vec<model_files::onnx::TensorShape>| {
-        let tensor =
-            |one: model_files::onnx::TensorShape| Tensor { name: one.name, element: one.element, shape: one.shape.unwrap_or_default() };
-        all.into_iter().map(tensor).collect()
-    };
-    (tensors(shape.inputs), tensors(shape.outputs))
-}
-
 /// A file, to whoever reads what this command prints.
 fn copy_out(file: &Path) -> Result<(), Failure> {
     let copied = std::fs::File::open(file).and_then(|mut file| std::io::copy(&mut file, &mut std::io::stdout().lock()));
     copied.map(drop).map_err(|error| Failure::unreachable(format!("stdout: {error}")))
-}
-
-fn pairs(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
-    let pair = |text: &String| {
-        let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
-        let (name, value) = parts.ok_or_else(|| Failure::usage(format!("{option} {text:?}: must be NAME=VALUE")))?;
-        Ok((name.to_owned(), value.to_owned()))
-    };
-    texts.iter().map(pair).collect()
-}
-
-fn metrics(texts: &[String]) -> Result<BTreeMap<String, f64>, Failure> {
-    let number = |(name, text): (String, String)| {
-        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-        number.map(|number| (name.clone(), number)).ok_or_else(|| Failure::usage(format!("--metric {name}={text}: must be a number")))
-    };
-    pairs("--metric", texts)?.into_iter().map(number).collect()
 }
 
 /// Who this is: the user of this machine.
@@ -442,11 +300,4 @@ pub(super) fn who() -> String {
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|who| !who.is_empty()))
         .unwrap_or_else(|| "unknown".to_owned())
-}
-
-/// Where uploads are noted that were broken off.
-fn notes() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
-    Some(state.join("switchback/uploads"))
 }

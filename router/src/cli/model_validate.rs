@@ -7,7 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::model::{format, who};
+use super::model::who;
+use super::model_push::format;
 use super::parent::end_with_stdin;
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::{Failure, block_on, print};

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use super::checked::{Admin, AdminToken, Config, Lifecycle, Limits, Listen, Policies, Role, State};
 use super::error::Problem;
-use super::{check_events, check_evidence, check_notify, check_registry, check_route, check_tls, check_trust, redis_url, units, written};
+use super::{
+    check_events, check_evidence, check_mlflow, check_notify, check_registry, check_route, check_tls, check_trust, redis_url, units,
+    written,
+};
 
 const ADDRESS_RULE: &str = "must be an IP address and a port, like \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 takes a free one";
 const TOKEN_NAME_RULE: &str = "must be 1 to 64 characters: it is recorded with every change";
@@ -142,6 +145,7 @@ pub(super) fn check(written: written::Written) -> Result<Config, Vec<Problem>> {
         registry,
         admin,
         notify: check_notify::check_notify(&mut checker, written.notify, &routes),
+        mlflow: check_mlflow::check_mlflow(&mut checker, written.mlflow, &routes),
         routes,
     };
     check_no_circle(&mut checker, &config);

@@ -12,7 +12,8 @@ use super::check::Checker;
 use super::checked::{Endpoint, Health, OnPolicyFailure, Pool, Protocol, Route, RouteMatch, Timeouts, UnitSource};
 use super::expose::Expose;
 use super::{
-    check_breaker, check_initial, check_loading, check_outlier, check_rollout, check_signals, check_tls, check_validation, written,
+    check_breaker, check_initial, check_loading, check_mlflow, check_outlier, check_rollout, check_signals, check_tls, check_validation,
+    written,
 };
 
 pub(super) const NAME_RULE: &str = "must be 1 to 64 of a-z, 0-9, - and _, starting with a letter";
@@ -92,6 +93,7 @@ fn check_route(checker: &mut Checker, by_index: &str, name: String, written: wri
         rollout: check_rollout::check_rollout(checker, &key, &written.rollout),
         validation: check_validation::check_validation(checker, &key, written.validation),
         loading: written.loading.map(|loading| check_loading::check_loading(checker, &key, loading)),
+        mlflow: written.mlflow.map(|alias| check_mlflow::check_alias(checker, &key, alias)),
         expose: check_expose(checker, &key, &written.expose.unwrap_or_default()),
         max_request_body: check_body(checker, &format!("{key}.max_request_body"), written.max_request_body.as_deref()),
         max_response_body: check_body(checker, &format!("{key}.max_response_body"), written.max_response_body.as_deref()),

@@ -15,6 +15,7 @@ use rustls::pki_types::ServerName;
 use super::check_breaker::Breaker;
 use super::check_evidence::Evidence;
 use super::check_loading::Loading;
+use super::check_mlflow::{Mlflow, MlflowAlias};
 use super::check_notify::Notify;
 use super::check_registry::Registry;
 use super::check_rollout::RolloutPlan;
@@ -52,6 +53,8 @@ pub struct Config {
     pub admin: Admin,
     /// Who is told what happens to rollouts. At most 16.
     pub notify: Vec<Notify>,
+    /// The MLflow server whose webhooks are taken. `None`: none are.
+    pub mlflow: Option<Mlflow>,
     /// The routes, in the order in which they are tried. 1..=10_000.
     pub routes: Vec<Route>,
 }
@@ -308,6 +311,8 @@ pub struct Route {
     pub validation: Validation,
     /// How versions of its model are loaded. `None`: they are not.
     pub loading: Option<Loading>,
+    /// Which alias of MLflow's names its candidates. `None`: none does.
+    pub mlflow: Option<MlflowAlias>,
     /// What every response says of the decision.
     pub expose: Expose,
     /// Size of a request's body. `None` is no limit.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check_loading::{LoadProtocol, Loading};
+use super::check_mlflow::{Mlflow, MlflowAlias};
 use super::check_notify::Notify;
 use super::check_registry::{Registry, S3};
 use super::check_rollout::RolloutPlan;
@@ -28,6 +29,9 @@ pub fn show(config: &Config) -> Vec<(String, String)> {
     }
     for target in &config.notify {
         notify(&mut lines, target);
+    }
+    if let Some(written) = &config.mlflow {
+        mlflow(&mut lines, written);
     }
     for written in &config.routes {
         route(&mut lines, written);
@@ -117,6 +121,21 @@ fn loading(lines: &mut Lines, key: &impl Fn(&str) -> String, loading: &Loading) 
     lines.add(&key("warm_up_rounds"), loading.warm_up_rounds);
     lines.add(&key("tolerance"), loading.tolerance);
     lines.add(&key("parallel"), loading.parallel);
+}
+
+fn mlflow(lines: &mut Lines, mlflow: &Mlflow) {
+    lines.text("mlflow.url", &mlflow.url);
+    lines.texts("mlflow.secret_files", mlflow.secret_files.iter().map(|path| path.display().to_string()));
+    lines.duration("mlflow.max_age", mlflow.max_age);
+    lines.duration("mlflow.timeout", mlflow.timeout);
+}
+
+fn mlflow_alias(lines: &mut Lines, key: &impl Fn(&str) -> String, alias: &MlflowAlias) {
+    let key = |name: &str| key(&format!("mlflow.{name}"));
+    lines.text(&key("model"), &alias.model);
+    lines.text(&key("alias"), &alias.alias);
+    lines.text(&key("registry_model"), &alias.registry_model);
+    lines.text(&key("if_busy"), alias.if_busy.label());
 }
 
 fn rollout(lines: &mut Lines, key: &impl Fn(&str) -> String, plan: &RolloutPlan) {
@@ -331,6 +350,9 @@ fn route(lines: &mut Lines, route: &Route) {
     validation(lines, &key, &route.validation);
     if let Some(written) = &route.loading {
         loading(lines, &key, written);
+    }
+    if let Some(alias) = &route.mlflow {
+        mlflow_alias(lines, &key, alias);
     }
     if let Some(signals) = &route.signals {
         lines.text(&key("signals.sample_percent"), &signals.sample.percent().to_string());

@@ -31,6 +31,7 @@ pub(super) struct Written {
     pub(super) admin: Admin,
     #[serde(default)]
     pub(super) notify: Vec<Notify>,
+    pub(super) mlflow: Option<Mlflow>,
     #[serde(default)]
     pub(super) route: Vec<Route>,
 }
@@ -223,6 +224,16 @@ pub(super) struct Notify {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Mlflow {
+    pub(super) url: Option<String>,
+    pub(super) secret_file: Option<String>,
+    pub(super) secret_files: Option<Vec<String>>,
+    pub(super) max_age: Option<String>,
+    pub(super) timeout: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Route {
     pub(super) name: Option<String>,
     #[serde(rename = "match", default)]
@@ -241,6 +252,7 @@ pub(super) struct Route {
     #[serde(default)]
     pub(super) validation: Validation,
     pub(super) loading: Option<Loading>,
+    pub(super) mlflow: Option<MlflowAlias>,
     pub(super) signals: Option<Signals>,
     pub(super) expose: Option<Vec<String>>,
     pub(super) upgrades: Option<Vec<String>>,
@@ -299,6 +311,15 @@ pub(super) struct Loading {
     pub(super) warm_up_rounds: Option<u64>,
     pub(super) tolerance: Option<f64>,
     pub(super) parallel: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MlflowAlias {
+    pub(super) model: Option<String>,
+    pub(super) alias: Option<String>,
+    pub(super) registry_model: Option<String>,
+    pub(super) if_busy: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -39,6 +39,7 @@ pub use started_as::StartedAs;
 use crate::admin::{self, Access, AdminState, AskedReload, Readiness, Reloads, ThisProcess};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
+use crate::mlflow::Candidates;
 use crate::notify::{Delivery, OpenGate, TargetError};
 use crate::policy::Policies;
 use crate::quality::{Desks, FleetClock, Quality, Secret, configured_secrets, token_secrets};
@@ -183,8 +184,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
     let routes: Vec<RouteIndex> = (0..=u16::MAX).map(RouteIndex).take(config.routes.len()).collect();
     let policies = Policies::open(&config, flags_of(&flags, &routes))?;
     // Before anything is counted.
-    let tallies = Tallies::open(&config.state.data_dir);
-    let quality = Quality::new(&config);
+    let (tallies, quality) = (Tallies::open(&config.state.data_dir), Quality::new(&config));
     let (secrets, clock) = (token_key::share_first(&flags, &config, secrets).await, clock_of(&flags));
     let desks = Desks::open(&config, &secrets, &clock).map_err(no_thread)?;
     pools.look_up_names(&config).await;
@@ -214,6 +214,7 @@ async fn begin(beginning: Beginning, is_beside: bool, asked_reloads: mpsc::Sende
         books: counting.books.clone(),
         board: judging.board(),
         clock,
+        candidates: Candidates::new(started_as.program.clone(), &file, &config.state.data_dir),
         dropped_log_lines,
     };
     let parts = admin::Parts {
@@ -266,6 +267,7 @@ impl Running {
         let socket = listeners.admin.try_clone().map_err(LifecycleError::of_sockets)?;
         let (stop, stopped) = watch::channel(false);
         self.admin = Some((stop, tokio::spawn(admin::run(socket, self.states.subscribe(), stopped))));
+        self.process.candidates.resume(self.config());
         Ok(())
     }
 
@@ -278,6 +280,7 @@ impl Running {
             Ok(Err(error)) => tracing::error!(%error, "the admin listener could not be used"),
             Err(error) => tracing::error!(%error, "the admin API ended badly"),
         }
+        self.process.candidates.stop();
     }
 
     /// Ends in order: see [`serve::Serving::drain`].
@@ -286,6 +289,7 @@ impl Running {
         tracing::info!(why, timeout = ?config.limits.drain_timeout, "draining");
         notify::stopping(why);
         self.process.readiness.draining();
+        self.process.candidates.stop();
         // The acceptor has its own; when that stops, nobody listens here any more.
         self.listeners = None;
         let plan = serve::DrainPlan { announce: config.lifecycle.drain_announce, timeout: config.limits.drain_timeout, takes_connections };

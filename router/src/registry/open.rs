@@ -84,6 +84,12 @@ impl Registry {
         self.config.place.to_string()
     }
 
+    /// The largest artefact that it takes, in bytes.
+    #[must_use]
+    pub fn artefact_bytes(&self) -> u64 {
+        self.config.artefact_bytes
+    }
+
     /// `models/NAME/REST`.
     pub(super) fn path(&self, model: &Name, rest: &str) -> Path {
         let text = format!("{}/models/{model}/{rest}", self.root);

@@ -1,0 +1,241 @@
+//! `switchback model push`, and what is said of a file that is pushed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::model::who;
+use super::model_mlflow::{FromMlflow, MlflowArgs, already, would_table};
+use super::model_show::shown;
+use super::registry_args::{Bar, RegistryArgs, failed};
+use super::{Failure, block_on, print};
+use crate::flags::random_hex;
+use crate::registry::{About, AliasMove, Expected, Format, Name, Push, Reference, Registry, SigningKey, Tensor, Version, Which, format_of};
+
+/// A larger file is not looked into when it is pushed.
+const READ_AT_MOST: u64 = 256 << 20;
+
+/// Push a file as the next version of a model.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  switchback model push ranker.onnx --model search\n  switchback model push ranker.onnx --model search --parent 11 --training-data sha256:5f1c... --code-revision 9b2e1c4 --metric ndcg@10=0.743 --tag night=2026-08-01 --alias candidate\n  switchback model push --from-mlflow models:/search@champion --mlflow-url http://mlflow.example.org:5000 --dry-run"
+)]
+pub(super) struct PushArgs {
+    /// The artefact.
+    #[arg(required_unless_present = "from")]
+    file: Option<PathBuf>,
+    /// The model's name [default: as MLflow calls it, with --from-mlflow].
+    #[arg(long, value_name = "NAME", required_unless_present = "from")]
+    model: Option<Name>,
+    #[command(flatten)]
+    mlflow: MlflowArgs,
+    #[command(flatten)]
+    described: Described,
+    /// Why there is this version.
+    #[arg(long, default_value = "")]
+    why: String,
+    /// Move this alias to it when it is there; may be said again.
+    #[arg(long = "alias", value_name = "ALIAS")]
+    aliases: Vec<Name>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is said of a file that is pushed, and with which key.
+#[derive(Debug, Args, Default)]
+pub(super) struct Described {
+    /// onnx, pickle, lightgbm, xgboost or opaque [default: as the file's name and first bytes say].
+    #[arg(long)]
+    pub(super) format: Option<Format>,
+    /// The version that it was made from.
+    #[arg(long, value_name = "N")]
+    parent: Option<u64>,
+    /// What it was trained on: a digest, or where it is.
+    #[arg(long, value_name = "TEXT")]
+    training_data: Option<String>,
+    /// The revision of the code that trained it.
+    #[arg(long, value_name = "TEXT")]
+    code_revision: Option<String>,
+    /// A number from training, like ndcg@10=0.743; may be said again.
+    #[arg(long = "metric", value_name = "NAME=NUMBER")]
+    metrics: Vec<String>,
+    /// Whatever else there is to say, like night=2026-08-01; may be said again.
+    #[arg(long = "tag", value_name = "NAME=TEXT")]
+    tags: Vec<String>,
+    /// Sign it with this private key of Ed25519, in PEM (openssl genpkey -algorithm ed25519).
+    #[arg(long, value_name = "FILE", env = "SWITCHBACK_SIGN_KEY")]
+    sign_key: Option<PathBuf>,
+}
+
+impl PushArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let json = self.json;
+        let pushed = block_on(self.push()).map_err(|failure| failure.in_json(json))?;
+        let table = if self.mlflow.dry_run { would_table } else { shown };
+        print(&if json { format!("{pushed:#}\n") } else { table(&pushed) })
+    }
+
+    async fn push(&self) -> Result<Value, Failure> {
+        let found = self.mlflow.find().await?;
+        if let Some(found) = &found {
+            return self.push_from_mlflow(found).await;
+        }
+        // Both are there without an MLflow: the command line sees to that.
+        let (Some(model), Some(file)) = (&self.model, &self.file) else { return Err(Failure::usage("a file and --model are needed")) };
+        let push = self.described.push(model, file, &self.why)?;
+        let registry = self.registry.open_or_make()?;
+        let version = pushed(&registry, push, self.json).await?;
+        self.move_aliases(&registry, model, version.manifest.version).await?;
+        Ok(json!(version))
+    }
+
+    /// The same file is not pushed twice: whoever asks for it again, as a webhook that is delivered twice does, gets the version that there is.
+    async fn push_from_mlflow(&self, found: &FromMlflow) -> Result<Value, Failure> {
+        let model = found.model(self.model.as_ref())?;
+        found.warn();
+        let format = self.described.format.or(found.format());
+        if self.mlflow.dry_run {
+            return Ok(found.would(&model, format, &found.below(self.described.about(&self.why)?)));
+        }
+        let registry = self.registry.open_or_make()?;
+        let (folder, file) = found.fetch(registry.artefact_bytes(), self.json).await?;
+        let version = if let Some(number) = already(&registry, &model, &file).await? {
+            let which = Which::Number(number);
+            registry.version(&Reference { model: model.clone(), which }).await.map_err(failed)?
+        } else {
+            let mut push = self.described.push_as(format, &model, &file, &self.why)?;
+            push.about = found.below(push.about);
+            pushed(&registry, push, self.json).await?
+        };
+        drop(folder);
+        self.move_aliases(&registry, &model, version.manifest.version).await?;
+        Ok(json!(version))
+    }
+
+    async fn move_aliases(&self, registry: &Registry, model: &Name, version: u64) -> Result<(), Failure> {
+        for alias in &self.aliases {
+            let to = AliasMove::to(Some(version), who(), "pushed".to_owned(), crate::admin::now_unix_ms(), random_hex(16));
+            registry.move_alias(model, alias, to, Expected::Anywhere).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Pushes, with a bar on a terminal; the version that came of it.
+///
+/// # Errors
+/// As [`Registry::push`].
+pub(super) async fn pushed(registry: &Registry, push: Push, is_quiet: bool) -> Result<Version, Failure> {
+    let (bar, model) = (Bar::new("pushing", is_quiet), push.model.clone());
+    let manifest = registry.push(push, &|progress| bar.show(progress)).await.map_err(failed)?;
+    drop(bar);
+    registry.version(&Reference { model, which: Which::Number(manifest.version) }).await.map_err(failed)
+}
+
+impl Described {
+    /// A push of this file, when all that is said of it makes sense.
+    ///
+    /// # Errors
+    /// What makes none.
+    pub(super) fn push(&self, model: &Name, file: &Path, why: &str) -> Result<Push, Failure> {
+        self.push_as(self.format, model, file, why)
+    }
+
+    /// What is said of it beside its file.
+    ///
+    /// # Errors
+    /// What makes no sense.
+    fn about(&self, why: &str) -> Result<About, Failure> {
+        Ok(About {
+            parent: self.parent,
+            training_data: self.training_data.clone(),
+            code_revision: self.code_revision.clone(),
+            metrics: metrics(&self.metrics)?,
+            tags: pairs("--tag", &self.tags)?.into_iter().collect(),
+            why: why.to_owned(),
+        })
+    }
+
+    fn push_as(&self, known: Option<Format>, model: &Name, file: &Path, why: &str) -> Result<Push, Failure> {
+        let format = format(known, file)?;
+        let about = self.about(why)?;
+        let (inputs, outputs) = tensors(format, file);
+        Ok(Push {
+            model: model.clone(),
+            file: file.to_owned(),
+            format,
+            inputs,
+            outputs,
+            about,
+            who: who(),
+            clock: crate::admin::now_unix_ms,
+            id: random_hex(16),
+            key: self.key()?.map(Arc::new),
+            notes: notes(),
+        })
+    }
+
+    /// The key that signs.
+    ///
+    /// # Errors
+    /// A file that is none.
+    pub(super) fn key(&self) -> Result<Option<SigningKey>, Failure> {
+        self.sign_key.as_deref().map(SigningKey::read).transpose().map_err(failed)
+    }
+}
+
+/// What a file is: as somebody says, or as it looks.
+pub(super) fn format(said: Option<Format>, file: &Path) -> Result<Format, Failure> {
+    let cannot_tell =
+        "what it is cannot be told: say --format onnx, pickle, lightgbm or xgboost; or --format opaque, for what only its backend can read";
+    match said {
+        Some(format) => Ok(format),
+        None => format_of(file).map_err(failed)?.ok_or_else(|| Failure::usage(format!("{}: {cannot_tell}", file.display()))),
+    }
+}
+
+/// What goes in and out of a model, where its file says so without being run.
+fn tensors(format: Format, file: &Path) -> (Vec<Tensor>, Vec<Tensor>) {
+    if format != Format::Onnx || std::fs::metadata(file).map_or(true, |file| file.len() > READ_AT_MOST) {
+        return (Vec::new(), Vec::new());
+    }
+    let limits = model_files::Limits::default();
+    let read = |bytes: Vec<u8>| model_files::onnx::read(&bytes, &limits, &model_files::onnx::Opsets::ONNX_RUNTIME_1_32).ok();
+    let Some(shape) = std::fs::read(file).ok().and_then(read) else { return (Vec::new(), Vec::new()) };
+    let tensors = |all: Vec<model_files::onnx::TensorShape>| {
+        let tensor =
+            |one: model_files::onnx::TensorShape| Tensor { name: one.name, element: one.element, shape: one.shape.unwrap_or_default() };
+        all.into_iter().map(tensor).collect()
+    };
+    (tensors(shape.inputs), tensors(shape.outputs))
+}
+
+fn pairs(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |text: &String| {
+        let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+        let (name, value) = parts.ok_or_else(|| Failure::usage(format!("{option} {text:?}: must be NAME=VALUE")))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn metrics(texts: &[String]) -> Result<BTreeMap<String, f64>, Failure> {
+    let number = |(name, text): (String, String)| {
+        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+        number.map(|number| (name.clone(), number)).ok_or_else(|| Failure::usage(format!("--metric {name}={text}: must be a number")))
+    };
+    pairs("--metric", texts)?.into_iter().map(number).collect()
+}
+
+/// Where uploads are noted that were broken off.
+fn notes() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
+    Some(state.join("switchback/uploads"))
+}
