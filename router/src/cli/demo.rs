@@ -1,18 +1,18 @@
-//! `switchback demo`: the whole system on this machine, for a minute and a half.
+//! `switchback demo`: the whole system on this machine, in less than two minutes.
 
 use clap::Args;
 
 use super::{Failure, block_on, print};
 use crate::demo::{self, DemoError, Options};
 
-/// See it work: three rankers, the router and search users on this machine, for a minute and a half.
+/// See it work: a registry, three rankers, the router, search users and a nightly job on this machine, in less than two minutes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   switchback demo
   switchback demo --fast
   switchback demo --json 2>/dev/null | tail -1
 
-Needs nothing but ONNX Runtime's library, which `scripts/fetch_onnxruntime.sh` gets. Ports are given out by the system; files are in a folder that is removed at the end. Exit code 0: no query failed, no user changed sides, shares as configured, the good model live and the broken one rolled back.")]
+Needs nothing but ONNX Runtime's library, which `scripts/fetch_onnxruntime.sh` gets, and what scripts/deploy_model.sh calls: sh, flock, mktemp and mkfifo. Ports are given out by the system; files are in a folder that is removed at the end. Exit code 0: no query failed, no user changed sides, shares as configured, the good model live, the broken one rolled back, and the bad ones refused before any user saw them.")]
 pub(super) struct Demo {
     /// Shorter steps: about half as long.
     #[arg(long)]

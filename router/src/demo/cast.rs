@@ -1,5 +1,6 @@
-//! The processes of the demo: three rankers and the router, each this same binary, in a folder that goes away with them.
+//! The processes of the demo: three rankers and the router, each this same binary, in a folder with a registry that goes away with them.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,24 +16,25 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::DemoError;
 use super::http::Client;
+use super::job::{Job, look_for_tools};
+use super::profile::{registry_url, router_config};
 use super::receiver::Receiver;
 use super::record::POOLS;
 use crate::admin::TOKEN_FILE;
 
-/// The model that stands behind each pool, by [`POOLS`], and its version.
-const MODELS: [(&str, &[u8]); 3] = [("1", RANKER_V1), ("2", RANKER_V2), ("2", RANKER_V2)];
+/// What runs at the beginning.
 const RANKER_V1: &[u8] = include_bytes!("../../demo/models/ranker_v1.onnx");
-const RANKER_V2: &[u8] = include_bytes!("../../demo/models/ranker_v2.onnx");
-/// What a broken training job makes: v1 upside down.
-const BROKEN: &[u8] = include_bytes!("../../demo/models/ranker_inverted.onnx");
-/// Its version, on the canary pool from then on.
-const BROKEN_VERSION: &str = "3";
-
-/// A rollout of seconds, in two steps: gates that are wide enough to be passed after some hundred queries. All processes share this machine's cores, and wait
-/// for each other: differences of latency below a second are the machine's, and not a model's.
-const PROFILE: &str = r#"rollout = { steps = ["10", "50"], holdback_percent = "10", bake = "3s" }
-rollback_config = { min_samples = 100, min_dwell_seconds = 2, errors = { margin = 0.05, last_margin = 0.05 }, latency = { ignore_below_ms = 1000, margin = 0.2, last_margin = 0.2 }, metrics = { clicks = { relative_margin = 0.2, last_relative_margin = 0.2 } } }
-"#;
+/// Slightly better.
+pub(super) const RANKER_V2: &[u8] = include_bytes!("../../demo/models/ranker_v2.onnx");
+/// What a broken training job makes: it ranks upside down.
+pub(super) const BROKEN: &[u8] = include_bytes!("../../demo/models/ranker_inverted.onnx");
+/// Beside the models that the nightly job offers.
+const JUDGED: &str = "judged.jsonl";
+/// Folders below the demo's: where the job is called, and what is only there for a while.
+const JOBS: &str = "nightly";
+const TEMPORARY: &str = "tmp";
+/// Settings of this program and of the script, which might be about routers of somebody else.
+const FOREIGN: [&str; 2] = ["SWITCHBACK_", "DEPLOY_"];
 
 /// A process that says nothing for so long will not start.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -59,22 +61,30 @@ pub(super) struct Cast {
     /// Who is told of rollouts.
     pub(super) receiver: Receiver,
     router: Child,
-    rankers_running: Vec<Child>,
+    _rankers_running: Vec<Child>,
     /// The children's standard inputs. When these close, also because this process was killed, the children end.
-    inputs: Vec<ChildStdin>,
+    _inputs: Vec<ChildStdin>,
     folder: TempDir,
 }
 
 impl Cast {
-    /// Starts the rankers, then the router, and waits until it is ready.
+    /// Fills the registry, starts the rankers and then the router, and waits until it is ready. `judged` are the judged queries, a line each.
     ///
     /// # Errors
-    /// When one of them does not start, with its own words.
-    pub(super) async fn start() -> Result<Cast, DemoError> {
+    /// When something that the demo calls is missing, or one of them does not start, with its own words.
+    pub(super) async fn start(judged: &str) -> Result<Cast, DemoError> {
+        look_for_tools()?;
         let folder = TempDir::with_prefix("switchback-demo-").map_err(DemoError::Folder)?;
+        for name in [JOBS, TEMPORARY] {
+            std::fs::create_dir(folder.path().join(name)).map_err(DemoError::Folder)?;
+        }
+        place(folder.path(), JUDGED, judged.as_bytes())?;
+        place(folder.path(), "ranker.onnx", RANKER_V1)?;
+        let why = "what runs today";
+        done(folder.path(), &["model", "push", "ranker.onnx", "--model", "search", "--alias", "champion", "--why", why]).await?;
         let (mut rankers, mut inputs, mut addresses, mut onnxruntime) = (Vec::new(), Vec::new(), Vec::new(), String::new());
-        for (pool, (version, model)) in POOLS.iter().zip(MODELS) {
-            let (mut child, announced) = start_ranker(folder.path(), pool, version, model).await?;
+        for pool in POOLS {
+            let (mut child, announced) = start_ranker(folder.path(), pool).await?;
             let text = |key: &str| announced.get(key).and_then(Value::as_str).unwrap_or_default();
             let address = text("listening").parse().map_err(|_| DemoError::process("a ranker", "did not say where it listens"))?;
             text("onnxruntime").clone_into(&mut onnxruntime);
@@ -82,30 +92,40 @@ impl Cast {
             rankers.push(child);
             addresses.push(address);
         }
+        done(folder.path(), &["model", "validate", "search:1", "--judged", JUDGED]).await?;
         let rankers_at: [SocketAddr; 3] = addresses.try_into().map_err(|_| DemoError::process("a ranker", "is missing"))?;
         let receiver = Receiver::start().await.map_err(DemoError::Folder)?;
         let (mut router, traffic, admin) = start_router(folder.path(), &rankers_at, receiver.address).await?;
         inputs.extend(router.stdin.take());
         wait_until_ready(admin, folder.path()).await?;
         let token = std::fs::read_to_string(folder.path().join("data").join(TOKEN_FILE)).map_err(DemoError::Folder)?.trim().to_owned();
-        Ok(Cast { rankers: rankers_at, onnxruntime, traffic, admin, token, receiver, router, rankers_running: rankers, inputs, folder })
+        Ok(Cast {
+            rankers: rankers_at,
+            onnxruntime,
+            traffic,
+            admin,
+            token,
+            receiver,
+            router,
+            _rankers_running: rankers,
+            _inputs: inputs,
+            folder,
+        })
     }
 
-    /// Puts a broken model on the canary pool, as a deployment would: another process with another version, and the router's config with both.
-    /// It is in force after the next reload.
+    /// The nightly job begins with this model; `judges` says whether it has judged queries.
     ///
     /// # Errors
-    /// When it does not start.
-    pub(super) async fn break_canary(&mut self) -> Result<(), DemoError> {
-        let (mut child, announced) = start_ranker(self.folder.path(), "broken", BROKEN_VERSION, BROKEN).await?;
-        let address = announced.get("listening").and_then(Value::as_str).and_then(|text| text.parse().ok());
-        let address = address.ok_or_else(|| DemoError::process("a ranker", "did not say where it listens"))?;
-        self.inputs.extend(child.stdin.take());
-        self.rankers_running.push(child);
-        let ([blue, green, _], [(first, _), (second, _), _]) = (self.rankers, MODELS);
-        let rankers = [(blue, first), (green, second), (address, BROKEN_VERSION)];
-        let text = router_config(&self.folder.path().join("data"), &rankers, self.receiver.address);
-        std::fs::write(self.folder.path().join("switchback.toml"), text).map_err(DemoError::Folder)
+    /// When it cannot be started.
+    pub(super) fn start_job(&self, file: &str, model: &[u8], judges: bool) -> Result<Job, DemoError> {
+        let folder = self.folder.path();
+        place(folder, file, model)?;
+        let mut command = own_environment("sh", folder);
+        command.env("SWITCHBACK", std::env::current_exe().map_err(DemoError::Binary)?);
+        command.env("SWITCHBACK_CONFIG", folder.join("switchback.toml")).env("SWITCHBACK_ADMIN", format!("http://{}", self.admin));
+        command.env("DEPLOY_LOCK_DIR", folder).env("DEPLOY_TIMEOUT", "5m");
+        let options: Vec<String> = judges.then(|| format!("--judged={JUDGED}")).into_iter().collect();
+        Job::start(command, &folder.join(JOBS), &options, file)
     }
 
     /// The folder that the router watches for plugins.
@@ -124,14 +144,24 @@ impl Cast {
     }
 }
 
-async fn start_ranker(folder: &Path, pool: &str, version: &str, model: &[u8]) -> Result<(Child, Value), DemoError> {
+/// Into the folder from which the job is called.
+fn place(folder: &Path, name: &str, content: &[u8]) -> Result<(), DemoError> {
+    std::fs::write(folder.join(JOBS).join(name), content).map_err(DemoError::Folder)
+}
+
+/// Runs this binary until it has done something.
+async fn done(folder: &Path, arguments: &[&str]) -> Result<(), DemoError> {
+    let mut command = own_binary(folder)?;
+    let ended = command.args(arguments).current_dir(folder.join(JOBS)).stdin(Stdio::null()).output().await.map_err(DemoError::Binary)?;
+    let name = || format!("switchback {}", arguments.get(..2).unwrap_or_default().join(" "));
+    if ended.status.success() { Ok(()) } else { Err(DemoError::process(&name(), &String::from_utf8_lossy(&ended.stderr))) }
+}
+
+async fn start_ranker(folder: &Path, pool: &str) -> Result<(Child, Value), DemoError> {
     let name = format!("ranker-{pool}");
-    let file = folder.join(format!("{name}.onnx"));
-    std::fs::write(&file, model).map_err(DemoError::Folder)?;
-    let mut command = own_binary()?;
-    command
-        .args(["ranker", "--end-with-stdin", "--listen", "127.0.0.1:0", "--name", "shop", "--version", version, "--json", "--model"])
-        .arg(&file);
+    let mut command = own_binary(folder)?;
+    command.args(["ranker", "--end-with-stdin", "--listen", "127.0.0.1:0", "--name", "search", "--serve", "1", "--json", "--state"]);
+    command.arg(folder.join(format!("{name}.json")));
     let (child, line) = start(command, &name, folder).await?;
     let announced = serde_json::from_str(&line).map_err(|_| DemoError::process(&name, &line))?;
     Ok((child, announced))
@@ -142,14 +172,10 @@ async fn start_router(
     rankers: &[SocketAddr; 3],
     receiver: SocketAddr,
 ) -> Result<(Child, SocketAddr, SocketAddr), DemoError> {
-    let data = folder.join("data");
-    std::fs::create_dir_all(data.join("policies")).map_err(DemoError::Folder)?;
+    std::fs::create_dir_all(folder.join("data").join("policies")).map_err(DemoError::Folder)?;
     let config = folder.join("switchback.toml");
-    let [blue, green, canary] = *rankers;
-    let [(first, _), (second, _), (third, _)] = MODELS;
-    let text = router_config(&data, &[(blue, first), (green, second), (canary, third)], receiver);
-    std::fs::write(&config, text).map_err(DemoError::Folder)?;
-    let mut command = own_binary()?;
+    std::fs::write(&config, router_config(folder, rankers, receiver)).map_err(DemoError::Folder)?;
+    let mut command = own_binary(folder)?;
     command.args(["serve", "--end-with-stdin", "--config"]).arg(&config);
     let (child, line) = start(command, "router", folder).await?;
     let address = |name: &str| {
@@ -162,31 +188,22 @@ async fn start_router(
     }
 }
 
-/// As an operator would write it, but for ports that are given out by the system, quick health checks, clicks that are mature after 3 s (the demo's
-/// users do not hesitate), and steps that take seconds: the demo profile.
-fn router_config(data: &Path, rankers: &[(SocketAddr, &str); 3], receiver: SocketAddr) -> String {
-    let mut text = format!(
-        "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[state]\ndata_dir = {:?}\n\n\
-         [evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"3s\"\n\n\
-         [[notify]]\nname = \"demo\"\nurl = \"http://{receiver}/\"\n\n\
-         [[route]]\nname = \"search\"\nmatch = {{ path_prefix = \"/\" }}\nunit = [\"header:x-user-id\", \"client-address\"]\n\
-         expose = [\"pool\"]\nsplit_policy = \"split-weighted\"\n{PROFILE}",
-        data.display().to_string()
-    );
-    for (pool, (address, version)) in POOLS.iter().zip(rankers) {
-        let pool = format!(
-            "\n[route.pools.{pool}]\nendpoints = [\"http://{address}\"]\nversion = \"v{version}\"\nhealth = {{ interval = \"250ms\" }}\n"
-        );
-        text.push_str(&pool);
-    }
-    text
-}
-
-fn own_binary() -> Result<Command, DemoError> {
-    let binary = std::env::current_exe().map_err(DemoError::Binary)?;
-    let mut command = Command::new(binary);
+fn own_binary(folder: &Path) -> Result<Command, DemoError> {
+    let mut command = own_environment(std::env::current_exe().map_err(DemoError::Binary)?, folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     Ok(command)
+}
+
+/// A command that knows the demo's registry, leaves nothing outside of its folder, and nobody else's settings.
+fn own_environment(program: impl AsRef<OsStr>, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if FOREIGN.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            command.env_remove(name);
+        }
+    }
+    command.env("SWITCHBACK_REGISTRY", registry_url(folder)).env("SWITCHBACK_WHO", "nightly job").env("TMPDIR", folder.join(TEMPORARY));
+    command
 }
 
 /// Starts a process and returns the first line that it prints.

@@ -1,26 +1,31 @@
 //! The newcomer's first minute: the whole system on this machine, with real models, real queries and users who click.
 //!
 //! ```text
-//! users (cascade clicks) -----> router (child process, WASM policy) --> three rankers (child processes, ONNX)
-//!          |                       ^ flags, plugins       | notices       ^
-//!          |                     script <--- receiver <---+               |
+//! users (cascade clicks) -----> router (child process, WASM policy) --> three rankers (child processes, ONNX) <-- registry (a folder)
+//!          |                       ^ flags, plugins       | notices       ^                                            ^
+//!          |                     script <--- receiver <---+               |                                            |
+//!          |                        +------ job (deploy_model.sh) --------|--------------------------------------------+
 //!          +-- a tenth, once more: probe ---------------------------------+
 //!
 //! record --> summary --> screen, JSON
 //! ```
 //!
-//! Every process is this same binary, on ports that the system gives out, in a folder that is removed at the end.
+//! Every process is this same binary or the script that calls it, on ports that the system gives out, in a folder that is removed at the end.
 //!
 //! Invariant: whatever way the demo ends, a SIGKILL included, its processes end with it. (After a SIGKILL the folder stays.)
 
 mod cast;
 mod clicks;
 mod http;
+mod job;
+mod offers;
 mod plugin;
 mod probe;
+mod profile;
 mod queries;
 mod receiver;
 mod record;
+mod refusals;
 mod rollouts;
 mod screen;
 mod script;
@@ -78,6 +83,14 @@ pub(crate) enum DemoError {
         /// Its own last words.
         reason: String,
     },
+    /// Something that the nightly job calls.
+    #[error("{name} is needed for the nightly job, and is not on the PATH: {from}")]
+    Tool {
+        /// `sh`, `flock`, ...
+        name: &'static str,
+        /// How to get it.
+        from: &'static str,
+    },
     /// The router did not do as told.
     #[error("{0}")]
     Change(String),
@@ -127,14 +140,16 @@ pub(crate) async fn run(options: &Options) -> Result<Outcome, DemoError> {
 }
 
 async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoError> {
-    let queries = Arc::new(queries::embedded().map_err(|error| QueriesBroken(chain(&error)))?);
+    let broken = |error| QueriesBroken(chain(&error));
+    let judged = queries::judged().map_err(broken)?;
+    let queries = Arc::new(queries::read_all(&judged).map_err(broken)?);
     screen.title("Switchback demo");
     screen.paragraph(
-        "Three rankers with LambdaMART models (v1 on blue, v2 on green and canary), the router with its WebAssembly policy, and search \
-         users who click. Every process is this same binary.",
+        "A registry with a LambdaMART model, three rankers that serve it, the router with its WebAssembly policy, and search users who click. \
+         Every process is this same binary.",
     );
     screen.say("");
-    let mut cast = Cast::start().await?;
+    let mut cast = Cast::start(&judged).await?;
     introduce(screen, &cast, options, queries.len());
     let record = SharedRecord::default();
     let (over, is_over) = watch::channel(false);
@@ -151,7 +166,7 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let pace = if options.is_fast { Pace::fast() } else { Pace::usual() };
     let mut script = Script::new(&mut cast, screen, record.clone(), pace);
     let ended = script.play().await;
-    let (plugin_swaps, caught, promoted) = (std::mem::take(&mut script.plugin_swaps), script.caught.take(), script.promoted);
+    let shown = std::mem::take(&mut script.shown);
     over.send_replace(true);
     for task in tasks {
         // A user that panicked would be a failed query; joining tells.
@@ -163,7 +178,7 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     let drained = cast.drain_router().await;
     let (tone, said) = if drained { (Tone::Quiet, "the router drained") } else { (Tone::Bad, "the router did not drain") };
     screen.event(tone, "end", said);
-    let summary = Summary::of(&lock(&record), (&plugin_swaps, caught, promoted), screen.elapsed());
+    let summary = Summary::of(&lock(&record), shown, screen.elapsed());
     summary.show(screen);
     let wrong = ended.as_ref().err().map(|error| chain(error));
     if let Some(wrong) = &wrong {
@@ -172,7 +187,7 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
     }
     let (is_good, said) = (
         summary.is_good() && drained && wrong.is_none(),
-        "no query failed, nobody changed sides, every share as configured; a good model went live, and a broken one was rolled back",
+        "no query failed, nobody changed sides, every share as configured; a good model went live, a broken one was rolled back, and five were refused unseen",
     );
     screen.say("");
     screen.paragraph(&screen.verdict(is_good, if is_good { said } else { "not as promised: see what is marked above" }));
@@ -181,6 +196,8 @@ async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoErr
 
 fn introduce(screen: &mut Screen, cast: &Cast, options: &Options, queries: usize) {
     let (rankers, runtime) = (cast.rankers.map(|ranker| ranker.port().to_string()).join(", "), &cast.onnxruntime);
+    let text = format!("search:1 is in it, pushed by this binary, and validated on {queries} judged queries");
+    screen.event(Tone::Quiet, "registry", &text);
     screen.event(Tone::Quiet, "rankers", &format!("warm on ports {rankers}; ONNX Runtime from {runtime}"));
     let (traffic, admin) = (cast.traffic, cast.admin);
     screen.event(

@@ -17,6 +17,8 @@ pub(super) struct Observation {
     pub(super) unit: u32,
     /// Which pool answered, an index into [`POOLS`].
     pub(super) pool: usize,
+    /// The model's version that scored, by its number.
+    pub(super) version: u32,
     pub(super) sent: Instant,
     /// The whole body is there.
     pub(super) answered: Instant,
@@ -38,8 +40,6 @@ pub(super) enum Change {
     Flip,
     /// A rollout went on: its model has more users, on whatever pool.
     Rollout,
-    /// Another model is behind the canary pool, and nobody is sent there yet.
-    Model,
 }
 
 /// A stretch of time with the same flags and plugin.
@@ -179,7 +179,7 @@ impl Change {
             Change::Flip => true,
             Change::Ramp => name(to) == "canary",
             Change::Rollout => matches!((name(from), name(to)), ("blue", "green" | "canary") | ("canary", "green")),
-            Change::Start | Change::Plugin | Change::Model => false,
+            Change::Start | Change::Plugin => false,
         }
     }
 }
@@ -213,6 +213,7 @@ mod tests {
         let observation = |(unit, pool, ms): &(u32, usize, u64)| Observation {
             unit: *unit,
             pool: *pool,
+            version: 1,
             sent: at(*ms),
             answered: at(ms + 1),
             ndcg: 0.5,
@@ -237,7 +238,7 @@ mod tests {
     fn who_was_away_for_several_changes_may_have_moved_by_each() {
         let moved = |from: usize, to: usize| {
             let mut record = record(&[(1, from, 50), (1, to, 310)]);
-            let changes = [Change::Start, Change::Rollout, Change::Model, Change::Ramp];
+            let changes = [Change::Start, Change::Rollout, Change::Plugin, Change::Ramp];
             record.steps.iter_mut().zip(changes).for_each(|(step, change)| step.change = change);
             record.units_that_changed_arm() == 0
         };

@@ -1,42 +1,62 @@
-//! The second half of the demo: a good model goes live by itself, and a broken one is taken back.
+//! The nightly job: it deploys a better model, which goes live by itself, and then a broken one, which is taken back.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use serde_json::Value;
+use tokio::time::Instant;
 
 use super::DemoError;
+use super::cast::{BROKEN, RANKER_V2};
+use super::job::{Heard, Job};
 use super::record::Change;
 use super::screen::{Tone, bar};
-use super::script::{ASK_EVERY, CHANGE_WITHIN, Caught, FRAME, RECENT, Script};
+use super::script::{Caught, FRAME, Promoted, RECENT, ROUTE, Script};
 
-const EVIDENCE: &str = "/api/v1/routes/search/evidence";
-const HISTORY: &str = "/api/v1/routes/search/history?limit=1";
-const ROLLOUT: &str = "/api/v1/routes/search/rollout";
-/// The plan's first step, where the broken model ends.
-const FIRST_PERCENT: u32 = 10;
+/// As the job calls what last night's training made.
+const FILE: &str = "ranker.onnx";
 /// The evidence is told when it has grown by so much.
 const EVIDENCE_STEP: f64 = 0.3;
 /// Characters of its bar.
 const METER: usize = 10;
 /// A broken model that nobody finds out would be a broken demo, and so would a good one that does not go live.
-const WITHIN: Duration = Duration::from_secs(90);
+const WITHIN: Duration = Duration::from_secs(120);
+/// What is waited for is told no more often.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+/// Characters of a digest.
+const SHORT: usize = 12;
 
-/// What is gathered for the good model is told no more often.
-const TELL_EVERY: Duration = Duration::from_millis(1_500);
+/// A job under way, and what became of its rollout.
+pub(super) struct Night {
+    job: Job,
+    /// What is live before it, and the version that is to be.
+    live: &'static str,
+    candidate: &'static str,
+    /// The state that was seen last: what it is called in the table.
+    state: String,
+    /// When the candidate got its first share, by the clock of the steps and by that of the day.
+    first_share: Option<(Instant, u64)>,
+    /// How much evidence was told.
+    told: f64,
+    told_at: Instant,
+    found: Option<Caught>,
+}
 
-/// Each state of v2's rollout: what it is called, and where the users are, by pool.
-fn state_of(rollout: &Value) -> Option<(&'static str, [f64; 3])> {
+/// A rollout's state: what it is called, what it does to users, and where they are, by pool.
+fn state_of(rollout: &Value, (live, candidate): (&str, &str)) -> Option<(String, Change, [f64; 3])> {
     let step = rollout.get("step").and_then(Value::as_u64).unwrap_or(0);
-    match (rollout.get("phase").and_then(Value::as_str)?, step) {
-        ("canary", 0) => Some(("v2 at 10 %", [0.9, 0.0, 0.1])),
-        ("canary", _) => Some(("v2 at 50 %", [0.5, 0.5, 0.0])),
-        ("baking", _) => Some(("v2 baking", [0.1, 0.9, 0.0])),
-        ("done", _) => Some(("v2 done", [0.0, 1.0, 0.0])),
-        _ => None,
-    }
+    let was_blue = live == "search:1";
+    let (what, change, shares) = match (text_of(rollout, "phase"), step) {
+        ("canary", 0) if was_blue => ("at 10 %", Change::Rollout, [0.9, 0.0, 0.1]),
+        ("canary", 0) => ("at 10 %", Change::Ramp, [0.0, 0.9, 0.1]),
+        ("canary", _) => ("at 50 %", Change::Rollout, [0.5, 0.5, 0.0]),
+        ("baking", _) => ("baking", Change::Rollout, [0.1, 0.9, 0.0]),
+        ("done", _) => ("done", Change::Rollout, [0.0, 1.0, 0.0]),
+        ("rolled_back", _) => ("rolled back", Change::Flip, [0.0, 1.0, 0.0]),
+        _ => return None,
+    };
+    Some((format!("{candidate} {what}"), change, shares))
 }
 
 fn text_of<'a>(seen: &'a Value, key: &str) -> &'a str {
@@ -51,134 +71,163 @@ fn just_before(unix_ms: u64) -> Option<Instant> {
 
 impl Script<'_> {
     /// v2 ramps on evidence until it is live.
-    pub(super) async fn roll_out(&mut self) -> Result<(), DemoError> {
-        self.screen.chapter("By itself: a better model goes live, step by step, on evidence");
-        let began = Instant::now();
-        let mut seen = self.ask(Method::POST, ROLLOUT, Bytes::from(json!({ "why": "tonight's model" }).to_string())).await?;
-        loop {
-            let Some((label, configured)) = state_of(&seen) else {
-                let (summary, why) = (text_of(&seen, "summary"), text_of(&seen, "why"));
-                return Err(DemoError::Change(format!("a good model did not go live: {summary}: {why}")));
-            };
-            let since = seen.get("since_ms").and_then(Value::as_u64).unwrap_or(0);
-            self.wait_until_obeyed().await?;
-            self.note(label, Change::Rollout, configured, just_before(since).unwrap_or(began));
-            if label == "v2 done" {
-                self.promoted = Some(began.elapsed());
-                let text = format!(
-                    "live for everybody, {:.1} s after its first share, and nobody's hand was on it",
-                    began.elapsed().as_secs_f64()
-                );
-                self.screen.event(Tone::Good, label, &text);
+    pub(super) async fn deploy_good_model(&mut self) -> Result<(), DemoError> {
+        self.screen.chapter("The nightly job: a better model goes live, step by step, on evidence");
+        let mut night = self.begin_night(RANKER_V2, ("search:1", "search:2"))?;
+        let code = self.follow_to_its_end(&mut night).await?;
+        let took = night.first_share.map(|(began, _)| began.elapsed());
+        match (code, took) {
+            (Some(0), Some(took)) if night.state.ends_with("done") => {
+                self.shown.promoted = Some(Promoted { version: night.candidate, took });
+                let text = "it is live for everybody, and nobody's hand was on it";
+                self.screen.event(Tone::Good, "exit code 0", text);
                 self.watch(RECENT).await;
-                return Ok(());
+                Ok(())
             }
-            let text = match label {
-                "v2 at 10 %" => "switchback rollout start search: a tenth of the users get it, by their hashed id".to_owned(),
-                "v2 baking" => format!("live = green, a tenth stays on v1 to compare with: {}", text_of(&seen, "why")),
-                _ => text_of(&seen, "why").to_owned(),
-            };
-            self.screen.event(Tone::Change, label, &text);
-            seen = self.wait_for_next(seen, began).await?;
+            _ => Err(DemoError::Change(format!("a good model did not go live: {}, exit code {code:?}", night.state))),
         }
-    }
-
-    /// Until the rollout is in another state; tells what it waits for.
-    async fn wait_for_next(&mut self, mut seen: Value, began: Instant) -> Result<Value, DemoError> {
-        let before = text_of(&seen, "summary").to_owned();
-        let (mut told, mut told_at) = (String::new(), Instant::now());
-        while text_of(&seen, "summary") == before {
-            self.watch(FRAME).await;
-            seen = self.ask(Method::GET, ROLLOUT, Bytes::new()).await?;
-            let waits = text_of(&seen, "waits_for");
-            if began.elapsed() > WITHIN {
-                return Err(DemoError::Change(format!("a good model did not go live within {WITHIN:?}: {before}; it waits: {waits}")));
-            }
-            let evidence = waits.strip_prefix("hold: ").filter(|evidence| *evidence != told && told_at.elapsed() >= TELL_EVERY);
-            if let Some(evidence) = evidence {
-                (told, told_at) = (evidence.to_owned(), Instant::now());
-                self.screen.event(Tone::Quiet, "evidence", &told);
-            }
-        }
-        Ok(seen)
     }
 
     /// A model that ranks upside down gets a share; the evidence grows until the policy says so, and the router takes it out of traffic by itself.
-    pub(super) async fn catch_broken_model(&mut self) -> Result<(), DemoError> {
-        self.screen.chapter("By itself: a broken model is found out, and taken back");
-        self.cast.break_canary().await?;
-        let replaced = Instant::now();
-        self.ask(Method::POST, "/api/v1/reload", Bytes::new()).await?;
-        self.note("v3 on canary", Change::Model, [0.0, 1.0, 0.0], replaced);
+    pub(super) async fn deploy_broken_model(&mut self) -> Result<(), DemoError> {
+        self.screen.chapter("The next night: a broken model is found out by what users click, and taken back");
         self.screen.event(
-            Tone::Change,
-            "v3 on canary",
-            "a broken training job: it ranks upside down, and answers as fast as ever, always with a 200",
+            Tone::Quiet,
+            "broken training",
+            "it ranks upside down, as fast as ever, always with a 200. This job has no judged queries, as many have none: nothing but users shows it",
         );
-        self.watch(self.pace.plugin()).await;
-        let share = f64::from(FIRST_PERCENT) / 100.0;
-        let label = format!("v3 at {FIRST_PERCENT} %");
-        let written = Instant::now();
-        self.ask(Method::POST, ROLLOUT, Bytes::from(json!({ "why": "the next night's model" }).to_string())).await?;
-        self.wait_until_obeyed().await?;
-        self.note(&label, Change::Ramp, [0.0, 1.0 - share, share], written);
-        self.screen.event(Tone::Change, &label, "the next rollout begins; what users click comes back as events, by token");
+        let mut night = self.begin_night(BROKEN, ("search:2", "search:3"))?;
+        let code = self.follow_to_its_end(&mut night).await?;
+        match (code, night.found) {
+            (Some(2), Some(found)) if night.state.ends_with("rolled back") => {
+                self.shown.caught = Some(found);
+                self.screen.event(Tone::Good, "exit code 2", "users have the model before it, and nobody's hand was on it");
+                self.watch(RECENT).await;
+                Ok(())
+            }
+            _ => Err(DemoError::Change(format!("a broken model was not rolled back: {}, exit code {code:?}", night.state))),
+        }
+    }
+
+    fn begin_night(&mut self, model: &[u8], (live, candidate): (&'static str, &'static str)) -> Result<Night, DemoError> {
+        let text = format!("$ deploy_model.sh --route search --model search {FILE}");
+        self.screen.event(Tone::Change, "cron", &text);
+        let job = self.cast.start_job(FILE, model, false)?;
+        Ok(Night { job, live, candidate, state: String::new(), first_share: None, told: 0.0, told_at: Instant::now(), found: None })
+    }
+
+    /// Tells what the job says, and where its rollout is. Its exit code.
+    async fn follow_to_its_end(&mut self, night: &mut Night) -> Result<Option<i32>, DemoError> {
         let began = Instant::now();
-        let found = self.watch_evidence(began).await?;
-        let took = began.elapsed();
-        self.screen.event(Tone::Good, "verdict", &format!("{:.1} s after its first share: {}", took.as_secs_f64(), found.summary));
-        let rollback_seconds = self.watch_rollback(found.judged_unix_ms).await?;
-        let text = format!("canary_percent = 0, {}, and nobody's hand was on it", after_the_verdict(rollback_seconds));
-        self.screen.event(Tone::Good, "rolled back", &text);
-        self.caught = Some(Caught { seconds: took.as_secs_f64(), rollback_seconds, ..found });
-        self.watch(RECENT).await;
+        loop {
+            let heard = night.job.hear(FRAME).await;
+            self.screen_frame();
+            self.look_at(night).await?;
+            match heard {
+                Heard::Line(line) => self.tell(&line, night),
+                Heard::Nothing => {}
+                Heard::End => return Ok(night.job.code().await),
+            }
+            if began.elapsed() > WITHIN {
+                return Err(DemoError::Change(format!("the nightly job did not end within {WITHIN:?}: {}", night.state)));
+            }
+        }
+    }
+
+    /// A line of the job's log.
+    fn tell(&mut self, line: &str, night: &mut Night) {
+        let Some((label, tone, text)) = entry(line, night.candidate) else { return };
+        if label == "waits" {
+            if night.told_at.elapsed() < TELL_EVERY {
+                return;
+            }
+            night.told_at = Instant::now();
+        }
+        self.screen.event(tone, &label, &text);
+    }
+
+    /// Notes where users are, when that is news, and what is known of the candidate.
+    async fn look_at(&mut self, night: &mut Night) -> Result<(), DemoError> {
+        let route = self.ask(Method::GET, ROUTE, Bytes::new()).await?;
+        if let Some(evidence) =
+            route.pointer("/evidence/evidence").filter(|of| of.pointer("/candidate/version") == Some(&night.candidate.into()))
+        {
+            self.weigh(evidence, night);
+        }
+        let Some(rollout) = route.get("rollout").filter(|rollout| text_of(rollout, "candidate") == night.candidate) else { return Ok(()) };
+        let Some((state, change, shares)) = state_of(rollout, (night.live, night.candidate)).filter(|(state, ..)| *state != night.state)
+        else {
+            return Ok(());
+        };
+        let since_ms = rollout.get("since_ms").and_then(Value::as_u64).unwrap_or(0);
+        let since = just_before(since_ms).unwrap_or_else(Instant::now);
+        night.first_share.get_or_insert((since, since_ms));
+        if change == Change::Flip {
+            // Rolled back: the verdict was there before.
+            let Some(found) = &mut night.found else { return Ok(()) };
+            found.rollback_seconds = since_ms.saturating_sub(found.judged_unix_ms) as f64 / 1e3;
+            let text = format!("canary_percent = 0, {}", after_the_verdict(found.rollback_seconds));
+            self.screen.event(Tone::Good, "rolled back", &text);
+        }
+        self.wait_until_obeyed().await?;
+        self.note(&state, change, shares, since);
+        night.state = state;
         Ok(())
     }
 
-    /// Tells how the evidence grows, until the verdict is to roll back.
-    async fn watch_evidence(&mut self, began: Instant) -> Result<Caught, DemoError> {
-        let mut told = 0.0;
-        loop {
-            self.watch(FRAME).await;
-            let board = self.ask(Method::GET, EVIDENCE, Bytes::new()).await?;
-            let evidence = board.get("evidence").filter(|evidence| evidence.pointer("/candidate/version") == Some(&json!("v3")));
-            let number = |key: &str| evidence.and_then(|evidence| evidence.get(key)?.as_f64());
-            if let (Some(evidence), Some(log_harm), Some(threshold_log)) = (evidence, number("log_harm"), number("threshold_log")) {
-                let verdict = evidence.get("verdict").and_then(Value::as_str).unwrap_or_default();
-                let summary = evidence.get("summary").and_then(Value::as_str).unwrap_or_default();
-                if log_harm >= told + EVIDENCE_STEP || verdict == "roll_back" {
-                    told = log_harm;
-                    self.screen.event(Tone::Quiet, "evidence", &evidence_line(evidence, log_harm, threshold_log));
-                }
-                if verdict == "roll_back" {
-                    let judged_unix_ms = evidence.get("judged_unix_ms").and_then(Value::as_u64).unwrap_or(0);
-                    let summary = summary.to_owned();
-                    return Ok(Caught { seconds: 0.0, rollback_seconds: 0.0, judged_unix_ms, log_harm, threshold_log, summary });
-                }
-            }
-            if began.elapsed() > WITHIN {
-                return Err(DemoError::Change(format!("a broken model was not found out within {WITHIN:?}")));
-            }
+    /// Tells how the evidence against the broken model grows, and notes the verdict.
+    fn weigh(&mut self, evidence: &Value, night: &mut Night) {
+        let number = |key: &str| evidence.get(key).and_then(Value::as_f64);
+        let (Some(log_harm), Some(threshold_log), Some((_, first_ms))) = (number("log_harm"), number("threshold_log"), night.first_share)
+        else {
+            return;
+        };
+        let is_over = text_of(evidence, "verdict") == "roll_back";
+        if night.found.is_some() || !is_over && log_harm < night.told + EVIDENCE_STEP {
+            return;
+        }
+        night.told = log_harm;
+        let line = evidence_line(evidence, (log_harm, threshold_log), (night.live, night.candidate));
+        self.screen.event(Tone::Quiet, "evidence", &line);
+        if is_over {
+            let judged_unix_ms = evidence.get("judged_unix_ms").and_then(Value::as_u64).unwrap_or(0);
+            let seconds = judged_unix_ms.saturating_sub(first_ms) as f64 / 1e3;
+            self.screen.event(Tone::Good, "verdict", &format!("roll back, {seconds:.1} s after its first share"));
+            let (version, summary) = (night.candidate, text_of(evidence, "summary").to_owned());
+            night.found = Some(Caught { version, seconds, rollback_seconds: 0.0, judged_unix_ms, log_harm, threshold_log, summary });
         }
     }
+}
 
-    /// Waits for the router to write the flags itself, and answers how long after the verdict that was.
-    async fn watch_rollback(&mut self, judged_unix_ms: u64) -> Result<f64, DemoError> {
-        let asked = Instant::now();
-        loop {
-            let history = self.ask(Method::GET, HISTORY, Bytes::new()).await?;
-            let newest = history.pointer("/entries/0").filter(|entry| entry.get("kind") == Some(&json!("rollback")));
-            if let Some(time_ms) = newest.and_then(|entry| entry.get("time_ms")?.as_u64()) {
-                self.wait_until_obeyed().await?;
-                self.note("v3 rolled back", Change::Flip, [0.0, 1.0, 0.0], just_before(time_ms).unwrap_or(asked));
-                return Ok(time_ms.saturating_sub(judged_unix_ms) as f64 / 1e3);
-            }
-            if asked.elapsed() > CHANGE_WITHIN {
-                return Err(DemoError::Change(format!("a broken model was found out, and not rolled back within {CHANGE_WITHIN:?}")));
-            }
-            sleep(ASK_EVERY).await;
-        }
+/// What a line of the job's log is called, and what is shown of it; nothing of what is said elsewhere.
+fn entry(line: &str, candidate: &str) -> Option<(String, Tone, String)> {
+    if let Some(waits) = line.strip_prefix("    waits: ") {
+        return Some(("waits".to_owned(), Tone::Quiet, waits.strip_prefix("hold: ").unwrap_or(waits).to_owned()));
     }
+    let has = |part: &str| line.contains(part);
+    let of_candidate = line.strip_prefix(candidate).map(str::trim_start);
+    let (label, tone) = match of_candidate {
+        Some(state) if state.starts_with("is pushed") => ("push".to_owned(), Tone::Change),
+        Some(state) if state.starts_with("passed") => ("validation".to_owned(), Tone::Good),
+        Some(state) if state.starts_with("is live on") => ("live".to_owned(), Tone::Good),
+        Some(state) if state.starts_with("canary step") => {
+            let share = state.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or(state, |(share, _)| share);
+            (format!("{candidate} at {share}"), Tone::Change)
+        }
+        Some(state) if state.starts_with("baking") => (format!("{candidate} baking"), Tone::Change),
+        Some(state) if state.starts_with("done") => (format!("{candidate} done"), Tone::Good),
+        _ if has("rollout of") => ("rollout".to_owned(), Tone::Change),
+        _ if has("@candidate") || has("@champion") => ("alias".to_owned(), Tone::Quiet),
+        _ => (String::new(), Tone::Quiet),
+    };
+    Some((label, tone, shortened(line.trim_end())))
+}
+
+/// Digests are as long as a line.
+fn shortened(line: &str) -> String {
+    let is_digest = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = line.split(' ').map(|word| if is_digest(word) { word.get(..SHORT).unwrap_or(word) } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Times of day are cut to milliseconds.
@@ -186,17 +235,13 @@ pub(super) fn after_the_verdict(seconds: f64) -> String {
     if seconds < 0.001 { "within 1 ms of the verdict".to_owned() } else { format!("{:.0} ms after the verdict", seconds * 1e3) }
 }
 
-/// `█████░░░░░ 2.3 of 4.6: 41.2 % of v3's answers are clicked, and 83.3 % of v2's`
-fn evidence_line(evidence: &Value, log_harm: f64, threshold_log: f64) -> String {
-    let clicks = evidence
-        .get("metrics")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .find(|metric| metric.get("metric") == Some(&json!("clicks")));
+/// `█████░░░░░ 2.3 of 4.6: 41.2 % of search:3's answers are clicked, and 83.3 % of search:2's`
+fn evidence_line(evidence: &Value, (log_harm, threshold_log): (f64, f64), (live, candidate): (&str, &str)) -> String {
+    let clicks =
+        evidence.get("metrics").and_then(Value::as_array).into_iter().flatten().find(|metric| text_of(metric, "metric") == "clicks");
     let mean = |role: &str| clicks.and_then(|clicks| clicks.get(role)?.get("mean")?.as_f64()).map(|mean| mean * 100.0);
     let (full, rest) = bar((log_harm / threshold_log).clamp(0.0, 1.0), METER);
     let grown = format!("{full}{rest} {log_harm:.1} of {threshold_log:.1}");
-    let (Some(candidate), Some(control)) = (mean("candidate"), mean("control")) else { return grown };
-    format!("{grown}: {candidate:.1} % of v3's answers are clicked, and {control:.1} % of v2's")
+    let (Some(of_candidate), Some(of_live)) = (mean("candidate"), mean("control")) else { return grown };
+    format!("{grown}: {of_candidate:.1} % of {candidate}'s answers are clicked, and {of_live:.1} % of {live}'s")
 }

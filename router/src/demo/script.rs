@@ -1,4 +1,5 @@
-//! What happens, and when: a ramp by flag, plugins swapped under load, a flip and a flip back; then [the rollouts](super::rollouts).
+//! What happens, and when: a ramp by flag, plugins swapped under load, a flip and a flip back; then [the nightly job](super::rollouts), and
+//! [what it is refused](super::refusals).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +22,12 @@ pub(super) const FRAME: Duration = Duration::from_millis(120);
 /// What it shows is the last so long.
 pub(super) const RECENT: Duration = Duration::from_secs(1);
 /// How often the router is asked whether a plugin is in force.
-pub(super) const ASK_EVERY: Duration = Duration::from_millis(10);
+const ASK_EVERY: Duration = Duration::from_millis(10);
 /// A change that takes longer will not come.
-pub(super) const CHANGE_WITHIN: Duration = Duration::from_secs(15);
+const CHANGE_WITHIN: Duration = Duration::from_secs(15);
 /// The ramp, in percent.
 const RAMP: [u32; 4] = [1, 5, 25, 50];
-const ROUTE: &str = "/api/v1/routes/search";
+pub(super) const ROUTE: &str = "/api/v1/routes/search";
 const FLAGS: &str = "/api/v1/routes/search/flags";
 const POLICY: &str = "split-weighted";
 
@@ -46,11 +47,6 @@ impl Pace {
         Pace { steady: seconds(4), step: seconds(6), plugin: seconds(4), flip: seconds(8) }
     }
 
-    /// How long a plugin, or a model that is not asked yet, is shown.
-    pub(super) fn plugin(&self) -> Duration {
-        self.plugin
-    }
-
     /// About a quarter of that.
     pub(super) fn fast() -> Pace {
         let ms = Duration::from_millis;
@@ -58,9 +54,44 @@ impl Pace {
     }
 }
 
+/// What was shown.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// How long each plugin took from the folder to being in force.
+    pub(super) plugin_swaps: Vec<Duration>,
+    pub(super) promoted: Option<Promoted>,
+    pub(super) caught: Option<Caught>,
+    /// In the order in which they were offered.
+    pub(super) refused: Vec<Refused>,
+}
+
+/// How a good model went live.
+#[derive(Debug, Clone)]
+pub(super) struct Promoted {
+    pub(super) version: &'static str,
+    /// From its first share until nothing was compared any more.
+    pub(super) took: Duration,
+}
+
+/// How a model was refused before any user saw it.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    /// What is wrong with it.
+    pub(super) name: &'static str,
+    pub(super) file: &'static str,
+    pub(super) version: String,
+    /// The check that refused it, and what that says.
+    pub(super) check: &'static str,
+    pub(super) why: String,
+    pub(super) offered: Instant,
+    /// The whole job.
+    pub(super) took: Duration,
+}
+
 /// How a broken model was rolled back.
 #[derive(Debug, Clone)]
 pub(super) struct Caught {
+    pub(super) version: &'static str,
     /// From its first share to the verdict.
     pub(super) seconds: f64,
     /// From the verdict to the flags that take it out of traffic.
@@ -76,18 +107,14 @@ pub(super) struct Script<'a> {
     pub(super) cast: &'a mut Cast,
     pub(super) screen: &'a mut Screen,
     pub(super) record: SharedRecord,
-    pub(super) pace: Pace,
-    /// How long each plugin took from the folder to being in force.
-    pub(super) plugin_swaps: Vec<Duration>,
-    pub(super) caught: Option<Caught>,
-    /// How long the good model took until it was live, and nothing compared any more.
-    pub(super) promoted: Option<Duration>,
+    pub(super) shown: Shown,
+    pace: Pace,
     admin: Client,
 }
 
 impl<'a> Script<'a> {
     pub(super) fn new(cast: &'a mut Cast, screen: &'a mut Screen, record: SharedRecord, pace: Pace) -> Script<'a> {
-        Script { admin: Client::new(cast.admin), cast, screen, record, pace, plugin_swaps: Vec::new(), caught: None, promoted: None }
+        Script { admin: Client::new(cast.admin), cast, screen, record, pace, shown: Shown::default() }
     }
 
     /// Plays it all.
@@ -108,8 +135,9 @@ impl<'a> Script<'a> {
         }
         self.flip("green", "flip to green", [0.0, 1.0, 0.0]).await?;
         self.flip("blue", "flip back to blue", [1.0, 0.0, 0.0]).await?;
-        self.roll_out().await?;
-        self.catch_broken_model().await
+        self.deploy_good_model().await?;
+        self.deploy_broken_model().await?;
+        self.offer_bad_models().await
     }
 
     async fn ramp(&mut self, percent: u32) -> Result<(), DemoError> {
@@ -157,7 +185,7 @@ impl<'a> Script<'a> {
             sleep(ASK_EVERY).await;
         }
         let took = written.elapsed();
-        self.plugin_swaps.push(took);
+        self.shown.plugin_swaps.push(took);
         let configured = lock(&self.record).steps.last().map_or([1.0, 0.0, 0.0], |step| step.configured);
         self.note("plugin swapped", Change::Plugin, configured, written);
         let meanwhile = lock(&self.record).sent - sent_before;
@@ -269,7 +297,7 @@ impl<'a> Script<'a> {
         }
     }
 
-    fn screen_frame(&mut self) {
+    pub(super) fn screen_frame(&mut self) {
         for news in self.cast.receiver.news() {
             self.screen.event(Tone::Quiet, "notified", &news);
         }

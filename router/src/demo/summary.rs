@@ -1,13 +1,15 @@
 //! The figures at the end: for people as a table, for machines as one line of JSON. Computed from the record alone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::offers::offers;
 use super::record::{Change, Observation, POOLS, Record, Traffic};
 use super::rollouts::after_the_verdict;
 use super::screen::Screen;
-use super::script::Caught;
+use super::script::{Promoted, Refused, Shown};
 
 /// Shares may be off by this many standard errors before they count as wrong.
 const SIGMAS: f64 = 4.0;
@@ -31,16 +33,13 @@ struct Added {
     se: f64,
 }
 
-/// A model's version, its pool by [`POOLS`], and whether it is the broken one, which came to its pool later.
-const MODELS: [(&str, usize, bool); 4] = [("v1", 0, false), ("v2", 1, false), ("v2", CANARY, false), ("v3, broken", CANARY, true)];
-const CANARY: usize = 2;
-
 /// One model's quality.
 #[derive(Debug)]
 struct ModelSummary {
-    version: &'static str,
+    /// Its number.
+    version: u32,
     pool: &'static str,
-    queries: usize,
+    queries: u32,
     ndcg: f64,
     clicks: f64,
 }
@@ -57,24 +56,18 @@ pub(super) struct Summary {
     steps: Vec<StepSummary>,
     models: Vec<ModelSummary>,
     clicks: u64,
-    caught: Option<Caught>,
-    /// How long the good model took.
-    promoted: Option<Duration>,
+    shown: Shown,
+    /// Users' queries that came to each refused model from then on.
+    seen_all_the_same: Vec<usize>,
     pairs: usize,
     /// At p50 and p99.
     added: [Added; 2],
     seconds: f64,
-    /// From a plugin's arrival in the folder to the moment it was in force.
-    plugin_swaps: Vec<Duration>,
 }
 
 impl Summary {
     /// From everything that was seen.
-    pub(super) fn of(
-        record: &Record,
-        (plugin_swaps, caught, promoted): (&[Duration], Option<Caught>, Option<Duration>),
-        elapsed: Duration,
-    ) -> Summary {
+    pub(super) fn of(record: &Record, shown: Shown, elapsed: Duration) -> Summary {
         let steps = record.steps.iter().enumerate().map(|(place, step)| StepSummary {
             label: step.label.clone(),
             change: step.change,
@@ -91,14 +84,13 @@ impl Summary {
             units_changed: record.units_that_changed_arm(),
             units: units.len(),
             steps: steps.collect(),
-            models: MODELS.into_iter().map(|model| model_summary(record, model)).collect(),
+            models: models(&record.observations),
             clicks: record.clicks,
-            caught,
-            promoted,
+            seen_all_the_same: shown.refused.iter().map(|refused| seen(&record.observations, refused)).collect(),
+            shown,
             pairs: record.routed.len(),
             added: [0.50, 0.99].map(|quantile| Added::at(quantile, &record.routed, &record.direct)),
             seconds: elapsed.as_secs_f64(),
-            plugin_swaps: plugin_swaps.to_vec(),
         }
     }
 
@@ -106,8 +98,10 @@ impl Summary {
     pub(super) fn is_good(&self) -> bool {
         self.failed == 0
             && self.units_changed == 0
-            && self.caught.is_some()
-            && self.promoted.is_some()
+            && self.shown.caught.is_some()
+            && self.shown.promoted.is_some()
+            && self.shown.refused.len() == offers().len()
+            && self.seen_all_the_same.iter().all(|queries| *queries == 0)
             && self.steps.iter().all(StepSummary::is_within)
     }
 
@@ -127,23 +121,35 @@ impl Summary {
         let models = self.models.iter().map(|model| {
             json!({
                 "pool": model.pool,
-                "version": model.version,
+                "version": model.label(),
                 "queries": model.queries,
                 "ndcg_at_10": rounded(model.ndcg, 4),
                 "clicks_per_query": rounded(model.clicks, 4),
             })
         });
-        let evidence = self.caught.as_ref().map(|caught| {
+        let evidence = self.shown.caught.as_ref().map(|caught| {
             json!({ "verdict": "roll_back", "log_harm": caught.log_harm, "threshold_log": caught.threshold_log, "summary": caught.summary })
         });
+        let refused = self.shown.refused.iter().zip(&self.seen_all_the_same).map(|(refused, queries)| {
+            json!({
+                "name": refused.name,
+                "version": refused.version,
+                "check": refused.check,
+                "reason": refused.why,
+                "seconds": rounded(refused.took.as_secs_f64(), 1),
+                "queries": queries,
+            })
+        });
+        let promoted = self.shown.promoted.as_ref();
         let [p50, p99] = self.added;
         json!({
-            "promoted": self.promoted.map(|_| "v2"),
-            "promotion_seconds": self.promoted.map(|took| rounded(took.as_secs_f64(), 1)),
-            "rolled_back": self.caught.as_ref().map(|_| "v3"),
+            "promoted": promoted.map(|promoted| promoted.version),
+            "promotion_seconds": promoted.map(|promoted| rounded(promoted.took.as_secs_f64(), 1)),
+            "rolled_back": self.shown.caught.as_ref().map(|caught| caught.version),
+            "refused": refused.collect::<Vec<_>>(),
             "failed_requests": self.failed,
-            "detection_seconds": self.caught.as_ref().map(|caught| rounded(caught.seconds, 1)),
-            "rollback_seconds": self.caught.as_ref().map(|caught| rounded(caught.rollback_seconds, 3)),
+            "detection_seconds": self.shown.caught.as_ref().map(|caught| rounded(caught.seconds, 1)),
+            "rollback_seconds": self.shown.caught.as_ref().map(|caught| rounded(caught.rollback_seconds, 3)),
             "requests": self.sent,
             "requests_between_steps": self.between_steps,
             "seconds": rounded(self.seconds, 1),
@@ -156,7 +162,7 @@ impl Summary {
             "direct_p50_us": rounded(p50.direct, 1),
             "direct_p99_us": rounded(p99.direct, 1),
             "latency_pairs": self.pairs,
-            "plugin_swap_ms": self.plugin_swaps.iter().map(|swap| rounded(milliseconds(*swap), 2)).collect::<Vec<_>>(),
+            "plugin_swap_ms": self.shown.plugin_swaps.iter().map(|swap| rounded(milliseconds(*swap), 2)).collect::<Vec<_>>(),
             "steps": steps.collect::<Vec<_>>(),
             "models": models.collect::<Vec<_>>(),
             "clicks": self.clicks,
@@ -171,6 +177,8 @@ impl Summary {
         self.show_steps(screen);
         screen.say("");
         self.show_models(screen);
+        screen.say("");
+        self.show_refused(screen);
         screen.say("");
         self.show_promises(screen);
         for reason in &self.reasons {
@@ -200,13 +208,24 @@ impl Summary {
         let mut rows = vec![row(["model", "pool", "queries", "NDCG@10", "clicks per query"])];
         for model in &self.models {
             let (ndcg, clicks) = (format!("{:.4}", model.ndcg), format!("{:.3}", model.clicks));
-            rows.push(vec![model.version.to_owned(), model.pool.to_owned(), model.queries.to_string(), ndcg, clicks]);
+            let is_broken = self.shown.caught.as_ref().is_some_and(|caught| caught.version == model.label());
+            let label = if is_broken { format!("{}, broken", model.label()) } else { model.label() };
+            rows.push(vec![label, model.pool.to_owned(), model.queries.to_string(), ndcg, clicks]);
         }
         screen.table(&rows, &[false, false, true, true, true]);
     }
 
+    fn show_refused(&self, screen: &mut Screen) {
+        let mut rows = vec![row(["refused", "version", "by its", "after", "users' queries to it"])];
+        for (refused, queries) in self.shown.refused.iter().zip(&self.seen_all_the_same) {
+            let (took, queries) = (format!("{:.1} s", refused.took.as_secs_f64()), queries.to_string());
+            rows.push(row([refused.name, &refused.version, refused.check, &took, &queries]));
+        }
+        screen.table(&rows, &[false, false, false, true, true]);
+    }
+
     fn show_promises(&self, screen: &mut Screen) {
-        let swaps: Vec<String> = self.plugin_swaps.iter().map(|swap| format!("{:.0} ms", milliseconds(*swap))).collect();
+        let swaps: Vec<String> = self.shown.plugin_swaps.iter().map(|swap| format!("{:.0} ms", milliseconds(*swap))).collect();
         let mut rows = vec![
             vec!["queries sent".to_owned(), self.sent.to_string(), format!("in {:.0} s", self.seconds)],
             vec!["queries failed".to_owned(), screen.verdict(self.failed == 0, &self.failed.to_string()), String::new()],
@@ -222,10 +241,10 @@ impl Summary {
             rows.push(vec![format!("{} complete", step.label), said, "after the flag was written".to_owned()]);
         }
         rows.push(vec!["plugin in force".to_owned(), swaps.join(", "), "after its file arrived".to_owned()]);
-        if let Some(took) = self.promoted {
+        if let Some(Promoted { took, .. }) = self.shown.promoted {
             rows.push(vec!["good model live".to_owned(), format!("{:.1} s", took.as_secs_f64()), "after its first share".to_owned()]);
         }
-        if let Some(caught) = &self.caught {
+        if let Some(caught) = &self.shown.caught {
             let (said, note) = (format!("{:.1} s", caught.seconds), "after its first share");
             rows.push(vec!["broken model found out".to_owned(), said, note.to_owned()]);
             rows.push(vec!["and rolled back".to_owned(), "by itself".to_owned(), after_the_verdict(caught.rollback_seconds)]);
@@ -264,18 +283,35 @@ impl StepSummary {
     }
 }
 
-fn model_summary(record: &Record, (version, pool, is_broken): (&'static str, usize, bool)) -> ModelSummary {
-    let replaced = record.steps.iter().position(|step| step.change == Change::Model).and_then(|place| record.steps.get(place));
-    let is_after = |seen: &Observation| replaced.is_some_and(|step| seen.sent >= step.written);
-    let (mut queries, mut ndcg, mut clicks) = (0_u32, 0.0, 0.0);
-    for seen in record.observations.iter().filter(|seen| seen.pool == pool && (pool != CANARY || is_after(seen) == is_broken)) {
-        queries += 1;
-        ndcg += seen.ndcg;
-        clicks += f64::from(seen.clicks);
+impl ModelSummary {
+    fn label(&self) -> String {
+        format!("search:{}", self.version)
     }
-    let count = f64::from(queries.max(1));
-    let pool = POOLS.get(pool).copied().unwrap_or_default();
-    ModelSummary { version, pool, queries: queries as usize, ndcg: ndcg / count, clicks: clicks / count }
+}
+
+/// Queries that a model answered after it was offered to be refused.
+fn seen(observations: &[Observation], refused: &Refused) -> usize {
+    let is_its = |seen: &&Observation| format!("search:{}", seen.version) == refused.version;
+    observations.iter().filter(|seen| seen.sent >= refused.offered).filter(is_its).count()
+}
+
+/// What each version did on each pool, as its answers say.
+fn models(observations: &[Observation]) -> Vec<ModelSummary> {
+    let mut sums: BTreeMap<(u32, usize), (u32, f64, f64)> = BTreeMap::new();
+    for seen in observations {
+        let (queries, ndcg, clicks) = sums.entry((seen.version, seen.pool)).or_default();
+        *queries += 1;
+        *ndcg += seen.ndcg;
+        *clicks += f64::from(seen.clicks);
+    }
+    let summary = |((version, pool), (queries, ndcg, clicks)): ((u32, usize), (u32, f64, f64))| ModelSummary {
+        version,
+        pool: POOLS.get(pool).copied().unwrap_or_default(),
+        queries,
+        ndcg: ndcg / f64::from(queries),
+        clicks: clicks / f64::from(queries),
+    };
+    sums.into_iter().map(summary).collect()
 }
 
 /// A quantile in microseconds with its standard error, which is half the distance between the values one standard error of the

@@ -139,9 +139,9 @@ impl Connection {
         let mut record = lock(&self.record);
         record.sent += 1;
         match seen {
-            Ok(Seen { pool, labels, token }) => {
+            Ok(Seen { pool, version, labels, token }) => {
                 let (ndcg, clicks) = (query.ndcg(&labels), cascade(&labels, &mut self.rng));
-                record.observations.push(Observation { unit, pool, sent, answered, ndcg, clicks: clicks.count });
+                record.observations.push(Observation { unit, pool, version, sent, answered, ndcg, clicks: clicks.count });
                 Some(Looked { pool, took: answered - sent, click: clicks.first_rank.map(|rank| (token, rank)) })
             }
             Err(reason) => {
@@ -175,6 +175,7 @@ struct Looked {
 /// What is seen of an answer.
 struct Seen {
     pool: usize,
+    version: u32,
     /// Of its ranking, from the top.
     labels: Vec<u8>,
     token: String,
@@ -185,14 +186,20 @@ fn look(answer: &Answer, query: &Query) -> Result<Seen, String> {
         return Err(format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body)));
     }
     let pool = pool_of(&answer.headers).ok_or("the answer does not say which pool it is from")?;
+    let version = text_of(&answer.headers, "x-model-version").and_then(|version| version.parse().ok());
+    let version = version.ok_or("the answer does not say which version scored")?;
     let ranking: Ranking = serde_json::from_slice(&answer.body).map_err(|error| format!("no ranking: {error}"))?;
     let labels = query.labels_of(ranking.ranking.iter().map(|ranked| ranked.id.as_str()));
-    let token = answer.headers.get("x-switchback-token").and_then(|token| token.to_str().ok()).ok_or("an answer without a token")?;
-    Ok(Seen { pool, labels: labels.ok_or("a ranking of other documents")?, token: token.to_owned() })
+    let token = text_of(&answer.headers, "x-switchback-token").ok_or("an answer without a token")?;
+    Ok(Seen { pool, version, labels: labels.ok_or("a ranking of other documents")?, token: token.to_owned() })
 }
 
 /// The pool that a response names, as an index into [`POOLS`].
 fn pool_of(headers: &HeaderMap) -> Option<usize> {
-    let name = headers.get("x-switchback-pool")?.to_str().ok()?;
+    let name = text_of(headers, "x-switchback-pool")?;
     POOLS.iter().position(|pool| *pool == name)
+}
+
+fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
