@@ -173,7 +173,7 @@ fn settings(load: &Load) -> Result<Settings, Trouble> {
         warm_up: WarmUp {
             timeout: loading.warm_up_timeout,
             latency: loading.warm_up_latency,
-            rounds: u32::try_from(loading.warm_up_rounds).unwrap_or(u32::MAX),
+            rounds: loading.warm_up_rounds,
             tolerance: loading.tolerance as f32,
         },
         parallel: loading.parallel,

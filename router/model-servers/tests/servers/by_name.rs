@@ -89,7 +89,7 @@ async fn one_that_is_called_otherwise_is_found_out() {
         fake.name = "ranking";
         let one = Running::start(fake).await;
         let place = is_ours.then_some((&folder, file.as_path()));
-        let report = bring_up(&client(), &settings(), &[one.url.clone()], &wanted(None), place, &silent).await.unwrap();
+        let report = bring_up(&client(), &settings(), std::slice::from_ref(&one.url), &wanted(None), place, &silent).await.unwrap();
         assert_eq!(report.endpoints[0].beside.is_empty(), is_ours);
         assert_eq!(one.fake.served(), if is_ours { [3].into() } else { [1, 3].into() });
     }

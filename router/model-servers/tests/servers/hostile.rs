@@ -17,7 +17,7 @@ async fn fault(line: &'static str, reply: Reply) -> model_servers::Fault {
     let warm_up = model_servers::WarmUp { timeout: short, ..limits.warm_up.clone() };
     let settings = Settings { request_timeout: short, load_timeout: short, warm_up, ..limits };
     let golden = golden();
-    let fault = bring_up(&client(), &settings, &[one.url.clone()], &wanted(Some(&golden)), None, &silent).await.unwrap_err();
+    let fault = bring_up(&client(), &settings, std::slice::from_ref(&one.url), &wanted(Some(&golden)), None, &silent).await.unwrap_err();
     let text = fault.to_string();
     assert!(!text.chars().any(char::is_control) && text.len() < 1_200, "{text}");
     one.is_well();

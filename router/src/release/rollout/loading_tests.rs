@@ -228,7 +228,7 @@ proptest! {
                 (0, Next::Load(ToLoad { pool, version, .. })) => {
                     scene.load = Some(LoadSeen { pool, version, state: LoadState::Underway("so far".to_owned()) });
                 }
-                (1 | 2 | 3, Next::Load(ToLoad { pool, version, .. })) => {
+                (1..=3, Next::Load(ToLoad { pool, version, .. })) => {
                     scene.load = Some(LoadSeen { pool, version, state: loaded() });
                 }
                 (4, _) => drop(scene.order(Order::Promote)),
