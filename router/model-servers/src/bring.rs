@@ -96,10 +96,10 @@ pub async fn bring_up(
     let run = Run { client, settings, wanted, folder, progress, stop: &stop };
     match &settings.protocol {
         Protocol::V2 => {
-            let (mut servers, mut is_placed) = (run.servers(&endpoints), false);
-            match forward(&run, &mut servers, &mut is_placed).await {
+            let (mut servers, mut is_begun) = (run.servers(&endpoints), false);
+            match forward(&run, &mut servers, &mut is_begun).await {
                 Ok(()) => Ok(Report { endpoints: servers.into_iter().map(|server| server.report).collect() }),
-                Err(fault) => Err(Fault { undone: back(&run, &mut servers, is_placed).await, ..fault }),
+                Err(fault) => Err(Fault { undone: back(&run, &mut servers, is_begun).await, ..fault }),
             }
         }
         Protocol::Hooks(hooks) => {
@@ -108,7 +108,7 @@ pub async fn bring_up(
                 hooked.iter_mut().map(|one| async { one.load().await.map_err(|trouble| trouble.at(&one.report.endpoint)) }).collect();
             match run.each(Some(Stage::Loading), tasks).await {
                 Ok(()) => Ok(Report { endpoints: hooked.into_iter().map(|one| one.report).collect() }),
-                Err(fault) => Err(Fault { undone: unhook(&mut hooked).await, ..fault }),
+                Err(fault) => Err(Fault { undone: unhook(&run, &mut hooked).await, ..fault }),
             }
         }
     }
@@ -191,13 +191,13 @@ async fn look(run: &Run<'_>, servers: &mut [Server<'_>]) -> Result<(), Fault> {
     run.each(None, tasks).await
 }
 
-/// All stages. `is_placed` is set before the folder is changed.
-async fn forward(run: &Run<'_>, servers: &mut [Server<'_>], is_placed: &mut bool) -> Result<(), Fault> {
+/// All stages. `is_begun` is set before anything is changed, when it is known what every server serves.
+async fn forward(run: &Run<'_>, servers: &mut [Server<'_>], is_begun: &mut bool) -> Result<(), Fault> {
     let (wanted, version) = (run.wanted, run.wanted.version);
     look(run, servers).await?;
+    *is_begun = true;
     let mut is_new = false;
     if let Some((folder, artefact)) = run.folder {
-        *is_placed = true;
         run.tell(Some(Stage::Placing), 0, servers.len());
         let artefact = artefact.to_owned();
         let put = blocking(folder, move |folder| folder.bring_back().and_then(|()| folder.put(version, &artefact))).await;
@@ -242,8 +242,9 @@ async fn commit(server: &mut Server<'_>, wanted: &Wanted<'_>, is_ours: bool) -> 
         // One that may not understand is not waited for as long.
         let limits = server.settings;
         let within = if server.way == Way::Unsure { limits.request_timeout.min(limits.load_timeout) } else { limits.load_timeout };
+        let is_unsure = server.way == Way::Unsure;
         match server.serve(&only, &others, within).await {
-            Err(trouble) if server.way == Way::Unsure && !trouble.is_away() => server.way = Way::ByName,
+            Err(trouble) if is_unsure && !trouble.is_away() => server.way = Way::ByName,
             done => done?,
         }
     }
@@ -261,33 +262,64 @@ async fn commit(server: &mut Server<'_>, wanted: &Wanted<'_>, is_ours: bool) -> 
 }
 
 /// Undoes what was done; `None` when that was nothing.
-async fn back(run: &Run<'_>, servers: &mut [Server<'_>], is_placed: bool) -> Option<Result<(), String>> {
-    if !is_placed && servers.iter().all(|server| !server.is_touched) {
+async fn back(run: &Run<'_>, servers: &mut [Server<'_>], is_begun: bool) -> Option<Result<(), String>> {
+    let version = run.wanted.version;
+    let mut sets = former(servers, run.wanted);
+    let is_changed = |server: &Server<'_>, set: &BTreeSet<u64>| server.is_touched || server.before != *set;
+    let is_same = run.folder.is_none() && servers.iter().zip(&sets).all(|(server, set)| !is_changed(server, set));
+    if !is_begun || is_same {
         return None;
     }
-    let version = run.wanted.version;
-    let sets = former(servers, run.wanted);
     let mut faults = Vec::new();
-    if let Some((folder, _)) = run.folder.filter(|_| is_placed) {
-        let keeps_it = sets.iter().any(|set| set.contains(&version));
-        let undo = move |folder: &Folder| {
-            folder.bring_back()?;
-            if keeps_it { Ok(()) } else { folder.remove(version) }
-        };
-        let undone = blocking(folder, undo).await;
-        faults.extend(undone.err().map(|trouble| format!("{}: {}", folder.shown(), trouble.why)));
+    if let Some((folder, _)) = run.folder {
+        let served: Vec<BTreeSet<u64>> = servers.iter().map(|server| server.before.clone()).collect();
+        match blocking(folder, move |folder| take_back(folder, version, &served, sets)).await {
+            Ok((possible, lost)) => {
+                sets = possible;
+                faults.extend(lost.map(|lost| format!("{}: {lost}", folder.shown())));
+            }
+            // What the servers would take from there is not known.
+            Err(trouble) => return Some(Err(format!("{}: {}", folder.shown(), trouble.why))),
+        }
     }
     let is_ours = run.folder.is_some();
-    let changed = servers.iter_mut().zip(sets).filter(|(server, set)| server.is_touched || server.before != *set);
-    let tasks: Vec<_> = changed
-        .map(|(server, set)| async move {
-            server.caller.stop = None;
-            restore(server, &set, version, is_ours).await.map_err(|trouble| format!("{}: {}", server.report.endpoint, trouble.why))
-        })
-        .collect();
-    let ended: Vec<Result<(), String>> = stream::iter(tasks).buffer_unordered(run.settings.parallel.max(1)).collect().await;
-    faults.extend(ended.into_iter().filter_map(Result::err));
+    let changed = servers.iter_mut().zip(sets).filter(|(server, set)| is_changed(server, set));
+    let tasks = changed.map(|(server, set)| async move {
+        server.caller.stop = None;
+        restore(server, &set, version, is_ours).await.map_err(|trouble| trouble.at(&server.report.endpoint))
+    });
+    faults.extend(faults_of(run, tasks.collect()).await);
     Some(if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) })
+}
+
+/// Every task, and what went wrong.
+async fn faults_of(run: &Run<'_>, tasks: Vec<impl Future<Output = Result<(), Fault>>>) -> Vec<String> {
+    let ended: Vec<Result<(), Fault>> = stream::iter(tasks).buffer_unordered(run.settings.parallel.max(1)).collect().await;
+    ended.into_iter().filter_map(Result::err).map(|fault| fault.to_string()).collect()
+}
+
+/// The folder as it was. What each server can go back to: what an earlier try has cleared away for good is not there any more, and then the
+/// server keeps what it `served`.
+fn take_back(
+    folder: &Folder,
+    version: u64,
+    served: &[BTreeSet<u64>],
+    mut sets: Vec<BTreeSet<u64>>,
+) -> std::io::Result<(Vec<BTreeSet<u64>>, Option<String>)> {
+    folder.bring_back()?;
+    let there = folder.versions()?;
+    let mut lost = None;
+    for (set, served) in sets.iter_mut().zip(served) {
+        let gone: Vec<u64> = set.difference(served).filter(|version| !there.contains(version)).copied().collect();
+        if !gone.is_empty() {
+            lost = Some(format!("version {} is not there any more: version {version} stays", crate::listed(&gone)));
+            *set = served.clone();
+        }
+    }
+    if !sets.iter().any(|set| set.contains(&version)) {
+        folder.remove(version)?;
+    }
+    Ok((sets, lost))
 }
 
 /// What each endpoint served before the first try.
@@ -316,6 +348,12 @@ fn former(servers: &[Server<'_>], wanted: &Wanted<'_>) -> Vec<BTreeSet<u64>> {
 async fn restore(server: &mut Server<'_>, set: &BTreeSet<u64>, version: u64, is_ours: bool) -> Result<(), Trouble> {
     let gone: BTreeSet<u64> = [version].into_iter().filter(|version| !set.contains(version)).collect();
     let within = server.settings.load_timeout;
+    if server.way == Way::Unsure {
+        let done = server.serve(set, &gone, within).await;
+        if server.way == Way::Unsure {
+            return done;
+        }
+    }
     if server.way != Way::ByName || is_ours || set.is_empty() {
         return server.serve(set, &gone, within).await;
     }
@@ -334,13 +372,15 @@ async fn restore(server: &mut Server<'_>, set: &BTreeSet<u64>, version: u64, is_
 }
 
 /// Calls the unload hook where the load hook was called.
-async fn unhook(hooked: &mut [Hooked<'_>]) -> Option<Result<(), String>> {
-    let mut faults = Vec::new();
-    let mut is_touched = false;
-    for one in hooked.iter_mut().filter(|one| one.is_touched) {
-        is_touched = true;
-        one.caller.stop = None;
-        faults.extend(one.unload().await.err().map(|trouble| format!("{}: {}", one.report.endpoint, trouble.why)));
-    }
+async fn unhook(run: &Run<'_>, hooked: &mut [Hooked<'_>]) -> Option<Result<(), String>> {
+    let touched = hooked.iter_mut().filter(|one| one.is_touched);
+    let tasks: Vec<_> = touched
+        .map(|one| async {
+            one.caller.stop = None;
+            one.unload().await.map_err(|trouble| trouble.at(&one.report.endpoint))
+        })
+        .collect();
+    let is_touched = !tasks.is_empty();
+    let faults = faults_of(run, tasks).await;
     is_touched.then(|| if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) })
 }

@@ -91,16 +91,7 @@ impl Folder {
         fs::create_dir_all(&folder)?;
         let unique = format!("{version}-{}-{}", std::process::id(), PUTS.fetch_add(1, Ordering::Relaxed));
         let placing = folder.join(format!("{PLACING}{unique}"));
-        fs::create_dir(&placing)?;
-        // By what is read and written, so that the file gets the rights of a new one: the servers may run as somebody else.
-        let mut file = File::create(placing.join(&self.file))?;
-        io::copy(&mut open(artefact)?, &mut file)?;
-        file.sync_all()?;
-        if let Some((name, text)) = self.settings_of(version) {
-            let mut file = File::create(placing.join(name))?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-        }
+        self.write(&placing, version, artefact).inspect_err(|_| drop(remove_all(&placing)))?;
         if is_there {
             let replaced = folder.join(format!("{REPLACED}{unique}"));
             fs::rename(&target, &replaced)?;
@@ -111,6 +102,21 @@ impl Folder {
         }
         File::open(&folder)?.sync_all()?;
         Ok(true)
+    }
+
+    fn write(&self, placing: &Path, version: u64, artefact: &Path) -> io::Result<()> {
+        let mut source = open(artefact)?;
+        fs::create_dir(placing)?;
+        // By what is read and written, so that the file gets the rights of a new one: the servers may run as somebody else.
+        let mut file = File::create(placing.join(&self.file))?;
+        io::copy(&mut source, &mut file)?;
+        file.sync_all()?;
+        if let Some((name, text)) = self.settings_of(version) {
+            let mut file = File::create(placing.join(name))?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+        }
+        File::open(placing)?.sync_all()
     }
 
     /// Removes every version but these, and what was left in the works. Blocks.
@@ -358,8 +364,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = folder(root.path());
         assert!(folder.put(1, &root.path().join("none")).is_err());
-        assert_eq!(folder.versions().unwrap(), [].into());
-        folder.settle().unwrap();
         assert_eq!(folder.entries().unwrap(), [""; 0]);
     }
 }

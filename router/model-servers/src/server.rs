@@ -174,35 +174,54 @@ impl<'a> Server<'a> {
 
     /// Makes the server serve `set`, and nothing of `gone`; waits until it says so.
     ///
-    /// A server that loads by name is made to take its folder anew: what is in there is the caller's to see to.
+    /// A server that loads by name is made to take its folder anew: what is in there is the caller's to see to. One that turns out to do that is
+    /// left as it is, with a refusal and `way` set.
     pub(crate) async fn serve(&mut self, set: &BTreeSet<u64>, gone: &BTreeSet<u64>, within: Duration) -> Result<(), Trouble> {
-        let deadline = after(within);
+        let (deadline, way) = (after(within), self.way);
         let mut refusal = None;
-        if set.is_empty() || self.way == Way::ByName {
+        if set.is_empty() || way == Way::ByName {
             self.caller.go_on()?;
             self.is_touched = true;
             // A no may mean that nothing is loaded, which is what was asked for.
             refusal = self.unload(deadline).await.err().filter(|trouble| !trouble.is_timeout);
         }
         if !set.is_empty() {
+            if let Some(refusal) = refusal.take()
+                && !gone.is_disjoint(&self.ready_versions().await?)
+            {
+                return Err(refusal);
+            }
             self.load(set, deadline).await?;
-            refusal = None;
         }
+        if self.way != way {
+            return Err(Trouble::refused("the server loads models by name only"));
+        }
+        self.wait_serving(set, gone, deadline, refusal).await.map_err(|trouble| {
+            let late = format!("after {}: {}", shown(within), trouble.why);
+            if left(deadline).is_zero() { Trouble { why: late, ..trouble } } else { trouble }
+        })
+    }
+
+    /// `refusal`: what is said when it does not serve that at once.
+    async fn wait_serving(
+        &self,
+        set: &BTreeSet<u64>,
+        gone: &BTreeSet<u64>,
+        deadline: Instant,
+        refusal: Option<Trouble>,
+    ) -> Result<(), Trouble> {
         loop {
-            let (ready, last) = match self.ready_versions().await {
-                Ok(ready) => (ready, None),
-                Err(trouble) if trouble.is_away() && refusal.is_none() => (BTreeSet::new(), Some(trouble)),
+            let last = match self.ready_versions().await {
+                Ok(ready) if set.is_subset(&ready) && gone.is_disjoint(&ready) => break,
+                Ok(ready) => Trouble::refused(format!("it serves {}; wanted: {}", listed(&ready), listed(set))),
+                Err(trouble) if trouble.is_away() => trouble,
                 Err(trouble) => return Err(refusal.unwrap_or(trouble)),
             };
-            if last.is_none() && set.is_subset(&ready) && gone.is_disjoint(&ready) {
-                break;
-            }
             if let Some(refusal) = refusal {
                 return Err(refusal);
             }
             if !self.pause(deadline).await? {
-                let late = format!("after {} it serves {}; wanted: {}", shown(within), listed(&ready), listed(set));
-                return Err(last.unwrap_or_else(|| Trouble::refused(late)));
+                return Err(last);
             }
         }
         for version in set {

@@ -58,7 +58,10 @@ pub(crate) async fn warm(server: &mut Server<'_>, wanted: &Wanted<'_>, golden: &
             if left.is_zero() {
                 return Err(too_slow(rule.timeout, budget, last, round));
             }
-            times.push(ask(server, wanted.version, query, &input, deadline).await?);
+            times.push(ask(server, wanted.version, query, &input, deadline).await.map_err(|trouble| {
+                // Cut off by the end of the warm-up, after answers that did come.
+                if trouble.is_timeout && last.is_some() { too_slow(rule.timeout, budget, last, round) } else { trouble }
+            })?);
         }
         last = median(times);
         if rounds == Rounds::UntilWarm {

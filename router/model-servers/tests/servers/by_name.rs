@@ -85,7 +85,8 @@ async fn what_cannot_be_undone_is_said() {
 async fn one_that_is_called_otherwise_is_found_out() {
     for (versions, is_ours) in [([1].as_slice(), true), (&[1, 3], false)] {
         let (root, folder, file) = repository(versions);
-        let fake = MlServer { name: "ranking", ..MlServer::new(root.path()) };
+        let mut fake = MlServer::new(root.path());
+        fake.name = "ranking";
         let one = Running::start(fake).await;
         let place = is_ours.then_some((&folder, file.as_path()));
         let report = bring_up(&client(), &settings(), &[one.url.clone()], &wanted(None), place, &silent).await.unwrap();

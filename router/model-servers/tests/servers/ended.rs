@@ -73,3 +73,41 @@ async fn and_then_it_fails() {
         assert_eq!((one.fake.served(), two.fake.served()), ([1].into(), [1].into()), "ended after {request}");
     }
 }
+
+/// The same by name. What was cleared away for good does not come back, and then the version that is there stays.
+#[tokio::test]
+async fn and_then_it_fails_by_name() {
+    let golden = golden();
+    let (client, settings) = (client(), settings());
+    let (mut went_back, mut stayed) = (0, 0);
+    for request in 1.. {
+        let (root, folder, file) = by_name::repository(&[1, 7]);
+        let (one, two, urls) = by_name::pair(root.path()).await;
+        let wanted = Wanted { previous: Some(7), ..wanted(Some(&golden)) };
+        let mut is_over = false;
+        tokio::select! {
+            biased;
+            () = two.saw(request) => {}
+            ended = bring_up(&client, &settings, &urls, &wanted, Some((&folder, &file)), &silent) => { ended.unwrap(); is_over = true; }
+        }
+        one.goes_wrong(always("infer", Reply::Status(400, String::new())));
+        let fault = bring_up(&client, &settings, &urls, &wanted, Some((&folder, &file)), &silent).await.unwrap_err();
+        let all = [one.fake.served(), two.fake.served(), folder.versions().unwrap()];
+        let case = format!("ended after {request}: {fault}: {all:?}");
+        match fault.undone.unwrap() {
+            Ok(()) => {
+                went_back += 1;
+                assert_eq!(all, [[1, 7].into(), [1, 7].into(), [1, 7].into()], "{case}");
+            }
+            Err(why) => {
+                stayed += 1;
+                assert!(why.ends_with("version 7 is not there any more: version 3 stays"), "{case}");
+                assert_eq!(all, [[3].into(), [3].into(), [3].into()], "{case}");
+            }
+        }
+        if is_over {
+            break;
+        }
+    }
+    assert!(went_back > 8 && stayed >= 1, "{went_back} {stayed}");
+}

@@ -59,3 +59,12 @@ impl Told {
         move |progress| told.0.lock().unwrap().push(progress)
     }
 }
+
+/// The router runs it on a thread of its own.
+#[test]
+fn it_may_move_between_threads() {
+    fn moves<T: Send>(_: T) {}
+    let (client, settings, wanted) = (client(), settings(), wanted(None));
+    moves(model_servers::bring_up(&client, &settings, &[], &wanted, None, &silent));
+    moves(model_servers::retire(&client, &settings, &[], &wanted, None));
+}
