@@ -13,12 +13,12 @@ use super::job::Heard;
 use super::offers::{Offer, offers};
 use super::record::POOLS;
 use super::screen::Tone;
-use super::script::{FRAME, RECENT, Refused, Script};
+use super::script::{CHANGE_WITHIN, FRAME, RECENT, Refused, Script};
 
 /// A job that takes longer does not refuse.
 const WITHIN: Duration = Duration::from_secs(60);
 /// What the pools serve after the nights before, by [`POOLS`].
-const SERVED: [&str; 3] = ["1", "2", "2"];
+pub(super) const SERVED: [&str; 3] = ["1", "2", "2"];
 
 impl Script<'_> {
     /// Offers one after the other.
@@ -31,7 +31,8 @@ impl Script<'_> {
             self.screen.event(Tone::Good, refused.name, &said);
             self.shown.refused.push(refused);
         }
-        self.see_what_is_served().await?;
+        let said = self.wait_until_served(SERVED).await?;
+        self.screen.event(Tone::Good, "nothing loaded", &format!("{said}, as before"));
         self.watch(RECENT).await;
         Ok(())
     }
@@ -59,23 +60,35 @@ impl Script<'_> {
         Ok(Refused { name: offer.name, file: offer.file, version, check: offer.check, why, offered: began, took })
     }
 
-    /// Nothing of what was refused may be on a server.
-    async fn see_what_is_served(&mut self) -> Result<(), DemoError> {
-        let mut said = Vec::new();
-        for ((pool, ranker), expected) in POOLS.iter().zip(self.cast.rankers).zip(SERVED) {
-            let ready = Bytes::from_static(b"{\"ready\": true}");
-            let headers = [("content-type", "application/json")];
+    /// Waits until each pool serves this version and no other; says so.
+    pub(super) async fn wait_until_served(&mut self, expected: [&str; 3]) -> Result<String, DemoError> {
+        let asked = Instant::now();
+        loop {
+            let served = self.served().await?;
+            if served.iter().zip(expected).all(|(served, expected)| served == &[expected]) {
+                let said: Vec<String> =
+                    POOLS.iter().zip(expected).map(|(pool, version)| format!("{pool} serves search:{version}")).collect();
+                return Ok(said.join(", "));
+            }
+            if asked.elapsed() > CHANGE_WITHIN {
+                return Err(DemoError::Change(format!("the pools serve {served:?}, and not {expected:?}")));
+            }
+            self.watch(FRAME).await;
+        }
+    }
+
+    /// The versions that each pool serves.
+    async fn served(&self) -> Result<Vec<Vec<String>>, DemoError> {
+        let mut served = Vec::new();
+        for ranker in self.cast.rankers {
+            let (ready, headers) = (Bytes::from_static(b"{\"ready\": true}"), [("content-type", "application/json")]);
             let answer = Client::new(ranker).send(Method::POST, "/v2/repository/index", &headers, ready).await;
             let answer = answer.map_err(|error| DemoError::Change(super::chain(&error)))?;
             let index: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let versions: Vec<&str> = index.as_array().into_iter().flatten().filter_map(|served| served.get("version")?.as_str()).collect();
-            if versions != [expected] {
-                return Err(DemoError::Change(format!("{pool} serves {versions:?} after models were refused, and not {expected}")));
-            }
-            said.push(format!("{pool} serves search:{expected}"));
+            let versions = index.as_array().into_iter().flatten().filter_map(|one| one.get("version")?.as_str());
+            served.push(versions.map(str::to_owned).collect());
         }
-        self.screen.event(Tone::Good, "nothing loaded", &format!("{}, as before", said.join(", ")));
-        Ok(())
+        Ok(served)
     }
 }
 

@@ -11,6 +11,7 @@ use super::DemoError;
 use super::cast::{BROKEN, RANKER_V2};
 use super::job::{Heard, Job};
 use super::record::Change;
+use super::refusals::SERVED;
 use super::screen::{Tone, bar};
 use super::script::{Caught, FRAME, Promoted, RECENT, ROUTE, Script};
 
@@ -24,6 +25,8 @@ const METER: usize = 10;
 const WITHIN: Duration = Duration::from_secs(120);
 /// What is waited for is told no more often.
 const TELL_EVERY: Duration = Duration::from_secs(2);
+/// What the rollout's waiting is called.
+const WAITS: &str = "evidence";
 /// Characters of a digest.
 const SHORT: usize = 12;
 
@@ -102,6 +105,8 @@ impl Script<'_> {
             (Some(2), Some(found)) if night.state.ends_with("rolled back") => {
                 self.shown.caught = Some(found);
                 self.screen.event(Tone::Good, "exit code 2", "users have the model before it, and nobody's hand was on it");
+                let said = self.wait_until_served(SERVED).await?;
+                self.screen.event(Tone::Good, "unloaded", &format!("{said}: every server has what it had"));
                 self.watch(RECENT).await;
                 Ok(())
             }
@@ -136,8 +141,11 @@ impl Script<'_> {
 
     /// A line of the job's log.
     fn tell(&mut self, line: &str, night: &mut Night) {
-        let Some((label, tone, text)) = entry(line, night.candidate) else { return };
-        if label == "waits" {
+        if night.found.is_some() && line.starts_with("  ") {
+            return self.screen.row(line);
+        }
+        let Some((label, tone, text)) = entry(line, night.candidate, night.found.is_some()) else { return };
+        if label == WAITS {
             if night.told_at.elapsed() < TELL_EVERY {
                 return;
             }
@@ -199,28 +207,35 @@ impl Script<'_> {
     }
 }
 
-/// What a line of the job's log is called, and what is shown of it; nothing of what is said elsewhere.
-fn entry(line: &str, candidate: &str) -> Option<(String, Tone, String)> {
+/// What a line of the job's log is called, and what is shown of it; nothing of what is said elsewhere. `is_found`: the candidate was found out.
+fn entry(line: &str, candidate: &str, is_found: bool) -> Option<(String, Tone, String)> {
     if let Some(waits) = line.strip_prefix("    waits: ") {
-        return Some(("waits".to_owned(), Tone::Quiet, waits.strip_prefix("hold: ").unwrap_or(waits).to_owned()));
+        let waits = waits.strip_prefix("hold: ").unwrap_or(waits);
+        return (!waits.ends_with("was judged yet")).then(|| (WAITS.to_owned(), Tone::Quiet, waits.to_owned()));
     }
-    let has = |part: &str| line.contains(part);
-    let of_candidate = line.strip_prefix(candidate).map(str::trim_start);
-    let (label, tone) = match of_candidate {
-        Some(state) if state.starts_with("is pushed") => ("push".to_owned(), Tone::Change),
-        Some(state) if state.starts_with("passed") => ("validation".to_owned(), Tone::Good),
-        Some(state) if state.starts_with("is live on") => ("live".to_owned(), Tone::Good),
-        Some(state) if state.starts_with("canary step") => {
-            let share = state.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or(state, |(share, _)| share);
-            (format!("{candidate} at {share}"), Tone::Change)
-        }
-        Some(state) if state.starts_with("baking") => (format!("{candidate} baking"), Tone::Change),
-        Some(state) if state.starts_with("done") => (format!("{candidate} done"), Tone::Good),
-        _ if has("rollout of") => ("rollout".to_owned(), Tone::Change),
-        _ if has("@candidate") || has("@champion") => ("alias".to_owned(), Tone::Quiet),
-        _ => (String::new(), Tone::Quiet),
+    let is_said_elsewhere = ["deploying ", "search@", FILE].iter().any(|beginning| line.starts_with(beginning));
+    if is_said_elsewhere || is_found && line.starts_with("switchback: ") {
+        return None;
+    }
+    let state = line.strip_prefix(candidate).map_or(line, str::trim_start);
+    let begins = |beginning: &str| state.starts_with(beginning);
+    let (label, tone) = if begins("is pushed") {
+        ("push".to_owned(), Tone::Change)
+    } else if begins("passed") {
+        ("validation".to_owned(), Tone::Good)
+    } else if begins("the rollout of") {
+        ("rollout".to_owned(), Tone::Change)
+    } else if begins("canary step") {
+        let share = state.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or(state, |(share, _)| share);
+        (format!("{candidate} at {share}"), Tone::Change)
+    } else if begins("baking") {
+        (format!("{candidate} baking"), Tone::Change)
+    } else if begins("done") || begins("is live on") {
+        ("live".to_owned(), Tone::Good)
+    } else {
+        ("job".to_owned(), Tone::Quiet)
     };
-    Some((label, tone, shortened(line.trim_end())))
+    Some((label, tone, shortened(line)))
 }
 
 /// Digests are as long as a line.
@@ -244,4 +259,21 @@ fn evidence_line(evidence: &Value, (log_harm, threshold_log): (f64, f64), (live,
     let grown = format!("{full}{rest} {log_harm:.1} of {threshold_log:.1}");
     let (Some(of_candidate), Some(of_live)) = (mean("candidate"), mean("control")) else { return grown };
     format!("{grown}: {of_candidate:.1} % of {candidate}'s answers are clicked, and {of_live:.1} % of {live}'s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jobs_lines_are_told_by_what_they_are() {
+        let label = |line: &str| entry(line, "search:3", true).map(|(label, ..)| label);
+        assert_eq!(label("search:3 canary step 1 of 2 (10 %)").as_deref(), Some("search:3 at 10 %"));
+        assert_eq!(label("    waits: hold: 14 of 20 requests").as_deref(), Some(WAITS));
+        assert_eq!(label("    waits: nothing was judged yet"), None);
+        assert_eq!(label("search@champion points to version 3"), None);
+        assert_eq!(label("switchback: search:3 was rolled back on search"), None);
+        assert_eq!(label("search:3 rolled back: clicks").as_deref(), Some("job"));
+        assert_eq!(shortened(&format!("search:3 is pushed, SHA-256 {}", "ab".repeat(32))), "search:3 is pushed, SHA-256 abababababab");
+    }
 }
