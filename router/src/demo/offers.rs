@@ -65,7 +65,7 @@ fn slow() -> Vec<u8> {
 /// v2, and these nodes after its last one.
 fn then(nodes: &[Vec<u8>]) -> Vec<u8> {
     let longer = |(number, whole): (u64, &[u8])| match number {
-        GRAPH => field(GRAPH, &[&replaced(content(whole), SCORE), &nodes.concat()[..]].concat()),
+        GRAPH => field(GRAPH, &[replaced(content(whole), SCORE), nodes.concat()].concat()),
         _ => whole.to_vec(),
     };
     fields(RANKER_V2).into_iter().flat_map(longer).collect()
@@ -87,7 +87,7 @@ fn replaced(bytes: &[u8], [old, new]: [&[u8]; 2]) -> Vec<u8> {
 
 /// A field that is text, bytes or a message.
 fn field(number: u64, content: &[u8]) -> Vec<u8> {
-    [&varint(number << 3 | 2)[..], &varint(content.len() as u64), content].concat()
+    [&varint((number << 3) | 2)[..], &varint(content.len() as u64), content].concat()
 }
 
 fn varint(mut number: u64) -> Vec<u8> {
@@ -104,7 +104,7 @@ fn varint(mut number: u64) -> Vec<u8> {
 fn read_varint(bytes: &[u8]) -> (u64, &[u8]) {
     let length = bytes.iter().position(|byte| byte & 0x80 == 0).map_or(bytes.len(), |last| last + 1);
     let (number, rest) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
-    (number.iter().rev().fold(0, |number, byte| number << 7 | u64::from(byte & 0x7f)), rest)
+    (number.iter().rev().fold(0, |number, byte| (number << 7) | u64::from(byte & 0x7f)), rest)
 }
 
 /// The fields of a message by their numbers, each with its tag. An ONNX model has numbers and what has a length, and nothing else.

@@ -40,6 +40,8 @@ pub(super) struct Night {
     state: String,
     /// When the candidate got its first share, by the clock of the steps and by that of the day.
     first_share: Option<(Instant, u64)>,
+    /// When its state was reached.
+    since: Option<Instant>,
     /// How much evidence was told.
     told: f64,
     told_at: Instant,
@@ -78,7 +80,7 @@ impl Script<'_> {
         self.screen.chapter("The nightly job: a better model goes live, step by step, on evidence");
         let mut night = self.begin_night(RANKER_V2, ("search:1", "search:2"))?;
         let code = self.follow_to_its_end(&mut night).await?;
-        let took = night.first_share.map(|(began, _)| began.elapsed());
+        let took = night.first_share.zip(night.since).map(|((began, _), ended)| ended - began);
         match (code, took) {
             (Some(0), Some(took)) if night.state.ends_with("done") => {
                 self.shown.promoted = Some(Promoted { version: night.candidate, took });
@@ -118,7 +120,17 @@ impl Script<'_> {
         let text = format!("$ deploy_model.sh --route search --model search {FILE}");
         self.screen.event(Tone::Change, "cron", &text);
         let job = self.cast.start_job(FILE, model, false)?;
-        Ok(Night { job, live, candidate, state: String::new(), first_share: None, told: 0.0, told_at: Instant::now(), found: None })
+        Ok(Night {
+            job,
+            live,
+            candidate,
+            state: String::new(),
+            first_share: None,
+            since: None,
+            told: 0.0,
+            told_at: Instant::now(),
+            found: None,
+        })
     }
 
     /// Tells what the job says, and where its rollout is. Its exit code.
@@ -179,7 +191,7 @@ impl Script<'_> {
         }
         self.wait_until_obeyed().await?;
         self.note(&state, change, shares, since);
-        night.state = state;
+        (night.state, night.since) = (state, Some(since));
         Ok(())
     }
 
