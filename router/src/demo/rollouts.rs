@@ -11,7 +11,6 @@ use super::DemoError;
 use super::cast::{BROKEN, RANKER_V2};
 use super::job::{Heard, Job};
 use super::record::Change;
-use super::refusals::SERVED;
 use super::screen::{Tone, bar};
 use super::script::{Caught, FRAME, Promoted, RECENT, ROUTE, Script};
 
@@ -107,8 +106,6 @@ impl Script<'_> {
             (Some(2), Some(found)) if night.state.ends_with("rolled back") => {
                 self.shown.caught = Some(found);
                 self.screen.event(Tone::Good, "exit code 2", "users have the model before it, and nobody's hand was on it");
-                let said = self.wait_until_served(SERVED).await?;
-                self.screen.event(Tone::Good, "unloaded", &format!("{said}: every server has what it had"));
                 self.watch(RECENT).await;
                 Ok(())
             }
@@ -158,7 +155,8 @@ impl Script<'_> {
         }
         let Some((label, tone, text)) = entry(line, night.candidate, night.found.is_some()) else { return };
         if label == WAITS {
-            if night.told_at.elapsed() < TELL_EVERY {
+            // The bars tell it too.
+            if night.told > 0.0 || night.told_at.elapsed() < TELL_EVERY {
                 return;
             }
             night.told_at = Instant::now();
@@ -225,12 +223,19 @@ fn entry(line: &str, candidate: &str, is_found: bool) -> Option<(String, Tone, S
         let waits = waits.strip_prefix("hold: ").unwrap_or(waits);
         return (!waits.ends_with("was judged yet")).then(|| (WAITS.to_owned(), Tone::Quiet, waits.to_owned()));
     }
-    let is_said_elsewhere = ["deploying ", "search@", FILE].iter().any(|beginning| line.starts_with(beginning));
-    if is_said_elsewhere || is_found && line.starts_with("switchback: ") {
-        return None;
-    }
     let state = line.strip_prefix(candidate).map_or(line, str::trim_start);
     let begins = |beginning: &str| state.starts_with(beginning);
+    let is_said_elsewhere = ["deploying ", "search@", FILE, "done: "].into_iter().any(begins);
+    if is_said_elsewhere || is_found && begins("switchback: ") {
+        return None;
+    }
+    if begins("baking") {
+        return Some((
+            format!("{candidate} baking"),
+            Tone::Change,
+            "live = green, a tenth stays on the version before to compare with".to_owned(),
+        ));
+    }
     let (label, tone) = if begins("is pushed") {
         ("push".to_owned(), Tone::Change)
     } else if begins("passed") {
@@ -240,9 +245,7 @@ fn entry(line: &str, candidate: &str, is_found: bool) -> Option<(String, Tone, S
     } else if begins("canary step") {
         let share = state.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or(state, |(share, _)| share);
         (format!("{candidate} at {share}"), Tone::Change)
-    } else if begins("baking") {
-        (format!("{candidate} baking"), Tone::Change)
-    } else if begins("done") || begins("is live on") {
+    } else if begins("is live on") {
         ("live".to_owned(), Tone::Good)
     } else {
         ("job".to_owned(), Tone::Quiet)

@@ -24,7 +24,7 @@ pub(super) const RECENT: Duration = Duration::from_secs(1);
 /// How often the router is asked whether a plugin is in force.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// A change that takes longer will not come.
-pub(super) const CHANGE_WITHIN: Duration = Duration::from_secs(15);
+const CHANGE_WITHIN: Duration = Duration::from_secs(15);
 /// The ramp, in percent.
 const RAMP: [u32; 4] = [1, 5, 25, 50];
 pub(super) const ROUTE: &str = "/api/v1/routes/search";
