@@ -265,7 +265,7 @@ pub(super) fn after_the_verdict(seconds: f64) -> String {
     if seconds < 0.001 { "within 1 ms of the verdict".to_owned() } else { format!("{:.0} ms after the verdict", seconds * 1e3) }
 }
 
-/// `█████░░░░░ 2.3 of 4.6: 41.2 % of search:3's answers are clicked, and 83.3 % of search:2's`
+/// `█████░░░░░ 2.3 of 4.6: 41.2 % of search:3's answers are clicked, 83.3 % of search:2's`
 fn evidence_line(evidence: &Value, (log_harm, threshold_log): (f64, f64), (live, candidate): (&str, &str)) -> String {
     let clicks =
         evidence.get("metrics").and_then(Value::as_array).into_iter().flatten().find(|metric| text_of(metric, "metric") == "clicks");
@@ -273,7 +273,7 @@ fn evidence_line(evidence: &Value, (log_harm, threshold_log): (f64, f64), (live,
     let (full, rest) = bar((log_harm / threshold_log).clamp(0.0, 1.0), METER);
     let grown = format!("{full}{rest} {log_harm:.1} of {threshold_log:.1}");
     let (Some(of_candidate), Some(of_live)) = (mean("candidate"), mean("control")) else { return grown };
-    format!("{grown}: {of_candidate:.1} % of {candidate}'s answers are clicked, and {of_live:.1} % of {live}'s")
+    format!("{grown}: {of_candidate:.1} % of {candidate}'s answers are clicked, {of_live:.1} % of {live}'s")
 }
 
 #[cfg(test)]
