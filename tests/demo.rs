@@ -102,7 +102,7 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
         "search:3 passed against search:2",
         "exit code 0",
         "exit code 2",
-        "blue serves search:1, green serves search:2, canary serves search:2, as before",
+        "serve what they did before: blue search:1, green search:2, canary search:3",
     ] {
         assert!(timeline.contains(said), "{timeline} lacks {said}");
     }
@@ -117,8 +117,8 @@ fn refused_unseen(line: &Value, timeline: &str) {
         ("NaN scores", "search:4", "scores", "not a finite number"),
         ("other features", "search:5", "signature", "float32[?, 41]"),
         ("slow", "search:6", "latency", "ms for 100 documents"),
-        ("upside down", "search:3", "ndcg@10", "worse by more than"),
-        ("evil pickle", "search:7", "globals", "os.system"),
+        ("upside down", "search:7", "ndcg@10", "worse by more than"),
+        ("evil pickle", "search:8", "globals", "os.system"),
     ];
     assert_eq!(refused.len(), expected.len(), "{line}");
     for (one, (name, version, check, why)) in refused.iter().zip(expected) {

@@ -140,7 +140,7 @@ pub(crate) async fn run(options: &Options) -> Result<Outcome, DemoError> {
 }
 
 async fn play(options: &Options, screen: &mut Screen) -> Result<Outcome, DemoError> {
-    let broken = |error| QueriesBroken(chain(&error));
+    let broken = |error: queries::QueriesError| QueriesBroken(chain(&error));
     let judged = queries::judged().map_err(broken)?;
     let queries = Arc::new(queries::read_all(&judged).map_err(broken)?);
     screen.title("Switchback demo");

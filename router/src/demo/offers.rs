@@ -15,7 +15,9 @@ pub(super) struct Offer {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Field 7 of an ONNX model: its graph.
+/// Field 6 of an ONNX model: what is said of it.
+const DESCRIPTION: u64 = 6;
+/// Field 7: its graph.
 const GRAPH: u64 = 7;
 /// Field 14: its metadata, in which features have names.
 const METADATA: u64 = 14;
@@ -35,7 +37,7 @@ pub(super) fn offers() -> Vec<Offer> {
         offer("NaN scores", "nan.onnx", "scores", not_a_number()),
         offer("other features", "wide.onnx", "signature", another_width()),
         offer("slow", "slow.onnx", "latency", slow()),
-        offer("upside down", "upside_down.onnx", "ndcg@10", BROKEN.to_vec()),
+        offer("upside down", "upside_down.onnx", "ndcg@10", upside_down()),
         offer("evil pickle", "evil.pkl", "globals", EVIL.to_vec()),
     ]
 }
@@ -49,6 +51,12 @@ fn not_a_number() -> Vec<u8> {
 fn another_width() -> Vec<u8> {
     let fields = fields(RANKER_V2).into_iter().filter(|(number, _)| *number != METADATA);
     replaced(&fields.flat_map(|(_, field)| field.to_vec()).collect::<Vec<u8>>(), WIDTH)
+}
+
+/// The broken one of the night before, trained again: the same model, and another file.
+fn upside_down() -> Vec<u8> {
+    let again = |(number, whole): (u64, &[u8])| if number == DESCRIPTION { field(DESCRIPTION, b"trained again") } else { whole.to_vec() };
+    fields(BROKEN).into_iter().flat_map(again).collect()
 }
 
 /// It scores as v2 does, and takes a long way: the score times the sum of what a chain of softmax makes of the features, which is 1.
@@ -65,7 +73,7 @@ fn slow() -> Vec<u8> {
 /// v2, and these nodes after its last one.
 fn then(nodes: &[Vec<u8>]) -> Vec<u8> {
     let longer = |(number, whole): (u64, &[u8])| match number {
-        GRAPH => field(GRAPH, &[&replaced(content(whole), SCORE), &nodes.concat()[..]].concat()),
+        GRAPH => field(GRAPH, &[replaced(content(whole), SCORE), nodes.concat()].concat()),
         _ => whole.to_vec(),
     };
     fields(RANKER_V2).into_iter().flat_map(longer).collect()
@@ -87,7 +95,7 @@ fn replaced(bytes: &[u8], [old, new]: [&[u8]; 2]) -> Vec<u8> {
 
 /// A field that is text, bytes or a message.
 fn field(number: u64, content: &[u8]) -> Vec<u8> {
-    [&varint(number << 3 | 2)[..], &varint(content.len() as u64), content].concat()
+    [&varint((number << 3) | 2)[..], &varint(content.len() as u64), content].concat()
 }
 
 fn varint(mut number: u64) -> Vec<u8> {
@@ -104,7 +112,7 @@ fn varint(mut number: u64) -> Vec<u8> {
 fn read_varint(bytes: &[u8]) -> (u64, &[u8]) {
     let length = bytes.iter().position(|byte| byte & 0x80 == 0).map_or(bytes.len(), |last| last + 1);
     let (number, rest) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
-    (number.iter().rev().fold(0, |number, byte| number << 7 | u64::from(byte & 0x7f)), rest)
+    (number.iter().rev().fold(0, |number, byte| (number << 7) | u64::from(byte & 0x7f)), rest)
 }
 
 /// The fields of a message by their numbers, each with its tag. An ONNX model has numbers and what has a length, and nothing else.
@@ -142,7 +150,7 @@ mod tests {
     #[test]
     fn each_model_is_another_one_than_v2() {
         let offers = offers();
-        assert!(offers.iter().all(|offer| offer.bytes != RANKER_V2));
+        assert!(offers.iter().all(|offer| offer.bytes != RANKER_V2 && offer.bytes != BROKEN));
         let width = |bytes: &[u8]| bytes.windows(3).filter(|window| *window == b"\x02\x08\x29").count();
         assert_eq!(offers.iter().map(|offer| width(&offer.bytes)).collect::<Vec<_>>()[..2], [width(RANKER_V2), width(RANKER_V2) + 1]);
     }

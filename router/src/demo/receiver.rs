@@ -37,12 +37,14 @@ impl Receiver {
         Ok(Receiver { address, told, task })
     }
 
-    /// What came since this was last asked: each event in a few words.
+    /// What came since this was last asked: each event in a few words, but for the steps of a rollout, which are told anyway.
     pub(super) fn news(&mut self) -> Vec<String> {
         let mut news = Vec::new();
         while let Ok(event) = self.told.try_recv() {
             let text = |at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
-            news.push(format!("a webhook got {} {}", text("/type"), text("/subject")));
+            if !text("/type").ends_with(".step_began") {
+                news.push(format!("a webhook got {} {}", text("/type"), text("/subject")));
+            }
         }
         news
     }

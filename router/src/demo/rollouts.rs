@@ -24,6 +24,8 @@ const METER: usize = 10;
 const WITHIN: Duration = Duration::from_secs(120);
 /// What is waited for is told no more often.
 const TELL_EVERY: Duration = Duration::from_secs(2);
+/// What the rollout's waiting is called.
+const WAITS: &str = "evidence";
 /// Characters of a digest.
 const SHORT: usize = 12;
 
@@ -37,6 +39,8 @@ pub(super) struct Night {
     state: String,
     /// When the candidate got its first share, by the clock of the steps and by that of the day.
     first_share: Option<(Instant, u64)>,
+    /// When its state was reached.
+    since: Option<Instant>,
     /// How much evidence was told.
     told: f64,
     told_at: Instant,
@@ -75,7 +79,7 @@ impl Script<'_> {
         self.screen.chapter("The nightly job: a better model goes live, step by step, on evidence");
         let mut night = self.begin_night(RANKER_V2, ("search:1", "search:2"))?;
         let code = self.follow_to_its_end(&mut night).await?;
-        let took = night.first_share.map(|(began, _)| began.elapsed());
+        let took = night.first_share.zip(night.since).map(|((began, _), ended)| ended - began);
         match (code, took) {
             (Some(0), Some(took)) if night.state.ends_with("done") => {
                 self.shown.promoted = Some(Promoted { version: night.candidate, took });
@@ -113,7 +117,17 @@ impl Script<'_> {
         let text = format!("$ deploy_model.sh --route search --model search {FILE}");
         self.screen.event(Tone::Change, "cron", &text);
         let job = self.cast.start_job(FILE, model, false)?;
-        Ok(Night { job, live, candidate, state: String::new(), first_share: None, told: 0.0, told_at: Instant::now(), found: None })
+        Ok(Night {
+            job,
+            live,
+            candidate,
+            state: String::new(),
+            first_share: None,
+            since: None,
+            told: 0.0,
+            told_at: Instant::now(),
+            found: None,
+        })
     }
 
     /// Tells what the job says, and where its rollout is. Its exit code.
@@ -136,9 +150,13 @@ impl Script<'_> {
 
     /// A line of the job's log.
     fn tell(&mut self, line: &str, night: &mut Night) {
-        let Some((label, tone, text)) = entry(line, night.candidate) else { return };
-        if label == "waits" {
-            if night.told_at.elapsed() < TELL_EVERY {
+        if night.found.is_some() && line.starts_with("  ") {
+            return self.screen.row(line);
+        }
+        let Some((label, tone, text)) = entry(line, night.candidate, night.found.is_some()) else { return };
+        if label == WAITS {
+            // The bars tell it too.
+            if night.told > 0.0 || night.told_at.elapsed() < TELL_EVERY {
                 return;
             }
             night.told_at = Instant::now();
@@ -171,7 +189,7 @@ impl Script<'_> {
         }
         self.wait_until_obeyed().await?;
         self.note(&state, change, shares, since);
-        night.state = state;
+        (night.state, night.since) = (state, Some(since));
         Ok(())
     }
 
@@ -199,28 +217,40 @@ impl Script<'_> {
     }
 }
 
-/// What a line of the job's log is called, and what is shown of it; nothing of what is said elsewhere.
-fn entry(line: &str, candidate: &str) -> Option<(String, Tone, String)> {
+/// What a line of the job's log is called, and what is shown of it; nothing of what is said elsewhere. `is_found`: the candidate was found out.
+fn entry(line: &str, candidate: &str, is_found: bool) -> Option<(String, Tone, String)> {
     if let Some(waits) = line.strip_prefix("    waits: ") {
-        return Some(("waits".to_owned(), Tone::Quiet, waits.strip_prefix("hold: ").unwrap_or(waits).to_owned()));
+        let waits = waits.strip_prefix("hold: ").unwrap_or(waits);
+        return (!waits.ends_with("was judged yet")).then(|| (WAITS.to_owned(), Tone::Quiet, waits.to_owned()));
     }
-    let has = |part: &str| line.contains(part);
-    let of_candidate = line.strip_prefix(candidate).map(str::trim_start);
-    let (label, tone) = match of_candidate {
-        Some(state) if state.starts_with("is pushed") => ("push".to_owned(), Tone::Change),
-        Some(state) if state.starts_with("passed") => ("validation".to_owned(), Tone::Good),
-        Some(state) if state.starts_with("is live on") => ("live".to_owned(), Tone::Good),
-        Some(state) if state.starts_with("canary step") => {
-            let share = state.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or(state, |(share, _)| share);
-            (format!("{candidate} at {share}"), Tone::Change)
-        }
-        Some(state) if state.starts_with("baking") => (format!("{candidate} baking"), Tone::Change),
-        Some(state) if state.starts_with("done") => (format!("{candidate} done"), Tone::Good),
-        _ if has("rollout of") => ("rollout".to_owned(), Tone::Change),
-        _ if has("@candidate") || has("@champion") => ("alias".to_owned(), Tone::Quiet),
-        _ => (String::new(), Tone::Quiet),
+    let state = line.strip_prefix(candidate).map_or(line, str::trim_start);
+    let begins = |beginning: &str| state.starts_with(beginning);
+    let is_said_elsewhere = ["deploying ", "search@", FILE, "done: "].into_iter().any(begins);
+    if is_said_elsewhere || is_found && begins("switchback: ") {
+        return None;
+    }
+    if begins("baking") {
+        return Some((
+            format!("{candidate} baking"),
+            Tone::Change,
+            "live = green, a tenth stays on the version before to compare with".to_owned(),
+        ));
+    }
+    let (label, tone) = if begins("is pushed") {
+        ("push".to_owned(), Tone::Change)
+    } else if begins("passed") {
+        ("validation".to_owned(), Tone::Good)
+    } else if begins("the rollout of") {
+        ("rollout".to_owned(), Tone::Change)
+    } else if begins("canary step") {
+        let share = state.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or(state, |(share, _)| share);
+        (format!("{candidate} at {share}"), Tone::Change)
+    } else if begins("is live on") {
+        ("live".to_owned(), Tone::Good)
+    } else {
+        ("job".to_owned(), Tone::Quiet)
     };
-    Some((label, tone, shortened(line.trim_end())))
+    Some((label, tone, shortened(line)))
 }
 
 /// Digests are as long as a line.
@@ -235,7 +265,7 @@ pub(super) fn after_the_verdict(seconds: f64) -> String {
     if seconds < 0.001 { "within 1 ms of the verdict".to_owned() } else { format!("{:.0} ms after the verdict", seconds * 1e3) }
 }
 
-/// `█████░░░░░ 2.3 of 4.6: 41.2 % of search:3's answers are clicked, and 83.3 % of search:2's`
+/// `█████░░░░░ 2.3 of 4.6: 41.2 % of search:3's answers are clicked, 83.3 % of search:2's`
 fn evidence_line(evidence: &Value, (log_harm, threshold_log): (f64, f64), (live, candidate): (&str, &str)) -> String {
     let clicks =
         evidence.get("metrics").and_then(Value::as_array).into_iter().flatten().find(|metric| text_of(metric, "metric") == "clicks");
@@ -243,5 +273,22 @@ fn evidence_line(evidence: &Value, (log_harm, threshold_log): (f64, f64), (live,
     let (full, rest) = bar((log_harm / threshold_log).clamp(0.0, 1.0), METER);
     let grown = format!("{full}{rest} {log_harm:.1} of {threshold_log:.1}");
     let (Some(of_candidate), Some(of_live)) = (mean("candidate"), mean("control")) else { return grown };
-    format!("{grown}: {of_candidate:.1} % of {candidate}'s answers are clicked, and {of_live:.1} % of {live}'s")
+    format!("{grown}: {of_candidate:.1} % of {candidate}'s answers are clicked, {of_live:.1} % of {live}'s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jobs_lines_are_told_by_what_they_are() {
+        let label = |line: &str| entry(line, "search:3", true).map(|(label, ..)| label);
+        assert_eq!(label("search:3 canary step 1 of 2 (10 %)").as_deref(), Some("search:3 at 10 %"));
+        assert_eq!(label("    waits: hold: 14 of 20 requests").as_deref(), Some(WAITS));
+        assert_eq!(label("    waits: nothing was judged yet"), None);
+        assert_eq!(label("search@champion points to version 3"), None);
+        assert_eq!(label("switchback: search:3 was rolled back on search"), None);
+        assert_eq!(label("search:3 rolled back: clicks").as_deref(), Some("job"));
+        assert_eq!(shortened(&format!("search:3 is pushed, SHA-256 {}", "ab".repeat(32))), "search:3 is pushed, SHA-256 abababababab");
+    }
 }

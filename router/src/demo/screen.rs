@@ -13,6 +13,8 @@ const NARROWEST: usize = 60;
 const WIDEST: usize = 118;
 /// Columns before a timeline entry's text: the time and the label.
 const INDENT: usize = 29;
+/// Columns before a label.
+const LABELS: usize = 11;
 /// Characters of a share's bar: as many as the living line has room for beside [`STATUS_TEXT`] others.
 const BARS: std::ops::RangeInclusive<usize> = 3..=14;
 const STATUS_TEXT: usize = 74;
@@ -85,6 +87,14 @@ impl Screen {
         self.say(&format!(" {time}  {label} {}", lines.next().unwrap_or_default()));
         for line in lines {
             self.say(&format!("{:INDENT$}{line}", ""));
+        }
+    }
+
+    /// A row of somebody else's table, below the labels; nothing of it where it is too long.
+    pub(super) fn row(&mut self, row: &str) {
+        let line = format!("{:LABELS$}{}", "", row.trim());
+        if measure_text_width(&line) <= self.width() {
+            self.say(&line);
         }
     }
 

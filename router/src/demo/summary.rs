@@ -216,7 +216,7 @@ impl Summary {
     }
 
     fn show_refused(&self, screen: &mut Screen) {
-        let mut rows = vec![row(["refused", "version", "by its", "after", "users' queries to it"])];
+        let mut rows = vec![row(["refused unseen", "version", "by check", "after", "queries to it"])];
         for (refused, queries) in self.shown.refused.iter().zip(&self.seen_all_the_same) {
             let (took, queries) = (format!("{:.1} s", refused.took.as_secs_f64()), queries.to_string());
             rows.push(row([refused.name, &refused.version, refused.check, &took, &queries]));
