@@ -57,7 +57,7 @@ full-forms: test-tools onnxruntime build ## The system tests with a long form, i
 .PHONY: mlserver
 mlserver: test-tools build ## Deploy, promote and roll back with a real MLServer behind every pool (tests/mlserver/report.md)
 	@scripts/install_test_tools.sh mlserver $(TOOLS)/mlserver
-	cargo test --release --locked --workspace --test mlserver -- --ignored --nocapture
+	cargo test --release --locked --workspace --test mlserver -- --nocapture
 
 .PHONY: leaks
 leaks: build ## What 400 plugin swaps and 400 reloads leave behind (tests/leaks/report.md)

@@ -32,6 +32,7 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
     }
     assert_eq!(line["failed_requests"], 0, "{timeline}");
     assert_eq!((&line["promoted"], &line["rolled_back"]), (&"search:2".into(), &"search:3".into()), "{timeline}");
+    all_is_told(&timeline);
     for told in [
         "dev.switchback.rollout.started search:2",
         "dev.switchback.rollout.promoted search:2",
@@ -44,26 +45,7 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
     assert_eq!(line["units_that_changed_arm"], 0, "{timeline}");
     assert!(line["requests"].as_u64().unwrap() > 2_000, "{line}");
     let steps = line["steps"].as_array().unwrap();
-    let names: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
-    assert_eq!(
-        names,
-        [
-            "steady on blue",
-            "canary 1 %",
-            "canary 5 %",
-            "canary 25 %",
-            "plugin swapped",
-            "canary 50 %",
-            "flip to green",
-            "flip back to blue",
-            "search:2 at 10 %",
-            "search:2 at 50 %",
-            "search:2 baking",
-            "search:2 done",
-            "search:3 at 10 %",
-            "search:3 rolled back"
-        ]
-    );
+    every_step_in_turn(steps);
     assert!(steps.iter().all(|step| step["is_within_4_sigma"] == true), "{line}");
     for flip in steps.iter().filter(|step| step["step"].as_str().unwrap().starts_with("flip")) {
         assert!(flip["last_answer_of_old_pool_ms"].as_f64().unwrap() < 250.0, "{flip}");
@@ -89,6 +71,35 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
     assert!(count(&line["clicks"]) > in_all / 4, "{line}");
     assert!(timeline.matches(" of 4.6: ").count() >= 2, "it grows: {timeline}");
     refused_unseen(&line, &timeline);
+    assert!(!timeline.contains('\u{1b}'), "no colours where nobody sees them");
+    assert_eq!(leftovers(folder.path()), Vec::<PathBuf>::new());
+}
+
+fn every_step_in_turn(steps: &[Value]) {
+    let names: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "steady on blue",
+            "canary 1 %",
+            "canary 5 %",
+            "canary 25 %",
+            "plugin swapped",
+            "canary 50 %",
+            "flip to green",
+            "flip back to blue",
+            "search:2 at 10 %",
+            "search:2 at 50 %",
+            "search:2 baking",
+            "search:2 done",
+            "search:3 at 10 %",
+            "search:3 rolled back"
+        ]
+    );
+}
+
+/// A person can follow what the job did.
+fn all_is_told(timeline: &str) {
     for said in [
         "plugin",
         "in all",
@@ -106,8 +117,6 @@ fn the_demo_keeps_its_promises_and_ends_with_the_contracts_line() {
     ] {
         assert!(timeline.contains(said), "{timeline} lacks {said}");
     }
-    assert!(!timeline.contains('\u{1b}'), "no colours where nobody sees them");
-    assert_eq!(leftovers(folder.path()), Vec::<PathBuf>::new());
 }
 
 /// Each bad model was refused for what is wrong with it, and no user got it.

@@ -160,10 +160,8 @@ fn version_of(router: &Router, pool: &str) -> String {
 fn every_good_one_goes_live_every_bad_one_goes_nowhere_and_nobody_notices() {
     let is_full = std::env::var_os("SWITCHBACK_FULL").is_some_and(|value| value == "1");
     let mut random = Random(SEED);
-    let kinds: Vec<Kind> = match is_full {
-        true => (0..100).map(|_| Kind::draw(&mut random)).collect(),
-        false => vec![Kind::Good, Kind::FailsInUse, Kind::OtherFeatures, Kind::Pickle, Kind::Good],
-    };
+    let few = vec![Kind::Good, Kind::FailsInUse, Kind::OtherFeatures, Kind::Pickle, Kind::Good];
+    let kinds: Vec<Kind> = if is_full { (0..100).map(|_| Kind::draw(&mut random)).collect() } else { few };
     let pools = ModelPools::start(&[]);
     let mut models = Models::make(&pools);
     let judged = judged(&pools);

@@ -36,7 +36,8 @@ fn alone(config: &Path) -> (i32, Vec<Value>) {
 /// That the line of this part which says this failed, and that it says what to do.
 fn assert_failed((code, findings): &(i32, Vec<Value>), part: &str, says: &str) {
     let is_it = |finding: &&Value| {
-        finding["part"] == part && finding["status"] == "failed" && format!("{}: {}", finding["name"], finding["found"]).contains(says)
+        let line = format!("{}: {}", finding["name"].as_str().unwrap(), finding["found"].as_str().unwrap());
+        finding["part"] == part && finding["status"] == "failed" && line.contains(says)
     };
     let found = findings.iter().find(is_it).unwrap_or_else(|| panic!("nothing of {part} failed with {says:?}: {findings:#?}"));
     assert!(!found["to_do"].as_str().unwrap().is_empty(), "{found:#}");

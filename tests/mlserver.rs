@@ -144,7 +144,6 @@ fn answers(router: &Router) -> String {
 }
 
 #[test]
-#[ignore = "needs MLServer, 800 MB: make mlserver"]
 fn an_mlserver_behind_every_pool_loses_no_query() {
     let site = Site::start();
     let router = site.router();

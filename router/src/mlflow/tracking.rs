@@ -176,7 +176,9 @@ impl Tracking {
         let read = async {
             let mut response = self.ask(path, what).await?;
             let mut body = BytesMut::new();
-            while let Some(piece) = response.chunk().await.map_err(|error| self.away(chain(&error)))? {
+            while let Some(piece) =
+                response.chunk().await.map_err(|error| if error.is_timeout() { self.late() } else { self.away(chain(&error)) })?
+            {
                 if piece.len() > most - body.len() {
                     return Err(MlflowError::Unusable { what: what.to_owned(), why: format!("more than {most} bytes") });
                 }
