@@ -85,6 +85,7 @@ fn it_ends_as_the_deployment_ended_and_logs_each_line_with_its_time() {
     let folder = tempfile::tempdir().unwrap();
     let (folder, log) = (folder.path(), folder.path().join("log"));
     fs::write(folder.join("a model.onnx"), "a model").unwrap();
+    let line = regex::Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ deploy_model: ").unwrap();
     for (code, says) in
         [(0, "is live on search"), (2, "users have the model before it"), (69, "exit code 69"), (75, "the same call attaches to it")]
     {
@@ -94,7 +95,6 @@ fn it_ends_as_the_deployment_ended_and_logs_each_line_with_its_time() {
         command.args(["--steps=1,5", "--route=search", "--model=search", "--why=two words", "a model.onnx"]);
         let (is, told, error) = said(&command.env("DEPLOY_LOG", &log).env("DEPLOY_TIMEOUT", "5h").output().unwrap());
         assert!(is == code && told.is_empty() && error.contains(says), "{is}: {told}{error}");
-        let line = regex::Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ deploy_model: ").unwrap();
         assert!(error.lines().all(|said| line.is_match(said)), "{error}");
         let words: Vec<&str> =
             error.lines().filter_map(|said| said.split_once(": <").map(|(_, word)| word.trim_end_matches('>'))).collect();
