@@ -312,7 +312,7 @@ fn take_back(
     for (set, served) in sets.iter_mut().zip(served) {
         let gone: Vec<u64> = set.difference(served).filter(|version| !there.contains(version)).copied().collect();
         if !gone.is_empty() {
-            lost = Some(format!("version {} is not there any more: version {version} stays", crate::listed(&gone)));
+            lost = Some(format!("version {} is not there any more: the endpoints keep what they served", crate::listed(&gone)));
             *set = served.clone();
         }
     }
@@ -325,20 +325,22 @@ fn take_back(
 /// What each endpoint served before the first try.
 ///
 /// The wanted version beside others is what an earlier try left. Alone it may be what an earlier try committed, or what has always been
-/// there: then the caller's word counts, and without one what the other endpoints had.
+/// there: then the caller's word counts, and without one what the other endpoints had. Nothing at all may be what a try left that ended
+/// between an unload and a load: then too the caller's word counts.
 fn former(servers: &[Server<'_>], wanted: &Wanted<'_>) -> Vec<BTreeSet<u64>> {
     let without = |set: &BTreeSet<u64>| -> BTreeSet<u64> { set.iter().copied().filter(|version| *version != wanted.version).collect() };
-    let previous: BTreeSet<u64> = match wanted.previous.filter(|previous| *previous != wanted.version) {
-        Some(previous) => [previous].into(),
-        None => servers.iter().flat_map(|server| without(&server.before)).collect(),
-    };
+    let told: BTreeSet<u64> = wanted.previous.into_iter().filter(|previous| *previous != wanted.version).collect();
+    let elsewhere: BTreeSet<u64> = servers.iter().flat_map(|server| without(&server.before)).collect();
     let of = |server: &Server<'_>| {
         let others = without(&server.before);
-        let is_alone = others.is_empty() && !server.before.is_empty();
-        match is_alone {
-            false => others,
-            true if previous.is_empty() => server.before.clone(),
-            true => previous.clone(),
+        if !others.is_empty() {
+            others
+        } else if !told.is_empty() {
+            told.clone()
+        } else if server.before.is_empty() || elsewhere.is_empty() {
+            server.before.clone()
+        } else {
+            elsewhere.clone()
         }
     };
     servers.iter().map(of).collect()

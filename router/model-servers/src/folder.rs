@@ -137,10 +137,10 @@ impl Folder {
             return Ok(());
         }
         // First by name, so that no server sees half of it.
-        let aside = self.model_folder().join(format!("{REPLACED}{version}"));
-        remove_all(&aside)?;
-        fs::rename(&target, &aside)?;
-        remove_all(&aside)
+        let doomed = self.model_folder().join(format!("{REPLACED}{version}"));
+        remove_all(&doomed)?;
+        fs::rename(&target, &doomed)?;
+        remove_all(&doomed)
     }
 
     /// Hides every version but one from the servers, so that it may come back.
@@ -163,11 +163,17 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes what is hidden and what was left in the works.
+    /// Removes what is hidden and what was left in the works. What is half removed has another name by then, so it cannot come back.
     pub(crate) fn settle(&self) -> io::Result<()> {
+        let folder = self.model_folder();
+        for name in self.entries()?.iter().filter(|name| name.starts_with(ASIDE)) {
+            let doomed = folder.join(format!("{REPLACED}{}", name.trim_start_matches('.')));
+            remove_all(&doomed)?;
+            fs::rename(folder.join(name), doomed)?;
+        }
         for name in self.entries()? {
-            if [PLACING, ASIDE, REPLACED].iter().any(|start| name.starts_with(start)) {
-                remove_all(&self.model_folder().join(name))?;
+            if [PLACING, REPLACED].iter().any(|start| name.starts_with(start)) {
+                remove_all(&folder.join(name))?;
             }
         }
         Ok(())
