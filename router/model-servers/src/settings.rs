@@ -80,7 +80,7 @@ pub struct Wanted<'a> {
     pub pool: &'a str,
     /// The route's name, for hooks.
     pub route: &'a str,
-    /// Once the caller sets it, nothing more is begun, and what was done is undone: a fault.
+    /// Once the caller sets it, nothing more is begun, and what was done is undone: a fault. A failure sets it too: one for each call.
     pub stop: Option<&'a AtomicBool>,
 }
 
