@@ -171,6 +171,7 @@ mod tests {
         let (about, left_out) = described(&version(), Some(&run(data, json!({}))), "http://mlflow:5000");
         let bytes: usize = about.tags.iter().map(|(key, text)| key.len() + text.len()).sum();
         assert!(bytes <= ALL_BYTES && about.tags.len() <= MOST && about.metrics.len() == MOST, "{bytes}");
-        assert_eq!(about.tags.len() + about.metrics.len() + left_out - 6, 5_000 + 2 + 300);
+        // Seven tags say where it comes from.
+        assert_eq!(about.tags.len() + about.metrics.len() + left_out - 7, 5_000 + 2 + 300);
     }
 }

@@ -116,7 +116,8 @@ fn mlmodel() {
         };
         match model.artefact() {
             Ok(artefact) => {
-                assert!(is_inside(&artefact.path) && !artefact.path.starts_with('/') && !artefact.path.contains(".."), "{artefact:?}");
+                let climbs = artefact.path.split('/').any(|part| part == "..");
+                assert!(is_inside(&artefact.path) && !artefact.path.starts_with('/') && !climbs, "{artefact:?}");
                 trace((artefact.flavour, artefact.format.is_some(), artefact.path.len().min(3)))
             }
             Err(why) => trace(kind_of(&why)),

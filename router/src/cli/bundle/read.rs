@@ -116,7 +116,10 @@ pub(super) mod tests {
         let members = Members::from([("README.txt".to_owned(), b"read me".to_vec()), ("windows/1/a.jsonl".to_owned(), vec![b'x'; 3_000])]);
         let (router, route) = ("a:1".to_owned(), "search".to_owned());
         let about = About { router, route, at_ms: 5, from_ms: 1, to_ms: 9, missing: Vec::new() };
-        Bundle { manifest: Manifest::of(about, &members), members }
+        // Made at one moment, whenever it is made.
+        let mut manifest = Manifest::of(about, &members);
+        manifest.made_unix_ms = 7;
+        Bundle { manifest, members }
     }
 
     /// An archive with these members after a manifest that names them.
