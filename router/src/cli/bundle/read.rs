@@ -180,19 +180,24 @@ pub(super) mod tests {
         assert!(why.contains("manifest.json: 268435456 bytes; 1048576 at most"), "{why}");
     }
 
-    /// Whatever byte is another one: refused, or it is one that says nothing (the time and the system in gzip's own head, and the bits that fill up the last byte
-    /// before its checksum).
+    /// Whatever byte is another one: refused, or the same bundle, for the few that say nothing (the time and the system in gzip's own head, lengths of codes that nothing
+    /// uses, the bits that fill up the last byte before its checksum).
     #[test]
     fn a_flipped_byte_changes_nothing_unseen() {
         let whole = pack(&bundle()).unwrap();
+        let mut silent = 0;
         for at in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[at] ^= 0x20;
             match read(flipped.as_slice()) {
-                Ok(read) => assert!(read == bundle() && (at < 10 || at + 9 == whole.len()), "byte {at} of {}", whole.len()),
+                Ok(read) => {
+                    assert!(read == bundle(), "byte {at} of {}", whole.len());
+                    silent += 1;
+                }
                 Err(why) => assert!(!why.is_empty(), "byte {at}"),
             }
         }
+        assert!(silent < 20, "{silent} of {}", whole.len());
         for length in 0..whole.len() {
             assert!(read(&whole[..length]).is_err(), "cut at {length}");
         }
