@@ -40,15 +40,6 @@ fn start(router: &Router, candidate: &str) {
     assert!(said.starts_with(&format!("search: rollout of {candidate} over search:1: loading\n")), "{said}");
 }
 
-/// What the ledger has of the rollout, oldest first.
-fn transitions(router: &Router) -> Vec<String> {
-    let (status, body) = router.admin("GET", "/api/v1/routes/search/history?limit=100", b"");
-    assert_eq!(status, 200, "{body}");
-    let entries = body["entries"].as_array().unwrap().iter().rev();
-    let changes = entries.flat_map(|entry| entry["what"].as_array().unwrap());
-    changes.filter(|change| change["field"] == "rollout").map(|change| change["new"].as_str().unwrap().to_owned()).collect()
-}
-
 #[test]
 fn a_version_that_no_pool_runs_is_loaded_and_goes_live() {
     let pools = ModelPools::start(&["ranker_v2.onnx"]);
@@ -58,7 +49,7 @@ fn a_version_that_no_pool_runs_is_loaded_and_goes_live() {
     routers.iter().for_each(|router| reaches(router, "done"));
     let rolled = "search:2 canary step 1 of 2 (10 %)";
     assert_eq!(
-        transitions(&routers[1]),
+        routers[1].transitions(),
         ["search:2 loading", "search:2 loading", rolled, rolled, "search:2 canary step 2 of 2 (50 %)", "search:2 baking", "search:2 done"]
     );
     let versions = |router: &Router| ["blue", "green", "canary"].map(|pool| router.route()["pools"][pool]["version"].clone());

@@ -47,18 +47,6 @@ fn refused(router: &Router, arguments: &[&str]) -> String {
     error
 }
 
-/// The rollout's own transitions, oldest first, as the ledger has them: `v2 canary step 1 of 2 (10 %)`.
-fn transitions(router: &Router) -> Vec<String> {
-    let (status, body) = router.admin("GET", "/api/v1/routes/search/history?limit=100", b"");
-    assert_eq!(status, 200, "{body}");
-    let mut told: Vec<String> = Vec::new();
-    for entry in body["entries"].as_array().unwrap().iter().rev() {
-        let changes = entry["what"].as_array().unwrap();
-        told.extend(changes.iter().filter(|change| change["field"] == "rollout").map(|change| change["new"].as_str().unwrap().to_owned()));
-    }
-    told
-}
-
 fn loads(routers: &[Router; 2]) -> [Running; 2] {
     routers.each_ref().map(|router| Load::new(router.traffic, 150).start())
 }
@@ -82,7 +70,7 @@ fn a_good_candidate_goes_live_and_can_be_taken_back() {
         let route = router.route();
         assert_eq!((&route["live"], &route["canary_percent"], &route["holdback_percent"]), (&"green".into(), &0.0.into(), &0.0.into()));
     }
-    assert_eq!(transitions(&routers[0]), WHOLE);
+    assert_eq!(routers[0].transitions(), WHOLE);
     assert_eq!(fleet.redis.cli(&["HGET", "{switchback:search}:flags", "salt"]).unwrap(), salt, "no unit changed sides");
     let canary = fleet.pools[2].arrivals();
     assert!(canary > 50, "the first step was on the canary's own pool: {canary}");
@@ -108,7 +96,7 @@ fn a_bad_candidate_is_taken_back_at_its_first_step() {
     order(&routers[0], &["start", "search"]);
     routers.iter().for_each(|router| reaches(router, "rolled_back"));
     assert_eq!(routers[0].route()["canary_percent"], 0.0);
-    assert_eq!(transitions(&routers[0]), [WHOLE[0], "v2 rolled back"]);
+    assert_eq!(routers[0].transitions(), [WHOLE[0], "v2 rolled back"]);
     assert!(loads.into_iter().all(|load| load.stop().failures() == 0), "the live pool answered in its place");
 }
 
@@ -139,7 +127,7 @@ fn whoever_moves_it_may_die() {
         loads[dies] = Some(Load::new(routers[dies].traffic, 150).start());
     }
     routers.iter().for_each(|router| reaches(router, "done"));
-    assert_eq!(transitions(&routers[0]), WHOLE, "each once; killed {killed:?}");
+    assert_eq!(routers[0].transitions(), WHOLE, "each once; killed {killed:?}");
     let terms = rollout(&routers[0])["term"].as_u64().unwrap();
     assert!(terms >= 3, "each holder had a term of its own: {terms}");
     loads.into_iter().flatten().for_each(|load| drop(load.stop()));
@@ -160,7 +148,7 @@ fn a_holder_that_slept_changes_nothing() {
     eventually("the other one moves it", SOON, || (rollout(wakes)["step"] == 1).then_some(()));
     signal("-CONT");
     routers.iter().for_each(|router| reaches(router, "done"));
-    assert_eq!(transitions(wakes), WHOLE);
+    assert_eq!(wakes.transitions(), WHOLE);
     loads.into_iter().for_each(|load| drop(load.stop()));
 }
 
@@ -170,10 +158,10 @@ fn without_queries_it_waits_and_says_so_once() {
     let routers = start(&fleet, "rollout = { steps = [\"10\", \"50\"], max_step = \"2s\" }");
     order(&routers[0], &["start", "search"]);
     let stalled = "v2 canary step 1 of 2 (10 %), stalled";
-    eventually("it is told", SOON, || (transitions(&routers[0]).len() > 1).then_some(()));
+    eventually("it is told", SOON, || (routers[0].transitions().len() > 1).then_some(()));
     // Later the policy has looked at windows without a query, too.
     waits_for(&routers[1], "no data");
-    assert_eq!(transitions(&routers[0]), [WHOLE[0], stalled]);
+    assert_eq!(routers[0].transitions(), [WHOLE[0], stalled]);
     assert_eq!(routers[0].route()["canary_percent"], 10.0);
     assert_eq!(routers[0].metric("switchback_rollout_stalled", &["route=\"search\""]), 1.0);
     // Whoever takes the record out of the flags ends it, and that is told; the share is theirs.

@@ -45,25 +45,16 @@ fn rollout(router: &Router) -> Value {
     router.route()["rollout"].clone()
 }
 
-/// The rollout's transitions, oldest first, as the ledger has them.
-fn transitions(router: &Router) -> Vec<String> {
-    let (status, body) = router.admin("GET", "/api/v1/routes/search/history?limit=100", b"");
-    assert_eq!(status, 200, "{body}");
-    let entries = body["entries"].as_array().unwrap().iter().rev();
-    let changes = entries.flat_map(|entry| entry["what"].as_array().unwrap());
-    changes.filter(|change| change["field"] == "rollout").map(|change| change["new"].as_str().unwrap().to_owned()).collect()
-}
-
 /// It is told that it takes too long, once, and then it waits for this, with the share that it has.
 fn holds(routers: &[Router; 2], users: &Shopping, step: &str, waits_for: &str) {
     let first = format!("v2 canary step 1 of 1 ({step} %)");
     let stalled = format!("{first}, stalled");
-    users.eventually("it is told", SOON, 10, || (transitions(&routers[0]).last() == Some(&stalled)).then_some(()));
+    users.eventually("it is told", SOON, 10, || (routers[0].transitions().last() == Some(&stalled)).then_some(()));
     let waits = |router: &Router| rollout(router)["waits_for"].as_str().unwrap_or_default().to_owned();
     users.eventually(waits_for, SOON, 10, || routers.iter().any(|router| waits(router).contains(waits_for)).then_some(()));
     // Many more windows without data change nothing.
     users.wait_for(u64::from(RATE) * 6);
-    let all = transitions(&routers[1]);
+    let all = routers[1].transitions();
     assert_eq!(all, [first, stalled], "{:#}", routers[0].route()["evidence"]);
     assert!(routers.iter().any(|router| waits(router).contains(waits_for)), "{:?}", routers.each_ref().map(waits));
     assert_eq!(routers[0].route()["canary_percent"].as_f64().unwrap().to_string(), step);
@@ -123,7 +114,7 @@ fn a_metric_that_control_has_and_the_candidate_lacks_holds() {
     let mut raters = 0..;
     (0..200).for_each(|_| rate(&routers[0], raters.next().unwrap()));
     start(&routers[0]);
-    let is_told = |router: &Router| transitions(router).len() > 1;
+    let is_told = |router: &Router| router.transitions().len() > 1;
     eventually("it is told", SOON, || {
         rate(&routers[1], raters.next().unwrap());
         is_told(&routers[0]).then_some(())
@@ -180,6 +171,6 @@ fn a_store_that_is_away_holds_and_the_rollout_goes_on_when_it_is_back() {
     }
     fleet.runtime.block_on(fleet.redis.restart_with(&dump)).unwrap();
     users.eventually("it goes live", SOON, 10, || (rollout(&routers[0])["phase"] == "baking").then_some(()));
-    assert_eq!(transitions(&routers[1]), ["v2 canary step 1 of 1 (30 %)", "v2 baking"]);
+    assert_eq!(routers[1].transitions(), ["v2 canary step 1 of 1 (30 %)", "v2 baking"]);
     assert!(users.stop().failed.is_empty());
 }

@@ -270,6 +270,15 @@ impl Router {
         self.folder.path().join("switchback.toml")
     }
 
+    /// The transitions of its rollouts, oldest first, as the ledger has them.
+    pub fn transitions(&self) -> Vec<String> {
+        let (status, body) = self.admin("GET", "/api/v1/routes/search/history?limit=100", b"");
+        assert_eq!(status, 200, "{body}");
+        let entries = body["entries"].as_array().unwrap().iter().rev();
+        let changes = entries.flat_map(|entry| entry["what"].as_array().unwrap());
+        changes.filter(|change| change["field"] == "rollout").map(|change| change["new"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// A file with a token that may do everything.
     pub fn token_file(&self) -> PathBuf {
         self.data_dir.join("admin.token")

@@ -234,17 +234,17 @@ fn differs(said: &Value, outcome: &Outcome) -> Vec<String> {
     };
     compare("verdict".to_owned(), &said["verdict"], &json!(name(outcome.verdict).replace(' ', "_")));
     compare("summary".to_owned(), &said["summary"], &json!(outcome.summary));
-    for now in evidence.as_array().into_iter().flatten() {
-        let metric = plain(&now["metric"]);
+    for judged in evidence.as_array().into_iter().flatten() {
+        let metric = plain(&judged["metric"]);
         if metric == "rollout" {
-            compare("log_harm".to_owned(), &said["log_harm"], &now["log_harm"]);
+            compare("log_harm".to_owned(), &said["log_harm"], &judged["log_harm"]);
             continue;
         }
         // Evidence that was too large for the ledger has no metrics in it.
         let Some(metrics) = said["metrics"].as_array() else { continue };
-        let then = metrics.iter().find(|then| then["metric"] == now["metric"]).cloned().unwrap_or_default();
+        let then = metrics.iter().find(|then| then["metric"] == judged["metric"]).cloned().unwrap_or_default();
         for field in ["log_harm", "log_safe", "difference"] {
-            compare(format!("{metric} {field}"), &then[field], &now[field]);
+            compare(format!("{metric} {field}"), &then[field], &judged[field]);
         }
     }
     differences

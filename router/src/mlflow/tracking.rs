@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::answers::Error as Said;
 use super::error::MlflowError;
 use crate::config::mlflow_url;
-use crate::registry::Progress;
+use crate::registry::{Progress, chain};
 
 /// Until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -297,21 +297,6 @@ impl Tracking {
     fn late(&self) -> MlflowError {
         self.away(format!("no answer within {} s (MLFLOW_HTTP_REQUEST_TIMEOUT)", self.timeout.as_secs_f64()))
     }
-}
-
-/// An error with all of its causes, each told once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
