@@ -260,14 +260,8 @@ fn a_dry_run_changes_nothing() {
 fn where_keys_are_trusted_somebody_has_to_sign() {
     let site = Site::start(PLAN);
     site.runs("search:3");
-    let (private, public) = (site.registry.path("ci.pem"), site.registry.path("ci.pub"));
-    let openssl = |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).output().unwrap().status.success(), "{arguments:?}");
-    openssl(&["genpkey", "-algorithm", "ed25519", "-out", text(&private)]);
-    openssl(&["pkey", "-in", text(&private), "-pubout", "-out", text(&public)]);
-    let config = site.registry.path("switchback.toml");
-    let written = std::fs::read_to_string(&config).unwrap();
-    let trusting = written.replace("[registry]\n", &format!("[registry]\ntrusted_keys = [{:?}]\n", text(&public)));
-    std::fs::write(&config, trusting).unwrap();
+    let (private, public) = site.registry.keys("ci");
+    site.registry.trust(&public);
     let file = site.model("ranker_v2.onnx");
     let file = text(&file);
     let (code, _, error) = site.deploy(&["--file", file, "--dry-run"]);

@@ -91,8 +91,6 @@ impl Models {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deployments/models.py");
         let made = Command::new(python()).arg(script).arg(demo("models/ranker_v2.onnx")).arg(&folder).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        // protocol 0: `cos\nsystem\n(S'true'\ntR.`
-        fs::write(folder.join("evil.pkl"), b"cos\nsystem\n(S'true'\ntR.").unwrap();
         Models { folder, nan: not_a_number(&pools.registry), made: 0 }
     }
 
@@ -104,11 +102,15 @@ impl Models {
             Kind::RanksBadly => (demo("models/ranker_inverted.onnx"), "upside_down.onnx"),
             Kind::NotANumber => (self.nan.clone(), "no_number.onnx"),
             Kind::OtherFeatures => (self.folder.join("wide.onnx"), "other.onnx"),
-            Kind::Pickle => (self.folder.join("evil.pkl"), "model.pkl"),
+            // Written below.
+            Kind::Pickle => (demo("models/ranker_v2.onnx"), "model.pkl"),
             Kind::FailsInUse => (self.folder.join("sometimes_nan.onnx"), "sometimes.onnx"),
         };
         let mut bytes = fs::read(from).unwrap();
-        if kind != Kind::Pickle {
+        if kind == Kind::Pickle {
+            // Protocol 0.
+            bytes = format!("cos\nsystem\n(S'true {}'\ntR.", self.made).into_bytes();
+        } else {
             // One more of an ONNX model's properties, which are field 14: `made` is a number.
             let number = self.made.to_string();
             let length = u8::try_from(number.len()).unwrap();

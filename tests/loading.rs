@@ -7,14 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use switchback_tests::model_pools::ModelPools;
+use switchback_tests::model_pools::{ModelPools, QUICK};
 use switchback_tests::ranker::demo;
-use switchback_tests::{Router, eventually};
+use switchback_tests::{Backend, Router, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
-/// A plan and a policy that take seconds.
-const QUICK: &str = "rollout = { steps = [\"10\", \"50\"], holdback_percent = \"20\", bake = \"2s\", max_step = \"60s\" }\n\
-    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
 
 fn rollout(router: &Router) -> Value {
     router.route()["rollout"].clone()
@@ -128,6 +125,41 @@ fn a_server_that_scores_otherwise_than_the_registry_says_gets_nobody() {
     assert!(rollout(&router)["why"].as_str().unwrap().contains("search:3 was never validated: switchback model validate search:3"));
     let (code, _, error) = router.run(&["rollout", "start", "search", "--candidate", "ads:1"]);
     assert!(code == 2 && error.contains("it can be loaded as search:N"), "{error}");
+}
+
+#[test]
+fn where_keys_are_trusted_nobody_gets_what_is_not_signed() {
+    let mut pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let (private, public) = pools.registry.keys("trainer");
+    pools.top = format!("trusted_keys = [{public:?}]");
+    let router = pools.router("one", QUICK, &pools.filled());
+    start(&router, "search:2");
+    reaches(&router, "aborted");
+    let why = rollout(&router)["why"].as_str().unwrap().to_owned();
+    assert_eq!(why, "not loaded: search:2 is not trusted: nobody signed it");
+    assert_eq!(pools.served(&pools.rankers[2][0]), [1]);
+    let (file, key) = (demo("models/ranker_v2.onnx"), private.to_str().unwrap());
+    pools.registry.done(&["push", file.to_str().unwrap(), "--model", "search", "--sign-key", key]);
+    pools.registry.done(&["validate", "search:3"]);
+    start(&router, "search:3");
+    reaches(&router, "canary");
+    assert_eq!(pools.served(&pools.rankers[2][0]), [3]);
+}
+
+/// Queries go to a service that asks a model server beside it: what is loaded is the server's.
+#[test]
+fn a_model_server_may_be_somewhere_else_than_queries_go() {
+    let (mut pools, service) = (ModelPools::start(&["ranker_v2.onnx"]), Backend::start("canary"));
+    pools.canary = Some(service.address);
+    let port = pools.rankers[2][0].address.rsplit_once(':').unwrap().1.to_owned();
+    let router = pools.router("one", QUICK, &format!("{}server_url = \"http://{{hostname}}:{port}\"\n", pools.filled()));
+    start(&router, "search:2");
+    reaches(&router, "canary");
+    assert_eq!(pools.served(&pools.rankers[2][0]), [2]);
+    let load = pools.load(&router, 100).start();
+    eventually("the service gets queries", SOON, || (service.arrivals() > 0).then_some(()));
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
 }
 
 /// A server that does not answer holds the rollout up and nothing else; whoever loads may die, and an operator may think better of it.

@@ -6,12 +6,16 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use switchback_tests::deploy::not_a_number;
 use switchback_tests::mlflow::{Answer, Mlflow, Pretender, signed};
+use switchback_tests::model_pools::{ModelPools, QUICK};
+use switchback_tests::ranker::demo;
 use switchback_tests::registry::{Registry, said};
 use switchback_tests::{Backend, Router, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(30);
 const SECRET: &str = "the-secret-of-the-webhook-0123456789";
+const CANDIDATES: &str = "switchback_mlflow_candidates_total";
 const HOOK: &str = "/api/v1/mlflow/webhook";
 
 fn now() -> u64 {
@@ -56,7 +60,7 @@ fn pushed(router: &Router) -> Option<Value> {
 
 /// So many candidates ended in some way.
 fn ended(router: &Router) -> f64 {
-    router.metric("switchback_mlflow_candidates_total", &["route=\"search\""])
+    router.metric(CANDIDATES, &["route=\"search\""])
 }
 
 #[test]
@@ -256,7 +260,7 @@ fn a_candidate_outlives_the_router_that_was_told_of_it() {
     for id in ["c2", "c3"] {
         assert_eq!(deliver(&one, &signed(SECRET, id, now(), &body), &body).1["routes"][0]["state"], "waits");
     }
-    assert_eq!(one.metric("switchback_mlflow_candidates_total", &["replaced"]), 1.0);
+    assert_eq!(one.metric(CANDIDATES, &["replaced"]), 1.0);
     one.signal("TERM");
     assert_eq!(one.child_status().code(), Some(0));
     assert!(folder.path().join("data/mlflow-candidates.json").exists());
@@ -265,6 +269,37 @@ fn a_candidate_outlives_the_router_that_was_told_of_it() {
     eventually("the next router pushes it", SOON, || pushed(&two));
     eventually("and is done with it", SOON, || (!two.data_dir.join("mlflow-candidates.json").exists()).then_some(()));
     assert!(two.log().contains("is taken up again"), "{}", two.log());
+}
+
+/// From the alias to users, with nobody's hand on it.
+#[test]
+fn a_candidate_of_its_goes_live() {
+    let mut pools = ModelPools::start(&[]);
+    let server = Pretender::start(&std::fs::read(demo("models/ranker_v2.onnx")).unwrap());
+    let secret = pools.registry.file("secret", SECRET.as_bytes());
+    pools.top = format!("[mlflow]\nurl = \"{}\"\nsecret_file = {secret:?}\n", server.url());
+    let asked = "[route.mlflow]\nmodel = \"search\"\nalias = \"champion\"\n";
+    let router = pools.router("one", QUICK, &format!("{}{asked}", pools.filled()));
+    let load = pools.load(&router, 100).start();
+    let body = set("search", "champion");
+    let (status, told) = deliver(&router, &signed(SECRET, "e1", now(), &body), &body);
+    assert_eq!(status, 202, "{told}");
+    eventually("it is live", SOON, || (router.route()["rollout"]["phase"] == "done").then_some(()));
+    assert_eq!((&router.route()["rollout"]["candidate"], &router.route()["live"]), (&"search:2".into(), &"green".into()));
+    assert_eq!(pools.served(&pools.rankers[1][0]), [2]);
+    eventually("and that is counted", SOON, || (router.metric(CANDIDATES, &["deployed"]) == 1.0).then_some(()));
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
+    // One that the validation refuses gets nobody, and is told of.
+    server.answers("model.onnx", Answer::of(std::fs::read(not_a_number(&pools.registry)).unwrap()));
+    assert_eq!(deliver(&router, &signed(SECRET, "e2", now(), &body), &body).0, 202);
+    eventually("it is refused", SOON, || (router.metric(CANDIDATES, &["not_deployed"]) == 1.0).then_some(()));
+    assert!(router.log().contains("search:3 is refused by its validation"), "{}", router.log());
+    let last = router.route()["mlflow"]["last"].clone();
+    assert_eq!((&last["candidate"], &last["version"]), (&"models:/search@champion".into(), &3.into()));
+    let status = router.run(&["status"]).1;
+    let line = status.lines().find(|line| line.starts_with("  mlflow: models:/search@champion (version 3), ")).expect(&status);
+    assert!(line.contains("ago: not deployed: ") && line.contains("refused by its validation"), "{line}");
 }
 
 #[test]

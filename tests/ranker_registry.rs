@@ -196,11 +196,7 @@ async fn a_flipped_bit_is_refused_with_both_digests() {
 #[tokio::test]
 async fn only_what_a_trusted_key_vouches_for_is_served() {
     let registry = Registry::in_folder();
-    let openssl = |arguments: &[&str]| {
-        assert!(Command::new("openssl").args(arguments).current_dir(registry.path("")).output().unwrap().status.success());
-    };
-    openssl(&["genpkey", "-algorithm", "ed25519", "-out", "trainer.pem"]);
-    openssl(&["pkey", "-in", "trainer.pem", "-pubout", "-out", "trainer.pub"]);
+    registry.keys("trainer");
     push(&registry, "ranker_v1", &["--sign-key", "trainer.pem"]);
     push(&registry, "ranker_v2", &[]);
     let ranker = start(&registry, &["--trusted-key", "trainer.pub"]);

@@ -261,15 +261,7 @@ fn retention_keeps_what_is_new_aliased_or_in_use() {
 #[test]
 fn a_signature_is_believed_of_who_is_trusted() {
     let registry = Registry::in_folder();
-    let key = |name: &str| {
-        let (private, public) = (registry.path(name), registry.path(&format!("{name}.pub")));
-        let openssl =
-            |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).output().unwrap().status.success(), "{arguments:?}");
-        openssl(&["genpkey", "-algorithm", "ed25519", "-out", text(&private)]);
-        openssl(&["pkey", "-in", text(&private), "-pubout", "-out", text(&public)]);
-        (private, public)
-    };
-    let ((private, public), (_, other)) = (key("ours"), key("theirs"));
+    let ((private, public), (_, other)) = (registry.keys("ours"), registry.keys("theirs"));
     let file = registry.file("model", b"a model");
     let signed = registry.done(&["push", text(&file), "--format", "opaque", "--model", "search", "--sign-key", text(&private)]);
     assert!(registry.model(&["show", "search:1"]).1.contains(signed["signature"]["key"].as_str().unwrap()));
@@ -279,6 +271,13 @@ fn a_signature_is_believed_of_who_is_trusted() {
     assert!(verify("search:1", &other).1.contains("is not trusted: it is signed with the key"));
     let (code, said, _) = verify("search:2", &public);
     assert!(code == 2 && said.contains("search:2 is not trusted: nobody signed it"), "{said}");
+    // Nor is it pulled; and the keys of a config count as those that are named.
+    let out = registry.path("out");
+    let pull = |version: &str| registry.model(&["pull", version, "--to", text(&out), "--config", text(&registry.path("switchback.toml"))]);
+    registry.trust(&public);
+    let (code, said, error) = pull("search:2");
+    assert!(code == 2 && error.contains("search:2 is not trusted: nobody signed it") && !out.exists(), "{said}{error}");
+    assert_eq!((pull("search:1").0, fs::read(&out).unwrap()), (0, b"a model".to_vec()));
     // A manifest that somebody changed in the store.
     let manifest = registry.path("registry/models/search/versions/1/manifest.json");
     let changed = fs::read_to_string(&manifest).unwrap().replace("\"who\":\"ann\"", "\"who\":\"bob\"");

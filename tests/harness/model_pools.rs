@@ -1,6 +1,7 @@
 //! Pools of real rankers before a real registry: everything that a version comes through on its way to users.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -14,6 +15,9 @@ use crate::{Load, Router, Setup};
 
 /// The pools, in the order of [`ModelPools::rankers`].
 pub const POOLS: [&str; 3] = ["blue", "green", "canary"];
+/// Keys of the route: a plan and a policy that take seconds.
+pub const QUICK: &str = "rollout = { steps = [\"10\", \"50\"], holdback_percent = \"20\", bake = \"2s\", max_step = \"60s\" }\n\
+    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
 /// Versions are loaded as fast as tests are.
 const LOADING: &str =
     "[route.loading]\nmodel = \"search\"\npoll_every = \"20ms\"\nload_timeout = \"20s\"\nwarm_up_timeout = \"20s\"\nwarm_up_rounds = 2\n";
@@ -28,6 +32,10 @@ pub struct ModelPools {
     pub registry: Registry,
     /// Blue, green (two of them), canary.
     pub rankers: [Vec<Ranker>; 3],
+    /// More of the routers' configs: keys of `[registry]`, and tables.
+    pub top: String,
+    /// Where queries of the canary go, when that is not its ranker.
+    pub canary: Option<SocketAddr>,
 }
 
 impl ModelPools {
@@ -36,7 +44,8 @@ impl ModelPools {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let redis = runtime.block_on(RedisServer::start()).unwrap();
         let registry = Registry::in_folder();
-        let mut pools = ModelPools { runtime, redis, registry, rankers: [Vec::new(), Vec::new(), Vec::new()] };
+        let mut pools =
+            ModelPools { runtime, redis, registry, rankers: [Vec::new(), Vec::new(), Vec::new()], top: String::new(), canary: None };
         for model in ["ranker_v1.onnx"].iter().chain(more) {
             pools.push(model);
         }
@@ -75,10 +84,11 @@ impl ModelPools {
             |pool: usize| -> Vec<String> { self.rankers[pool].iter().map(|ranker| format!("http://{}", ranker.address)).collect() };
         let mut setup = Setup::default();
         for (index, pool) in POOLS.iter().enumerate() {
-            setup = setup.pool_of(pool, &endpoints(index)).pool_keys("version = \"search:1\"");
+            let elsewhere = self.canary.filter(|_| *pool == "canary").map(|address| vec![format!("http://{address}")]);
+            setup = setup.pool_of(pool, &elsewhere.unwrap_or_else(|| endpoints(index))).pool_keys("version = \"search:1\"");
         }
         let registry = format!("[registry]\nurl = \"file://{}\"\n", self.registry.path("registry").display());
-        let top = format!("{registry}[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"");
+        let top = format!("{registry}{}\n[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"", self.top);
         let route = format!("{route}\nexpose = [\"pool\"]\n{LOADING}{loading}");
         setup.workers(2).of_a_fleet().route(&route).top(&top).redis(&self.redis.url()).state(&format!("router_id = {id:?}")).start()
     }

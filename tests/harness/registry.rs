@@ -1,7 +1,7 @@
 //! A registry for one test, in a folder or in a bucket, and the real program that uses it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -71,6 +71,22 @@ impl Registry {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
+    }
+
+    /// Makes a pair of keys of Ed25519, `NAME.pem` and `NAME.pub`: the private and the public one.
+    pub fn keys(&self, name: &str) -> (PathBuf, PathBuf) {
+        let (private, public) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.pub")));
+        let openssl = |command: &mut Command| assert!(command.output().unwrap().status.success(), "{command:?}");
+        openssl(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(&private));
+        openssl(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&private).arg("-out").arg(&public));
+        (private, public)
+    }
+
+    /// From now on the config names this public key.
+    pub fn trust(&self, public: &Path) {
+        let config = self.path("switchback.toml");
+        let written = fs::read_to_string(&config).unwrap();
+        fs::write(&config, written.replace("[registry]\n", &format!("[registry]\ntrusted_keys = [{public:?}]\n"))).unwrap();
     }
 
     /// Where a file of the test's is.

@@ -6,10 +6,10 @@ use std::str::FromStr;
 /// The longest one.
 const CHARS: usize = 2_048;
 /// What may be in braces.
-const NAMES: &str = "{endpoint}, {host}, {model}, {version}, {pool}, {route}";
+const NAMES: &str = "{endpoint}, {host}, {hostname}, {model}, {version}, {pool}, {route}";
 
-/// A URL in which `{endpoint}` (`http://host:port`), `{host}` (`host:port`), `{model}`, `{version}`, `{pool}` and `{route}` are filled in:
-/// `{endpoint}/admin/load?model={model}&version={version}`.
+/// A URL in which `{endpoint}` (`http://host:port`), `{host}` (`host:port`), `{hostname}` (`host`), `{model}`, `{version}`, `{pool}` and `{route}`
+/// are filled in: `{endpoint}/admin/load?model={model}&version={version}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     text: String,
@@ -21,6 +21,7 @@ enum Part {
     Plain(String),
     Endpoint,
     Host,
+    Hostname,
     Model,
     Version,
     Pool,
@@ -53,6 +54,7 @@ impl Template {
                 Part::Plain(text) => url.push_str(text),
                 Part::Endpoint => url.push_str(filling.endpoint),
                 Part::Host => url.push_str(host),
+                Part::Hostname => url.push_str(host.rsplit_once(':').map_or(host, |(name, _)| name)),
                 Part::Model => escape(filling.model, &mut url),
                 Part::Version => url.push_str(&filling.version.to_string()),
                 Part::Pool => escape(filling.pool, &mut url),
@@ -97,6 +99,9 @@ impl FromStr for Template {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("a user or password in the URL: would be shown in messages, so it is not allowed".to_owned());
         }
+        if url.fragment().is_some() {
+            return Err("a # in the URL: what is behind it would not be sent".to_owned());
+        }
         Ok(template)
     }
 }
@@ -114,6 +119,7 @@ fn parts(text: &str) -> Result<Vec<Part>, String> {
         parts.push(match name {
             "endpoint" => Part::Endpoint,
             "host" => Part::Host,
+            "hostname" => Part::Hostname,
             "model" => Part::Model,
             "version" => Part::Version,
             "pool" => Part::Pool,
@@ -153,6 +159,9 @@ mod tests {
         assert_eq!(filled("{endpoint}/load?m={model}&v={version}"), "http://10.0.0.1:80/load?m=m&v=7");
         assert_eq!(filled("https://ops.example/{host}/{pool}/{route}"), "https://ops.example/10.0.0.1:80/a%2Fb/%C3%BC%3F");
         assert_eq!(filled("{endpoint}"), "http://10.0.0.1:80");
+        assert_eq!(filled("http://{hostname}:8001"), "http://10.0.0.1:8001");
+        let named = |endpoint| "http://{hostname}:8001".parse::<Template>().unwrap().fill(&Filling { endpoint, ..FILLING });
+        assert_eq!([named("http://[::1]:80"), named("https://a.example:443")], ["http://[::1]:8001", "http://a.example:8001"]);
     }
 
     #[test]
@@ -168,6 +177,8 @@ mod tests {
             ("http://a:b@c/", "a user or password"),
             ("{endpoint}/a b", "' ' cannot be in a URL"),
             ("{model}", "no URL"),
+            ("{endpoint}load", "no URL"),
+            ("http://h/#x", "a # in the URL"),
         ] {
             let error = text.parse::<Template>().unwrap_err();
             assert!(error.contains(said), "{text:?}: {error}");
@@ -177,7 +188,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_name_moves_the_call_to_another_host(
-            text in "(\\{endpoint\\}|https?://a\\.b|\\{host\\}|)(/\\{pool\\}|\\?|\\{model\\}|\\{version\\}|[a-z@:#/{}.%]){0,12}",
+            text in "(\\{endpoint\\}|https?://a\\.b|\\{host\\}|http://\\{hostname\\}:1|)(/\\{pool\\}|\\?|\\{model\\}|\\{version\\}|[a-z@:#/{}.%]){0,12}",
             pool in "\\PC{0,12}",
         ) {
             if let Ok(template) = text.parse::<Template>() {

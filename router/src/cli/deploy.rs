@@ -13,7 +13,7 @@ use super::deploy_follow::Followed;
 use super::deploy_start::{Begun, Order, Patient};
 use super::deploy_told::{Account, Told};
 use super::model_push::Described;
-use super::registry_args::{RegistryAt, failed};
+use super::registry_args::{RegistryAt, failed, trusted};
 use super::validating::{asked_by, named, refusals, unusable};
 use super::{Failure, block_on, deploy_alias, deploy_push, evidence, flag, print};
 use crate::admin::now_unix_ms;
@@ -181,7 +181,7 @@ impl DeployArgs {
         let exam = Exam::new(criteria, self.judged.clone().or(judged), self.json)?;
         let patient = Patient::new(self.admin.client(config.as_ref())?, flag::checked(&self.route)?);
         let registry = self.registry.named(config)?;
-        let keys = deploy_push::trusted(&registry)?;
+        let keys = trusted(&registry.trusted_keys)?;
         Ok(Deployment { args: self, registry, keys, exam, patient, deadline: Instant::now() + time })
     }
 
@@ -235,7 +235,7 @@ impl Deployment<'_> {
                 self.live_already(registry, &scene, version, (told, account)).await;
                 return Ok(None);
             }
-            deploy_push::vouched_for(version, &self.keys)?;
+            version.check_signature(&self.keys).map_err(failed)?;
             let live = live_version(registry, &args.model, &scene.live).await?;
             let report = self.exam.report(Some(registry), Examined::Version(version), live.as_ref(), (true, told)).await?;
             account.report = Some(report.clone());

@@ -5,7 +5,6 @@ use std::path::Path;
 use super::Failure;
 use super::model_push::{Described, pushed};
 use super::registry_args::failed;
-use crate::config;
 use crate::registry::{Found, Name, Reference, Registry, TrustedKey, Version, Which};
 
 /// The named version; it has to be there.
@@ -34,7 +33,7 @@ pub(super) async fn already(
     let Found { versions, .. } = registry.versions_found(model).await.map_err(failed)?;
     let is_it = |version: &Version| version.removed.is_none() && version.manifest.sha256 == sha256;
     let mut same: Vec<Version> = versions.into_iter().filter(is_it).collect();
-    let trusted = same.iter().rposition(|version| keys.is_empty() || version.check_signature(keys).is_ok());
+    let trusted = same.iter().rposition(|version| version.check_signature(keys).is_ok());
     Ok(match trusted {
         Some(index) => Some(same.swap_remove(index)),
         None if signs => None,
@@ -56,23 +55,7 @@ pub(super) async fn push(
     pushed(registry, described.push(model, file, why)?, is_quiet).await
 }
 
-/// The keys that `registry.trusted_keys` names.
-///
-/// # Errors
-/// A file that holds none.
-pub(super) fn trusted(config: &config::Registry) -> Result<Vec<TrustedKey>, Failure> {
-    config.trusted_keys.iter().map(|path| TrustedKey::read(path)).collect::<Result<_, _>>().map_err(failed)
-}
-
-/// Whether somebody who is trusted vouches for a version, where anybody has to.
-///
-/// # Errors
-/// Nobody does.
-pub(super) fn vouched_for(version: &Version, keys: &[TrustedKey]) -> Result<(), Failure> {
-    if keys.is_empty() { Ok(()) } else { version.check_signature(keys).map_err(failed) }
-}
-
-/// The same of a file that would be pushed.
+/// Whether somebody who is trusted would vouch for a file that would be pushed.
 ///
 /// # Errors
 /// Nobody would.

@@ -13,7 +13,8 @@ use super::model_show::{compared, listed, models, shown};
 use super::model_validate::{Look, ValidateArgs};
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::{Failure, block_on, print};
-use crate::registry::{Found, Name, Reference, Registry, RegistryError, TrustedKey, Which};
+use crate::registry::{Found, Name, Reference, Registry, RegistryError, StoredReport, Which};
+use crate::validation::Report;
 
 const AFTER_HELP: &str = "\
 A version is a file and what is known of it. It gets the next number, and never changes. docs/REGISTRY.md has the layout, aliases and retention.
@@ -98,7 +99,7 @@ struct Verify {
     /// Every version of the model.
     #[arg(long)]
     all: bool,
-    /// It must be signed with this public key of Ed25519, in PEM; may be said again.
+    /// It must be signed with this public key of Ed25519, in PEM, or one of those of --config; may be said again.
     #[arg(long = "trusted-key", value_name = "FILE")]
     trusted_keys: Vec<PathBuf>,
     #[command(flatten)]
@@ -119,6 +120,9 @@ struct Pull {
     /// Where to; - is standard output [default: the file's own name, here].
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
+    /// It must be signed with this public key of Ed25519, in PEM, or one of those of --config; may be said again.
+    #[arg(long = "trusted-key", value_name = "FILE")]
+    trusted_keys: Vec<PathBuf>,
     #[command(flatten)]
     registry: RegistryArgs,
     /// Print JSON.
@@ -131,11 +135,7 @@ impl ModelArgs {
         match self.command {
             ModelCommand::Push(args) => args.run(),
             ModelCommand::List(args) => args.run(),
-            ModelCommand::Show(Show { version, registry, json }) => {
-                let found = block_on(async { registry.open()?.version(&version).await.map_err(failed) });
-                let found = json!(found.map_err(|failure| failure.in_json(json))?);
-                print(&if json { format!("{found:#}\n") } else { shown(&found) })
-            }
+            ModelCommand::Show(args) => args.run(),
             ModelCommand::Diff(args) => args.run(),
             ModelCommand::Alias(args) => args.run(),
             ModelCommand::Verify(args) => args.run(),
@@ -144,6 +144,36 @@ impl ModelArgs {
             ModelCommand::Validate(args) => args.run(),
             ModelCommand::Look(args) => args.run(),
         }
+    }
+}
+
+impl Show {
+    fn run(self) -> Result<(), Failure> {
+        let found = block_on(async {
+            let registry = self.registry.open()?;
+            let version = registry.version(&self.version).await.map_err(failed)?;
+            let report = registry.newest_report(&version.manifest.model, version.manifest.version).await.map_err(failed)?;
+            let mut shown = json!(version);
+            if let (Some(fields), Some(stored)) = (shown.as_object_mut(), report) {
+                fields.insert("report".to_owned(), about_report(&stored, &version.manifest.sha256));
+            }
+            Ok(shown)
+        });
+        let found = found.map_err(|failure| failure.in_json(self.json))?;
+        print(&if self.json { format!("{found:#}\n") } else { shown(&found) })
+    }
+}
+
+/// What the newest report on a version says, in short.
+fn about_report(stored: &StoredReport, sha256: &str) -> Value {
+    let number = stored.number;
+    match Report::read(&stored.report) {
+        Ok(report) => {
+            let refused: Vec<&str> = report.refusals().map(|check| check.name.as_str()).collect();
+            let is_of_it = report.sha256 == sha256;
+            json!({ "number": number, "passed": report.passed && is_of_it, "refused": refused, "of_this_artefact": is_of_it, "who": report.who, "at_ms": report.at_ms })
+        }
+        Err(why) => json!({ "number": number, "passed": false, "unreadable": why }),
     }
 }
 
@@ -217,10 +247,8 @@ impl Diff {
 impl Verify {
     fn run(self) -> Result<(), Failure> {
         let bar = Bar::new("reading", self.json);
-        let keys = self.trusted_keys.iter().map(|path| TrustedKey::read(path)).collect::<Result<Vec<_>, _>>();
-        let keys = keys.map_err(failed).map_err(|failure| failure.in_json(self.json))?;
         let asked = block_on(async {
-            let registry = self.registry.open()?;
+            let (registry, keys) = self.registry.open_trusting(&self.trusted_keys)?;
             let mut found = Vec::new();
             let versions = if self.all {
                 let Found { versions, unreadable } = registry.versions_found(&self.version.model).await.map_err(failed)?;
@@ -230,7 +258,7 @@ impl Verify {
                 vec![registry.version(&self.version).await.map_err(failed)?]
             };
             for version in versions.iter().filter(|version| !self.all || version.removed.is_none()) {
-                let verified = match if keys.is_empty() { Ok(()) } else { version.check_signature(&keys) } {
+                let verified = match version.check_signature(&keys) {
                     Ok(()) => registry.verify(version, &|progress| bar.show(progress)).await,
                     untrusted => untrusted,
                 };
@@ -264,8 +292,9 @@ impl Pull {
     fn run(self) -> Result<(), Failure> {
         let bar = Bar::new("pulling", self.json);
         let pulled = block_on(async {
-            let registry = self.registry.open()?;
+            let (registry, keys) = self.registry.open_trusting(&self.trusted_keys)?;
             let version = registry.version(&self.version).await.map_err(failed)?;
+            version.check_signature(&keys).map_err(failed)?;
             let own = Path::new(&version.manifest.file).file_name().map(PathBuf::from);
             let to = self.to.clone().or(own).unwrap_or_else(|| PathBuf::from("model"));
             if to == Path::new("-") {

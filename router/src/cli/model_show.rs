@@ -95,12 +95,31 @@ fn fields(version: &Value) -> Vec<(String, String)> {
     if let Some(key) = version["signature"]["key"].as_str() {
         fields.push(("signed with".to_owned(), key.to_owned()));
     }
+    fields.push(("validated".to_owned(), validated(&version["report"])));
     if let Some(removed) = version["removed"].as_object() {
         let (who, when) = (removed.get("who").map_or_else(String::new, plain), removed.get("removed_ms").map_or_else(String::new, at));
         fields.push(("removed".to_owned(), format!("{when} by {who}")));
     }
     fields.retain(|(_, value)| !value.is_empty());
     fields
+}
+
+/// `2026-08-01T02:14:31.02Z by ann: passed (report 1)`
+fn validated(report: &Value) -> String {
+    let number = plain(&report["number"]);
+    match (report["passed"].as_bool(), report["unreadable"].as_str()) {
+        (_, Some(why)) => format!("report {number} cannot be read: {why}"),
+        (None, _) => String::new(),
+        (Some(passed), _) => {
+            let refused: Vec<String> = report["refused"].as_array().into_iter().flatten().map(plain).collect();
+            let what = match (passed, report["of_this_artefact"] == json!(false)) {
+                (true, _) => "passed".to_owned(),
+                (_, true) => "of another artefact".to_owned(),
+                _ => format!("refused: {}", refused.join(", ")),
+            };
+            format!("{} by {}: {what} (report {number})", at(&report["at_ms"]), plain(&report["who"]))
+        }
+    }
 }
 
 fn name(version: &Value) -> String {

@@ -12,11 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::units;
 use crate::onnx::ensure_no_telemetry;
 use crate::ranker::{FromRegistry, Limits, Options, Ranker, RankerError, Serve};
-use crate::registry::TrustedKey;
 
 use super::log::{LogFormat, start_log};
 use super::parent::end_with_stdin;
-use super::registry_args::{RegistryArgs, failed};
+use super::registry_args::RegistryArgs;
 use super::{Failure, print};
 
 const EXAMPLES: &str = "Examples:
@@ -156,8 +155,8 @@ fn registry(args: &RankerArgs) -> Result<Option<FromRegistry>, Failure> {
             _ => Err(Failure::usage("--cache and --trusted-key are for versions of a registry: give --registry URL")),
         };
     }
-    let keys = args.trusted_keys.iter().map(|path| TrustedKey::read(path)).collect::<Result<Vec<_>, _>>();
-    Ok(Some(FromRegistry { registry: args.registry.open()?, trusted_keys: keys.map_err(failed)?, cache: args.cache.clone() }))
+    let (registry, trusted_keys) = args.registry.open_trusting(&args.trusted_keys)?;
+    Ok(Some(FromRegistry { registry, trusted_keys, cache: args.cache.clone() }))
 }
 
 fn options(args: RankerArgs) -> Result<Options, Failure> {

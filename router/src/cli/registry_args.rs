@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;
 use crate::config::{self, Place};
-use crate::registry::{Progress, Registry, RegistryError};
+use crate::registry::{Progress, Registry, RegistryError, TrustedKey};
 
 const DEFAULT_FOLDER: &str = "/var/lib/switchback/models";
 
@@ -56,7 +56,17 @@ impl RegistryArgs {
         Registry::open(&self.at.named(self.config()?)?).map_err(failed)
     }
 
-    /// The same, and makes its folder where there is none.
+    /// The same, and the keys of which one has to have signed: these, and those of the config.
+    ///
+    /// # Errors
+    /// As [`RegistryArgs::open`], and a file that holds no key.
+    pub(super) fn open_trusting(&self, keys: &[PathBuf]) -> Result<(Registry, Vec<TrustedKey>), Failure> {
+        let config = self.at.named(self.config()?)?;
+        let keys = trusted(keys.iter().chain(&config.trusted_keys))?;
+        Ok((Registry::open(&config).map_err(failed)?, keys))
+    }
+
+    /// As [`RegistryArgs::open`], and makes its folder where there is none.
     ///
     /// # Errors
     /// As [`RegistryArgs::open`].
@@ -77,6 +87,14 @@ impl RegistryAt {
         let place = Place::parse(url).ok_or_else(|| Failure::usage(format!("--registry {url}: {rule}")))?;
         Ok(config::Registry { place, ..config })
     }
+}
+
+/// The keys in these files.
+///
+/// # Errors
+/// A file that holds none.
+pub(super) fn trusted<'f>(files: impl IntoIterator<Item = &'f PathBuf>) -> Result<Vec<TrustedKey>, Failure> {
+    files.into_iter().map(|path| TrustedKey::read(path)).collect::<Result<_, _>>().map_err(failed)
 }
 
 /// The exit code of what went wrong.

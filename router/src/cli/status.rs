@@ -85,6 +85,7 @@ fn show_route(route: &Value) -> String {
     if matches!(route["breaker"]["state"].as_str(), Some("tripped" | "watching")) {
         text.push_str(&format!("  breaker of this router: {}\n", super::breaker::of_router(&route["breaker"])));
     }
+    text.push_str(&mlflow(&route["mlflow"]));
     text.push_str(&routers(route));
     text.push_str(&concerns(route));
     text
@@ -109,6 +110,25 @@ fn policy_line(policy: &Value) -> String {
         }
         _ => format!("  {kind} policy {name}{at_digest} {}{left}{because}{stand_in}\n", state.replace('_', " ")),
     }
+}
+
+/// `mlflow: models:/search@champion is not deployed as version 3, 12 s ago: ...`
+fn mlflow(mlflow: &Value) -> String {
+    let mut said = Vec::new();
+    if mlflow["is_working"] == true {
+        let another = if mlflow["is_waiting"] == true { ", and another one waits" } else { "" };
+        said.push(format!("a candidate is pushed and deployed{another}"));
+    }
+    if let last @ Value::Object(_) = &mlflow["last"] {
+        let ago = evidence::span(mlflow["last_ms_ago"].as_u64().unwrap_or(0) / 1_000);
+        let version = last["version"].as_u64().map_or_else(String::new, |version| format!(" (version {version})"));
+        let what = match last["why"].as_str() {
+            None => "deployed".to_owned(),
+            Some(why) => format!("{}: {why}", plain(&last["result"]).replace('_', " ")),
+        };
+        said.push(format!("{}{version}, {ago} ago: {what}", plain(&last["candidate"])));
+    }
+    if said.is_empty() { String::new() } else { format!("  mlflow: {}\n", said.join("; ")) }
 }
 
 /// `search: live blue, canary 25 % on canary, epoch 12 (redis sentinel 10.0.0.5:6379, heard 0.2 s ago)`
@@ -236,6 +256,16 @@ mod tests {
         native["in_force"] = json!({ "quarantined_for_ms": 4_200 });
         let expected = "  split policy mine@0123456789ab quarantined for another 4.2 s: it trapped; native decisions in its place\n";
         assert_eq!(policy_line(&native), expected);
+    }
+
+    #[test]
+    fn what_becomes_of_mlflows_candidates_is_said() {
+        let working = json!({ "is_working": true, "is_waiting": true, "last": null, "last_ms_ago": null });
+        assert_eq!(mlflow(&working), "  mlflow: a candidate is pushed and deployed, and another one waits\n");
+        let last = json!({ "candidate": "models:/a@b", "version": 3, "result": "not_deployed", "why": "busy" });
+        let over = json!({ "is_working": false, "is_waiting": false, "last": last, "last_ms_ago": 12_400 });
+        assert_eq!(mlflow(&over), "  mlflow: models:/a@b (version 3), 12 s ago: not deployed: busy\n");
+        assert_eq!(mlflow(&json!({ "is_working": false, "is_waiting": false, "last": null })) + &mlflow(&Value::Null), "");
     }
 
     #[test]

@@ -3,25 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use model_servers::{Hooks, Template};
+
 use super::check::Checker;
-use super::notify_url::NotifyUrl;
 use super::written;
 use crate::vocabulary::{MODEL_NAME_RULE, REGISTRY_NAME_RULE, is_model_name, is_registry_name, read_version};
 
-/// What a URL may hold, and what stands there while it is checked.
-const VARIABLES: [(&str, &str); 6] = [
-    ("{endpoint}", "http://host:1"),
-    ("{host}", "host"),
-    ("{model}", "model"),
-    ("{version}", "1"),
-    ("{pool}", "pool"),
-    ("{route}", "route"),
-];
-/// The longest URL, in characters.
-const URL_CHARS: usize = 2_048;
-const URL_RULE: &str =
-    "must be a URL like \"{endpoint}/models/{model}/{version}\": it begins with http://, https:// or {endpoint}, without a user or a #";
 const PROTOCOL_RULE: &str = "must be \"v2\" or \"hooks\"";
+const NO_LOAD_URL: &str = "must be a URL like \"{endpoint}/models/{model}/{version}\"";
+const SERVER_RULE: &str = "must be where a server is, like \"http://{hostname}:8001\": no version, no ? and no / at its end";
 const HOOKS_RULE: &str = "is for protocol = \"hooks\"";
 const REPOSITORY_RULE: &str = "must be the path of a folder that the router may write to, like \"/models/{pool}\"";
 const NO_REPOSITORY: &str = "is for a repository that the router fills: say where in repository";
@@ -35,6 +25,8 @@ pub struct Loading {
     pub protocol: LoadProtocol,
     /// What the servers call the model.
     pub server_model: String,
+    /// Where an endpoint's model server is. `None`: the endpoint is one.
+    pub server_url: Option<Template>,
     /// The servers' model repository: a folder that the router fills. `{pool}` stands for the pool. `None`: they find versions themselves.
     pub repository: Option<String>,
     /// The artefact's name in it.
@@ -59,20 +51,13 @@ pub struct Loading {
     pub parallel: usize,
 }
 
-/// How servers are asked to load a version. URLs hold `{endpoint}`, `{host}`, `{model}`, `{version}`, `{pool}`, `{route}`.
+/// How servers are asked to load a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoadProtocol {
     /// The repository extension of the Open Inference Protocol, as in Triton and `switchback ranker`.
     V2,
-    /// A POST to URLs of the operator's.
-    Hooks {
-        /// Loads a version.
-        load: String,
-        /// Says whether it is ready. `None`: it is when the load was answered.
-        ready: Option<String>,
-        /// Unloads a version. `None`: the server does that by itself.
-        unload: Option<String>,
-    },
+    /// URLs of the operator's.
+    Hooks(Hooks),
 }
 
 impl LoadProtocol {
@@ -81,7 +66,7 @@ impl LoadProtocol {
     pub fn label(&self) -> &'static str {
         match self {
             LoadProtocol::V2 => "v2",
-            LoadProtocol::Hooks { .. } => "hooks",
+            LoadProtocol::Hooks(_) => "hooks",
         }
     }
 }
@@ -106,6 +91,7 @@ pub(super) fn check_loading(checker: &mut Checker, route_key: &str, mut written:
             checker.refuse(&key(name), value, format!("must be {MODEL_NAME_RULE}"));
         }
     }
+    let server_url = written.server_url.take().and_then(|url| check_server(checker, &key("server_url"), &url));
     let protocol = check_protocol(checker, &key, &mut written);
     check_repository(checker, &key, &written);
     let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
@@ -123,6 +109,7 @@ pub(super) fn check_loading(checker: &mut Checker, route_key: &str, mut written:
     }
     Loading {
         server_model: written.server_model.unwrap_or_else(|| model.clone()),
+        server_url,
         model,
         protocol,
         repository: written.repository,
@@ -141,28 +128,40 @@ pub(super) fn check_loading(checker: &mut Checker, route_key: &str, mut written:
 
 fn check_protocol(checker: &mut Checker, key: &impl Fn(&str) -> String, written: &mut written::Loading) -> LoadProtocol {
     let urls = [("load_url", written.load_url.take()), ("ready_url", written.ready_url.take()), ("unload_url", written.unload_url.take())];
-    let protocol = written.protocol.as_deref().unwrap_or("v2");
-    for (name, url) in &urls {
-        match url {
-            Some(url) if protocol == "v2" => checker.refuse(&key(name), url, HOOKS_RULE),
-            Some(url) => {
-                if let Err(allowed) = check_url(url) {
-                    checker.refuse(&key(name), url, allowed);
-                }
+    match written.protocol.as_deref().unwrap_or("v2") {
+        "hooks" => {
+            let [load, ready, unload] = urls.map(|(name, url)| url.map(|url| (key(name), url)));
+            if load.is_none() {
+                checker.missing(&key("load_url"), NO_LOAD_URL);
             }
-            None if protocol == "hooks" && *name == "load_url" => checker.missing(&key(name), URL_RULE),
-            None => {}
+            let mut template = |url: Option<(String, String)>| url.and_then(|(key, url)| check_url(checker, &key, &url));
+            let (load, ready, unload) = (template(load), template(ready), template(unload));
+            // One that is missing or wrong was told of.
+            load.map_or(LoadProtocol::V2, |load| LoadProtocol::Hooks(Hooks { load, ready, unload }))
         }
-    }
-    let [(_, load), (_, ready), (_, unload)] = urls;
-    match protocol {
-        "hooks" => LoadProtocol::Hooks { load: load.unwrap_or_default(), ready, unload },
-        "v2" => LoadProtocol::V2,
-        other => {
-            checker.refuse(&key("protocol"), other, PROTOCOL_RULE);
+        protocol => {
+            for (name, url) in urls.iter().filter_map(|(name, url)| url.as_ref().map(|url| (name, url))) {
+                checker.refuse(&key(name), url, HOOKS_RULE);
+            }
+            if protocol != "v2" {
+                checker.refuse(&key("protocol"), protocol, PROTOCOL_RULE);
+            }
             LoadProtocol::V2
         }
     }
+}
+
+fn check_url(checker: &mut Checker, key: &str, url: &str) -> Option<Template> {
+    url.parse().map_err(|why| checker.refuse(key, url, why)).ok()
+}
+
+fn check_server(checker: &mut Checker, key: &str, url: &str) -> Option<Template> {
+    let template = check_url(checker, key, url)?;
+    let is_place = !template.names_version() && !url.contains('?') && !url.ends_with('/');
+    if !is_place {
+        checker.refuse(key, url, SERVER_RULE);
+    }
+    Some(template)
 }
 
 fn check_repository(checker: &mut Checker, key: &impl Fn(&str) -> String, written: &written::Loading) {
@@ -183,19 +182,6 @@ fn check_repository(checker: &mut Checker, key: &impl Fn(&str) -> String, writte
     if let Some(path) = written.repository_settings.as_ref().filter(|path| path.is_empty()) {
         checker.refuse(&key("repository_settings"), path, "must be the path of a template");
     }
-}
-
-/// What is wrong with the template of a URL.
-fn check_url(url: &str) -> Result<(), String> {
-    let names = VARIABLES.map(|(name, _)| name);
-    if let Some(unknown) = unknown_variable(url, &names) {
-        return Err(format!("must have no braces but {}, not {unknown}", names.join(", ")));
-    }
-    let filled = VARIABLES.iter().fold(url.to_owned(), |filled, (name, value)| filled.replace(name, value));
-    let is_ours = ["http://", "https://", "{endpoint}"].iter().any(|start| url.starts_with(start));
-    let is_whole = NotifyUrl::read(&filled, false).is_some_and(|filled| filled.login().is_none());
-    let is_good = is_ours && is_whole && url.len() <= URL_CHARS;
-    if is_good { Ok(()) } else { Err(URL_RULE.to_owned()) }
 }
 
 /// The first piece in braces that is none of these.
@@ -285,28 +271,25 @@ mod tests {
     }
 
     #[test]
-    fn urls_of_hooks_hold_known_variables() {
+    fn urls_are_templates() {
+        let text = |text: &str| Some(text.to_owned());
+        let hooks = |url: &str| check(written::Loading { protocol: text("hooks"), load_url: text(url), ready_url: text(url), ..written() });
         for good in ["{endpoint}/load/{model}/{version}?pool={pool}", "http://{host}:8500/{route}", "https://deploy.example.org/load"] {
-            assert_eq!(check_url(good), Ok(()), "{good}");
+            let (loading, said) = hooks(good);
+            assert_eq!(said, "");
+            assert!(matches!(loading.protocol, LoadProtocol::Hooks(hooks) if hooks.load.to_string() == good && hooks.ready.is_some()));
         }
-        for wrong in [
-            "",
-            "load",
-            "{host}/load",
-            "ftp://h/",
-            "http://",
-            "http:///x",
-            "http://a@h/",
-            "{endpoint}/a b",
-            "http://h/#x",
-            "{endpoint}load",
-        ] {
-            assert_eq!(check_url(wrong), Err(URL_RULE.to_owned()), "{wrong}");
-        }
-        for (wrong, piece) in
-            [("http://h/{modle}", "{modle}"), ("http://h/{", "{"), ("http://h/}", "}"), ("http://h/{{model}}", "{{model}")]
+        for wrong in
+            ["", "load", "{host}/load", "ftp://h/", "http://a@h/", "{endpoint}/a b", "http://h/#x", "{endpoint}load", "http://h/{modle}"]
         {
-            assert!(check_url(wrong).is_err_and(|said| said.ends_with(&format!(", not {piece}"))), "{wrong}");
+            let said = hooks(wrong).1;
+            assert!(said.contains(&format!("loading.load_url = {wrong:?}: ")) && said.contains("loading.ready_url = "), "{wrong}: {said}");
+        }
+        let server = |url: &str| check(written::Loading { server_url: text(url), ..written() });
+        assert_eq!(server("http://{hostname}:8001").1, "");
+        assert_eq!(server("https://models-{pool}.example.org/triton").1, "");
+        for wrong in ["http://{hostname}:8001/", "{endpoint}/{version}", "{endpoint}?a=b", "{hostname}:8001"] {
+            assert!(server(wrong).1.contains(&format!("loading.server_url = {wrong:?}: ")), "{wrong}");
         }
     }
 }

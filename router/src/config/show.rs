@@ -97,11 +97,15 @@ fn loading(lines: &mut Lines, key: &impl Fn(&str) -> String, loading: &Loading) 
     lines.text(&key("model"), &loading.model);
     lines.text(&key("protocol"), loading.protocol.label());
     lines.text(&key("server_model"), &loading.server_model);
-    if let LoadProtocol::Hooks { load, ready, unload } = &loading.protocol {
-        for (name, url) in [("load_url", Some(load)), ("ready_url", ready.as_ref()), ("unload_url", unload.as_ref())] {
-            if let Some(url) = url {
-                lines.text(&key(name), url);
-            }
+    let hooks = match &loading.protocol {
+        LoadProtocol::V2 => [None, None, None],
+        LoadProtocol::Hooks(hooks) => [Some(&hooks.load), hooks.ready.as_ref(), hooks.unload.as_ref()],
+    };
+    let [load, ready, unload] = hooks;
+    let urls = [("server_url", loading.server_url.as_ref()), ("load_url", load), ("ready_url", ready), ("unload_url", unload)];
+    for (name, url) in urls {
+        if let Some(url) = url {
+            lines.text(&key(name), &url.to_string());
         }
     }
     if let Some(folder) = &loading.repository {

@@ -298,6 +298,7 @@ pub(super) struct Loading {
     pub(super) model: Option<String>,
     pub(super) protocol: Option<String>,
     pub(super) server_model: Option<String>,
+    pub(super) server_url: Option<String>,
     pub(super) load_url: Option<String>,
     pub(super) ready_url: Option<String>,
     pub(super) unload_url: Option<String>,

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use model_servers::{
-    Fault, FaultKind, Folder, Hooks, Progress, Protocol, Report, Settings, SettingsFile, Stage, Wanted, WarmUp, bring_up, retire,
+    Fault, FaultKind, Folder, Progress, Protocol, Report, Settings, SettingsFile, Stage, Wanted, WarmUp, bring_up, retire,
 };
 use serde_json::Map;
 use tempfile::NamedTempFile;
@@ -90,7 +90,7 @@ pub async fn load(
 /// # Errors
 /// [`Trouble`]: call again to go on.
 pub async fn unload(load: &Load) -> Result<(), Trouble> {
-    let (settings, client, servers) = (settings(load)?, servers::client(load)?, servers::of(&load.pool).await?);
+    let (settings, client, servers) = (settings(load), servers::client(load)?, servers::of(load).await?);
     let root = root(load);
     let folder = root.as_deref().map(|root| folder(load, root)).transpose()?;
     let wanted =
@@ -134,11 +134,11 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
 }
 
 async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync)) -> Result<Report, Trouble> {
-    let settings = settings(load)?;
+    let settings = settings(load);
     let root = root(load);
     let source = source::read(load, root.as_deref(), progress).await?;
     let folder = root.as_deref().map(|root| folder(load, root)).transpose()?;
-    let (client, servers) = (servers::client(load)?, servers::of(&load.pool).await?);
+    let (client, servers) = (servers::client(load)?, servers::of(load).await?);
     let wanted = Wanted {
         version: load.number,
         previous: load.loading.version_of(&load.pool.version),
@@ -153,17 +153,13 @@ async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync
     bring_up(&client, &settings, &servers, &wanted, place, &told).await.map_err(trouble)
 }
 
-fn settings(load: &Load) -> Result<Settings, Trouble> {
+fn settings(load: &Load) -> Settings {
     let loading = &load.loading;
-    let template = |url: &String| url.parse().map_err(|why| Trouble::Refused(format!("{url}: {why}")));
     let protocol = match &loading.protocol {
         LoadProtocol::V2 => Protocol::V2,
-        LoadProtocol::Hooks { load, ready, unload } => {
-            let (ready, unload) = (ready.as_ref().map(template).transpose()?, unload.as_ref().map(template).transpose()?);
-            Protocol::Hooks(Hooks { load: template(load)?, ready, unload })
-        }
+        LoadProtocol::Hooks(hooks) => Protocol::Hooks(hooks.clone()),
     };
-    Ok(Settings {
+    Settings {
         protocol,
         model: loading.server_model.clone(),
         config: Map::new(),
@@ -177,7 +173,7 @@ fn settings(load: &Load) -> Result<Settings, Trouble> {
             tolerance: loading.tolerance as f32,
         },
         parallel: loading.parallel,
-    })
+    }
 }
 
 fn folder(load: &Load, root: &Path) -> Result<Folder, Trouble> {

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use model_servers::Filling;
+
 use super::{Load, Trouble};
-use crate::config::Pool;
 use crate::tls::ClientTls;
 
 /// For a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `http://host:port` of every server: a name in the clear stands for all its addresses, as it does for queries. One with a certificate keeps its
-/// name, which the certificate is for.
-pub(super) async fn of(pool: &Pool) -> Result<Vec<String>, Trouble> {
+/// name, which the certificate is for. Where an endpoint is no model server, `server_url` says where its server is.
+pub(super) async fn of(load: &Load) -> Result<Vec<String>, Trouble> {
     let mut servers = Vec::new();
-    for endpoint in &pool.endpoints {
+    for endpoint in &load.pool.endpoints {
         let authority = &endpoint.authority;
         if endpoint.is_tls {
             servers.push(format!("https://{authority}"));
@@ -22,6 +23,13 @@ pub(super) async fn of(pool: &Pool) -> Result<Vec<String>, Trouble> {
         let found = tokio::net::lookup_host(authority.as_str()).await;
         let found = found.map_err(|error| Trouble::Away(format!("{authority}: the name does not resolve: {error}")))?;
         servers.extend(found.map(|address| format!("http://{address}")));
+    }
+    if let Some(url) = &load.loading.server_url {
+        let of = |endpoint: &String| {
+            let (model, version, pool, route) = (&load.loading.server_model, load.number, &load.pool.name, &load.route);
+            url.fill(&Filling { endpoint, model, version, pool, route })
+        };
+        servers = servers.iter().map(of).collect();
     }
     servers.sort_unstable();
     servers.dedup();

@@ -27,9 +27,7 @@ pub(super) async fn read(load: &Load, beside: Option<&Path>, progress: &(dyn Fn(
     let version = registry.version(&wanted).await.map_err(trouble)?;
     let keys: Result<Vec<TrustedKey>, RegistryError> = load.registry.trusted_keys.iter().map(|path| TrustedKey::read(path)).collect();
     let keys = keys.map_err(trouble)?;
-    if !keys.is_empty() {
-        version.check_signature(&keys).map_err(trouble)?;
-    }
+    version.check_signature(&keys).map_err(trouble)?;
     let golden = golden(&registry, &wanted, &version).await?;
     let input = match version.manifest.inputs.as_slice() {
         [only] => Some(only.name.clone()),

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::child::{self, Program};
 use super::kept::Kept;
@@ -76,7 +78,8 @@ pub enum Told {
 }
 
 /// How work on a candidate ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// Its rollout has begun.
     Deployed,
@@ -107,6 +110,32 @@ impl Ended {
     }
 }
 
+/// What became of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// What it is called in MLflow.
+    pub candidate: String,
+    /// Its number in the registry, once it was pushed.
+    pub version: Option<u64>,
+    /// How it ended.
+    pub result: Ended,
+    /// Why it was not deployed: the end of what the command said.
+    pub why: Option<String>,
+}
+
+/// What is done for a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// One is worked on.
+    pub is_working: bool,
+    /// Another one waits for it.
+    pub is_waiting: bool,
+    /// The last one that ended, in this process.
+    pub last: Option<Outcome>,
+    /// So long ago, in milliseconds.
+    pub last_ms_ago: Option<u64>,
+}
+
 /// The candidates of a process, whatever its config. Clones share them.
 #[derive(Clone)]
 pub struct Candidates {
@@ -129,6 +158,8 @@ struct State {
     /// Ids of deliveries, with the second in which each is forgotten.
     seen: HashMap<String, u64>,
     counts: BTreeMap<(String, Ended), u64>,
+    /// By route.
+    last: BTreeMap<String, (Outcome, Instant)>,
     deliveries: BTreeMap<&'static str, u64>,
 }
 
@@ -233,6 +264,19 @@ impl Candidates {
         self.state().counts.get(&(route.to_owned(), ended)).copied().unwrap_or_default()
     }
 
+    /// What is done for a route, and what became of its last candidate.
+    #[must_use]
+    pub fn progress(&self, route: &str) -> Progress {
+        let state = self.state();
+        let (slot, last) = (state.slots.get(route), state.last.get(route));
+        Progress {
+            is_working: slot.is_some(),
+            is_waiting: slot.is_some_and(|slot| slot.next.is_some()),
+            last: last.map(|(outcome, _)| outcome.clone()),
+            last_ms_ago: last.map(|(_, at)| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -244,8 +288,9 @@ impl State {
     }
 
     /// The next one of the route, or none, and then nobody works for it.
-    fn next(&mut self, route: &str, ended: Ended) -> Option<Wish> {
-        self.count(route, ended);
+    fn next(&mut self, route: &str, outcome: Outcome) -> Option<Wish> {
+        self.count(route, outcome.result);
+        self.last.insert(route.to_owned(), (outcome, Instant::now()));
         let next = self.slots.get_mut(route).and_then(|slot| slot.next.take());
         if next.is_none() {
             self.slots.remove(route);
@@ -260,9 +305,9 @@ async fn work(candidates: Candidates, mut wish: Wish) {
     loop {
         // It is never closed.
         let permit = candidates.shared.room.acquire().await;
-        let ended = child::deploy(&candidates.shared.program, &wish).await;
+        let outcome = child::deploy(&candidates.shared.program, &wish).await;
         drop(permit);
-        let next = candidates.state().next(&wish.route, ended);
+        let next = candidates.state().next(&wish.route, outcome);
         match next {
             Some(next) => wish = next,
             None => return,

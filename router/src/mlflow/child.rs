@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
-use super::candidates::{Ended, Wish};
+use super::candidates::{Ended, Outcome, Wish};
 
 /// Lines of one process that are logged; further ones are read, and dropped.
 const LINES: usize = 200;
@@ -50,36 +50,31 @@ enum Failed {
 }
 
 /// Pushes what the alias points to, and begins its rollout.
-pub(super) async fn deploy(program: &Program, wish: &Wish) -> Ended {
-    let (until, route, candidate) = (Instant::now() + wish.timeout, wish.route.as_str(), wish.from().to_string());
-    tracing::info!(route, candidate, "a candidate of MLflow's is pushed");
-    let pushed = run(program, push_arguments(wish), (route, until)).await;
-    let version = pushed.and_then(|said| version_of(&said).ok_or_else(|| Failed::Because("it named no version".to_owned())));
-    let version = match version {
-        Ok(version) => version,
-        Err(Failed::Late) => return late(wish),
-        Err(Failed::Because(why)) => {
-            tracing::error!(route, candidate, why, "a candidate of MLflow's could not be pushed");
-            return Ended::NotPushed;
-        }
+pub(super) async fn deploy(program: &Program, wish: &Wish) -> Outcome {
+    let (until, candidate, mut version) = (Instant::now() + wish.timeout, wish.from().to_string(), None);
+    let (result, why) = match begin(program, wish, until, &mut version).await {
+        Ok(()) => (Ended::Deployed, None),
+        Err(Failed::Late) => (Ended::Late, Some(format!("it took longer than mlflow.timeout, {:?}", wish.timeout))),
+        Err(Failed::Because(why)) => (if version.is_some() { Ended::NotDeployed } else { Ended::NotPushed }, Some(why)),
     };
-    tracing::info!(route, candidate, version, "a candidate of MLflow's is deployed");
-    match run(program, deploy_arguments(wish, version), (route, until)).await {
-        Ok(_) => {
-            tracing::info!(route, candidate, version, "the rollout of a candidate of MLflow's has begun");
-            Ended::Deployed
-        }
-        Err(Failed::Late) => late(wish),
-        Err(Failed::Because(why)) => {
-            tracing::error!(route, candidate, version, why, "a candidate of MLflow's could not be deployed");
-            Ended::NotDeployed
+    let (route, number) = (wish.route.as_str(), version.unwrap_or_default());
+    match &why {
+        None => tracing::info!(route, candidate, version = number, "the rollout of a candidate of MLflow's has begun"),
+        Some(why) => {
+            tracing::error!(route, candidate, version = number, result = result.label(), why, "a candidate of MLflow's is not deployed");
         }
     }
+    Outcome { candidate, version, result, why }
 }
 
-fn late(wish: &Wish) -> Ended {
-    tracing::error!(route = wish.route, candidate = %wish.from(), timeout = ?wish.timeout, "a candidate of MLflow's took longer than mlflow.timeout");
-    Ended::Late
+async fn begin(program: &Program, wish: &Wish, until: Instant, version: &mut Option<u64>) -> Result<(), Failed> {
+    let (route, candidate) = (wish.route.as_str(), wish.from().to_string());
+    tracing::info!(route, candidate, "a candidate of MLflow's is pushed");
+    let said = run(program, push_arguments(wish), (route, until)).await?;
+    let pushed = version_of(&said).ok_or_else(|| Failed::Because("it named no version".to_owned()))?;
+    *version = Some(pushed);
+    tracing::info!(route, candidate, version = pushed, "a candidate of MLflow's is deployed");
+    run(program, deploy_arguments(wish, pushed), (route, until)).await.map(|_| ())
 }
 
 fn push_arguments(wish: &Wish) -> Vec<String> {
@@ -203,16 +198,16 @@ mod tests {
         Wish { route: "search".to_owned(), alias, url: "http://mlflow:5000".to_owned(), admin: "http://127.0.0.1:9090".to_owned(), timeout }
     }
 
-    async fn ends(push: &str, deploy: &str) -> (Ended, String) {
+    async fn ends(push: &str, deploy: &str) -> (Outcome, String) {
         let folder = tempfile::tempdir().unwrap();
-        let ended = self::deploy(&program(folder.path(), push, deploy), &wish(Duration::from_secs(60))).await;
-        (ended, std::fs::read_to_string(folder.path().join("asked")).unwrap())
+        let outcome = self::deploy(&program(folder.path(), push, deploy), &wish(Duration::from_secs(60))).await;
+        (outcome, std::fs::read_to_string(folder.path().join("asked")).unwrap())
     }
 
     #[tokio::test]
     async fn a_candidate_is_pushed_and_then_its_version_is_deployed() {
-        let (ended, asked) = ends("echo '{\"version\": 7}'", "echo fine").await;
-        assert_eq!(ended, Ended::Deployed);
+        let (outcome, asked) = ends("echo '{\"version\": 7}'", "echo fine").await;
+        assert_eq!((outcome.result, outcome.version, outcome.why), (Ended::Deployed, Some(7), None));
         let expected = [
             "mlflow: model push --from-mlflow models:/Query Ranker@champion --model ranker --mlflow-url http://mlflow:5000 --json --config /etc/switchback.toml",
             "mlflow: deploy --route search --model ranker --version 7 --if-busy=supersede --why models:/Query Ranker@champion was set in MLflow --admin http://127.0.0.1:9090 --json --config /etc/switchback.toml",
@@ -223,12 +218,14 @@ mod tests {
     #[tokio::test]
     async fn how_it_ended_is_told_apart() {
         for push in ["echo away >&2; exit 69", "echo nonsense", "echo '{}'", "kill -KILL $$"] {
-            let (ended, asked) = ends(push, "true").await;
-            assert_eq!((ended, asked.lines().count()), (Ended::NotPushed, 1), "{push}");
+            let (outcome, asked) = ends(push, "true").await;
+            assert_eq!((outcome.result, outcome.version, asked.lines().count()), (Ended::NotPushed, None, 1), "{push}");
         }
-        assert_eq!(ends("echo '{\"version\": 7}'", "echo busy >&2; exit 2").await.0, Ended::NotDeployed);
+        let (outcome, _) = ends("echo '{\"version\": 7}'", "echo busy >&2; exit 2").await;
+        assert_eq!((outcome.result, outcome.version), (Ended::NotDeployed, Some(7)));
+        assert!(outcome.why.unwrap().ends_with(": busy"));
         let nowhere = Program { program: PathBuf::from("/nowhere/switchback"), config_file: PathBuf::new() };
-        assert_eq!(self::deploy(&nowhere, &wish(Duration::from_secs(60))).await, Ended::NotPushed);
+        assert_eq!(self::deploy(&nowhere, &wish(Duration::from_secs(60))).await.result, Ended::NotPushed);
     }
 
     #[tokio::test]
@@ -236,7 +233,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (limit, began) = (Duration::from_millis(300), Instant::now());
         for push in ["exec sleep 600", "exec yes", "exec yes >&2"] {
-            assert_eq!(self::deploy(&program(folder.path(), push, "true"), &wish(limit)).await, Ended::Late, "{push}");
+            assert_eq!(self::deploy(&program(folder.path(), push, "true"), &wish(limit)).await.result, Ended::Late, "{push}");
         }
         assert!(began.elapsed() < Duration::from_secs(60));
     }

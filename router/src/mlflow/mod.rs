@@ -25,7 +25,7 @@ mod tracking;
 mod version;
 mod webhook;
 
-pub use candidates::{Candidates, Ended, Told, Wish};
+pub use candidates::{Candidates, Ended, Outcome, Progress, Told, Wish};
 pub use error::MlflowError;
 pub use mlmodel::{Artefact, MlModel, is_inside};
 pub use model_uri::{ModelUri, ModelUriError, Picked};

@@ -48,11 +48,14 @@ pub struct Found {
 }
 
 impl Version {
-    /// Whether one of these keys vouches for it.
+    /// Whether one of these keys vouches for it. Without keys nobody has to.
     ///
     /// # Errors
     /// [`RegistryError::Untrusted`].
     pub fn check_signature(&self, keys: &[TrustedKey]) -> Result<(), RegistryError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let Manifest { model, version, .. } = &self.manifest;
         let refuse = |why: String| Err(RegistryError::Untrusted { model: model.clone(), version: *version, why });
         let known = || keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>().join(", ");

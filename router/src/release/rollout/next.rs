@@ -225,7 +225,11 @@ impl Seen<'_> {
             Phase::Pending => "every gate says yes".to_owned(),
             Phase::Canary | Phase::Baking => {
                 let nobody = || "its time is over, and there is nobody to compare it with".to_owned();
-                self.of_this().map_or_else(nobody, |evidence| evidence.summary.clone())
+                self.of_this().map_or_else(nobody, |evidence| match evidence.summary.strip_prefix("hold: ") {
+                    // A bake ends when nothing was found in its time.
+                    Some(what) => format!("its time is over: {what}"),
+                    None => evidence.summary.clone(),
+                })
             }
             _ => "the time for copies is over".to_owned(),
         };
