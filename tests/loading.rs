@@ -6,9 +6,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use switchback_tests::model_pools::{ModelPools, QUICK};
 use switchback_tests::ranker::demo;
+use switchback_tests::registry;
 use switchback_tests::{Backend, Router, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -117,6 +118,15 @@ fn a_server_that_scores_otherwise_than_the_registry_says_gets_nobody() {
     assert_eq!((&route["pools"]["canary"]["version"], &route["live"]), (&"search:1".into(), &"blue".into()));
     let report = load.stop();
     assert_eq!((report.failures(), report.by_pool.keys().map(String::as_str).collect::<Vec<_>>()), (0, vec!["blue"]), "{report:?}");
+    // What pools run is not removed, however old it is and whatever aliases say.
+    let gc = ["model", "gc", "search", "--keep", "1", "--younger", "0s", "--json"];
+    let (code, said, error) = registry::said(&pools.command(&router, &gc).output().unwrap());
+    let told: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{code}: {said}{error}"));
+    assert_eq!((&told["models"][0]["removed"], &told["models"][0]["kept"][0]["why"]), (&json!([]), &json!("in use")), "{told:#}");
+    let mut alone = pools.command(&router, &gc);
+    alone.env("SWITCHBACK_ADMIN", "http://127.0.0.1:1");
+    let (code, said, error) = registry::said(&alone.output().unwrap());
+    assert!(code == 69 && format!("{said}{error}").contains("nothing is removed while"), "{code}: {said}{error}");
     // What nobody validated, and what was refused, is not loaded at all.
     let file = demo("models/ranker_shuffled.onnx");
     pools.registry.done(&["push", file.to_str().unwrap(), "--model", "search"]);

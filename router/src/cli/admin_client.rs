@@ -85,6 +85,11 @@ impl AdminArgs {
 }
 
 impl AdminAt {
+    /// Whether a router was named.
+    pub(crate) fn is_named(&self) -> bool {
+        self.admin.is_some()
+    }
+
     /// Finds the router and the token; `config` is the router's, where one was named.
     ///
     /// # Errors
