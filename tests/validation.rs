@@ -44,7 +44,11 @@ static CORPUS: LazyLock<PathBuf> = LazyLock::new(|| {
     if !folder.exists() {
         let made_in = tempfile::tempdir_in(place).unwrap();
         let made = Command::new(python()).arg(recipe.join("make.py")).arg(made_in.path()).output().unwrap();
-        assert!(made.status.success(), "scripts/install_test_tools.sh models target/tools/models: {}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "scripts/install_test_tools.sh models target/tools/models: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         // Another process of the tests may have been first.
         if fs::rename(made_in.path(), &folder).is_ok() {
             drop(made_in.keep());

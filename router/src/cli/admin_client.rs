@@ -32,7 +32,7 @@ pub(crate) struct AdminArgs {
     #[command(flatten)]
     at: AdminAt,
     /// The router's config: its admin address, and the token in its data folder, are used where no other option names them.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "SWITCHBACK_CONFIG")]
     config: Option<PathBuf>,
 }
 
@@ -69,6 +69,11 @@ impl AdminArgs {
     pub(crate) fn or_config(mut self, default: &str) -> (PathBuf, AdminArgs) {
         let file = self.config.get_or_insert_with(|| PathBuf::from(default)).clone();
         (file, self)
+    }
+
+    /// The config that was named, if it is good.
+    pub(crate) fn good_config(&self) -> Option<config::Config> {
+        self.config.as_deref().and_then(|file| config::load(file).ok())
     }
 
     /// Finds the router and the token.
