@@ -27,7 +27,7 @@ pub(crate) struct ResponseBody {
 }
 
 enum Source {
-    /// Nothing, or a short text of the router's own.
+    /// Nothing, a short text of the router's own, or a backend's body that is all here.
     Own(Option<Bytes>),
     /// Nothing, but a head that says how long it would be: hyper drops the length of a 304 that has no body at all.
     Announced(u64),
@@ -43,11 +43,16 @@ impl ResponseBody {
 
     /// A backend's body of at most `room` bytes; `attempt` is ended, and its connection given back, when the body is. `request` is the client's body,
     /// which may go on meanwhile.
-    pub(crate) fn passed(incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Box<Attempt>, room: u64) -> ResponseBody {
+    pub(crate) fn passed(mut incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Box<Attempt>, room: u64) -> ResponseBody {
         if incoming.is_end_stream() {
             attempt.completed();
             is_answered(request.as_ref());
             return ResponseBody::own(None);
+        }
+        if let Some(data) = incoming.take_whole() {
+            attempt.completed();
+            is_answered(request.as_ref());
+            return ResponseBody::own(Some(data));
         }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
         ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle, room, copy: None }), in_progress: None }
@@ -55,9 +60,14 @@ impl ResponseBody {
 
     /// A copy is made of it as it passes.
     #[cold]
-    pub(crate) fn copied(mut self, copy: Box<BodyCopy>) -> ResponseBody {
-        if let Source::Passed(body) = &mut self.source {
-            body.copy = Some(copy);
+    pub(crate) fn copied(mut self, mut copy: Box<BodyCopy>) -> ResponseBody {
+        match &mut self.source {
+            Source::Passed(body) => body.copy = Some(copy),
+            Source::Own(Some(data)) => {
+                copy.pass(data);
+                copy.deliver();
+            }
+            Source::Own(None) | Source::Announced(_) => {}
         }
         self
     }

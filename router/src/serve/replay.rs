@@ -246,6 +246,18 @@ impl RequestBody {
         if slices.is_empty() { RequestBody::Empty } else { RequestBody::Copied(slices) }
     }
 
+    /// From its start again, as if nothing of it had been asked for; false where that is not remembered.
+    pub(crate) fn rewind(&mut self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Copied(_) => false,
+            RequestBody::Replayed { replay, sent, .. } => {
+                *sent = 0;
+                replay.borrow().is_replayable()
+            }
+        }
+    }
+
     /// The body for a further attempt; earlier ones get nothing more.
     pub(crate) fn of(replay: &Rc<RefCell<Replay>>) -> RequestBody {
         let mut inner = replay.borrow_mut();
