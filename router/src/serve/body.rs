@@ -55,7 +55,10 @@ impl ResponseBody {
             return ResponseBody::own(Some(data));
         }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
-        ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle, room, copy: None }), in_progress: None }
+        ResponseBody {
+            source: Source::Passed(PassedBody { incoming, request, attempt, idle, room, copy: None, broken: None }),
+            in_progress: None,
+        }
     }
 
     /// A copy is made of it as it passes.
@@ -109,6 +112,8 @@ pub(crate) struct PassedBody {
     room: u64,
     /// For whoever reads what it says.
     copy: Option<Box<BodyCopy>>,
+    /// How it broke off: told when what came before was written.
+    broken: Option<PassError>,
 }
 
 /// Why a body broke off. The client sees its connection (or stream) reset, as it would without the router.
@@ -160,7 +165,22 @@ impl PassedBody {
         }
     }
 
+    /// The client gets what there was of it: hyper drops what it has not written yet with the error.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match self.poll_pass(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
+        }
+    }
+
+    fn poll_pass(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 if self.idle.poll_expired(cx).is_ready() {

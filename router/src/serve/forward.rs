@@ -276,7 +276,12 @@ impl Journey {
     }
 
     /// Sends what must not be sent twice. If the connection had closed before a byte of it was sent, it is still there for another.
-    async fn send_once(&self, connection: &mut Connection, hearers: Hearers<'_>, deadline: Instant) -> Result<(Response<Incoming>, Seen), Failure> {
+    async fn send_once(
+        &self,
+        connection: &mut Connection,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<(Response<Incoming>, Seen), Failure> {
         let request = self.request()?;
         let kept = connection.may_be_refused().then(|| Again::of(request.method(), request.uri(), request.headers()));
         let (failure, unsent) = match connection.send_once(request, hearers, deadline).await {

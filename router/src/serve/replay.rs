@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::idle::IdleTimer;
-use super::incoming::Incoming;
+use super::incoming::{BrokenOff, Incoming};
 use super::interim::{Gate, Wait};
 use super::trailers;
 use super::upstream::Failure;
@@ -189,7 +189,9 @@ impl Replay {
                     None => Some(Err(self.fail(BodyError::TooLarge))),
                 }
             }
-            Some(Err(error)) => Some(Err(self.fail(if error.is_malformed() { BodyError::Malformed } else { BodyError::Aborted }))),
+            // A stream of HTTP/2 is reset by who reads its frames, and that is all there is to say.
+            Some(Err(error @ BrokenOff::Http1(_))) if error.is_malformed() => Some(Err(self.fail(BodyError::Malformed))),
+            Some(Err(_)) => Some(Err(self.fail(BodyError::Aborted))),
         })
     }
 

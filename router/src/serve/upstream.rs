@@ -39,7 +39,10 @@ pub(crate) struct Connection {
 enum Sender {
     Http1(Wire),
     /// hyper's, whose connection can become another protocol's.
-    Upgrade { sender: http1::SendRequest<RequestBody>, ear: Arc<Ear> },
+    Upgrade {
+        sender: http1::SendRequest<RequestBody>,
+        ear: Arc<Ear>,
+    },
     Http2(http2::Sender),
 }
 
@@ -264,7 +267,9 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Response<Incoming>, Unsent> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
-        let Sender::Upgrade { sender, ear } = &mut self.sender else { return Err((Failure::Closed { was_reused }, Some(Box::new(request)))) };
+        let Sender::Upgrade { sender, ear } = &mut self.sender else {
+            return Err((Failure::Closed { was_reused }, Some(Box::new(request))));
+        };
         let _listening = ear.listen(hearers.client, hearers.gate.cloned());
         match in_time(std::pin::pin!(sender.try_send_request(request)), &mut self.timer, deadline).await {
             _ if ear.is_odd() => Err((Failure::Broken(Broken::Framing), None)),

@@ -45,10 +45,6 @@ enum Place {
 }
 
 impl Chunks {
-    pub(super) fn is_over(&self) -> bool {
-        self.place == Place::Over
-    }
-
     /// Takes the next piece out of the buffer; `None` while more bytes are needed for it.
     ///
     /// # Errors
@@ -87,7 +83,10 @@ impl Chunks {
         let line = buffer.get(..end).unwrap_or_default();
         let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
         let (size, extension) = line.split_at(digits);
-        if !(1..=16).contains(&size.len()) || !matches!(extension.first(), None | Some(b';')) || !extension.iter().all(|byte| is_text(*byte)) {
+        if !(1..=16).contains(&size.len())
+            || !matches!(extension.first(), None | Some(b';'))
+            || !extension.iter().all(|byte| is_text(*byte))
+        {
             return Err(Malformed);
         }
         self.extensions += extension.len();

@@ -44,7 +44,6 @@ const ROOM: usize = 8 << 10;
 pub(crate) struct Wire(Rc<RefCell<Inner>>);
 
 /// Why there was no response.
-#[derive(Debug)]
 pub(crate) enum Unanswered {
     /// Nothing of it was sent: here it is.
     Unsent(Box<Request<RequestBody>>),
@@ -90,7 +89,11 @@ impl Wire {
     ///
     /// # Errors
     /// [`Unanswered`].
-    pub(crate) async fn send(&self, request: Request<RequestBody>, hearers: Hearers<'_>) -> Result<(Response<BackendBody>, Seen), Unanswered> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        hearers: Hearers<'_>,
+    ) -> Result<(Response<BackendBody>, Seen), Unanswered> {
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
         self.0.borrow_mut().out.begin(&parts, body);

@@ -112,8 +112,9 @@ impl Out {
 
     /// Asks for more of the body once the last of it was written; pending while none has come.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsendable>> {
-        while self.slice.is_empty()
-            && let Some(Sent { body, left }) = &mut self.body
+        // Once all that was promised is here, more of it would be wrong: nothing is sent before that is known, where it is known at once.
+        while let Some(Sent { body, left }) = &mut self.body
+            && (self.slice.is_empty() || *left == Some(0))
         {
             let frame = match ready!(Pin::new(body).poll_frame(cx)) {
                 None => {

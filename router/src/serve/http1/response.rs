@@ -145,7 +145,8 @@ fn length(status: StatusCode, version: Version, method: &Method, seen: Seen, hea
     if seen.has_ambiguous_length() {
         return Err(Broken::Framing);
     }
-    let has_none = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD;
+    let has_none =
+        status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD;
     if has_none {
         return Ok(Length::Known(0));
     }
@@ -162,7 +163,7 @@ fn length(status: StatusCode, version: Version, method: &Method, seen: Seen, hea
 
 /// Digits and nothing else.
 fn number(text: &[u8]) -> Option<u64> {
-    let digit = |number: u64, byte: &u8| number.checked_mul(10)?.checked_add(u64::from(byte.is_ascii_digit().then_some(byte - b'0')?));
+    let digit = |number: u64, byte: &u8| number.checked_mul(10)?.checked_add(char::from(*byte).to_digit(10)?.into());
     if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }
 

@@ -39,9 +39,7 @@ impl Stream {
     /// Writes of both, the first one first; how many bytes were taken.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
         match (self, first.is_empty(), second.is_empty()) {
-            (Stream::Plain(stream), false, false) => {
-                Pin::new(stream).poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)])
-            }
+            (Stream::Plain(stream), false, false) => Pin::new(stream).poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)]),
             (Stream::Plain(stream), true, _) => Pin::new(stream).poll_write(cx, second),
             (Stream::Plain(stream), ..) => Pin::new(stream).poll_write(cx, first),
             (Stream::Tls(stream), true, _) => Pin::new(stream).poll_write(cx, second),

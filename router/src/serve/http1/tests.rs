@@ -156,7 +156,12 @@ fn what_can_be_read_in_two_ways_is_refused() {
         (format!("{OK}a: {}\r\n\r\n", "x".repeat(super::response::HEAD_BYTES)), Broken::Parse),
     ] {
         for piece in [1, 7, bytes.len()] {
-            assert_eq!(ours(bytes.as_bytes(), piece, &get), Ends::Broken(broken), "{:?} in pieces of {piece}", &bytes[..bytes.len().min(90)]);
+            assert_eq!(
+                ours(bytes.as_bytes(), piece, &get),
+                Ends::Broken(broken),
+                "{:?} in pieces of {piece}",
+                &bytes[..bytes.len().min(90)]
+            );
         }
     }
     for (chunks, broke) in [
@@ -184,6 +189,35 @@ fn what_can_be_read_in_two_ways_is_refused() {
     assert_eq!(ours(extensions.as_bytes(), 100, &get), Ends::BrokeOff(BackendBroke::Malformed), "extensions without end");
     assert_eq!(ours(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nhi", 9, &get), Ends::BrokeOff(BackendBroke::Closed));
     assert_eq!(ours(b"HTTP/1.1 200 OK\r\nco", 4, &get), Ends::Closed);
+}
+
+#[test]
+fn what_was_not_sent_comes_back_and_what_is_behind_a_response_is_nobodys() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let wire = Wire::new(Stream::Piped(ours));
+        assert!(wire.is_usable());
+        drop(theirs);
+        assert!(!wire.is_usable(), "it is closed");
+        let body = RequestBody::copied(vec![Bytes::from_static(b"hi")]);
+        let request = request(&Method::PUT).header("content-length", "2");
+        let unsent = wire.send(request.body(body).unwrap(), Hearers::NONE).await;
+        assert!(matches!(unsent, Err(Unanswered::Closed)), "a body that cannot be had again");
+        let request = request_of_nothing();
+        let unsent = wire.send(request, Hearers::NONE).await;
+        assert!(matches!(unsent, Err(Unanswered::Unsent(request)) if request.uri() == "/rank" && request.headers().len() == 1));
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let wire = Wire::new(Stream::Piped(ours));
+        theirs.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n").await.unwrap();
+        let (response, _) = wire.send(request_of_nothing(), Hearers::NONE).await.unwrap_or_else(|_| panic!("no answer"));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+        assert!(!wire.is_usable(), "something came that nobody asked for");
+    });
+}
+
+fn request_of_nothing() -> Request<RequestBody> {
+    request(&Method::DELETE).body(RequestBody::Empty).unwrap()
 }
 
 /// A response of hyper's and ours, which must not be two.
