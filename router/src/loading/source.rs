@@ -86,8 +86,8 @@ async fn report(registry: &Registry, wanted: &Reference, version: &Version) -> R
 async fn passed_once(registry: &Registry, version: &Version) -> Result<Option<Report>, Trouble> {
     let Manifest { model, version: number, sha256, .. } = &version.manifest;
     let reports = registry.reports(model, *number).await.map_err(trouble)?;
-    let reports = reports.iter().rev().filter_map(|stored| Report::read(&stored.report).ok());
-    Ok(reports.filter(|report| report.passed && report.sha256 == *sha256).next())
+    let mut reports = reports.iter().rev().filter_map(|stored| Report::read(&stored.report).ok());
+    Ok(reports.find(|report| report.passed && report.sha256 == *sha256))
 }
 
 async fn golden(registry: &Registry, wanted: &Reference, version: &Version, report: &Report) -> Result<Option<Golden>, Trouble> {

@@ -222,7 +222,7 @@ fn request_of_nothing() -> Request<RequestBody> {
 
 /// A response of hyper's and ours, which must not be two.
 fn compared(bytes: &[u8]) -> (Option<Answer>, Option<Answer>) {
-    let method = if bytes.len() % 5 == 0 { Method::HEAD } else { Method::GET };
+    let method = if bytes.len().is_multiple_of(5) { Method::HEAD } else { Method::GET };
     let whole = ours(bytes, bytes.len(), &method);
     let piece = bytes.len() % 7 + 1;
     assert_eq!(ours(bytes, piece, &method), whole, "in pieces of {piece}: {}", bytes.escape_ascii());
