@@ -2,6 +2,8 @@
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -12,6 +14,10 @@ use super::deploy_told::{Account, Told};
 
 /// The newest entries of the ledger that are looked through for a rollout that another one followed.
 const ENTRIES: usize = 1_000;
+
+/// Between two looks whether the router obeys what is written, and how many.
+const OBEYS: Duration = Duration::from_millis(50);
+const OBEYS_TRIES: u32 = 100;
 
 /// Which rollout is followed, and how far.
 #[derive(Debug)]
@@ -31,12 +37,20 @@ impl Followed<'_> {
     /// The time is up, or the router was away until then.
     pub(super) async fn to_its_end(&self, patient: &Patient, told: &mut Told, account: &mut Account) -> Result<Ended, Failure> {
         told.spin();
+        let mut obeys = OBEYS_TRIES;
         loop {
             let route = patient.route(self.deadline, told).await.map_err(|failure| failure.with_hint(&self.hint()))?;
             if route["evidence"]["evidence"]["candidate"]["version"].as_str() == Some(self.candidate) {
                 account.evidence = route["evidence"].clone();
             }
-            match Scene::of(&route).seen(&self.id, self.until) {
+            let scene = Scene::of(&route);
+            match scene.seen(&self.id, self.until) {
+                // The router obeys its flags a moment after they are written; until then another one answers.
+                Seen::Over(Ended::Live, _) if scene.live != self.candidate && obeys > 0 => {
+                    obeys -= 1;
+                    sleep(OBEYS).await;
+                    continue;
+                }
                 Seen::UnderWay(rollout) => self.tell(&rollout, told, account),
                 Seen::Over(ended, rollout) => {
                     account.note(&rollout);

@@ -39,6 +39,8 @@ struct Sent {
     body: RequestBody,
     /// What is still to come of what its head promises; `None` in chunks.
     left: Option<u64>,
+    /// Nothing more comes. It is kept until all of it was written: until then it may have to be had again.
+    is_ended: bool,
 }
 
 impl Out {
@@ -52,7 +54,7 @@ impl Out {
             body => {
                 let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse().ok());
                 let left = if parts.headers.contains_key(TRANSFER_ENCODING) { None } else { Some(length.unwrap_or(0)) };
-                Some(Sent { body, left })
+                Some(Sent { body, left, is_ended: false })
             }
         };
     }
@@ -91,7 +93,11 @@ impl Out {
                 ready!(stream.poll_flush(cx)).map_err(|_| Unsendable::Connection)?;
                 self.needs_flush = false;
             }
-            return if is_waiting { Poll::Pending } else { Poll::Ready(Ok(())) };
+            if is_waiting {
+                return Poll::Pending;
+            }
+            self.body = None;
+            return Poll::Ready(Ok(()));
         }
     }
 
@@ -113,7 +119,7 @@ impl Out {
     /// Asks for more of the body once the last of it was written; pending while none has come.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsendable>> {
         // Once all that was promised is here, more of it would be wrong: nothing is sent before that is known, where it is known at once.
-        while let Some(Sent { body, left }) = &mut self.body
+        while let Some(Sent { body, left, is_ended: is_ended @ false }) = &mut self.body
             && (self.slice.is_empty() || *left == Some(0))
         {
             let frame = match ready!(Pin::new(body).poll_frame(cx)) {
@@ -123,7 +129,7 @@ impl Out {
                         Some(0) => {}
                         Some(_) => return Poll::Ready(Err(Unsendable::Body)),
                     }
-                    self.body = None;
+                    *is_ended = true;
                     break;
                 }
                 Some(frame) => frame.map_err(|_| Unsendable::Body)?,
@@ -143,7 +149,7 @@ impl Out {
                 (Err(frame), None) => {
                     self.bytes.extend_from_slice(b"0\r\n");
                     write_fields(&mut self.bytes, frame.trailers_ref());
-                    self.body = None;
+                    *is_ended = true;
                 }
                 // They have no place in a body whose length was said.
                 (Err(_), Some(_)) => {}
