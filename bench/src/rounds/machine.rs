@@ -1,0 +1,82 @@
+//! Where and when it was measured, for the report, and real-time priority.
+
+use std::path::Path;
+use std::thread::available_parallelism;
+
+use anyhow::{Result, bail};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::Serialize;
+
+use super::process::said_by;
+
+/// Real-time priority of everybody in a latency workload. The lowest but one: the kernel's own threads stay above.
+const PRIORITY: &str = "10";
+
+/// The machine and the moment.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) date: String,
+    pub(crate) kernel: String,
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) commit: String,
+    pub(crate) load_average: String,
+}
+
+impl Machine {
+    pub(crate) fn look() -> Machine {
+        let said = |program: &str, arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
+            said_by(Path::new(program), &arguments).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+        };
+        let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        Machine {
+            date: said("date", &["-u", "+%Y-%m-%d"]),
+            kernel: said("uname", &["-sr"]),
+            processor: model.map_or("unknown", |(_, name)| name).to_owned(),
+            cores: available_parallelism().map_or(1, Into::into),
+            commit: said("git", &["rev-parse", "--short", "HEAD"]),
+            load_average: load.split_whitespace().take(3).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+/// Numbers of processors as taskset has them: `0`, or `0,1`.
+fn numbers(processors: &str) -> Result<Vec<usize>> {
+    match processors.split(',').map(str::parse).collect() {
+        Ok(numbers) => Ok(numbers),
+        Err(_) => bail!("{processors}: must be numbers of processors, like 0 or 0,1"),
+    }
+}
+
+/// Keeps this thread, and what it starts from now on, to these processors.
+pub(crate) fn pin(processors: &str) -> Result<()> {
+    let mut set = CpuSet::new();
+    for number in numbers(processors)? {
+        set.set(number);
+    }
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Gives every thread of these processes real-time priority, or takes it back.
+pub(crate) fn realtime(processes: &[u32], is_on: bool) -> Result<()> {
+    let (class, priority) = if is_on { ("-r", PRIORITY) } else { ("-o", "0") };
+    for process in processes {
+        let arguments = ["-a", class, "-p", priority, &process.to_string()].map(str::to_owned);
+        said_by(Path::new("chrt"), &arguments)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_numbers() {
+        assert_eq!(numbers("0,1").unwrap(), [0, 1]);
+        assert!(numbers("first").is_err());
+    }
+}
