@@ -56,7 +56,7 @@ pub(crate) fn run(options: &LoadOptions) -> Result<()> {
     let measured = Duration::try_from_secs_f64(options.seconds)?;
     let pace = Pace { warm_up: Duration::try_from_secs_f64(options.warm_up)?, measured };
     let summary = if options.idle {
-        let hold = &mut |mark| {
+        let hold = &mut |mark: Mark| {
             if mark == Mark::Begin {
                 std::thread::sleep(measured);
             }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +22,9 @@ const FLIP_EVERY: Duration = Duration::from_millis(100);
 const FLIPS_A_SWAP: u32 = 5;
 /// The plugin that is swapped.
 const SWAPPED: &str = "bench-split";
+
+/// No build is like one before it, so that each is compiled.
+static BUILDS: AtomicU32 = AtomicU32::new(0);
 
 /// A router's admin listener.
 #[derive(Debug, Clone)]
@@ -42,6 +45,17 @@ pub(crate) struct Done {
 impl Admin {
     pub(crate) fn new(address: SocketAddr, data: &Path) -> Admin {
         Admin { address, token: data.join("admin.token") }
+    }
+
+    /// Has a router begin anew in its data folder: with the flags of its config. Compiled policies stay.
+    pub(crate) fn forget(data: &Path) -> Result<()> {
+        let Ok(entries) = fs::read_dir(data) else { return Ok(()) };
+        for entry in entries.flatten().filter(|entry| entry.file_name() != "cache") {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.with_context(|| format!("removing {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Status and body of an answer.
@@ -136,7 +150,11 @@ impl Admin {
         while !is_over.load(Ordering::Relaxed) {
             let began = Instant::now();
             if turn.is_multiple_of(FLIPS_A_SWAP) {
-                self.ask_well("PUT", &format!("/api/v1/policies/{SWAPPED}"), &another_build(&shipped, turn))?;
+                self.ask_well(
+                    "PUT",
+                    &format!("/api/v1/policies/{SWAPPED}"),
+                    &another_build(&shipped, BUILDS.fetch_add(1, Ordering::Relaxed)),
+                )?;
                 done.swaps += 1;
             }
             let live = if turn.is_multiple_of(2) { "green" } else { "blue" };

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::thread::available_parallelism;
 
 use anyhow::{Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 
@@ -58,6 +59,12 @@ pub(crate) fn pin(processors: &str) -> Result<()> {
         set.set(number);
     }
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Lets this program, and what it starts, have as many files open as it may.
+pub(crate) fn open_many_files() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
 }
 
 /// Gives every thread of these processes real-time priority, or takes it back.

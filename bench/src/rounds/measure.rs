@@ -111,6 +111,10 @@ impl Bench<'_> {
         Ok((peer, program, arguments))
     }
 
+    fn work_of(&self, contender: &Contender) -> PathBuf {
+        self.work.join(format!("{}-{}-{}", contender.peer, contender.variant, contender.workers))
+    }
+
     fn places(&self, contender: &Contender, ports: Ports, work: &Path) -> Result<Places> {
         let text = |path: &Path| path.display().to_string();
         Ok(Places(vec![
@@ -135,14 +139,15 @@ impl Bench<'_> {
     fn start(&self, workload: &Workload, contender: &Contender) -> Result<Running> {
         let ports = Ports { http: free_port()?, http2: free_port()?, tls: free_port()?, admin: free_port()? };
         // What a peer keeps, such as a compiled policy, is there in its next round.
-        let work = self.work.join(format!("{}-{}-{}", contender.peer, contender.variant, contender.workers));
+        let work = self.work_of(contender);
         let (peer, program, arguments) = self.prepare(contender, ports, &work)?;
         let processors = match workload.placement {
             Placement::Apart => self.options.peer_cpu.clone(),
             Placement::Together => format!("{},{}", self.options.peer_cpu, self.options.load_cpu),
         };
+        Admin::forget(&work.join("data"))?;
         let mut process = Process::start(&program, &arguments, &processors, &work.join("log"))?;
-        wait_for_answer(&mut process, ports.http)?;
+        wait_for_answer(&mut process, ports.http, contender.shape.as_ref().unwrap_or(&Shape::get()))?;
         if let Some(state) = &peer.variant(contender.variant)?.router {
             self.admin(ports, &work).prepare(state, &self.options.tools).context("bringing the router into its state")?;
         }
@@ -163,7 +168,7 @@ impl Bench<'_> {
         let mut running = self.start(workload, contender)?;
         let is_realtime = workload.is_realtime && self.raise(&running).is_ok();
         let result = self.measure_running(workload, contender, &mut running);
-        if is_realtime {
+        if workload.is_realtime {
             self.lower()?;
         }
         running.process.stop();
@@ -175,7 +180,7 @@ impl Bench<'_> {
         let is_realtime = workload.is_realtime && realtime(&everybody, true).is_ok();
         let ports = Ports { http: self.upstreams.blue, http2: 0, tls: 0, admin: 0 };
         let load = self.load(&workload.load, ports, &mut |_| Ok(()));
-        if is_realtime {
+        if workload.is_realtime {
             self.lower()?;
         }
         let load = load?;
@@ -198,7 +203,7 @@ impl Bench<'_> {
         let memory_before = memory(&tree(root));
         let mut costs: Vec<(Instant, Duration)> = Vec::new();
         let mut memory_at_end = Memory::default();
-        let mut on_mark = |mark| {
+        let mut on_mark = |mark: Mark| {
             if mark == Mark::Begin && matches!(workload.load, Load::Idle) {
                 thread::sleep(SETTLE);
             }
@@ -213,8 +218,7 @@ impl Bench<'_> {
         let ports = running.ports;
         let (load, done) = match self.state_of(contender)? {
             Some(state) if contender.is_operated => {
-                let work = self.work.join(format!("{}-{}-{}", contender.peer, contender.variant, contender.workers));
-                let admin = self.admin(ports, &work);
+                let admin = self.admin(ports, &self.work_of(contender));
                 operated(&admin, &state, || self.load(&asked, ports, &mut on_mark))?
             }
             _ => (self.load(&asked, ports, &mut on_mark)?, None),
@@ -289,14 +293,14 @@ fn operated(admin: &Admin, state: &RouterState, load: impl FnOnce() -> Result<Su
     })
 }
 
-/// Waits until a GET is answered with 200.
-fn wait_for_answer(process: &mut Process, port: u16) -> Result<()> {
+/// Waits until a request is answered with 200.
+fn wait_for_answer(process: &mut Process, port: u16, shape: &Shape) -> Result<()> {
     let until = Instant::now() + READY_WITHIN;
     let target = Target { address: loopback(port), tls: None };
     loop {
         process.check()?;
         let once = Pace { warm_up: Duration::ZERO, measured: LOOK_EVERY };
-        let answered = Crowd::new(target.clone(), Shape::get().requests()).and_then(|mut crowd| {
+        let answered = Crowd::new(target.clone(), shape.requests()).and_then(|mut crowd| {
             crowd.join(1)?;
             closed(&mut crowd, once, &mut |_| Ok(()))
         });
@@ -317,6 +321,6 @@ pub(crate) fn start_upstreams(work: &Path, load_cpu: &str) -> Result<Upstreams> 
     arguments.extend([("blue", blue), ("green", green), ("canary", canary)].map(|(name, port)| format!("{name}={}", loopback(port))));
     machine::pin(load_cpu)?;
     let mut process = Process::start(&std::env::current_exe()?, &arguments, load_cpu, &work.join("upstream.log"))?;
-    wait_for_answer(&mut process, blue)?;
+    wait_for_answer(&mut process, blue, &Shape::get())?;
     Ok(Upstreams { process, blue, green, canary })
 }

@@ -21,7 +21,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::load::{Identity, Pace};
-use machine::{Machine, pin};
+use machine::{Machine, open_many_files, pin};
 use measure::{Bench, Measured, start_upstreams};
 use peer::Peer;
 use workloads::{Contender, Placement, Workload};
@@ -154,6 +154,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tools: absolute(&options.tools)?,
         ..options.clone()
     };
+    open_many_files()?;
     let identity = Identity::make(&options.work)?;
     let upstreams = start_upstreams(&options.work, &options.load_cpu)?;
     let bench = Bench { options, upstreams, identity, work: options.work.clone() };

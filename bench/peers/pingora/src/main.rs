@@ -59,12 +59,22 @@ impl ProxyHttp for Split {
         if let Some(client) = session.client_addr().and_then(|address| address.as_inet()) {
             request.insert_header("X-Forwarded-For", client.ip().to_string())?;
         }
-        request.insert_header("X-Forwarded-Proto", if session.digest().is_some_and(|digest| digest.ssl_digest.is_some()) { "https" } else { "http" })
+        request.insert_header(
+            "X-Forwarded-Proto",
+            if session.digest().is_some_and(|digest| digest.ssl_digest.is_some()) { "https" } else { "http" },
+        )
     }
 }
 
+/// As `Cargo.toml` pins it.
+const VERSION: &str = "pingora 0.9.1";
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments == ["--version"] {
+        println!("{VERSION}");
+        return Ok(());
+    }
     let [port, tls_port, cert, key, workers, live, canary @ ..] = arguments.as_slice() else {
         return Error::e_explain(ErrorType::InternalError, "PORT TLS_PORT CERT KEY WORKERS BACKEND [CANARY]");
     };
@@ -72,7 +82,13 @@ fn main() -> Result<()> {
     let address = |port| address(port).map_err(|_| Error::explain(ErrorType::InternalError, "a port is a number"));
     let split = Split { live: address(live)?, canary: canary.first().map(address).transpose()?, requests: Default::default() };
     let threads = workers.parse().unwrap_or(1);
-    let conf = ServerConf { threads, upstream_keepalive_pool_size: 256, grace_period_seconds: Some(0), graceful_shutdown_timeout_seconds: Some(1), ..ServerConf::default() };
+    let conf = ServerConf {
+        threads,
+        upstream_keepalive_pool_size: 256,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut options = HttpServerOptions::default();
