@@ -3,8 +3,8 @@
 #
 #   bench/run.sh [--quick] [--only get,split,...] [--against switchback,nginx,...] [--rounds N] [--seconds S] [--as-is] ...
 #
-# A whole run is kept: bench/results/bench.md, its plots, and bench.json with what was measured. One that is quick, or of a part, goes to
-# $CARGO_TARGET_DIR/bench/report instead. --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is built here.
+# The report of a whole run goes to bench/results (bench.md and its plots), that of one that is quick or of a part to $CARGO_TARGET_DIR/bench/report;
+# what was measured is in $CARGO_TARGET_DIR/bench/bench.json. --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is built here.
 # All other options are those of `switchback-bench rounds --help`. Nothing else should run on the machine meanwhile.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -34,5 +34,4 @@ fi
 command="make bench${*:+ ARGS=\"$*\"}"
 "$target/release/switchback-bench" rounds --switchback "$router" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json" "${options[@]}"
 python3 bench/report.py "$folder/bench.json" "$report" --command "$command"
-cp "$folder/bench.json" "$report/bench.json"
 echo "bench: $report/bench.md" >&2

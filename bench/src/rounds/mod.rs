@@ -174,7 +174,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for workload in &wanted {
         let table = measure_workload(&bench, workload, &mut record)?;
         record.workloads.push(table);
-        fs::write(&options.out, serde_json::to_vec_pretty(&record)?).with_context(|| format!("writing {}", options.out.display()))?;
+        fs::write(&options.out, serde_json::to_vec(&record)?).with_context(|| format!("writing {}", options.out.display()))?;
     }
     Ok(())
 }
