@@ -290,6 +290,9 @@ def section(table, folder):
     is_realtime = [run["is_realtime"] for runs in table.runs.values() for run in runs.values()]
     if table.is_realtime and not all(is_realtime):
         text += f"\nReal-time priority could not be had in {is_realtime.count(False)} of {len(is_realtime)} runs.\n"
+    others = quartiles([run["others"] for runs in table.runs.values() for run in runs.values() if run["others"] is not None])
+    if others:
+        text += f"\nWhat else ran on the machine meanwhile used {others[1]:.0%} of a processor at the median, {others[2]:.0%} at the upper quartile.\n"
     plot = f"\n![{table.title}]({name})\n" if has_plot else ""
     return f"## {table.title}\n\n{text}{plot}"
 

@@ -32,6 +32,8 @@ pub(crate) struct Crowd {
     poll: Poll,
     buffer: Vec<u8>,
     pub(crate) tally: Tally,
+    /// Connections that the target ended.
+    pub(crate) ended: u64,
 }
 
 impl Crowd {
@@ -42,7 +44,7 @@ impl Crowd {
         }
         let arms = vec![None; requests.len()];
         let (poll, buffer) = (Poll::new()?, vec![0; READ_BYTES]);
-        Ok(Crowd { target, requests, clients: Vec::new(), arms, next_user: 0, poll, buffer, tally: Tally::new()? })
+        Ok(Crowd { target, requests, clients: Vec::new(), arms, next_user: 0, poll, buffer, tally: Tally::new()?, ended: 0 })
     }
 
     /// So many more, connected.
@@ -91,6 +93,7 @@ impl Crowd {
                 Ok((Some((asked, answer)), true))
             }
             Heard::Over(asked) => {
+                self.ended += 1;
                 let is_lost = asked.is_some();
                 self.tally.lost += u64::from(is_lost);
                 if self.tally.lost > MOST_LOST {

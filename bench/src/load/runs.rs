@@ -180,6 +180,13 @@ pub(crate) fn idle(crowd: &mut Crowd, clients: usize, on_mark: OnMark) -> Result
     }
     on_mark(Mark::Begin)?;
     on_mark(Mark::End)?;
+    crowd.wait(Duration::ZERO, &mut ready)?;
+    for &place in &ready {
+        crowd.hear(place)?;
+    }
+    if crowd.ended > 0 {
+        bail!("{} or more of {clients} connections were not kept", crowd.ended);
+    }
     crowd.tally.time = began.elapsed();
     Ok(crowd.tally.summary())
 }

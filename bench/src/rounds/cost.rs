@@ -60,6 +60,22 @@ pub(crate) fn processor_time(processes: &[u32]) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
+/// Time that all processors of the machine were busy since it started, to a hundredth of a second.
+pub(crate) fn machine_time() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    match busy_ticks(&text) {
+        Some(ticks) => Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)),
+        None => bail!("/proc/stat begins with something else"),
+    }
+}
+
+/// Of the first line: user, nice, system, and after idle and iowait irq and softirq.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let ticks: Vec<u64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _waiting, hard, soft, ..] = ticks.as_slice() else { return None };
+    Some(user + nice + system + hard + soft)
+}
+
 /// Memory of these processes.
 pub(crate) fn memory(processes: &[u32]) -> Memory {
     let mut memory = Memory::default();
@@ -83,6 +99,12 @@ mod tests {
     #[test]
     fn a_parent_is_found_behind_any_name() {
         assert_eq!(parent_of("12 (a ) b) S 7 12 12 0"), Some(7));
+    }
+
+    #[test]
+    fn a_machine_is_busy_with_all_but_idling_and_waiting() {
+        assert_eq!(busy_ticks("cpu  1 2 3 1000 1000 4 5 7 0 0\ncpu0 1 1 1\n"), Some(15));
+        assert!(machine_time().unwrap() > Duration::ZERO);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::admin::{Admin, Done};
-use super::cost::{Memory, memory, processor_time, tree};
+use super::cost::{Memory, machine_time, memory, processor_time, tree};
 use super::machine::realtime;
 use super::peer::{Peer, Places, RouterState};
 use super::process::{LOOK_EVERY, Process};
@@ -24,7 +24,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Ports of peers are taken from these, below those that the kernel gives to clients.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// Idle connections are looked at when they have been idle for so long.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_secs(3);
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(PORTS.start);
 
@@ -43,6 +43,8 @@ pub(crate) struct Measured {
     pub(crate) cpu_us: Option<f64>,
     /// The same as a part of the measured time: above one, more than one processor's.
     pub(crate) busy: Option<f64>,
+    /// What everybody else on the machine used meanwhile, in processors: what is neither the peer's, the generator's nor the upstreams'.
+    pub(crate) others: Option<f64>,
     pub(crate) per_second: f64,
     /// Before the first request, and at the end.
     pub(crate) memory_before: Option<Memory>,
@@ -58,6 +60,15 @@ pub(crate) struct Bench<'a> {
     pub(crate) upstreams: Upstreams,
     pub(crate) identity: Identity,
     pub(crate) work: PathBuf,
+}
+
+/// Time on processors until a moment.
+struct Costs {
+    at: Instant,
+    peer: Duration,
+    /// Of the generator and the upstreams.
+    load: Duration,
+    machine: Duration,
 }
 
 /// A peer that runs.
@@ -185,7 +196,17 @@ impl Bench<'_> {
         }
         let load = load?;
         let per_second = load.answers as f64 / load.seconds;
-        Ok(Measured { cpu_us: None, busy: None, per_second, memory_before: None, memory: None, done: None, is_realtime, load })
+        Ok(Measured {
+            cpu_us: None,
+            busy: None,
+            others: None,
+            per_second,
+            memory_before: None,
+            memory: None,
+            done: None,
+            is_realtime,
+            load,
+        })
     }
 
     fn raise(&self, running: &Running) -> Result<()> {
@@ -201,14 +222,14 @@ impl Bench<'_> {
     fn measure_running(&self, workload: &Workload, contender: &Contender, running: &mut Running) -> Result<Measured> {
         let root = running.process.id();
         let memory_before = memory(&tree(root));
-        let mut costs: Vec<(Instant, Duration)> = Vec::new();
+        let mut costs = Vec::new();
         let mut memory_at_end = Memory::default();
         let mut on_mark = |mark: Mark| {
             if mark == Mark::Begin && matches!(workload.load, Load::Idle) {
                 thread::sleep(SETTLE);
             }
             let processes = tree(root);
-            costs.push((Instant::now(), processor_time(&processes)?));
+            costs.push(self.costs(&processes)?);
             if mark == Mark::End {
                 memory_at_end = memory(&processes);
             }
@@ -224,12 +245,17 @@ impl Bench<'_> {
             _ => (self.load(&asked, ports, &mut on_mark)?, None),
         };
         running.process.check()?;
-        let [(from, before), (to, after)] = costs.as_slice() else { bail!("it was not measured from begin to end") };
-        let (cpu, time) = (after.saturating_sub(*before).as_secs_f64(), to.duration_since(*from).as_secs_f64());
+        let [before, after] = costs.as_slice() else { bail!("it was not measured from begin to end") };
+        let spent = |what: fn(&Costs) -> Duration| what(after).saturating_sub(what(before)).as_secs_f64();
+        let (cpu, time) = (spent(|costs| costs.peer), after.at.duration_since(before.at).as_secs_f64());
+        let others = spent(|costs| costs.machine) - cpu - spent(|costs| costs.load);
         let has_cost = !matches!(workload.load, Load::Idle);
+        // What h2load used is told by nobody any more when it has ended.
+        let has_others = has_cost && !matches!(workload.load, Load::Http2);
         Ok(Measured {
             cpu_us: has_cost.then(|| cpu * 1e6 / (load.answers as f64).max(1.0)),
             busy: has_cost.then(|| cpu / time),
+            others: has_others.then(|| (others / time).max(0.0)),
             per_second: load.answers as f64 / load.seconds,
             memory_before: Some(memory_before),
             memory: Some(memory_at_end),
@@ -237,6 +263,12 @@ impl Bench<'_> {
             is_realtime: false,
             load,
         })
+    }
+
+    /// What was used until now.
+    fn costs(&self, peer: &[u32]) -> Result<Costs> {
+        let load = processor_time(&[std::process::id(), self.upstreams.process.id()])?;
+        Ok(Costs { at: Instant::now(), peer: processor_time(peer)?, load, machine: machine_time()? })
     }
 
     fn state_of(&self, contender: &Contender) -> Result<Option<RouterState>> {
