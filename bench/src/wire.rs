@@ -195,7 +195,11 @@ mod tests {
         let mut found = Vec::new();
         for piece in pieces {
             let head = |head: &[u8]| body_length(head).map(|length| (length, length));
-            messages.take(piece, head, |length| Ok(found.push(length))).unwrap();
+            let keep = |length| {
+                found.push(length);
+                Ok(())
+            };
+            messages.take(piece, head, keep).unwrap();
         }
         found
     }
