@@ -84,6 +84,8 @@ fn main() -> Result<()> {
     let threads = workers.parse().unwrap_or(1);
     let conf = ServerConf {
         threads,
+        // One thread has nobody to take work from.
+        work_stealing: threads > 1,
         upstream_keepalive_pool_size: 256,
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
