@@ -14,6 +14,8 @@ import statistics
 COLOURS = {"switchback": "#1f5fa8", "floor": "#999999", "straight": "#999999"}
 OTHER = "#c2571a"
 LATENCY = ("one", "open5", "open5-rt", "open20")
+# An open loop in which fewer of the requests were answered in time than this part is no open loop any more: its latencies are those of its queue.
+KEEPS_UP = 0.98
 # Two workers that share the load well take as much processor time a request as one: 1.8 times the throughput on two free cores is this much more.
 SHARED_COST = 2 / 1.8
 
@@ -44,8 +46,14 @@ class Table:
         return [how(mine[number], min(values[number] for values in theirs)) for number in shared]
 
 
+    def keeps_up(self, label):
+        """Whether it answered what was asked of it, where that is a matter of rates: as much as the upstream itself."""
+        straight, mine = (quartiles(self.values(one, throughput).values()) for one in ("straight", label))
+        return not (self.name.startswith("open") and straight) or mine[1] >= KEEPS_UP * straight[1]
+
+
 def cpu(run):
-    return run["cpu_us"]
+    return run["cpu_us"] if run["load"]["answers"] else None
 
 
 def throughput(run):
@@ -225,10 +233,11 @@ def by_latency(table):
     found = Targets({table.name: table})
     rows = []
     for label in table.contenders:
-        at = lambda name: show(table.values(label, latency(name)).values(), 0)
-        added = lambda name: "" if label == "straight" else show(found.added(label, table.name, name).values(), 0)
+        keeps_up = table.keeps_up(label)
+        at = lambda name: show(table.values(label, latency(name)).values(), 0) if keeps_up else ""
+        added = lambda name: show(found.added(label, table.name, name).values(), 0) if keeps_up and label != "straight" else ""
         late = quartiles(table.values(label, lambda run: run["load"]["generator_late_p99_us"]).values())
-        rows.append([label, at("p50"), at("p90"), at("p99"), at("p999"), added("p50"), added("p99"), show(table.values(label, cpu).values()),
+        rows.append([label if keeps_up else f"{label} (does not keep up)", at("p50"), at("p90"), at("p99"), at("p999"), added("p50"), added("p99"), show(table.values(label, cpu).values()),
                      show(table.values(label, throughput).values(), 0), f"{late[1]:,.0f}" if late else "", sum(failures(run) for run in table.runs[label].values())])
     return markdown(head, rows)
 
@@ -274,7 +283,7 @@ def section(table, folder):
     unit, what = ("MiB", pss) if table.name == "idle" else ("us", latency("p50")) if table.name in LATENCY else ("us", cpu)
     words = {"MiB": "Memory", "us": "p50 from the scheduled time" if table.name in LATENCY else "CPU per request"}[unit]
     name = f"bench-{table.name}.svg"
-    rows = [(label, quartiles(table.values(label, what).values())) for label in table.contenders]
+    rows = [(label, quartiles(table.values(label, what).values())) for label in table.contenders if table.keeps_up(label)]
     has_plot = bars(folder / name, f"{table.title}: {words}", unit, rows)
     base = next((label for label in table.contenders if label.startswith("nginx")), "switchback")
     if table.name in LATENCY:

@@ -1,7 +1,6 @@
 //! Where and when it was measured, for the report, and real-time priority.
 
 use std::path::Path;
-use std::thread::available_parallelism;
 
 use anyhow::{Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,7 +36,8 @@ impl Machine {
             date: said("date", &["-u", "+%Y-%m-%d"]),
             kernel: said("uname", &["-sr"]),
             processor: model.map_or("unknown", |(_, name)| name).to_owned(),
-            cores: available_parallelism().map_or(1, Into::into),
+            // Not those that this thread may use.
+            cores: processors.lines().filter(|line| line.starts_with("processor")).count(),
             commit: said("git", &["rev-parse", "--short", "HEAD"]),
             load_average: load.split_whitespace().take(3).collect::<Vec<_>>().join(" "),
         }
