@@ -20,7 +20,7 @@ use super::{h2load, machine};
 use crate::load::{Crowd, Identity, Mark, OnMark, Pace, Shape, Summary, Target, closed, idle, open, trust};
 
 /// For a peer to answer its first request.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Ports of peers are taken from these, below those that the kernel gives to clients.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// Idle connections are looked at when they have been idle for so long.
