@@ -180,7 +180,7 @@ const CASES: &[Case] = &[
         "loading = { model = \"a\", protocol = \"hooks\", load_url = \"{endpoint}/{modle}\" }\nunit =",
         ":13: route.search.loading.load_url",
         "{endpoint}/{modle}",
-        "not {modle}",
+        "`{modle}`: not known; allowed in braces: {endpoint}",
     ),
     case(
         "unit =",

@@ -6,9 +6,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use switchback_tests::model_pools::{ModelPools, QUICK};
 use switchback_tests::ranker::demo;
+use switchback_tests::registry;
 use switchback_tests::{Backend, Router, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -117,12 +118,26 @@ fn a_server_that_scores_otherwise_than_the_registry_says_gets_nobody() {
     assert_eq!((&route["pools"]["canary"]["version"], &route["live"]), (&"search:1".into(), &"blue".into()));
     let report = load.stop();
     assert_eq!((report.failures(), report.by_pool.keys().map(String::as_str).collect::<Vec<_>>()), (0, vec!["blue"]), "{report:?}");
+    // What pools run is not removed, however old it is and whatever aliases say.
+    let gc = ["model", "gc", "search", "--keep", "1", "--younger", "0s", "--json"];
+    let (code, said, error) = registry::said(&pools.command(&router, &gc).output().unwrap());
+    let told: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{code}: {said}{error}"));
+    assert_eq!((&told["models"][0]["removed"], &told["models"][0]["kept"][0]["why"]), (&json!([]), &json!("in use")), "{told:#}");
+    let mut alone = pools.command(&router, &gc);
+    alone.env("SWITCHBACK_ADMIN", "http://127.0.0.1:1");
+    let (code, said, error) = registry::said(&alone.output().unwrap());
+    assert!(code == 69 && format!("{said}{error}").contains("nothing is removed while"), "{code}: {said}{error}");
     // What nobody validated, and what was refused, is not loaded at all.
     let file = demo("models/ranker_shuffled.onnx");
     pools.registry.done(&["push", file.to_str().unwrap(), "--model", "search"]);
-    start(&router, "search:3");
-    reaches(&router, "aborted");
-    assert!(rollout(&router)["why"].as_str().unwrap().contains("search:3 was never validated: switchback model validate search:3"));
+    let begun = rollout(&router)["id"].clone();
+    for (candidate, why) in
+        [("search:3", "search:3 was never validated: switchback model validate search:3"), ("search:9", "there is none in the registry")]
+    {
+        let (code, _, error) = router.run(&["rollout", "start", "search", "--candidate", candidate]);
+        assert!(code == 2 && error.contains(&format!("not loaded: {candidate}")) && error.contains(why), "{error}");
+    }
+    assert_eq!(rollout(&router)["id"], begun, "nothing began");
     let (code, _, error) = router.run(&["rollout", "start", "search", "--candidate", "ads:1"]);
     assert!(code == 2 && error.contains("it can be loaded as search:N"), "{error}");
 }
@@ -133,10 +148,8 @@ fn where_keys_are_trusted_nobody_gets_what_is_not_signed() {
     let (private, public) = pools.registry.keys("trainer");
     pools.top = format!("trusted_keys = [{public:?}]");
     let router = pools.router("one", QUICK, &pools.filled());
-    start(&router, "search:2");
-    reaches(&router, "aborted");
-    let why = rollout(&router)["why"].as_str().unwrap().to_owned();
-    assert_eq!(why, "not loaded: search:2 is not trusted: nobody signed it");
+    let (code, _, error) = router.run(&["rollout", "start", "search", "--candidate", "search:2"]);
+    assert!(code == 2 && error.contains("not loaded: search:2 is not trusted: nobody signed it"), "{error}");
     assert_eq!(pools.served(&pools.rankers[2][0]), [1]);
     let (file, key) = (demo("models/ranker_v2.onnx"), private.to_str().unwrap());
     pools.registry.done(&["push", file.to_str().unwrap(), "--model", "search", "--sign-key", key]);
@@ -144,6 +157,30 @@ fn where_keys_are_trusted_nobody_gets_what_is_not_signed() {
     start(&router, "search:3");
     reaches(&router, "canary");
     assert_eq!(pools.served(&pools.rankers[2][0]), [3]);
+}
+
+/// Nothing is ended for a version that cannot come back; and one that was live once can, whatever anybody has looked at.
+#[test]
+fn a_way_back_that_is_none_ends_nothing() {
+    let pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let router = pools.router("one", QUICK, &pools.filled());
+    start(&router, "search:2");
+    reaches(&router, "canary");
+    for more in [&["--dry-run"][..], &[]] {
+        let (code, _, error) = router.run(&[&["rollback", "search", "--to", "search:99"], more].concat());
+        assert!(code == 2 && error.contains("search:99: there is none in the registry"), "{code}: {error}");
+    }
+    assert_eq!((&rollout(&router)["phase"], &router.route()["live"]), (&"canary".into(), &"blue".into()));
+    let (file, model) = (demo("models/ranker_v1.onnx"), "search");
+    pools.registry.done(&["push", file.to_str().unwrap(), "--model", model]);
+    pools.registry.done(&["alias", model, "champion", "1"]);
+    // The router's config names the registry: what is live again is the champion again.
+    let back = pools.command(&router, &["rollback", model, "--to", "search:3"]).env("SWITCHBACK_CONFIG", router.config()).output().unwrap();
+    let (code, said, error) = registry::said(&back);
+    assert!(code == 0 && said == "rolled back: search:3 is live on search\n", "{said}{error}");
+    assert_eq!(pools.registry.done(&["alias", model])["aliases"][0]["last"]["version"], 3, "{error}");
+    let route = router.route();
+    assert_eq!(route["pools"][route["live"].as_str().unwrap()]["version"], "search:3");
 }
 
 /// Queries go to a service that asks a model server beside it: what is loaded is the server's.

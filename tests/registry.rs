@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rand::{RngExt as _, SeedableRng as _};
@@ -284,6 +285,37 @@ fn a_signature_is_believed_of_who_is_trusted() {
     assert!(verify("search:1", &public).1.contains("it was changed after it was signed"));
     let (code, _, error) = registry.model(&["push", text(&file), "--format", "opaque", "--model", "search", "--sign-key", text(&public)]);
     assert!(code == 64 && error.contains("must be a private key of Ed25519 in PEM"), "{error}");
+}
+
+#[test]
+fn what_never_ends_is_no_file_and_what_changes_nothing_is_no_push_and_no_move() {
+    let registry = Registry::in_folder();
+    let pipe = registry.path("pipe.onnx");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (file, empty) = (registry.file("model", b"a model"), registry.file("empty.onnx", b""));
+    let push =
+        |file: &Path, more: &[&str]| registry.model(&[&["push", text(file), "--model", "search", "--format", "opaque"], more].concat());
+    for (arguments, says) in [
+        (&["push", text(&pipe), "--model", "search"][..], "pipe.onnx: must be a regular file"),
+        (&["push", text(&file), "--format", "opaque", "--model", "search", "--sign-key", text(&pipe)], "pipe.onnx: must be a regular file"),
+        (&["validate", "--file", text(&pipe)], "pipe.onnx: must be a regular file"),
+        (&["validate", "--file", "/dev/zero", "--format", "onnx"], "/dev/zero: must be a regular file"),
+        (&["push", text(&empty), "--model", "search"], "empty.onnx: it is empty"),
+    ] {
+        let (code, _, error) = registry.model(arguments);
+        assert!(code == 64 && error.contains(says), "{arguments:?}: {code} {error}");
+    }
+    let (code, said, error) = push(&file, &["--dry-run"]);
+    assert!(code == 0 && said.starts_with("would push ") && said.contains("opaque"), "{said}{error}");
+    assert_eq!(registry.model(&["list"]).0, 64, "a dry run makes nothing");
+    (0..2).for_each(|_| assert_eq!(push(&file, &[]).0, 0));
+    for version in ["1", "2", "2"] {
+        registry.done(&["alias", "search", "champion", version]);
+    }
+    let moves = registry.done(&["alias", "search", "champion"])["moves"].as_array().unwrap().len();
+    assert_eq!(moves, 2, "where it is already is no move: what was before stays known");
+    let (code, _, error) = registry.model(&["alias", "search", "nobody", "--remove"]);
+    assert!(code == 2 && error.contains("there is no such alias"), "{error}");
 }
 
 #[test]

@@ -92,13 +92,13 @@ fn ask(client: &mut TcpStream, method: &str, meanwhile: impl FnOnce()) -> u16 {
     }
 }
 
-/// The router stands still while the query arrives and the kept connection is closed, in this order: it takes the query, finds the connection
-/// to be good, and sees that it was closed before it has written a byte to it.
+/// The router stands still while the query arrives and the kept connection is closed, in this order: when it takes the query it has heard of both, and
+/// asks on another connection at once.
 #[test]
 fn what_was_not_sent_on_a_kept_connection_that_was_closed_is_sent_again_whatever_the_method() {
     let (router, backend) = before(|_| Act::Answer);
     let mut client = TcpStream::connect(router.traffic).unwrap();
-    for (round, method) in (1_u32..).zip(["PUT", "PATCH", "DELETE"]) {
+    for (round, method) in (1_usize..).zip(["PUT", "PATCH", "DELETE"]) {
         assert_eq!(ask(&mut client, method, || ()), 200, "{method}");
         router.signal("STOP");
         eventually("the router stands still", SOON, || router.is_stopped().then_some(()));
@@ -106,8 +106,8 @@ fn what_was_not_sent_on_a_kept_connection_that_was_closed_is_sent_again_whatever
             backend.hang_up();
             router.signal("CONT");
         });
-        assert_eq!((status, retries(&router)), (200, f64::from(round)), "{method}");
-        assert_eq!(backend.seen().len(), 2 * round as usize, "{method}: it arrived once");
+        assert_eq!((status, retries(&router)), (200, 0.0), "{method}");
+        assert_eq!(backend.seen().len(), 2 * round, "{method}: it arrived once");
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use switchback_tests::registry::{Registry, said};
 use switchback_tests::{binary, python};
 
@@ -34,9 +35,25 @@ struct Corpus {
 
 /// The corpus, made once for each change of its recipe.
 static CORPUS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap().keep();
-    let made = Command::new(python()).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/make.py")).arg(&folder).output().unwrap();
-    assert!(made.status.success(), "scripts/install_test_tools.sh models target/tools/models: {}", String::from_utf8_lossy(&made.stderr));
+    let (recipe, place) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus"), Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let mut scripts: Vec<_> = fs::read_dir(&recipe).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    scripts.sort();
+    let digest = scripts.iter().fold(Sha256::new(), |digest, script| digest.chain_update(fs::read(script).unwrap()));
+    let digest: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let folder = place.join(format!("corpus-{digest}"));
+    if !folder.exists() {
+        let made_in = tempfile::tempdir_in(place).unwrap();
+        let made = Command::new(python()).arg(recipe.join("make.py")).arg(made_in.path()).output().unwrap();
+        assert!(
+            made.status.success(),
+            "scripts/install_test_tools.sh models target/tools/models: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        // Another process of the tests may have been first.
+        if fs::rename(made_in.path(), &folder).is_ok() {
+            drop(made_in.keep());
+        }
+    }
     folder
 });
 

@@ -78,6 +78,8 @@ impl Seaweed {
         command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-master.volumeSizeLimitMB=256", "-volume.max=20"]);
         // What else it would listen for has one port for the whole machine; and tests report to nobody.
         command.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]);
+        let socket = |name: &str| format!("-{name}.localSocket={}/{name}.sock", self.folder.path().display());
+        command.args([socket("filer"), socket("s3")]);
         command.arg(format!("-dir={}", data.display())).arg(format!("-s3.config={}", self.folder.path().join("s3.json").display()));
         command.args([
             format!("-s3.port={s3}"),

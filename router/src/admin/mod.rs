@@ -37,6 +37,7 @@ mod quality_metrics;
 mod redact;
 mod rollback;
 mod rollout;
+mod rollout_check;
 mod routes;
 mod shadow;
 mod view;
@@ -247,6 +248,7 @@ fn paths(live: Live) -> Router {
         .route("/api/v1/routes/{route}/explain", get(ledger::explain))
         .route("/api/v1/routes/{route}/rollback", post(rollback::roll_back))
         .route("/api/v1/routes/{route}/rollout", get(rollout::show).post(rollout::start))
+        .route("/api/v1/routes/{route}/rollout/check", get(rollout_check::check))
         .route("/api/v1/routes/{route}/rollout/{order}", post(rollout::order))
         .route("/api/v1/routes/{route}/experiments", get(experiments::list).post(experiments::create))
         .route("/api/v1/routes/{route}/experiments/{name}", get(experiments::show).delete(experiments::remove))

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
 use super::exposition::Exposition;
+use super::rollout_check::{loads, look};
 use super::{AdminState, Shared, orders, routes};
 use crate::config::{Route, rollout_steps};
 use crate::flags::{Change, Flags, Kind, random_hex};
@@ -64,6 +65,12 @@ pub(super) async fn start(
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
     let asked: Started = orders::read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
+    // What cannot be loaded is no candidate: nothing begins. A registry that is away holds nobody up; the load is tried again.
+    if let Some(load) = asked.candidate.as_deref().and_then(|candidate| loads(&shared.state, (index, route), candidate, asked.at_once))
+        && let Err(Trouble::Refused(why)) = look(&load).await
+    {
+        return Err(ApiError::Rollout(format!("not loaded: {why}")));
+    }
     let (id, salt) = (random_hex(16), random_hex(16));
     let steps = asked.steps.as_deref().map(rollout_steps).transpose().map_err(ApiError::BadRequest)?;
     let (who, why, at_once) = (caller.name.clone(), asked.why.clone(), asked.at_once);
@@ -144,7 +151,7 @@ async fn unload(state: &AdminState, (index, route): (RouteIndex, &Route)) -> Res
         return Ok(());
     };
     let (registry, route, pool) = (state.config.registry.clone(), route.name.clone(), pool.clone());
-    unload_version(&Load { registry, route, loading, pool, number }).await.map_err(|trouble| {
+    unload_version(&Load { registry, route, loading, pool, number, is_way_back: false }).await.map_err(|trouble| {
         let (Trouble::Refused(why) | Trouble::Away(why)) = trouble;
         ApiError::Rollout(format!("{} is retired, and not every server let go of it: {why}; order it again", rollout.control))
     })

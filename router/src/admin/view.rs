@@ -80,8 +80,10 @@ pub(super) fn faults(view: &View, role: Role) -> Vec<Value> {
 fn pools(pools: &[Arc<SharedPool>], flags: &Flags) -> Value {
     let now = Instant::now();
     let entry = |(index, pool): (PoolIndex, &Arc<SharedPool>)| {
+        // As the flags have it: the generation that follows them is a moment later.
+        let version = flags.versions.get(&index).unwrap_or(&pool.config.version);
         let value = json!({
-            "version": pool.config.version,
+            "version": version,
             "roles": roles(flags, index),
             "healthy": pool.healthy(),
             "is_panicking": pool.is_panicking(),

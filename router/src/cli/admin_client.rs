@@ -32,7 +32,7 @@ pub(crate) struct AdminArgs {
     #[command(flatten)]
     at: AdminAt,
     /// The router's config: its admin address, and the token in its data folder, are used where no other option names them.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "SWITCHBACK_CONFIG")]
     config: Option<PathBuf>,
 }
 
@@ -71,6 +71,11 @@ impl AdminArgs {
         (file, self)
     }
 
+    /// The config that was named, if it is good.
+    pub(crate) fn good_config(&self) -> Option<config::Config> {
+        self.config.as_deref().and_then(|file| config::load(file).ok())
+    }
+
     /// Finds the router and the token.
     ///
     /// # Errors
@@ -85,6 +90,11 @@ impl AdminArgs {
 }
 
 impl AdminAt {
+    /// Whether a router was named.
+    pub(crate) fn is_named(&self) -> bool {
+        self.admin.is_some()
+    }
+
     /// Finds the router and the token; `config` is the router's, where one was named.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use super::validating::{asked_by, named, refusals, unusable};
 use super::{Failure, block_on, deploy_alias, deploy_push, evidence, flag, print};
 use crate::admin::now_unix_ms;
 use crate::config::{self, Config, Validation, rollout_steps, units};
+use crate::flags::TEXT_CHARS;
 use crate::registry::{Name, Registry, TrustedKey, Version};
 use crate::validation::{Report, digest};
 
@@ -179,6 +180,9 @@ impl DeployArgs {
         };
         criteria.signature_change |= self.signature_change;
         let exam = Exam::new(criteria, self.judged.clone().or(judged), self.json)?;
+        if self.why.chars().count() > TEXT_CHARS {
+            return Err(Failure::usage(format!("--why: must be up to {TEXT_CHARS} characters")));
+        }
         let patient = Patient::new(self.admin.client(config.as_ref())?, flag::checked(&self.route)?);
         let registry = self.registry.named(config)?;
         let keys = trusted(&registry.trusted_keys)?;
@@ -197,11 +201,8 @@ impl Deployment<'_> {
         let args = self.args;
         // A file is not pushed for a router that is not there.
         self.patient.first(self.deadline, told).await?;
-        let registry = match &args.file {
-            Some(_) => Registry::open_or_make(&self.registry),
-            None => Registry::open(&self.registry),
-        };
-        let registry = registry.map_err(failed)?;
+        // Nor into a folder that is not there: it may be one that is not mounted.
+        let registry = Registry::open(&self.registry).map_err(failed)?;
         let version = self.version(&registry, told).await?;
         let (number, candidate) = (version.manifest.version, named(&version));
         account.version = Some(number);

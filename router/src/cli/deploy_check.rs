@@ -112,7 +112,10 @@ pub(super) async fn live_version(registry: &Registry, model: &Name, live: &str) 
     let Some(reference) = reference.filter(|live| live.model == *model && matches!(live.which, Which::Number(_))) else { return Ok(None) };
     match registry.version(&reference).await {
         Ok(version) => Ok(Some(version)),
-        Err(RegistryError::Unknown { .. }) => Ok(None),
+        // A candidate that is compared with nobody would pass.
+        Err(error @ RegistryError::Unknown { .. }) => {
+            Err(Failure::refused(format!("{live} is live, and nothing is known of it here: {error}; is this the right registry?")))
+        }
         Err(error) => Err(failed(error)),
     }
 }

@@ -59,6 +59,9 @@ impl AliasArgs {
             let moves = registry.alias_history(model, alias).await.map_err(failed)?;
             return Ok((json!({ "model": model, "alias": alias, "moves": moves }), alias_history(model.as_str(), alias.as_str(), &moves)));
         }
+        if self.remove && registry.alias(model, alias).await.map_err(failed)?.is_none() {
+            return Err(Failure::refused(format!("{model}@{alias}: there is no such alias; switchback model alias {model} lists them")));
+        }
         let expected = self.expect.map_or(Expected::Anywhere, |at| Expected::At((at > 0).then_some(at)));
         let to = AliasMove::to(self.version, who(), self.why.clone(), crate::admin::now_unix_ms(), random_hex(16));
         let moved = registry.move_alias(model, alias, to, expected).await.map_err(failed)?;

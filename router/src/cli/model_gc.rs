@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::admin_client::AdminAt;
 use super::model::who;
 use super::model_show::bytes;
 use super::registry_args::{RegistryArgs, failed};
@@ -14,7 +15,8 @@ use crate::registry::{Keep, Name, Plan, Reference, RegistryError, Which};
 
 /// Remove the artefacts of old versions. Manifests stay.
 ///
-/// A version stays while it is in use, has an alias, is one of the newest, or is young.
+/// A version stays while it is in use, has an alias, is one of the newest, or is young. What is in use the router says: the one of --admin, or of
+/// --config where that has routes that load versions. When it does not answer, nothing is removed.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  switchback model gc search --dry-run\n  switchback model gc --keep 20 --younger 90d\n  switchback model gc search --in-use 12 --in-use 11 --json"
@@ -34,6 +36,8 @@ pub(super) struct Gc {
     /// Only say what would be removed.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    admin: AdminAt,
     #[command(flatten)]
     registry: RegistryArgs,
     /// Print JSON.
@@ -57,18 +61,41 @@ impl Gc {
         if broken.is_empty() { Ok(()) } else { Err(Failure::refused(broken.join("\n"))) }
     }
 
+    /// What the pools of a fleet run, and what is on its way, as its flags say.
+    async fn labels_in_use(&self) -> Result<Vec<String>, Failure> {
+        let config = self.registry.config()?;
+        let loads = config.as_ref().is_some_and(|config| config.routes.iter().any(|route| route.loading.is_some()));
+        if !self.admin.is_named() && !loads {
+            return Ok(Vec::new());
+        }
+        let asked = self.admin.client(config.as_ref())?.get("/api/v1/routes").await;
+        let answer = asked.map_err(|failure| failure.with_hint("nothing is removed while it cannot be said what is in use"))?;
+        let texts = |value: &Value, keys: &[&str]| -> Vec<String> {
+            keys.iter().filter_map(|key| value.get(key)?.as_str().map(str::to_owned)).collect()
+        };
+        let routes = answer.get("routes").and_then(Value::as_array).into_iter().flatten();
+        let labels = routes.flat_map(|route| {
+            let pools = route.get("pools").and_then(Value::as_object).into_iter().flatten();
+            let run = pools.flat_map(|(_, pool)| texts(pool, &["version"])).collect::<Vec<_>>();
+            [run, route.get("rollout").map(|rollout| texts(rollout, &["candidate", "control"])).unwrap_or_default()].concat()
+        });
+        Ok(labels.collect())
+    }
+
     fn collect(&self) -> Result<Collected, Failure> {
         let younger = younger(&self.younger)?;
-        let keep = Keep { newest: self.keep, younger, in_use: self.in_use.iter().copied().collect() };
         let now_ms = crate::admin::now_unix_ms();
         block_on(async {
             let registry = self.registry.open()?;
+            let labels = self.labels_in_use().await?;
             let models = if self.models.is_empty() { registry.models_begun().await.map_err(failed)? } else { self.models.clone() };
             let (mut done, mut broken) = (Vec::new(), Vec::new());
             for model in models {
                 if !self.models.is_empty() {
                     registry.version(&Reference { model: model.clone(), which: Which::Newest }).await.map_err(failed)?;
                 }
+                let here = labels.iter().filter_map(|label| number_of(&model, label));
+                let keep = Keep { newest: self.keep, younger, in_use: self.in_use.iter().copied().chain(here).collect() };
                 let mut plan = match registry.plan_removal(&model, &keep, now_ms).await {
                     // What cannot be read might be what is in use: nothing of this model goes.
                     Err(error @ RegistryError::Object { .. }) => {
@@ -96,6 +123,15 @@ impl Gc {
             }
             Ok((done, broken))
         })
+    }
+}
+
+/// `search:13` of the model `search` is 13.
+fn number_of(model: &Name, label: &str) -> Option<u64> {
+    let reference: Reference = label.parse().ok()?;
+    match reference.which {
+        Which::Number(number) if reference.model == *model => Some(number),
+        _ => None,
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct MlflowArgs {
     #[arg(long = "mlflow-file", value_name = "PATH", requires = "from")]
     mlflow_file: Option<String>,
     /// Only say what would be pushed.
-    #[arg(long, requires = "from")]
+    #[arg(long)]
     pub(super) dry_run: bool,
 }
 
@@ -166,11 +166,15 @@ fn digest(file: &Path) -> std::io::Result<String> {
 pub(super) fn would_table(would: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut said = String::new();
-    let at = |key: &str| would.get(key).filter(|value| !value.is_null()).map(text).unwrap_or_else(|| "as its bytes say".to_owned());
+    let found = |key: &str| would.get(key).filter(|value| !value.is_null()).map(text);
+    let at = |key: &str| found(key).unwrap_or_else(|| "as its bytes say".to_owned());
     // Writing to a string cannot fail.
     let _ = writeln!(said, "would push {} to {}", at("from"), at("model"));
-    for (label, key) in [("mlflow version", "mlflow_version"), ("file", "file"), ("format", "format")] {
-        let _ = writeln!(said, "  {label:<15} {}", at(key));
+    if let Some(version) = found("mlflow_version") {
+        let _ = writeln!(said, "  mlflow version  {version}");
+    }
+    for key in ["file", "format"] {
+        let _ = writeln!(said, "  {key:<15} {}", at(key));
     }
     let about = would.get("about").and_then(Value::as_object);
     for (key, value) in about.into_iter().flatten() {

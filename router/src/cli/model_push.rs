@@ -89,6 +89,12 @@ impl PushArgs {
         // Both are there without an MLflow: the command line sees to that.
         let (Some(model), Some(file)) = (&self.model, &self.file) else { return Err(Failure::usage("a file and --model are needed")) };
         let push = self.described.push(model, file, &self.why)?;
+        if self.mlflow.dry_run {
+            let about = json!(push.about);
+            return Ok(
+                json!({ "from": file, "model": model, "file": file.file_name().map(std::ffi::OsStr::to_string_lossy), "format": push.format, "about": about }),
+            );
+        }
         let registry = self.registry.open_or_make()?;
         let version = pushed(&registry, push, self.json).await?;
         self.move_aliases(&registry, model, version.manifest.version).await?;
@@ -176,6 +182,9 @@ impl Described {
     }
 
     fn push_as(&self, known: Option<Format>, model: &Name, file: &Path, why: &str) -> Result<Push, Failure> {
+        if regular(file)? == 0 {
+            return Err(Failure::usage(format!("{}: it is empty", file.display())));
+        }
         let format = format(known, file)?;
         let about = self.about(why)?;
         let (inputs, outputs) = tensors(format, file);
@@ -199,14 +208,25 @@ impl Described {
     /// # Errors
     /// A file that is none.
     pub(super) fn key(&self) -> Result<Option<SigningKey>, Failure> {
+        self.sign_key.iter().try_for_each(|file| regular(file).map(drop))?;
         self.sign_key.as_deref().map(SigningKey::read).transpose().map_err(failed)
     }
+}
+
+/// How many bytes a file has. Whatever is none, a pipe or a device, might never end.
+///
+/// # Errors
+/// It is not there, or is none.
+pub(super) fn regular(file: &Path) -> Result<u64, Failure> {
+    let found = std::fs::metadata(file).map_err(|error| Failure::usage(format!("{}: cannot read it: {error}", file.display())))?;
+    if found.is_file() { Ok(found.len()) } else { Err(Failure::usage(format!("{}: must be a regular file", file.display()))) }
 }
 
 /// What a file is: as somebody says, or as it looks.
 pub(super) fn format(said: Option<Format>, file: &Path) -> Result<Format, Failure> {
     let cannot_tell =
         "what it is cannot be told: say --format onnx, pickle, lightgbm or xgboost; or --format opaque, for what only its backend can read";
+    regular(file)?;
     match said {
         Some(format) => Ok(format),
         None => format_of(file).map_err(failed)?.ok_or_else(|| Failure::usage(format!("{}: {cannot_tell}", file.display()))),

@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::model::who;
-use super::model_push::format;
+use super::model_push::{format, regular};
 use super::parent::end_with_stdin;
 use super::registry_args::{RegistryArgs, failed};
 use super::validating::{as_live, asked_by, is_comparable, looked_at, named, pulled, refusals, store};
@@ -148,22 +148,29 @@ impl ValidateArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let json = self.json;
         let validated = block_on(self.validate()).map_err(|failure| failure.in_json(json))?;
-        let (report, stored) = &validated;
-        let refused = refusals(report);
+        let (report, stored) = validated;
+        // What was found is shown also where it cannot be kept.
+        let (stored, unkept) = stored.map_or_else(|failure| (None, Some(failure)), |stored| (stored, None));
+        let refused = refusals(&report);
         let shown = match (json, stored) {
             (true, _) => format!("{:#}\n", json!({ "report": report, "stored": stored })),
             (false, Some(number)) => format!("{}stored as report {number} of {}\n", report.table(), report.name),
             (false, None) => report.table(),
         };
         print(&shown)?;
+        if let Some(failure) = unkept {
+            return Err(failure.with_hint("the report is not stored: whoever deploys this version looks at it again"));
+        }
         if report.passed { Ok(()) } else { Err(Failure::refused(format!("{} is refused: {refused}", report.name))) }
     }
 
-    async fn validate(&self) -> Result<(Report, Option<u64>), Failure> {
+    /// The report, and what came of storing it.
+    async fn validate(&self) -> Result<(Report, Result<Option<u64>, Failure>), Failure> {
         let Validation { judged, mut criteria } = self.of_route()?;
         self.asked.over(&mut criteria)?;
         let folder = tempfile::tempdir().map_err(|error| Failure::unreachable(format!("no temporary folder: {error}")))?;
         let judged = self.judged.clone().or(judged);
+        [judged.as_ref(), self.live_file.as_ref()].into_iter().flatten().try_for_each(|file| regular(file).map(drop))?;
         let (name, file, format, version, registry) = match (&self.version, &self.file) {
             (Some(wanted), _) => {
                 let registry = self.registry.open()?;
@@ -181,8 +188,8 @@ impl ValidateArgs {
         let subject = Subject { name, file, format, live, judged, onnxruntime: None, who: who(), now_ms: crate::admin::now_unix_ms() };
         let Validated { report, golden } = looked_at(&subject, &criteria, self.json).await?;
         let stored = match (version, registry, self.dry_run) {
-            (Some(version), Some(registry), false) => Some(store(&registry, &version, &report, golden.as_deref()).await?),
-            _ => None,
+            (Some(version), Some(registry), false) => store(&registry, &version, &report, golden.as_deref()).await.map(Some),
+            _ => Ok(None),
         };
         Ok((report, stored))
     }

@@ -105,6 +105,9 @@ fn check_order(all: &[(Option<u64>, Window)]) -> Result<(), Failure> {
 }
 
 fn open(log: &Path) -> std::io::Result<Box<dyn BufRead>> {
+    if !std::fs::metadata(log)?.is_file() {
+        return Err(std::io::Error::other("it must be a regular file"));
+    }
     let mut file = File::open(log)?;
     let mut start = Vec::new();
     (&mut file).take(GZIP.len() as u64).read_to_end(&mut start)?;

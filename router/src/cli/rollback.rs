@@ -67,7 +67,9 @@ impl RollbackArgs {
         let Ordered { of: OfRoute { route, admin, json }, why } = &self.ordered;
         let time = units::duration(&self.timeout).filter(|time| (LEAST..=MOST).contains(time));
         let time = time.ok_or_else(|| Failure::usage(format!("--timeout {}: must be from 1s to 24h, like 90s or 10m", self.timeout)))?;
-        let to = To { route: flag::checked(route)?, version, why, deadline: Instant::now() + time, is_json: *json };
+        let config = admin.good_config();
+        let to =
+            To { config: config.as_ref(), route: flag::checked(route)?, version, why, deadline: Instant::now() + time, is_json: *json };
         let client = admin.client()?;
         if self.dry_run { to.would(&client).await } else { to.go(client).await }
     }

@@ -11,7 +11,9 @@ use super::deploy_follow::Followed;
 use super::deploy_start::{Begun, Order, Patient};
 use super::deploy_told::{Account, Told};
 use super::flag::plain;
-use super::{Failure, print};
+use super::{Failure, deploy_alias, print};
+use crate::config::Config;
+use crate::registry::Registry;
 
 /// So often live may change under it.
 const TRIES: u32 = 5;
@@ -24,6 +26,8 @@ pub(super) struct To<'a> {
     pub(super) why: &'a str,
     pub(super) deadline: Instant,
     pub(super) is_json: bool,
+    /// The router's, where it was named.
+    pub(super) config: Option<&'a Config>,
 }
 
 impl To<'_> {
@@ -34,10 +38,25 @@ impl To<'_> {
     pub(super) async fn would(&self, client: &AdminClient) -> Result<(), Failure> {
         let route = client.get(&format!("/api/v1/routes/{}", self.route)).await?;
         let (what, loads) = way(&route, self.version);
+        self.check(client, loads).await?;
         print(&match self.is_json {
             true => format!("{:#}\n", serde_json::json!({ "route": self.route, "version": self.version, "would": what, "loads": loads })),
             false => format!("would be done: {what}\n"),
         })
+    }
+
+    /// What cannot come back is told before anything is ended for it.
+    async fn check(&self, client: &AdminClient, loads: bool) -> Result<(), Failure> {
+        if !loads {
+            return Ok(());
+        }
+        let query =
+            form_urlencoded::Serializer::new(String::new()).append_pair("candidate", self.version).append_pair("at_once", "true").finish();
+        let found = client.get(&format!("/api/v1/routes/{}/rollout/check?{query}", self.route)).await?;
+        match (found["registry"].as_str(), found["why"].as_str()) {
+            (Some("away"), Some(why)) => Err(Failure::unreachable(format!("{} has to be loaded, and cannot be now: {why}", self.version))),
+            _ => Ok(()),
+        }
     }
 
     /// Goes back, and waits until that is done.
@@ -46,17 +65,35 @@ impl To<'_> {
     /// It was refused, ended otherwise, or not in time; or the router is away.
     pub(super) async fn go(&self, client: AdminClient) -> Result<(), Failure> {
         let patient = Patient::new(client, self.route);
+        let route = patient.client.get(&patient.path).await?;
+        self.check(&patient.client, way(&route, self.version).1).await?;
         let (mut told, mut account) = (Told::new(self.is_json), Account::of(self.route, self.version));
         let Some(ended) = self.gone(&patient, &mut told, &mut account).await? else {
             return self.end(&format!("{} is live already on {}", self.version, self.route), &account);
         };
         let why = account.why.clone().unwrap_or_default();
         match ended {
-            Ended::Live => self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account),
+            Ended::Live => {
+                self.move_champion(account.rollout.as_deref().unwrap_or_default(), &told).await;
+                self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account)
+            }
             Ended::RolledBack | Ended::Aborted => {
                 Err(Failure::refused(format!("{} did not come back on {}: {why}", self.version, self.route))
                     .with_details(account.object(crate::admin::now_unix_ms())))
             }
+        }
+    }
+
+    /// As a deployment's end does, where it is known in which registry.
+    async fn move_champion(&self, rollout: &str, told: &Told) {
+        let Some(config) = self.config else { return };
+        let loading = config.routes.iter().find(|route| route.name == self.route).and_then(|route| route.loading.as_ref());
+        let Some((number, model)) = loading.and_then(|loading| loading.version_of(self.version).zip(loading.model.parse().ok())) else {
+            return;
+        };
+        match Registry::open(&config.registry) {
+            Ok(registry) => deploy_alias::is_done(&registry, (&model, number), (self.route, rollout), told).await,
+            Err(error) => told.line("warning", &format!("warning: the alias champion was not moved: {error}")),
         }
     }
 

@@ -274,7 +274,7 @@ mod tests {
     fn urls_are_templates() {
         let text = |text: &str| Some(text.to_owned());
         let hooks = |url: &str| check(written::Loading { protocol: text("hooks"), load_url: text(url), ready_url: text(url), ..written() });
-        for good in ["{endpoint}/load/{model}/{version}?pool={pool}", "http://{host}:8500/{route}", "https://deploy.example.org/load"] {
+        for good in ["{endpoint}/load/{model}/{version}?pool={pool}", "http://{hostname}:8500/{route}", "https://deploy.example.org/load"] {
             let (loading, said) = hooks(good);
             assert_eq!(said, "");
             assert!(matches!(loading.protocol, LoadProtocol::Hooks(hooks) if hooks.load.to_string() == good && hooks.ready.is_some()));

@@ -39,6 +39,8 @@ pub struct Load {
     pub pool: config::Pool,
     /// Of the route's model.
     pub number: u64,
+    /// Somebody goes back to it: what was good once is good enough, and what nobody ever looked at is as well, since it is named by an operator.
+    pub is_way_back: bool,
 }
 
 /// Every server of the pool has the version.
@@ -85,6 +87,14 @@ pub async fn load(
     Ok(Some(Loaded { what: in_words(load, &report, took_ms), took_ms }))
 }
 
+/// Whether a version may be loaded, as far as the registry knows. Nothing is done.
+///
+/// # Errors
+/// [`Trouble`].
+pub async fn check(load: &Load) -> Result<(), Trouble> {
+    source::vetted(load).await.map(drop)
+}
+
 /// Takes a version away from every server of its pool, and out of the repository that the router fills.
 ///
 /// # Errors
@@ -116,7 +126,7 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
     let (route, pool, version) = (&load.route, &load.pool.name, load.number);
     let previous = load.loading.version_of(&load.pool.version).filter(|previous| is_over && *previous != version);
     let put_back = match previous {
-        Some(number) => bring(&Load { number, ..load.clone() }, &AtomicBool::new(false), progress).await.map(|_| ()),
+        Some(number) => bring(&Load { number, is_way_back: true, ..load.clone() }, &AtomicBool::new(false), progress).await.map(|_| ()),
         None => Ok(()),
     };
     match put_back {

@@ -19,16 +19,40 @@ pub(super) struct Source {
     pub(super) artefact: Option<NamedTempFile>,
 }
 
-/// Reads a version, which has to be validated (and signed, where that is asked for); its artefact goes into `beside`, the folder that it is wanted in.
-pub(super) async fn read(load: &Load, beside: Option<&Path>, progress: &(dyn Fn(String) + Sync)) -> Result<Source, Trouble> {
+/// A version that may be loaded.
+pub(super) struct Vetted {
+    registry: Registry,
+    wanted: Reference,
+    version: Version,
+    /// The report that vouches for it; `None` on a way back to a version that nobody ever validated.
+    report: Option<Report>,
+}
+
+/// Looks for a version, which has to be validated, and signed where that is asked for.
+pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
     let registry = Registry::open(&load.registry).map_err(trouble)?;
     let model = load.loading.model.parse().map_err(|error| Trouble::Refused(format!("{error}")))?;
     let wanted = Reference { model, which: Which::Number(load.number) };
     let version = registry.version(&wanted).await.map_err(trouble)?;
+    if let Some(removed) = &version.removed {
+        return Err(Trouble::Refused(format!("{wanted}: its artefact was removed from the registry by {}", removed.who)));
+    }
     let keys: Result<Vec<TrustedKey>, RegistryError> = load.registry.trusted_keys.iter().map(|path| TrustedKey::read(path)).collect();
-    let keys = keys.map_err(trouble)?;
-    version.check_signature(&keys).map_err(trouble)?;
-    let golden = golden(&registry, &wanted, &version).await?;
+    version.check_signature(&keys.map_err(trouble)?).map_err(trouble)?;
+    let report = match report(&registry, &wanted, &version).await {
+        Err(Trouble::Refused(_)) if load.is_way_back => passed_once(&registry, &version).await?,
+        report => Some(report?),
+    };
+    Ok(Vetted { registry, wanted, version, report })
+}
+
+/// Reads a version that may be loaded; its artefact goes into `beside`, the folder that it is wanted in.
+pub(super) async fn read(load: &Load, beside: Option<&Path>, progress: &(dyn Fn(String) + Sync)) -> Result<Source, Trouble> {
+    let Vetted { registry, wanted, version, report } = vetted(load).await?;
+    let golden = match report {
+        Some(report) => golden(&registry, &wanted, &version, &report).await?,
+        None => None,
+    };
     let input = match version.manifest.inputs.as_slice() {
         [only] => Some(only.name.clone()),
         _ => None,
@@ -40,8 +64,8 @@ pub(super) async fn read(load: &Load, beside: Option<&Path>, progress: &(dyn Fn(
     Ok(Source { golden, input, artefact })
 }
 
-/// The golden queries of the newest report, which has to be there, and of this very artefact.
-async fn golden(registry: &Registry, wanted: &Reference, version: &Version) -> Result<Option<Golden>, Trouble> {
+/// The newest report, which has to be there, to have passed, and to be of this very artefact.
+async fn report(registry: &Registry, wanted: &Reference, version: &Version) -> Result<Report, Trouble> {
     let Manifest { model, version: number, sha256, .. } = &version.manifest;
     let how = format!("switchback model validate {wanted}");
     let Some(stored) = registry.newest_report(model, *number).await.map_err(trouble)? else {
@@ -55,8 +79,22 @@ async fn golden(registry: &Registry, wanted: &Reference, version: &Version) -> R
         let names: Vec<&str> = report.refusals().map(|check| check.name.as_str()).collect();
         return Err(Trouble::Refused(format!("{wanted} was refused when it was validated: {}", names.join(", "))));
     }
-    let Some(digest) = report.golden else { return Ok(None) };
-    let Some(golden) = registry.golden(model, *number, &digest).await.map_err(trouble)? else {
+    Ok(report)
+}
+
+/// The newest report that passed, of this very artefact: stricter looks since then do not block the way back.
+async fn passed_once(registry: &Registry, version: &Version) -> Result<Option<Report>, Trouble> {
+    let Manifest { model, version: number, sha256, .. } = &version.manifest;
+    let reports = registry.reports(model, *number).await.map_err(trouble)?;
+    let mut reports = reports.iter().rev().filter_map(|stored| Report::read(&stored.report).ok());
+    Ok(reports.find(|report| report.passed && report.sha256 == *sha256))
+}
+
+async fn golden(registry: &Registry, wanted: &Reference, version: &Version, report: &Report) -> Result<Option<Golden>, Trouble> {
+    let Manifest { model, version: number, .. } = &version.manifest;
+    let Some(digest) = &report.golden else { return Ok(None) };
+    let Some(golden) = registry.golden(model, *number, digest).await.map_err(trouble)? else {
+        let how = format!("switchback model validate {wanted}");
         return Err(Trouble::Refused(format!("the golden queries of {wanted} are gone from the registry: {how}")));
     };
     let golden = Golden::read(&golden).map_err(|why| Trouble::Refused(format!("the golden queries of {wanted}: {why}")))?;

@@ -135,13 +135,17 @@ impl Registry {
     async fn write_move(&self, model: &Name, alias: &Name, to: &AliasMove, expected: Expected) -> Result<AliasMove, RegistryError> {
         for _ in 0..TRIES {
             let last = self.last_move(model, alias).await?;
-            let (number, is) = last.map_or((0, None), |(number, last)| (number, last.version));
+            let (number, is) = last.as_ref().map_or((0, None), |(number, last)| (*number, last.version));
             if let Expected::At(at) = expected
                 && at != is
             {
                 let words = |at: Option<u64>| at.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
                 let (is, expected) = (words(is), words(at));
                 return Err(RegistryError::Moved { model: model.clone(), alias: alias.clone(), is, expected });
+            }
+            // It is there already: that is no move, and what it pointed to before stays known.
+            if let Some((_, last)) = last.filter(|(_, last)| last.version == to.version) {
+                return Ok(last);
             }
             let next = AliasMove { form: FORM, before: is, ..to.clone() };
             let path = self.path(model, &format!("aliases/{alias}/{}.json", number.saturating_add(1)));

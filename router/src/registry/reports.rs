@@ -12,6 +12,8 @@ use crate::vocabulary::read_version;
 
 /// So many others may be first.
 const TRIES: u32 = 1_000;
+/// Reports that are read of one version, at most.
+const REPORTS: usize = 100;
 /// The largest set of golden queries.
 const GOLDEN_BYTES: u64 = 64 << 20;
 
@@ -62,6 +64,20 @@ impl Registry {
         let Some(newest) = self.report_numbers(model, number).await?.last().copied() else { return Ok(None) };
         let report = self.small(&self.report_path(model, number, newest)).await?;
         Ok(report.map(|report| StoredReport { number: newest, report }))
+    }
+
+    /// The reports on a version, the first one first; of more than [`REPORTS`] the newest.
+    ///
+    /// # Errors
+    /// [`RegistryError::Away`], [`RegistryError::Object`].
+    pub async fn reports(&self, model: &Name, number: u64) -> Result<Vec<StoredReport>, RegistryError> {
+        let numbers = self.report_numbers(model, number).await?;
+        let mut found = Vec::new();
+        for report in numbers.iter().skip(numbers.len().saturating_sub(REPORTS)) {
+            let text = self.small(&self.report_path(model, number, *report)).await?;
+            found.extend(text.map(|text| StoredReport { number: *report, report: text }));
+        }
+        Ok(found)
     }
 
     /// Golden queries with a version's scores, as JSON lines.

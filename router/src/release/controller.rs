@@ -43,6 +43,8 @@ pub(super) struct Controller {
 struct RouteController {
     flags: Option<Arc<Flags>>,
     arms: Option<Arms>,
+    /// The id of the rollout that they are of, where there is one.
+    rollout: Option<String>,
     /// When the arms became these, where this router saw it: in seconds since 1970.
     arms_since: Option<u64>,
     not_before: Option<Instant>,
@@ -192,8 +194,9 @@ impl RouteController {
             return;
         }
         self.flags = Some(flags.clone());
-        let arms = Setting::of(flags, route).arms;
-        if arms != self.arms {
+        let (arms, rollout) = (Setting::of(flags, route).arms, flags.rollout.as_ref().map(|rollout| rollout.id.clone()));
+        if arms != self.arms || rollout != self.rollout {
+            self.rollout = rollout;
             self.arms_since = (!is_first).then_some(now_seconds);
             (self.arms, self.not_before) = (arms, None);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fill::{Place, WINDOW_MS};
 use super::record::{Comparison, Record};
-use super::roles::Setting;
+use super::roles::{Arms, Setting};
 use super::timeline::{Held, Timeline};
 use crate::policy::rollback::Slice;
 
@@ -54,10 +54,15 @@ pub(super) fn due(record: &mut Record, sealed: Sealed) -> Vec<Due> {
     }
     let mut due = Vec::new();
     while due.len() < MOST {
-        if let Some(next) = lead_in(record).or_else(|| engagement(record, sealed)) {
+        if record.next_second < sealed.traffic && begins(record) {
+            // Slices of one call are of one comparison; and nobody waits for those of one that is over.
+            if !due.is_empty() {
+                break;
+            }
+            due.extend(traffic(record));
+        } else if let Some(next) = lead_in(record).or_else(|| engagement(record, sealed)) {
             due.push(next);
-        } else if record.next_second >= sealed.traffic || (begins(record) && !due.is_empty()) {
-            // Slices of one call are of one comparison.
+        } else if record.next_second >= sealed.traffic {
             break;
         } else if let Some(next) = traffic(record) {
             due.push(next);
@@ -101,10 +106,16 @@ fn engagement(record: &mut Record, sealed: Sealed) -> Option<Due> {
 
 /// Whether another comparison begins with the next second.
 fn begins(record: &Record) -> bool {
-    let held = record.timeline.of_window(record.next_second);
+    let second = record.next_second;
+    let held = record.timeline.of_window(second);
     let arms = held.and_then(|held| held.setting.arms);
-    let before = record.comparison.as_ref().filter(|comparison| !comparison.is_over).map(|comparison| &comparison.arms);
-    arms.is_some() && arms.as_ref() != before
+    let before = record.comparison.as_ref().filter(|comparison| !comparison.is_over);
+    arms.is_some() && !before.is_some_and(|before| goes_on(&record.timeline, before, arms.as_ref(), second))
+}
+
+/// Whether these arms in the window of this second are those of the comparison, and were since its last one: the same two a second time are another one.
+fn goes_on(timeline: &Timeline, comparison: &Comparison, arms: Option<&Arms>, second: u32) -> bool {
+    Some(&comparison.arms) == arms && (comparison.began == second || !timeline.is_interrupted(second, &comparison.arms))
 }
 
 /// The next second: a slice of the comparison, or one that begins or ends it, or nobody's.
@@ -113,7 +124,7 @@ fn traffic(record: &mut Record) -> Option<Due> {
     let held = record.timeline.of_window(second);
     let arms = held.as_ref().and_then(|held| held.setting.arms.clone());
     if let Some((timeline, comparison)) = active(record) {
-        if Some(&comparison.arms) == arms.as_ref() {
+        if goes_on(timeline, comparison, arms.as_ref(), second) {
             let index = comparison.next_traffic;
             let due = place(timeline, comparison, (second, index, Slice::Traffic));
             comparison.next_traffic += 1;
@@ -146,7 +157,7 @@ fn place(timeline: &Timeline, comparison: &Comparison, (second, index, slice): (
 mod tests {
     use super::*;
     use crate::release::kept::Kept as _;
-    use crate::release::roles::{Arm, Arms};
+    use crate::release::roles::Arm;
     use proptest::prelude::*;
 
     fn setting(candidate: Option<&str>, ppm: u32) -> Setting {
@@ -205,6 +216,22 @@ mod tests {
         let comparison = record.comparison.as_ref().unwrap();
         assert_eq!((comparison.base, comparison.began, comparison.arms.candidate.version.as_str()), (960, 1_020, "newer"));
         assert_eq!((first[0].place.index, first.len()), (0, 61 + 3));
+    }
+
+    /// Rolled back and begun again within a second, which no window shows.
+    #[test]
+    fn the_same_candidate_once_more_is_another_comparison() {
+        let mut record = Record::default();
+        record.timeline.observe(1_000_000, 1, setting(Some("new"), 10));
+        due(&mut record, sealed(1_010));
+        record.timeline.observe(1_010_250, 2, Setting::NOBODY);
+        record.timeline.observe(1_010_680, 3, setting(Some("new"), 10));
+        let mut began = Vec::new();
+        for second in 1_011..1_015 {
+            due(&mut record, sealed(second));
+            began.push(record.comparison.as_ref().map(|comparison| (comparison.began, comparison.is_over)).unwrap());
+        }
+        assert_eq!(began, [(1_000, false), (1_011, false), (1_011, false), (1_011, false)]);
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Loader {
     }
 
     /// Begins a load, unless it is under way; in words, how far it is.
-    pub(super) fn begin(&mut self, rollout: &str, to_load: ToLoad, config: &Arc<Config>, route: &Route) -> String {
+    pub(super) fn begin(&mut self, (rollout, is_way_back): (&str, bool), to_load: ToLoad, config: &Arc<Config>, route: &Route) -> String {
         if let Some(job) = self.job.as_ref().filter(|job| job.rollout == rollout && job.to_load == to_load) {
             return in_words(&job.state.borrow(), &to_load);
         }
@@ -55,7 +55,7 @@ impl Loader {
         if self.leaving.as_ref().is_some_and(|leaving| !leaving.is_finished()) {
             return format!("pool {} gets back what it had before another version is loaded", to_load.pool);
         }
-        let Some(load) = asked(&to_load, config, route) else {
+        let Some(load) = asked(&to_load, is_way_back, config, route) else {
             return format!("there is no pool {} any more", to_load.pool);
         };
         let (say, state) = watch::channel(LoadState::Underway(format!("{} is loaded on {}", to_load.version, to_load.pool)));
@@ -97,10 +97,10 @@ fn in_words(state: &LoadState, to_load: &ToLoad) -> String {
     }
 }
 
-fn asked(to_load: &ToLoad, config: &Config, route: &Route) -> Option<Load> {
+fn asked(to_load: &ToLoad, is_way_back: bool, config: &Config, route: &Route) -> Option<Load> {
     let pool = route.pools.iter().find(|pool| pool.name == to_load.pool)?.clone();
     let (registry, loading) = (config.registry.clone(), route.loading.clone()?);
-    Some(Load { registry, route: route.name.clone(), loading, pool, number: to_load.number })
+    Some(Load { registry, route: route.name.clone(), loading, pool, number: to_load.number, is_way_back })
 }
 
 async fn keep_trying(wanted: Load, say: watch::Sender<LoadState>, mut cancelled: oneshot::Receiver<()>) {

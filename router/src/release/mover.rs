@@ -15,7 +15,7 @@ use super::judging::Under;
 use super::loader::Loader;
 use super::rollout::{Move, Next, Seen, next};
 use crate::config::Route;
-use crate::flags::{Change, ChangeError, Flags, Kind, Lease, Rollout, Source};
+use crate::flags::{Change, ChangeError, Flags, Hurry, Kind, Lease, Rollout, Source};
 use crate::vocabulary::RouteIndex;
 
 /// How long a lease lasts, and how often it is asked for.
@@ -98,7 +98,8 @@ impl Mover {
         if let Next::Load(to_load) = &next
             && is_ours
         {
-            loads = Some(self.loader.begin(&rollout.id, to_load.clone(), &look.under.config, route));
+            let is_way_back = rollout.hurry == Some(Hurry::Live);
+            loads = Some(self.loader.begin((&rollout.id, is_way_back), to_load.clone(), &look.under.config, route));
         }
         let waits_for = match &next {
             Next::Wait(_) if let Some(why) = away => Some((rollout.moves, format!("nothing is judged: {why}"))),

@@ -12,6 +12,8 @@ use crate::quality::FleetClock;
 pub(super) struct Sight {
     pub(super) timeline: Timeline,
     behind: Behind,
+    /// The id of the rollout that was seen last.
+    rollout: Option<String>,
     clock: FleetClock,
     /// How often the clock had been set when all this was seen.
     clock_steps: u64,
@@ -19,12 +21,18 @@ pub(super) struct Sight {
 
 impl Sight {
     pub(super) fn new(clock: FleetClock) -> Sight {
-        Sight { timeline: Timeline::default(), behind: Behind::default(), clock_steps: clock.steps(), clock }
+        Sight { timeline: Timeline::default(), behind: Behind::default(), rollout: None, clock_steps: clock.steps(), clock }
     }
 
     /// These flags hold from now on.
     pub(super) fn change(&mut self, flags: &Flags, route: &Route) {
-        self.timeline.observe(self.clock.now_ms(), flags.epoch, Setting::of(flags, route));
+        let (now_ms, rollout) = (self.clock.now_ms(), flags.rollout.as_ref().map(|rollout| rollout.id.clone()));
+        if rollout != self.rollout && self.rollout.is_some() {
+            // Between two rollouts nobody was under test, whether or not that was seen.
+            self.timeline.observe(now_ms, flags.epoch.saturating_sub(1), Setting::NOBODY);
+        }
+        self.rollout = rollout;
+        self.timeline.observe(now_ms, flags.epoch, Setting::of(flags, route));
     }
 
     /// These routers were heard of lately.

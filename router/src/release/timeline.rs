@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::roles::Setting;
+use super::roles::{Arms, Setting};
 
 /// A router may obey a change so much later or sooner than this one saw it, in milliseconds.
 const APART_MS: u64 = 100;
@@ -117,6 +117,13 @@ impl Timeline {
         let is_whole = !self.entries.iter().skip(1).any(|entry| touches(entry.since_ms, entry.since_ms))
             && !self.apart.iter().any(|apart| touches(apart.since_ms, apart.until_ms));
         Some(Held { setting: at.setting.clone(), step: at.step, is_whole })
+    }
+
+    /// Whether others, or nobody, were compared for a moment within the window before that of this second: a window tells only what held when it began.
+    pub(super) fn is_interrupted(&self, second: u32, arms: &Arms) -> bool {
+        let begin = u64::from(second) * 1_000;
+        let within = |entry: &&Entry| entry.since_ms + 1_000 > begin && entry.since_ms <= begin;
+        self.entries.iter().filter(within).any(|entry| entry.setting.arms.as_ref() != Some(arms))
     }
 
     /// The first second of which anything is known.

@@ -15,7 +15,7 @@ use super::pool::{Endpoint, Fault, Pool, Slot};
 use super::routes::RouteWorker;
 use super::signals::Signals;
 use super::split::Counted;
-use super::upstream::{Connection, Failure};
+use super::upstream::{Connection, Failure, Purpose};
 use crate::quality::{Outcome, PoolCounters, Refusal, SignalFault};
 use crate::vocabulary::PoolIndex;
 
@@ -77,30 +77,30 @@ impl Attempt {
     }
 
     /// A connection: an idle one unless a fresh one is asked for.
-    pub(crate) async fn connect(&self, wants_fresh: bool, deadline: Instant) -> Result<Connection, Failure> {
+    pub(crate) async fn connect(&self, purpose: Purpose, wants_fresh: bool, deadline: Instant) -> Result<Connection, Failure> {
         let endpoint = self.endpoint().ok_or(Failure::Full)?;
-        let idle = if wants_fresh { None } else { endpoint.take_idle(self.started) };
+        let idle = if wants_fresh { None } else { endpoint.take_idle(purpose, self.started) };
         match idle {
             Some(connection) => Ok(connection),
             // Boxed, as is every rare path: hyper moves a query's whole future, and its size is that of the largest path.
-            None => Box::pin(self.open(endpoint, wants_fresh, deadline)).await,
+            None => Box::pin(self.open(endpoint, purpose, wants_fresh, deadline)).await,
         }
     }
 
-    async fn open(&self, endpoint: &Endpoint, wants_fresh: bool, deadline: Instant) -> Result<Connection, Failure> {
+    async fn open(&self, endpoint: &Endpoint, purpose: Purpose, wants_fresh: bool, deadline: Instant) -> Result<Connection, Failure> {
         // One that can be shared is waited for, unless it fails: a burst would open one for each query.
         while let Some(opening) = endpoint.opening() {
             tokio::time::timeout_at(deadline, opening.is_over()).await.map_err(|_| Failure::Timeout)?;
             if opening.has_failed() {
                 break;
             }
-            let other = || if wants_fresh { None } else { endpoint.take_idle(Instant::now()) };
+            let other = || if wants_fresh { None } else { endpoint.take_idle(purpose, Instant::now()) };
             if let Some(connection) = opening.share().or_else(other) {
                 return Ok(connection);
             }
         }
         let for_others = endpoint.opens();
-        let opening = Connection::open(&endpoint.shared, self.route.config.timeouts.connect);
+        let opening = Connection::open(&endpoint.shared, purpose, self.route.config.timeouts.connect);
         let connection = tokio::time::timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Timeout))?;
         endpoint.keep_share(&connection, Instant::now());
         for_others.has_come(&connection);

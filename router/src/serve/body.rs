@@ -27,7 +27,7 @@ pub(crate) struct ResponseBody {
 }
 
 enum Source {
-    /// Nothing, or a short text of the router's own.
+    /// Nothing, a short text of the router's own, or a backend's body that is all here.
     Own(Option<Bytes>),
     /// Nothing, but a head that says how long it would be: hyper drops the length of a 304 that has no body at all.
     Announced(u64),
@@ -43,21 +43,34 @@ impl ResponseBody {
 
     /// A backend's body of at most `room` bytes; `attempt` is ended, and its connection given back, when the body is. `request` is the client's body,
     /// which may go on meanwhile.
-    pub(crate) fn passed(incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Box<Attempt>, room: u64) -> ResponseBody {
+    pub(crate) fn passed(mut incoming: Incoming, request: Option<Rc<RefCell<Replay>>>, attempt: Box<Attempt>, room: u64) -> ResponseBody {
         if incoming.is_end_stream() {
             attempt.completed();
             is_answered(request.as_ref());
             return ResponseBody::own(None);
         }
+        if let Some(data) = incoming.take_whole() {
+            attempt.completed();
+            is_answered(request.as_ref());
+            return ResponseBody::own(Some(data));
+        }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
-        ResponseBody { source: Source::Passed(PassedBody { incoming, request, attempt, idle, room, copy: None }), in_progress: None }
+        ResponseBody {
+            source: Source::Passed(PassedBody { incoming, request, attempt, idle, room, copy: None, broken: None }),
+            in_progress: None,
+        }
     }
 
     /// A copy is made of it as it passes.
     #[cold]
-    pub(crate) fn copied(mut self, copy: Box<BodyCopy>) -> ResponseBody {
-        if let Source::Passed(body) = &mut self.source {
-            body.copy = Some(copy);
+    pub(crate) fn copied(mut self, mut copy: Box<BodyCopy>) -> ResponseBody {
+        match &mut self.source {
+            Source::Passed(body) => body.copy = Some(copy),
+            Source::Own(Some(data)) => {
+                copy.pass(data);
+                copy.deliver();
+            }
+            Source::Own(None) | Source::Announced(_) => {}
         }
         self
     }
@@ -99,6 +112,8 @@ pub(crate) struct PassedBody {
     room: u64,
     /// For whoever reads what it says.
     copy: Option<Box<BodyCopy>>,
+    /// How it broke off: told when what came before was written.
+    broken: Option<PassError>,
 }
 
 /// Why a body broke off. The client sees its connection (or stream) reset, as it would without the router.
@@ -150,7 +165,22 @@ impl PassedBody {
         }
     }
 
+    /// The client gets what there was of it: hyper drops what it has not written yet with the error.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match self.poll_pass(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
+        }
+    }
+
+    fn poll_pass(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PassError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 if self.idle.poll_expired(cx).is_ready() {

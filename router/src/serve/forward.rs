@@ -34,7 +34,7 @@ use super::routes::RouteWorker;
 use super::seen::Seen;
 use super::split::{Chosen, Counted};
 use super::tunnel::{End, Tunnel};
-use super::upstream::{Connection, Failure, Hearers};
+use super::upstream::{Connection, Failure, Hearers, Purpose};
 use crate::config::Expose;
 use crate::quality::{Broken, Outcome};
 use crate::vocabulary::PoolIndex;
@@ -69,6 +69,7 @@ pub(crate) struct Journey {
     body: Option<Rc<RefCell<Replay>>>,
     /// What the client wants the connection to become, until the backend agrees.
     tunnel: Cell<Option<Box<Tunnel>>>,
+    purpose: Purpose,
     client: Rc<ClientFields>,
     expose: Expose,
     hears_interim: bool,
@@ -119,6 +120,7 @@ impl Journey {
             first,
             again,
             body,
+            purpose: if tunnel.is_some() { Purpose::Upgrade } else { Purpose::Queries },
             tunnel: Cell::new(tunnel),
             client,
             expose,
@@ -241,15 +243,15 @@ impl Journey {
         let gate = self.body.as_ref().and_then(|body| body.borrow().gate());
         let client = self.hears_interim.then(|| self.hearer.as_ref().unwrap_or(&self.client.hearer));
         let hearers = Hearers { client, gate: gate.as_ref() };
-        let failure = match attempt.connect(wants_fresh, deadline).await {
+        let failure = match attempt.connect(self.purpose, wants_fresh, deadline).await {
             Ok(mut connection) => {
                 let answer = match &self.again {
                     Some(_) => connection.send(self.request()?, hearers, deadline).await,
                     None => Box::pin(self.send_once(&mut connection, hearers, deadline)).await,
                 };
                 match answer {
-                    Ok(response) => match self.look_at(&response) {
-                        Ok(seen) => {
+                    Ok((response, seen)) => match self.look_at(&response, seen) {
+                        Ok(()) => {
                             attempt.answered(response.status(), connection);
                             return Ok((response, seen));
                         }
@@ -274,7 +276,12 @@ impl Journey {
     }
 
     /// Sends what must not be sent twice. If the connection had closed before a byte of it was sent, it is still there for another.
-    async fn send_once(&self, connection: &mut Connection, hearers: Hearers<'_>, deadline: Instant) -> Result<Response<Incoming>, Failure> {
+    async fn send_once(
+        &self,
+        connection: &mut Connection,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<(Response<Incoming>, Seen), Failure> {
         let request = self.request()?;
         let kept = connection.may_be_refused().then(|| Again::of(request.method(), request.uri(), request.headers()));
         let (failure, unsent) = match connection.send_once(request, hearers, deadline).await {
@@ -289,8 +296,7 @@ impl Journey {
     }
 
     /// Refuses a response that a client could read in another way than we do.
-    fn look_at(&self, response: &Response<Incoming>) -> Result<Seen, Failure> {
-        let seen = Seen::of(response.headers());
+    fn look_at(&self, response: &Response<Incoming>, seen: Seen) -> Result<(), Failure> {
         if seen.has_ambiguous_length() {
             return Err(Failure::Broken(Broken::Framing));
         }
@@ -306,7 +312,7 @@ impl Journey {
         if self.route.config.max_response_body.is_some_and(|most| response.body().size_hint().lower() > most) {
             return Err(Failure::Broken(Broken::Size));
         }
-        Ok(seen)
+        Ok(())
     }
 
     /// The request of the next attempt. Inlined, so that what is moved here is moved once less.

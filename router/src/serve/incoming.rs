@@ -6,12 +6,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::http1::{BackendBody, BackendBroke};
 use super::http2::{Http2Body, StreamIo};
 
 /// The body.
 pub(crate) enum Incoming {
-    /// hyper's.
+    /// hyper's: a client's, or that of a backend which was asked to upgrade.
     Http1(hyper::body::Incoming),
+    /// A backend's.
+    Backend(BackendBody),
     /// Of one stream.
     Http2(Box<Http2Body>),
     /// There is none, and there can be none: the stream is to become a tunnel.
@@ -26,6 +29,9 @@ pub(crate) enum BrokenOff {
     /// As hyper has it.
     #[error(transparent)]
     Http1(#[from] hyper::Error),
+    /// As our own HTTP/1.1 has it.
+    #[error(transparent)]
+    Backend(#[from] BackendBroke),
     /// As h2 has it.
     #[error(transparent)]
     Http2(#[from] Box<h2::Error>),
@@ -40,6 +46,7 @@ impl BrokenOff {
                 let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
                 cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData))
             }
+            BrokenOff::Backend(error) => *error == BackendBroke::Malformed,
             BrokenOff::Http2(error) => error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
         }
     }
@@ -53,6 +60,13 @@ impl BrokenOff {
     }
 }
 
+impl Incoming {
+    /// All of it, where it came with its head.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        if let Incoming::Backend(body) = self { body.take_whole() } else { None }
+    }
+}
+
 impl Body for Incoming {
     type Data = Bytes;
     type Error = BrokenOff;
@@ -60,6 +74,7 @@ impl Body for Incoming {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
             Incoming::Http1(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Http1),
+            Incoming::Backend(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Backend),
             Incoming::Http2(body) => body.poll_frame(cx).map_err(|error| BrokenOff::Http2(Box::new(error))),
             Incoming::None | Incoming::Tunnel(_) => Poll::Ready(None),
         }
@@ -68,6 +83,7 @@ impl Body for Incoming {
     fn is_end_stream(&self) -> bool {
         match self {
             Incoming::Http1(body) => body.is_end_stream(),
+            Incoming::Backend(body) => body.is_end_stream(),
             Incoming::Http2(body) => body.is_end_stream(),
             Incoming::None | Incoming::Tunnel(_) => true,
         }
@@ -76,6 +92,7 @@ impl Body for Incoming {
     fn size_hint(&self) -> SizeHint {
         match self {
             Incoming::Http1(body) => body.size_hint(),
+            Incoming::Backend(body) => body.size_hint(),
             Incoming::Http2(body) => body.size_hint(),
             Incoming::None | Incoming::Tunnel(_) => SizeHint::with_exact(0),
         }

@@ -21,7 +21,7 @@ use super::incoming::Incoming;
 use super::pool::MirrorSlot;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
-use super::upstream::{Failure, Hearers};
+use super::upstream::{Failure, Hearers, Purpose};
 use crate::quality::Mirrored;
 use crate::vocabulary::PoolIndex;
 
@@ -78,9 +78,9 @@ impl Copy {
     }
 
     async fn ask(&self, attempt: &Attempt, deadline: Instant) -> Result<Response<Incoming>, Failure> {
-        let mut connection = attempt.connect(false, deadline).await?;
+        let mut connection = attempt.connect(Purpose::Queries, false, deadline).await?;
         let attempt_ends = deadline.min(attempt.started() + self.route.config.timeouts.attempt);
-        let response = connection.send(self.request()?, Hearers::NONE, attempt_ends).await?;
+        let (response, _) = connection.send(self.request()?, Hearers::NONE, attempt_ends).await?;
         attempt.answered(response.status(), connection);
         Ok(response)
     }

@@ -29,6 +29,7 @@ mod generation;
 mod hang_up;
 mod head_lines;
 mod headers;
+mod http1;
 mod http2;
 mod idle;
 mod incoming;

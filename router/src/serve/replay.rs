@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::idle::IdleTimer;
-use super::incoming::Incoming;
+use super::incoming::{BrokenOff, Incoming};
 use super::interim::{Gate, Wait};
 use super::trailers;
 use super::upstream::Failure;
@@ -189,7 +189,9 @@ impl Replay {
                     None => Some(Err(self.fail(BodyError::TooLarge))),
                 }
             }
-            Some(Err(error)) => Some(Err(self.fail(if error.is_malformed() { BodyError::Malformed } else { BodyError::Aborted }))),
+            // A stream of HTTP/2 is reset by who reads its frames, and that is all there is to say.
+            Some(Err(error @ BrokenOff::Http1(_))) if error.is_malformed() => Some(Err(self.fail(BodyError::Malformed))),
+            Some(Err(_)) => Some(Err(self.fail(BodyError::Aborted))),
         })
     }
 
@@ -244,6 +246,18 @@ impl RequestBody {
     pub(crate) fn copied(mut slices: Vec<Bytes>) -> RequestBody {
         slices.reverse();
         if slices.is_empty() { RequestBody::Empty } else { RequestBody::Copied(slices) }
+    }
+
+    /// From its start again, as if nothing of it had been asked for; false where that is not remembered.
+    pub(crate) fn rewind(&mut self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Copied(_) => false,
+            RequestBody::Replayed { replay, sent, .. } => {
+                *sent = 0;
+                replay.borrow().is_replayable()
+            }
+        }
     }
 
     /// The body for a further attempt; earlier ones get nothing more.

@@ -57,7 +57,7 @@ impl Seen {
     }
 
     /// Told apart by length first: most names need no comparison of text at all.
-    fn add(&mut self, name: &str, value: &HeaderValue) {
+    pub(crate) fn add(&mut self, name: &str, value: &HeaderValue) {
         match name.len() {
             2 if name == "te" => self.has_hop_by_hop |= !is_trailers(value),
             4 if name == "host" => {

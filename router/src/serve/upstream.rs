@@ -13,11 +13,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use super::http1::{Stream, Unanswered, Wire};
 use super::http2::{self, SendError};
 use super::incoming::Incoming;
 use super::interim::{Ear, Gate, Heard, Hearer};
 use super::pool::{PROTOCOL_HINT, Place, SharedEndpoint, no_tls};
 use super::replay::RequestBody;
+use super::seen::Seen;
 use super::timer::ReusedTimer;
 use crate::config::Protocol;
 use crate::quality::Broken;
@@ -35,8 +37,22 @@ pub(crate) struct Connection {
 }
 
 enum Sender {
-    Http1 { sender: http1::SendRequest<RequestBody>, ear: Arc<Ear> },
+    Http1(Wire),
+    /// hyper's, whose connection can become another protocol's.
+    Upgrade {
+        sender: http1::SendRequest<RequestBody>,
+        ear: Arc<Ear>,
+    },
     Http2(http2::Sender),
+}
+
+/// What a connection is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Queries, one after the other or beside each other.
+    Queries,
+    /// A request that asks for another protocol.
+    Upgrade,
 }
 
 /// Why an attempt got no response. It answers the two questions that the data path has: who is to blame, and may it be
@@ -86,6 +102,9 @@ pub(crate) enum Failure {
     TooLarge,
 }
 
+/// Why there was no response, and the request where nothing of it was sent.
+pub(crate) type Unsent = (Failure, Option<Box<Request<RequestBody>>>);
+
 /// Who hears of interim responses.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Hearers<'a> {
@@ -133,9 +152,9 @@ impl Connection {
     ///
     /// # Errors
     /// [`Failure::Connect`], also when `timeout` passes before a TLS handshake is through.
-    pub(crate) async fn open(endpoint: &SharedEndpoint, timeout: Duration) -> Result<Connection, Failure> {
+    pub(crate) async fn open(endpoint: &SharedEndpoint, purpose: Purpose, timeout: Duration) -> Result<Connection, Failure> {
         let refused = |cause: String| Failure::Connect { endpoint: endpoint.authority.to_string(), cause };
-        match tokio::time::timeout(timeout, dial(endpoint, timeout)).await {
+        match tokio::time::timeout(timeout, dial(endpoint, purpose, timeout)).await {
             Ok(Ok((sender, place))) => {
                 Ok(Connection { sender, timer: ReusedTimer::new(Instant::now() + timeout), is_reused: false, place })
             }
@@ -150,7 +169,8 @@ impl Connection {
     /// Can take a query now.
     pub(crate) fn is_usable(&mut self) -> bool {
         match &mut self.sender {
-            Sender::Http1 { sender, .. } => sender.is_ready(),
+            Sender::Http1(wire) => wire.is_usable(),
+            Sender::Upgrade { sender, .. } => sender.is_ready(),
             Sender::Http2(sender) => sender.is_usable(),
         }
     }
@@ -162,7 +182,8 @@ impl Connection {
 
     pub(crate) fn is_closed(&self) -> bool {
         match &self.sender {
-            Sender::Http1 { sender, .. } => sender.is_closed(),
+            Sender::Http1(wire) => !wire.is_usable(),
+            Sender::Upgrade { sender, .. } => sender.is_closed(),
             Sender::Http2(sender) => sender.is_closed(),
         }
     }
@@ -189,16 +210,15 @@ impl Connection {
         request: Request<RequestBody>,
         hearers: Hearers<'_>,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, Failure> {
-        let Sender::Http1 { sender, ear } = &mut self.sender else {
-            return Box::pin(self.send_over_h2(request, hearers, deadline)).await.map_err(|(failure, _)| failure);
+    ) -> Result<(Response<Incoming>, Seen), Failure> {
+        let Sender::Http1(wire) = &self.sender else {
+            return Box::pin(self.send_otherwise(request, hearers, deadline)).await.map_err(|(failure, _)| failure);
         };
         let was_reused = std::mem::replace(&mut self.is_reused, true);
-        let _listening = ear.listen(hearers.client, hearers.gate.cloned());
-        match in_time(std::pin::pin!(sender.send_request(request)), &mut self.timer, deadline).await {
-            _ if ear.is_odd() => Err(Failure::Broken(Broken::Framing)),
-            Some(Ok(response)) => Ok(response.map(Incoming::Http1)),
-            Some(Err(error)) => Err(failure_of(&error, was_reused)),
+        match in_time(std::pin::pin!(wire.send(request, hearers)), &mut self.timer, deadline).await {
+            Some(Ok((response, seen))) => Ok((response.map(Incoming::Backend), seen)),
+            Some(Err(Unanswered::Broken(broken))) => Err(Failure::Broken(broken)),
+            Some(Err(Unanswered::Unsent(_) | Unanswered::Closed)) => Err(Failure::Closed { was_reused }),
             None => Err(Failure::Timeout),
         }
     }
@@ -212,12 +232,45 @@ impl Connection {
         request: Request<RequestBody>,
         hearers: Hearers<'_>,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, (Failure, Option<Box<Request<RequestBody>>>)> {
-        let Sender::Http1 { sender, ear } = &mut self.sender else {
-            return self.send_over_h2(request, hearers, deadline).await;
+    ) -> Result<(Response<Incoming>, Seen), Unsent> {
+        let Sender::Http1(wire) = &self.sender else {
+            return self.send_otherwise(request, hearers, deadline).await;
+        };
+        let was_reused = std::mem::replace(&mut self.is_reused, true);
+        match in_time(std::pin::pin!(wire.send(request, hearers)), &mut self.timer, deadline).await {
+            Some(Ok((response, seen))) => Ok((response.map(Incoming::Backend), seen)),
+            Some(Err(Unanswered::Broken(broken))) => Err((Failure::Broken(broken), None)),
+            Some(Err(Unanswered::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(request))),
+            Some(Err(Unanswered::Closed)) => Err((Failure::Closed { was_reused }, None)),
+            None => Err((Failure::Timeout, None)),
+        }
+    }
+
+    async fn send_otherwise(
+        &mut self,
+        request: Request<RequestBody>,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<(Response<Incoming>, Seen), Unsent> {
+        let response = match &self.sender {
+            Sender::Http2(_) => self.send_over_h2(request, hearers, deadline).await?,
+            _ => self.ask_to_upgrade(request, hearers, deadline).await?,
+        };
+        let seen = Seen::of(response.headers());
+        Ok((response, seen))
+    }
+
+    async fn ask_to_upgrade(
+        &mut self,
+        request: Request<RequestBody>,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Unsent> {
+        let was_reused = std::mem::replace(&mut self.is_reused, true);
+        let Sender::Upgrade { sender, ear } = &mut self.sender else {
+            return Err((Failure::Closed { was_reused }, Some(Box::new(request))));
         };
         let _listening = ear.listen(hearers.client, hearers.gate.cloned());
-        let was_reused = std::mem::replace(&mut self.is_reused, true);
         match in_time(std::pin::pin!(sender.try_send_request(request)), &mut self.timer, deadline).await {
             _ if ear.is_odd() => Err((Failure::Broken(Broken::Framing), None)),
             Some(Ok(response)) => Ok(response.map(Incoming::Http1)),
@@ -234,7 +287,7 @@ impl Connection {
         request: Request<RequestBody>,
         hearers: Hearers<'_>,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, (Failure, Option<Box<Request<RequestBody>>>)> {
+    ) -> Result<Response<Incoming>, Unsent> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         let Sender::Http2(sender) = &mut self.sender else { return Err((Failure::Closed { was_reused }, Some(Box::new(request)))) };
         let answer = in_time(std::pin::pin!(sender.send(request, hearers)), &mut self.timer, deadline).await;
@@ -267,17 +320,27 @@ async fn in_time<F: Future>(mut answer: Pin<&mut F>, timer: &mut ReusedTimer, de
     .await
 }
 
-async fn dial(endpoint: &SharedEndpoint, timeout: Duration) -> Result<(Sender, Option<Arc<Place>>), String> {
+async fn dial(endpoint: &SharedEndpoint, purpose: Purpose, timeout: Duration) -> Result<(Sender, Option<Arc<Place>>), String> {
     let (stream, place) = endpoint.connect(timeout).await?;
     // Latency over packets: a query's head must not wait for an acknowledgement.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let Some(tls) = &endpoint.tls else { return Ok((speak(stream, endpoint, Scheme::HTTP).await?, place)) };
+    let Some(tls) = &endpoint.tls else {
+        let sender = match endpoint.protocol {
+            Protocol::Http1 if purpose == Purpose::Queries => Sender::Http1(Wire::new(Stream::Plain(stream))),
+            _ => speak(stream, endpoint, Scheme::HTTP).await?,
+        };
+        return Ok((sender, place));
+    };
     let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
     let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| no_tls(&error))?;
     if endpoint.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("TLS: it did not agree to speak h2 (ALPN)".to_owned());
     }
-    Ok((speak(stream, endpoint, Scheme::HTTPS).await?, place))
+    let sender = match endpoint.protocol {
+        Protocol::Http1 if purpose == Purpose::Queries => Sender::Http1(Wire::new(Stream::Tls(Box::new(stream)))),
+        _ => speak(stream, endpoint, Scheme::HTTPS).await?,
+    };
+    Ok((sender, place))
 }
 
 /// What goes wrong on the connection later is told to whoever waits for a response.
@@ -292,7 +355,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             let io = TokioIo::new(Heard::new(stream, ear.clone()));
             let (sender, connection) = http1::Builder::new().writev(false).handshake(io).await.map_err(|error| error.to_string())?;
             tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
-            Ok(Sender::Http1 { sender, ear })
+            Ok(Sender::Upgrade { sender, ear })
         }
         Protocol::Http2 => {
             let sender = http2::Sender::begin(stream, scheme, endpoint.authority.clone()).await;

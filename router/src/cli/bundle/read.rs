@@ -12,6 +12,7 @@ use tar::EntryType;
 use super::manifest::{Manifest, sha256, shown};
 use super::{ALL_BYTES, Bundle, FILE_BYTES, MANIFEST, MANIFEST_BYTES, MEMBER_BYTES, MOST_MEMBERS, Members, is_name};
 use crate::cli::Failure;
+use crate::cli::model_push::regular;
 
 /// What an archive takes beside its members: heads, padding, and zeros at its end.
 const FRAME_BYTES: u64 = 4 << 20;
@@ -22,6 +23,7 @@ const FRAME_BYTES: u64 = 4 << 20;
 /// It is not there, or is no bundle: which member, and why.
 pub(in crate::cli) fn open(file: &Path) -> Result<Bundle, Failure> {
     let cannot = |error: io::Error| Failure::usage(format!("{}: cannot be read: {error}", file.display()));
+    regular(file)?;
     let opened = File::open(file).map_err(cannot)?;
     let length = opened.metadata().map_err(cannot)?.len();
     let refused = |why: String| Failure::refused(format!("{}: no bundle that can be trusted: {why}", file.display()));

@@ -9,7 +9,7 @@ use super::Shared;
 use super::finding::Finding;
 use super::run::Check;
 use crate::config::{self, Config, Place};
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{Registry, RegistryError, TrustedKey};
 
 const PART: &str = "registry";
 /// A store that is away is tried again for no longer than this.
@@ -36,6 +36,7 @@ async fn look(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![away(&error)],
     };
     let mut findings = vec![writable(place)];
+    findings.extend(config.registry.trusted_keys.iter().map(|path| trusted(path)));
     match objects(&registry).await {
         Ok(found) => findings.extend(found),
         Err(error) => findings.push(away(&error)),
@@ -56,6 +57,18 @@ fn no_folder(folder: &Path, config: &Config) -> Finding {
         return Finding::ok(PART, "registry", format!("{found} yet: nobody has pushed a model"));
     }
     Finding::failed(PART, "registry", found, "mount it, mend registry.url, or push a first model")
+}
+
+/// Without its keys nothing is loaded, and nothing deployed.
+fn trusted(path: &Path) -> Finding {
+    let what = path.display().to_string();
+    match TrustedKey::read(path) {
+        Ok(key) => Finding::ok(PART, "trusted key", format!("{what}: {}", key.id)),
+        Err(error) => {
+            let to_do = "put the public key of whoever signs there, or take it out of registry.trusted_keys: until then no version is loaded or deployed";
+            Finding::failed(PART, "trusted key", crate::cli::Failure::chain(&error), to_do)
+        }
+    }
 }
 
 fn writable(place: &Place) -> Finding {

@@ -202,6 +202,7 @@ fn a_version_that_is_known_comes_back_at_once() {
     assert_eq!(at_once(&scene, "search:1").unwrap_err().0, "search:1 is live already");
     // Until the other colour lets go of it.
     assert_eq!(scene.order(Order::Retire), Ok(Event::Retired));
+    assert_eq!(at_once(&scene, "search:2").unwrap().rollout.phase, Phase::Loading, "also before the config in force follows");
     scene.follow();
     assert_eq!((scene.rollout().phase, scene.route.pools[1].version.as_str()), (Phase::Retired, "none"));
     assert_eq!(crate::release::rollback(&scene.flags(), &scene.route, 0, ""), None);

@@ -1,5 +1,7 @@
 //! How a rollout begins.
 
+use std::borrow::Cow;
+
 use super::event::Event;
 use super::layout::{fields, loadable};
 use super::next::{Move, Seen, is_gated};
@@ -7,7 +9,7 @@ use super::order::Refusal;
 use super::ready::{Lack, not_ready};
 use crate::config::{Pool, RolloutStep, Route};
 use crate::flags::{Flags, Hurry, Phase, Plan, PlannedStep, Rollout, Sides, TEXT_CHARS};
-use crate::vocabulary::Ppm;
+use crate::vocabulary::{PoolIndex, Ppm};
 
 /// What whoever starts a rollout says of it.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +66,7 @@ fn plan(route: &Route, wanted: Option<&[Ppm]>) -> Plan {
 /// # Errors
 /// Why none can begin.
 pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now_ms: u64) -> Result<Move, Refusal> {
+    let route = &as_flagged(route, flags);
     if let Some(active) = flags.rollout.as_ref().filter(|rollout| rollout.phase.is_active()) {
         return Err(Refusal(format!("a rollout is under way: {}; end it with switchback rollout abort", active.summary())));
     }
@@ -107,6 +110,21 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
         first.fields.insert("salt".to_owned(), Some(begin.salt.clone()));
     }
     Ok(first)
+}
+
+/// The route with the versions that the flags say: the config in force follows them a moment later, and what was retired in between is gone.
+fn as_flagged<'r>(route: &'r Route, flags: &Flags) -> Cow<'r, Route> {
+    let other = |(pool, version): (&PoolIndex, &String)| route.pools.get(pool.get()).is_some_and(|pool| pool.version != *version);
+    let mut route = Cow::Borrowed(route);
+    if flags.versions.iter().any(other) {
+        let pools = &mut route.to_mut().pools;
+        for (pool, version) in &flags.versions {
+            if let Some(pool) = pools.get_mut(pool.get()) {
+                pool.version.clone_from(version);
+            }
+        }
+    }
+    route
 }
 
 /// One write, where the other colour still has the version.

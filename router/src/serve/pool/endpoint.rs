@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::SharedEndpoint;
 use super::ewma::PeakEwma;
 use crate::config::{self, Protocol};
-use crate::serve::upstream::Connection;
+use crate::serve::upstream::{Connection, Purpose};
 
 /// A worker leaves an endpoint alone this long after a failure, if it has another: long enough not to meet every restart with
 /// a burst of retries, short enough to notice at once that it is back.
@@ -163,13 +163,17 @@ impl Endpoint {
 
     /// Takes the connection that was used last, if there is one that is still good. Most recently used first, so that those
     /// that a burst opened grow old and are closed. Of connections that carry many queries, a share.
-    pub(crate) fn take_idle(&self, now: Instant) -> Option<Connection> {
+    pub(crate) fn take_idle(&self, purpose: Purpose, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         if self.shared.protocol == Protocol::Http2 {
             idle.retain(|idle| !idle.connection.is_closed() && !idle.connection.is_elsewhere());
             let usable = idle.iter_mut().find_map(|idle| idle.connection.is_usable().then_some(idle))?;
             usable.until = now + self.idle_timeout;
             return usable.connection.share();
+        }
+        if purpose == Purpose::Upgrade {
+            // Of HTTP/1.1, a connection of its own: it may become another protocol's.
+            return None;
         }
         while let Some(IdleConnection { mut connection, until }) = idle.pop() {
             if now < until && connection.is_usable() && !connection.is_elsewhere() {

@@ -1,0 +1,174 @@
+//! A request on its way to a backend: its head, and its body as it comes.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http_body::Body as _;
+
+use super::super::replay::RequestBody;
+use super::Stream;
+
+/// Why a request does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsendable {
+    /// The connection takes nothing more.
+    Connection,
+    /// Its body broke off, or is not as long as its head says.
+    Body,
+}
+
+/// What is being sent.
+#[derive(Default)]
+pub(super) struct Out {
+    bytes: Vec<u8>,
+    written: usize,
+    /// Behind them.
+    slice: Bytes,
+    body: Option<Sent>,
+    /// Something of this request was taken.
+    pub(super) has_begun: bool,
+    needs_flush: bool,
+}
+
+/// A body that is being sent.
+struct Sent {
+    body: RequestBody,
+    /// What is still to come of what its head promises; `None` in chunks.
+    left: Option<u64>,
+}
+
+impl Out {
+    /// A request in origin form, with fields that say how long its body is.
+    pub(super) fn begin(&mut self, parts: &Parts, body: RequestBody) {
+        self.bytes.clear();
+        (self.written, self.slice, self.has_begun) = (0, Bytes::new(), false);
+        write_head(&mut self.bytes, parts);
+        self.body = match body {
+            RequestBody::Empty => None,
+            body => {
+                let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse().ok());
+                let left = if parts.headers.contains_key(TRANSFER_ENCODING) { None } else { Some(length.unwrap_or(0)) };
+                Some(Sent { body, left })
+            }
+        };
+    }
+
+    /// All of it was written.
+    pub(super) fn is_through(&self) -> bool {
+        self.body.is_none() && !self.has_bytes() && !self.needs_flush
+    }
+
+    /// Nobody wants the rest of it.
+    pub(super) fn forget(&mut self) {
+        *self = Out::default();
+    }
+
+    /// The body from its start, if it can be had again.
+    pub(super) fn take_body(&mut self) -> Option<RequestBody> {
+        match self.body.take() {
+            None => Some(RequestBody::Empty),
+            Some(mut sent) => sent.body.rewind().then_some(sent.body),
+        }
+    }
+
+    /// Sends as much as goes; ready when all of it is written.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<Result<(), Unsendable>> {
+        loop {
+            let is_waiting = self.poll_body(cx)?.is_pending();
+            if self.has_bytes() {
+                let first = self.bytes.get(self.written..).unwrap_or_default();
+                match ready!(stream.poll_write(cx, first, &self.slice)) {
+                    Ok(count @ 1..) => self.wrote(count),
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Unsendable::Connection)),
+                }
+                continue;
+            }
+            if self.needs_flush {
+                ready!(stream.poll_flush(cx)).map_err(|_| Unsendable::Connection)?;
+                self.needs_flush = false;
+            }
+            return if is_waiting { Poll::Pending } else { Poll::Ready(Ok(())) };
+        }
+    }
+
+    fn has_bytes(&self) -> bool {
+        self.written < self.bytes.len() || !self.slice.is_empty()
+    }
+
+    fn wrote(&mut self, count: usize) {
+        (self.has_begun, self.needs_flush) = (true, true);
+        let head = count.min(self.bytes.len() - self.written);
+        self.written += head;
+        self.slice.advance(count - head);
+        if self.written == self.bytes.len() {
+            self.bytes.clear();
+            self.written = 0;
+        }
+    }
+
+    /// Asks for more of the body once the last of it was written; pending while none has come.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsendable>> {
+        // Once all that was promised is here, more of it would be wrong: nothing is sent before that is known, where it is known at once.
+        while let Some(Sent { body, left }) = &mut self.body
+            && (self.slice.is_empty() || *left == Some(0))
+        {
+            let frame = match ready!(Pin::new(body).poll_frame(cx)) {
+                None => {
+                    match left {
+                        None => self.bytes.extend_from_slice(b"0\r\n\r\n"),
+                        Some(0) => {}
+                        Some(_) => return Poll::Ready(Err(Unsendable::Body)),
+                    }
+                    self.body = None;
+                    break;
+                }
+                Some(frame) => frame.map_err(|_| Unsendable::Body)?,
+            };
+            match (frame.into_data(), left) {
+                (Ok(data), _) if data.is_empty() => {}
+                (Ok(data), Some(left)) => {
+                    *left = left.checked_sub(data.len() as u64).ok_or(Unsendable::Body)?;
+                    self.slice = data;
+                }
+                (Ok(data), None) => {
+                    self.bytes.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                    self.bytes.extend_from_slice(&data);
+                    self.bytes.extend_from_slice(b"\r\n");
+                    return Poll::Ready(Ok(()));
+                }
+                (Err(frame), None) => {
+                    self.bytes.extend_from_slice(b"0\r\n");
+                    write_fields(&mut self.bytes, frame.trailers_ref());
+                    self.body = None;
+                }
+                // They have no place in a body whose length was said.
+                (Err(_), Some(_)) => {}
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A head as a backend of HTTP/1.1 reads it.
+fn write_head(out: &mut Vec<u8>, parts: &Parts) {
+    out.extend_from_slice(parts.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(parts.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write_fields(out, Some(&parts.headers));
+}
+
+/// Fields, and the empty line.
+fn write_fields(out: &mut Vec<u8>, headers: Option<&HeaderMap<HeaderValue>>) {
+    for (name, value) in headers.into_iter().flatten() {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
