@@ -74,6 +74,10 @@ fuzz: build ## A million executions of each fuzz target (FUZZ=...), with a repor
 conformance: build ## h2spec, h1spec, WebSocket cases and slow attacks, with a report (tests/conformance/report.md)
 	tests/conformance/run.sh --skip-missing --report tests/conformance/report.md
 
+.PHONY: bench
+bench: wasm-targets ## What a request costs here and elsewhere: nginx, HAProxy, Envoy, Caddy, pingora (ARGS=--quick; bench/results/bench.md)
+	bench/run.sh $(ARGS)
+
 .PHONY: check
 check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: format, lints, docs, dependencies, scripts, tidiness
 	cargo fmt --all --check
@@ -82,7 +86,7 @@ check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: form
 	@# Advisories are left out: their database is fetched from GitHub, and this check has to work without it.
 	@# `cargo deny check advisories` runs them where GitHub is reachable.
 	$(TOOLS)/bin/cargo-deny --log-level warn --locked check bans licenses sources
-	$(SHELLCHECK) .ci/run scripts/*.sh tests/*/*.sh
+	$(SHELLCHECK) .ci/run scripts/*.sh tests/*/*.sh bench/*.sh
 	cargo test --release --locked --workspace --test tidy -- --quiet
 	@echo "make check: all clean"
 

@@ -1,0 +1,192 @@
+//! The three kinds of load: closed loop, open loop, and connections that only stay.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::crowd::{Crowd, Mark};
+use super::tally::Summary;
+use crate::poll::Timer;
+
+/// How long a run waits for anything before it looks at the clock.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Open loop: requests that wait for a connection. Further ones are not sent, and counted: so much behind, a peer does not keep up.
+const MOST_WAITING: usize = 20_000;
+/// Clients that connect at once, below what a listener's queue holds.
+const AT_ONCE: usize = 100;
+/// For a wave of those to be answered.
+const WAVE_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a run takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Before anything counts.
+    pub(crate) warm_up: Duration,
+    pub(crate) measured: Duration,
+}
+
+/// Is told when measuring begins and ends.
+pub(crate) type OnMark<'a> = &'a mut dyn FnMut(Mark) -> Result<()>;
+
+/// Every client asks again as soon as it was answered: as many requests as the target takes.
+pub(crate) fn closed(crowd: &mut Crowd, pace: Pace, on_mark: OnMark) -> Result<Summary> {
+    let begin = Instant::now() + pace.warm_up;
+    let mut began = None;
+    let mut ready = Vec::new();
+    for place in 0..crowd.len() {
+        crowd.ask(place, Instant::now())?;
+    }
+    loop {
+        crowd.wait(LOOK_EVERY, &mut ready)?;
+        let now = Instant::now();
+        match began {
+            None if now >= begin => {
+                on_mark(Mark::Begin)?;
+                crowd.forget()?;
+                began = Some(Instant::now());
+            }
+            Some(began) if now >= began + pace.measured => {
+                crowd.tally.time = now - began;
+                on_mark(Mark::End)?;
+                return Ok(crowd.tally.summary());
+            }
+            _ => {}
+        }
+        for &place in &ready {
+            let (answered, is_free) = crowd.hear(place)?;
+            if let Some((asked, answer)) = answered {
+                crowd.tally.add(answer, asked.since.elapsed());
+            }
+            if is_free {
+                crowd.ask(place, Instant::now())?;
+            }
+        }
+    }
+}
+
+/// Requests are due at even times, whether or not those before them were answered, and their latency counts from then.
+pub(crate) fn open(crowd: &mut Crowd, per_second: u32, pace: Pace, on_mark: OnMark) -> Result<Summary> {
+    let timer = Timer::new()?;
+    crowd.watch(&timer)?;
+    let mut schedule = Schedule::new(per_second, crowd.len())?;
+    let begin = schedule.start + pace.warm_up;
+    let mut began = None;
+    let mut ready = Vec::new();
+    loop {
+        schedule.send_what_is_due(crowd, began)?;
+        timer.set(schedule.next())?;
+        crowd.wait(LOOK_EVERY, &mut ready)?;
+        let now = Instant::now();
+        match began {
+            None if now >= begin => {
+                on_mark(Mark::Begin)?;
+                crowd.forget()?;
+                began = Some(now);
+            }
+            Some(began) if now >= began + pace.measured => {
+                crowd.tally.time = now - began;
+                on_mark(Mark::End)?;
+                return Ok(crowd.tally.summary());
+            }
+            _ => {}
+        }
+        for &place in &ready {
+            let (answered, is_free) = crowd.hear(place)?;
+            if let Some((asked, answer)) = answered
+                && began.is_some_and(|began| asked.since >= began)
+            {
+                crowd.tally.add(answer, asked.since.elapsed());
+            }
+            if is_free {
+                schedule.free.push_back(place);
+            }
+        }
+    }
+}
+
+/// When requests are due, and who is free to send them.
+struct Schedule {
+    start: Instant,
+    interval: Duration,
+    /// The number of the next request.
+    number: u32,
+    /// Connections that wait for nothing, the one that has for longest first.
+    free: VecDeque<usize>,
+    /// Requests that are due and wait for a connection.
+    waiting: VecDeque<Instant>,
+}
+
+impl Schedule {
+    fn new(per_second: u32, clients: usize) -> Result<Schedule> {
+        if per_second == 0 {
+            bail!("a rate of 0");
+        }
+        let interval = Duration::from_secs(1) / per_second;
+        Ok(Schedule { start: Instant::now(), interval, number: 0, free: (0..clients).collect(), waiting: VecDeque::new() })
+    }
+
+    fn next(&self) -> Instant {
+        self.start + self.interval * self.number
+    }
+
+    fn send_what_is_due(&mut self, crowd: &mut Crowd, began: Option<Instant>) -> Result<()> {
+        while self.next() <= Instant::now() {
+            let due = self.next();
+            self.number += 1;
+            if self.waiting.len() < MOST_WAITING {
+                self.waiting.push_back(due);
+            } else {
+                crowd.tally.unsent += 1;
+            }
+        }
+        while let Some(&due) = self.waiting.front()
+            && let Some(place) = self.free.pop_front()
+        {
+            self.waiting.pop_front();
+            if self.waiting.is_empty() && began.is_some() {
+                crowd.tally.sent_late_by(due.elapsed());
+            }
+            crowd.ask(place, due)?;
+        }
+        Ok(())
+    }
+}
+
+/// Clients that ask once, and then keep their connections. `while_idle` is called when all were answered.
+pub(crate) fn idle(crowd: &mut Crowd, clients: usize, on_mark: OnMark) -> Result<Summary> {
+    let began = Instant::now();
+    let mut ready = Vec::new();
+    while crowd.len() < clients {
+        let first = crowd.len();
+        crowd.join(AT_ONCE.min(clients - first))?;
+        for place in first..crowd.len() {
+            crowd.ask(place, Instant::now())?;
+        }
+        let mut left = crowd.len() - first;
+        let until = Instant::now() + WAVE_WITHIN;
+        while left > 0 {
+            if Instant::now() > until {
+                bail!("{left} of {} clients got no answer within {} s", crowd.len(), WAVE_WITHIN.as_secs());
+            }
+            crowd.wait(LOOK_EVERY, &mut ready)?;
+            for &place in &ready {
+                if let (Some((asked, answer)), _) = crowd.hear(place)? {
+                    crowd.tally.add(answer, asked.since.elapsed());
+                    left -= 1;
+                }
+            }
+        }
+    }
+    on_mark(Mark::Begin)?;
+    on_mark(Mark::End)?;
+    crowd.wait(Duration::ZERO, &mut ready)?;
+    for &place in &ready {
+        crowd.hear(place)?;
+    }
+    if crowd.ended > 0 {
+        bail!("{} or more of {clients} connections were not kept", crowd.ended);
+    }
+    crowd.tally.time = began.elapsed();
+    Ok(crowd.tally.summary())
+}

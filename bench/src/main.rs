@@ -1,0 +1,57 @@
+//! The benchmark's programs in one: a cheap upstream, a raw forwarder as the floor, a load generator, and the rounds that measure peers with them.
+//!
+//! ```text
+//! load generator -> one peer at a time -> upstream          rounds starts the three, and reads what the peer's processes cost
+//! ```
+//!
+//! The load generator and the upstreams share one core, the peer has another one: what they cost is not in its figures. docs/PERFORMANCE.md
+//! says how to read those.
+
+mod floor;
+mod load;
+mod poll;
+mod rounds;
+mod upstream;
+mod wire;
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "What a query costs in this router, and in others")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A backend that costs as little as one can: NAME=ADDRESS for each name under which it answers. Ends with its standard input.
+    Upstream {
+        /// Port 0 takes a free one; a line NAME=ADDRESS says which.
+        #[arg(required = true, value_parser = upstream::parse_arm)]
+        arms: Vec<(String, SocketAddr)>,
+    },
+    /// Forwards HTTP/1.1 from one address to another, and does nothing else. Ends with its standard input.
+    Floor {
+        /// Where it listens.
+        listen: SocketAddr,
+        /// Where it forwards to.
+        upstream: SocketAddr,
+    },
+    /// Asks one address, and prints what came of it as JSON.
+    Load(load::LoadOptions),
+    /// Measures every peer on every workload, and writes what was measured as JSON.
+    Rounds(Box<rounds::Options>),
+}
+
+fn main() -> Result<()> {
+    match Options::parse().command {
+        Command::Upstream { arms } => upstream::run(&arms),
+        Command::Floor { listen, upstream } => floor::run(listen, upstream),
+        Command::Load(options) => load::run(&options),
+        Command::Rounds(options) => rounds::run(&options),
+    }
+}

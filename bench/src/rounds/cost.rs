@@ -1,0 +1,117 @@
+//! What processes cost: time on a processor and memory, read from /proc for a process and all that came of it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+/// What a tree of processes holds, in KiB.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Memory {
+    /// Resident, what they share counted once for each.
+    pub(crate) rss_kib: u64,
+    /// Resident, what they share counted once in all.
+    pub(crate) pss_kib: u64,
+}
+
+/// A process, its children, their children.
+pub(crate) fn tree(root: u32) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (process, parent) in processes() {
+        children.entry(parent).or_default().push(process);
+    }
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(process) = found.get(next) {
+        let more = children.remove(process).unwrap_or_default();
+        found.extend(more);
+        next += 1;
+    }
+    found
+}
+
+/// Every process with its parent.
+fn processes() -> Vec<(u32, u32)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter_map(|process: u32| Some((process, parent_of(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?))).collect()
+}
+
+/// The fourth field of `stat`; the second one, in brackets, may hold anything.
+fn parent_of(stat: &str) -> Option<u32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Time on a processor of every thread of these processes since it began. Threads that have ended are not in it.
+pub(crate) fn processor_time(processes: &[u32]) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for process in processes {
+        let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { continue };
+        for thread in threads.flatten() {
+            let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+            nanoseconds += text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0_u64);
+        }
+    }
+    if nanoseconds == 0 {
+        bail!("no time in schedstat: the processes are gone, or the kernel keeps none");
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// Time that all processors of the machine were busy since it started, to a hundredth of a second.
+pub(crate) fn machine_time() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    match busy_ticks(&text) {
+        Some(ticks) => Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)),
+        None => bail!("/proc/stat begins with something else"),
+    }
+}
+
+/// Of the first line: user, nice, system, and after idle and iowait irq and softirq.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let ticks: Vec<u64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _waiting, hard, soft, ..] = ticks.as_slice() else { return None };
+    Some(user + nice + system + hard + soft)
+}
+
+/// Memory of these processes.
+pub(crate) fn memory(processes: &[u32]) -> Memory {
+    let mut memory = Memory::default();
+    for process in processes {
+        let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
+        memory.rss_kib += kib(&rollup, "Rss:");
+        memory.pss_kib += kib(&rollup, "Pss:");
+    }
+    memory
+}
+
+fn kib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_found_behind_any_name() {
+        assert_eq!(parent_of("12 (a ) b) S 7 12 12 0"), Some(7));
+    }
+
+    #[test]
+    fn a_machine_is_busy_with_all_but_idling_and_waiting() {
+        assert_eq!(busy_ticks("cpu  1 2 3 1000 1000 4 5 7 0 0\ncpu0 1 1 1\n"), Some(15));
+        assert!(machine_time().unwrap() > Duration::ZERO);
+    }
+
+    #[test]
+    fn this_process_costs_something() {
+        let tree = tree(std::process::id());
+        assert!(tree.contains(&std::process::id()));
+        assert!(processor_time(&tree).unwrap() > Duration::ZERO);
+        assert!(memory(&tree).pss_kib > 0);
+    }
+}
