@@ -12,7 +12,7 @@ figures=$(mktemp)
 trap 'rm -f "$figures"' EXIT
 
 echo "fuzz: $executions executions of each target: some minutes" >&2
-SWITCHBACK_FUZZ=$executions SWITCHBACK_FUZZ_FIGURES=$figures cargo test --release --locked --workspace --lib -- fuzz:: --nocapture
+SWITCHBACK_FUZZ=$executions SWITCHBACK_FUZZ_FIGURES=$figures cargo test --release --locked --workspace --lib -- fuzz:: fuzz_backend_response experiment_record --nocapture
 
 {
   echo "# Fuzzing: the last run that was kept"
