@@ -1,8 +1,8 @@
 //! Interim responses: 103 Early Hints and the like, and 100 Continue, from a backend to a client.
 //!
-//! hyper's client tells of them only to a callback that has to be made anew for every query, and its server cannot send them. So the bytes
-//! of a backend of HTTP/1.1 are looked at while a query waits for its head ([`Heard`]), which costs one comparison as long as there is no
-//! interim response, and a look at where the lines end ([`head_lines`]). A [`Hearer`] is told what comes: a client's connection of HTTP/1.1
+//! hyper's client tells of them only to a callback that has to be made anew for every query, and its server cannot send them. Our own HTTP/1.1 reads them itself; on a
+//! connection of hyper's, which is asked to upgrade, the bytes are looked at while its head is waited for ([`Heard`]), which costs one comparison as long as
+//! there is no interim response, and a look at where the lines end ([`head_lines`]). A [`Hearer`] is told what comes: a client's connection of HTTP/1.1
 //! ([`Signals`]), which writes it between two flushes of hyper's, or its stream of HTTP/2 ([`Hints`]).
 //!
 //! 100 Continue is never passed as it is: it opens the [`Gate`] before the request's body, and whoever reads that body then says 100 to the

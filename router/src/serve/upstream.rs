@@ -211,16 +211,7 @@ impl Connection {
         hearers: Hearers<'_>,
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Seen), Failure> {
-        let Sender::Http1(wire) = &self.sender else {
-            return Box::pin(self.send_otherwise(request, hearers, deadline)).await.map_err(|(failure, _)| failure);
-        };
-        let was_reused = std::mem::replace(&mut self.is_reused, true);
-        match in_time(std::pin::pin!(wire.send(request, hearers)), &mut self.timer, deadline).await {
-            Some(Ok((response, seen))) => Ok((response.map(Incoming::Backend), seen)),
-            Some(Err(Unanswered::Broken(broken))) => Err(Failure::Broken(broken)),
-            Some(Err(Unanswered::Unsent(_) | Unanswered::Closed)) => Err(Failure::Closed { was_reused }),
-            None => Err(Failure::Timeout),
-        }
+        self.send_once(request, hearers, deadline).await.map_err(|(failure, _)| failure)
     }
 
     /// As [`Connection::send`], for what must not be sent twice: gives the request back if nothing of it was sent.
@@ -234,7 +225,7 @@ impl Connection {
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Seen), Unsent> {
         let Sender::Http1(wire) = &self.sender else {
-            return self.send_otherwise(request, hearers, deadline).await;
+            return Box::pin(self.send_otherwise(request, hearers, deadline)).await;
         };
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         match in_time(std::pin::pin!(wire.send(request, hearers)), &mut self.timer, deadline).await {
