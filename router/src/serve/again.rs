@@ -1,5 +1,6 @@
 //! A request's head, kept so that it can be sent once more.
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
@@ -12,7 +13,7 @@ use super::seen::Seen;
 /// Next to no query needs it, so it is kept in the form that costs least.
 pub(crate) enum Again {
     /// As an HTTP/1 client sent it: it is parsed and prepared a second time.
-    Raw(Box<[u8]>),
+    Raw(Bytes),
     /// As it was prepared.
     Prepared { method: Method, uri: Uri, fields: Vec<(HeaderName, HeaderValue)> },
 }
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn both_forms_give_the_same_request() {
         let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
-        let raw = Again::Raw(RAW.as_bytes().into());
+        let raw = Again::Raw(Bytes::from_static(RAW.as_bytes()));
         let first = raw.request(RequestBody::Empty, &client).unwrap();
         assert_eq!(first.headers()["x-forwarded-for"], "10.0.0.7");
         assert!(!first.headers().contains_key("x-hop") && first.headers().get_all("cookie").iter().count() == 2);
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn what_is_asked_of_the_server_is_the_second_time_too() {
         let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
-        let raw = Again::Raw((*b"OPTIONS http://a.test HTTP/1.1\r\nHost: b.test\r\n\r\n").into());
+        let raw = Again::Raw(Bytes::from_static(b"OPTIONS http://a.test HTTP/1.1\r\nHost: b.test\r\n\r\n"));
         let request = raw.request(RequestBody::Empty, &client).unwrap();
         assert_eq!((shown(&request).0.as_str(), &request.headers()["host"]), ("OPTIONS * HTTP/1.1", &HeaderValue::from_static("a.test")));
     }
@@ -130,7 +131,7 @@ mod tests {
     fn half_a_head_is_none() {
         let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
         for end in 0..RAW.len() - 1 {
-            let raw = Again::Raw(RAW.as_bytes()[..end].into());
+            let raw = Again::Raw(Bytes::from_static(&RAW.as_bytes()[..end]));
             assert!(raw.request(RequestBody::Empty, &client).is_none(), "{end}");
         }
     }

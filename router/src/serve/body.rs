@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
 
 use super::attempt::Attempt;
@@ -29,8 +28,6 @@ pub(crate) struct ResponseBody {
 enum Source {
     /// Nothing, a short text of the router's own, or a backend's body that is all here.
     Own(Option<Bytes>),
-    /// Nothing, but a head that says how long it would be: hyper drops the length of a 304 that has no body at all.
-    Announced(u64),
     /// A backend's.
     Passed(PassedBody),
 }
@@ -70,19 +67,9 @@ impl ResponseBody {
                 copy.pass(data);
                 copy.deliver();
             }
-            Source::Own(None) | Source::Announced(_) => {}
+            Source::Own(None) => {}
         }
         self
-    }
-
-    /// Of a response that has none and says how long it would be; where it says nothing, an empty one.
-    #[cold]
-    pub(crate) fn announced(self, headers: &HeaderMap) -> ResponseBody {
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        match (self.source, length) {
-            (Source::Own(None), Some(length)) => ResponseBody { source: Source::Announced(length), ..self },
-            (source, _) => ResponseBody { source, ..self },
-        }
     }
 
     /// What it holds until then, for another to hold.
@@ -250,7 +237,6 @@ impl Body for ResponseBody {
         let body = self.get_mut();
         let polled = match &mut body.source {
             Source::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Source::Announced(_) => Poll::Ready(None),
             Source::Passed(body) => body.poll(cx),
         };
         if let Some(in_progress) = &body.in_progress {
@@ -262,7 +248,6 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(text) => text.is_none(),
-            Source::Announced(_) => false,
             Source::Passed(body) => body.incoming.is_end_stream(),
         }
     }
@@ -270,7 +255,6 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| u64::try_from(text.len()).unwrap_or(0))),
-            Source::Announced(length) => SizeHint::with_exact(*length),
             Source::Passed(body) => body.incoming.size_hint(),
         }
     }

@@ -1,22 +1,20 @@
 //! One client connection: HTTP/1.1, or HTTP/2 with prior knowledge, told apart by its first bytes.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Response, Version};
 use http_body::Body as _;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -28,6 +26,7 @@ use super::forward::{Journey, Plan};
 use super::forwarded::ClientFields;
 use super::hang_up::HangUp;
 use super::headers;
+use super::http1::{self, Asked as Http1Asked, Stream, Upgraded};
 use super::http2::{self, StreamSide};
 use super::incoming::Incoming;
 use super::interim::Hearer;
@@ -36,12 +35,11 @@ use super::open::Spoken;
 use super::overrides::{Overrides, seconds_now};
 use super::query::{self, Unit};
 use super::routes::RouteWorker;
-use super::scan::Head;
 use super::seen::Seen;
 use super::tunnel::{ClientEnd, Tunnel};
-use super::watched::Watched;
+use super::watched::{Signals, Watched};
 use super::worker::Worker;
-use crate::config::{Expose, Limits};
+use crate::config::Expose;
 use crate::quality::Refusal;
 use crate::vocabulary::PoolIndex;
 
@@ -86,7 +84,7 @@ async fn serve_in_the_clear(worker: &Rc<Worker>, client: Rc<Client>, stream: Tcp
     };
     match is_h2 {
         Some(true) => serve_h2(worker, client, stream, clock).await,
-        Some(false) => serve_h1(worker, client, stream, clock).await,
+        Some(false) => serve_h1(worker, client, Stream::Plain(stream), clock).await,
         None => {}
     }
 }
@@ -99,7 +97,7 @@ async fn serve_over_tls(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStre
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_h2(worker, client, stream, clock).await;
     } else {
-        serve_h1(worker, client, stream, clock).await;
+        serve_h1(worker, client, Stream::Tls(Box::new(stream.into())), clock).await;
     }
 }
 
@@ -127,61 +125,119 @@ async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
     None
 }
 
-/// To a head that took too long.
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
-/// Polls a connection to its end, or ends it when the worker asks for that. `Some` with how it ended by itself.
-macro_rules! drive {
-    ($clock:expr, $connection:expr) => {{
-        let mut connection = std::pin::pin!($connection);
-        let mut is_closing = false;
-        std::future::poll_fn(|cx| std::task::Poll::Ready($clock.signals.is_written_by(cx.waker()))).await;
-        let driven = std::future::poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(Some(result));
-                }
-                let Poll::Ready(ask) = $clock.poll_asked(cx) else { return Poll::Pending };
-                match ask {
-                    Ask::End if is_closing || !$clock.is_quiet() => {
-                        $clock.signals.hang_up();
-                        return Poll::Ready(None);
-                    }
-                    Ask::Cut => return Poll::Ready(None),
-                    Ask::TimeOut => {
-                        $clock.signals.interim(REQUEST_TIMEOUT);
-                        // Writes it, if the client takes it.
-                        let _ = connection.as_mut().poll(cx);
-                        return Poll::Ready(None);
-                    }
-                    Ask::End | Ask::Close => {
-                        is_closing = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                }
-            }
-        });
-        driven.await
-    }};
+/// What a connection does that ends when the worker wants it so.
+trait Driven {
+    type End;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::End>;
+    /// It ends after what is being answered.
+    fn graceful_shutdown(&mut self);
+    /// A head took too long: its client is told.
+    fn time_out(&mut self, cx: &mut Context<'_>);
+    /// It is dropped next, and its client takes nothing.
+    fn hang_up(&mut self);
 }
 
-async fn serve_h1<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
+/// Polls a connection to its end, or ends it when the worker asks for that. `Some` with how it ended by itself.
+async fn drive<C: Driven>(clock: &ConnectionClock, mut connection: C) -> Option<C::End> {
+    let mut is_closing = false;
+    std::future::poll_fn(|cx| {
+        clock.signals.is_written_by(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
+    std::future::poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(end) = connection.poll(cx) {
+                return Poll::Ready(Some(end));
+            }
+            let Poll::Ready(ask) = clock.poll_asked(cx) else { return Poll::Pending };
+            match ask {
+                Ask::End if is_closing || !clock.is_quiet() => {
+                    connection.hang_up();
+                    return Poll::Ready(None);
+                }
+                Ask::Cut => return Poll::Ready(None),
+                Ask::TimeOut => {
+                    connection.time_out(cx);
+                    return Poll::Ready(None);
+                }
+                Ask::End | Ask::Close => {
+                    is_closing = true;
+                    connection.graceful_shutdown();
+                }
+            }
+        }
+    })
+    .await
+}
+
+impl<A, R, F> Driven for http1::Connection<A, R, F>
 where
-    S: AsyncRead + AsyncWrite + HangUp + Unpin + Send + 'static,
+    A: Fn(Http1Asked) -> F,
+    R: Fn(Refusal) -> Response<ResponseBody>,
+    F: Future<Output = Response<ResponseBody>>,
 {
-    client.place.becomes(Spoken::Http1);
-    let builder = http1_builder(&worker.routes().limits);
-    let service = service_fn(|request: Request<_>| {
-        let (head, body) = request.into_parts();
-        answer(worker.clone(), client.clone(), clock.clone(), head, Incoming::Http1(body), None)
-    });
-    let io = TokioIo::new(Watched::http1(stream, clock.signals.clone()));
-    let ended = drive!(clock, builder.serve_connection(io, service).with_upgrades());
-    if let Some(Err(error)) = ended
-        && error.is_parse()
-    {
-        worker.refuse(if error.is_parse_too_large() { Refusal::HeadSize } else { Refusal::Head });
+    type End = ();
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        http1::Connection::poll(self, cx)
     }
+
+    fn graceful_shutdown(&mut self) {
+        http1::Connection::graceful_shutdown(self);
+    }
+
+    fn time_out(&mut self, cx: &mut Context<'_>) {
+        http1::Connection::time_out(self, cx);
+    }
+
+    fn hang_up(&mut self) {
+        http1::Connection::hang_up(self);
+    }
+}
+
+/// One of HTTP/2, and who is told that its client takes nothing.
+struct Http2<C>(Pin<Box<C>>, Arc<Signals>);
+
+impl<S, A, F> Driven for Http2<http2::Connection<S, A>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: Fn(Parts, Incoming, StreamSide) -> F + Unpin,
+    F: Future<Output = Response<ResponseBody>> + 'static,
+{
+    type End = Result<(), h2::Error>;
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        self.0.as_mut().poll(cx)
+    }
+
+    fn graceful_shutdown(&mut self) {
+        self.0.as_mut().graceful_shutdown();
+    }
+
+    /// Its heads are h2's business.
+    fn time_out(&mut self, _: &mut Context<'_>) {}
+
+    fn hang_up(&mut self) {
+        self.1.hang_up();
+    }
+}
+
+async fn serve_h1(worker: &Rc<Worker>, client: Rc<Client>, stream: Stream, clock: &Rc<ConnectionClock>) {
+    client.place.becomes(Spoken::Http1);
+    let (fields, heads) = {
+        let limits = &worker.routes().limits;
+        (limits.headers, limits.header_bytes)
+    };
+    let answer = |asked: Http1Asked| {
+        let Http1Asked { head, seen, raw, body, upgrade } = asked;
+        answer(worker.clone(), client.clone(), clock.clone(), head, body, From::Http1 { seen, raw, upgrade })
+    };
+    let refuse = |refusal| {
+        worker.refuse(refusal);
+        answer::refused(refusal)
+    };
+    drive(clock, http1::Connection::new(stream, heads, fields, clock.signals.clone(), answer, refuse)).await;
 }
 
 async fn serve_h2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
@@ -190,13 +246,10 @@ where
 {
     client.place.becomes(Spoken::Http2);
     clock.is_h2();
-    let answer = |head, body, side| {
-        let answering = answer(worker.clone(), client.clone(), clock.clone(), head, body, Some(side));
-        async move { answering.await.unwrap_or_else(|never| match never {}) }
-    };
-    let io = Watched::http2(stream, clock.signals.clone());
+    let answer = |head, body, side| answer(worker.clone(), client.clone(), clock.clone(), head, body, From::Http2(side));
+    let io = Watched::new(stream, clock.signals.clone());
     let connection = http2::Connection::new(io, &worker.routes().limits, answer);
-    let ended = drive!(clock, connection);
+    let ended = drive(clock, Http2(Box::pin(connection), clock.signals.clone())).await;
     if let Some(Err(error)) = ended
         && is_protocol_error(&error)
     {
@@ -209,11 +262,16 @@ fn is_protocol_error(error: &h2::Error) -> bool {
     error.is_library() && error.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR)
 }
 
-fn http1_builder(limits: &Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder.max_headers(limits.headers).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(64 << 10));
-    builder.header_read_timeout(None).writev(false);
-    builder
+/// What a request is known by beside its head.
+enum From {
+    Http1 {
+        seen: Seen,
+        /// The head as it came.
+        raw: Bytes,
+        /// What its connection is once a 101 was sent.
+        upgrade: Option<oneshot::Receiver<Upgraded>>,
+    },
+    Http2(StreamSide),
 }
 
 /// What a request is.
@@ -231,22 +289,18 @@ async fn answer(
     clock: Rc<ConnectionClock>,
     mut head: Parts,
     body: Incoming,
-    side: Option<StreamSide>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    from: From,
+) -> Response<ResponseBody> {
     let in_progress = clock.begin();
-    let announces_close = (worker.is_draining() || clock.is_old()) && side.is_none();
-    let (asked, raw) = match clock.signals.take_head() {
-        Some(Head::Ambiguous) => (Err(Refusal::Framing), None),
-        Some(Head::Whole(raw)) => (decide(&worker, &client, &clock, &mut head, None), Some(raw)),
-        None => match side {
-            Some(side) => (decide_h2(&worker, &client, &clock, &mut head, side), None),
-            // The parser took for a request what the scan gave up on.
-            None => (Err(Refusal::Framing), None),
-        },
+    let announces_close = (worker.is_draining() || clock.is_old()) && matches!(from, From::Http1 { .. });
+    let (asked, raw) = match from {
+        From::Http1 { seen, raw, upgrade } => {
+            let asked = decide(&worker, &client, &mut head, seen, Side::Http1(upgrade));
+            headers::ask_of_server(&mut head, &raw);
+            (asked, Some(raw))
+        }
+        From::Http2(side) => (decide_h2(&worker, &client, &clock, &mut head, side), None),
     };
-    if let Some(raw) = &raw {
-        headers::ask_of_server(&mut head, raw);
-    }
     let mut response = match asked {
         Ok(Asked::Query(plan)) => {
             let mut journey = Journey::new(plan, raw, head, body);
@@ -267,13 +321,12 @@ async fn answer(
             response
         }
     };
-    clock.signals.head_follows();
     if announces_close {
         answer::say_close(&mut response);
     }
     in_progress.is_answered();
     response.body_mut().keeps(in_progress);
-    Ok(response)
+    response
 }
 
 /// What the parser of HTTP/1 sees to by itself, and then the same.
@@ -289,12 +342,18 @@ fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &m
     }
     query::check_h2_host(head)?;
     query::join_cookies(&mut head.headers);
-    decide(worker, client, clock, head, Some(side))
+    let seen = Seen::of(&head.headers);
+    decide(worker, client, head, seen, Side::Http2(side))
 }
 
-/// Makes `head` what a backend shall have. `side` is there of a stream of HTTP/2.
-fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts, side: Option<StreamSide>) -> Result<Asked, Refusal> {
-    let seen = Seen::of(&head.headers);
+/// Where a tunnel would begin, and interim responses go.
+enum Side {
+    Http1(Option<oneshot::Receiver<Upgraded>>),
+    Http2(StreamSide),
+}
+
+/// Makes `head`, in which was `seen`, what a backend shall have.
+fn decide(worker: &Worker, client: &Client, head: &mut Parts, seen: Seen, side: Side) -> Result<Asked, Refusal> {
     query::check(head, seen)?;
     let routes = worker.routes();
     if routes.events.is_for(head) {
@@ -323,8 +382,8 @@ fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut 
         let mirror = split.mirror(&unit, &chosen);
         (chosen, split.flags.live, mirror)
     };
-    let hearer = side.as_ref().map(|side| Hearer::Stream(side.hints.clone()));
-    let tunnel = if seen.has_upgrade { tunnel(head, &route.config.upgrades, client, clock, side)? } else { None };
+    let hearer = if let Side::Http2(side) = &side { Some(Hearer::Stream(side.hints.clone())) } else { None };
+    let tunnel = if seen.has_upgrade { tunnel(head, &route.config.upgrades, client, side)? } else { None };
     let hears_interim = head.version != Version::HTTP_10;
     headers::prepare_request(head, seen, &client.fields);
     let tunnel = tunnel.map(|mut tunnel| {
@@ -338,18 +397,14 @@ fn decide(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut 
 /// The tunnel that a request asks for, if the route allows it. An upgrade of HTTP/1.1 that is not allowed passes as if it had not been asked
 /// for; a CONNECT of HTTP/2 asks for nothing else.
 #[cold]
-fn tunnel(
-    head: &mut Parts,
-    allowed: &[String],
-    client: &Client,
-    clock: &ConnectionClock,
-    side: Option<StreamSide>,
-) -> Result<Option<Tunnel>, Refusal> {
-    let Some(side) = side else {
-        let connection = |upgrade| ClientEnd::Connection { upgrade, place: client.place.clone(), signals: clock.signals.clone() };
-        return Ok(Tunnel::wanted(head, allowed, |head| head.extensions.remove::<OnUpgrade>().map(connection)));
-    };
-    Tunnel::wanted(head, allowed, |_| side.tunnel.map(ClientEnd::Stream)).ok_or(Refusal::Method).map(Some)
+fn tunnel(head: &mut Parts, allowed: &[String], client: &Client, side: Side) -> Result<Option<Tunnel>, Refusal> {
+    match side {
+        Side::Http1(upgrade) => {
+            let end = upgrade.map(|upgrade| ClientEnd::Connection { upgrade, place: client.place.clone() });
+            Ok(Tunnel::wanted(head, allowed, |_| end))
+        }
+        Side::Http2(side) => Tunnel::wanted(head, allowed, |_| side.tunnel.map(ClientEnd::Stream)).ok_or(Refusal::Method).map(Some),
+    }
 }
 
 /// The pool that a signed override asks for. One that is not good is ignored, and counted.

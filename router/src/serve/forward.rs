@@ -12,6 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
@@ -98,7 +99,7 @@ fn calls_for_fallback(failure: &Failure) -> bool {
 impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
     /// HTTP/1.
-    pub(crate) fn new(plan: Plan, raw: Option<Box<[u8]>>, mut head: Parts, incoming: Incoming) -> Journey {
+    pub(crate) fn new(plan: Plan, raw: Option<Bytes>, mut head: Parts, incoming: Incoming) -> Journey {
         let Plan { route, chosen, live, mirror, tunnel, client, expose, hears_interim, hearer } = plan;
         let started = Instant::now();
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| {
@@ -368,7 +369,7 @@ impl Journey {
             return self.open(*tunnel, response, seen, attempt);
         }
         let (mut head, incoming) = response.into_parts();
-        // A backend's own: what a client of HTTP/1.0 gets is hyper's to say.
+        // A backend's own: what a client of HTTP/1.0 gets is its connection's to say.
         head.version = Version::HTTP_11;
         let mut copy = None;
         if seen.has_signals {
@@ -389,10 +390,6 @@ impl Journey {
         let mut body = ResponseBody::passed(incoming, self.body.clone(), attempt, room);
         if let Some(copy) = copy {
             body = body.copied(copy);
-        }
-        // Over HTTP/2 the length passes by itself.
-        if head.status == StatusCode::NOT_MODIFIED && self.hearer.is_none() {
-            body = body.announced(&head.headers);
         }
         Response::from_parts(head, body)
     }

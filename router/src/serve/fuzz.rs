@@ -1,13 +1,13 @@
 //! Fuzz targets of the data path: what a client's bytes can do to the reading of its requests.
 //!
-//! [`requests`] is differential: hyper, which serves the connection, and the scan, which says where heads end and which are ambiguous,
-//! must see the same requests in the same places. Where they did not, a request could get past the refusals.
+//! [`requests`] is differential: what our own reading of HTTP/1.1 takes, hyper's server reads in the same way, or it is refused. Where it did not, a request could be
+//! one thing to us and another to somebody else.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::cell::RefCell;
 use std::task::{Context, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty};
@@ -18,17 +18,17 @@ use switchback_fuzz::{Target, Trace, trace};
 use switchback_policy::split::Field;
 
 use super::again::parse;
+use super::http1::{RequestHead, RequestReader, read_body};
 use super::overrides::{
     self,
     tests::{LONGEST, NOW},
 };
 use super::query::{self, Unit};
-use super::scan::{Head, Scan};
 use super::seen::Seen;
 use super::signals::Signals;
 use crate::config::UnitSource;
-use crate::quality::OverrideFault;
 use crate::quality::signals::{Packing, Said, said};
+use crate::quality::{OverrideFault, Refusal};
 
 /// Polls that a connection in memory may take: it never waits for anybody.
 const POLLS: usize = 1_000;
@@ -88,15 +88,36 @@ fn read_by_hyper(bytes: &[u8]) -> Vec<(Parts, Option<Bytes>)> {
     read.into_inner()
 }
 
-/// What the scan tells of, and whether it ends a body badly: hyper gets nothing after that.
-fn heads(bytes: &[u8], piece: usize) -> (Vec<Head>, bool) {
-    let mut scan = Scan::new();
-    let mut heads = Vec::new();
-    let mut is_cut = false;
-    for bytes in bytes.chunks(piece.max(1)) {
-        is_cut |= scan.feed(bytes, |head| heads.push(head)).is_some();
+/// What our own makes of them.
+struct Read {
+    /// Heads with how they came, and bodies as far as they were read.
+    requests: Vec<(RequestHead, Option<Bytes>)>,
+    /// What the last one was refused for.
+    refusal: Option<Refusal>,
+}
+
+/// The same as our own reads them, in pieces of this size.
+fn read_by_us(bytes: &[u8], piece: usize) -> Read {
+    let mut reader = RequestReader::new(64 << 10, 100);
+    let (mut buffer, mut requests) = (BytesMut::new(), Vec::new());
+    let mut pieces = bytes.chunks(piece.max(1));
+    loop {
+        match reader.take(&mut buffer) {
+            Err(refusal) => return Read { requests, refusal: Some(refusal) },
+            Ok(Some(head)) => {
+                let body = read_body(&head, &mut buffer, &mut pieces);
+                let is_last = body.is_none() || !head.keeps();
+                requests.push((head, body));
+                if is_last {
+                    return Read { requests, refusal: None };
+                }
+            }
+            Ok(None) => match pieces.next() {
+                Some(piece) => buffer.extend_from_slice(piece),
+                None => return Read { requests, refusal: None },
+            },
+        }
     }
-    (heads, is_cut)
 }
 
 /// How often a field with this name (lower case, with its colon) begins a line.
@@ -104,26 +125,32 @@ fn lines_with(head: &[u8], name: &[u8]) -> usize {
     head.split(|byte| *byte == b'\n').filter(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))).count()
 }
 
+/// Where both read a request they read the same; and what hyper reads, we read or refuse.
 fn look_at_request(bytes: &[u8]) -> Trace {
-    let read = read_by_hyper(bytes);
-    let (heads, is_cut) = heads(bytes, bytes.len());
+    let theirs = read_by_hyper(bytes);
+    let Read { requests: ours, refusal } = read_by_us(bytes, bytes.len());
+    assert!(ours.len() <= theirs.len(), "{} requests, of which hyper reads {}", ours.len(), theirs.len());
+    assert!(
+        ours.len() == theirs.len() || refusal.is_some() || ours.last().is_some_and(|(_, body)| body.is_none()),
+        "a request is passed over"
+    );
     let mut ways = Vec::new();
-    for (place, (head, body)) in read.iter().enumerate() {
-        let raw = match heads.get(place) {
-            Some(Head::Whole(raw)) => raw,
-            Some(Head::Ambiguous) => {
-                ways.push((1, 0, 0));
-                break;
-            }
-            None if is_cut => break,
-            None => panic!("hyper read request {place} ({} {}), and the scan has no word of it", head.method, head.uri),
-        };
-        let again = parse(raw).unwrap_or_else(|| panic!("request {place} cannot be read a second time: {}", raw.escape_ascii()));
-        assert_eq!((&again.method, &again.uri, again.version), (&head.method, &head.uri, head.version), "request {place}");
-        assert_eq!(again.headers, head.headers, "request {place}");
-        ways.push((2, look_at_head(head, raw), body.as_ref().map_or(0, |body| body.len().min(3) + 1)));
+    for (place, ((head, body), (parts, their_body))) in ours.iter().zip(&theirs).enumerate() {
+        assert_eq!(
+            (&head.parts.method, &head.parts.uri, head.parts.version, &head.parts.headers),
+            (&parts.method, &parts.uri, parts.version, &parts.headers),
+            "request {place}"
+        );
+        if let Some(body) = body {
+            assert_eq!(Some(body), their_body.as_ref(), "the body of request {place}");
+        }
+        let again = parse(&head.raw).unwrap_or_else(|| panic!("request {place} cannot be read a second time: {}", head.raw.escape_ascii()));
+        assert_eq!((&again.method, &again.uri, again.version), (&parts.method, &parts.uri, parts.version), "request {place}");
+        assert_eq!(again.headers, parts.headers, "request {place}");
+        assert_eq!(head.seen, Seen::of(&parts.headers), "request {place}");
+        ways.push((look_at_head(parts, &head.raw), body.as_ref().map_or(0, |body| body.len().min(3) + 1)));
     }
-    trace((ways, heads.len(), is_cut || heads.last() == Some(&Head::Ambiguous)))
+    trace((ways, format!("{refusal:?}"), theirs.len() > ours.len()))
 }
 
 /// What is decided by a head that was read.
@@ -154,7 +181,11 @@ fn requests() {
     let target = Target { name: "requests", words: &WORDS, seeds: Vec::new(), most_bytes: 4_096 };
     target.run(|bytes| {
         let piece = bytes.len() % 7 + 1;
-        assert_eq!(heads(bytes, bytes.len()), heads(bytes, piece), "in pieces of {piece}");
+        let shown = |read: Read| {
+            let heads = read.requests.into_iter().map(|(head, body)| (head.raw, body));
+            (heads.collect::<Vec<_>>(), read.refusal)
+        };
+        assert_eq!(shown(read_by_us(bytes, bytes.len())), shown(read_by_us(bytes, piece)), "in pieces of {piece}");
         look_at_request(bytes)
     });
 }

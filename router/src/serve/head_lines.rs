@@ -1,7 +1,5 @@
-//! Looks at the lines of a response's head as it came: hyper's client takes a bare LF for a line's end, and skips empty lines before a head.
-//! Somebody behind us may read such a response in the other way. Pure.
-
-use super::scan::line_ends;
+//! Looks at the lines of a head as it came: parsers take a bare LF for a line's end, and hyper's client skips empty lines before a head. Somebody before or
+//! behind us may read such a head in another way. Pure.
 
 /// So many bytes are compared at a time.
 const STRIPE: usize = 32;
@@ -62,6 +60,58 @@ fn add_bare(found: &mut Stripe, before: &Stripe, here: &Stripe) {
     }
 }
 
+/// Where each LF is: eight bytes at a time, and a head in one go. Lines are short: setting up a search for each costs more.
+fn line_ends(bytes: &[u8]) -> LineEnds<'_> {
+    let (words, rest) = bytes.as_chunks::<WORD>();
+    LineEnds { words: words.iter(), rest, found: 0, place: 0 }
+}
+
+const WORD: usize = 8;
+
+struct LineEnds<'a> {
+    words: std::slice::Iter<'a, [u8; WORD]>,
+    /// The last bytes, fewer than a word.
+    rest: &'a [u8],
+    /// The highest bit of each byte of the word before `place` that is an LF and was not told of.
+    found: u64,
+    /// Where the next word begins.
+    place: usize,
+}
+
+impl Iterator for LineEnds<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.found == 0 {
+            let Some(word) = self.words.next() else { return self.next_of_rest() };
+            self.found = line_feeds(u64::from_le_bytes(*word));
+            self.place += WORD;
+        }
+        let place = self.place - WORD + self.found.trailing_zeros() as usize / 8;
+        self.found &= self.found - 1;
+        Some(place)
+    }
+}
+
+impl LineEnds<'_> {
+    fn next_of_rest(&mut self) -> Option<usize> {
+        let found = self.rest.iter().position(|byte| *byte == b'\n')?;
+        self.rest = self.rest.get(found + 1..).unwrap_or_default();
+        let place = self.place + found;
+        self.place = place + 1;
+        Some(place)
+    }
+}
+
+/// The highest bit of each byte that is an LF.
+fn line_feeds(word: u64) -> u64 {
+    const LOWS: u64 = u64::from_ne_bytes([0x7f; WORD]);
+    let differences = word ^ u64::from_ne_bytes([b'\n'; WORD]);
+    // A byte is zero when neither its low bits carry into its highest one nor that one is set. No sum goes beyond its byte.
+    !(((differences & LOWS) + LOWS) | differences | LOWS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +153,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn each_line_end_is_found(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\x0b'), Just(b'\x8a')], 0..40)) {
+            let expected: Vec<usize> = (0..bytes.len()).filter(|place| bytes[*place] == b'\n').collect();
+            prop_assert_eq!(line_ends(&bytes).collect::<Vec<usize>>(), expected);
+        }
+
         #[test]
         fn the_quick_look_never_says_more(bytes in proptest::collection::vec(proptest::sample::select(&b"\r\n\r\n\r\naa"[..]), 33..90), length in 33usize..90) {
             if are_as_usual(&bytes, length) {

@@ -6,18 +6,20 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::http1::{BackendBody, BackendBroke};
+use super::http1::{BackendBody, BackendBroke, ClientBody, ClientBroke};
 use super::http2::{Http2Body, StreamIo};
 
 /// The body.
 pub(crate) enum Incoming {
-    /// hyper's: a client's, or that of a backend which was asked to upgrade.
+    /// A client's, in HTTP/1.
+    Client(ClientBody),
+    /// hyper's: of a backend that was asked to upgrade.
     Http1(hyper::body::Incoming),
     /// A backend's.
     Backend(BackendBody),
     /// Of one stream.
     Http2(Box<Http2Body>),
-    /// There is none, and there can be none: the stream is to become a tunnel.
+    /// There is none.
     None,
     /// There is none, and the stream has become a tunnel.
     Tunnel(Box<StreamIo>),
@@ -26,10 +28,13 @@ pub(crate) enum Incoming {
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BrokenOff {
+    /// As our own HTTP/1.1 has it, of a client.
+    #[error(transparent)]
+    Client(#[from] ClientBroke),
     /// As hyper has it.
     #[error(transparent)]
     Http1(#[from] hyper::Error),
-    /// As our own HTTP/1.1 has it.
+    /// As our own HTTP/1.1 has it, of a backend.
     #[error(transparent)]
     Backend(#[from] BackendBroke),
     /// As h2 has it.
@@ -46,6 +51,7 @@ impl BrokenOff {
                 let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
                 cause.is_some_and(|cause| matches!(cause.kind(), InvalidInput | InvalidData))
             }
+            BrokenOff::Client(error) => *error == ClientBroke::Malformed,
             BrokenOff::Backend(error) => *error == BackendBroke::Malformed,
             BrokenOff::Http2(error) => error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
         }
@@ -73,6 +79,7 @@ impl Body for Incoming {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
+            Incoming::Client(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Client),
             Incoming::Http1(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Http1),
             Incoming::Backend(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Backend),
             Incoming::Http2(body) => body.poll_frame(cx).map_err(|error| BrokenOff::Http2(Box::new(error))),
@@ -82,6 +89,7 @@ impl Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Incoming::Client(body) => body.is_end_stream(),
             Incoming::Http1(body) => body.is_end_stream(),
             Incoming::Backend(body) => body.is_end_stream(),
             Incoming::Http2(body) => body.is_end_stream(),
@@ -91,6 +99,7 @@ impl Body for Incoming {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Incoming::Client(body) => body.size_hint(),
             Incoming::Http1(body) => body.size_hint(),
             Incoming::Backend(body) => body.size_hint(),
             Incoming::Http2(body) => body.size_hint(),

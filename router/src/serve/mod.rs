@@ -47,7 +47,6 @@ mod position;
 mod query;
 mod replay;
 mod routes;
-mod scan;
 mod seat;
 mod seen;
 mod shadow;

@@ -190,7 +190,7 @@ impl Replay {
                 }
             }
             // A stream of HTTP/2 is reset by who reads its frames, and that is all there is to say.
-            Some(Err(error @ BrokenOff::Http1(_))) if error.is_malformed() => Some(Err(self.fail(BodyError::Malformed))),
+            Some(Err(error @ BrokenOff::Client(_))) if error.is_malformed() => Some(Err(self.fail(BodyError::Malformed))),
             Some(Err(_)) => Some(Err(self.fail(BodyError::Aborted))),
         })
     }

@@ -33,6 +33,8 @@ pub(crate) struct Seen {
     /// Of `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding` and `Upgrade`, and a `TE` that wants more than trailers.
     pub(crate) has_hop_by_hop: bool,
     pub(crate) has_upgrade: bool,
+    /// A `TE` asks for trailers.
+    pub(crate) takes_trailers: bool,
     pub(crate) has_forwarded: bool,
     pub(crate) has_x_forwarded: bool,
     pub(crate) has_own: bool,
@@ -59,7 +61,10 @@ impl Seen {
     /// Told apart by length first: most names need no comparison of text at all.
     pub(crate) fn add(&mut self, name: &str, value: &HeaderValue) {
         match name.len() {
-            2 if name == "te" => self.has_hop_by_hop |= !is_trailers(value),
+            2 if name == "te" => {
+                self.has_hop_by_hop |= !is_trailers(value);
+                self.takes_trailers |= names_trailers(value);
+            }
             4 if name == "host" => {
                 self.hosts = self.hosts.saturating_add(1);
                 self.has_odd_host |= !is_host(value.as_bytes());
@@ -160,6 +165,11 @@ pub(crate) fn is_trailers(te: &HeaderValue) -> bool {
     te.as_bytes().eq_ignore_ascii_case(b"trailers")
 }
 
+/// Whether a `TE` asks for trailers, perhaps among others.
+fn names_trailers(te: &HeaderValue) -> bool {
+    te.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,7 +185,8 @@ mod tests {
 
     #[test]
     fn ordinary_fields_are_none_of_these() {
-        assert_eq!(seen(&[("accept", "*/*"), ("x-user-id", "u1"), ("te", "trailers"), ("x-switchback", "1")]), Seen::default());
+        assert_eq!(seen(&[("accept", "*/*"), ("x-user-id", "u1"), ("x-switchback", "1")]), Seen::default());
+        assert_eq!(seen(&[("te", "trailers")]), Seen { takes_trailers: true, ..Seen::default() });
     }
 
     #[test]

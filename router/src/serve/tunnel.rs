@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,12 +20,12 @@ use tokio::sync::oneshot;
 
 use super::attempt::Attempt;
 use super::headers::prepare_response;
+use super::http1::Upgraded;
 use super::http2::StreamIo;
 use super::incoming::Incoming;
 use super::listener::Place;
 use super::open::Spoken;
 use super::seen::Seen;
-use super::watched::Signals;
 
 /// What a client asks for, and its end of the tunnel.
 pub(crate) struct Tunnel {
@@ -41,11 +40,9 @@ pub(crate) enum ClientEnd {
     /// Its connection of HTTP/1.1, which becomes one.
     Connection {
         /// When the response is sent.
-        upgrade: OnUpgrade,
+        upgrade: oneshot::Receiver<Upgraded>,
         /// Held as long as the tunnel is.
         place: Rc<Place>,
-        /// To be told.
-        signals: Arc<Signals>,
     },
     /// A stream of HTTP/2 (RFC 8441), when the response is sent.
     Stream(oneshot::Receiver<StreamIo>),
@@ -153,15 +150,14 @@ impl Tunnel {
 impl ClientEnd {
     /// A whole connection is HTTP no more; a stream's goes on.
     fn becomes_tunnel(&self) -> Option<Rc<Place>> {
-        let ClientEnd::Connection { place, signals, .. } = self else { return None };
-        signals.becomes_tunnel();
+        let ClientEnd::Connection { place, .. } = self else { return None };
         place.becomes(Spoken::Upgraded);
         Some(place.clone())
     }
 
     async fn opened(self) -> Option<Box<dyn Io>> {
         match self {
-            ClientEnd::Connection { upgrade, .. } => connection(upgrade).await,
+            ClientEnd::Connection { upgrade, .. } => Some(Box::new(upgrade.await.ok()?)),
             ClientEnd::Stream(stream) => Some(Box::new(stream.await.ok()?)),
         }
     }
@@ -170,14 +166,10 @@ impl ClientEnd {
 impl End {
     async fn opened(self) -> Option<Box<dyn Io>> {
         match self {
-            End::Connection(upgrade) => connection(upgrade).await,
+            End::Connection(upgrade) => Some(Box::new(TokioIo::new(upgrade.await.ok()?))),
             End::Stream(stream) => Some(stream),
         }
     }
-}
-
-async fn connection(upgrade: OnUpgrade) -> Option<Box<dyn Io>> {
-    Some(Box::new(TokioIo::new(upgrade.await.ok()?)))
 }
 
 /// What a WebSocket's key is to be answered with (RFC 6455, 4.2.2).

@@ -328,7 +328,7 @@ async fn dial(endpoint: &SharedEndpoint, purpose: Purpose, timeout: Duration) ->
         return Err("TLS: it did not agree to speak h2 (ALPN)".to_owned());
     }
     let sender = match endpoint.protocol {
-        Protocol::Http1 if purpose == Purpose::Queries => Sender::Http1(Wire::new(Stream::Tls(Box::new(stream)))),
+        Protocol::Http1 if purpose == Purpose::Queries => Sender::Http1(Wire::new(Stream::Tls(Box::new(stream.into())))),
         _ => speak(stream, endpoint, Scheme::HTTPS).await?,
     };
     Ok((sender, place))

@@ -45,6 +45,11 @@ enum Place {
 }
 
 impl Chunks {
+    /// The end was read.
+    pub(super) fn are_over(&self) -> bool {
+        self.place == Place::Over
+    }
+
     /// Takes the next piece out of the buffer; `None` while more bytes are needed for it.
     ///
     /// # Errors

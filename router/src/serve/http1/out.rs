@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http_body::Body as _;
@@ -83,14 +83,14 @@ impl Out {
             let is_waiting = self.poll_body(cx)?.is_pending();
             if self.has_bytes() {
                 let first = self.bytes.get(self.written..).unwrap_or_default();
-                match ready!(stream.poll_write(cx, first, &self.slice)) {
+                match ready!(stream.poll_send(cx, first, &self.slice)) {
                     Ok(count @ 1..) => self.wrote(count),
                     Ok(0) | Err(_) => return Poll::Ready(Err(Unsendable::Connection)),
                 }
                 continue;
             }
             if self.needs_flush {
-                ready!(stream.poll_flush(cx)).map_err(|_| Unsendable::Connection)?;
+                ready!(stream.poll_forward(cx)).map_err(|_| Unsendable::Connection)?;
                 self.needs_flush = false;
             }
             if is_waiting {
@@ -148,7 +148,10 @@ impl Out {
                 }
                 (Err(frame), None) => {
                     self.bytes.extend_from_slice(b"0\r\n");
-                    write_fields(&mut self.bytes, frame.trailers_ref());
+                    if let Some(trailers) = frame.trailers_ref() {
+                        write_fields(&mut self.bytes, trailers);
+                    }
+                    self.bytes.extend_from_slice(b"\r\n");
                     *is_ended = true;
                 }
                 // They have no place in a body whose length was said.
@@ -165,16 +168,18 @@ fn write_head(out: &mut Vec<u8>, parts: &Parts) {
     out.push(b' ');
     out.extend_from_slice(parts.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(out, Some(&parts.headers));
+    write_fields(out, &parts.headers);
+    out.extend_from_slice(b"\r\n");
 }
 
-/// Fields, and the empty line.
-fn write_fields(out: &mut Vec<u8>, headers: Option<&HeaderMap<HeaderValue>>) {
-    for (name, value) in headers.into_iter().flatten() {
-        out.extend_from_slice(name.as_str().as_bytes());
+/// Fields, each on its line.
+pub(super) fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        out.reserve(name.len() + value.len() + 4);
+        out.extend_from_slice(name);
         out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"\r\n");
 }

@@ -5,17 +5,16 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use httparse::{Header, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::super::head_lines::{self, Lines};
 use super::super::seen::Seen;
+use super::fields::{self, FIELDS, Fields, number};
 use crate::quality::Broken;
 
-/// The most fields of a head.
-const FIELDS: usize = 100;
 /// The longest head, in bytes.
 pub(super) const HEAD_BYTES: usize = 400 << 10;
 
@@ -55,17 +54,9 @@ pub(super) struct Reader {
     usual: usize,
     /// So much of the buffer was looked at, and has no end of a head.
     known: usize,
-    /// Fields of an earlier head, for their room.
-    spare: HeaderMap,
 }
 
 impl Reader {
-    /// Room that somebody else does not need any more.
-    pub(super) fn reuse(&mut self, mut headers: HeaderMap) {
-        headers.clear();
-        self.spare = headers;
-    }
-
     /// Takes a head out of the buffer, once all of it is there. `method`: of the request.
     ///
     /// # Errors
@@ -73,7 +64,7 @@ impl Reader {
     pub(super) fn take(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Broken> {
         let Some(length) = self.end(buffer)? else { return Ok(None) };
         self.known = 0;
-        let head = self.read(&buffer.split_to(length).freeze(), method)?;
+        let head = read(&buffer.split_to(length).freeze(), method)?;
         if matches!(head, Head::Final(_)) {
             self.usual = length;
         }
@@ -96,43 +87,32 @@ impl Reader {
             Lines::Odd => Err(Broken::Framing),
         }
     }
+}
 
-    fn read(&mut self, bytes: &Bytes, method: &Method) -> Result<Head, Broken> {
-        let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS];
-        let mut parsed = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
-        match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
-            Ok(Status::Complete(length)) if length == bytes.len() => {}
-            _ => return Err(Broken::Parse),
-        }
-        let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Broken::Parse)?;
-        let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-        let mut headers = std::mem::take(&mut self.spare);
-        headers.reserve(parsed.headers.len());
-        let (mut seen, mut wishes) = (Seen::default(), Wishes::default());
-        for field in parsed.headers.iter() {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Broken::Parse)?;
-            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| Broken::Parse)?;
-            seen.add(name.as_str(), &value);
-            if name == CONNECTION {
-                wishes.hear(&value);
-            }
-            headers.append(name, value);
-        }
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Head::Interim(status, headers));
-        }
-        let length = length(status, version, method, seen, &headers)?;
-        let keeps = wishes.keeps(version) && length != Length::ToClose && status != StatusCode::SWITCHING_PROTOCOLS;
-        let mut response = Response::new(());
-        (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, headers);
-        if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason())
-            && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
-        {
-            response.extensions_mut().insert(reason);
-        }
-        Ok(Head::Final(Box::new(Final { response, seen, length, keeps })))
+fn read(bytes: &Bytes, method: &Method) -> Result<Head, Broken> {
+    let mut found = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut found) {
+        Ok(Status::Complete(length)) if length == bytes.len() => {}
+        _ => return Err(Broken::Parse),
     }
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Broken::Parse)?;
+    let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let Fields { headers, seen, wishes } = fields::read(bytes, parsed.headers).ok_or(Broken::Parse)?;
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Head::Interim(status, headers));
+    }
+    let length = length(status, version, method, seen, &headers)?;
+    let keeps = wishes.keeps(version) && length != Length::ToClose && status != StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = Response::new(());
+    (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, headers);
+    if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason())
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        response.extensions_mut().insert(reason);
+    }
+    Ok(Head::Final(Box::new(Final { response, seen, length, keeps })))
 }
 
 /// As much of `HTTP/1.` as is here.
@@ -159,30 +139,4 @@ fn length(status: StatusCode, version: Version, method: &Method, seen: Seen, hea
     }
     let said = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes).unwrap_or_default();
     number(said).map(Length::Known).ok_or(Broken::Parse)
-}
-
-/// Digits and nothing else.
-fn number(text: &[u8]) -> Option<u64> {
-    let digit = |number: u64, byte: &u8| number.checked_mul(10)?.checked_add(char::from(*byte).to_digit(10)?.into());
-    if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
-}
-
-/// What `Connection` says of the connection's end.
-#[derive(Debug, Default)]
-struct Wishes {
-    closes: bool,
-    keeps: bool,
-}
-
-impl Wishes {
-    fn hear(&mut self, value: &HeaderValue) {
-        for word in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            self.closes |= word.eq_ignore_ascii_case(b"close");
-            self.keeps |= word.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-
-    fn keeps(&self, version: Version) -> bool {
-        !self.closes && (version == Version::HTTP_11 || self.keeps)
-    }
 }

@@ -5,16 +5,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use super::chunks::{Chunks, Piece};
+use super::client::Inner;
+use super::out::Unsendable;
 use super::response::Length;
-use super::{Inner, ROOM, Unsendable};
-
-/// Bytes of a body that are read at a time, at most.
-const LARGE: usize = 64 << 10;
+use super::stream::{LARGE, ROOM};
 
 /// The body.
 pub(crate) struct BackendBody {
@@ -80,6 +79,10 @@ impl BackendBody {
         if let Some(wire) = self.wire.take() {
             let mut inner = wire.borrow_mut();
             inner.is_over |= !self.keeps || !inner.out.is_through();
+            if inner.read.is_empty() {
+                // Memory that others share is not held by who waits.
+                inner.read = BytesMut::new();
+            }
         }
         self.stop_sending();
     }

@@ -1,0 +1,175 @@
+//! A client's request head, from bytes to fields. Pure.
+//!
+//! Strict: lines that end with a bare LF, folded lines, a length that is said twice or beside a transfer coding: somebody before us may have read such a request
+//! in another way. What is read is cut out of the buffer that it came in, without a copy; a second attempt needs no more than that slice.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use httparse::{Header, Status};
+
+use super::super::head_lines::{self, Lines};
+use super::super::interim::expects_continue;
+use super::super::seen::Seen;
+use super::fields::{self, FIELDS, Fields, number};
+use super::response::Length;
+use crate::quality::Refusal;
+
+/// A head that is here.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) parts: Parts,
+    pub(crate) seen: Seen,
+    /// As it came, the empty line at its end included.
+    pub(crate) raw: Bytes,
+    /// Of the body: so many bytes, or chunks.
+    pub(super) length: Length,
+    /// The client wants to send another request on this connection.
+    pub(super) keeps: bool,
+    /// It waits with the body until it hears 100 Continue.
+    pub(super) expects_continue: bool,
+}
+
+#[cfg(test)]
+impl RequestHead {
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeps
+    }
+}
+
+/// What is known of a connection's heads.
+#[derive(Debug)]
+pub(crate) struct RequestReader {
+    /// The longest head, in bytes.
+    most_bytes: usize,
+    /// The most fields of one.
+    most_fields: usize,
+    /// How long the last one was: most are as long.
+    usual: usize,
+    /// So much of the buffer was looked at, and has no end of a head.
+    known: usize,
+}
+
+impl RequestReader {
+    pub(crate) fn new(most_bytes: usize, most_fields: usize) -> RequestReader {
+        RequestReader { most_bytes, most_fields, usual: 0, known: 0 }
+    }
+
+    /// Takes a head out of the buffer, once all of it is there.
+    ///
+    /// # Errors
+    /// [`Refusal::Framing`] where it could be read in two ways, [`Refusal::HeadSize`] where it breaks a limit, [`Refusal::Head`] where it is no HTTP. Nothing
+    /// on this connection can be trusted after that.
+    pub(crate) fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<RequestHead>, Refusal> {
+        // Empty lines before a request are passed over (RFC 9112, 2.2).
+        while self.known == 0 && buffer.starts_with(b"\r\n") {
+            buffer.advance(2);
+        }
+        let Some(length) = self.end(buffer)? else { return Ok(None) };
+        self.known = 0;
+        self.usual = length;
+        let mut bytes = buffer.split_to(length).freeze();
+        let (head, read) = read(&bytes, self.most_fields)?;
+        if read < length {
+            self.put_back(buffer, bytes.split_off(read));
+        }
+        Ok(Some(head))
+    }
+
+    /// Two heads were together as long as the usual one.
+    #[cold]
+    fn put_back(&mut self, buffer: &mut BytesMut, rest: Bytes) {
+        let behind = std::mem::replace(buffer, BytesMut::from(rest));
+        buffer.extend_from_slice(&behind);
+        self.usual = 0;
+    }
+
+    /// Where it ends.
+    fn end(&mut self, buffer: &[u8]) -> Result<Option<usize>, Refusal> {
+        if self.known == 0 && head_lines::are_as_usual(buffer, self.usual) {
+            return Ok(Some(self.usual));
+        }
+        if matches!(buffer, [] | [b'\r']) {
+            return Ok(None);
+        }
+        match head_lines::of(buffer, self.known) {
+            Lines::Whole(length) if length <= self.most_bytes => Ok(Some(length)),
+            Lines::Part if buffer.len() <= self.most_bytes => {
+                // What is no HTTP may never have an end.
+                if self.known == 0 {
+                    self.begins_well(buffer)?;
+                }
+                self.known = buffer.len();
+                Ok(None)
+            }
+            Lines::Whole(_) | Lines::Part => Err(Refusal::HeadSize),
+            Lines::Odd => Err(Refusal::Framing),
+        }
+    }
+
+    #[cold]
+    fn begins_well(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        let mut found = vec![httparse::EMPTY_HEADER; self.most_fields];
+        httparse::Request::new(&mut found).parse(bytes).map(drop).map_err(|error| fault(error, bytes))
+    }
+}
+
+fn fault(error: httparse::Error, bytes: &[u8]) -> Refusal {
+    match error {
+        httparse::Error::TooManyHeaders => Refusal::HeadSize,
+        _ if has_folded_line(bytes) => Refusal::Framing,
+        _ => Refusal::Head,
+    }
+}
+
+/// Whether a line goes on in the next one.
+fn has_folded_line(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| matches!(pair, b"\n " | b"\n\t"))
+}
+
+/// The head that the bytes begin with, and how long it is.
+fn read(bytes: &Bytes, most: usize) -> Result<(RequestHead, usize), Refusal> {
+    let mut few = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS];
+    let mut many = Vec::new();
+    let found = few.get_mut(..most).unwrap_or_else(|| {
+        many.resize_with(most, MaybeUninit::uninit);
+        &mut many
+    });
+    let mut parsed = httparse::Request::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let length = match config.parse_request_with_uninit_headers(&mut parsed, bytes, found) {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => return Err(Refusal::Head),
+        Err(error) => return Err(fault(error, bytes)),
+    };
+    let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(Refusal::Head)?;
+    let target = parsed.path.unwrap_or_default();
+    let uri = Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())).map_err(|_| Refusal::Head)?;
+    let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let Fields { headers, seen, wishes } = fields::read(bytes, parsed.headers).ok_or(Refusal::Head)?;
+    let body = body_length(version, seen, &headers)?;
+    let expects_continue = body != Length::Known(0) && version == Version::HTTP_11 && expects_continue(&headers);
+    let (mut parts, ()) = Request::new(()).into_parts();
+    (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, version, headers);
+    let keeps = wishes.keeps(version);
+    Ok((RequestHead { parts, seen, raw: bytes.slice(..length), length: body, keeps, expects_continue }, length))
+}
+
+/// RFC 9112, 6.3.
+fn body_length(version: Version, seen: Seen, headers: &HeaderMap) -> Result<Length, Refusal> {
+    // HTTP/1.0 has no transfer codings.
+    if seen.has_ambiguous_length() || (seen.has_transfer_encoding && version == Version::HTTP_10) {
+        return Err(Refusal::Framing);
+    }
+    if seen.has_transfer_encoding {
+        return Ok(Length::Chunked);
+    }
+    if seen.content_lengths == 0 {
+        return Ok(Length::Known(0));
+    }
+    let said = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes).unwrap_or_default();
+    number(said.trim_ascii()).map(Length::Known).ok_or(Refusal::Head)
+}

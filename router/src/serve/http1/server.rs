@@ -1,0 +1,247 @@
+//! A client's connection: requests one after the other, each answered before the next is read.
+//!
+//! ```text
+//! head --> answering --> writing --> head ...
+//!   |          |            `--> the end: the client, the response or the worker wants it so
+//!   |          `--> the client is gone: the answer is dropped, and with it the query
+//!   `--> cannot be read: told so, and the end
+//! ```
+//!
+//! Invariant: a connection that waits for a request holds no memory for one.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use tokio::sync::oneshot;
+
+use super::super::body::ResponseBody;
+use super::super::incoming::Incoming;
+use super::super::seen::Seen;
+use super::super::watched::Signals;
+use super::io::{Io, Upgraded};
+use super::reply::{Facts, Reply};
+use super::request::{RequestHead, RequestReader};
+use super::stream::{ROOM, Stream};
+use super::upload::{ClientBody, Upload};
+use crate::quality::Refusal;
+
+/// To a head that took too long.
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// So many requests that came together are answered before others have their turn.
+const AT_A_TIME: u32 = 16;
+
+/// A request, with what a second attempt and an upgrade need of it.
+pub(crate) struct Asked {
+    pub(crate) head: Parts,
+    pub(crate) seen: Seen,
+    /// The head as it came.
+    pub(crate) raw: Bytes,
+    pub(crate) body: Incoming,
+    /// What the connection is once a 101 was sent; `None` where nobody asks for that.
+    pub(crate) upgrade: Option<oneshot::Receiver<Upgraded>>,
+}
+
+/// The connection, as a future that ends with it. `A` answers requests, `R` those that cannot be read.
+pub(crate) struct Connection<A, R, F> {
+    io: Rc<RefCell<Io>>,
+    reader: RequestReader,
+    state: State<F>,
+    is_closing: bool,
+    answer: A,
+    refuse: R,
+}
+
+enum State<F> {
+    /// Of the next request.
+    Head,
+    Answering(Pin<Box<F>>, Exchange),
+    Writing(Box<Reply>, Exchange),
+    /// All was written.
+    Closing,
+    Over,
+}
+
+/// A request that is being answered.
+struct Exchange {
+    facts: Facts,
+    upgrade: Option<oneshot::Sender<Upgraded>>,
+}
+
+impl<A, R, F> Connection<A, R, F>
+where
+    A: Fn(Asked) -> F,
+    R: Fn(Refusal) -> Response<ResponseBody>,
+    F: Future<Output = Response<ResponseBody>>,
+{
+    /// Heads have at most so many bytes and fields.
+    pub(crate) fn new(stream: Stream, bytes: usize, fields: usize, signals: Arc<Signals>, answer: A, refuse: R) -> Connection<A, R, F> {
+        let reader = RequestReader::new(bytes, fields);
+        let io = Rc::new(RefCell::new(Io::new(stream, signals)));
+        Connection { io, reader, state: State::Head, is_closing: false, answer, refuse }
+    }
+
+    /// It ends after the request that is being answered, or at once if none is.
+    pub(crate) fn graceful_shutdown(&mut self) {
+        self.is_closing = true;
+        if let State::Answering(_, exchange) = &mut self.state {
+            exchange.facts.keeps = false;
+        }
+    }
+
+    /// Says that a head took too long, if the client takes it.
+    pub(crate) fn time_out(&mut self, cx: &mut Context<'_>) {
+        let mut io = self.io.borrow_mut();
+        let _ = io.send(cx, REQUEST_TIMEOUT);
+        let _ = io.poll_flush(cx);
+    }
+
+    /// How many bytes it holds.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.io.borrow().room()
+    }
+
+    /// The client is not waited for any more.
+    pub(crate) fn hang_up(&self) {
+        self.io.borrow().hang_up();
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut answered = 0;
+        loop {
+            if matches!(self.state, State::Head) {
+                answered += 1;
+                if answered > AT_A_TIME {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            let next = match &mut self.state {
+                State::Head => ready!(self.poll_head(cx)),
+                State::Answering(answering, _) => match answering.as_mut().poll(cx) {
+                    Poll::Ready(response) => self.begin_reply(cx, response),
+                    Poll::Pending => {
+                        let mut io = self.io.borrow_mut();
+                        let is_told = io.send_interim(cx).and_then(|()| match io.poll_flush(cx) {
+                            Poll::Ready(Err(error)) => Err(error),
+                            _ => Ok(()),
+                        });
+                        if is_told.is_ok() {
+                            ready!(io.poll_gone(cx));
+                        }
+                        State::Over
+                    }
+                },
+                State::Writing(reply, _) => match reply.poll(cx, &self.io) {
+                    Poll::Ready(Ok(())) => self.end_reply(cx),
+                    Poll::Ready(Err(_)) => State::Over,
+                    Poll::Pending => {
+                        ready!(self.io.borrow_mut().poll_gone(cx));
+                        State::Over
+                    }
+                },
+                State::Closing => {
+                    let _ = ready!(self.io.borrow_mut().poll_shutdown(cx));
+                    State::Over
+                }
+                State::Over => return Poll::Ready(()),
+            };
+            self.state = next;
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<State<F>> {
+        loop {
+            let mut io = self.io.borrow_mut();
+            match self.reader.take(&mut io.read) {
+                Ok(Some(head)) => {
+                    drop(io);
+                    return Poll::Ready(self.begin_answer(head));
+                }
+                Ok(None) => {
+                    if self.is_closing && io.read.is_empty() {
+                        return Poll::Ready(State::Closing);
+                    }
+                    match ready!(io.poll_fill(cx, ROOM)) {
+                        Ok(1..) => {}
+                        // In the middle of a head there is nobody left to be told.
+                        Ok(0) => return Poll::Ready(State::Closing),
+                        Err(_) => return Poll::Ready(State::Over),
+                    }
+                }
+                Err(refusal) => {
+                    io.read = BytesMut::new();
+                    drop(io);
+                    return Poll::Ready(self.refused(cx, refusal));
+                }
+            }
+        }
+    }
+
+    fn begin_answer(&mut self, head: RequestHead) -> State<F> {
+        let RequestHead { parts, seen, raw, length, keeps, expects_continue } = head;
+        let upload = Upload::new(length, expects_continue);
+        let body = if upload.is_over() { Incoming::None } else { Incoming::Client(ClientBody(self.io.clone())) };
+        self.io.borrow_mut().upload = upload;
+        let (sender, receiver) = if seen.has_upgrade { Some(oneshot::channel()).unzip() } else { (None, None) };
+        let facts = Facts {
+            version: parts.version,
+            is_head: parts.method == Method::HEAD,
+            keeps: keeps && !self.is_closing,
+            takes_trailers: seen.takes_trailers,
+        };
+        let answering = (self.answer)(Asked { head: parts, seen, raw, body, upgrade: receiver });
+        State::Answering(Box::pin(answering), Exchange { facts, upgrade: sender })
+    }
+
+    fn begin_reply(&mut self, cx: &mut Context<'_>, response: Response<ResponseBody>) -> State<F> {
+        let State::Answering(_, exchange) = std::mem::replace(&mut self.state, State::Closing) else { return State::Closing };
+        self.write(cx, response, exchange)
+    }
+
+    #[cold]
+    fn refused(&mut self, cx: &mut Context<'_>, refusal: Refusal) -> State<F> {
+        let facts = Facts { version: http::Version::HTTP_11, is_head: false, keeps: false, takes_trailers: false };
+        self.write(cx, (self.refuse)(refusal), Exchange { facts, upgrade: None })
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, response: Response<ResponseBody>, mut exchange: Exchange) -> State<F> {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            exchange.upgrade = None;
+        }
+        let Ok(mut reply) = Reply::begin(cx, response, &mut exchange.facts, &self.io) else { return State::Over };
+        // Nearly all are written whole at once.
+        match reply.poll(cx, &self.io) {
+            Poll::Ready(Ok(())) => self.finish(cx, exchange),
+            Poll::Ready(Err(_)) => State::Over,
+            Poll::Pending => State::Writing(Box::new(reply), exchange),
+        }
+    }
+
+    fn end_reply(&mut self, cx: &mut Context<'_>) -> State<F> {
+        let State::Writing(_, exchange) = std::mem::replace(&mut self.state, State::Closing) else { return State::Closing };
+        self.finish(cx, exchange)
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>, exchange: Exchange) -> State<F> {
+        if let Some(upgrade) = exchange.upgrade {
+            return self.hand_over(upgrade);
+        }
+        let goes_on = exchange.facts.keeps && !self.is_closing && self.io.borrow_mut().passes_over_upload(cx);
+        if goes_on { State::Head } else { State::Closing }
+    }
+
+    #[cold]
+    fn hand_over(&mut self, upgrade: oneshot::Sender<Upgraded>) -> State<F> {
+        // Where nobody waits for it any more, it closes.
+        drop(upgrade.send(self.io.borrow_mut().take_upgraded()));
+        State::Over
+    }
+}

@@ -1,0 +1,307 @@
+//! A client's connection, over a pipe: what is answered, in which order, and when it ends.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::Notify;
+
+use super::super::body::ResponseBody;
+use super::super::watched::Signals;
+use super::{Asked, Connection, Stream};
+use crate::quality::Refusal;
+
+fn own(status: u16, text: &str) -> Response<ResponseBody> {
+    let body = ResponseBody::own((!text.is_empty()).then(|| Bytes::from(text.to_owned())));
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response.headers_mut().insert("date", "now".parse().unwrap());
+    response
+}
+
+fn refused(refusal: Refusal) -> Response<ResponseBody> {
+    own(if refusal == Refusal::HeadSize { 431 } else { 400 }, refusal.label())
+}
+
+/// Says what it was asked, body included.
+async fn echo(asked: Asked) -> Response<ResponseBody> {
+    let path = asked.head.uri.path().to_owned();
+    match path.as_str() {
+        "/ignores" => return own(200, "ignored"),
+        "/none" => return own(204, ""),
+        "/unchanged" => {
+            let mut response = own(304, "");
+            response.headers_mut().insert("content-length", "7".parse().unwrap());
+            return response;
+        }
+        "/long" => return own(200, &"x".repeat(100_000)),
+        _ => {}
+    }
+    match asked.body.collect().await {
+        Ok(body) => {
+            let trailers = body.trailers().map_or(0, http::HeaderMap::len);
+            let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            own(200, &format!("{} {path} {text:?} {trailers}", asked.head.method))
+        }
+        Err(error) => own(400, &error.to_string()),
+    }
+}
+
+/// Runs a connection to its end with `answer`, and beside it a client.
+fn serve<F, C>(answer: impl Fn(Asked) -> F + 'static, client: impl FnOnce(DuplexStream, Arc<Signals>) -> C) -> C::Output
+where
+    F: Future<Output = Response<ResponseBody>> + 'static,
+    C: Future,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (ours, theirs) = tokio::io::duplex(1 << 12);
+    tokio::task::LocalSet::new().block_on(&runtime, async move {
+        let signals = Arc::<Signals>::default();
+        let told = signals.clone();
+        tokio::task::spawn_local(async move {
+            let mut connection = Connection::new(Stream::Piped(ours), 1_000, 10, signals, answer, refused);
+            std::future::poll_fn(|cx| connection.poll(cx)).await;
+        });
+        client(theirs, told).await
+    })
+}
+
+/// All that comes back for these bytes, sent in pieces, before the client closes its side or the connection ends.
+fn answers(bytes: &[u8], piece: usize) -> String {
+    let bytes = bytes.to_vec();
+    serve(echo, move |stream, _| async move {
+        let (mut reads, mut writes) = tokio::io::split(stream);
+        let read = tokio::task::spawn_local(async move {
+            let mut all = Vec::new();
+            let _ = reads.read_to_end(&mut all).await;
+            String::from_utf8(all).unwrap()
+        });
+        for piece in bytes.chunks(piece) {
+            if writes.write_all(piece).await.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        read.await.unwrap()
+    })
+}
+
+/// The bodies of 200s, and other statuses.
+fn shown(answers: &str) -> Vec<String> {
+    let mut shown = Vec::new();
+    let mut rest = answers;
+    while let Some((head, after)) = rest.split_once("\r\n\r\n") {
+        let status = head.split(' ').nth(1).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().unwrap());
+        let length = if matches!(status, "304" | "204" | "100") { 0 } else { length };
+        shown.push(if status == "200" { after[..length].to_owned() } else { status.to_owned() });
+        rest = &after[length..];
+    }
+    assert!(rest.is_empty(), "{rest:?} is left of {answers:?}");
+    shown
+}
+
+const CLOSE: &str = "GET /last HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+const LAST: &str = "GET /last \"\" 0";
+
+#[test]
+fn requests_are_answered_in_their_order_however_they_come() {
+    let text = [
+        "GET /1 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /2 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "\r\nPOST /3 HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello",
+        "POST /4 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n1\r\n!\r\n0\r\nx-sum: 1\r\n\r\n",
+        "GET /none HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /unchanged HTTP/1.1\r\nhost: a\r\n\r\n",
+        CLOSE,
+        "GET /never HTTP/1.1\r\nhost: a\r\n\r\n",
+    ]
+    .concat();
+    let expected = ["GET /1 \"\" 0", "GET /2 \"\" 0", "POST /3 \"hello\" 0", "POST /4 \"hello!\" 1", "204", "304", LAST];
+    for piece in 1..=text.len() {
+        assert_eq!(shown(&answers(text.as_bytes(), piece)), expected, "in pieces of {piece}");
+    }
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_or_not_at_all_is_refused_and_ends_the_connection() {
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(11));
+    let long = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", "a".repeat(1_000));
+    for (text, status) in [
+        ("GET / HTTP/1.1\nhost: a\r\n\r\n", "400"),
+        ("\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nhost: a\r\n folded\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\ncontent-length: 1\r\nContent-Length: 1\r\n\r\nx", "400"),
+        ("POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "400"),
+        ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\ncontent-length: +1\r\n\r\nx", "400"),
+        ("GET / HTTP/2.0\r\nhost: a\r\n\r\n", "400"),
+        ("GET  / HTTP/1.1\r\nhost: a\r\n\r\n", "400"),
+        ("\x16\x03\x01\x02\x00\x01", "400"),
+        ("GET / HTTP/1.1\r\nho st: a\r\n\r\n", "400"),
+        (&many, "431"),
+        (&long, "431"),
+    ] {
+        for piece in [1, 7, text.len()] {
+            let all = answers([text, CLOSE].concat().as_bytes(), piece);
+            assert_eq!(shown(&all), [status], "{text:?} in pieces of {piece}");
+            assert!(all.contains("\r\nconnection: close\r\n"), "{all}");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_makes_no_sense_breaks_off() {
+    for body in ["5\n", "x\r\n", "5\r\nhelloX", "0\r\nx: 1\n\r\n", "-1\r\n", "00000000000000001\r\n"] {
+        let text = format!("POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{body}{CLOSE}");
+        assert_eq!(shown(&answers(text.as_bytes(), text.len())), ["400"], "{body:?}");
+    }
+}
+
+#[test]
+fn a_body_that_nobody_wants_is_passed_over_where_it_is_here() {
+    let small = format!("POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello{CLOSE}");
+    assert_eq!(shown(&answers(small.as_bytes(), small.len())), ["ignored", LAST]);
+    let waits = format!("POST /ignores HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n{CLOSE}");
+    assert_eq!(shown(&answers(waits.as_bytes(), waits.len())), ["ignored"], "the next request could be its body");
+    let large = format!("POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\nhello");
+    assert_eq!(shown(&answers(large.as_bytes(), large.len())), ["ignored"]);
+}
+
+#[test]
+fn a_client_that_waits_hears_100_when_its_body_is_asked_for() {
+    let head = "POST /a HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+    let got = serve(echo, move |mut stream, _| async move {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut hundred = [0; 25];
+        stream.read_exact(&mut hundred).await.unwrap();
+        stream.write_all(format!("hi{CLOSE}").as_bytes()).await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        (String::from_utf8(hundred.to_vec()).unwrap(), rest)
+    });
+    assert_eq!(got.0, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(shown(&got.1), ["POST /a \"hi\" 0", LAST]);
+    let at_once = format!("{head}hi{CLOSE}");
+    assert_eq!(shown(&answers(at_once.as_bytes(), at_once.len())), ["POST /a \"hi\" 0", LAST], "it did not wait");
+}
+
+#[test]
+fn heads_say_how_long_bodies_are_and_whether_the_connection_goes_on() {
+    let answer = |request: &str| answers(request.as_bytes(), request.len());
+    let head = answer("HEAD /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    assert_eq!(head, "HTTP/1.1 200 OK\r\ndate: now\r\nconnection: close\r\ncontent-length: 12\r\n\r\n");
+    let old = answer("GET /a HTTP/1.0\r\n\r\n");
+    assert_eq!(old, "HTTP/1.0 200 OK\r\ndate: now\r\nconnection: close\r\ncontent-length: 11\r\n\r\nGET /a \"\" 0");
+    let keeps = answer(&format!("GET /a HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n{CLOSE}"));
+    assert!(keeps.starts_with("HTTP/1.0 200 OK\r\ndate: now\r\nconnection: keep-alive\r\n") && shown(&keeps).len() == 2, "{keeps}");
+    let unchanged = answer("GET /unchanged HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    assert_eq!(unchanged, "HTTP/1.1 304 Not Modified\r\ndate: now\r\ncontent-length: 7\r\nconnection: close\r\n\r\n");
+    let none = answer("GET /none HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    assert_eq!(none, "HTTP/1.1 204 No Content\r\ndate: now\r\nconnection: close\r\n\r\n");
+    let long = answer(&format!("GET /long HTTP/1.1\r\nhost: a\r\n\r\n{CLOSE}"));
+    assert_eq!(shown(&long), ["x".repeat(100_000), LAST.to_owned()]);
+}
+
+#[test]
+fn interim_responses_go_before_the_head() {
+    let (wait, go) = (Rc::new(Notify::new()), Rc::new(Cell::new(false)));
+    let (waits, went) = (wait.clone(), go.clone());
+    let answer = move |asked: Asked| {
+        let (waits, went) = (waits.clone(), went.clone());
+        async move {
+            if !went.get() {
+                waits.notified().await;
+            }
+            echo(asked).await
+        }
+    };
+    let got = serve(answer, move |mut stream, signals| async move {
+        // The connection's task is woken by whoever drives it; here it is polled because the client writes.
+        signals.interim(b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n");
+        stream.write_all(CLOSE.as_bytes()).await.unwrap();
+        let mut hints = [0; 37];
+        stream.read_exact(&mut hints).await.unwrap();
+        go.set(true);
+        wait.notify_one();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        (String::from_utf8(hints.to_vec()).unwrap(), rest)
+    });
+    assert_eq!(got.0, "HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n");
+    assert_eq!(shown(&got.1), [LAST]);
+}
+
+#[test]
+fn a_client_that_goes_away_takes_its_query_with_it() {
+    struct Gone(Rc<Notify>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let gone = Rc::new(Notify::new());
+    let told = gone.clone();
+    let answer = move |asked: Asked| {
+        let told = Gone(told.clone());
+        async move {
+            let _held = (asked, told);
+            std::future::pending::<Response<ResponseBody>>().await
+        }
+    };
+    serve(answer, move |mut stream, _| async move {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        drop(stream);
+        gone.notified().await;
+    });
+}
+
+#[test]
+fn an_upgraded_connection_is_handed_over_with_what_came_behind_the_request() {
+    let answer = |asked: Asked| async move {
+        let upgrade = asked.upgrade.unwrap();
+        tokio::task::spawn_local(async move {
+            let mut upgraded = upgrade.await.unwrap();
+            let mut early = [0; 5];
+            upgraded.read_exact(&mut early).await.unwrap();
+            upgraded.write_all(&early).await.unwrap();
+            let mut late = [0; 4];
+            upgraded.read_exact(&mut late).await.unwrap();
+            upgraded.write_all(&late).await.unwrap();
+        });
+        let mut response = own(101, "");
+        response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        response
+    };
+    let got = serve(answer, |mut stream, _| async move {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nearly").await.unwrap();
+        stream.write_all(b"late").await.unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        all
+    });
+    assert_eq!(got, "HTTP/1.1 101 Switching Protocols\r\ndate: now\r\nconnection: upgrade\r\n\r\nearlylate");
+}
+
+#[test]
+fn a_connection_that_waits_holds_no_memory_for_what_came() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (ours, mut theirs) = tokio::io::duplex(1 << 12);
+    tokio::task::LocalSet::new().block_on(&runtime, async move {
+        let connection = Connection::new(Stream::Piped(ours), 1_000, 10, Arc::default(), echo, refused);
+        let connection = Rc::new(RefCell::new(connection));
+        let polled = connection.clone();
+        tokio::task::spawn_local(async move { std::future::poll_fn(|cx| polled.borrow_mut().poll(cx)).await });
+        theirs.write_all(b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut some = [0; 200];
+        assert!(theirs.read(&mut some).await.unwrap() > 50);
+        tokio::task::yield_now().await;
+        assert_eq!(connection.borrow().room(), 0);
+    });
+}
