@@ -180,6 +180,14 @@ impl Connection {
         matches!(&self.sender, Sender::Http2(_))
     }
 
+    /// It carries nothing more, as far as is known without a look at its bytes.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(wire) => wire.is_over(),
+            _ => self.is_closed(),
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Http1(wire) => !wire.is_usable(),

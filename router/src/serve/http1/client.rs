@@ -62,8 +62,13 @@ impl Wire {
 
     /// Another query may go over it.
     pub(crate) fn is_usable(&self) -> bool {
-        let mut inner = self.0.borrow_mut();
-        !inner.is_over && inner.read.is_empty() && inner.out.is_through() && inner.stream.is_silent()
+        !self.is_over() && self.0.borrow_mut().stream.is_silent()
+    }
+
+    /// It ends with the query that it carried.
+    pub(crate) fn is_over(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.is_over || !inner.read.is_empty() || !inner.out.is_through()
     }
 
     /// Sends a query, and waits for the head of its response.

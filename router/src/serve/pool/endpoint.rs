@@ -213,7 +213,7 @@ impl Endpoint {
 
     fn put(&self, connection: Connection, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.idle_limit && !connection.is_closed() {
+        if idle.len() < self.idle_limit && !connection.is_over() {
             idle.push(IdleConnection { connection, until: now + self.idle_timeout });
         }
     }
