@@ -14,6 +14,7 @@
 //! Why there are no objects that are replaced: docs/decisions/registry.md.
 
 mod aliases;
+mod bucket;
 mod credentials;
 mod error;
 mod format;
