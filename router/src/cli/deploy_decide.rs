@@ -271,6 +271,22 @@ mod tests {
     }
 
     #[test]
+    fn a_route_of_another_model_is_seen() {
+        let route =
+            |blue: &str, canary: &str| json!({ "live": "blue", "pools": { "blue": { "version": blue }, "canary": { "version": canary } } });
+        let search = route("search:1", "search:2");
+        assert_eq!(other_model(&search, "search", None), None);
+        assert_eq!(other_model(&search, "shop", None), Some("search:1 is live, and no pool runs a version of shop".to_owned()));
+        assert_eq!(other_model(&search, "shop", Some("search")), Some("its servers load the model search".to_owned()));
+        // Its servers will load it, somebody loaded it, or versions are called as people like.
+        assert_eq!(other_model(&search, "shop", Some("shop")), None);
+        assert_eq!(other_model(&route("search:1", "shop:3"), "shop", Some("search")), None);
+        assert_eq!(other_model(&route("v41", "v42"), "shop", None), None);
+        assert_eq!(scene("search:1", "search:2", "canary").in_use(), ["search:1", "search:2"]);
+        assert_eq!(scene("search:1", "search:2", "done").in_use(), ["search:1"]);
+    }
+
+    #[test]
     fn what_has_become_of_a_rollout() {
         let seen = |phase: &str, until| match scene("search:1", "search:2", phase).seen("ab", until) {
             Seen::UnderWay(_) => "under way",
