@@ -262,7 +262,7 @@ fn those_who_deploy_one_file_at_once_mean_one_version() {
     site.runs("search:2");
     // Of two on one machine, each may seem slow.
     let config = site.registry.path("switchback.toml");
-    let patient = "[route.validation]\nlatency_ratio = 1000\n";
+    let patient = "[route.validation]\nlatency_ratio = 1000.0\n";
     std::fs::write(&config, format!("{}{patient}", std::fs::read_to_string(&config).unwrap())).unwrap();
     let file = site.model("ranker_v2.onnx");
     let both = [site.watch(&["--file", text(&file)]), site.watch(&["--file", text(&file)])];
@@ -277,9 +277,9 @@ fn those_who_deploy_one_file_at_once_mean_one_version() {
     assert_eq!((code, &account["version"], site.rollouts()), (0, &2.into(), 1), "{account:#}");
     let live = site.model("ranker_v1.onnx");
     let same = site.registry.done(&["push", text(&live), "--model", "search"])["version"].as_u64().unwrap();
-    let (code, told, error) = site.deploy(&["--file", text(&live), "--dry-run", "--if-busy", "queue"]);
-    assert!(code == 0 && told.contains("nothing is pushed: search:1 is there already"), "{told}{error}");
     assert_eq!(site.router.run(&["rollout", "abort", "search"]).0, 0);
+    let (code, told, error) = site.deploy(&["--file", text(&live), "--dry-run"]);
+    assert!(code == 0 && told.contains("nothing is pushed: search:1 is there already"), "{told}{error}");
     site.router.set_flags(&[&format!("version.blue=search:{same}")]);
     let version = format!("search:{same}");
     eventually("it is said to be live", SOON, || (site.router.route()["pools"]["blue"]["version"] == version.as_str()).then_some(()));

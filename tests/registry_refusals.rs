@@ -60,16 +60,21 @@ fn a_bucket_that_refuses_says_what_to_set() {
     let refused = |arguments: &[&str], change: &dyn Fn(&mut Command), says: &str| {
         let (code, told, error) = ask(arguments, change);
         assert_eq!(code, 64, "{arguments:?}: {told}{error}");
-        assert!(error.contains(says) && error.contains(&endpoint) && error.contains("; set AWS_") | error.contains("; make it"), "{error}");
+        assert!(error.contains(says) && error.contains(&endpoint), "{error}");
+        assert!(error.contains("; set AWS_") || error.contains("; make it"), "{error}");
         assert!(error.lines().count() == 1 && !error.contains('<') && !error.contains("not-the-secret"), "{error}");
     };
-    let wrong_secret = |command: &mut Command| drop(command.env("AWS_SECRET_ACCESS_KEY", "not-the-secret"));
+    let wrong_secret = |command: &mut Command| {
+        command.env("AWS_SECRET_ACCESS_KEY", "not-the-secret");
+    };
     for arguments in
         [&["list"][..], &["pull", "search:1", "--to", "out"], &["push", text(&file), "--format", "opaque", "--model", "search"]]
     {
         refused(arguments, &wrong_secret, "the key id tests is not let into the bucket models at ");
     }
-    let nobody = |command: &mut Command| drop(command.env("AWS_ACCESS_KEY_ID", "nobody"));
+    let nobody = |command: &mut Command| {
+        command.env("AWS_ACCESS_KEY_ID", "nobody");
+    };
     refused(&["list"], &nobody, "the key id nobody is not let into the bucket models at ");
     for arguments in [
         &["list", "--registry", "s3://nowhere/x"][..],
@@ -79,7 +84,9 @@ fn a_bucket_that_refuses_says_what_to_set() {
         refused(arguments, &|_| {}, "there is no bucket nowhere at ");
     }
     let none = |command: &mut Command| {
-        CREDENTIALS.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in CREDENTIALS {
+            command.env_remove(name);
+        }
         command.env("HOME", registry.path(".")).env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1");
     };
     refused(&["list"], &none, "there are no credentials for the bucket models at ");

@@ -10,10 +10,13 @@ use super::Failure;
 /// Those of the work, and that it was interrupted.
 pub(super) async fn unless_stopped<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let terminated = async {
-        // Where no handler can be set, a signal ends the process as ever.
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) if terminate.recv().await.is_some() => {}
-            _ => std::future::pending().await,
+        let told = match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => terminate.recv().await,
+            // Where no handler can be set, a signal ends the process as ever.
+            Err(_) => None,
+        };
+        if told.is_none() {
+            std::future::pending::<()>().await;
         }
     };
     tokio::select! {
