@@ -131,6 +131,8 @@ fn an_artefact_that_is_missing_was_not_changed() {
     };
     fs::write(&artefact, b"a mod").unwrap();
     told("it has 5 bytes and not 7: it was changed after it was pushed");
+    fs::write(&artefact, b"").unwrap();
+    told("it has 0 bytes and not 7: it was changed after it was pushed");
     fs::remove_file(&artefact).unwrap();
     told(&format!("it is missing in the store: somebody deleted it there; its SHA-256 was {sha256}, of 7 bytes"));
 }
@@ -154,6 +156,7 @@ fn what_is_said_of_a_version_is_refused_before_anything_is_sent() {
         (&["--alias", "12"], "nobody takes for a version"),
         (&["--alias", "v12"], "nobody takes for a version"),
         (&["--alias", "latest"], "MODEL alone is the newest version"),
+        (&["--alias", "none"], "nobody takes for a version"),
     ] {
         let (code, told, error) = push(&registry, &file, more);
         assert!(code == 64 && error.contains(says) && error.len() < 600, "{more:?}: {code}: {told}{error}");

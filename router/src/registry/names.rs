@@ -9,7 +9,7 @@ use crate::vocabulary::{REGISTRY_NAME_RULE, is_registry_name, read_version};
 
 /// What [`Name::check_as_alias`] allows, in words.
 const ALIAS_RULE: &str =
-    "an alias that nobody takes for a version: no number, like 12 or v12, and not latest, for MODEL alone is the newest version";
+    "an alias that nobody takes for a version: no number, like 12 or v12, and neither none nor latest; MODEL alone is the newest version";
 
 /// Why a text is no name, or no reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,14 +39,14 @@ impl Name {
         &self.0
     }
 
-    /// Whether an alias may be called so: not as a version is called here, or the newest one elsewhere.
+    /// Whether an alias may be called so: not as a version is called, or none (`ranker --serve`), or the newest one of MLflow's and Triton's.
     ///
     /// # Errors
     /// It would be taken for a version.
     pub fn check_as_alias(&self) -> Result<(), NameError> {
         let number = self.0.strip_prefix('v').unwrap_or(&self.0);
         let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number || self.0 == "latest" { Err(NameError::new(&self.0, ALIAS_RULE)) } else { Ok(()) }
+        if is_number || matches!(self.as_str(), "latest" | "none") { Err(NameError::new(&self.0, ALIAS_RULE)) } else { Ok(()) }
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
         for good in ["champion", "v", "v12a", "12-better", "latest-good"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for wrong in ["12", "0", "v12", "latest", "99999999999999999999"] {
+        for wrong in ["12", "0", "v12", "latest", "none", "99999999999999999999"] {
             assert!(check(wrong).unwrap_err().to_string().contains("nobody takes for a version"), "{wrong}");
         }
     }

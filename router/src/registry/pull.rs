@@ -138,7 +138,8 @@ impl Registry {
         let path = self.path(model, &format!("artefacts/{push}"));
         let (mut done, mut until) = (0, Instant::now() + self.config.retry_for);
         while done < *of {
-            let range = Some(GetRange::Offset(done));
+            // Of an object that is empty now there is no range.
+            let range = (done > 0).then_some(GetRange::Offset(done));
             let broken = match self.store.get_opts(&path, GetOptions { range, ..GetOptions::default() }).await {
                 Ok(found) if found.meta.size != *of => {
                     return Err(RegistryError::Resized { path: path.to_string(), expected: *of, found: found.meta.size });
