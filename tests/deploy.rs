@@ -255,6 +255,56 @@ fn a_dry_run_changes_nothing() {
     assert_eq!(site.rollouts(), 1);
 }
 
+/// Each of them finds no version, and pushes; and then sees that the other one was first.
+#[test]
+fn those_who_deploy_one_file_at_once_mean_one_version() {
+    let site = Site::start(LONG);
+    site.runs("search:2");
+    // Of two on one machine, each may seem slow.
+    let config = site.registry.path("switchback.toml");
+    let patient = "[route.validation]\nlatency_ratio = 1000.0\n";
+    std::fs::write(&config, format!("{}{patient}", std::fs::read_to_string(&config).unwrap())).unwrap();
+    let file = site.model("ranker_v2.onnx");
+    let both = [site.watch(&["--file", text(&file)]), site.watch(&["--file", text(&file)])];
+    for watched in both {
+        let (code, account) = watched.ended();
+        assert_eq!((code, &account["version"], &account["outcome"]), (0, &2.into(), &"running".into()), "{account:#}");
+    }
+    assert_eq!((site.rollouts(), site.alias("candidate")), (1, 2.into()));
+    // Whoever comes later means that one too; of several that are the same, what is live comes first.
+    site.registry.done(&["push", text(&file), "--model", "search"]);
+    let (code, account) = site.deployed(&["--file", text(&file)]);
+    assert_eq!((code, &account["version"], site.rollouts()), (0, &2.into(), 1), "{account:#}");
+    let live = site.model("ranker_v1.onnx");
+    let same = site.registry.done(&["push", text(&live), "--model", "search"])["version"].as_u64().unwrap();
+    assert_eq!(site.router.run(&["rollout", "abort", "search"]).0, 0);
+    let (code, told, error) = site.deploy(&["--file", text(&live), "--dry-run"]);
+    assert!(code == 0 && told.contains("nothing is pushed: search:1 is there already"), "{told}{error}");
+    site.router.set_flags(&[&format!("version.blue=search:{same}")]);
+    let version = format!("search:{same}");
+    eventually("it is said to be live", SOON, || (site.router.route()["pools"]["blue"]["version"] == version.as_str()).then_some(()));
+    let (code, account) = site.deployed(&["--file", text(&live)]);
+    assert_eq!((code, &account["version"], &account["outcome"]), (0, &same.into(), &"live".into()), "{account:#}");
+}
+
+#[test]
+fn another_model_than_the_routes_is_told_before_anything_is_done() {
+    let site = Site::start(PLAN);
+    let file = site.model("ranker_v2.onnx");
+    let deploy = |more: &[&str]| {
+        let arguments = [&["deploy", "--route", "search", "--model", "shop", "--file", text(&file)], more].concat();
+        said(&site.at(site.registry.command(&arguments)).output().unwrap())
+    };
+    for more in [&[][..], &["--dry-run"]] {
+        let (code, told, error) = deploy(more);
+        let says = "shop is not the model of the route search: search:1 is live, and no pool runs a version of shop; nothing was done";
+        assert!(code == 2 && error.contains(says), "{code}: {told}{error}");
+    }
+    assert!(!site.registry.path("registry/models/shop").exists());
+    let (code, _, error) = site.deploy(&["--version", "1", "--why", "one\ntwo"]);
+    assert!(code == 64 && error.contains("--why: a line break after 3 characters"), "{code}: {error}");
+}
+
 #[test]
 fn where_keys_are_trusted_somebody_has_to_sign() {
     let site = Site::start(PLAN);

@@ -239,6 +239,14 @@ fn another_kind_of_model_has_to_be_declared() {
 }
 
 #[test]
+fn what_is_no_pickle_is_told_what_it_looks_like() {
+    let registry = Registry::in_folder();
+    let file = registry.file("weights.pkl", b"{\"weights\": [1, 2]}\n");
+    let (code, told, error) = registry.model(&["validate", "--file", file.to_str().unwrap()]);
+    assert!(code == 2 && told.contains("it is no pickle, but looks like JSON; allowed here are pickles, joblib"), "{code}: {told}{error}");
+}
+
+#[test]
 fn what_is_not_the_models_fault_is_not_its_refusal() {
     let registry = Registry::in_folder();
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../router/demo/models/ranker_v1.onnx");

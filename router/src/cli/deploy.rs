@@ -4,18 +4,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::admin_client::AdminAt;
 use super::deploy_check::{Exam, Examined, live_version};
-use super::deploy_decide::{Ended, IfBusy, Next, RolloutSeen, Scene, Until};
+use super::deploy_decide::{Ended, IfBusy, Next, RolloutSeen, Scene, Until, other_model};
 use super::deploy_follow::Followed;
+use super::deploy_push::Wanted;
 use super::deploy_start::{Begun, Order, Patient};
 use super::deploy_told::{Account, Told};
 use super::model_push::Described;
 use super::registry_args::{RegistryAt, failed, trusted};
+use super::stopped::unless_stopped;
 use super::validating::{asked_by, named, refusals, unusable};
-use super::{Failure, block_on, deploy_alias, deploy_push, evidence, flag, print};
+use super::{Failure, block_on, deploy_alias, deploy_push, evidence, flag, free_text, print};
 use crate::admin::now_unix_ms;
 use crate::config::{self, Config, Validation, rollout_steps, units};
 use crate::flags::TEXT_CHARS;
@@ -98,6 +101,8 @@ pub(super) struct DeployArgs {
 pub(super) struct Deployment<'a> {
     pub(super) args: &'a DeployArgs,
     pub(super) registry: config::Registry,
+    /// The model that the route's servers load, as the config says.
+    loads: Option<String>,
     pub(super) keys: Vec<TrustedKey>,
     pub(super) exam: Exam,
     pub(super) patient: Patient,
@@ -107,13 +112,7 @@ pub(super) struct Deployment<'a> {
 impl DeployArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut account = Account::of(&self.route, self.model.as_str());
-        let done = block_on(async {
-            tokio::select! {
-                done = self.deploy(&mut account) => done,
-                // Where no handler can be set, Ctrl-C ends the process as ever.
-                Ok(()) = tokio::signal::ctrl_c() => Err(Failure::interrupted("")),
-            }
-        });
+        let done = block_on(unless_stopped(self.deploy(&mut account)));
         let done = done.map_err(|failure| if failure.is_interrupted() { self.interrupted(&account) } else { failure });
         if let Err(failure) = &done {
             account.outcome = account.outcome.or_else(|| failure.is_refused().then_some("refused"));
@@ -125,7 +124,7 @@ impl DeployArgs {
         }
     }
 
-    /// What goes on without whoever pressed Ctrl-C.
+    /// What goes on without whoever stopped it.
     fn interrupted(&self, account: &Account) -> Failure {
         Failure::interrupted(match (account.version, &account.rollout) {
             (Some(version), Some(_)) => {
@@ -183,10 +182,13 @@ impl DeployArgs {
         if self.why.chars().count() > TEXT_CHARS {
             return Err(Failure::usage(format!("--why: must be up to {TEXT_CHARS} characters")));
         }
+        free_text::check("--why", &self.why)?;
+        let loads = config.as_ref().and_then(|config| config.routes.iter().find(|route| route.name == self.route)?.loading.as_ref());
+        let loads = loads.map(|loading| loading.model.clone());
         let patient = Patient::new(self.admin.client(config.as_ref())?, flag::checked(&self.route)?);
         let registry = self.registry.named(config)?;
         let keys = trusted(&registry.trusted_keys)?;
-        Ok(Deployment { args: self, registry, keys, exam, patient, deadline: Instant::now() + time })
+        Ok(Deployment { args: self, registry, loads, keys, exam, patient, deadline: Instant::now() + time })
     }
 
     async fn deploy(&self, account: &mut Account) -> Result<String, Failure> {
@@ -199,11 +201,11 @@ impl DeployArgs {
 impl Deployment<'_> {
     async fn carry_out(&self, told: &mut Told, account: &mut Account) -> Result<String, Failure> {
         let args = self.args;
-        // A file is not pushed for a router that is not there.
-        self.patient.first(self.deadline, told).await?;
+        // A file is not pushed for a router that is not there, nor for a route of another model.
+        let scene = self.scene(&self.patient.first(self.deadline, told).await?)?;
         // Nor into a folder that is not there: it may be one that is not mounted.
         let registry = Registry::open(&self.registry).map_err(failed)?;
-        let version = self.version(&registry, told).await?;
+        let version = self.version(&registry, &scene, told).await?;
         let (number, candidate) = (version.manifest.version, named(&version));
         account.version = Some(number);
         let Some(begun) = self.begun(&registry, &version, (told, account)).await? else {
@@ -252,8 +254,20 @@ impl Deployment<'_> {
         }
     }
 
+    /// What is seen of the route, before anything is done.
+    ///
+    /// # Errors
+    /// It is another model's.
+    pub(super) fn scene(&self, route: &Value) -> Result<Scene, Failure> {
+        let DeployArgs { route: name, model, .. } = self.args;
+        match other_model(route, model.as_str(), self.loads.as_deref()) {
+            None => Ok(Scene::of(route)),
+            Some(why) => Err(Failure::refused(format!("{model} is not the model of the route {name}: {why}; nothing was done"))),
+        }
+    }
+
     /// The version, pushed if it has to be.
-    async fn version(&self, registry: &Registry, told: &Told) -> Result<Version, Failure> {
+    async fn version(&self, registry: &Registry, scene: &Scene, told: &Told) -> Result<Version, Failure> {
         let model = &self.args.model;
         let Some(file) = &self.args.file else {
             let number = self.args.version.ok_or_else(|| Failure::usage("--version or --file is needed"))?;
@@ -261,12 +275,19 @@ impl Deployment<'_> {
         };
         let (sha256, _) = digest(file).map_err(unusable)?;
         let signs = self.args.described.key()?.is_some();
-        if let Some(version) = deploy_push::already(registry, model, &sha256, (&self.keys, signs)).await? {
+        let wanted = Wanted { keys: &self.keys, signs, in_use: &scene.in_use() };
+        let seen = registry.numbers_there(model).await.map_err(failed)?.last().copied().unwrap_or(0);
+        if let Some(version) = deploy_push::already(registry, model, &sha256, &wanted).await? {
             told.line("known", &format!("{} is this file already", named(&version)));
             return Ok(version);
         }
         let version = deploy_push::push(registry, model, file, (&self.args.described, &self.args.why), self.args.json).await?;
-        told.line("pushed", &format!("{} is pushed, SHA-256 {}", named(&version), version.manifest.sha256));
+        let own = named(&version);
+        told.line("pushed", &format!("{own} is pushed, SHA-256 {}", version.manifest.sha256));
+        let version = deploy_push::first_of(registry, version, seen, &wanted).await?;
+        if named(&version) != own {
+            told.line("known", &format!("{} is this file too, pushed at the same time: it is deployed, and {own} is not", named(&version)));
+        }
         Ok(version)
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::flag::plain;
 use crate::config::Criteria;
 use crate::validation::Report;
+use crate::vocabulary::read_version;
 
 /// What to do where another rollout is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,6 +90,27 @@ pub(super) enum Seen {
     Gone,
 }
 
+/// Why a route is none of this model's: its servers load another one, or what is live is another one's and no pool runs this one. `loads` is what its config
+/// says that they load.
+pub(super) fn other_model(route: &Value, model: &str, loads: Option<&str>) -> Option<String> {
+    let pools = route["pools"].as_object().into_iter().flatten();
+    let mut models = pools.filter_map(|(_, pool)| model_of(pool["version"].as_str()?));
+    if loads == Some(model) || models.any(|one| one == model) {
+        return None;
+    }
+    if let Some(loads) = loads {
+        return Some(format!("its servers load the model {loads}"));
+    }
+    let live = Scene::of(route).live;
+    model_of(&live).map(|_| format!("{live} is live, and no pool runs a version of {model}"))
+}
+
+/// `search` of `search:12`; other versions are called as people like.
+fn model_of(version: &str) -> Option<&str> {
+    let (model, number) = version.rsplit_once(':')?;
+    read_version(number).map(|_| model)
+}
+
 impl RolloutSeen {
     /// `null` is none.
     pub(super) fn of(rollout: &Value) -> Option<RolloutSeen> {
@@ -116,6 +138,12 @@ impl Scene {
     pub(super) fn of(route: &Value) -> Scene {
         let live = route["live"].as_str().unwrap_or_default();
         Scene { live: plain(&route["pools"][live]["version"]), rollout: RolloutSeen::of(&route["rollout"]) }
+    }
+
+    /// What is live, and the candidate of a rollout that is under way.
+    pub(super) fn in_use(&self) -> Vec<&str> {
+        let candidate = self.rollout.iter().filter(|rollout| rollout.is_active).map(|rollout| rollout.candidate.as_str());
+        std::iter::once(self.live.as_str()).chain(candidate).collect()
     }
 
     /// What is to be done with this candidate.
@@ -240,6 +268,22 @@ mod tests {
             let told = [IfBusy::Refuse, IfBusy::Supersede, IfBusy::Queue].map(|if_busy| next(&scene, if_busy));
             assert_eq!(told, [refuse, supersede, queue], "{scene:?}");
         }
+    }
+
+    #[test]
+    fn a_route_of_another_model_is_seen() {
+        let route =
+            |blue: &str, canary: &str| json!({ "live": "blue", "pools": { "blue": { "version": blue }, "canary": { "version": canary } } });
+        let search = route("search:1", "search:2");
+        assert_eq!(other_model(&search, "search", None), None);
+        assert_eq!(other_model(&search, "shop", None), Some("search:1 is live, and no pool runs a version of shop".to_owned()));
+        assert_eq!(other_model(&search, "shop", Some("search")), Some("its servers load the model search".to_owned()));
+        // Its servers will load it, somebody loaded it, or versions are called as people like.
+        assert_eq!(other_model(&search, "shop", Some("shop")), None);
+        assert_eq!(other_model(&route("search:1", "shop:3"), "shop", Some("search")), None);
+        assert_eq!(other_model(&route("v41", "v42"), "shop", None), None);
+        assert_eq!(scene("search:1", "search:2", "canary").in_use(), ["search:1", "search:2"]);
+        assert_eq!(scene("search:1", "search:2", "done").in_use(), ["search:1"]);
     }
 
     #[test]

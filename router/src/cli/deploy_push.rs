@@ -5,7 +5,8 @@ use std::path::Path;
 use super::Failure;
 use super::model_push::{Described, pushed};
 use super::registry_args::failed;
-use crate::registry::{Found, Name, Reference, Registry, TrustedKey, Version, Which};
+use super::validating::named as version_label;
+use crate::registry::{Found, Name, Reference, Registry, RegistryError, TrustedKey, Version, Which};
 
 /// The named version; it has to be there.
 ///
@@ -19,26 +20,60 @@ pub(super) async fn named(registry: &Registry, model: &Name, number: u64) -> Res
     }
 }
 
-/// The version that is this file already: the newest one that somebody who is trusted vouches for. Where nobody signs here, whoever vouches for it will do: it is
-/// refused later, with the reason.
+/// Which version of a file will do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Who may vouch for it. Without keys nobody has to.
+    pub(super) keys: &'a [TrustedKey],
+    /// Somebody would sign it here: then one that nobody vouches for is not it.
+    pub(super) signs: bool,
+    /// What is live, and what is on its way: of several those come first, in this order.
+    pub(super) in_use: &'a [&'a str],
+}
+
+impl Wanted<'_> {
+    /// Of versions of one file, from the first on, the one that is deployed: one that somebody who is trusted vouches for. Where nobody signs here, whoever
+    /// vouches for it will do: it is refused later, with the reason. Of several it is the first, so that all who deploy a file at once mean the same.
+    fn choose(&self, same: Vec<Version>) -> Option<Version> {
+        let is_trusted = |version: &Version| version.check_signature(self.keys).is_ok();
+        let (trusted, others): (Vec<Version>, Vec<Version>) = same.into_iter().partition(is_trusted);
+        let mut fit = match trusted.is_empty() {
+            false => trusted,
+            true if self.signs => Vec::new(),
+            true => others,
+        };
+        let in_use = self.in_use.iter().find_map(|label| fit.iter().position(|version| version_label(version) == *label));
+        (!fit.is_empty()).then(|| fit.swap_remove(in_use.unwrap_or(0)))
+    }
+}
+
+/// The version that is this file already.
 ///
 /// # Errors
 /// The registry is away.
-pub(super) async fn already(
-    registry: &Registry,
-    model: &Name,
-    sha256: &str,
-    (keys, signs): (&[TrustedKey], bool),
-) -> Result<Option<Version>, Failure> {
+pub(super) async fn already(registry: &Registry, model: &Name, sha256: &str, wanted: &Wanted<'_>) -> Result<Option<Version>, Failure> {
     let Found { versions, .. } = registry.versions_found(model).await.map_err(failed)?;
     let is_it = |version: &Version| version.removed.is_none() && version.manifest.sha256 == sha256;
-    let mut same: Vec<Version> = versions.into_iter().filter(is_it).collect();
-    let trusted = same.iter().rposition(|version| version.check_signature(keys).is_ok());
-    Ok(match trusted {
-        Some(index) => Some(same.swap_remove(index)),
-        None if signs => None,
-        None => same.pop(),
-    })
+    Ok(wanted.choose(versions.into_iter().filter(is_it).collect()))
+}
+
+/// The version that is deployed after one was pushed: of those who push one file at once, each sees all that have a lower number than its own, and so all
+/// take the same. `seen` is the last number that was there before anybody looked for the file.
+///
+/// # Errors
+/// The registry is away.
+pub(super) async fn first_of(registry: &Registry, pushed: Version, seen: u64, wanted: &Wanted<'_>) -> Result<Version, Failure> {
+    let mut same = Vec::new();
+    for number in seen.saturating_add(1)..pushed.manifest.version {
+        let reference = Reference { model: pushed.manifest.model.clone(), which: Which::Number(number) };
+        match registry.version(&reference).await {
+            Ok(other) if other.removed.is_none() && other.manifest.sha256 == pushed.manifest.sha256 => same.push(other),
+            Ok(_) | Err(RegistryError::Object { .. } | RegistryError::Unknown { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    same.push(pushed.clone());
+    Ok(wanted.choose(same).unwrap_or(pushed))
 }
 
 /// Makes the file the next version.

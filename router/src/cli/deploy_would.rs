@@ -3,6 +3,7 @@
 use super::deploy::Deployment;
 use super::deploy_check::{Examined, live_version};
 use super::deploy_decide::{Next, Scene};
+use super::deploy_push::Wanted;
 use super::deploy_told::{Account, Told};
 use super::model_push::format;
 use super::registry_args::failed;
@@ -19,11 +20,11 @@ impl Deployment<'_> {
     /// It would be refused, or what has to be asked is away.
     pub(super) async fn would(&self, told: &Told, account: &mut Account) -> Result<String, Failure> {
         let args = self.args;
-        let scene = Scene::of(&self.patient.first(self.deadline, told).await?);
+        let scene = self.scene(&self.patient.first(self.deadline, told).await?)?;
         // Who only looks makes no folder.
         let is_there = !matches!(&self.registry.place, Place::Folder(folder) if !folder.is_dir());
         let registry = if is_there || args.file.is_none() { Some(Registry::open(&self.registry).map_err(failed)?) } else { None };
-        let version = self.version_there(registry.as_ref()).await?;
+        let version = self.version_there(registry.as_ref(), &scene).await?;
         account.version = version.as_ref().map(|version| version.manifest.version);
         let candidate = version.as_ref().map_or_else(|| format!("the next version of {}", args.model), named);
         let examined = match (&version, &args.file) {
@@ -71,13 +72,14 @@ impl Deployment<'_> {
     }
 
     /// The version that is there already.
-    async fn version_there(&self, registry: Option<&Registry>) -> Result<Option<Version>, Failure> {
+    async fn version_there(&self, registry: Option<&Registry>, scene: &Scene) -> Result<Option<Version>, Failure> {
         let (Some(registry), model) = (registry, &self.args.model) else { return Ok(None) };
         match (&self.args.file, self.args.version) {
             (Some(file), _) => {
                 let signs = self.args.described.key()?.is_some();
                 let (sha256, _) = digest(file).map_err(unusable)?;
-                deploy_push::already(registry, model, &sha256, (&self.keys, signs)).await
+                let wanted = Wanted { keys: &self.keys, signs, in_use: &scene.in_use() };
+                deploy_push::already(registry, model, &sha256, &wanted).await
             }
             (None, Some(number)) => deploy_push::named(registry, model, number).await.map(Some),
             (None, None) => Ok(None),

@@ -25,6 +25,7 @@ mod experiment_report;
 mod explain;
 mod failure;
 mod flag;
+mod free_text;
 mod ledger;
 mod log;
 mod model;
@@ -53,13 +54,15 @@ mod shadow;
 mod sign_override;
 mod simulate;
 mod status;
+mod stopped;
 mod table;
 mod validating;
 mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub(crate) use failure::Failure;
 
@@ -110,6 +113,7 @@ pub fn run() -> ExitCode {
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
         Err(error) => {
+            let error = with_usage(error, std::env::args().skip(1));
             let is_answer = error.exit_code() == 0;
             // Nothing can be said when stdout or stderr is gone.
             let _ = error.print();
@@ -147,6 +151,20 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The error with the usage that the help has: clap's own begins with the options that variables of the environment stand for.
+fn with_usage(mut error: clap::Error, arguments: impl Iterator<Item = String>) -> clap::Error {
+    if error.get(ContextKind::Usage).is_some() {
+        let mut command = CommandLine::command();
+        command.build();
+        for argument in arguments {
+            let Some(inner) = command.find_subcommand(argument).cloned() else { break };
+            command = inner;
+        }
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+    }
+    error
 }
 
 /// Runs a client command on a runtime of its own.
@@ -190,14 +208,20 @@ fn plain(text: &str) -> std::borrow::Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn a_terminal_obeys_nothing_that_somebody_wrote_into_the_store() {
         assert_eq!(plain("a\tb\n"), "a\tb\n");
         assert_eq!(plain("\u{1b}[2J\u{7}\r\u{9b}x"), r"\u{1b}[2J\u{7}\r\u{9b}x");
+    }
+
+    #[test]
+    fn the_usage_of_an_error_is_that_of_the_help() {
+        let arguments = ["model", "push", "--registry", "file:///models"];
+        let error = CommandLine::try_parse_from(std::iter::once("switchback").chain(arguments)).unwrap_err();
+        let said = with_usage(error, arguments.map(str::to_owned).into_iter()).to_string();
+        assert!(said.contains("Usage: switchback model push [OPTIONS]") && !said.contains("--registry"), "{said}");
     }
 
     #[test]

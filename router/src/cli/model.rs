@@ -12,6 +12,7 @@ use super::model_push::PushArgs;
 use super::model_show::{compared, listed, models, shown};
 use super::model_validate::{Look, ValidateArgs};
 use super::registry_args::{Bar, RegistryArgs, failed};
+use super::stopped::unless_stopped;
 use super::{Failure, block_on, print};
 use crate::registry::{Found, Name, Reference, Registry, RegistryError, StoredReport, Which};
 use crate::validation::Report;
@@ -25,7 +26,7 @@ Examples:
   switchback model alias search champion 12
   switchback model pull search@champion --to ranker.onnx
 
-Exit codes: 0 done, 2 refused (the message says why), 64 bad usage or config, 69 the registry was not reached.";
+Exit codes: 0 done, 2 refused (the message says why), 64 bad usage, config or credentials, 69 the registry was not reached.";
 
 /// Versions of models in the registry: push, validate, list, show, diff, alias, verify, pull, gc.
 #[derive(Debug, Args)]
@@ -271,6 +272,7 @@ impl Verify {
                     )),
                 }
             }
+            found.sort_by_key(|(number, _, _)| *number);
             Ok(found)
         });
         drop(bar);
@@ -291,7 +293,7 @@ impl Verify {
 impl Pull {
     fn run(self) -> Result<(), Failure> {
         let bar = Bar::new("pulling", self.json);
-        let pulled = block_on(async {
+        let pulled = block_on(unless_stopped(async {
             let (registry, keys) = self.registry.open_trusting(&self.trusted_keys)?;
             let version = registry.version(&self.version).await.map_err(failed)?;
             version.check_signature(&keys).map_err(failed)?;
@@ -305,7 +307,7 @@ impl Pull {
             }
             registry.pull(&version, &to, &|progress| bar.show(progress)).await.map_err(failed)?;
             Ok(Some((version, to)))
-        });
+        }));
         drop(bar);
         let Some((version, to)) = pulled.map_err(|failure| failure.in_json(self.json))? else { return Ok(()) };
         let manifest = &version.manifest;

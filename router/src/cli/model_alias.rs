@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::model::who;
 use super::model_show::{alias_history, alias_list};
 use super::registry_args::{RegistryArgs, failed};
-use super::{Failure, block_on, print};
+use super::{Failure, block_on, free_text, print};
 use crate::flags::random_hex;
 use crate::registry::{AliasMove, Expected, Name, Registry};
 
@@ -62,11 +62,17 @@ impl AliasArgs {
         if self.remove && registry.alias(model, alias).await.map_err(failed)?.is_none() {
             return Err(Failure::refused(format!("{model}@{alias}: there is no such alias; switchback model alias {model} lists them")));
         }
+        free_text::check("--why", &self.why)?;
         let expected = self.expect.map_or(Expected::Anywhere, |at| Expected::At((at > 0).then_some(at)));
         let to = AliasMove::to(self.version, who(), self.why.clone(), crate::admin::now_unix_ms(), random_hex(16));
         let moved = registry.move_alias(model, alias, to, expected).await.map_err(failed)?;
-        let words = |at: Option<u64>| at.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
-        let text = format!("{model}@{alias} points to {}; before to {}\n", words(moved.version), words(moved.before));
+        let text = moved_line(model, alias, &moved);
         Ok((json!({ "model": model, "alias": alias, "moved": moved }), text))
     }
+}
+
+/// A move, on a line: from what to what.
+pub(super) fn moved_line(model: &Name, alias: &Name, moved: &AliasMove) -> String {
+    let words = |at: Option<u64>| at.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
+    format!("{model}@{alias} points to {}; before to {}\n", words(moved.version), words(moved.before))
 }

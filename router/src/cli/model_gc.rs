@@ -13,7 +13,7 @@ use super::{Failure, block_on, print};
 use crate::config::units;
 use crate::registry::{Keep, Name, Plan, Reference, RegistryError, Which};
 
-/// Remove the artefacts of old versions. Manifests stay.
+/// Remove the artefacts of old versions, and what pushes left that were never done. Manifests stay.
 ///
 /// A version stays while it is in use, has an alias, is one of the newest, or is young. What is in use the router says: the one of --admin, or of
 /// --config where that has routes that load versions. When it does not answer, nothing is removed.
@@ -151,10 +151,9 @@ fn told(model: &Name, plan: &Plan) -> Value {
 fn lines(model: &Name, plan: &Plan, is_dry: bool) -> String {
     let numbers: Vec<String> = plan.remove.iter().map(|version| version.manifest.version.to_string()).collect();
     let verb = if is_dry { "would be removed" } else { "removed" };
-    let what = if numbers.is_empty() { "nothing".to_owned() } else { format!("the artefacts of {}", numbers.join(", ")) };
-    let orphans = match plan.orphans.len() {
-        0 => String::new(),
-        count => format!(" and {count} of pushes that were never done"),
-    };
-    format!("{model}: {what}{orphans} {verb}, {}; {} versions stay\n", bytes(plan.bytes()), plan.keep.len())
+    let versions = (!numbers.is_empty()).then(|| format!("the artefacts of {}", numbers.join(", ")));
+    let orphans = (!plan.orphans.is_empty()).then(|| format!("{} files of pushes that were never done", plan.orphans.len()));
+    let all: Vec<String> = versions.into_iter().chain(orphans).collect();
+    let what = if all.is_empty() { "nothing".to_owned() } else { all.join(", and ") };
+    format!("{model}: {what} {verb}, {}; {} versions stay\n", bytes(plan.bytes()), plan.keep.len())
 }

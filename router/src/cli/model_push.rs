@@ -1,6 +1,6 @@
 //! `switchback model push`, and what is said of a file that is pushed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,12 +8,16 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::model::who;
+use super::model_alias::moved_line;
 use super::model_mlflow::{FromMlflow, MlflowArgs, already, would_table};
 use super::model_show::shown;
 use super::registry_args::{Bar, RegistryArgs, failed};
-use super::{Failure, block_on, print};
+use super::stopped::unless_stopped;
+use super::{Failure, block_on, free_text, print};
 use crate::flags::random_hex;
-use crate::registry::{About, AliasMove, Expected, Format, Name, Push, Reference, Registry, SigningKey, Tensor, Version, Which, format_of};
+use crate::registry::{
+    About, AliasMove, Expected, Format, Name, NameError, Push, Reference, Registry, SigningKey, Tensor, Version, Which, format_of,
+};
 
 /// A larger file is not looked into when it is pushed.
 const READ_AT_MOST: u64 = 256 << 20;
@@ -38,7 +42,7 @@ pub(super) struct PushArgs {
     #[arg(long, default_value = "")]
     why: String,
     /// Move this alias to it when it is there; may be said again.
-    #[arg(long = "alias", value_name = "ALIAS")]
+    #[arg(long = "alias", value_name = "ALIAS", value_parser = alias)]
     aliases: Vec<Name>,
     #[command(flatten)]
     registry: RegistryArgs,
@@ -76,12 +80,18 @@ pub(super) struct Described {
 impl PushArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let json = self.json;
-        let pushed = block_on(self.push()).map_err(|failure| failure.in_json(json))?;
+        let (mut pushed, moves) = block_on(unless_stopped(self.push())).map_err(|failure| failure.in_json(json))?;
+        if let (Some(fields), false) = (pushed.as_object_mut(), moves.is_empty()) {
+            let all: Vec<Value> = moves.iter().map(|moved| json!({ "alias": moved.alias, "moved": moved.moved })).collect();
+            fields.insert("moves".to_owned(), all.into());
+        }
         let table = if self.mlflow.dry_run { would_table } else { shown };
-        print(&if json { format!("{pushed:#}\n") } else { table(&pushed) })
+        let lines = || moves.iter().map(|moved| moved_line(&moved.model, &moved.alias, &moved.moved)).collect::<String>();
+        print(&if json { format!("{pushed:#}\n") } else { format!("{}{}", table(&pushed), lines()) })
     }
 
-    async fn push(&self) -> Result<Value, Failure> {
+    /// The version, or what would be pushed; and how aliases were moved to it.
+    async fn push(&self) -> Result<(Value, Vec<Moved>), Failure> {
         let found = self.mlflow.find().await?;
         if let Some(found) = &found {
             return self.push_from_mlflow(found).await;
@@ -90,24 +100,23 @@ impl PushArgs {
         let (Some(model), Some(file)) = (&self.model, &self.file) else { return Err(Failure::usage("a file and --model are needed")) };
         let push = self.described.push(model, file, &self.why)?;
         if self.mlflow.dry_run {
-            let about = json!(push.about);
-            return Ok(
-                json!({ "from": file, "model": model, "file": file.file_name().map(std::ffi::OsStr::to_string_lossy), "format": push.format, "about": about }),
-            );
+            let (about, name) = (json!(push.about), file.file_name().map(std::ffi::OsStr::to_string_lossy));
+            let would = json!({ "from": file, "model": model, "file": name, "format": push.format, "about": about });
+            return Ok((would, Vec::new()));
         }
         let registry = self.registry.open_or_make()?;
         let version = pushed(&registry, push, self.json).await?;
-        self.move_aliases(&registry, model, version.manifest.version).await?;
-        Ok(json!(version))
+        let moves = self.move_aliases(&registry, model, version.manifest.version).await?;
+        Ok((json!(version), moves))
     }
 
     /// The same file is not pushed twice: whoever asks for it again, as a webhook that is delivered twice does, gets the version that there is.
-    async fn push_from_mlflow(&self, found: &FromMlflow) -> Result<Value, Failure> {
+    async fn push_from_mlflow(&self, found: &FromMlflow) -> Result<(Value, Vec<Moved>), Failure> {
         let model = found.model(self.model.as_ref())?;
         found.warn();
         let format = self.described.format.or(found.format());
         if self.mlflow.dry_run {
-            return Ok(found.would(&model, format, &found.below(self.described.about(&self.why)?)));
+            return Ok((found.would(&model, format, &found.below(self.described.about(&self.why)?)), Vec::new()));
         }
         let registry = self.registry.open_or_make()?;
         let (folder, file) = found.fetch(registry.artefact_bytes(), self.json).await?;
@@ -120,17 +129,32 @@ impl PushArgs {
             pushed(&registry, push, self.json).await?
         };
         drop(folder);
-        self.move_aliases(&registry, &model, version.manifest.version).await?;
-        Ok(json!(version))
+        let moves = self.move_aliases(&registry, &model, version.manifest.version).await?;
+        Ok((json!(version), moves))
     }
 
-    async fn move_aliases(&self, registry: &Registry, model: &Name, version: u64) -> Result<(), Failure> {
+    async fn move_aliases(&self, registry: &Registry, model: &Name, version: u64) -> Result<Vec<Moved>, Failure> {
+        let mut moves = Vec::new();
         for alias in &self.aliases {
             let to = AliasMove::to(Some(version), who(), "pushed".to_owned(), crate::admin::now_unix_ms(), random_hex(16));
-            registry.move_alias(model, alias, to, Expected::Anywhere).await.map_err(failed)?;
+            let moved = registry.move_alias(model, alias, to, Expected::Anywhere).await.map_err(failed)?;
+            moves.push(Moved { model: model.clone(), alias: alias.clone(), moved });
         }
-        Ok(())
+        Ok(moves)
     }
+}
+
+/// An alias that was moved to what was pushed.
+struct Moved {
+    model: Name,
+    alias: Name,
+    moved: AliasMove,
+}
+
+/// An alias that may be moved to a version.
+fn alias(text: &str) -> Result<Name, NameError> {
+    let alias: Name = text.parse()?;
+    alias.check_as_alias().map(|()| alias)
 }
 
 /// Pushes, with a bar on a terminal; the version that came of it.
@@ -158,6 +182,9 @@ impl Described {
     /// # Errors
     /// What makes no sense.
     fn about(&self, why: &str) -> Result<About, Failure> {
+        let texts =
+            [("--why", Some(why)), ("--training-data", self.training_data.as_deref()), ("--code-revision", self.code_revision.as_deref())];
+        texts.into_iter().try_for_each(|(option, text)| free_text::check(option, text.unwrap_or_default()))?;
         Ok(About {
             parent: self.parent,
             training_data: self.training_data.clone(),
@@ -250,9 +277,14 @@ fn tensors(format: Format, file: &Path) -> (Vec<Tensor>, Vec<Tensor>) {
 }
 
 fn pairs(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let mut names = BTreeSet::new();
     let pair = |text: &String| {
+        free_text::check(option, text)?;
         let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
-        let (name, value) = parts.ok_or_else(|| Failure::usage(format!("{option} {text:?}: must be NAME=VALUE")))?;
+        let (name, value) = parts.ok_or_else(|| Failure::usage(format!("{option} {}: must be NAME=VALUE", free_text::cut(text))))?;
+        if !names.insert(name.to_owned()) {
+            return Err(Failure::usage(format!("{option} {}: it is given twice", free_text::cut(name))));
+        }
         Ok((name.to_owned(), value.to_owned()))
     };
     texts.iter().map(pair).collect()
@@ -261,7 +293,8 @@ fn pairs(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failur
 fn metrics(texts: &[String]) -> Result<BTreeMap<String, f64>, Failure> {
     let number = |(name, text): (String, String)| {
         let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-        number.map(|number| (name.clone(), number)).ok_or_else(|| Failure::usage(format!("--metric {name}={text}: must be a number")))
+        let said = || free_text::cut(&format!("{name}={text}"));
+        number.map(|number| (name.clone(), number)).ok_or_else(|| Failure::usage(format!("--metric {}: must be a number", said())))
     };
     pairs("--metric", texts)?.into_iter().map(number).collect()
 }

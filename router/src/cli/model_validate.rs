@@ -10,6 +10,7 @@ use super::model::who;
 use super::model_push::{format, regular};
 use super::parent::end_with_stdin;
 use super::registry_args::{RegistryArgs, failed};
+use super::stopped::unless_stopped;
 use super::validating::{as_live, asked_by, is_comparable, looked_at, named, pulled, refusals, store};
 use super::{Failure, block_on, print};
 use crate::config::{Criteria, Proof, Validation, is_global, units};
@@ -27,7 +28,7 @@ Examples:
   switchback model validate search:12 --live search:11 --route search --config switchback.toml
   switchback model validate --file ranker.onnx --live-file yesterday.onnx --judged judged.jsonl --json
 
-Exit codes: 0 passed, 2 refused (the report says why), 64 bad usage or config, 69 the registry or ONNX Runtime is not there.";
+Exit codes: 0 passed, 2 refused (the report says why), 64 bad usage or config, 69 the registry or ONNX Runtime is not there, 130 interrupted.";
 
 /// Look whether a version may be shown to users.
 #[derive(Debug, Args)]
@@ -147,7 +148,7 @@ impl Asked {
 impl ValidateArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let json = self.json;
-        let validated = block_on(self.validate()).map_err(|failure| failure.in_json(json))?;
+        let validated = block_on(unless_stopped(self.validate())).map_err(|failure| failure.in_json(json))?;
         let (report, stored) = validated;
         // What was found is shown also where it cannot be kept.
         let (stored, unkept) = stored.map_or_else(|failure| (None, Some(failure)), |stored| (stored, None));

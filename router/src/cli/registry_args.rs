@@ -114,21 +114,35 @@ pub(super) struct Bar(ProgressBar);
 impl Bar {
     pub(super) fn new(what: &str, is_quiet: bool) -> Bar {
         let target = if is_quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
         let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(what.to_owned());
-        Bar(bar)
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        // Nothing is drawn before it is known of how much.
+        Bar(ProgressBar::with_draw_target(None, target).with_style(style).with_message(what.to_owned()))
     }
 
     pub(super) fn show(&self, progress: Progress) {
-        self.0.set_length(progress.of);
-        self.0.set_position(progress.done);
+        self.0.update(|state| {
+            state.set_len(progress.of);
+            state.set_pos(progress.done);
+        });
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_knows_its_length_before_it_is_drawn() {
+        let bar = Bar::new("pushing", true);
+        assert_eq!((bar.0.length(), bar.0.position()), (None, 0));
+        bar.show(Progress { done: 3, of: 10 });
+        assert_eq!((bar.0.length(), bar.0.position()), (Some(10), 3));
     }
 }

@@ -156,7 +156,11 @@ impl Pulls {
 fn unread(error: &RegistryError) -> Unread {
     let why = chain(error);
     match error {
-        RegistryError::Changed { .. } | RegistryError::Removed { .. } | RegistryError::TooLarge { .. } => Unread::Bad(why),
+        RegistryError::Changed { .. }
+        | RegistryError::Resized { .. }
+        | RegistryError::Missing { .. }
+        | RegistryError::Removed { .. }
+        | RegistryError::TooLarge { .. } => Unread::Bad(why),
         _ => Unread::Away(why),
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::error::RegistryError;
 use super::manifest::{FORM, ManifestFault};
 use super::names::{Name, Reference, Which};
-use super::open::Registry;
+use super::open::{Registry, after};
 use crate::vocabulary::read_version;
 
 /// So many others may be first where it does not matter from where it is moved.
@@ -113,8 +113,11 @@ impl Registry {
     /// Moves an alias, by compare-and-set. `to` is what is to be written but for `before`, which is what it was found at.
     ///
     /// # Errors
-    /// [`RegistryError::Moved`] where it is not where it should be, [`RegistryError::Unknown`] for a version that is not there.
+    /// [`RegistryError::Moved`] where it is not where it should be, [`RegistryError::Unknown`] for a version that is not there,
+    /// [`RegistryError::Alias`] for a name that would be taken for a version.
     pub async fn move_alias(&self, model: &Name, alias: &Name, to: AliasMove, expected: Expected) -> Result<AliasMove, RegistryError> {
+        // One that is there already can be taken away.
+        to.version.map_or(Ok(()), |_| alias.check_as_alias())?;
         self.is_there(model, to.version).await?;
         let moved = self.write_move(model, alias, &to, expected).await?;
         // Retention looks for aliases after it said that it removes a version: of the two, one sees the other.
@@ -148,11 +151,12 @@ impl Registry {
                 return Ok(last);
             }
             let next = AliasMove { form: FORM, before: is, ..to.clone() };
-            let path = self.path(model, &format!("aliases/{alias}/{}.json", number.saturating_add(1)));
-            if self.create(&path, serde_json::to_vec_pretty(&next).unwrap_or_default()).await? {
+            let path = |number: u64| self.path(model, &format!("aliases/{alias}/{number}.json"));
+            let number = after((number > 0).then_some(number), path)?;
+            if self.create(&path(number), serde_json::to_vec_pretty(&next).unwrap_or_default()).await? {
                 return Ok(next);
             }
-            let there = self.one_move(model, alias, number.saturating_add(1)).await?;
+            let there = self.one_move(model, alias, number).await?;
             if there.is_some_and(|there| there.id == next.id) {
                 return Ok(next);
             }

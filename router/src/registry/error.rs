@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::manifest::ManifestFault;
-use super::names::{Name, Reference};
+use super::names::{Name, NameError, Reference};
 
 /// Why a registry did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +26,12 @@ pub enum RegistryError {
         /// What it said.
         why: String,
     },
-    /// The store lets nobody in with these credentials.
-    #[error("the registry at {place} refuses these credentials, or there are none: {why}")]
+    /// The store answers, and refuses: other credentials, another bucket or another region is needed.
+    #[error("the registry at {place} refuses: {why}")]
     Denied {
         /// Where it is.
         place: String,
-        /// What it said.
+        /// What it refuses, and what to set.
         why: String,
     },
     /// A file on this machine cannot be used.
@@ -93,6 +93,26 @@ pub enum RegistryError {
         /// As it is.
         found: String,
     },
+    /// As [`RegistryError::Changed`], by its size: nobody read all of it.
+    #[error("{path}: it has {found} bytes and not {expected}: it was changed after it was pushed")]
+    Resized {
+        /// The object.
+        path: String,
+        /// As the manifest has it.
+        expected: u64,
+        /// As it is.
+        found: u64,
+    },
+    /// The artefact of a version is not in the store, and nobody said that it was removed.
+    #[error("{path}: it is missing in the store: somebody deleted it there; its SHA-256 was {sha256}, of {bytes} bytes")]
+    Missing {
+        /// The object.
+        path: String,
+        /// As the manifest has it.
+        sha256: String,
+        /// Its size.
+        bytes: u64,
+    },
     /// An object of the registry cannot be read.
     #[error("{path} is not readable: {fault}")]
     Object {
@@ -104,6 +124,27 @@ pub enum RegistryError {
     /// What was said of a version makes no sense.
     #[error("{0}")]
     Manifest(#[from] ManifestFault),
+    /// A version cannot be made from one that is not there.
+    #[error("parent {parent}: {model} has no such version{hint}")]
+    NoParent {
+        /// The model.
+        model: Name,
+        /// What was said.
+        parent: u64,
+        /// What there is.
+        hint: String,
+    },
+    /// An alias that would be taken for something else.
+    #[error(transparent)]
+    Alias(#[from] NameError),
+    /// Somebody put an object there whose number leaves no room for another one.
+    #[error("{path} is there, and no push or move made it: numbers go up to {most}; remove it")]
+    Full {
+        /// The object, or its folder.
+        path: String,
+        /// The largest number.
+        most: u64,
+    },
     /// Somebody else moved the alias meanwhile.
     #[error("{model}@{alias} is at {is} and not at {expected}: somebody moved it meanwhile")]
     Moved {
@@ -153,6 +194,8 @@ impl RegistryError {
                 | RegistryError::File { .. }
                 | RegistryError::Key { .. }
                 | RegistryError::Manifest(_)
+                | RegistryError::NoParent { .. }
+                | RegistryError::Alias(_)
         )
     }
 }

@@ -39,6 +39,38 @@ fn guess(extension: &str, head: &[u8]) -> Option<Format> {
     Some(format)
 }
 
+/// What the first bytes of a file that was said to be a pickle look like, in words; `None` where that cannot be told.
+#[must_use]
+pub fn looks_like(head: &[u8]) -> Option<&'static str> {
+    const BEGINNINGS: [(&[u8], &str); 6] = [
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"GGUF", "a GGUF file"),
+        (b"\x7fELF", "a program"),
+        (b"%PDF", "a PDF"),
+        (b"\x89PNG", "an image"),
+        (b"<", "HTML or XML"),
+    ];
+    let head = head.get(..4_096).unwrap_or(head);
+    match guess("", head) {
+        Some(Format::LightGbm) => return Some("a LightGBM model: --format lightgbm"),
+        Some(Format::XgBoost) => return Some("an XGBoost model: --format xgboost"),
+        _ => {}
+    }
+    if let Some((_, what)) = BEGINNINGS.iter().find(|(beginning, _)| head.starts_with(beginning)) {
+        return Some(what);
+    }
+    let head = head.get(..256).unwrap_or(head);
+    let is_text = head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    match (head, head.trim_ascii_start()) {
+        // Its first field is the form of the file, a small number; then come texts, or fields of one.
+        ([0x08, 1..=32, 0x12 | 0x1a | 0x22 | 0x2a | 0x32 | 0x3a, ..], _) => Some("an ONNX model: --format onnx"),
+        // How long its head is, and the head, which is JSON.
+        ([_, _, _, _, _, 0, 0, 0, b'{', ..], _) => Some("a safetensors file"),
+        (_, [b'{' | b'[', ..]) if is_text => Some("JSON"),
+        _ => (is_text && !head.is_empty()).then_some("plain text"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +85,22 @@ mod tests {
         assert_eq!(guess("json", b"{L\0\0\0\x07learner"), Some(Format::XgBoost));
         assert_eq!(guess("npz", b"PK"), Some(Format::Pickle));
         assert_eq!(guess("json", b"{}"), None);
+    }
+
+    #[test]
+    fn what_is_no_pickle_is_told_by_its_looks() {
+        for (head, says) in [
+            (&b"tree\nversion=v4\n"[..], Some("a LightGBM model: --format lightgbm")),
+            (b"\x08\x08\x12\x07skl2onnx", Some("an ONNX model: --format onnx")),
+            (b"\x40\0\0\0\0\0\0\0{\"a\"", Some("a safetensors file")),
+            (b"\x89HDF\r\n\x1a\n", Some("an HDF5 file")),
+            (b" {\"weights\": []}", Some("JSON")),
+            (b"see the other folder\n", Some("plain text")),
+            (b"\x80\x04\x95\x01", None),
+            (b"\xff\xfe\x00", None),
+            (b"", None),
+        ] {
+            assert_eq!(looks_like(head), says, "{head:?}");
+        }
     }
 }

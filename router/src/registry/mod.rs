@@ -14,6 +14,7 @@
 //! Why there are no objects that are replaced: docs/decisions/registry.md.
 
 mod aliases;
+mod bucket;
 mod credentials;
 mod error;
 mod format;
@@ -32,7 +33,7 @@ mod versions;
 
 pub use aliases::{AliasMove, Expected};
 pub use error::RegistryError;
-pub use format::format_of;
+pub use format::{format_of, looks_like};
 pub use manifest::{About, Format, Manifest, ManifestFault, Tensor};
 pub use names::{Name, NameError, Reference, Which};
 pub use open::Registry;

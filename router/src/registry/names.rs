@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::vocabulary::{REGISTRY_NAME_RULE, is_registry_name, read_version};
 
+/// What [`Name::check_as_alias`] allows, in words.
+const ALIAS_RULE: &str =
+    "an alias that nobody takes for a version: no number, like 12 or v12, and neither none nor latest; MODEL alone is the newest version";
+
 /// Why a text is no name, or no reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?}: must be {allowed}")]
@@ -33,6 +37,16 @@ impl Name {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether an alias may be called so: not as a version is called, or none (`ranker --serve`), or the newest one of MLflow's and Triton's.
+    ///
+    /// # Errors
+    /// It would be taken for a version.
+    pub fn check_as_alias(&self) -> Result<(), NameError> {
+        let number = self.0.strip_prefix('v').unwrap_or(&self.0);
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number || matches!(self.as_str(), "latest" | "none") { Err(NameError::new(&self.0, ALIAS_RULE)) } else { Ok(()) }
     }
 }
 
@@ -139,6 +153,17 @@ mod tests {
         ] {
             let error = which(wrong).unwrap_err();
             assert!(error.to_string().ends_with("like search, search:12 or search@champion"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_not_taken_for_a_version() {
+        let check = |text: &str| text.parse::<Name>().unwrap().check_as_alias();
+        for good in ["champion", "v", "v12a", "12-better", "latest-good"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for wrong in ["12", "0", "v12", "latest", "none", "99999999999999999999"] {
+            assert!(check(wrong).unwrap_err().to_string().contains("nobody takes for a version"), "{wrong}");
         }
     }
 

@@ -1,8 +1,6 @@
 //! Opening a registry, and the few operations on its store that everything else is made of.
 
-use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -10,23 +8,16 @@ use object_store::aws::AmazonS3;
 use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{
-    BackoffConfig, Certificate, ClientOptions, Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload,
-    RetryConfig,
-};
+use object_store::{Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 
-use super::credentials::from_machine;
+use super::bucket::{self, Access};
 use super::error::RegistryError;
 use super::manifest::{MANIFEST_BYTES, ManifestFault};
 use super::names::Name;
 use crate::config::{self, Place};
 
-/// Until a connection stands.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Without a byte of an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// Of one request; a part of an upload at 1 MiB/s takes half a minute.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// The largest number of a version, of an alias's move or of a report: one a second for thirty years.
+pub(super) const MOST_NUMBER: u64 = 1_000_000_000;
 
 /// A registry that is open.
 #[derive(Debug, Clone)]
@@ -35,6 +26,8 @@ pub struct Registry {
     /// Uploads in parts that go on after their process ended; a folder has none.
     pub(super) parts: Option<Arc<AmazonS3>>,
     pub(super) config: config::Registry,
+    /// How the bucket is reached; a folder has none.
+    access: Option<Access>,
     /// What all paths begin with.
     root: Path,
 }
@@ -68,12 +61,13 @@ impl Registry {
                 let store = LocalFileSystem::new_with_prefix(folder)
                     .map_err(|error| file("use it as the registry's folder", std::io::Error::other(error)))?;
                 let store = Arc::new(store.with_fsync(true));
-                Ok(Registry { store, parts: None, config, root: Path::default() })
+                Ok(Registry { store, parts: None, config, access: None, root: Path::default() })
             }
             Place::S3 { bucket, prefix } => {
                 let root = Path::from(prefix.as_str());
-                let s3 = Arc::new(open_s3(&config, bucket)?);
-                Ok(Registry { store: s3.clone(), parts: Some(s3), config, root })
+                let (s3, access) = bucket::open(&config, bucket)?;
+                let s3 = Arc::new(s3);
+                Ok(Registry { store: s3.clone(), parts: Some(s3), config, access: Some(access), root })
             }
         }
     }
@@ -102,10 +96,13 @@ impl Registry {
     }
 
     pub(super) fn away(&self, error: &Error) -> RegistryError {
-        let (place, why) = (self.place(), chain(error));
-        match error {
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => RegistryError::Denied { place, why: code_of(&why) },
-            _ => RegistryError::Away { place, why },
+        let place = self.place();
+        match &self.access {
+            None => RegistryError::Away { place, why: whole_names(&chain(error)) },
+            Some(access) => match access.refusal(error) {
+                Some(why) => RegistryError::Denied { place, why },
+                None => RegistryError::Away { place, why: bucket::in_short(&chain(error)) },
+            },
         }
     }
 
@@ -180,46 +177,34 @@ impl Registry {
     }
 }
 
-fn open_s3(config: &config::Registry, bucket: &str) -> Result<AmazonS3, RegistryError> {
-    // Nobody else may have said which one TLS takes.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let s3 = &config.s3;
-    let mut builder = from_machine(s3)?.with_bucket_name(bucket);
-    let mut client =
-        ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_read_timeout(READ_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
-    if let Some(path) = &s3.ca_file {
-        for certificate in certificates(path)? {
-            client = client.with_root_certificate(certificate);
+/// The number after the last one; `path` is the object's that has a number.
+///
+/// # Errors
+/// [`RegistryError::Full`]: the last one is as large as they get, so nobody has counted up to it.
+pub(super) fn after(last: Option<u64>, path: impl FnOnce(u64) -> Path) -> Result<u64, RegistryError> {
+    match last {
+        Some(last) if last >= MOST_NUMBER => Err(RegistryError::Full { path: path(last).to_string(), most: MOST_NUMBER }),
+        last => Ok(last.map_or(1, |last| last.saturating_add(1))),
+    }
+}
+
+/// Whether a file of a folder is a part of an object that was never done: the object's name, and `#NUMBER`.
+pub(super) fn is_part(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// A message without the ends of such names: whoever reads it knows the objects.
+fn whole_names(said: &str) -> String {
+    let mut pieces = said.split('#');
+    let mut whole = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let rest = piece.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        if rest.len() == piece.len() {
+            whole.push('#');
         }
+        whole.push_str(rest);
     }
-    if let Some(endpoint) = &s3.endpoint {
-        builder = builder.with_endpoint(endpoint);
-        client = client.with_allow_http(endpoint.starts_with("http://"));
-    }
-    if let Some(region) = &s3.region {
-        builder = builder.with_region(region);
-    }
-    let is_path_style = s3.path_style.unwrap_or(s3.endpoint.is_some());
-    let retry = RetryConfig {
-        backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(3), base: 2.0 },
-        max_retries: 1_000,
-        retry_timeout: config.retry_for,
-    };
-    let builder = builder.with_virtual_hosted_style_request(!is_path_style).with_client_options(client).with_retry(retry);
-    builder.build().map_err(|error| RegistryError::Config { key: "registry.url", value: config.place.to_string(), why: chain(&error) })
-}
-
-fn certificates(path: &FilePath) -> Result<Vec<Certificate>, RegistryError> {
-    let text = std::fs::read(path).map_err(|source| RegistryError::File { path: path.to_owned(), what: "read the authorities", source })?;
-    let wrong = |why: String| RegistryError::Config { key: "registry.s3.ca_file", value: path.display().to_string(), why };
-    let found = Certificate::from_pem_bundle(&text).map_err(|error| wrong(chain(&error)))?;
-    if found.is_empty() { Err(wrong("it has no certificate".to_owned())) } else { Ok(found) }
-}
-
-/// S3 says why in XML: its code, where there is one.
-fn code_of(said: &str) -> String {
-    let code = said.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
-    code.map_or_else(|| said.to_owned(), |(code, _)| code.to_owned())
+    whole
 }
 
 /// An error with all of its causes, each told once.
@@ -235,4 +220,26 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_counted_up_to_a_limit() {
+        let path = |number: u64| Path::from(format!("versions/{number}"));
+        assert_eq!((after(None, path).unwrap(), after(Some(7), path).unwrap()), (1, 8));
+        for last in [MOST_NUMBER, u64::MAX] {
+            let error = after(Some(last), path).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("versions/{last} is there")) && error.contains("up to 1000000000"), "{error}");
+        }
+    }
+
+    #[test]
+    fn parts_of_objects_are_told_by_the_objects_names() {
+        assert!(is_part("ab#1") && is_part("manifest.json#12") && !is_part("ab") && !is_part("ab#") && !is_part("ab#1x"));
+        assert_eq!(whole_names("Unable to open file /a/ab#1: Permission denied"), "Unable to open file /a/ab: Permission denied");
+        assert_eq!(whole_names("a#b, c#12"), "a#b, c");
+    }
 }

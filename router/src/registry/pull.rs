@@ -39,7 +39,7 @@ impl Target {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".{}.part", std::process::id()));
         let beside = path.with_file_name(name);
-        let file = File::create(&beside).map_err(|source| RegistryError::File { path: beside.clone(), what: "write it", source })?;
+        let file = File::create(&beside).map_err(|source| failed("write it", source))?;
         if let Some(there) = there {
             file.set_permissions(there.permissions()).map_err(|source| failed("give it the mode of the one before", source))?;
         }
@@ -58,10 +58,7 @@ impl Target {
 
     /// It gets its name if it is what it should be.
     fn finish(mut self, expected: &str, object: &str) -> Result<(), RegistryError> {
-        let found = hex::encode(std::mem::take(&mut self.sha256).finalize());
-        if found != expected {
-            return Err(RegistryError::Changed { path: object.to_owned(), expected: expected.to_owned(), found });
-        }
+        same(std::mem::take(&mut self.sha256), expected, object)?;
         self.file.sync_all().map_err(|source| self.failed("write it", source))?;
         fs::rename(&self.beside, &self.path).map_err(|source| self.failed("give it its name", source))
     }
@@ -74,11 +71,21 @@ impl Drop for Target {
     }
 }
 
+/// That what was read is what was pushed.
+fn same(read: Sha256, expected: &str, object: &str) -> Result<(), RegistryError> {
+    let found = hex::encode(read.finalize());
+    if found == expected {
+        return Ok(());
+    }
+    Err(RegistryError::Changed { path: object.to_owned(), expected: expected.to_owned(), found })
+}
+
 impl Registry {
     /// Copies a version's artefact into a file.
     ///
     /// # Errors
-    /// [`RegistryError::Removed`], [`RegistryError::Changed`] with both digests, [`RegistryError::Away`] after `retry_for`; there is no file then.
+    /// [`RegistryError::Removed`], [`RegistryError::Missing`], [`RegistryError::Changed`] with both digests, [`RegistryError::Resized`],
+    /// [`RegistryError::Away`] after `retry_for`; there is no file then.
     pub async fn pull(&self, version: &Version, to: &FilePath, progress: &(dyn Fn(Progress) + Sync)) -> Result<(), RegistryError> {
         let mut target = Target::create(to)?;
         let object = self.read(version, &mut |bytes| target.write(bytes), progress).await?;
@@ -100,8 +107,7 @@ impl Registry {
             Ok(())
         };
         let object = self.read(version, &mut take, &|_| {}).await?;
-        let found = hex::encode(Sha256::digest(&all));
-        if found == *sha256 { Ok(all) } else { Err(RegistryError::Changed { path: object, expected: sha256.clone(), found }) }
+        same(Sha256::new().chain_update(&all), sha256, &object).map(|()| all)
     }
 
     /// Reads a version's artefact and checks it, and keeps nothing of it.
@@ -115,8 +121,7 @@ impl Registry {
             Ok(())
         };
         let object = self.read(version, &mut take, progress).await?;
-        let (expected, found) = (version.manifest.sha256.clone(), hex::encode(digest.finalize()));
-        if found == expected { Ok(()) } else { Err(RegistryError::Changed { path: object, expected, found }) }
+        same(digest, &version.manifest.sha256, &object)
     }
 
     /// The whole artefact, piece by piece; the object's path.
@@ -126,21 +131,19 @@ impl Registry {
         take: &mut (dyn FnMut(&[u8]) -> Result<(), RegistryError> + Send),
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<String, RegistryError> {
-        let Manifest { model, version: number, push, bytes: of, .. } = &version.manifest;
+        let Manifest { model, version: number, push, bytes: of, sha256, .. } = &version.manifest;
         if let Some(removed) = &version.removed {
             return Err(RegistryError::Removed { model: model.clone(), version: *number, who: removed.who.clone() });
         }
         let path = self.path(model, &format!("artefacts/{push}"));
-        let changed = |size: u64| RegistryError::Changed {
-            path: path.to_string(),
-            expected: format!("{} of {of} bytes", version.manifest.sha256),
-            found: format!("that of {size} bytes"),
-        };
         let (mut done, mut until) = (0, Instant::now() + self.config.retry_for);
         while done < *of {
-            let range = Some(GetRange::Offset(done));
+            // Of an object that is empty now there is no range.
+            let range = (done > 0).then_some(GetRange::Offset(done));
             let broken = match self.store.get_opts(&path, GetOptions { range, ..GetOptions::default() }).await {
-                Ok(found) if found.meta.size != *of => return Err(changed(found.meta.size)),
+                Ok(found) if found.meta.size != *of => {
+                    return Err(RegistryError::Resized { path: path.to_string(), expected: *of, found: found.meta.size });
+                }
                 Ok(found) => {
                     let mut stream = found.into_stream();
                     let mut broken = None;
@@ -163,9 +166,17 @@ impl Registry {
                 Err(error) => Some(error),
             };
             match broken {
-                Some(Error::NotFound { .. }) => return Err(changed(0)),
-                Some(error) if Instant::now() >= until => return Err(self.away(&error)),
-                Some(_) => sleep(AGAIN_AFTER).await,
+                Some(Error::NotFound { .. }) => {
+                    return Err(RegistryError::Missing { path: path.to_string(), sha256: sha256.clone(), bytes: *of });
+                }
+                Some(error) => {
+                    let wrong = self.away(&error);
+                    // Who is refused is not let in by asking again.
+                    if !wrong.is_away() || Instant::now() >= until {
+                        return Err(wrong);
+                    }
+                    sleep(AGAIN_AFTER).await;
+                }
                 None if done < *of => sleep(AGAIN_AFTER).await,
                 None => {}
             }

@@ -7,7 +7,7 @@ use super::Progress;
 use super::error::RegistryError;
 use super::manifest::{About, FORM, Format, MANIFEST_BYTES, Manifest, ManifestFault, Sealed, Tensor};
 use super::names::Name;
-use super::open::Registry;
+use super::open::{Registry, after};
 use super::sign::SigningKey;
 use super::upload::{Notes, Source};
 
@@ -45,7 +45,7 @@ impl Registry {
     /// Pushes a version. When this returns it is there, whole, for everybody; when it fails there is nothing of it that anybody sees.
     ///
     /// # Errors
-    /// [`RegistryError`]; a push of the same file to the same model goes on with what is there.
+    /// [`RegistryError`], [`RegistryError::NoParent`] before anything is sent; a push of the same file to the same model goes on with what is there.
     pub async fn push(&self, push: Push, progress: &(dyn Fn(Progress) + Sync)) -> Result<Manifest, RegistryError> {
         let source = Source::open(&push.file, self.config.artefact_bytes)?;
         let file = push.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -72,6 +72,9 @@ impl Registry {
             let what = format!("metrics, tags and texts: {bytes} bytes together; {MANIFEST_BYTES} at most are allowed");
             return Err(RegistryError::Manifest(ManifestFault(what)));
         }
+        let numbers = self.numbers(&push.model).await?;
+        after(numbers.last().copied(), |number| self.path(&push.model, &format!("versions/{number}")))?;
+        check_parent(&push, &numbers)?;
         let notes = notes(&push, &self.place(), &source);
         // An upload that goes on is that of the push before.
         if let Some(id) = notes.path().and_then(|path| path.rsplit_once('/').map(|(_, id)| id.to_owned())) {
@@ -85,7 +88,8 @@ impl Registry {
 
     /// Creates the manifest at the first number that nobody has.
     async fn number(&self, mut manifest: Manifest, clock: fn() -> u64, key: Option<&SigningKey>) -> Result<Manifest, RegistryError> {
-        manifest.version = self.numbers(&manifest.model).await?.last().map_or(1, |last| last.saturating_add(1));
+        let last = self.numbers(&manifest.model).await?.last().copied();
+        manifest.version = after(last, |number| self.path(&manifest.model, &format!("versions/{number}")))?;
         for _ in 0..TRIES {
             manifest.pushed_ms = clock();
             let path = self.path(&manifest.model, &format!("versions/{}/manifest.json", manifest.version));
@@ -101,6 +105,17 @@ impl Registry {
         }
         Err(RegistryError::Busy { model: manifest.model, tries: TRIES })
     }
+}
+
+/// A version is made from one that is there, or was.
+fn check_parent(push: &Push, numbers: &[u64]) -> Result<(), RegistryError> {
+    let Some(parent) = push.about.parent.filter(|parent| !numbers.contains(parent)) else { return Ok(()) };
+    let hint = match (numbers.first(), numbers.last()) {
+        (Some(first), Some(last)) if first == last => format!("; it has the version {first}"),
+        (Some(first), Some(last)) => format!("; it has the versions {first} to {last}"),
+        _ => "; it has none".to_owned(),
+    };
+    Err(RegistryError::NoParent { model: push.model.clone(), parent, hint })
 }
 
 fn notes(push: &Push, place: &str, source: &Source) -> Notes {

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::RegistryError;
 use super::manifest::ManifestFault;
 use super::names::Name;
-use super::open::Registry;
+use super::open::{Registry, after};
 use crate::vocabulary::read_version;
 
 /// So many others may be first.
@@ -30,7 +30,7 @@ impl Registry {
     /// Stores a report beside its version, and golden queries under their SHA-256. Its number.
     ///
     /// # Errors
-    /// [`RegistryError::Away`], [`RegistryError::Busy`].
+    /// [`RegistryError::Away`], [`RegistryError::Busy`], [`RegistryError::Full`].
     pub async fn store_report(
         &self,
         model: &Name,
@@ -42,7 +42,8 @@ impl Registry {
             // The same queries and scores are the same object.
             self.create(&self.golden_path(model, number, sha256), golden.to_vec()).await?;
         }
-        let mut next = self.report_numbers(model, number).await?.last().map_or(1, |last| last.saturating_add(1));
+        let last = self.report_numbers(model, number).await?.last().copied();
+        let mut next = after(last, |report| self.report_path(model, number, report))?;
         for _ in 0..TRIES {
             if self.create(&self.report_path(model, number, next), report.to_vec()).await? {
                 return Ok(next);

@@ -1,16 +1,24 @@
 //! Retention: which versions may go, and their going. A manifest stays, so that a number never means something else.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path as FilePath;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::RegistryError;
 use super::manifest::FORM;
 use super::names::Name;
-use super::open::Registry;
+use super::open::{Registry, is_part};
 use super::versions::{Removed, Version};
+use crate::config::Place;
 
 /// An artefact without a manifest is of a push that is under way, or of one that ended; after so long it is the latter.
 const ORPHAN_AFTER: Duration = Duration::from_secs(2 * 24 * 3_600);
+/// A part in a folder to which nothing was written for so long is of a push that ended.
+const PART_AFTER: Duration = Duration::from_secs(24 * 3_600);
+/// Folders of a model are so deep: `versions/7/reports`.
+const DEPTH: u32 = 4;
 
 /// What is kept whatever its age.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +38,7 @@ pub struct Plan {
     pub remove: Vec<Version>,
     /// To be kept, each with why.
     pub keep: Vec<(u64, &'static str)>,
-    /// Artefacts that no version has: their pushes ended before they were done. Paths and bytes.
+    /// Artefacts that no version has, and parts of objects in a folder: their pushes ended before they were done. Paths and bytes.
     pub orphans: Vec<(String, u64)>,
 }
 
@@ -63,6 +71,40 @@ fn reason(
     }
 }
 
+/// A part of an object, in a folder.
+struct Part {
+    /// From the registry's folder on.
+    path: String,
+    bytes: u64,
+    /// When somebody wrote to it, in milliseconds since 1970.
+    modified_ms: u64,
+}
+
+/// Adds the parts below a folder; one that is not there has none.
+fn parts_below(root: &FilePath, below: &str, depth: u32, found: &mut Vec<Part>) -> std::io::Result<()> {
+    let entries = match fs::read_dir(root.join(below)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let path = format!("{below}/{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type()?;
+        if kind.is_dir() && depth > 0 {
+            parts_below(root, &path, depth - 1, found)?;
+        }
+        if !kind.is_file() || !is_part(&path) {
+            continue;
+        }
+        // Its push may be done meanwhile.
+        let Ok(meta) = entry.metadata() else { continue };
+        let modified = meta.modified().ok().and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
+        let modified_ms = modified.map_or(u64::MAX, |modified| u64::try_from(modified.as_millis()).unwrap_or(u64::MAX));
+        found.push(Part { path, bytes: meta.len(), modified_ms });
+    }
+    Ok(())
+}
+
 impl Registry {
     /// What retention would do with a model.
     ///
@@ -84,15 +126,29 @@ impl Registry {
             }
         }
         let pushes: BTreeSet<&str> = there.iter().map(|version| version.manifest.push.as_str()).collect();
+        let is_before = |modified_ms: u64, after: Duration| Duration::from_millis(now_ms.saturating_sub(modified_ms)) > after;
         for object in artefacts {
-            let is_old = u64::try_from(object.last_modified.timestamp_millis())
-                .is_ok_and(|modified| now_ms.saturating_sub(modified) > u64::try_from(ORPHAN_AFTER.as_millis()).unwrap_or(u64::MAX));
+            let modified = u64::try_from(object.last_modified.timestamp_millis());
+            let is_old = modified.is_ok_and(|modified| is_before(modified, ORPHAN_AFTER));
             let is_orphan = object.location.filename().is_none_or(|push| !pushes.contains(push));
             if is_old && is_orphan {
                 plan.orphans.push((object.location.to_string(), object.size));
             }
         }
+        let parts = self.parts(model)?.into_iter().filter(|part| is_before(part.modified_ms, PART_AFTER));
+        plan.orphans.extend(parts.map(|part| (part.path, part.bytes)));
         Ok(plan)
+    }
+
+    /// The parts of objects in a model's folder, which no list has. A bucket keeps them to itself.
+    fn parts(&self, model: &Name) -> Result<Vec<Part>, RegistryError> {
+        let Place::Folder(root) = &self.config.place else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let listed = parts_below(root, &format!("models/{model}"), DEPTH, &mut found);
+        let away = |error: std::io::Error| RegistryError::Away { place: self.place(), why: error.to_string() };
+        listed.map_err(away)?;
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
     }
 
     /// Removes a version's artefact. First everybody is told, so that nobody finds a version whose artefact is missing. Whether it was: an alias that was moved
@@ -113,11 +169,21 @@ impl Registry {
         self.delete(&self.path(&manifest.model, &format!("artefacts/{}", manifest.push))).await.map(|()| true)
     }
 
-    /// Removes an artefact that no version has.
+    /// Removes an artefact that no version has, or a part.
     ///
     /// # Errors
     /// [`RegistryError::Away`].
     pub async fn remove_orphan(&self, path: &str) -> Result<(), RegistryError> {
+        if let Place::Folder(root) = &self.config.place
+            && is_part(path)
+        {
+            return match fs::remove_file(root.join(path)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(RegistryError::Away { place: self.place(), why: format!("{path} cannot be removed: {error}") })
+                }
+                _ => Ok(()),
+            };
+        }
         self.delete(&object_store::path::Path::from(path)).await
     }
 }

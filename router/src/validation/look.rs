@@ -13,7 +13,7 @@ use super::judged::{JUDGED_BYTES, Judged};
 use super::onnx::{self, Scored};
 use super::report::{Check, Outcome};
 use crate::onnx::{Library, LibraryError, Model};
-use crate::registry::{Format, Tensor};
+use crate::registry::{Format, Tensor, looks_like};
 
 /// ONNX Runtime, or why it cannot be used.
 type Loaded = Result<&'static Library, LibraryError>;
@@ -164,7 +164,7 @@ fn walk<W: std::io::Write>(request: &Request, bytes: &[u8], teller: &mut Teller<
     let extra: Vec<&str> = request.criteria.allowed_globals.iter().map(String::as_str).collect();
     teller.begin("globals")?;
     match pickle::examine(bytes, &pickle::Allowed::with(&extra), &pickle::Limits::default()) {
-        Err(refused) => Err(teller.refuse("globals", refused.to_string())),
+        Err(refused) => Err(teller.refuse("globals", format!("{refused}{}", instead(&refused, bytes)))),
         Ok(found) => {
             let compressed = found.compression.map_or_else(String::new, |how| format!(", {}", format!("{how:?}").to_lowercase()));
             let (pickles, globals) = (found.pickles, found.globals.len());
@@ -173,6 +173,15 @@ fn walk<W: std::io::Write>(request: &Request, bytes: &[u8], teller: &mut Teller<
             teller.tell(Check::new("globals", Outcome::Passed, said))?;
             teller.say(&Line::Facts { inputs: Vec::new(), outputs: Vec::new(), globals: found.globals })
         }
+    }
+}
+
+/// What a file looks like that is no pickle at all.
+fn instead(refused: &pickle::Unsafe, bytes: &[u8]) -> String {
+    let is_whole_file = matches!(refused, pickle::Unsafe::Broken(broken) if broken.place.entry.is_none());
+    match looks_like(bytes).filter(|_| is_whole_file) {
+        None => String::new(),
+        Some(what) => format!("; it is no pickle, but looks like {what}; allowed here are pickles, joblib and torch files, .npy and .npz"),
     }
 }
 
