@@ -253,7 +253,7 @@ impl RouteJudge {
     }
 
     async fn tick(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags) {
-        self.in_force.follow(&under.policies, &flags.rollback_policy).await;
+        self.in_force.follow(&under.policies, &flags.rollback_policy);
         match self.look(&under.flags).await {
             Ok(stored) => {
                 if let Some(why) = self.judge(under, route, stored).await.err() {
