@@ -1,4 +1,4 @@
-//! The tasks that judge: one for each route, each second, on the control thread's runtime.
+//! The tasks that judge: one for each route, each second, on the control thread's runtime; less often where there is nothing to judge.
 //!
 //! Every router has one and reads the record; the one that is named in it judges. When that has not been heard for a few seconds, whoever
 //! notices goes on from the record. Two at once do no harm: a record is replaced only by who knows the one before.
