@@ -158,7 +158,7 @@ mod tests {
         let first = start(&config, &disk, true);
         assert_eq!(start(&config, &disk, true), first);
         let ledger = LedgerFile::new(disk.folder(), "r0").whole(1).unwrap();
-        assert_eq!((ledger.entries().len(), ledger.verify(None).problems), (2, Vec::new()));
+        assert_eq!((ledger.lines.len(), ledger.entries().len(), ledger.verify(None).problems), (2, 1, Vec::new()));
     }
 
     #[test]
