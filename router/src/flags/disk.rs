@@ -96,19 +96,18 @@ impl Disk {
     /// # Errors
     /// With the file that it is about. Each copy is the one before or the new one, whole.
     pub(crate) fn put_in_place(&self, written: Vec<Beside>, with: Vec<PathBuf>) -> Result<(), (PathBuf, io::Error)> {
-        let in_folder = |error: io::Error| (self.folder.clone(), error);
-        if written.len() + with.len() <= MOST_BY_NAME {
+        let is_many = written.len() + with.len() > MOST_BY_NAME;
+        // An error may be another file's: who is asked one by one says whose it is.
+        let are_synced = is_many && File::open(&self.folder).is_ok_and(|folder| rustix::fs::syncfs(&folder).is_ok());
+        if !are_synced {
             for path in with.iter().chain(written.iter().map(|file| &file.beside)) {
                 File::open(path).and_then(|file| file.sync_all()).map_err(|error| (path.clone(), error))?;
             }
-        } else {
-            let folder = File::open(&self.folder).map_err(in_folder)?;
-            rustix::fs::syncfs(&folder).map_err(|error| in_folder(error.into()))?;
         }
         for Beside { path, beside } in written {
             fs::rename(&beside, &path).map_err(|error| (path, error))?;
         }
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(in_folder)
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(|error| (self.folder.clone(), error))
     }
 }
 
