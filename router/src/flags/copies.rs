@@ -1,6 +1,8 @@
 //! Writes copies of the flags to disk behind the router's back: the newest of each route, never holding up a flip.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,8 +65,7 @@ async fn write_all(disk: Disk, waiting: Arc<Waiting>) {
             continue;
         }
         let writer = disk.clone();
-        let written = tokio::task::spawn_blocking(move || batch.into_iter().filter(|(_, copy)| !save(&writer, copy)).collect()).await;
-        let Ok(failed): Result<BTreeMap<String, Copy>, _> = written else { return };
+        let Ok(failed) = tokio::task::spawn_blocking(move || save_all(&writer, batch)).await else { return };
         if !failed.is_empty() {
             if is_closed {
                 return;
@@ -90,9 +91,49 @@ impl Waiting {
     }
 }
 
-fn save(disk: &Disk, copy: &Copy) -> bool {
-    let Err(error) = disk.save(copy) else { return true };
-    let path = disk.path(&copy.route);
-    tracing::error!(path = %path.display(), %error, "the flags' copy on disk cannot be written: a restart without Redis would use an older one");
-    false
+/// Writes them all, with one wait for the disk where they are many, and answers those that could not be written.
+fn save_all(disk: &Disk, batch: BTreeMap<String, Copy>) -> BTreeMap<String, Copy> {
+    let blame = |path: &Path, error: &io::Error| {
+        tracing::error!(path = %path.display(), %error, "the flags' copy on disk cannot be written: a restart without Redis would use an older one");
+    };
+    let (mut written, mut failed) = (Vec::new(), BTreeMap::new());
+    for (route, copy) in &batch {
+        match disk.write_beside(copy) {
+            Ok(beside) => written.push(beside),
+            Err(error) => {
+                blame(&disk.path(route), &error);
+                failed.insert(route.clone(), copy.clone());
+            }
+        }
+    }
+    match disk.put_in_place(written, Vec::new()) {
+        Ok(()) => failed,
+        // Which of them are in their place is not known: all are written again.
+        Err((path, error)) => {
+            blame(&path, &error);
+            batch
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::flags::Fields;
+
+    #[test]
+    fn what_cannot_be_written_is_answered_and_the_rest_is_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        let copy =
+            |route: &str| Copy { route: route.to_owned(), store: "s".to_owned(), epoch: 7, seal: String::new(), fields: Fields::new() };
+        // There is no folder `no`.
+        let routes = ["ads", "no/where", "search"];
+        let batch: BTreeMap<String, Copy> = routes.iter().map(|route| ((*route).to_owned(), copy(route))).collect();
+        let failed = save_all(&disk, batch);
+        assert_eq!(failed.into_keys().collect::<Vec<_>>(), ["no/where"]);
+        assert_eq!(disk.load("ads").unwrap(), Some(copy("ads")));
+        assert_eq!(disk.load("search").unwrap(), Some(copy("search")));
+    }
 }

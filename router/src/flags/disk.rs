@@ -16,6 +16,9 @@ use super::{Fields, FlagsError};
 const FORM: &str = "switchback-flags 1 sha256:";
 /// Far above what a route's flags may take, so that a wrong file is not read into memory.
 const FILE_BYTES: u64 = 8 << 20;
+/// So many files are synced one by one. More of them, as at the first start with hundreds of routes, are synced at once, with everything else on their file
+/// system: one wait for the disk, and not one for each.
+const MOST_BY_NAME: usize = 8;
 
 /// One route's flags as kept on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,13 @@ pub(crate) struct Copy {
     pub(crate) fields: Fields,
 }
 
+/// A copy that is written beside the route's file.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    path: PathBuf,
+    beside: PathBuf,
+}
+
 /// The folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
@@ -42,6 +52,11 @@ impl Disk {
         let folder = data_dir.join("flags");
         create_private_folder(&folder).map_err(|source| FlagsError::File { path: folder.clone(), what: "create the folder", source })?;
         Ok(Disk { folder })
+    }
+
+    /// Where the files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub(crate) fn path(&self, route: &str) -> PathBuf {
@@ -63,13 +78,36 @@ impl Disk {
 
     /// Replaces the route's copy. When it returns the copy is on disk.
     pub(crate) fn save(&self, copy: &Copy) -> io::Result<()> {
-        let path = self.path(&copy.route);
+        let written = self.write_beside(copy)?;
+        self.put_in_place(vec![written], Vec::new()).map_err(|(_, error)| error)
+    }
+
+    /// Writes a copy beside the route's file, for [`Disk::put_in_place`]. It need not be on disk then.
+    pub(crate) fn write_beside(&self, copy: &Copy) -> io::Result<Beside> {
         let beside = self.folder.join(format!(".{}.{}.new", copy.route, std::process::id()));
         let mut file = private_file().write(true).create(true).truncate(true).open(&beside)?;
         file.write_all(encode(copy)?.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, &path)?;
-        File::open(&self.folder)?.sync_all()
+        Ok(Beside { path: self.path(&copy.route), beside })
+    }
+
+    /// Makes these the routes' copies. When it returns they are on disk, and so is what was written to the files `with` them, of this folder, which is there
+    /// before any of them: two waits for the disk, or three for each of a few files.
+    ///
+    /// # Errors
+    /// With the file that it is about. Each copy is the one before or the new one, whole.
+    pub(crate) fn put_in_place(&self, written: Vec<Beside>, with: Vec<PathBuf>) -> Result<(), (PathBuf, io::Error)> {
+        let is_many = written.len() + with.len() > MOST_BY_NAME;
+        // An error may be another file's: who is asked one by one says whose it is.
+        let are_synced = is_many && File::open(&self.folder).is_ok_and(|folder| rustix::fs::syncfs(&folder).is_ok());
+        if !are_synced {
+            for path in with.iter().chain(written.iter().map(|file| &file.beside)) {
+                File::open(path).and_then(|file| file.sync_all()).map_err(|error| (path.clone(), error))?;
+            }
+        }
+        for Beside { path, beside } in written {
+            fs::rename(&beside, &path).map_err(|error| (path, error))?;
+        }
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(|error| (self.folder.clone(), error))
     }
 }
 
@@ -128,6 +166,34 @@ mod tests {
         assert_eq!(disk.load("search").unwrap(), Some(copy("green")));
         let left: Vec<_> = fs::read_dir(folder.path().join("flags")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["search.json"]);
+    }
+
+    /// Both ways to sync: few files, and many.
+    #[test]
+    fn many_are_put_in_place_at_once() {
+        for routes in [1, MOST_BY_NAME, MOST_BY_NAME + 1, 50] {
+            let folder = tempfile::tempdir().unwrap();
+            let disk = Disk::open(folder.path()).unwrap();
+            let copy_of = |number: usize| Copy { route: format!("r{number}"), epoch: number as u64, ..copy("blue") };
+            let written = (0..routes).map(|number| disk.write_beside(&copy_of(number)).unwrap()).collect();
+            assert_eq!(disk.load("r0").unwrap(), None, "nothing is in its place before it is on disk");
+            disk.put_in_place(written, Vec::new()).unwrap();
+            for number in 0..routes {
+                assert_eq!(disk.load(&format!("r{number}")).unwrap(), Some(copy_of(number)));
+            }
+            assert_eq!(fs::read_dir(folder.path().join("flags")).unwrap().count(), routes);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_synced_is_named_and_nothing_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        let written = vec![disk.write_beside(&copy("blue")).unwrap()];
+        let gone = folder.path().join("flags/search.ledger.jsonl");
+        let (path, error) = disk.put_in_place(written, vec![gone.clone()]).unwrap_err();
+        assert_eq!((path, error.kind()), (gone, io::ErrorKind::NotFound));
+        assert_eq!(disk.load("search").unwrap(), None);
     }
 
     #[test]

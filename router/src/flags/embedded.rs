@@ -5,22 +5,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::disk::{Copy, Disk};
-use super::judge::without_epoch;
+use super::disk::Disk;
 use super::ledger::{LedgerEntry, difference, presentable, serves};
 use super::ledger_file::LedgerFile;
 use super::local_shelf::LocalShelf;
 use super::published::{Applied, Cause, Published, Source};
 use super::record_file::RecordFiles;
+use super::starts::{Starts, copy_of, now_ms, sealed};
 use super::told_file::ToldFiles;
-use super::{Change, ChangeError, Fields, Flags, FlagsError, HistoryError, Kind, Ledger, RouterSeen, TripSeen, edit, identity, seal};
-use crate::config::{Config, Route};
+use super::{Change, ChangeError, Flags, FlagsError, HistoryError, Ledger, RouterSeen, TripSeen, edit, identity};
+use crate::config::Config;
 use crate::vocabulary::RouteIndex;
-
-/// What copies of this store call it.
-const STORE: &str = "embedded";
 
 /// Why a process that leaves makes no changes any more.
 pub(super) const HANDING_OVER: &str = "this router is handing over to a new process, which takes changes in a moment";
@@ -58,11 +54,10 @@ impl Embedded {
     /// Without `is_owner` nothing is written before [`Embedded::take_over`].
     pub(crate) fn open(config: &Arc<Config>, is_owner: bool) -> Result<(Arc<Published>, Embedded), FlagsError> {
         let disk = Disk::open(&config.state.data_dir)?;
-        let mut starts = Vec::new();
-        for route in &config.routes {
-            starts.push(start(route, &disk, is_owner)?);
-        }
-        let published = Arc::new(Published::new(config.clone(), starts));
+        let mut starts = Starts::new(&disk, is_owner);
+        let all = config.routes.iter().map(|route| starts.of(route)).collect::<Result<Vec<Applied>, FlagsError>>()?;
+        starts.put_in_place()?;
+        let published = Arc::new(Published::new(config.clone(), all));
         let folder = config.state.data_dir.join("flags");
         let writing = Writing { published: published.clone(), ledgers: ledgers(&folder, config), is_owner };
         let inner = Inner { disk, folder, writing: Mutex::new(writing) };
@@ -116,7 +111,9 @@ impl Embedded {
         let inner = &self.inner;
         let mut writing = inner.writing();
         let is_owner = writing.is_owner;
-        let published = Arc::new(writing.published.successor(config, |route| start(route, &inner.disk, is_owner))?);
+        let mut starts = Starts::new(&inner.disk, is_owner);
+        let published = Arc::new(writing.published.successor(config, |route| starts.of(route))?);
+        starts.put_in_place()?;
         writing.ledgers = ledgers(&inner.folder, config);
         writing.published = published.clone();
         Ok(published)
@@ -154,9 +151,11 @@ impl Embedded {
     pub(crate) fn take_over(&self) -> Result<(), FlagsError> {
         let inner = &self.inner;
         let mut writing = inner.writing();
+        let mut starts = Starts::new(&inner.disk, true);
         let routes = &writing.published.config().routes;
-        for (index, route) in (0..=u16::MAX).map(RouteIndex).zip(routes) {
-            let newest = start(route, &inner.disk, true)?;
+        let all = routes.iter().map(|route| starts.of(route)).collect::<Result<Vec<Applied>, FlagsError>>()?;
+        starts.put_in_place()?;
+        for (index, newest) in (0..=u16::MAX).map(RouteIndex).zip(all) {
             if writing.published.applied(index).is_none_or(|applied| applied.fields != newest.fields) {
                 writing.published.apply(index, newest);
             }
@@ -236,60 +235,4 @@ impl Inner {
         let Some((ledger, applied)) = place else { return Err(HistoryError { why: "there is no such route".to_owned() }) };
         ledger.whole(applied.known.epoch).map_err(|error| HistoryError { why: error.to_string() })
     }
-}
-
-/// The route's flags as they were left, or its initial ones with a salt of its own.
-fn start(route: &Route, disk: &Disk, may_write: bool) -> Result<Applied, FlagsError> {
-    let initial = Flags::initial(route);
-    let (mut fields, epoch, is_new) = match disk.load(&route.name)? {
-        Some(copy) if copy.store == STORE => (copy.fields, copy.epoch, false),
-        // Flags that were in Redis before go on from there.
-        Some(copy) => (copy.fields, edit::next_epoch(copy.epoch), true),
-        None => (without_epoch(&initial.render(route)), 1, true),
-    };
-    if fields.get("salt").is_none_or(String::is_empty) {
-        fields.insert("salt".to_owned(), identity::random_hex(16));
-    }
-    let fields = sealed(fields, epoch);
-    let (known, faults) = Flags::read(&fields, &initial, route);
-    if is_new && may_write {
-        let saved = disk.save(&copy_of(route, &known, &fields));
-        saved.map_err(|source| FlagsError::File { path: disk.path(&route.name), what: "write it", source })?;
-        first_entry(route, &known, disk);
-    }
-    Ok(Applied { fields, known, faults, source: Source::Embedded })
-}
-
-/// Without it nobody could say who served whom before the first change. A ledger that cannot be written is told by that.
-fn first_entry(route: &Route, known: &Flags, disk: &Disk) {
-    let path = disk.path(&route.name);
-    let Some(folder) = path.parent() else { return };
-    let entry = LedgerEntry {
-        epoch: known.epoch,
-        time_ms: now_ms(),
-        kind: Kind::Reseed,
-        who: "embedded".to_owned(),
-        why: "first start: the store had no flags for this route".to_owned(),
-        serves: serves(known, route),
-        ..LedgerEntry::default()
-    };
-    if let Err(error) = LedgerFile::new(folder, &route.name).append(&entry) {
-        tracing::warn!(route = route.name, %error, "the ledger cannot be written");
-    }
-}
-
-fn copy_of(route: &Route, known: &Flags, fields: &Fields) -> Copy {
-    let (epoch, seal) = (known.epoch, known.seal.clone());
-    Copy { route: route.name.clone(), store: STORE.to_owned(), epoch, seal, fields: without_epoch(fields) }
-}
-
-fn sealed(mut fields: Fields, epoch: u64) -> Fields {
-    fields.insert("epoch".to_owned(), epoch.to_string());
-    fields.insert("seal".to_owned(), seal(&fields));
-    fields
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -29,6 +29,20 @@ impl LedgerFile {
 
     /// Adds an entry. When it returns the entry is on disk.
     pub(crate) fn append(&self, entry: &LedgerEntry) -> io::Result<()> {
+        let (file, hash) = self.write(entry)?;
+        file.sync_data()?;
+        self.note(&hash)
+    }
+
+    /// Adds an entry, and leaves it to the caller to sync the file, whose path is answered.
+    pub(crate) fn append_unsynced(self, entry: &LedgerEntry) -> io::Result<PathBuf> {
+        let (_, hash) = self.write(entry)?;
+        self.note(&hash)?;
+        Ok(self.path)
+    }
+
+    /// The file and the entry's hash.
+    fn write(&self, entry: &LedgerEntry) -> io::Result<(File, String)> {
         if fs::metadata(&self.path).is_ok_and(|meta| meta.len() > self.most_bytes) {
             fs::rename(&self.path, &self.aside)?;
         }
@@ -40,10 +54,12 @@ impl LedgerFile {
             line.insert(0, '\n');
         }
         file.write_all(line.as_bytes())?;
-        file.sync_data()?;
-        // After the entry: where the process ends in between, the next entry mends it.
-        let newest = Line::new(String::new(), text.into_bytes());
-        private_file().write(true).create(true).truncate(true).open(&self.head)?.write_all(newest.hash().as_bytes())
+        Ok((file, Line::new(String::new(), text.into_bytes()).hash()))
+    }
+
+    /// After the entry: where the process ends in between, the next entry mends it.
+    fn note(&self, hash: &str) -> io::Result<()> {
+        private_file().write(true).create(true).truncate(true).open(&self.head)?.write_all(hash.as_bytes())
     }
 
     /// Every line that is whole, oldest first. One that was cut off when the process ended was never an entry.

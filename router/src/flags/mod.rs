@@ -41,6 +41,7 @@ mod seal;
 mod snapshot;
 #[cfg(test)]
 mod snapshot_tests;
+mod starts;
 mod store;
 mod succession;
 mod told_file;

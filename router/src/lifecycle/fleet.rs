@@ -117,7 +117,8 @@ impl Teller {
     }
 
     async fn tell_all(&mut self, store: &FlagStore, is_whole: bool) {
-        let routes: Vec<String> = self.books.lock().keys().cloned().collect();
+        let counted = |book: &RouteBook| book.windows.newest(1).next().is_some();
+        let routes: Vec<String> = self.books.lock().iter().filter(|(_, book)| counted(book)).map(|(route, _)| route.clone()).collect();
         for route in routes {
             self.tell(store, &route, is_whole).await;
         }

@@ -19,8 +19,10 @@ const MOST_REFUSALS: usize = 64;
 const SHOWN_REFUSALS: usize = 8;
 
 /// All plugins that the router knows.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Catalogue {
+    /// Grows with each change.
+    revision: u64,
     /// Name to digest.
     shipped: BTreeMap<String, String>,
     /// Shipped plugins that this router does not admit, and why.
@@ -35,6 +37,7 @@ pub(super) struct Catalogue {
     refusals: VecDeque<Refusal>,
 }
 
+#[derive(Clone)]
 struct FileState {
     newest: Newest,
     /// The digest of the last admitted file of this name.
@@ -44,6 +47,7 @@ struct FileState {
     path: String,
 }
 
+#[derive(Clone)]
 enum Newest {
     Waiting,
     Admitted,
@@ -105,8 +109,14 @@ impl<P> Choice<P> {
 }
 
 impl Catalogue {
+    /// The same number: nothing that is asked of it has another answer than before.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// A plugin of the binary itself.
     pub(super) fn ship(&mut self, name: &str, admitted: Admitted) {
+        self.revision += 1;
         let digest = admitted.report.digest.clone();
         self.admitted.insert(digest.clone(), Arc::new(admitted));
         self.shipped.insert(name.to_owned(), digest);
@@ -114,11 +124,13 @@ impl Catalogue {
 
     /// A plugin of the binary itself that is not admitted: the limits of `[policies]` are too tight for it.
     pub(super) fn ship_refused(&mut self, name: &str, reason: String) {
+        self.revision += 1;
         self.shipped_refused.insert(name.to_owned(), reason);
     }
 
     /// A file is new or has changed, and will be looked at.
     pub(super) fn file_waits(&mut self, name: &str, path: String) {
+        self.revision += 1;
         let file = self.files.entry(name.to_owned()).or_insert(FileState {
             newest: Newest::Waiting,
             last_good: None,
@@ -136,12 +148,14 @@ impl Catalogue {
 
     /// A file is gone: its name means the shipped plugin again, if there is one.
     pub(super) fn file_gone(&mut self, name: &str) {
+        self.revision += 1;
         self.files.remove(name);
     }
 
     /// A file holds this plugin, which is known already or has just been admitted. False when it is not known after all: it was
     /// forgotten while the file was read.
     pub(super) fn file_admitted(&mut self, name: &str, digest: &str, admitted: Option<Admitted>) -> bool {
+        self.revision += 1;
         if let Some(admitted) = admitted {
             // Its kept copy was written again where that was broken.
             self.broken_kept.remove(digest);
@@ -173,6 +187,7 @@ impl Catalogue {
 
     /// A kept plugin was admitted again. A name that was lost (see [`Catalogue::has_lost`]) means it, if `is_last_of` is that name.
     pub(super) fn kept_admitted(&mut self, digest: &str, admitted: Admitted, is_last_of: Option<&str>) {
+        self.revision += 1;
         self.broken_kept.remove(digest);
         self.admitted.insert(digest.to_owned(), Arc::new(admitted));
         let Some(name) = is_last_of.filter(|name| self.has_lost(name)) else { return };
@@ -193,6 +208,7 @@ impl Catalogue {
 
     /// Remembers a refusal for the status.
     pub(super) fn remember(&mut self, refusal: Refusal) {
+        self.revision += 1;
         self.refusals.push_front(refusal);
         self.refusals.truncate(MOST_REFUSALS);
     }
@@ -252,7 +268,9 @@ impl Catalogue {
     pub(super) fn forget_unused(&mut self, in_use: &HashSet<String>) {
         let last_good = self.files.values().filter_map(|file| file.last_good.as_ref());
         let used: HashSet<&String> = self.shipped.values().chain(last_good).chain(in_use).collect();
+        let before = self.admitted.len();
         self.admitted.retain(|digest, _| used.contains(digest));
+        self.revision += u64::from(self.admitted.len() != before);
     }
 
     /// What a route gets.
@@ -332,5 +350,32 @@ impl Catalogue {
             None if self.shipped.values().any(|shipped| shipped == digest) => "shipped".to_owned(),
             None => "kept".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_seen_and_nothing_else() {
+        let mut catalogue = Catalogue::default();
+        let mut last = catalogue.revision();
+        let mut is_changed = |catalogue: &Catalogue| std::mem::replace(&mut last, catalogue.revision()) != catalogue.revision();
+        catalogue.forget_unused(&HashSet::new());
+        let wanted = PolicyRef { name: "mine".to_owned(), digest: None };
+        assert!(matches!(catalogue.choose::<SplitProgram>(&wanted).trouble, Some(Trouble::Refused(_))));
+        assert!(!is_changed(&catalogue));
+        catalogue.file_waits("mine", "mine.wasm".to_owned());
+        assert!(is_changed(&catalogue));
+        let (name, source, reason) = ("mine".to_owned(), "mine.wasm".to_owned(), "no plugin".to_owned());
+        catalogue.file_refused(Refusal { name, source, digest: None, reason, unix_ms: 1 });
+        assert!(is_changed(&catalogue));
+        assert_eq!(catalogue.refusals(&wanted).len(), 1);
+        assert!(!is_changed(&catalogue));
+        catalogue.file_gone("mine");
+        assert!(is_changed(&catalogue));
+        catalogue.ship_refused("split-weighted", "too tight".to_owned());
+        assert!(is_changed(&catalogue));
     }
 }

@@ -59,13 +59,25 @@ pub(super) struct RouteSlot {
     pub(super) in_force: watch::Sender<Arc<SplitInForce>>,
     /// The last policy that failed on this route's own flags.
     pub(super) failed_trial: Option<FailedTrial>,
+    /// The flags, and the catalogue's revision, of when it was last given what they name.
+    pub(super) settled: Option<(Arc<Flags>, u64)>,
 }
 
 impl RouteSlot {
-    /// The policies that its flags name.
-    fn wanted(&self) -> [PolicyRef; 2] {
+    /// The policies that its flags name by digest.
+    fn wanted_by_digest(&self) -> [Option<PolicyRef>; 2] {
         let flags = self.flags.borrow();
-        [flags.split_policy.clone(), flags.rollback_policy.clone()]
+        [&flags.split_policy, &flags.rollback_policy].map(|wanted| wanted.digest.is_some().then(|| wanted.clone()))
+    }
+
+    /// Whether its flags name a policy so.
+    fn names(&self, name: &str) -> bool {
+        let flags = self.flags.borrow();
+        flags.split_policy.name == name || flags.rollback_policy.name == name
+    }
+
+    fn is_settled(&self, flags: &Arc<Flags>, revision: u64) -> bool {
+        self.settled.as_ref().is_some_and(|(known, at)| *at == revision && Arc::ptr_eq(known, flags))
     }
 }
 
@@ -79,11 +91,13 @@ pub(super) struct RouteView {
     pub(super) refusals: Vec<Refusal>,
 }
 
-/// What the keeper writes and the admin API reads.
-#[derive(Debug, Default)]
+/// What the keeper writes, and the admin API and the judges read.
+#[derive(Default)]
 pub(super) struct Views {
     pub(super) routes: Vec<RouteView>,
     pub(super) plugins: Vec<PluginStatus>,
+    /// As it was when the routes were last given what their flags name.
+    pub(super) catalogue: Arc<Catalogue>,
 }
 
 /// The views of all routes and plugins.
@@ -108,6 +122,8 @@ pub(super) struct Keeper {
     pub(super) is_settling: bool,
     /// Queries are served: what is in force has been of use.
     pub(super) is_serving: bool,
+    /// The revision of the catalogue on the board.
+    pub(super) published: Option<u64>,
 }
 
 impl Keeper {
@@ -194,10 +210,9 @@ impl Keeper {
 
     /// The next thing to admit: what a route waits for first.
     fn next_job(&mut self) -> Option<Job> {
-        let wanted: Vec<PolicyRef> = self.routes.iter().flat_map(RouteSlot::wanted).collect();
         let kept = self.workshop.kept.as_ref();
-        for wanted in &wanted {
-            if let Some(digest) = in_keeping(&self.catalogue, kept, wanted) {
+        for wanted in self.routes.iter().flat_map(RouteSlot::wanted_by_digest).flatten() {
+            if let Some(digest) = in_keeping(&self.catalogue, kept, &wanted) {
                 return Some(Job::Kept { name: wanted.name.clone(), digest: digest.clone(), is_last: false });
             }
         }
@@ -206,7 +221,7 @@ impl Keeper {
                 return Some(Job::Kept { name, digest, is_last: true });
             }
         }
-        let urgent = self.queue.iter().position(|name| wanted.iter().any(|wanted| wanted.name == *name));
+        let urgent = self.queue.iter().position(|name| self.routes.iter().any(|slot| slot.names(name)));
         let name = self.queue.remove(urgent.unwrap_or(0))?;
         let path = self.folder.path(&name);
         // Also where an earlier state of the file was judged since it was queued.
@@ -293,29 +308,52 @@ impl Keeper {
         }
     }
 
-    /// Gives every route what its flags name, as far as it is there.
+    /// Gives every route what its flags name, as far as it is there. One whose flags are those of the last time has it, unless the catalogue is another one.
     fn settle(&mut self) {
-        let mut views = self.board.lock().unwrap_or_else(PoisonError::into_inner).routes.clone();
-        for (slot, view) in self.routes.iter_mut().zip(&mut views) {
+        let Keeper { catalogue, board, workshop, .. } = self;
+        let (revision, kept) = (catalogue.revision(), workshop.kept.as_ref());
+        let mut settled = Vec::new();
+        for (place, slot) in self.routes.iter_mut().enumerate() {
             let flags = Arc::clone(&slot.flags.borrow());
-            let mut choice: Choice = self.catalogue.choose(&flags.split_policy);
-            if in_keeping(&self.catalogue, self.workshop.kept.as_ref(), &flags.split_policy).is_some() {
+            if slot.is_settled(&flags, revision) {
+                continue;
+            }
+            let mut view = board.lock().unwrap_or_else(PoisonError::into_inner).routes.get(place).cloned().unwrap_or_default();
+            let mut choice: Choice = catalogue.choose(&flags.split_policy);
+            if in_keeping(catalogue, kept, &flags.split_policy).is_some() {
                 choice.trouble = Some(Trouble::Admitting);
             }
-            settle_route(slot, view, (&flags, choice), self.patience, self.is_serving);
-            view.refusals = self.catalogue.refusals(&flags.split_policy);
+            settle_route(slot, &mut view, (&flags, choice), self.patience, self.is_serving);
+            view.refusals = catalogue.refusals(&flags.split_policy);
+            slot.settled = Some((flags, revision));
+            settled.push((place, view));
         }
-        let plugins = self.catalogue.plugins();
-        *self.board.lock().unwrap_or_else(PoisonError::into_inner) = Views { routes: views, plugins };
+        if !settled.is_empty() || self.published != Some(revision) {
+            self.publish(settled);
+        }
+    }
+
+    /// Forgets what nobody uses any more, and shows the rest.
+    fn publish(&mut self, settled: Vec<(usize, RouteView)>) {
         let in_force = self.routes.iter().map(|slot| slot.in_force.borrow().digest.clone());
-        let named = self.routes.iter().flat_map(RouteSlot::wanted).filter_map(|wanted| wanted.digest);
+        let named = self.routes.iter().flat_map(RouteSlot::wanted_by_digest).flatten().filter_map(|wanted| wanted.digest);
         let in_use: HashSet<String> = in_force.chain(named).collect();
         self.catalogue.forget_unused(&in_use);
+        let mut views = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, view) in settled {
+            if let Some(known) = views.routes.get_mut(place) {
+                *known = view;
+            }
+        }
+        if self.published != Some(self.catalogue.revision()) {
+            (views.plugins, views.catalogue) = (self.catalogue.plugins(), Arc::new(self.catalogue.clone()));
+            self.published = Some(self.catalogue.revision());
+        }
     }
 }
 
 /// The digest that a route wants, where it is among the kept plugins and has yet to be admitted.
-fn in_keeping<'a>(catalogue: &Catalogue, kept: Option<&Kept>, wanted: &'a PolicyRef) -> Option<&'a String> {
+pub(super) fn in_keeping<'a>(catalogue: &Catalogue, kept: Option<&Kept>, wanted: &'a PolicyRef) -> Option<&'a String> {
     wanted.digest.as_ref().filter(|digest| catalogue.lacks(digest) && kept.is_some_and(|kept| kept.has(digest)))
 }
 

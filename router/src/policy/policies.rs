@@ -14,12 +14,13 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::admission::{self, Terms};
 use super::artefact::ArtefactCache;
-use super::catalogue::{Catalogue, Choice, Trouble};
+use super::catalogue::{Catalogue, Choice, Found, Trouble};
 use super::engine::{Limits, PolicyEngine};
 use super::folder::Folder;
 use super::health::Patience;
+use super::host_v0_rollback::RollbackProgram;
 use super::in_force::{Kind, SplitInForce};
-use super::keeper::{Board, Event, Keeper, RouteSlot, RouteView, Views};
+use super::keeper::{Board, Event, Keeper, RouteSlot, RouteView, Views, in_keeping};
 use super::kept::Kept;
 use super::rollback::RollbackInstance;
 use super::shadows::ShadowSlot;
@@ -248,18 +249,20 @@ impl Policies {
         (!is_kept).then_some(reason)
     }
 
-    /// The rollback policy that these flags name. `known` is the digest of the one that the caller has: that is not handed out again.
-    pub async fn rollback(&self, wanted: &PolicyRef, known: Option<&str>) -> RollbackChoice {
-        let (answer, answered) = oneshot::channel();
-        if self.wake.try_send(Event::FindRollback(wanted.clone(), answer)).is_err() {
-            return RollbackChoice::default();
+    /// The rollback policy that these flags name. `known` is the digest of the one that the caller has: that is not handed out again. Every route asks each
+    /// second: nobody is woken for it.
+    #[must_use]
+    pub fn rollback(&self, wanted: &PolicyRef, known: Option<&str>) -> RollbackChoice {
+        let catalogue = Arc::clone(&self.board.lock().unwrap_or_else(PoisonError::into_inner).catalogue);
+        let Choice { found, mut trouble } = catalogue.choose(wanted);
+        if in_keeping(&catalogue, self.workshop.kept.as_ref(), wanted).is_some() {
+            trouble = Some(Trouble::Admitting);
         }
-        let Ok(Choice { found, trouble }) = answered.await else { return RollbackChoice::default() };
         let why = trouble.map(|trouble| match trouble {
             Trouble::Admitting => "it is being checked and compiled".to_owned(),
             Trouble::Refused(reason) => reason,
         });
-        let found = found.map(|found| {
+        let found = found.map(|found: Found<RollbackProgram>| {
             let instance =
                 (known != Some(found.digest.as_str())).then(|| RollbackInstance::wasm(found.program, wanted.name.as_str().into()));
             RollbackFound { digest: found.digest, source: found.source, instance }
@@ -362,7 +365,7 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
     let routes: Vec<RouteSlot> = slots.collect();
     let fresh = || RouteView { source: "shipped".to_owned(), since_unix_ms: now_unix_ms(), ..RouteView::default() };
     let view = |slot: &RouteSlot| before.get(&slot.route.name).map_or_else(fresh, |kept| kept.view.clone());
-    *board.lock().unwrap_or_else(PoisonError::into_inner) = Views { routes: routes.iter().map(view).collect(), plugins: Vec::new() };
+    *board.lock().unwrap_or_else(PoisonError::into_inner) = Views { routes: routes.iter().map(view).collect(), ..Views::default() };
     Keeper {
         catalogue,
         folder: Folder::new(&dir),
@@ -377,6 +380,7 @@ fn keeper(config: &Config, flags: Vec<watch::Receiver<Arc<Flags>>>, workshop: Ar
         is_busy: false,
         is_settling: false,
         is_serving: false,
+        published: None,
     }
 }
 
@@ -389,14 +393,14 @@ fn slot(
     kept: Option<Arc<SplitInForce>>,
 ) -> RouteSlot {
     if let Some(in_force) = kept {
-        return RouteSlot { route: route.clone(), flags, in_force: watch::Sender::new(in_force), failed_trial: None };
+        return RouteSlot { route: route.clone(), flags, in_force: watch::Sender::new(in_force), failed_trial: None, settled: None };
     }
     let default = crate::flags::PolicyRef { name: SPLIT_WEIGHTED.to_owned(), digest: None };
     let in_force = match catalogue.choose(&default).found {
         Some(found) => SplitInForce::wasm(&route.name, SPLIT_WEIGHTED, &found.digest, found.program, patience),
         None => SplitInForce::native(&route.name, patience),
     };
-    RouteSlot { route: route.clone(), flags, in_force: watch::Sender::new(Arc::new(in_force)), failed_trial: None }
+    RouteSlot { route: route.clone(), flags, in_force: watch::Sender::new(Arc::new(in_force)), failed_trial: None, settled: None }
 }
 
 fn spawn_threads(keeper: Keeper, workshop: Arc<Workshop>, events: Receiver<Event>, wake: &SyncSender<Event>) -> io::Result<()> {
@@ -416,4 +420,32 @@ fn announce_flags(flags: Vec<watch::Receiver<Arc<Flags>>>, wake: SyncSender<Even
             let _ = wake.try_send(Event::Changed);
         }
     });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// More than wake-ups that may wait: routes beyond that were told nothing.
+    #[tokio::test]
+    async fn every_route_is_told_its_rollback_policy_however_many_ask_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "listen = {{ traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }}\nstate = {{ data_dir = {:?} }}\n[[route]]\nname = \"search\"\n\
+             [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\n",
+            folder.path().display().to_string()
+        );
+        let config = Arc::new(crate::config::parse("test", &text).unwrap());
+        let flags = watch::Sender::new(Arc::new(Flags::initial(config.routes.first().unwrap())));
+        let policies = Policies::open(&config, vec![flags.subscribe()]).unwrap();
+        let wanted = PolicyRef { name: "rollback-guardrail".to_owned(), digest: None };
+        for _ in 0..=10 * EVENTS {
+            let RollbackChoice { found, why } = policies.rollback(&wanted, None);
+            assert_eq!((found.unwrap().source.as_str(), why), ("shipped", None));
+        }
+        let unknown = PolicyRef { name: "nobodys".to_owned(), digest: None };
+        let RollbackChoice { found, why } = policies.rollback(&unknown, None);
+        assert!(found.is_none() && why.unwrap().contains("no plugin \"nobodys\""));
+    }
 }

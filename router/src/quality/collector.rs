@@ -1,6 +1,6 @@
 //! From what workers count to windows: once in each quarter of a second, on the control side.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -85,9 +85,10 @@ impl Desks {
 
 /// One worker's counters of one version, or arm.
 struct Source {
-    route: String,
+    route: Arc<str>,
     counters: Counters,
-    read: Box<Read>,
+    /// Made when there is something to read: as large as what is counted, and most pools of a large config get no query.
+    read: Option<Box<Read>>,
 }
 
 enum Counters {
@@ -107,8 +108,11 @@ impl Counters {
         }
     }
 
-    fn is_pool(&self, other: &Arc<PoolCounters>) -> bool {
-        matches!(self, Counters::Pool(counters) if Arc::ptr_eq(counters, other))
+    fn pool(&self) -> Option<*const PoolCounters> {
+        match self {
+            Counters::Pool(counters) => Some(Arc::as_ptr(counters)),
+            Counters::Arm { .. } => None,
+        }
     }
 
     /// Whether something may still be counted in it, or has yet to be read. Asked once in a quarter.
@@ -171,22 +175,17 @@ impl Collector {
     /// Reads those of this config too. Those of the one before are read as long as a query of it may still count.
     fn know(&mut self, quality: &Quality) {
         self.sources.retain(|source| !matches!(&source.counters, Counters::Pool(counters) if Arc::strong_count(counters) == 1));
-        let routes = &quality.config().routes;
+        let known: HashSet<*const PoolCounters> = self.sources.iter().filter_map(|source| source.counters.pool()).collect();
         let mut books = self.books.lock();
-        for worker in quality.workers() {
-            for (route, counters) in routes.iter().zip(&worker.routes) {
-                let book = books.entry(route.name.clone()).or_default();
-                for (pool, counters) in route.pools.iter().zip(&counters.pools) {
-                    let version = version_id(&pool.name, &pool.version);
-                    book.served.entry(version).or_insert_with(|| Served { pool: pool.name.clone(), version: pool.version.clone() });
-                    if !self.sources.iter().any(|source| source.counters.is_pool(counters)) {
-                        self.sources.push(Source {
-                            route: route.name.clone(),
-                            counters: Counters::Pool(counters.clone()),
-                            read: Box::default(),
-                        });
-                    }
-                }
+        for (place, route) in quality.config().routes.iter().enumerate() {
+            let (name, book) = (Arc::<str>::from(route.name.as_str()), books.entry(route.name.clone()).or_default());
+            for pool in &route.pools {
+                let version = version_id(&pool.name, &pool.version);
+                book.served.entry(version).or_insert_with(|| Served { pool: pool.name.clone(), version: pool.version.clone() });
+            }
+            let of_workers = quality.workers().iter().filter_map(|worker| worker.routes.get(place));
+            for counters in of_workers.flat_map(|counters| &counters.pools).filter(|counters| !known.contains(&Arc::as_ptr(counters))) {
+                self.sources.push(Source { route: name.clone(), counters: Counters::Pool(counters.clone()), read: None });
             }
         }
     }
@@ -199,7 +198,7 @@ impl Collector {
                 let mut books = self.books.lock();
                 books.entry(route.name.clone()).or_default().arms.entry(series.id()).or_insert_with(|| series.name().to_owned());
                 let counters = Counters::Arm { series, given_up: 0 };
-                self.sources.push(Source { route: route.name.clone(), counters, read: Box::default() });
+                self.sources.push(Source { route: route.name.as_str().into(), counters, read: None });
             }
         }
     }
@@ -246,8 +245,8 @@ impl Collector {
             for source in &mut self.sources {
                 let series = source.counters.series();
                 let Some(outcomes) = series.outcomes_if_any() else { continue };
-                let counts = source.read.take(outcomes, quarter);
-                if let Some(book) = books.get_mut(&source.route) {
+                let counts = source.read.get_or_insert_default().take(outcomes, quarter);
+                if let Some(book) = books.get_mut(&*source.route) {
                     book.windows.add(quarter.window(), series.id(), &counts, oldest);
                 }
             }
@@ -307,6 +306,23 @@ mod tests {
         }
         assert_eq!((requests(&books, 1_000, blue), requests(&books, 1_001, blue), requests(&books, 1_001, green)), (13, 2, 3));
         assert_eq!(books.lock()["search"].windows.totals()[&blue][Number::Requests], 15);
+    }
+
+    /// What was read of a pool is as large as what is counted of it: 35 KB for each worker.
+    #[test]
+    fn a_pool_without_queries_takes_no_room_and_is_known_once() {
+        let quality = quality(&[("blue", "1"), ("green", "1")]);
+        let mut collector = Collector { sources: Vec::new(), books: Arc::new(Books::default()), last: 0 };
+        collector.know(&quality);
+        collector.know(&quality);
+        assert_eq!(collector.sources.len(), 2 * quality.workers().len());
+        let has_room = |collector: &Collector| collector.sources.iter().filter(|source| source.read.is_some()).count();
+        collector.tick(&quality, 4_000);
+        assert_eq!(has_room(&collector), 0);
+        count(&quality, 0, 0, 1);
+        (1..4).for_each(|later| collector.tick(&quality, 4_000 + later));
+        assert_eq!(has_room(&collector), 1);
+        assert_eq!(requests(&collector.books, 1_000, version_id("blue", "1")), 1);
     }
 
     /// A machine whose clock is an hour ahead until it hears the store.

@@ -3,7 +3,7 @@
 //! The ledger is the outbox: a transition is written with its entry, and needs nobody who tells of it. For each target one router at a time has
 //! the right to tell, and notes how far it came in the store; where it dies, another goes on from there. Nobody waits for this.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::judging::Under;
 use super::notices::notice_of;
+use super::under::{Under, newest};
 use crate::config::Route;
 use crate::flags::{LedgerEntry, Source};
 use crate::notify::Delivery;
@@ -71,8 +71,11 @@ impl Target {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.under.has_changed().is_ok() {
             ticks.tick().await;
-            let under = self.under.borrow_and_update().clone();
-            self.routes.retain(|name, _| under.config.routes.iter().any(|route| route.name == *name));
+            let (under, is_other) = newest(&mut self.under);
+            if is_other {
+                let names: HashSet<&str> = under.config.routes.iter().map(|route| route.name.as_str()).collect();
+                self.routes.retain(|name, _| names.contains(name.as_str()));
+            }
             for (index, route) in (0..=u16::MAX).map(RouteIndex).zip(&under.config.routes) {
                 let is_its = self.delivery.target().routes.as_ref().is_none_or(|routes| routes.contains(&route.name));
                 if is_its && !self.delivery.is_off() {
@@ -84,11 +87,13 @@ impl Target {
 
     /// Where the flags are of another epoch than was told last, somebody has to tell of it.
     async fn look(&mut self, under: &Under, index: RouteIndex, route: &Route) {
-        let is_heard = matches!(under.flags.view(index).source, Source::Embedded | Source::Redis);
         let epoch = under.flags.stored(index).epoch;
-        let known = self.routes.entry(route.name.clone()).or_default();
-        let is_early = known.not_before.is_some_and(|not_before| Instant::now() < not_before);
-        if !is_heard || is_early || known.told.is_some_and(|told| told >= epoch) {
+        let known = self.routes.get(&route.name);
+        let is_early = known.is_some_and(|known| known.not_before.is_some_and(|not_before| Instant::now() < not_before));
+        if is_early || known.is_some_and(|known| known.told.is_some_and(|told| told >= epoch)) {
+            return;
+        }
+        if !matches!(under.flags.view(index).source, Source::Embedded | Source::Redis) {
             return;
         }
         let told = self.tell(under, index, route, epoch).await;

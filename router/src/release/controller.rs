@@ -3,7 +3,7 @@
 //! Every router looks, four times a second, and whoever sees it first writes the flags. A write names the epoch that it was decided on: of two routers, one writes, and a change that somebody else
 //! made meanwhile is never overwritten. Nothing here moves a candidate forward.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::board::Board;
 use super::grounds::grounds_of_rollback;
-use super::judging::Under;
 use super::mover::{Look, Mover};
 use super::record::Word;
 use super::roles::{Arms, Setting};
 use super::rollback::{Cause, of_breakers, rollback};
+use super::under::{Under, newest};
 use super::view::EvidenceView;
 use crate::config::Route;
 use crate::flags::{Change, ChangeError, Flags, Kind};
@@ -35,12 +35,16 @@ pub(super) struct Controller {
     router: String,
     clock: FleetClock,
     board: Board,
-    routes: BTreeMap<String, RouteController>,
+    /// By place in the config.
+    routes: Vec<RouteController>,
 }
 
 /// One route.
 #[derive(Default)]
 struct RouteController {
+    name: String,
+    /// Some pool of it had no healthy endpoint, the last time.
+    has_down: bool,
     flags: Option<Arc<Flags>>,
     arms: Option<Arms>,
     /// The id of the rollout that they are of, where there is one.
@@ -82,8 +86,9 @@ impl RollbackTotals {
 }
 
 impl Controller {
-    pub(super) fn new(under: watch::Receiver<Arc<Under>>, router: String, clock: FleetClock, board: Board) -> Controller {
-        Controller { under, router, clock, board, routes: BTreeMap::new() }
+    pub(super) fn new(mut under: watch::Receiver<Arc<Under>>, router: String, clock: FleetClock, board: Board) -> Controller {
+        under.mark_changed();
+        Controller { under, router, clock, board, routes: Vec::new() }
     }
 
     /// Looks until the sender of configs is gone.
@@ -92,20 +97,34 @@ impl Controller {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.under.has_changed().is_ok() {
             ticks.tick().await;
-            let under = self.under.borrow_and_update().clone();
-            self.routes.retain(|name, _| under.config.routes.iter().any(|route| route.name == *name));
+            let (under, is_other) = newest(&mut self.under);
+            if is_other {
+                self.follow(&under);
+            }
             for (index, route) in (0..=u16::MAX).map(RouteIndex).zip(&under.config.routes) {
                 self.look(&under, index, route).await;
             }
         }
     }
 
+    /// The routes of this config: those that were there before go on, and each is looked at anew.
+    fn follow(&mut self, under: &Under) {
+        let mut before: HashMap<String, RouteController> = self.routes.drain(..).map(|known| (known.name.clone(), known)).collect();
+        for route in &under.config.routes {
+            let mut known = before.remove(&route.name).unwrap_or_default();
+            known.mover.rests = false;
+            self.routes.push(RouteController { name: route.name.clone(), has_down: true, ..known });
+        }
+    }
+
     async fn look(&mut self, under: &Under, index: RouteIndex, route: &Route) {
-        let known = self.routes.entry(route.name.clone()).or_default();
+        let Some(known) = self.routes.get_mut(index.get()) else { return };
         let flags = under.flags.stored(index);
+        known.tell_down(under, index, route);
+        if known.is_idle(&flags) {
+            return;
+        }
         known.follow(&flags, route, self.clock.now_seconds().into());
-        let down = route.pools.iter().zip((under.health)(index)).filter(|(_, health)| health.healthy == 0);
-        under.flags.set_down(index, down.map(|(pool, _)| pool.name.clone()).collect());
         if known.done.as_ref().is_some_and(|done| done.is_over(under, index)) {
             let took = known.done.take().map(|done| done.decided.elapsed()).unwrap_or_default();
             tracing::info!(route = route.name, ?took, "the rollback is done: every known router obeys it");
@@ -113,7 +132,7 @@ impl Controller {
         }
         let is_rolling_back = self.roll_back_if_due(under, (index, route), &flags).await;
         if !is_rolling_back && !is_behind(&flags, route) {
-            let Some(known) = self.routes.get_mut(&route.name) else { return };
+            let Some(known) = self.routes.get_mut(index.get()) else { return };
             let is_clock_heard = self.clock.is_heard() || !under.flags.has_others();
             let (router, now_ms, board) = (&self.router, self.clock.now_ms(), &self.board);
             let look = Look { under, index, route, flags: &flags, router, now_ms, is_clock_heard, board };
@@ -123,7 +142,7 @@ impl Controller {
 
     /// Whether a rollback is due, or was written.
     async fn roll_back_if_due(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags) -> bool {
-        let Some(known) = self.routes.get(&route.name) else { return false };
+        let Some(known) = self.routes.get(index.get()) else { return false };
         let is_early = known.not_before.is_some_and(|not_before| Instant::now() < not_before);
         let Some(cause) = known.due(under, index, &self.board.of(&route.name).evidence).filter(|_| !route.is_observed_only && !is_early)
         else {
@@ -135,7 +154,7 @@ impl Controller {
 
     async fn switch_back(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags, cause: &Cause) {
         let back = rollback(flags, route, self.clock.now_ms(), &cause.to_string());
-        let (Some(back), Some(known)) = (back, self.routes.get_mut(&route.name)) else { return };
+        let (Some(back), Some(known)) = (back, self.routes.get_mut(index.get())) else { return };
         // A pool that nobody can be sent to is no way out: whoever is answered now goes on being answered.
         let health = route.pool_named(&back.target).and_then(|pool| (under.health)(index).get(pool.get()).copied()).unwrap_or_default();
         if health.healthy == 0 {
@@ -187,6 +206,22 @@ fn is_behind(flags: &Flags, route: &Route) -> bool {
 }
 
 impl RouteController {
+    /// Whether these flags were looked at, nobody is under test by them, and nothing is under way: another look would find nothing to do.
+    fn is_idle(&self, flags: &Arc<Flags>) -> bool {
+        let is_known = self.flags.as_ref().is_some_and(|known| Arc::ptr_eq(known, flags));
+        is_known && self.arms.is_none() && self.done.is_none() && self.mover.rests
+    }
+
+    /// The other routers hear which pools have no healthy endpoint.
+    fn tell_down(&mut self, under: &Under, index: RouteIndex, route: &Route) {
+        let health = (under.health)(index);
+        let has_down = health.iter().any(|health| health.healthy == 0);
+        if std::mem::replace(&mut self.has_down, has_down) || has_down {
+            let down = route.pools.iter().zip(health).filter(|(_, health)| health.healthy == 0);
+            under.flags.set_down(index, down.map(|(pool, _)| pool.name.clone()).collect());
+        }
+    }
+
     /// Notes who is compared, and since when.
     fn follow(&mut self, flags: &Arc<Flags>, route: &Route, now_seconds: u64) {
         let is_first = self.flags.is_none();
@@ -194,6 +229,7 @@ impl RouteController {
             return;
         }
         self.flags = Some(flags.clone());
+        self.mover.rests = false;
         let (arms, rollout) = (Setting::of(flags, route).arms, flags.rollout.as_ref().map(|rollout| rollout.id.clone()));
         if arms != self.arms || rollout != self.rollout {
             self.rollout = rollout;
@@ -233,6 +269,28 @@ impl Done {
 mod tests {
     use super::*;
     use crate::release::roles::tests::{flags, route};
+
+    #[test]
+    fn a_route_is_idle_when_its_flags_were_looked_at_and_nothing_is_under_way() {
+        let file = route(["v1", "v2", "v3"]);
+        let mut known = RouteController::default();
+        let at_rest = Arc::new(flags(&file, &[]));
+        known.follow(&at_rest, &file, 5);
+        assert!(!known.is_idle(&at_rest), "what is left of a rollout is yet to be looked at");
+        known.mover.rests = true;
+        assert!(known.is_idle(&at_rest));
+        known.done = Some(Done { epoch: 7, decided: Instant::now() });
+        assert!(!known.is_idle(&at_rest), "a rollback is waited for");
+        known.done = None;
+        let others = Arc::new(flags(&file, &[("live", "green")]));
+        assert!(!known.is_idle(&others));
+        known.follow(&others, &file, 6);
+        assert!(!known.is_idle(&others), "flags that nobody moved a rollout by yet");
+        let ramp = Arc::new(flags(&file, &[("canary_percent", "5")]));
+        known.follow(&ramp, &file, 7);
+        known.mover.rests = true;
+        assert!(!known.is_idle(&ramp), "somebody is under test");
+    }
 
     #[test]
     fn a_config_follows_the_versions_of_the_flags() {

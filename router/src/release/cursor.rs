@@ -71,6 +71,13 @@ pub(super) fn due(record: &mut Record, sealed: Sealed) -> Vec<Due> {
     due
 }
 
+/// Whether [`due`] has no slice for a record like this, and leaves its comparison as it is: none is under way, and nobody was under test in a window that is
+/// still looked for. It costs the same however long ago the last one was.
+pub(super) fn is_nothing_due(comparison: Option<&Comparison>, next_second: u32, timeline: &Timeline, sealed: Sealed) -> bool {
+    let from = next_second.max(sealed.traffic.saturating_sub(KEPT));
+    comparison.is_none_or(|comparison| comparison.is_over) && timeline.is_nobody_from(from)
+}
+
 fn active(record: &mut Record) -> Option<(&Timeline, &mut Comparison)> {
     let Record { timeline, comparison, .. } = record;
     comparison.as_mut().filter(|comparison| !comparison.is_over).map(|comparison| (&*timeline, comparison))
@@ -180,6 +187,48 @@ mod tests {
         assert_eq!((due(&mut record, sealed(1_000)).len(), record.next_second), (0, 1_000));
         record.timeline.observe(1_000_500, 1, Setting::NOBODY);
         assert_eq!((due(&mut record, sealed(1_100)).len(), record.next_second, record.comparison), (0, 1_100, None));
+    }
+
+    fn is_at_rest(record: &Record, sealed: Sealed) -> bool {
+        is_nothing_due(record.comparison.as_ref(), record.next_second, &record.timeline, sealed)
+    }
+
+    #[test]
+    fn a_route_rests_before_its_first_candidate_and_when_the_last_one_is_over() {
+        let mut record = Record::default();
+        record.timeline.observe(900_000, 1, Setting::NOBODY);
+        assert!(is_at_rest(&record, sealed(1_000)));
+        record.timeline.observe(1_000_500, 2, setting(Some("new"), 10));
+        assert!(!is_at_rest(&record, sealed(999)), "it begins in a moment");
+        due(&mut record, sealed(1_003));
+        assert!(!is_at_rest(&record, sealed(1_003)));
+        record.timeline.observe(1_010_000, 3, Setting::NOBODY);
+        assert!(!is_at_rest(&record, sealed(1_011)), "there is more to judge, and its end to be kept");
+        while !due(&mut record, sealed(1_011)).is_empty() {}
+        assert!(record.comparison.as_ref().is_some_and(|comparison| comparison.is_over));
+        assert!(is_at_rest(&record, sealed(1_012)));
+    }
+
+    proptest! {
+        /// Whoever rests misses nothing, whatever held when.
+        #[test]
+        fn at_rest_nothing_is_due(changes in prop::collection::vec((0..90_000_u64, 0..3_u32), 0..8), looks in prop::collection::vec(1..400_u32, 1..8)) {
+            let (mut record, mut ms) = (Record::default(), 900_000);
+            for (epoch, (later, who)) in (1..).zip(changes) {
+                ms += later;
+                let candidate = [None, Some("a"), Some("b")][who as usize];
+                record.timeline.observe(ms, epoch, candidate.map_or(Setting::NOBODY, |candidate| setting(Some(candidate), who)));
+            }
+            let mut second = 900;
+            for later in looks {
+                second += later;
+                let (rests, before) = (is_at_rest(&record, sealed(second)), record.clone());
+                let slices = due(&mut record, sealed(second));
+                if rests {
+                    prop_assert_eq!((slices.len(), &record.comparison), (0, &before.comparison));
+                }
+            }
+        }
     }
 
     #[test]

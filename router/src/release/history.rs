@@ -31,8 +31,13 @@ impl History {
         *self = History::default();
     }
 
-    /// What is due of the live model. `lag` is how many seconds ago it is compared with.
+    /// What is due of the live model. `lag` is how many seconds ago it is compared with. Nothing where nobody asked it anything for so long: it begins with the
+    /// next query.
     pub(super) fn due(&mut self, live: &Arm, route: &Route, windows: &Windows, (sealed, lag): (Sealed, u32)) -> Vec<Judged> {
+        if is_quiet(windows, sealed, lag) {
+            self.end();
+            return Vec::new();
+        }
         let is_same = self.comparison.as_ref().is_some_and(|comparison| comparison.arms.candidate == *live);
         let is_long = self.comparison.as_ref().is_some_and(|comparison| comparison.next_engagement >= MOST_WINDOWS);
         if !is_same || is_long {
@@ -65,6 +70,12 @@ impl History {
         }
         due
     }
+}
+
+/// Whether nothing was counted in any window that would be looked at, now or then.
+fn is_quiet(windows: &Windows, sealed: Sealed, lag: u32) -> bool {
+    let oldest = sealed.engagement.min(sealed.traffic).saturating_sub(lag).saturating_sub(MOST as u32);
+    windows.newest(1).next().is_none_or(|(newest, _)| newest < oldest)
 }
 
 /// Counts of both roles, for a view.
@@ -121,6 +132,23 @@ mod tests {
         let comparison = history.comparison.unwrap();
         let said = comparison.said.unwrap();
         (said.evidence[0].log_harm, comparison.next_traffic)
+    }
+
+    #[test]
+    fn a_model_that_nobody_asks_is_compared_with_nothing() {
+        let route = route(["1", "2", "3"]);
+        let live = Arm { version: "1".to_owned(), pool: None };
+        let mut history = History::default();
+        let mut due = |windows: &Windows, now: u32| {
+            let sealed = Sealed { traffic: now - 4, engagement: now - 60 };
+            (history.due(&live, &route, windows, (sealed, 300)).len(), history.comparison.is_some())
+        };
+        assert_eq!(due(&Windows::default(), 999), (0, false));
+        let windows = windows(|_| 0);
+        assert_eq!(due(&windows, 1_002), (0, true), "its first windows are not sealed");
+        assert_eq!(due(&windows, 1_004), (2, true));
+        assert!(due(&windows, 2_100).1, "it was asked a moment ago");
+        assert_eq!(due(&windows, 2_400), (0, false));
     }
 
     #[test]

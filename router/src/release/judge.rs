@@ -27,9 +27,9 @@ impl InForce {
     }
 
     /// What the flags name now, as far as it is there.
-    pub(super) async fn follow(&mut self, policies: &Policies, wanted: &PolicyRef) {
+    pub(super) fn follow(&mut self, policies: &Policies, wanted: &PolicyRef) {
         let known = Some(self.digest.as_str()).filter(|digest| !digest.is_empty() && self.name == wanted.name && self.instance.is_some());
-        let choice = policies.rollback(wanted, known).await;
+        let choice = policies.rollback(wanted, known);
         self.why = choice.why;
         if let Some(RollbackFound { digest, source, instance: Some(instance) }) = choice.found {
             (self.name, self.digest, self.source, self.instance) = (wanted.name.clone(), digest, source, Some(instance));

@@ -1,4 +1,4 @@
-//! The tasks that judge: one for each route, each second, on the control thread's runtime.
+//! The tasks that judge: one for each route, each second, on the control thread's runtime; less often where there is nothing to judge.
 //!
 //! Every router has one and reads the record; the one that is named in it judges. When that has not been heard for a few seconds, whoever
 //! notices goes on from the record. Two at once do no harm: a record is replaced only by who knows the one before.
@@ -12,13 +12,13 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, sleep_until};
 
 use super::announcer::Announcer;
 use super::board::{Board, RouteBoard, threshold_log};
 use super::breaker::Breakers;
 use super::controller::Controller;
-use super::cursor::{Sealed, due};
+use super::cursor::{Sealed, due, is_nothing_due};
 use super::experiments::judging::{ExperimentsJudge, Look};
 use super::fill::Pair;
 use super::history::History;
@@ -27,20 +27,20 @@ use super::kept::{Kept as _, RECORD_BYTES};
 use super::log::WindowLog;
 use super::record::{Record, Revision, Word};
 use super::roles::{Arm, Setting};
-use super::rollback::PoolHealth;
 use super::sight::Sight;
 use super::store::{FleetWindows, fleet_windows};
+use super::under::Under;
 use super::view::{self, JudgeView};
 use crate::config::{Config, Route};
 use crate::flags::{self, FlagStore, Flags};
-use crate::notify::{Delivery, OpenGate};
-use crate::policy::Policies;
 use crate::quality::pages::page_of;
-use crate::quality::{Books, FleetClock, Quality};
+use crate::quality::{Books, FleetClock};
 use crate::vocabulary::RouteIndex;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often where there is nothing to judge: other flags are looked at within a second all the same.
+const REST_EVERY: Duration = Duration::from_secs(5);
 /// A judge that was not heard for so long is taken to be gone.
 const TAKE_OVER: Duration = Duration::from_secs(3);
 /// After the store was away, every router has told it again by then.
@@ -50,27 +50,6 @@ const SETTLE: Duration = Duration::from_secs(4);
 const FIRST_REVISION: u64 = 1 << 47;
 /// Nor so much later than the last one that it saw.
 const REVISION_JUMP: u64 = 1 << 32;
-
-/// A route's pools, one by one, as this router sees them.
-pub type Health = Arc<dyn Fn(RouteIndex) -> Vec<PoolHealth> + Send + Sync>;
-
-/// What a config brings.
-pub struct Under {
-    /// The config.
-    pub config: Arc<Config>,
-    /// Its flags.
-    pub flags: Arc<FlagStore>,
-    /// Its policies.
-    pub policies: Arc<Policies>,
-    /// What its workers count.
-    pub quality: Quality,
-    /// How its pools are.
-    pub health: Health,
-    /// Who is asked before a rollout goes on, by route.
-    pub gates: BTreeMap<String, Vec<Arc<OpenGate>>>,
-    /// Who is told of what happens, ready to be sent to.
-    pub targets: Vec<Arc<Delivery>>,
-}
 
 /// What is the same for every route and config.
 #[derive(Clone)]
@@ -194,6 +173,10 @@ struct RouteJudge {
     experiments: ExperimentsJudge,
     away: Option<String>,
     faults: Vec<String>,
+    /// The next look.
+    next: Instant,
+    /// Nothing was due at the last look, nor can be by the flags that were seen.
+    is_nothing_due: bool,
 }
 
 impl RouteJudge {
@@ -213,12 +196,12 @@ impl RouteJudge {
             experiments: ExperimentsJudge::default(),
             away: None,
             faults: Vec::new(),
+            next: now,
+            is_nothing_due: false,
         }
     }
 
     async fn run(mut self) {
-        let mut ticks = tokio::time::interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let under = self.this.under.borrow_and_update().clone();
             let place = under.config.routes.iter().position(|route| route.name == self.route);
@@ -235,11 +218,15 @@ impl RouteJudge {
                             break;
                         }
                         self.sight.change(&flags.borrow_and_update(), route);
+                        self.next = self.next.min(Instant::now() + EVERY);
                     }
-                    _ = ticks.tick() => {
+                    () = sleep_until(self.next) => {
                         let newest = flags.borrow().clone();
                         self.sight.look(&newest, route, &under.flags.routers(RouteIndex(index)));
                         self.tick(&under, (RouteIndex(index), route), &newest).await;
+                        let every = if self.rests(&under.flags, &newest) { REST_EVERY } else { EVERY };
+                        let (next, now) = (self.next + every, Instant::now());
+                        self.next = if next > now { next } else { now + every };
                     }
                     changed = self.this.under.changed() => {
                         if changed.is_err() {
@@ -252,8 +239,14 @@ impl RouteJudge {
         }
     }
 
+    /// Whether there is nothing to look at before the flags change. Where there are other routers, the store is looked at each second: whether it was away counts.
+    fn rests(&self, store: &FlagStore, flags: &Flags) -> bool {
+        let has_experiments = flags.experiments.as_ref().is_some_and(|all| !all.experiments.is_empty());
+        !store.has_others() && self.away.is_none() && self.is_nothing_due && !has_experiments && self.history.comparison.is_none()
+    }
+
     async fn tick(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags) {
-        self.in_force.follow(&under.policies, &flags.rollback_policy).await;
+        self.in_force.follow(&under.policies, &flags.rollback_policy);
         match self.look(&under.flags).await {
             Ok(stored) => {
                 if let Some(why) = self.judge(under, route, stored).await.err() {
@@ -341,8 +334,19 @@ impl RouteJudge {
         Sealed::at(self.this.clock.now_ms(), config.evidence.traffic_seal, config.evidence.maturity)
     }
 
+    fn is_nothing_due(&self, sealed: Sealed) -> bool {
+        let Some(Held { record, .. }) = &self.held else { return is_nothing_due(None, 0, &self.sight.timeline, sealed) };
+        let mut timeline = record.timeline.clone();
+        timeline.follow(&self.sight.timeline, record.at_ms);
+        is_nothing_due(record.comparison.as_ref(), record.next_second, &timeline, sealed)
+    }
+
     /// Judges what is due, if it is this router's turn.
     async fn judge(&mut self, under: &Under, route: &Route, stored: Revision) -> Result<(), String> {
+        self.is_nothing_due = self.is_nothing_due(self.sealed(&under.config));
+        if self.is_nothing_due {
+            return Ok(());
+        }
         let has_others = under.flags.has_others();
         if !self.is_judge(has_others) || (has_others && self.steady.elapsed() < SETTLE) {
             return Ok(());
@@ -458,6 +462,9 @@ impl RouteJudge {
             Some(book) => self.history.due(&live, route, &book.windows, (sealed, lag)),
             None => return,
         };
+        if slices.is_empty() {
+            return;
+        }
         let Some(comparison) = self.history.comparison.take() else { return };
         let comparison = comparison.of_policy(&self.in_force.name, &self.route);
         let judged = self.in_force.judge(&route.rollback_config, comparison, slices).await;

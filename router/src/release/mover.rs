@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::board::{Board, RouteBoard};
 use super::gates::Gates;
 use super::grounds::grounds;
-use super::judging::Under;
 use super::loader::Loader;
 use super::rollout::{Move, Next, Seen, next};
+use super::under::Under;
 use crate::config::Route;
 use crate::flags::{Change, ChangeError, Flags, Hurry, Kind, Lease, Rollout, Source};
 use crate::vocabulary::RouteIndex;
@@ -53,6 +53,8 @@ pub(super) struct Mover {
     last: Option<Arc<Rollout>>,
     /// The gate that says that the candidate is to go.
     pub(super) wants_rollback: Option<String>,
+    /// By the flags that were looked at last no rollout is under way, and nothing is left of one before.
+    pub(super) rests: bool,
 }
 
 impl Mover {
@@ -65,8 +67,10 @@ impl Mover {
             self.gates.forget();
             self.loader.take_back();
             self.wants_rollback = None;
+            self.rests = true;
             return look.board.put_rollout(&look.route.name, None, None);
         };
+        self.rests = false;
         // A router that has not heard its store holds candidates at 0, whatever the record says.
         if !look.is_clock_heard || !matches!(look.under.flags.view(look.index).source, Source::Embedded | Source::Redis) {
             let waits_for = Some((rollout.moves, "the store was not heard yet".to_owned()));

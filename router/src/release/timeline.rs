@@ -126,6 +126,13 @@ impl Timeline {
         self.entries.iter().filter(within).any(|entry| entry.setting.arms.as_ref() != Some(arms))
     }
 
+    /// Whether nobody was under test in the window of this second, nor since.
+    pub(super) fn is_nobody_from(&self, second: u32) -> bool {
+        let begin = u64::from(second) * 1_000;
+        let later = self.entries.partition_point(|entry| entry.since_ms <= begin);
+        self.entries.iter().skip(later.saturating_sub(1)).all(|entry| entry.setting.arms.is_none())
+    }
+
     /// The first second of which anything is known.
     pub(super) fn first_second(&self) -> Option<u32> {
         let first = self.entries.first()?;

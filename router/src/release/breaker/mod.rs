@@ -11,7 +11,7 @@ mod exact;
 mod file;
 mod guard;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use self::file::TripFiles;
 use self::guard::Guard;
 use super::board::Board;
-use super::judging::Under;
 use super::roles::{Arm, Arms, Setting};
 use super::rollback::hold_back;
+use super::under::{Under, newest};
 use super::view::BreakerView;
 use crate::config::Route;
 use crate::flags::{Flags, Source, Trip};
@@ -32,11 +32,16 @@ use crate::quality::{Ended, FleetClock, Quality};
 use crate::vocabulary::RouteIndex;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A route on which nobody is under test has nothing to guard: once in so many looks its limits are shown anew, which depend on how many routers there are.
+const SHOWN_EVERY: usize = 20;
 
 /// All routes' breakers.
 pub(super) struct Breakers {
     under: watch::Receiver<Arc<Under>>,
-    routes: BTreeMap<String, RouteBreaker>,
+    /// By place in the config.
+    routes: Vec<RouteBreaker>,
+    /// Counts looks.
+    looks: usize,
     files: TripFiles,
     clock: FleetClock,
     board: Board,
@@ -46,6 +51,7 @@ pub(super) struct Breakers {
 /// One route's.
 #[derive(Default)]
 struct RouteBreaker {
+    name: String,
     flags: Option<Arc<Flags>>,
     arms: Option<Arms>,
     guard: Option<Guard>,
@@ -59,6 +65,7 @@ struct Seen<'a> {
     under: &'a Under,
     index: RouteIndex,
     route: &'a Route,
+    flags: Arc<Flags>,
     elapsed_ms: u32,
 }
 
@@ -66,7 +73,8 @@ impl Breakers {
     /// What a process before this one held back is held back when this returns.
     pub(super) fn new(under: watch::Receiver<Arc<Under>>, clock: FleetClock, board: Board, data_dir: &Path) -> Breakers {
         let files = TripFiles::new(data_dir);
-        let mut breakers = Breakers { under, routes: BTreeMap::new(), files, clock, board, last_look: Instant::now() };
+        let mut breakers = Breakers { under, routes: Vec::new(), looks: 0, files, clock, board, last_look: Instant::now() };
+        breakers.under.mark_changed();
         breakers.look_at_all();
         breakers
     }
@@ -81,22 +89,39 @@ impl Breakers {
         }
     }
 
-    fn look_at_all(&mut self) {
-        let under = self.under.borrow_and_update().clone();
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.last_look, now));
-        let elapsed_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
-        self.routes.retain(|name, _| under.config.routes.iter().any(|route| route.name == *name));
+    /// The routes of this config: those that were there before go on.
+    fn follow(&mut self, under: &Under) {
+        let mut before: HashMap<String, RouteBreaker> = self.routes.drain(..).map(|breaker| (breaker.name.clone(), breaker)).collect();
         for (index, route) in (0..=u16::MAX).map(RouteIndex).zip(&under.config.routes) {
-            let breaker = self.routes.entry(route.name.clone()).or_insert_with(|| {
+            let breaker = before.remove(&route.name).unwrap_or_else(|| {
                 // What a process before this one held back.
                 if let Some(trip) = self.files.read(&route.name) {
                     under.flags.set_trip(index, Some(Arc::new(trip)));
                 }
                 RouteBreaker::default()
             });
-            let seen = Seen { under: &under, index, route, elapsed_ms };
-            let before = under.flags.trip(index);
+            // It is looked at anew: its pools and limits may be others.
+            self.routes.push(RouteBreaker { name: route.name.clone(), flags: None, ..breaker });
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        let (under, is_other) = newest(&mut self.under);
+        if is_other {
+            self.follow(&under);
+        }
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.last_look, now));
+        let elapsed_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
+        self.looks = self.looks.wrapping_add(1);
+        let all = (0..=u16::MAX).map(RouteIndex).zip(&under.config.routes).zip(&mut self.routes);
+        for ((index, route), breaker) in all {
+            let (flags, before) = (under.flags.stored(index), under.flags.trip(index));
+            let has_turn = index.get() % SHOWN_EVERY == self.looks % SHOWN_EVERY;
+            if before.is_none() && breaker.is_idle(&flags) && !has_turn {
+                continue;
+            }
+            let seen = Seen { under: &under, index, route, flags, elapsed_ms };
             let after = breaker.look(&seen, before.clone(), self.clock.now_ms());
             if before != after {
                 self.files.write(&route.name, after.as_deref());
@@ -108,11 +133,16 @@ impl Breakers {
 }
 
 impl RouteBreaker {
+    /// Whether nobody is under test by these flags, as was seen before.
+    fn is_idle(&self, flags: &Arc<Flags>) -> bool {
+        self.arms.is_none() && self.flags.as_ref().is_some_and(|known| Arc::ptr_eq(known, flags))
+    }
+
     /// What is held back from now on, given what was.
     fn look(&mut self, seen: &Seen<'_>, trip: Option<Arc<Trip>>, now_ms: u64) -> Option<Arc<Trip>> {
-        let flags = seen.under.flags.stored(seen.index);
-        if !self.flags.as_ref().is_some_and(|known| Arc::ptr_eq(known, &flags)) {
-            self.arms = Setting::of(&flags, seen.route).arms;
+        let flags = &seen.flags;
+        if !self.flags.as_ref().is_some_and(|known| Arc::ptr_eq(known, flags)) {
+            self.arms = Setting::of(flags, seen.route).arms;
             self.flags = Some(flags.clone());
         }
         let alpha = seen.route.breaker.alpha / f64::from(routers(seen));
@@ -138,7 +168,7 @@ impl RouteBreaker {
         self.view.log_harm = Some(guard.log_harm());
         let why = why.filter(|_| !self.is_spent)?;
         self.is_spent = true;
-        let trip = hold_back(&flags, seen.route, now_ms, why)?;
+        let trip = hold_back(flags, seen.route, now_ms, why)?;
         let (route, version, why) = (&seen.route.name, &trip.version, &trip.why);
         if is_observed_only {
             tracing::warn!(route, version, why, "the breaker would trip, and observe_only says that it must not");
