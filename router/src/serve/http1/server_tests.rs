@@ -58,7 +58,7 @@ where
     F: Future<Output = Response<ResponseBody>> + 'static,
     C: Future,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (ours, theirs) = tokio::io::duplex(1 << 12);
     tokio::task::LocalSet::new().block_on(&runtime, async move {
         let signals = Arc::<Signals>::default();
