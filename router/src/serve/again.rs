@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::forwarded::ClientFields;
+use super::head::{Fields, Head, Outgoing};
 use super::headers::{ask_of_server, prepare_request};
 use super::replay::RequestBody;
 use super::seen::Seen;
@@ -20,15 +20,18 @@ pub(crate) enum Again {
 
 impl Again {
     /// Of a head that is as a backend shall have it.
-    pub(crate) fn prepared(head: &Parts) -> Again {
-        Again::of(&head.method, &head.uri, &head.headers)
-    }
-
-    /// The same.
-    pub(crate) fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Again {
+    pub(crate) fn prepared(head: &Head) -> Again {
+        let made;
+        let headers = match head.fields.lines() {
+            None => head.fields.as_map(),
+            Some(lines) => {
+                made = lines.to_map();
+                &made
+            }
+        };
         let mut fields = Vec::with_capacity(headers.len());
         fields.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        Again::Prepared { method: method.clone(), uri: uri.clone(), fields }
+        Again::Prepared { method: head.method.clone(), uri: head.uri.clone(), fields }
     }
 
     /// Whether it asks for a tunnel: an upgrade that is not allowed was taken out when the head was prepared.
@@ -37,45 +40,33 @@ impl Again {
     }
 
     /// The request with this body; `None` if the head cannot be read, which it was before.
-    pub(crate) fn request(&self, body: RequestBody, client: &ClientFields) -> Option<Request<RequestBody>> {
-        let mut request = Request::new(body);
+    pub(crate) fn request(&self, body: RequestBody, client: &ClientFields) -> Option<Outgoing> {
         match self {
             Again::Raw(bytes) => {
-                let head = parse(bytes)?;
-                let (mut parts, body) = request.into_parts();
-                (parts.method, parts.uri, parts.version, parts.headers) = (head.method, head.uri, head.version, head.headers);
-                let seen = Seen::of(&parts.headers);
-                prepare_request(&mut parts, seen, client);
-                ask_of_server(&mut parts, bytes);
-                say_length(&mut parts.headers, &body);
-                return Some(Request::from_parts(parts, body));
+                let mut head = parse(bytes)?;
+                let seen = Seen::of(head.fields.as_map());
+                prepare_request(&mut head, seen, client);
+                ask_of_server(&mut head, bytes);
+                say_length(&mut head.fields, &body);
+                Some(Outgoing { head, body })
             }
             Again::Prepared { method, uri, fields } => {
-                *request.method_mut() = method.clone();
-                *request.uri_mut() = uri.clone();
-                request.headers_mut().reserve(fields.len());
+                let mut headers = HeaderMap::with_capacity(fields.len());
                 for (name, value) in fields {
-                    request.headers_mut().append(name, value.clone());
+                    headers.append(name, value.clone());
                 }
+                let head = Head { method: method.clone(), uri: uri.clone(), version: Version::HTTP_11, fields: headers.into() };
+                Some(Outgoing { head, body })
             }
         }
-        Some(request)
     }
 }
 
 /// A body without a length is chunked: without this, hyper takes a GET for one that has no body.
-pub(crate) fn say_length(headers: &mut HeaderMap, body: &RequestBody) {
-    if !matches!(body, RequestBody::Empty) && !headers.contains_key(CONTENT_LENGTH) {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+pub(crate) fn say_length(fields: &mut Fields, body: &RequestBody) {
+    if !matches!(body, RequestBody::Empty) && fields.get(&CONTENT_LENGTH).is_none() {
+        fields.map().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-}
-
-/// What a kept head says.
-pub(super) struct Head {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) version: Version,
-    pub(super) headers: HeaderMap,
 }
 
 /// Reads a kept head; `None` for what the first reader would not have taken.
@@ -90,7 +81,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
         headers.append(HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?);
     }
     let version = if parsed.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    Some(Head { method: parsed.method?.parse().ok()?, uri: parsed.path?.parse().ok()?, version, headers })
+    Some(Head { method: parsed.method?.parse().ok()?, uri: parsed.path?.parse().ok()?, version, fields: headers.into() })
 }
 
 #[cfg(test)]
@@ -101,9 +92,10 @@ mod tests {
                        X-Forwarded-For: 6.6.6.6\r\nX-Bytes: \u{e9}\r\n\r\n";
 
     /// What a backend would be sent: method, target and fields.
-    fn shown(request: &Request<RequestBody>) -> (String, Vec<(String, Vec<u8>)>) {
-        let fields = request.headers().iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-        (format!("{} {} {:?}", request.method(), request.uri(), request.version()), fields.collect())
+    fn shown(request: &Outgoing) -> (String, Vec<(String, Vec<u8>)>) {
+        let head = &request.head;
+        let fields = head.fields.as_map().iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+        (format!("{} {} {:?}", head.method, head.uri, head.version), fields.collect())
     }
 
     #[test]
@@ -111,10 +103,11 @@ mod tests {
         let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
         let raw = Again::Raw(Bytes::from_static(RAW.as_bytes()));
         let first = raw.request(RequestBody::Empty, &client).unwrap();
-        assert_eq!(first.headers()["x-forwarded-for"], "10.0.0.7");
-        assert!(!first.headers().contains_key("x-hop") && first.headers().get_all("cookie").iter().count() == 2);
-        let (head, _) = raw.request(RequestBody::Empty, &client).unwrap().into_parts();
-        let prepared = Again::prepared(&head).request(RequestBody::Empty, &client).unwrap();
+        let headers = first.head.fields.as_map();
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.7");
+        assert!(!headers.contains_key("x-hop") && headers.get_all("cookie").iter().count() == 2);
+        let prepared =
+            Again::prepared(&raw.request(RequestBody::Empty, &client).unwrap().head).request(RequestBody::Empty, &client).unwrap();
         assert_eq!(shown(&first), shown(&prepared));
         assert_eq!(shown(&first).0, "GET /rank?q=a%20b HTTP/1.1");
     }
@@ -124,7 +117,10 @@ mod tests {
         let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
         let raw = Again::Raw(Bytes::from_static(b"OPTIONS http://a.test HTTP/1.1\r\nHost: b.test\r\n\r\n"));
         let request = raw.request(RequestBody::Empty, &client).unwrap();
-        assert_eq!((shown(&request).0.as_str(), &request.headers()["host"]), ("OPTIONS * HTTP/1.1", &HeaderValue::from_static("a.test")));
+        assert_eq!(
+            (shown(&request).0.as_str(), &request.head.fields.as_map()["host"]),
+            ("OPTIONS * HTTP/1.1", &HeaderValue::from_static("a.test"))
+        );
     }
 
     #[test]

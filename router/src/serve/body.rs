@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::attempt::Attempt;
 use super::clock::QueryInProgress;
+use super::http1::PassedLines;
 use super::idle::IdleTimer;
 use super::incoming::{BrokenOff, Incoming};
 use super::listen::BodyCopy;
@@ -23,19 +24,21 @@ pub(crate) struct ResponseBody {
     source: Source,
     /// Held until the body is done: until then the connection is busy.
     in_progress: Option<QueryInProgress>,
+    /// Fields of the head that pass as the backend sent them.
+    lines: Option<PassedLines>,
 }
 
 enum Source {
     /// Nothing, a short text of the router's own, or a backend's body that is all here.
     Own(Option<Bytes>),
     /// A backend's.
-    Passed(PassedBody),
+    Passed(Box<PassedBody>),
 }
 
 impl ResponseBody {
     /// A text of the router's own; `None` is an empty body.
     pub(crate) fn own(text: Option<Bytes>) -> ResponseBody {
-        ResponseBody { source: Source::Own(text), in_progress: None }
+        ResponseBody { source: Source::Own(text), in_progress: None, lines: None }
     }
 
     /// A backend's body of at most `room` bytes; `attempt` is ended, and its connection given back, when the body is. `request` is the client's body,
@@ -53,8 +56,9 @@ impl ResponseBody {
         }
         let idle = IdleTimer::new(attempt.body_idle_timeout());
         ResponseBody {
-            source: Source::Passed(PassedBody { incoming, request, attempt, idle, room, copy: None, broken: None }),
+            source: Source::Passed(Box::new(PassedBody { incoming, request, attempt, idle, room, copy: None, broken: None })),
             in_progress: None,
+            lines: None,
         }
     }
 
@@ -75,6 +79,17 @@ impl ResponseBody {
     /// What it holds until then, for another to hold.
     pub(crate) fn in_progress(&mut self) -> Option<QueryInProgress> {
         self.in_progress.take()
+    }
+
+    /// Goes with these fields of its head, which pass as the backend sent them.
+    pub(crate) fn with_lines(mut self, lines: Option<PassedLines>) -> ResponseBody {
+        self.lines = lines;
+        self
+    }
+
+    /// The same, for whoever writes the head.
+    pub(crate) fn take_lines(&mut self) -> Option<PassedLines> {
+        self.lines.take()
     }
 
     /// Holds this until the body is done.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, Version};
 use http_body::Body as _;
@@ -25,6 +24,7 @@ use super::events::EventsDoor;
 use super::forward::{Journey, Plan};
 use super::forwarded::ClientFields;
 use super::hang_up::HangUp;
+use super::head::Head;
 use super::headers;
 use super::http1::{self, Asked as Http1Asked, Stream, Upgraded};
 use super::http2::{self, StreamSide};
@@ -230,8 +230,8 @@ async fn serve_h1(worker: &Rc<Worker>, client: Rc<Client>, stream: Stream, clock
         (limits.headers, limits.header_bytes)
     };
     let answer = |asked: Http1Asked| {
-        let Http1Asked { head, seen, raw, body, upgrade } = asked;
-        answer(worker.clone(), client.clone(), clock.clone(), head, body, From::Http1 { seen, raw, upgrade })
+        let Http1Asked { head, seen, body, upgrade } = asked;
+        answer(worker.clone(), client.clone(), clock.clone(), head, body, From::Http1 { seen, upgrade })
     };
     let refuse = |refusal| {
         worker.refuse(refusal);
@@ -246,7 +246,7 @@ where
 {
     client.place.becomes(Spoken::Http2);
     clock.is_h2();
-    let answer = |head, body, side| answer(worker.clone(), client.clone(), clock.clone(), head, body, From::Http2(side));
+    let answer = |head, body, side| answer(worker.clone(), client.clone(), clock.clone(), Head::of(head), body, From::Http2(side));
     let io = Watched::new(stream, clock.signals.clone());
     let connection = http2::Connection::new(io, &worker.routes().limits, answer);
     let ended = drive(clock, Http2(Box::pin(connection), clock.signals.clone())).await;
@@ -266,8 +266,6 @@ fn is_protocol_error(error: &h2::Error) -> bool {
 enum From {
     Http1 {
         seen: Seen,
-        /// The head as it came.
-        raw: Bytes,
         /// What its connection is once a 101 was sent.
         upgrade: Option<oneshot::Receiver<Upgraded>>,
     },
@@ -287,17 +285,18 @@ async fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
     clock: Rc<ConnectionClock>,
-    mut head: Parts,
+    mut head: Head,
     body: Incoming,
     from: From,
 ) -> Response<ResponseBody> {
     let in_progress = clock.begin();
     let announces_close = (worker.is_draining() || clock.is_old()) && matches!(from, From::Http1 { .. });
     let (asked, raw) = match from {
-        From::Http1 { seen, raw, upgrade } => {
+        From::Http1 { seen, upgrade } => {
+            let raw = head.fields.raw();
             let asked = decide(&worker, &client, &mut head, seen, Side::Http1(upgrade));
-            headers::ask_of_server(&mut head, &raw);
-            (asked, Some(raw))
+            headers::ask_of_server(&mut head, raw.as_deref().unwrap_or_default());
+            (asked, raw)
         }
         From::Http2(side) => (decide_h2(&worker, &client, &clock, &mut head, side), None),
     };
@@ -330,19 +329,19 @@ async fn answer(
 }
 
 /// What the parser of HTTP/1 sees to by itself, and then the same.
-fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Parts, side: StreamSide) -> Result<Asked, Refusal> {
+fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Head, side: StreamSide) -> Result<Asked, Refusal> {
     if clock.has_too_many_resets(&worker.routes().limits) {
         if clock.cut() {
             worker.refuse(Refusal::Resets);
         }
         return Err(Refusal::Resets);
     }
-    if head.headers.len() > worker.routes().limits.headers {
+    if head.fields.len() > worker.routes().limits.headers {
         return Err(Refusal::HeadSize);
     }
     query::check_h2_host(head)?;
-    query::join_cookies(&mut head.headers);
-    let seen = Seen::of(&head.headers);
+    query::join_cookies(head.fields.map());
+    let seen = Seen::of(head.fields.map());
     decide(worker, client, head, seen, Side::Http2(side))
 }
 
@@ -353,11 +352,11 @@ enum Side {
 }
 
 /// Makes `head`, in which was `seen`, what a backend shall have.
-fn decide(worker: &Worker, client: &Client, head: &mut Parts, seen: Seen, side: Side) -> Result<Asked, Refusal> {
+fn decide(worker: &Worker, client: &Client, head: &mut Head, seen: Seen, side: Side) -> Result<Asked, Refusal> {
     query::check(head, seen)?;
     let routes = worker.routes();
     if routes.events.is_for(head) {
-        let from = client.fields.client(client.address, &head.headers, seen, &routes.trusted_proxies);
+        let from = client.fields.client(client.address, &head.fields, seen, &routes.trusted_proxies);
         return Ok(Asked::Events(routes.events.clone(), from));
     }
     if routes.table.tells_paths_apart && query::has_dot_segment(head.uri.path()) {
@@ -372,7 +371,7 @@ fn decide(worker: &Worker, client: &Client, head: &mut Parts, seen: Seen, side: 
     }
     let asked = if seen.has_own { overridden(worker, &routes.overrides, &route, head) } else { None };
     let (chosen, live, mirror) = {
-        let address = client.fields.client(client.address, &head.headers, seen, &routes.trusted_proxies);
+        let address = client.fields.client(client.address, &head.fields, seen, &routes.trusted_proxies);
         let unit = Unit::of(head, &route.config.unit, address);
         let mut split = route.split.borrow_mut();
         let chosen = split.decide(&unit, head, asked, route.counters());
@@ -387,7 +386,7 @@ fn decide(worker: &Worker, client: &Client, head: &mut Parts, seen: Seen, side: 
     let hears_interim = head.version != Version::HTTP_10;
     headers::prepare_request(head, seen, &client.fields);
     let tunnel = tunnel.map(|mut tunnel| {
-        tunnel.ask(&mut head.headers);
+        tunnel.ask(head.fields.map());
         Box::new(tunnel)
     });
     let expose = if asked.is_some() { route.config.expose.and(Expose::POOL) } else { route.config.expose };
@@ -397,20 +396,22 @@ fn decide(worker: &Worker, client: &Client, head: &mut Parts, seen: Seen, side: 
 /// The tunnel that a request asks for, if the route allows it. An upgrade of HTTP/1.1 that is not allowed passes as if it had not been asked
 /// for; a CONNECT of HTTP/2 asks for nothing else.
 #[cold]
-fn tunnel(head: &mut Parts, allowed: &[String], client: &Client, side: Side) -> Result<Option<Tunnel>, Refusal> {
+fn tunnel(head: &mut Head, allowed: &[String], client: &Client, side: Side) -> Result<Option<Tunnel>, Refusal> {
     match side {
         Side::Http1(upgrade) => {
             let end = upgrade.map(|upgrade| ClientEnd::Connection { upgrade, place: client.place.clone() });
-            Ok(Tunnel::wanted(head, allowed, |_| end))
+            Ok(Tunnel::wanted(head.fields.map(), allowed, || end))
         }
-        Side::Http2(side) => Tunnel::wanted(head, allowed, |_| side.tunnel.map(ClientEnd::Stream)).ok_or(Refusal::Method).map(Some),
+        Side::Http2(side) => {
+            Tunnel::wanted(head.fields.map(), allowed, || side.tunnel.map(ClientEnd::Stream)).ok_or(Refusal::Method).map(Some)
+        }
     }
 }
 
 /// The pool that a signed override asks for. One that is not good is ignored, and counted.
 #[cold]
-fn overridden(worker: &Worker, overrides: &Overrides, route: &RouteWorker, head: &Parts) -> Option<PoolIndex> {
-    let asked = overrides.look(&head.headers, &route.config, seconds_now())?;
+fn overridden(worker: &Worker, overrides: &Overrides, route: &RouteWorker, head: &mut Head) -> Option<PoolIndex> {
+    let asked = overrides.look(head.fields.map(), &route.config, seconds_now())?;
     asked.inspect_err(|fault| worker.ignore_override(*fault)).ok()
 }
 

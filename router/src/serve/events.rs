@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 
 use super::answer;
 use super::body::ResponseBody;
+use super::head::{Fields, Head};
 use super::incoming::Incoming;
 use super::query;
 use crate::config;
@@ -38,12 +38,12 @@ impl EventsDoor {
 
     /// Whether a request is for here and not for a backend.
     #[inline]
-    pub(crate) fn is_for(&self, head: &Parts) -> bool {
+    pub(crate) fn is_for(&self, head: &Head) -> bool {
         head.uri.path() == self.path
     }
 
     /// Takes a request with events from this address.
-    pub(crate) async fn answer(&self, head: &Parts, mut body: Incoming, from: IpAddr) -> Response<ResponseBody> {
+    pub(crate) async fn answer(&self, head: &Head, mut body: Incoming, from: IpAddr) -> Response<ResponseBody> {
         let report = match self.check(head) {
             Err(refusal) => self.desk.refuse(refusal),
             Ok(()) => match self.read(&mut body).await {
@@ -58,14 +58,14 @@ impl EventsDoor {
         response
     }
 
-    fn check(&self, head: &Parts) -> Result<(), EventRefusal> {
+    fn check(&self, head: &Head) -> Result<(), EventRefusal> {
         if !self.is_public {
             return Err(EventRefusal::Closed);
         }
         if head.method != Method::POST {
             return Err(EventRefusal::Method);
         }
-        if is_encoded(&head.headers) {
+        if is_encoded(&head.fields) {
             return Err(EventRefusal::Encoded);
         }
         if query::announces_more(head, u64::try_from(self.max_body).unwrap_or(u64::MAX)) {
@@ -101,8 +101,8 @@ impl EventsDoor {
 const PIECE_BYTES: usize = 64;
 
 /// Whether the body has a coding: what it would grow to is not to be found out.
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
+fn is_encoded(fields: &Fields) -> bool {
+    fields.all("content-encoding").any(|value| !value.trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 fn response(report: &Report) -> Response<ResponseBody> {

@@ -14,9 +14,9 @@
 use std::sync::Arc;
 
 use http::HeaderName;
-use http::request::Parts;
 use switchback_policy::split::Field;
 
+use super::head::Head;
 use super::position::PositionKey;
 use super::query;
 use crate::config;
@@ -94,7 +94,7 @@ impl Experiments {
     }
 
     /// The arm that a query of this unit is in.
-    pub(super) fn arm(&self, unit: &[u8], head: &Parts) -> Option<&RunningArm> {
+    pub(super) fn arm(&self, unit: &[u8], head: &Head) -> Option<&RunningArm> {
         self.layers.iter().find_map(|layer| {
             let position = layer.key.position(unit);
             let running = layer.experiments.iter().find(|running| (running.from..running.below).contains(&position))?;
@@ -124,7 +124,7 @@ fn place_of(layers: &[Layer], id: u32) -> Option<(usize, usize, usize)> {
 }
 
 impl Running {
-    fn arm(&self, unit: &[u8], head: &Parts) -> Option<&RunningArm> {
+    fn arm(&self, unit: &[u8], head: &Head) -> Option<&RunningArm> {
         let holds = |(subject, test): &(Subject, Test)| match subject {
             Subject::Header(name) => test.holds(query::header(head, name)),
             Subject::Other(field) => test.holds(query::field(head, field).as_deref()),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Request;
 
+use super::super::head::Head;
 use super::*;
 use crate::flags::Fields;
 
@@ -43,13 +44,13 @@ fn running(text: &str) -> (Experiments, Flags) {
     (Experiments::of(&route, &flags, &Experiments::default(), &NewArms::default()), flags)
 }
 
-fn head(fields: &[(&str, &str)]) -> Parts {
+fn head(fields: &[(&str, &str)]) -> Head {
     let request = fields.iter().fold(Request::get("/de/search?q=shoes"), |request, (name, value)| request.header(*name, *value));
-    request.body(()).unwrap().into_parts().0
+    Head::of(request.body(()).unwrap().into_parts().0)
 }
 
 /// What each layer alone would do with a unit.
-fn alone(experiments: &Experiments, unit: &[u8], head: &Parts) -> Vec<Option<u32>> {
+fn alone(experiments: &Experiments, unit: &[u8], head: &Head) -> Vec<Option<u32>> {
     let of = |layer: &Layer| {
         let position = layer.key.position(unit);
         let running = layer.experiments.iter().find(|running| (running.from..running.below).contains(&position))?;

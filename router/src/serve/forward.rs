@@ -13,9 +13,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
-use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, EXPECT, HeaderValue};
+use http::{Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -25,6 +24,7 @@ use super::attempt::Attempt;
 use super::body::ResponseBody;
 use super::expose;
 use super::forwarded::ClientFields;
+use super::head::{Head, Outgoing};
 use super::headers;
 use super::incoming::Incoming;
 use super::interim::{Hearer, expects_continue};
@@ -64,7 +64,7 @@ pub(crate) struct Journey {
     live: PoolIndex,
     mirror: Option<PoolIndex>,
     /// Until an attempt sends it.
-    first: Cell<Option<Request<RequestBody>>>,
+    first: Cell<Option<Outgoing>>,
     /// For further attempts; `None` where there can be none.
     again: Option<Again>,
     body: Option<Rc<RefCell<Replay>>>,
@@ -99,20 +99,20 @@ fn calls_for_fallback(failure: &Failure) -> bool {
 impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
     /// HTTP/1.
-    pub(crate) fn new(plan: Plan, raw: Option<Bytes>, mut head: Parts, incoming: Incoming) -> Journey {
+    pub(crate) fn new(plan: Plan, raw: Option<Bytes>, mut head: Head, incoming: Incoming) -> Journey {
         let Plan { route, chosen, live, mirror, tunnel, client, expose, hears_interim, hearer } = plan;
         let started = Instant::now();
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| {
-            let expects = hears_interim && expects_continue(&head.headers);
+            let expects = hears_interim && expects_continue(head.fields.get(&EXPECT));
             Replay::new(incoming, &route.request_body, expects, started)
         });
         let first_body = request_body(body.as_ref());
-        say_length(&mut head.headers, &first_body);
+        say_length(&mut head.fields, &first_body);
         let again = route.config.replayable_methods.contains(&head.method).then(|| match raw {
             Some(bytes) if tunnel.is_none() => Again::Raw(bytes),
             _ => Again::prepared(&head),
         });
-        let first = Cell::new(Some(Request::from_parts(head, first_body)));
+        let first = Cell::new(Some(Outgoing { head, body: first_body }));
         Journey {
             route,
             chosen,
@@ -284,7 +284,7 @@ impl Journey {
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Seen), Failure> {
         let request = self.request()?;
-        let kept = connection.may_be_refused().then(|| Again::of(request.method(), request.uri(), request.headers()));
+        let kept = connection.may_be_refused().then(|| Again::prepared(&request.head));
         let (failure, unsent) = match connection.send_once(request, hearers, deadline).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
@@ -318,7 +318,7 @@ impl Journey {
 
     /// The request of the next attempt. Inlined, so that what is moved here is moved once less.
     #[inline(always)]
-    fn request(&self) -> Result<Request<RequestBody>, Failure> {
+    fn request(&self) -> Result<Outgoing, Failure> {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
@@ -368,7 +368,14 @@ impl Journey {
         {
             return self.open(*tunnel, response, seen, attempt);
         }
-        let (mut head, incoming) = response.into_parts();
+        let (mut head, mut incoming) = response.into_parts();
+        let mut lines = incoming.take_lines();
+        // HTTP/2 has no lines, and who listens looks at the fields.
+        if (self.hearer.is_some() || self.route.ear.is_some())
+            && let Some(passed) = lines.take()
+        {
+            head.headers = passed.lines.to_map();
+        }
         // A backend's own: what a client of HTTP/1.0 gets is its connection's to say.
         head.version = Version::HTTP_11;
         let mut copy = None;
@@ -387,7 +394,7 @@ impl Journey {
             expose::say(&mut head.headers, self.expose, &self.route, pool, &self.chosen);
         }
         let room = self.route.config.max_response_body.unwrap_or(u64::MAX);
-        let mut body = ResponseBody::passed(incoming, self.body.clone(), attempt, room);
+        let mut body = ResponseBody::passed(incoming, self.body.clone(), attempt, room).with_lines(lines);
         if let Some(copy) = copy {
             body = body.copied(copy);
         }

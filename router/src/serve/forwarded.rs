@@ -4,9 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use super::head::Fields;
 use super::headers::strip_prefix;
 use super::interim::Hearer;
 use super::seen::{FORWARDED_PREFIX, Seen};
@@ -20,6 +22,8 @@ pub(crate) struct ClientFields {
     forwarded_for: HeaderValue,
     /// `http` or `https`.
     proto: HeaderValue,
+    /// What nearly all requests are sent with behind the client's own fields, as lines.
+    pub(crate) lines: Bytes,
     /// The client is a proxy whose word is taken.
     is_trusted: bool,
     /// Where interim responses go, unless a stream has a place of its own for them.
@@ -28,10 +32,12 @@ pub(crate) struct ClientFields {
 
 impl ClientFields {
     pub(crate) fn new(address: IpAddr, is_tls: bool, trusted: &[IpNet], signals: Arc<Signals>) -> ClientFields {
+        let proto = if is_tls { "https" } else { "http" };
         ClientFields {
             // The text of an address is always a header value.
             forwarded_for: HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
-            proto: HeaderValue::from_static(if is_tls { "https" } else { "http" }),
+            proto: HeaderValue::from_static(proto),
+            lines: format!("x-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\nvia: 1.1 switchback\r\n").into(),
             is_trusted: is_in(trusted, address),
             hearer: Hearer::Connection(signals),
         }
@@ -75,8 +81,8 @@ impl ClientFields {
     }
 
     /// The client's address: the right-most one of `X-Forwarded-For` that is no trusted proxy, where the peer is one; else the peer's.
-    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap, seen: Seen, trusted: &[IpNet]) -> IpAddr {
-        if seen.has_x_forwarded && self.is_trusted { rightmost_untrusted(peer, headers, trusted) } else { peer }
+    pub(crate) fn client(&self, peer: IpAddr, fields: &Fields, seen: Seen, trusted: &[IpNet]) -> IpAddr {
+        if seen.has_x_forwarded && self.is_trusted { rightmost_untrusted(peer, fields, trusted) } else { peer }
     }
 }
 
@@ -110,12 +116,11 @@ fn appended(headers: &HeaderMap, name: &HeaderName, last: &[u8]) -> Option<Heade
 }
 
 /// From the peer outwards, as long as each hop is trusted. What is no address ends the walk: whoever wrote it is the last one known.
-fn rightmost_untrusted(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+fn rightmost_untrusted(peer: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer;
-    let lines = headers.get_all(X_FORWARDED_FOR);
-    let mut lines: Vec<&HeaderValue> = lines.iter().collect();
+    let mut lines: Vec<&[u8]> = fields.all("x-forwarded-for").collect();
     lines.reverse();
-    for element in lines.into_iter().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {
+    for element in lines.into_iter().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
         let Some(address) = address_of(element) else { break };
         client = address;
         if !is_in(trusted, address) {
@@ -209,7 +214,7 @@ mod tests {
         let client = |peer: &str, chain: &'static str| {
             let headers = headers(&[("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", chain)]);
             let seen = Seen::of(&headers);
-            fields(peer).client(peer.parse().unwrap(), &headers, seen, &networks()).to_string()
+            fields(peer).client(peer.parse().unwrap(), &headers.into(), seen, &networks()).to_string()
         };
         assert_eq!(client("10.0.0.7", "6.6.6.6, 203.0.113.9, 10.1.1.1"), "203.0.113.9");
         assert_eq!(client("10.0.0.7", "203.0.113.9:4711,10.1.1.1"), "203.0.113.9");

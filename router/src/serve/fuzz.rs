@@ -18,6 +18,7 @@ use switchback_fuzz::{Target, Trace, trace};
 use switchback_policy::split::Field;
 
 use super::again::parse;
+use super::head::Head;
 use super::http1::{RequestHead, RequestReader, read_body};
 use super::overrides::{
     self,
@@ -136,26 +137,33 @@ fn look_at_request(bytes: &[u8]) -> Trace {
     );
     let mut ways = Vec::new();
     for (place, ((head, body), (parts, their_body))) in ours.iter().zip(&theirs).enumerate() {
+        let raw = head.head.fields.raw().unwrap();
+        let made = head.head.fields.lines().unwrap().to_map();
+        let mut theirs = parts.headers.clone();
+        if !head.seen.has_connection {
+            theirs.remove("connection");
+        }
         assert_eq!(
-            (&head.parts.method, &head.parts.uri, head.parts.version, &head.parts.headers),
-            (&parts.method, &parts.uri, parts.version, &parts.headers),
+            (&head.head.method, &head.head.uri, head.head.version, &made),
+            (&parts.method, &parts.uri, parts.version, &theirs),
             "request {place}"
         );
         if let Some(body) = body {
             assert_eq!(Some(body), their_body.as_ref(), "the body of request {place}");
         }
-        let again = parse(&head.raw).unwrap_or_else(|| panic!("request {place} cannot be read a second time: {}", head.raw.escape_ascii()));
+        let again = parse(&raw).unwrap_or_else(|| panic!("request {place} cannot be read a second time: {}", raw.escape_ascii()));
         assert_eq!((&again.method, &again.uri, again.version), (&parts.method, &parts.uri, parts.version), "request {place}");
-        assert_eq!(again.headers, parts.headers, "request {place}");
-        assert_eq!(head.seen, Seen::of(&parts.headers), "request {place}");
-        ways.push((look_at_head(parts, &head.raw), body.as_ref().map_or(0, |body| body.len().min(3) + 1)));
+        assert_eq!(again.fields.as_map(), &parts.headers, "request {place}");
+        // A `Connection` that is for this hop alone is left out where lines pass as they came.
+        let has_connection = Seen::of(&parts.headers).has_connection && head.seen.has_connection;
+        assert_eq!(head.seen, Seen { has_connection, ..Seen::of(&parts.headers) }, "request {place}");
+        ways.push((look_at_head(&head.head, head.seen, &raw), body.as_ref().map_or(0, |body| body.len().min(3) + 1)));
     }
     trace((ways, format!("{refusal:?}"), theirs.len() > ours.len()))
 }
 
 /// What is decided by a head that was read.
-fn look_at_head(head: &Parts, raw: &[u8]) -> Trace {
-    let seen = Seen::of(&head.headers);
+fn look_at_head(head: &Head, seen: Seen, raw: &[u8]) -> Trace {
     let verdict = query::check(head, seen);
     if verdict.is_ok() {
         let (lengths, codings) = (lines_with(raw, b"content-length:"), lines_with(raw, b"transfer-encoding:"));
@@ -182,7 +190,7 @@ fn requests() {
     target.run(|bytes| {
         let piece = bytes.len() % 7 + 1;
         let shown = |read: Read| {
-            let heads = read.requests.into_iter().map(|(head, body)| (head.raw, body));
+            let heads = read.requests.into_iter().map(|(head, body)| (head.head.fields.raw(), body));
             (heads.collect::<Vec<_>>(), read.refusal)
         };
         assert_eq!(shown(read_by_us(bytes, bytes.len())), shown(read_by_us(bytes, piece)), "in pieces of {piece}");

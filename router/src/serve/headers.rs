@@ -1,11 +1,11 @@
 //! Which header fields pass: hop-by-hop fields end here, and a backend learns whom it is answering.
 
 use http::header::{CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA};
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 
 use super::forwarded::ClientFields;
+use super::head::Head;
 use super::seen::{FORWARDED_PREFIX, OWN_PREFIX, Seen, is_trailers};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -20,16 +20,25 @@ const END_TO_END: [&str; 9] =
 /// Makes a client's head into one for a backend: origin form, `Host`, no hop-by-hop fields, no `x-switchback-*` from
 /// outside, `Via`, `X-Forwarded-For` and `X-Forwarded-Proto` set ([`ClientFields::say`]).
 /// `Host` passes as it is, so there is nothing for an `X-Forwarded-Host` of ours to say.
-pub(crate) fn prepare_request(head: &mut Parts, seen: Seen, client: &ClientFields) {
+///
+/// Nearly all heads need no change but a few lines behind them, which are the same for all of a client's connection.
+pub(crate) fn prepare_request(head: &mut Head, seen: Seen, client: &ClientFields) {
+    if head.version == Version::HTTP_11
+        && head.uri.authority().is_none()
+        && seen.passes_as_it_is()
+        && let Some(lines) = head.fields.lines_mut()
+    {
+        return lines.add(client.lines.clone());
+    }
     if let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
-        head.headers.insert(HOST, host);
+        head.fields.map().insert(HOST, host);
         let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from(path);
     } else if seen.hosts == 0 {
         // HTTP/1.0 alone may have none, and HTTP/1.1 needs one: empty where nobody said it (RFC 9112, 3.2).
-        head.headers.insert(HOST, HeaderValue::from_static(""));
+        head.fields.map().insert(HOST, HeaderValue::from_static(""));
     }
     let via = match head.version {
         Version::HTTP_2 => HeaderValue::from_static("2 switchback"),
@@ -37,15 +46,16 @@ pub(crate) fn prepare_request(head: &mut Parts, seen: Seen, client: &ClientField
         _ => HeaderValue::from_static("1.1 switchback"),
     };
     head.version = Version::HTTP_11;
-    strip(&mut head.headers, seen);
-    client.say(&mut head.headers, seen);
-    head.headers.append(VIA, via);
+    let headers = head.fields.map();
+    strip(headers, seen);
+    client.say(headers, seen);
+    headers.append(VIA, via);
 }
 
 /// `OPTIONS http://a` is about the server itself, and nothing on it (RFC 9112, 3.2.4): it becomes `OPTIONS *`. The parser takes it for
 /// `http://a/`, so that only the head as it came, `raw`, can tell. `head` is as a backend shall have it.
 #[inline]
-pub(crate) fn ask_of_server(head: &mut Parts, raw: &[u8]) {
+pub(crate) fn ask_of_server(head: &mut Head, raw: &[u8]) {
     if head.method == Method::OPTIONS && names_server(raw) {
         head.uri = Uri::from(PathAndQuery::from_static("*"));
     }
@@ -73,7 +83,7 @@ fn strip(headers: &mut HeaderMap, seen: Seen) {
         for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
             headers.remove(name);
         }
-        if !headers.get_all(TE).iter().all(is_trailers) {
+        if !headers.get_all(TE).iter().all(|te| is_trailers(te.as_bytes())) {
             strip_codings(headers);
         }
     }
@@ -131,11 +141,24 @@ mod tests {
     use super::*;
     use http::Request;
 
-    fn prepared(request: http::request::Builder) -> Parts {
-        let mut head = request.body(()).unwrap().into_parts().0;
-        let seen = Seen::of(&head.headers);
+    /// What a head becomes; its fields are a map.
+    struct Prepared {
+        headers: HeaderMap,
+        head: Head,
+    }
+
+    impl std::ops::Deref for Prepared {
+        type Target = Head;
+        fn deref(&self) -> &Head {
+            &self.head
+        }
+    }
+
+    fn prepared(request: http::request::Builder) -> Prepared {
+        let mut head = Head::of(request.body(()).unwrap().into_parts().0);
+        let seen = Seen::of(head.fields.as_map());
         prepare_request(&mut head, seen, &ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default()));
-        head
+        Prepared { headers: head.fields.map().clone(), head }
     }
 
     #[test]
@@ -164,10 +187,10 @@ mod tests {
         let request = Request::get("/").header("connection", "close, X-Forwarded-For, x-forwarded-proto, X-Forwarded-Port");
         let request =
             request.header("x-forwarded-for", "203.0.113.9").header("x-forwarded-proto", "https").header("x-forwarded-port", "443");
-        let mut head = request.body(()).unwrap().into_parts().0;
-        let seen = Seen::of(&head.headers);
+        let mut head = Head::of(request.body(()).unwrap().into_parts().0);
+        let seen = Seen::of(head.fields.as_map());
         prepare_request(&mut head, seen, &ClientFields::new([10, 0, 0, 7].into(), false, &trusted, Default::default()));
-        let said = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port"].map(|name| head.headers[name].to_str().unwrap());
+        let said = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port"].map(|name| head.fields.as_map()[name].to_str().unwrap());
         assert_eq!(said, ["203.0.113.9, 10.0.0.7", "https", "443"]);
     }
 
@@ -216,7 +239,7 @@ mod tests {
     #[test]
     fn options_of_a_host_alone_are_those_of_the_server() {
         let target = |method: &str, uri: &str| {
-            let mut head = prepared(Request::builder().method(method).uri(uri));
+            let mut head = prepared(Request::builder().method(method).uri(uri)).head;
             ask_of_server(&mut head, format!("\r\n{method} {uri} HTTP/1.1\r\nReferer: http://a\r\n\r\n").as_bytes());
             head.uri.to_string()
         };

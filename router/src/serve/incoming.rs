@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::http1::{BackendBody, BackendBroke, ClientBody, ClientBroke};
+use super::http1::{BackendBody, BackendBroke, ClientBody, ClientBroke, PassedLines};
 use super::http2::{Http2Body, StreamIo};
 
 /// The body.
@@ -67,6 +67,11 @@ impl BrokenOff {
 }
 
 impl Incoming {
+    /// The fields of its head, where they pass as they came.
+    pub(crate) fn take_lines(&mut self) -> Option<PassedLines> {
+        if let Incoming::Backend(body) = self { body.take_lines() } else { None }
+    }
+
     /// All of it, where it came with its head.
     pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
         if let Incoming::Backend(body) = self { body.take_whole() } else { None }

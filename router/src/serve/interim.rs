@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
@@ -32,9 +32,9 @@ const HEAD_BYTES: usize = 1 << 20;
 /// A head with more fields is left to hyper.
 const FIELDS: usize = 100;
 
-/// The client waits with its body until it hears 100 Continue.
-pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+/// With this `Expect` a client waits with its body until it hears 100 Continue.
+pub(crate) fn expects_continue(expect: Option<&[u8]>) -> bool {
+    expect.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Holds a request's body back until the backend says 100, or has said nothing for a while.

@@ -8,14 +8,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use http::Response;
 use http::header::HeaderValue;
-use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::again::Again;
 use super::attempt::Attempt;
 use super::forwarded::ClientFields;
+use super::head::Outgoing;
 use super::headers::X_SWITCHBACK_MIRROR;
 use super::incoming::Incoming;
 use super::pool::MirrorSlot;
@@ -85,11 +86,11 @@ impl Copy {
         Ok(response)
     }
 
-    fn request(&self) -> Result<Request<RequestBody>, Failure> {
+    fn request(&self) -> Result<Outgoing, Failure> {
         // The head was read before: it can be read again.
         let request = self.again.request(RequestBody::copied(self.body.clone()), &self.client);
         let mut request = request.ok_or(Failure::Closed { was_reused: true })?;
-        request.headers_mut().insert(X_SWITCHBACK_MIRROR, HeaderValue::from_static("1"));
+        request.head.fields.map().insert(X_SWITCHBACK_MIRROR, HeaderValue::from_static("1"));
         Ok(request)
     }
 }

@@ -27,6 +27,7 @@ mod forwarded;
 mod fuzz;
 mod generation;
 mod hang_up;
+mod head;
 mod head_lines;
 mod headers;
 mod http1;

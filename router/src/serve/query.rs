@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::{AsHeaderName, CONTENT_LENGTH, COOKIE, HOST};
-use http::request::Parts;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use switchback_policy::split::Field;
 
+use super::head::Head;
 use super::seen::{Seen, is_host};
 use crate::config::UnitSource;
 use crate::quality::Refusal;
@@ -50,10 +50,10 @@ impl Unit<'_> {
     }
 
     /// The first of `sources` that this request has and that is not empty; the client's address when it has none.
-    pub(crate) fn of<'a>(head: &'a Parts, sources: &[UnitSource], client: IpAddr) -> Unit<'a> {
+    pub(crate) fn of<'a>(head: &'a Head, sources: &[UnitSource], client: IpAddr) -> Unit<'a> {
         for source in sources {
             let found = match source {
-                UnitSource::Header(name) => head.headers.get(name).map(http::HeaderValue::as_bytes),
+                UnitSource::Header(name) => head.fields.get(name),
                 UnitSource::Cookie(name) => cookie(head, name),
                 UnitSource::ClientAddress => break,
             };
@@ -72,7 +72,7 @@ impl Unit<'_> {
 ///
 /// # Errors
 /// The reason, which is counted; [`super::answer`] says what the client gets.
-pub(crate) fn check(head: &Parts, seen: Seen) -> Result<(), Refusal> {
+pub(crate) fn check(head: &Head, seen: Seen) -> Result<(), Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
@@ -98,9 +98,9 @@ fn is_of_the_web(target: &Uri) -> bool {
 ///
 /// # Errors
 /// [`Refusal::Host`].
-pub(crate) fn check_h2_host(head: &Parts) -> Result<(), Refusal> {
-    let (Some(host), Some(authority)) = (head.headers.get(HOST), head.uri.authority()) else { return Ok(()) };
-    if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) { Ok(()) } else { Err(Refusal::Host) }
+pub(crate) fn check_h2_host(head: &Head) -> Result<(), Refusal> {
+    let (Some(host), Some(authority)) = (head.fields.get(&HOST), head.uri.authority()) else { return Ok(()) };
+    if host.eq_ignore_ascii_case(authority.as_str().as_bytes()) { Ok(()) } else { Err(Refusal::Host) }
 }
 
 /// HTTP/2 may send a `Cookie` in pieces, HTTP/1.1 may not: they become one (RFC 9113, 8.2.3).
@@ -119,8 +119,8 @@ fn join_pieces(headers: &mut HeaderMap) {
 }
 
 /// Whether the head says that its body is larger than this.
-pub(crate) fn announces_more(head: &Parts, most: u64) -> bool {
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+pub(crate) fn announces_more(head: &Head, most: u64) -> bool {
+    let length = head.fields.get(&CONTENT_LENGTH).and_then(|value| std::str::from_utf8(value).ok()?.trim().parse::<u64>().ok());
     length.is_some_and(|length| length > most)
 }
 
@@ -158,11 +158,11 @@ fn unescaped(path: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// The host that the request is for: lower case is not yet made, the port is cut off.
-pub(crate) fn host(head: &Parts) -> Option<&str> {
+pub(crate) fn host(head: &Head) -> Option<&str> {
     if let Some(authority) = head.uri.authority() {
         return Some(authority.host());
     }
-    let text = head.headers.get(HOST)?.to_str().ok()?;
+    let text = std::str::from_utf8(head.fields.get(&HOST)?).ok()?;
     if text.starts_with('[') {
         let end = text.find(']')?;
         return text.get(..=end);
@@ -171,10 +171,10 @@ pub(crate) fn host(head: &Parts) -> Option<&str> {
 }
 
 /// A request field for a policy, cut at 1,024 bytes; `None` where the request has none, or none that is UTF-8.
-pub(crate) fn field<'a>(head: &'a Parts, field: &Field) -> Option<Cow<'a, str>> {
+pub(crate) fn field<'a>(head: &'a Head, field: &Field) -> Option<Cow<'a, str>> {
     let value = match field {
         Field::Path => Some(Cow::Borrowed(head.uri.path())),
-        Field::Header(name) => return header(head, name.as_str()).map(Cow::Borrowed),
+        Field::Header(name) => return text(head.fields.named(name.as_str())).map(Cow::Borrowed),
         Field::Cookie(name) => cookie(head, name).and_then(|value| std::str::from_utf8(value).ok()).map(Cow::Borrowed),
         Field::Query(name) => query_parameter(head.uri.query()?, name),
     };
@@ -185,17 +185,21 @@ pub(crate) fn field<'a>(head: &'a Parts, field: &Field) -> Option<Cow<'a, str>> 
 }
 
 /// The same of a header.
-pub(crate) fn header(head: &Parts, name: impl AsHeaderName) -> Option<&str> {
-    head.headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).map(cut)
+pub(crate) fn header<'a>(head: &'a Head, name: &HeaderName) -> Option<&'a str> {
+    text(head.fields.get(name))
+}
+
+fn text(value: Option<&[u8]>) -> Option<&str> {
+    value.and_then(|value| std::str::from_utf8(value).ok()).map(cut)
 }
 
 fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(FIELD_BYTES)).unwrap_or_default()
 }
 
-fn cookie<'a>(head: &'a Parts, name: &str) -> Option<&'a [u8]> {
-    let cookies = head.headers.get_all(COOKIE).iter();
-    let mut pairs = cookies.flat_map(|value| value.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+fn cookie<'a>(head: &'a Head, name: &str) -> Option<&'a [u8]> {
+    let cookies = head.fields.all("cookie");
+    let mut pairs = cookies.flat_map(|value| value.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
     pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
@@ -208,11 +212,11 @@ mod tests {
     use super::*;
     use http::Request;
 
-    fn head(request: http::request::Builder) -> Parts {
-        request.body(()).unwrap().into_parts().0
+    fn head(request: http::request::Builder) -> Head {
+        Head::of(request.body(()).unwrap().into_parts().0)
     }
 
-    fn unit_text(head: &Parts, sources: &[UnitSource]) -> String {
+    fn unit_text(head: &Head, sources: &[UnitSource]) -> String {
         String::from_utf8_lossy(Unit::of(head, sources, "10.0.0.7".parse().unwrap()).bytes()).into_owned()
     }
 
@@ -237,7 +241,7 @@ mod tests {
     fn what_could_be_read_in_two_ways_is_refused() {
         let refused = |request: http::request::Builder| {
             let head = head(request);
-            check(&head, Seen::of(&head.headers)).err()
+            check(&head, Seen::of(head.fields.as_map())).err()
         };
         assert_eq!(refused(Request::get("/").header("host", "a")), None);
         assert_eq!(refused(Request::get("/").header("host", "a").header("host", "a")), Some(Refusal::Host));
@@ -272,8 +276,8 @@ mod tests {
     fn a_cookie_in_pieces_becomes_one() {
         let mut parts =
             head(Request::get("/").header("cookie", "a=b").header("x", "1").header("cookie", "c=d; e=f").header("cookie", "g="));
-        join_cookies(&mut parts.headers);
-        assert_eq!(parts.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=b; c=d; e=f; g="]);
+        join_cookies(parts.fields.map());
+        assert_eq!(parts.fields.map().get_all("cookie").iter().collect::<Vec<_>>(), ["a=b; c=d; e=f; g="]);
     }
 
     #[test]

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use http::request::Parts;
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::events::EventsDoor;
+use super::head::Head;
 use super::issue::Tokens;
 use super::listen::Ear;
 use super::log_limit::LogLimit;
@@ -158,7 +158,7 @@ impl RouteTable {
         table
     }
 
-    pub(crate) fn find(&self, head: &Parts) -> Option<RouteIndex> {
+    pub(crate) fn find(&self, head: &Head) -> Option<RouteIndex> {
         let path = head.uri.path();
         let by_host = if self.by_host.is_empty() { None } else { query::host(head).and_then(|host| self.of_host(host)) };
         by_host.and_then(|prefixes| prefixes.find(path)).or_else(|| self.any_host.find(path))
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn find(table: &RouteTable, host: &str, path: &str) -> Option<u16> {
-        let head = Request::get(path).header("host", host).body(()).unwrap().into_parts().0;
+        let head = Head::of(Request::get(path).header("host", host).body(()).unwrap().into_parts().0);
         table.find(&head).map(|index| index.0)
     }
 

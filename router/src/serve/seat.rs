@@ -8,6 +8,7 @@ use std::sync::Arc;
 use switchback_policy::split::{Decision, Field, Salt, Snapshot, Wanted};
 use tokio::time::Instant;
 
+use super::head::Head;
 use super::position::PositionKey;
 use super::query::{self, Unit};
 use crate::allocator;
@@ -100,7 +101,7 @@ impl Seat {
 
     /// What the policy says of a query; `None` when it cannot be asked, or gives no usable answer.
     #[inline]
-    pub(crate) fn ask(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> Option<Decision> {
+    pub(crate) fn ask(&mut self, unit: &Unit<'_>, head: &Head, counters: &RouteCounters) -> Option<Decision> {
         if self.policy.health.has_quarantine() && self.policy.health.is_quarantined(Instant::now()) {
             // Struck out by another worker: this one's instance goes too, and comes back when the quarantine ends.
             self.instance = None;
@@ -139,7 +140,7 @@ impl Configured {
     }
 
     /// The cheap call when the policy wants one position and nothing else.
-    fn route(&mut self, unit: &Unit<'_>, head: &http::request::Parts) -> Result<Decision, PolicyFailure> {
+    fn route(&mut self, unit: &Unit<'_>, head: &Head) -> Result<Decision, PolicyFailure> {
         if let ([key], []) = (self.keys.as_slice(), self.fields.as_slice()) {
             return self.instance.route(key.position(unit.bytes()));
         }

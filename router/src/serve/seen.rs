@@ -2,7 +2,7 @@
 //!
 //! Most heads have hardly any, so that asking the map for each of a dozen names costs more than reading the head did. Pure.
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::HeaderMap;
 
 use super::signals;
 
@@ -29,7 +29,9 @@ pub(crate) struct Seen {
     pub(crate) has_odd_coding: bool,
     /// A `Host` has characters that no host and port have.
     pub(crate) has_odd_host: bool,
+    /// A `Connection` that names more than what is for this hop; where lines are kept as they came, else any.
     pub(crate) has_connection: bool,
+    pub(crate) has_date: bool,
     /// Of `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding` and `Upgrade`, and a `TE` that wants more than trailers.
     pub(crate) has_hop_by_hop: bool,
     pub(crate) has_upgrade: bool,
@@ -46,9 +48,15 @@ impl Seen {
     pub(crate) fn of(headers: &HeaderMap) -> Seen {
         let mut seen = Seen::default();
         for (name, value) in headers {
-            seen.add(name.as_str(), value);
+            seen.add(name.as_str().as_bytes(), value.as_bytes());
         }
         seen
+    }
+
+    /// Of a request's head: nothing in it ends here, and it has one host.
+    pub(crate) fn passes_as_it_is(&self) -> bool {
+        let ends_here = self.has_connection || self.has_hop_by_hop || self.has_own;
+        self.hosts == 1 && !(ends_here || self.has_forwarded || self.has_x_forwarded)
     }
 
     /// Whether the length of a body could be read in two ways: said twice, as a list, beside a transfer coding, or by a coding other than
@@ -58,48 +66,56 @@ impl Seen {
         is_said_twice || self.has_length_list || self.has_odd_coding
     }
 
-    /// Told apart by length first: most names need no comparison of text at all.
-    pub(crate) fn add(&mut self, name: &str, value: &HeaderValue) {
+    /// Told apart by length first: most names need no comparison of text at all. True of a `Connection`.
+    #[inline]
+    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
+        let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
         match name.len() {
-            2 if name == "te" => {
+            2 if is("te") => {
                 self.has_hop_by_hop |= !is_trailers(value);
                 self.takes_trailers |= names_trailers(value);
             }
-            4 if name == "host" => {
+            4 if is("date") => self.has_date = true,
+            4 if is("host") => {
                 self.hosts = self.hosts.saturating_add(1);
-                self.has_odd_host |= !is_host(value.as_bytes());
+                self.has_odd_host |= !is_host(value);
             }
-            7 if name == "upgrade" => {
+            7 if is("upgrade") => {
                 self.has_upgrade = true;
                 self.has_hop_by_hop = true;
             }
-            9 if name == "forwarded" => self.has_forwarded = true,
-            10 if name == "connection" => self.has_connection = true,
-            10 if name == "keep-alive" => self.has_hop_by_hop = true,
-            14 if name == "content-length" => {
-                self.content_lengths = self.content_lengths.saturating_add(1);
-                self.has_length_list |= value.as_bytes().contains(&b',');
+            9 if is("forwarded") => self.has_forwarded = true,
+            10 if is("connection") => {
+                self.has_connection = true;
+                return true;
             }
-            16 if name == "proxy-connection" => self.has_hop_by_hop = true,
-            17 if name == "transfer-encoding" => {
+            10 if is("keep-alive") => self.has_hop_by_hop = true,
+            14 if is("content-length") => {
+                self.content_lengths = self.content_lengths.saturating_add(1);
+                self.has_length_list |= value.contains(&b',');
+            }
+            16 if is("proxy-connection") => self.has_hop_by_hop = true,
+            17 if is("transfer-encoding") => {
                 self.has_odd_coding |= self.has_transfer_encoding || !is_chunked(value);
                 self.has_transfer_encoding = true;
                 self.has_hop_by_hop = true;
             }
-            length if length > SHORTEST_PREFIX && name.starts_with('x') => self.add_prefixed(name),
+            length if length > SHORTEST_PREFIX && matches!(name.first(), Some(b'x' | b'X')) => self.add_prefixed(name),
             _ => {}
         }
+        false
     }
 
-    fn add_prefixed(&mut self, name: &str) {
-        self.has_x_forwarded |= name.len() > FORWARDED_PREFIX.len() && name.starts_with(FORWARDED_PREFIX);
-        self.has_signals |= name.starts_with(signals::PREFIX);
-        self.has_own |= name.len() > OWN_PREFIX.len() && name.starts_with(OWN_PREFIX);
+    fn add_prefixed(&mut self, name: &[u8]) {
+        let has = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
+        self.has_x_forwarded |= name.len() > FORWARDED_PREFIX.len() && has(FORWARDED_PREFIX);
+        self.has_signals |= has(signals::PREFIX);
+        self.has_own |= name.len() > OWN_PREFIX.len() && has(OWN_PREFIX);
     }
 }
 
-fn is_chunked(coding: &HeaderValue) -> bool {
-    coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// Whether it is `host`, `host:port` or `[address]:port` (RFC 3986, 3.2). User information, blanks and paths are not.
@@ -161,19 +177,19 @@ static HOST_BYTES: [u8; 256] = {
 };
 
 /// Whether a `TE` asks for trailers alone, which pass.
-pub(crate) fn is_trailers(te: &HeaderValue) -> bool {
-    te.as_bytes().eq_ignore_ascii_case(b"trailers")
+pub(crate) fn is_trailers(te: &[u8]) -> bool {
+    te.eq_ignore_ascii_case(b"trailers")
 }
 
 /// Whether a `TE` asks for trailers, perhaps among others.
-fn names_trailers(te: &HeaderValue) -> bool {
-    te.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+fn names_trailers(te: &[u8]) -> bool {
+    te.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
+    use http::{HeaderName, HeaderValue};
 
     fn seen(fields: &[(&'static str, &'static str)]) -> Seen {
         let mut headers = HeaderMap::new();

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use switchback_policy::split::{Decision, Snapshot};
 use tokio::sync::Notify;
 
+use super::head::Head;
 use super::position::PositionKey;
 use super::query::{self, Unit};
 use super::seat::Configured;
@@ -69,7 +70,7 @@ impl Shadow {
     }
 
     /// Notes a decided query, if it is one of the sample.
-    pub(crate) fn note(&mut self, live: Decision, unit: &Unit<'_>, head: &http::request::Parts) {
+    pub(crate) fn note(&mut self, live: Decision, unit: &Unit<'_>, head: &Head) {
         self.due = self.due.saturating_add(self.run.share.get());
         if self.due < ALL {
             return;
@@ -79,7 +80,7 @@ impl Shadow {
     }
 
     #[cold]
-    fn take_note(&mut self, live: Decision, unit: &Unit<'_>, head: &http::request::Parts) {
+    fn take_note(&mut self, live: Decision, unit: &Unit<'_>, head: &Head) {
         let Some(configured) = self.configured.as_ref().filter(|_| self.notes.len() < NOTES && !self.run.is_over()) else {
             return self.run.skip();
         };

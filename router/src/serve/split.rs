@@ -19,6 +19,7 @@ use switchback_policy::split::{Decision, Reason, Snapshot, SplitPolicy};
 use tokio::sync::Notify;
 
 use super::experiments::{Experiments, RunningArm};
+use super::head::Head;
 use super::position::PositionKey;
 use super::query::Unit;
 use super::seat::Seat;
@@ -176,13 +177,7 @@ impl Split {
     }
 
     /// Decides one query; `asked` is the pool of a good override. Never fails, never waits.
-    pub(crate) fn decide(
-        &mut self,
-        unit: &Unit<'_>,
-        head: &http::request::Parts,
-        asked: Option<PoolIndex>,
-        counters: &RouteCounters,
-    ) -> Chosen {
+    pub(crate) fn decide(&mut self, unit: &Unit<'_>, head: &Head, asked: Option<PoolIndex>, counters: &RouteCounters) -> Chosen {
         let epoch = self.flags.epoch;
         if let Some(pool) = self.flags.pin {
             count(counters, PIN);
@@ -228,7 +223,7 @@ impl Split {
     }
 
     #[cold]
-    fn stand_in(&mut self, unit: &Unit<'_>, head: &http::request::Parts, counters: &RouteCounters) -> (Decision, u8) {
+    fn stand_in(&mut self, unit: &Unit<'_>, head: &Head, counters: &RouteCounters) -> (Decision, u8) {
         match self.standby.as_mut().and_then(|standby| standby.ask(unit, head, counters)) {
             Some(decision) => (decision, LAST_GOOD),
             None => (self.native.route(self.rollout.position(unit.bytes())), NATIVE),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{HeaderMap, Response, StatusCode, request, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use sha1::{Digest as _, Sha1};
@@ -61,19 +61,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 impl Tunnel {
     /// What the request asks for, if that is one protocol of `allowed` (lower case).
-    pub(crate) fn wanted(
-        head: &mut request::Parts,
-        allowed: &[String],
-        client: impl FnOnce(&mut request::Parts) -> Option<ClientEnd>,
-    ) -> Option<Tunnel> {
-        let mut protocols = head.headers.get_all(UPGRADE).iter();
+    pub(crate) fn wanted(headers: &HeaderMap, allowed: &[String], client: impl FnOnce() -> Option<ClientEnd>) -> Option<Tunnel> {
+        let mut protocols = headers.get_all(UPGRADE).iter();
         let protocol = protocols.next().filter(|_| protocols.next().is_none())?.clone();
         let is_allowed = allowed.iter().any(|allowed| protocol.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()));
-        if !is_allowed || !names_upgrade(&head.headers) {
+        if !is_allowed || !names_upgrade(headers) {
             return None;
         }
-        let key = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
-        Some(Tunnel { protocol, client: client(head)?, key })
+        let key = headers.get(SEC_WEBSOCKET_KEY).cloned();
+        Some(Tunnel { protocol, client: client()?, key })
     }
 
     /// Puts the wish back, which ends at a hop as a rule. A stream has no key, which a backend of HTTP/1.1 needs to see.

@@ -6,13 +6,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::uri::Scheme;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use super::head::Outgoing;
 use super::http1::{Stream, Unanswered, Wire};
 use super::http2::{self, SendError};
 use super::incoming::Incoming;
@@ -103,7 +104,7 @@ pub(crate) enum Failure {
 }
 
 /// Why there was no response, and the request where nothing of it was sent.
-pub(crate) type Unsent = (Failure, Option<Box<Request<RequestBody>>>);
+pub(crate) type Unsent = (Failure, Option<Box<Outgoing>>);
 
 /// Who hears of interim responses.
 #[derive(Clone, Copy, Default)]
@@ -215,7 +216,7 @@ impl Connection {
     /// [`Failure::Closed`], [`Failure::Broken`], or [`Failure::Timeout`].
     pub(crate) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Outgoing,
         hearers: Hearers<'_>,
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Seen), Failure> {
@@ -228,7 +229,7 @@ impl Connection {
     /// The same, and the request.
     pub(crate) async fn send_once(
         &mut self,
-        request: Request<RequestBody>,
+        request: Outgoing,
         hearers: Hearers<'_>,
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Seen), Unsent> {
@@ -247,7 +248,7 @@ impl Connection {
 
     async fn send_otherwise(
         &mut self,
-        request: Request<RequestBody>,
+        request: Outgoing,
         hearers: Hearers<'_>,
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Seen), Unsent> {
@@ -259,40 +260,30 @@ impl Connection {
         Ok((response, seen))
     }
 
-    async fn ask_to_upgrade(
-        &mut self,
-        request: Request<RequestBody>,
-        hearers: Hearers<'_>,
-        deadline: Instant,
-    ) -> Result<Response<Incoming>, Unsent> {
+    async fn ask_to_upgrade(&mut self, request: Outgoing, hearers: Hearers<'_>, deadline: Instant) -> Result<Response<Incoming>, Unsent> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         let Sender::Upgrade { sender, ear } = &mut self.sender else {
             return Err((Failure::Closed { was_reused }, Some(Box::new(request))));
         };
         let _listening = ear.listen(hearers.client, hearers.gate.cloned());
-        match in_time(std::pin::pin!(sender.try_send_request(request)), &mut self.timer, deadline).await {
+        match in_time(std::pin::pin!(sender.try_send_request(request.into())), &mut self.timer, deadline).await {
             _ if ear.is_odd() => Err((Failure::Broken(Broken::Framing), None)),
             Some(Ok(response)) => Ok(response.map(Incoming::Http1)),
             Some(Err(mut error)) => {
-                let unsent = error.take_message().map(Box::new);
+                let unsent = error.take_message().map(|request| Box::new(request.into()));
                 Err((failure_of(&error.into_error(), was_reused), unsent))
             }
             None => Err((Failure::Timeout, None)),
         }
     }
 
-    async fn send_over_h2(
-        &mut self,
-        request: Request<RequestBody>,
-        hearers: Hearers<'_>,
-        deadline: Instant,
-    ) -> Result<Response<Incoming>, Unsent> {
+    async fn send_over_h2(&mut self, request: Outgoing, hearers: Hearers<'_>, deadline: Instant) -> Result<Response<Incoming>, Unsent> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         let Sender::Http2(sender) = &mut self.sender else { return Err((Failure::Closed { was_reused }, Some(Box::new(request)))) };
-        let answer = in_time(std::pin::pin!(sender.send(request, hearers)), &mut self.timer, deadline).await;
+        let answer = in_time(std::pin::pin!(sender.send(request.into(), hearers)), &mut self.timer, deadline).await;
         match answer {
             Some(Ok(response)) => Ok(response),
-            Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(request))),
+            Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(Box::new((*request).into())))),
             // What the backend said makes no sense; or it said no, or nothing any more.
             Some(Err(SendError::Switching)) => Err((Failure::Broken(Broken::Upgrade), None)),
             Some(Err(SendError::Failed(error))) if http2::was_refused(&error) => Err((Failure::Refused, None)),

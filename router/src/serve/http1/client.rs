@@ -8,16 +8,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
-use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Response};
 
-use super::super::replay::RequestBody;
+use super::super::head::{Head, Outgoing};
 use super::super::seen::Seen;
 use super::super::upstream::Hearers;
-use super::download::BackendBody;
+use super::download::{BackendBody, PassedLines};
 use super::fields;
 use super::out::{Out, Unsendable};
-use super::response::{Final, Head, Reader};
+use super::response::{Final, Head as ResponseHead, Reader};
 use super::stream::{ROOM, Stream};
 use crate::quality::Broken;
 
@@ -27,7 +26,7 @@ pub(crate) struct Wire(pub(super) Rc<RefCell<Inner>>);
 /// Why there was no response.
 pub(crate) enum Unanswered {
     /// Nothing of it was sent: here it is.
-    Unsent(Box<Request<RequestBody>>),
+    Unsent(Box<Outgoing>),
     /// The connection ended, or the request's body did.
     Closed,
     /// What came makes no sense.
@@ -75,19 +74,15 @@ impl Wire {
     ///
     /// # Errors
     /// [`Unanswered`].
-    pub(crate) async fn send(
-        &self,
-        request: Request<RequestBody>,
-        hearers: Hearers<'_>,
-    ) -> Result<(Response<BackendBody>, Seen), Unanswered> {
-        let (parts, body) = request.into_parts();
-        let method = parts.method.clone();
-        self.0.borrow_mut().out.begin(&parts, body);
+    pub(crate) async fn send(&self, request: Outgoing, hearers: Hearers<'_>) -> Result<(Response<BackendBody>, Seen), Unanswered> {
+        let Outgoing { head, body } = request;
+        let method = head.method.clone();
+        self.0.borrow_mut().out.begin(&head, body);
         // Until something of it was written.
-        let mut unsent = Some(parts);
+        let mut unsent = Some(head);
         let answer = std::future::poll_fn(|cx| self.0.borrow_mut().poll_answer(cx, &method, &mut unsent, hearers));
-        let Final { response, seen, length, keeps } = *answer.await?;
-        let body = BackendBody::begin(&self.0, length, keeps);
+        let Final { response, lines, seen, length, keeps } = *answer.await?;
+        let body = BackendBody::begin(&self.0, length, keeps, lines.map(|lines| PassedLines { lines, seen }));
         Ok((response.map(|()| body), seen))
     }
 }
@@ -97,21 +92,22 @@ impl Inner {
         &mut self,
         cx: &mut Context<'_>,
         method: &Method,
-        unsent: &mut Option<Parts>,
+        unsent: &mut Option<Head>,
         hearers: Hearers<'_>,
     ) -> Poll<Result<Box<Final>, Unanswered>> {
         if !self.out.is_through() {
             let sent = self.out.poll_send(cx, &mut self.stream);
             if self.out.has_begun
-                && let Some(parts) = unsent.take()
+                && let Some(mut head) = unsent.take()
+                && head.fields.lines().is_none()
             {
-                fields::give_back(parts.headers);
+                fields::give_back(std::mem::take(head.fields.map()));
             }
             match sent {
                 Poll::Pending | Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Unsendable::Body)) => return Poll::Ready(Err(self.closes())),
                 Poll::Ready(Err(Unsendable::Connection)) => match unsent.take().zip(self.out.take_body()) {
-                    Some((parts, body)) => return Poll::Ready(Err(Unanswered::Unsent(Box::new(Request::from_parts(parts, body))))),
+                    Some((head, body)) => return Poll::Ready(Err(Unanswered::Unsent(Box::new(Outgoing { head, body })))),
                     // It may have answered all the same.
                     None => self.is_over = true,
                 },
@@ -119,8 +115,8 @@ impl Inner {
         }
         loop {
             match self.reader.take(&mut self.read, method) {
-                Ok(Some(Head::Final(head))) => return Poll::Ready(Ok(head)),
-                Ok(Some(Head::Interim(status, headers))) => hearers.hear(status, headers),
+                Ok(Some(ResponseHead::Final(head))) => return Poll::Ready(Ok(head)),
+                Ok(Some(ResponseHead::Interim(status, headers))) => hearers.hear(status, headers),
                 Ok(None) => match ready!(self.poll_fill(cx, ROOM)) {
                     Ok(1..) => {}
                     Ok(0) | Err(_) => return Poll::Ready(Err(self.closes())),

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use switchback_fuzz::{Target, trace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
+use super::super::head::Outgoing;
 use super::super::replay::RequestBody;
 use super::super::upstream::Hearers;
 use super::{BackendBroke, Stream, Unanswered, Wire};
@@ -68,13 +69,17 @@ enum Ends {
 fn ours(bytes: &[u8], piece: usize, method: &Method) -> Ends {
     against(bytes, piece, |stream| async move {
         let wire = Wire::new(Stream::Piped(stream));
-        let asked = wire.send(request(method).body(RequestBody::Empty).unwrap(), Hearers::NONE);
+        let asked = wire.send(request(method).body(RequestBody::Empty).unwrap().into(), Hearers::NONE);
         let (response, _) = match asked.await {
             Ok(answer) => answer,
             Err(Unanswered::Broken(broken)) => return Ends::Broken(broken),
             Err(Unanswered::Closed | Unanswered::Unsent(_)) => return Ends::Closed,
         };
-        let (head, body) = response.into_parts();
+        let (mut head, mut body) = response.into_parts();
+        if let Some(passed) = body.take_lines() {
+            // As whoever wants a map has them: but for a `Connection` that is for this hop.
+            head.headers = passed.lines.to_map();
+        }
         let body = match body.collect().await {
             Ok(body) => body,
             Err(broke) => return Ends::BrokeOff(broke),
@@ -93,6 +98,15 @@ fn hypers(bytes: &[u8], method: &Method) -> Option<Answer> {
         let (head, body) = response.into_parts();
         let body = body.collect().await.ok()?;
         let trailers = body.trailers().map(fields).unwrap_or_default();
+        let mut head = head;
+        // What is for this hop alone is left out where lines pass as they came.
+        let is_plain = |value: &http::HeaderValue| {
+            value.as_bytes().eq_ignore_ascii_case(b"close") || value.as_bytes().eq_ignore_ascii_case(b"keep-alive")
+        };
+        let lines = head.headers.get_all("connection").iter();
+        if lines.clone().count() == 1 && lines.clone().all(is_plain) {
+            head.headers.remove("connection");
+        }
         Some(Answer { status: head.status.as_u16(), fields: fields(&head.headers), body: body.to_bytes().to_vec(), trailers })
     })
 }
@@ -202,11 +216,11 @@ fn what_was_not_sent_comes_back_and_what_is_behind_a_response_is_nobodys() {
         assert!(!wire.is_usable(), "it is closed");
         let body = RequestBody::copied(vec![Bytes::from_static(b"hi")]);
         let request = request(&Method::PUT).header("content-length", "2");
-        let unsent = wire.send(request.body(body).unwrap(), Hearers::NONE).await;
+        let unsent = wire.send(request.body(body).unwrap().into(), Hearers::NONE).await;
         assert!(matches!(unsent, Err(Unanswered::Closed)), "a body that cannot be had again");
         let request = request_of_nothing();
         let unsent = wire.send(request, Hearers::NONE).await;
-        assert!(matches!(unsent, Err(Unanswered::Unsent(request)) if request.uri() == "/rank" && request.headers().len() == 1));
+        assert!(matches!(unsent, Err(Unanswered::Unsent(request)) if request.head.uri == "/rank" && request.head.fields.len() == 1));
         let (ours, mut theirs) = tokio::io::duplex(1 << 16);
         let wire = Wire::new(Stream::Piped(ours));
         theirs.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n").await.unwrap();
@@ -216,8 +230,8 @@ fn what_was_not_sent_comes_back_and_what_is_behind_a_response_is_nobodys() {
     });
 }
 
-fn request_of_nothing() -> Request<RequestBody> {
-    request(&Method::DELETE).body(RequestBody::Empty).unwrap()
+fn request_of_nothing() -> Outgoing {
+    request(&Method::DELETE).body(RequestBody::Empty).unwrap().into()
 }
 
 /// A response of hyper's and ours, which must not be two.

@@ -9,8 +9,10 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::AbortHandle;
 
+use super::super::seen::Seen;
 use super::chunks::{Chunks, Piece};
 use super::client::Inner;
+use super::lines::Lines;
 use super::out::Unsendable;
 use super::response::Length;
 use super::stream::{LARGE, ROOM};
@@ -24,6 +26,15 @@ pub(crate) struct BackendBody {
     keeps: bool,
     /// Who sends the rest of the request.
     sends: Option<AbortHandle>,
+    /// The fields of its head, where they pass as they came.
+    lines: Option<PassedLines>,
+}
+
+/// Fields of a backend's response that pass as they came.
+#[derive(Debug)]
+pub(crate) struct PassedLines {
+    pub(crate) lines: Lines,
+    pub(crate) seen: Seen,
 }
 
 enum Left {
@@ -47,7 +58,7 @@ pub(crate) enum BackendBroke {
 }
 
 impl BackendBody {
-    pub(super) fn begin(wire: &Rc<RefCell<Inner>>, length: Length, keeps: bool) -> BackendBody {
+    pub(super) fn begin(wire: &Rc<RefCell<Inner>>, length: Length, keeps: bool, lines: Option<PassedLines>) -> BackendBody {
         let left = match length {
             Length::Known(length) => Left::Known(length),
             Length::Chunked => Left::Chunks(Chunks::default()),
@@ -55,11 +66,16 @@ impl BackendBody {
         };
         let is_sent = wire.borrow().out.is_through();
         let sends = (!is_sent).then(|| tokio::task::spawn_local(send_rest(wire.clone())).abort_handle());
-        let mut body = BackendBody { wire: Some(wire.clone()), left, keeps, sends };
+        let mut body = BackendBody { wire: Some(wire.clone()), left, keeps, sends, lines };
         if matches!(body.left, Left::Known(0)) {
             body.is_through();
         }
         body
+    }
+
+    /// The fields of its head, where they pass as they came: the head has none then.
+    pub(crate) fn take_lines(&mut self) -> Option<PassedLines> {
+        self.lines.take()
     }
 
     /// All of it, where it came with its head: then the query is through.

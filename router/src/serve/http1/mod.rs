@@ -18,6 +18,7 @@ mod client;
 mod download;
 mod fields;
 mod io;
+mod lines;
 mod out;
 mod reply;
 mod request;
@@ -32,8 +33,9 @@ mod client_tests;
 mod server_tests;
 
 pub(crate) use client::{Unanswered, Wire};
-pub(crate) use download::{BackendBody, BackendBroke};
+pub(crate) use download::{BackendBody, BackendBroke, PassedLines};
 pub(crate) use io::Upgraded;
+pub(crate) use lines::Lines;
 #[cfg(test)]
 pub(crate) use request::{RequestHead, RequestReader};
 pub(crate) use server::{Asked, Connection};

@@ -5,12 +5,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http_body::Body as _;
 
+use super::super::head::Head;
 use super::super::replay::RequestBody;
 use super::Stream;
+use super::fields::number;
 
 /// Why a request does not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +46,15 @@ struct Sent {
 
 impl Out {
     /// A request in origin form, with fields that say how long its body is.
-    pub(super) fn begin(&mut self, parts: &Parts, body: RequestBody) {
+    pub(super) fn begin(&mut self, head: &Head, body: RequestBody) {
         self.bytes.clear();
         (self.written, self.slice, self.has_begun) = (0, Bytes::new(), false);
-        write_head(&mut self.bytes, parts);
+        write_head(&mut self.bytes, head);
         self.body = match body {
             RequestBody::Empty => None,
             body => {
-                let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse().ok());
-                let left = if parts.headers.contains_key(TRANSFER_ENCODING) { None } else { Some(length.unwrap_or(0)) };
+                let length = head.fields.get(&CONTENT_LENGTH).and_then(|length| number(length.trim_ascii()));
+                let left = if head.fields.get(&TRANSFER_ENCODING).is_some() { None } else { Some(length.unwrap_or(0)) };
                 Some(Sent { body, left, is_ended: false })
             }
         };
@@ -163,12 +164,15 @@ impl Out {
 }
 
 /// A head as a backend of HTTP/1.1 reads it.
-fn write_head(out: &mut Vec<u8>, parts: &Parts) {
-    out.extend_from_slice(parts.method.as_str().as_bytes());
+fn write_head(out: &mut Vec<u8>, head: &Head) {
+    out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(parts.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
+    out.extend_from_slice(head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(out, &parts.headers);
+    match &head.fields.lines() {
+        Some(lines) => lines.write(out),
+        None => write_fields(out, head.fields.as_map()),
+    }
     out.extend_from_slice(b"\r\n");
 }
 

@@ -13,6 +13,8 @@ use http_body::{Body as _, Frame};
 use hyper::ext::ReasonPhrase;
 
 use super::super::body::{PassError, ResponseBody};
+use super::super::seen::Seen;
+use super::download::PassedLines;
 use super::fields::{self, number};
 use super::io::Io;
 use super::out::write_fields;
@@ -79,13 +81,14 @@ impl Reply {
         facts: &mut Facts,
         io: &RefCell<Io>,
     ) -> Result<Reply, BrokenOff> {
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
+        let lines = body.take_lines();
         let framing = framing(&head, &body, *facts);
         let trailers = if facts.takes_trailers && framing == Framing::Chunked { announced_trailers(&head.headers) } else { Vec::new() };
         let mut reply = Reply { body, framing, trailers, is_over: false };
         GATHER.with_borrow_mut(|out| {
             out.clear();
-            write_head(out, &head, &reply, facts);
+            write_head(out, &head, lines.as_ref(), &reply, facts);
             fields::give_back(head.headers);
             if reply.framing == Framing::None {
                 reply.end(out)?;
@@ -229,8 +232,13 @@ fn announced_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
     lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
 
-fn write_head(out: &mut Vec<u8>, head: &response::Parts, reply: &Reply, facts: &mut Facts) {
+/// `lines` are fields of a backend, before those of `head`.
+fn write_head(out: &mut Vec<u8>, head: &response::Parts, lines: Option<&PassedLines>, reply: &Reply, facts: &mut Facts) {
     write_status(out, head, facts.version);
+    let seen = lines.map_or(Seen::default(), |passed| passed.seen);
+    if let Some(passed) = lines {
+        passed.lines.write(out);
+    }
     write_fields(out, &head.headers);
     facts.keeps &= reply.framing != Framing::ToClose;
     match head.headers.get(CONNECTION) {
@@ -239,7 +247,7 @@ fn write_head(out: &mut Vec<u8>, head: &response::Parts, reply: &Reply, facts: &
         None if facts.version == Version::HTTP_10 => out.extend_from_slice(b"connection: keep-alive\r\n"),
         None => {}
     }
-    let says_length = head.headers.contains_key(CONTENT_LENGTH);
+    let says_length = seen.content_lengths > 0 || head.headers.contains_key(CONTENT_LENGTH);
     match (reply.framing, reply.body.size_hint().exact()) {
         (Framing::Known(length), _) if !says_length => write_length(out, length),
         // Of what a HEAD asks about, where it is known.
@@ -247,7 +255,7 @@ fn write_head(out: &mut Vec<u8>, head: &response::Parts, reply: &Reply, facts: &
         (Framing::Chunked, _) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         _ => {}
     }
-    if !head.headers.contains_key(DATE) {
+    if !seen.has_date && !head.headers.contains_key(DATE) {
         write_date(out);
     }
     out.extend_from_slice(b"\r\n");

@@ -6,25 +6,24 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{Method, Uri, Version};
 use httparse::{Header, Status};
 
+use super::super::head::Head;
 use super::super::head_lines::{self, Lines};
 use super::super::interim::expects_continue;
 use super::super::seen::Seen;
-use super::fields::{self, FIELDS, Fields, number};
+use super::fields::number;
+use super::lines::{FIELDS, Lines as Fields, Said};
 use super::response::Length;
 use crate::quality::Refusal;
 
 /// A head that is here.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
-    pub(crate) parts: Parts,
+    pub(crate) head: Head,
     pub(crate) seen: Seen,
-    /// As it came, the empty line at its end included.
-    pub(crate) raw: Bytes,
     /// Of the body: so many bytes, or chunks.
     pub(super) length: Length,
     /// The client wants to send another request on this connection.
@@ -149,19 +148,17 @@ fn read(bytes: &Bytes, most: usize) -> Result<(RequestHead, usize), Refusal> {
     let target = parsed.path.unwrap_or_default();
     let uri = Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())).map_err(|_| Refusal::Head)?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let Fields { headers, seen, wishes } = fields::read(bytes, parsed.headers).ok_or(Refusal::Head)?;
-    let body = body_length(version, seen, &headers)?;
-    let expects_continue = body != Length::Known(0) && version == Version::HTTP_11 && expects_continue(&headers);
-    let (mut parts, ()) = Request::new(()).into_parts();
-    (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, version, headers);
-    let keeps = wishes.keeps(version);
-    Ok((RequestHead { parts, seen, raw: bytes.slice(..length), length: body, keeps, expects_continue }, length))
+    let Said { lines, seen, wishes } = Fields::of(bytes.slice(..length), parsed.headers);
+    let head = Head { method, uri, version, fields: lines.into() };
+    let body = body_length(&head, seen)?;
+    let expects_continue = body != Length::Known(0) && version == Version::HTTP_11 && expects_continue(head.fields.get(&EXPECT));
+    Ok((RequestHead { head, seen, length: body, keeps: wishes.keeps(version), expects_continue }, length))
 }
 
 /// RFC 9112, 6.3.
-fn body_length(version: Version, seen: Seen, headers: &HeaderMap) -> Result<Length, Refusal> {
+fn body_length(head: &Head, seen: Seen) -> Result<Length, Refusal> {
     // HTTP/1.0 has no transfer codings.
-    if seen.has_ambiguous_length() || (seen.has_transfer_encoding && version == Version::HTTP_10) {
+    if seen.has_ambiguous_length() || (seen.has_transfer_encoding && head.version == Version::HTTP_10) {
         return Err(Refusal::Framing);
     }
     if seen.has_transfer_encoding {
@@ -170,6 +167,6 @@ fn body_length(version: Version, seen: Seen, headers: &HeaderMap) -> Result<Leng
     if seen.content_lengths == 0 {
         return Ok(Length::Known(0));
     }
-    let said = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes).unwrap_or_default();
+    let said = head.fields.get(&CONTENT_LENGTH).unwrap_or_default();
     number(said.trim_ascii()).map(Length::Known).ok_or(Refusal::Head)
 }

@@ -6,13 +6,14 @@ use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use httparse::{Header, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::super::head_lines::{self, Lines};
 use super::super::seen::Seen;
-use super::fields::{self, FIELDS, Fields, number};
+use super::fields::number;
+use super::lines::{FIELDS, Lines as Fields, Said};
 use crate::quality::Broken;
 
 /// The longest head, in bytes.
@@ -41,6 +42,8 @@ pub(super) enum Head {
 #[derive(Debug)]
 pub(super) struct Final {
     pub(super) response: Response<()>,
+    /// Its fields, where they pass as they came: the response has none then.
+    pub(super) lines: Option<Fields>,
     pub(super) seen: Seen,
     pub(super) length: Length,
     /// Another query may follow on this connection.
@@ -99,20 +102,31 @@ fn read(bytes: &Bytes, method: &Method) -> Result<Head, Broken> {
     }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Broken::Parse)?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let Fields { headers, seen, wishes } = fields::read(bytes, parsed.headers).ok_or(Broken::Parse)?;
+    let Said { lines, seen, wishes } = Fields::of(bytes.clone(), parsed.headers);
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Head::Interim(status, headers));
+        return Ok(Head::Interim(status, lines.to_map()));
     }
-    let length = length(status, version, method, seen, &headers)?;
+    let length = length(status, version, method, seen, lines.get(CONTENT_LENGTH.as_str()))?;
     let keeps = wishes.keeps(version) && length != Length::ToClose && status != StatusCode::SWITCHING_PROTOCOLS;
     let mut response = Response::new(());
-    (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, headers);
+    (*response.status_mut(), *response.version_mut()) = (status, version);
+    let lines = if passes_as_it_is(status, seen) {
+        Some(lines)
+    } else {
+        *response.headers_mut() = lines.to_map();
+        None
+    };
     if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason())
         && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
     {
         response.extensions_mut().insert(reason);
     }
-    Ok(Head::Final(Box::new(Final { response, seen, length, keeps })))
+    Ok(Head::Final(Box::new(Final { response, lines, seen, length, keeps })))
+}
+
+/// Nothing in them ends here, and nobody needs to look at them.
+fn passes_as_it_is(status: StatusCode, seen: Seen) -> bool {
+    status != StatusCode::SWITCHING_PROTOCOLS && !(seen.has_connection || seen.has_hop_by_hop || seen.has_own || seen.has_signals)
 }
 
 /// As much of `HTTP/1.` as is here.
@@ -121,7 +135,7 @@ fn begins_as_http(bytes: &[u8]) -> bool {
 }
 
 /// RFC 9112, 6.3.
-fn length(status: StatusCode, version: Version, method: &Method, seen: Seen, headers: &HeaderMap) -> Result<Length, Broken> {
+fn length(status: StatusCode, version: Version, method: &Method, seen: Seen, said: Option<&[u8]>) -> Result<Length, Broken> {
     if seen.has_ambiguous_length() {
         return Err(Broken::Framing);
     }
@@ -137,6 +151,5 @@ fn length(status: StatusCode, version: Version, method: &Method, seen: Seen, hea
     if seen.content_lengths == 0 {
         return Ok(Length::ToClose);
     }
-    let said = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes).unwrap_or_default();
-    number(said).map(Length::Known).ok_or(Broken::Parse)
+    number(said.unwrap_or_default()).map(Length::Known).ok_or(Broken::Parse)
 }

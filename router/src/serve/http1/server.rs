@@ -15,12 +15,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
-use http::request::Parts;
+use bytes::BytesMut;
 use http::{Method, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::super::body::ResponseBody;
+use super::super::head::Head;
 use super::super::incoming::Incoming;
 use super::super::seen::Seen;
 use super::super::watched::Signals;
@@ -39,10 +39,8 @@ const AT_A_TIME: u32 = 16;
 
 /// A request, with what a second attempt and an upgrade need of it.
 pub(crate) struct Asked {
-    pub(crate) head: Parts,
+    pub(crate) head: Head,
     pub(crate) seen: Seen,
-    /// The head as it came.
-    pub(crate) raw: Bytes,
     pub(crate) body: Incoming,
     /// What the connection is once a 101 was sent; `None` where nobody asks for that.
     pub(crate) upgrade: Option<oneshot::Receiver<Upgraded>>,
@@ -186,18 +184,18 @@ where
     }
 
     fn begin_answer(&mut self, head: RequestHead) -> State<F> {
-        let RequestHead { parts, seen, raw, length, keeps, expects_continue } = head;
+        let RequestHead { head, seen, length, keeps, expects_continue } = head;
         let upload = Upload::new(length, expects_continue);
         let body = if upload.is_over() { Incoming::None } else { Incoming::Client(ClientBody(self.io.clone())) };
         self.io.borrow_mut().upload = upload;
         let (sender, receiver) = if seen.has_upgrade { Some(oneshot::channel()).unzip() } else { (None, None) };
         let facts = Facts {
-            version: parts.version,
-            is_head: parts.method == Method::HEAD,
+            version: head.version,
+            is_head: head.method == Method::HEAD,
             keeps: keeps && !self.is_closing,
             takes_trailers: seen.takes_trailers,
         };
-        let answering = (self.answer)(Asked { head: parts, seen, raw, body, upgrade: receiver });
+        let answering = (self.answer)(Asked { head, seen, body, upgrade: receiver });
         State::Answering(Box::pin(answering), Exchange { facts, upgrade: sender })
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use h2::server::{Handshake, SendResponse};
 use h2::{Reason, RecvStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -125,7 +125,7 @@ where
         let (open, opened) = oneshot::channel();
         (Incoming::None, Some((stream, open)), Some(opened))
     } else {
-        let waiting = expects_continue(&head.headers).then(|| hints.clone());
+        let waiting = expects_continue(head.headers.get(EXPECT).map(HeaderValue::as_bytes)).then(|| hints.clone());
         (Incoming::Http2(Box::new(Http2Body::of_request(&head.headers, stream, waiting))), None, None)
     };
     let answering = answer(head, body, StreamSide { hints: hints.clone(), tunnel });
