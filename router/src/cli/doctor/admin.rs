@@ -12,6 +12,7 @@ use super::run::Check;
 use crate::admin::keys_of;
 use crate::cli::admin_client::{AdminArgs, AdminClient};
 use crate::cli::flag::plain;
+use crate::cli::status::stray_line;
 use crate::config::Config;
 
 const PART: &str = "router";
@@ -174,9 +175,30 @@ fn of_route(route: &Value) -> Vec<Finding> {
             format!("switchback rollout status {name} (runbooks/canary-stuck.md)"),
         ));
     }
+    findings.extend(strays_of(route, &name));
     findings.extend(routers_of(route, &name));
     if findings.is_empty() {
         findings.push(Finding::ok(PART, name.clone(), format!("live {}, epoch {}", plain(&route["live"]), plain(&route["applied_epoch"]))));
+    }
+    findings
+}
+
+/// Servers that serve another version than their pool runs.
+fn strays_of(route: &Value, name: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (pool, about) in route["pools"].as_object().into_iter().flatten() {
+        let version = plain(&about["version"]);
+        for stray in about["strays"].as_array().into_iter().flatten() {
+            let to_do = match stray["restore"].as_str() {
+                Some(_) => "look again in a minute".to_owned(),
+                None => {
+                    format!("have the router load it: switchback flag set {name} version.{pool}={version}, with restore in [route.loading]")
+                }
+            };
+            let to_do =
+                format!("{to_do}; start `switchback ranker` with --state, so that it comes back with what it served (docs/LOADING.md)");
+            findings.push(Finding::failed(PART, format!("{name}: pool {pool}"), stray_line(&version, stray), to_do));
+        }
     }
     findings
 }
@@ -292,6 +314,22 @@ mod tests {
                 "search: routers: not on epoch 7: b",
             ]
         );
+    }
+
+    #[test]
+    fn a_server_with_another_version_is_named_with_what_to_do() {
+        let mut ill = route();
+        let stray = |restore: Value| json!([{ "server": "http://h:1", "serves": ["search:1"], "restore": restore }]);
+        ill["pools"] = json!({ "blue": { "version": "search:2", "strays": stray(Value::Null) } });
+        let found = &of_route(&ill)[0];
+        assert_eq!(
+            (found.status, found.name.as_str(), found.found.as_str()),
+            (Status::Failed, "search: pool blue", "http://h:1 serves search:1 and not search:2")
+        );
+        assert!(found.to_do.contains("flag set search version.blue=search:2") && found.to_do.contains("--state"), "{}", found.to_do);
+        ill["pools"]["blue"]["strays"] = stray(json!("it is loaded there again"));
+        let found = &of_route(&ill)[0];
+        assert!(found.found.ends_with(": it is loaded there again") && found.to_do.starts_with("look again"), "{found:?}");
     }
 
     #[test]
