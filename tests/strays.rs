@@ -11,18 +11,18 @@ use switchback_tests::ranker::demo;
 use switchback_tests::{Router, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
+const BLUE: &str = "search: pool blue";
 const OFTEN: &str = "check_every = \"200ms\"\n";
 
 fn strays(router: &Router, pool: &str) -> f64 {
     router.metric("switchback_pool_stray_servers", &[&format!("pool=\"{pool}\"")])
 }
 
-/// What `doctor` finds of a pool's version, and its exit code.
-fn examined(router: &Router, pool: &str) -> (i32, Vec<Value>) {
+/// What `doctor` finds under this name, and its exit code.
+fn examined(router: &Router, name: &str) -> (i32, Vec<Value>) {
     let (code, said, error) = router.run(&["doctor", "--json", "--config", router.config().to_str().unwrap()]);
     let said: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{error}"));
-    let name = format!("search: pool {pool}");
-    (code, said["findings"].as_array().unwrap().iter().filter(|finding| finding["name"] == name.as_str()).cloned().collect())
+    (code, said["findings"].as_array().unwrap().iter().filter(|finding| finding["name"] == name).cloned().collect())
 }
 
 /// Nobody loaded `search:1` there by a rollout: it is the config's, so that this is told, and left to whoever brought it.
@@ -30,7 +30,7 @@ fn examined(router: &Router, pool: &str) -> (i32, Vec<Value>) {
 fn a_server_that_comes_back_with_another_version_is_named() {
     let mut pools = ModelPools::start(&["ranker_v2.onnx"]);
     let router = pools.router("one", QUICK, &format!("{}{OFTEN}", pools.filled()));
-    assert_eq!((strays(&router, "blue"), examined(&router, "blue").1.len()), (0.0, 0));
+    assert_eq!((strays(&router, "blue"), examined(&router, BLUE).1.len()), (0.0, 0));
     // Somebody put another version into its repository, and it remembers nothing.
     let folder = pools.folder("blue");
     fs::create_dir_all(folder.join("search/2")).unwrap();
@@ -46,7 +46,7 @@ fn a_server_that_comes_back_with_another_version_is_named() {
     let line = format!("{server} serves search:2 and not search:1");
     let (_, said, _) = router.run(&["status"]);
     assert!(said.contains(&format!("  blue {line}\n")), "{said}");
-    let (code, findings) = examined(&router, "blue");
+    let (code, findings) = examined(&router, BLUE);
     assert_eq!((code, findings.len(), &findings[0]["status"], &findings[0]["found"]), (2, 1, &json!("failed"), &json!(line)));
     let to_do = findings[0]["to_do"].as_str().unwrap();
     assert!(to_do.contains("switchback flag set search version.blue=search:1") && to_do.contains("--state"), "{to_do}");
@@ -58,7 +58,7 @@ fn a_server_that_comes_back_with_another_version_is_named() {
     assert_eq!(code, 0, "{said}{error}");
     eventually("it has its version again", SOON, || (pools.served(&pools.rankers[0][0]) == [1]).then_some(()));
     eventually("that is noticed", SOON, || (strays(&router, "blue") == 0.0).then_some(()));
-    assert!(examined(&router, "blue").1.is_empty());
+    assert!(examined(&router, BLUE).1.is_empty());
 }
 
 /// As after a rollout: what Switchback had loaded it loads again, on the live pool and while users are there.
@@ -75,6 +75,9 @@ fn a_server_that_lost_what_was_loaded_gets_it_again() {
     eventually("it is done", SOON, || (router.route()["rollout"]["phase"] == "done").then_some(()));
     assert_eq!(router.route()["live"], "green");
     load.stop();
+    // The file still says search:1 of green, and nobody has to look at that.
+    let found = examined(router, "config in force").1;
+    assert_eq!((found.len(), &found[0]["status"]), (1, &json!("ok")), "{found:?}");
     // It takes its versions from the registry now, and is told to begin with an old one.
     let registry = format!("file://{}", pools.registry.path("registry").display());
     pools.rankers[1][0].restart(&["--name", "search", "--registry", &registry, "--serve", "1"]);

@@ -78,7 +78,11 @@ async fn look(config: &Config, client: &AdminClient, status: &Value) -> Vec<Find
     let (ready, configured, routes) = tokio::join!(ready, configured, routes);
     findings.extend(readiness(ready.map_err(|failure| failure.message().to_owned()), status));
     match configured {
-        Ok(configured) => findings.push(same_config(&keys_of(config), &configured)),
+        Ok(configured) => {
+            let mut file = keys_of(config);
+            follow_flags(client, config, &mut file, &configured["keys"]).await;
+            findings.push(same_config(&file, &configured));
+        }
         Err(failure) => {
             findings.push(Finding::warning(PART, "config in force", failure.message(), "it may be an older version: upgrade it"))
         }
@@ -111,6 +115,24 @@ fn readiness(ready: Result<Value, String>, status: &Value) -> Vec<Finding> {
         findings.push(Finding::ok(PART, "ready", "it takes queries, and nothing is amiss"));
     }
     findings
+}
+
+/// Of a pool whose version the flags say, since Switchback loaded it, the file's word does not count: the one in force takes its place.
+async fn follow_flags(client: &AdminClient, config: &Config, file: &mut Map<String, Value>, in_force: &Value) {
+    for route in &config.routes {
+        let pools =
+            route.pools.iter().map(|pool| (format!("version.{}", pool.name), format!("route.{}.pools.{}.version", route.name, pool.name)));
+        let differ: Vec<(String, String)> = pools.filter(|(_, key)| file.get(key) != in_force.get(key)).collect();
+        if differ.is_empty() {
+            continue;
+        }
+        let Ok(flags) = client.get(&format!("/api/v1/routes/{}/flags", route.name)).await else { continue };
+        for (field, key) in differ {
+            if flags["fields"].get(&field).is_some() {
+                file.insert(key.clone(), in_force[&key].clone());
+            }
+        }
+    }
 }
 
 /// Whether the router has in force what the file says.
