@@ -53,6 +53,9 @@ fn a_server_that_comes_back_with_another_version_is_named() {
     let told = |log: String| log.lines().filter(|line| line.contains("serve another version than their pool runs")).count();
     assert_eq!(told(router.log()), 1, "once, however often it is seen");
 
+    let (code, _, error) = router.run(&["status", "--admin", &server]);
+    assert!(code == 64 && error.contains(&format!("this is no Switchback admin listener: {server}: it answers 404")), "{code}: {error}");
+
     // As it says: the router is asked to see to that version, and does.
     let (code, said, error) = router.run(&["flag", "set", "search", "version.blue=search:1"]);
     assert_eq!(code, 0, "{said}{error}");
