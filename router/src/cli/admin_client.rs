@@ -305,7 +305,8 @@ impl AdminClient {
     async fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let is_strange = json.get("error").is_none() || matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
-        if is_strange && !self.is_router().await {
+        // A server error may be that of a proxy whose router restarts.
+        if is_strange && !status.is_server_error() && !self.is_router().await {
             return self.no_router(&format!("it answers {status}"));
         }
         let why = json.get("error").and_then(Value::as_str).map_or_else(|| format!("it answered {status}"), str::to_owned);
