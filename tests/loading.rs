@@ -181,6 +181,12 @@ fn a_way_back_that_is_none_ends_nothing() {
     assert_eq!(pools.registry.done(&["alias", model])["aliases"][0]["last"]["version"], 3, "{error}");
     let route = router.route();
     assert_eq!(route["pools"][route["live"].as_str().unwrap()]["version"], "search:3");
+    // An alias stands for its version, where it is known in which registry.
+    let alias = ["rollback", model, "--to", "search@champion", "--dry-run"];
+    let (code, said, error) = registry::said(&pools.command(&router, &alias).env("SWITCHBACK_CONFIG", router.config()).output().unwrap());
+    assert!(code == 0 && said.starts_with("would be done: nothing: search:3 is live already on "), "{code}: {said}{error}");
+    let (code, _, error) = router.run(&alias);
+    assert!(code == 64 && error.contains("--to search@champion: an alias is one of the registry of --config"), "{code}: {error}");
 }
 
 /// Queries go to a service that asks a model server beside it: what is loaded is the server's.

@@ -171,7 +171,8 @@ fn failures_come_as_json_too() {
     std::fs::write(&bad_config, "[listen]\n").unwrap();
     let (bad_plugin, bad_config) = (bad_plugin.display().to_string(), bad_config.display().to_string());
     std::fs::write(router.config(), "[listen]\n").unwrap();
-    let cases: [(&[&str], i32, &str, &str); 9] = [
+    let traffic = format!("http://{}", router.traffic);
+    let cases: [(&[&str], i32, &str, &str); 10] = [
         (&["flag", "get", "nosuch"], 64, "no such route", ""),
         (&["flag", "get", "search", "pin"], 2, "pin is not set", ""),
         (&["flag", "set", "search", "live=purple"], 2, "live", "faults"),
@@ -181,6 +182,7 @@ fn failures_come_as_json_too() {
         (&["reload"], 64, "the config is refused", "problems"),
         (&["config", "show", &bad_config], 64, "the config is refused", "problems"),
         (&["status", "--admin", "http://127.0.0.1:1"], 69, "cannot be reached", ""),
+        (&["status", "--admin", &traffic], 64, "this is no Switchback admin listener: http://", ""),
     ];
     for (arguments, code, error, detail) in cases {
         let (without, nothing, _) = router.run(arguments);

@@ -259,6 +259,10 @@ fn what_is_not_the_models_fault_is_not_its_refusal() {
         (&["validate", "--file", missing], 64, "missing: cannot read it"),
         (&["validate", "search:1"], 64, "there is no such folder; the first push makes it"),
         (&["validate", "--file", model, "--margin", "2"], 64, "--margin 2: must be from 0 to 1"),
+        (&["validate", "--file", model, "--margin", "-1"], 64, "--margin -1: must be from 0 to 1"),
+        (&["validate", "--file", model, "--time", "-1s"], 64, "--time -1s: must be a duration from 1s to 1h"),
+        (&["validate", "--file", model, "--time", "0s"], 64, "--time 0s: must be a duration from 1s to 1h"),
+        (&["validate", "--file", model, "--memory", "1KiB"], 64, "--memory 1KiB: must be a size from 256MiB"),
         (&["validate"], 64, "required"),
     ] {
         let (is, said, error) = registry.model(arguments);

@@ -49,8 +49,19 @@ impl Ranker {
     }
 
     /// As [`Ranker::start`], with an environment of the caller's.
-    pub fn start_as(mut command: Command, arguments: &[&str]) -> Ranker {
-        command.args(["ranker", "--listen", "127.0.0.1:0", "--json"]).args(arguments);
+    pub fn start_as(command: Command, arguments: &[&str]) -> Ranker {
+        Ranker::start_at(command, "127.0.0.1:0", arguments)
+    }
+
+    /// Kills it, and starts it at the same address with other arguments.
+    pub fn restart(&mut self, arguments: &[&str]) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        *self = Ranker::start_at(Command::new(binary()), &self.address, arguments);
+    }
+
+    fn start_at(mut command: Command, address: &str, arguments: &[&str]) -> Ranker {
+        command.args(["ranker", "--listen", address, "--json"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -9,7 +9,8 @@
 //! 4. *committing*: the versions beside it are dropped, so that a server that answers with its newest version answers with this one.
 //!
 //! A failure on any endpoint undoes what was done on all of them, and the [`Fault`] says whether that worked. Everything may be stopped at any
-//! point (the future dropped, the process ended) and run again: it ends as if it had run once. [`retire`] takes a version away again.
+//! point (the future dropped, the process ended) and run again: it ends as if it had run once. [`retire`] takes a version away again;
+//! [`serving()`] asks what a server serves.
 //!
 //! Servers speak the Open Inference Protocol v2 with its model repository extension, or have [`Hooks`]: URLs to load, to ask and to unload.
 //! Of the former there are two kinds. Triton and `switchback ranker` are told *which versions* to serve; `MLServer` knows a model by its *name*
@@ -28,6 +29,7 @@ mod fuzz;
 mod golden;
 mod hooks;
 mod server;
+mod serving;
 mod settings;
 mod template;
 mod warm;
@@ -36,6 +38,7 @@ pub use bring::{bring_up, retire};
 pub use fault::{Fault, FaultKind};
 pub use folder::{Folder, SettingsFile};
 pub use golden::Golden;
+pub use serving::{Serving, serving};
 pub use settings::{EndpointReport, Hooks, Progress, Protocol, Report, Settings, Stage, Wanted, WarmUp};
 pub use template::{Filling, Template};
 

@@ -42,6 +42,20 @@ pub(super) fn write(page: &mut Exposition, state: &AdminState) {
         }
     }
     names(page, state);
+    strays(page, state);
+}
+
+/// Of pools whose servers are asked what they serve.
+fn strays(page: &mut Exposition, state: &AdminState) {
+    page.family("switchback_pool_stray_servers", "gauge", "Servers of the pool that serve another version than it runs.");
+    for (_, route) in state.routes() {
+        let Some(loading) = route.loading.as_ref().filter(|loading| loading.is_checked()) else { continue };
+        let found = state.process.board.strays(&route.name);
+        for pool in route.pools.iter().filter(|pool| loading.version_of(&pool.version).is_some()) {
+            let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("version", &pool.version)];
+            page.count(&labels, found.get(&pool.name).map_or(0, |found| found.strays.len() as u64));
+        }
+    }
 }
 
 /// Of endpoints that are given by name only.

@@ -151,7 +151,7 @@ async fn unload(state: &AdminState, (index, route): (RouteIndex, &Route)) -> Res
         return Ok(());
     };
     let (registry, route, pool) = (state.config.registry.clone(), route.name.clone(), pool.clone());
-    unload_version(&Load { registry, route, loading, pool, number, is_way_back: false }).await.map_err(|trouble| {
+    unload_version(&Load { registry, route, loading, pool, number, only: None, is_way_back: false }).await.map_err(|trouble| {
         let (Trouble::Refused(why) | Trouble::Away(why)) = trouble;
         ApiError::Rollout(format!("{} is retired, and not every server let go of it: {why}; order it again", rollout.control))
     })

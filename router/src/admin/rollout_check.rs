@@ -55,7 +55,7 @@ pub(super) fn loads(state: &AdminState, (index, route): (RouteIndex, &Route), ca
         return None;
     }
     let pool = route.pools.first()?.clone();
-    Some(Load { registry: state.config.registry.clone(), route: route.name.clone(), loading, pool, number, is_way_back })
+    Some(Load { registry: state.config.registry.clone(), route: route.name.clone(), loading, pool, number, only: None, is_way_back })
 }
 
 /// What the registry says.

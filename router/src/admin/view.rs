@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{AdminState, redact};
 use crate::config::{Pool, Role, Route};
 use crate::flags::{Flags, View};
+use crate::release::{PoolStrays, RouteStrays};
 use crate::serve::{SharedEndpoint, SharedPool, Why};
 use crate::vocabulary::{PoolIndex, RouteIndex};
 
@@ -24,7 +25,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     add("faults", json!(faults(&view, role)));
     add("warnings", json!(view.warnings));
     add("routers", json!(state.flags.routers(index)));
-    add("pools", pools(state.pools(index), &flags));
+    add("pools", pools(state.pools(index), &flags, &state.process.board.strays(&route.name)));
     add("policies", json!(policies(state, index, route)));
     add("evidence", super::evidence::of_route(state, route));
     add("breaker", super::breaker::of_route(state, index, route));
@@ -77,7 +78,7 @@ pub(super) fn faults(view: &View, role: Role) -> Vec<Value> {
     view.faults.iter().map(show).collect()
 }
 
-fn pools(pools: &[Arc<SharedPool>], flags: &Flags) -> Value {
+fn pools(pools: &[Arc<SharedPool>], flags: &Flags, strays: &RouteStrays) -> Value {
     let now = Instant::now();
     let entry = |(index, pool): (PoolIndex, &Arc<SharedPool>)| {
         // As the flags have it: the generation that follows them is a moment later.
@@ -88,11 +89,17 @@ fn pools(pools: &[Arc<SharedPool>], flags: &Flags) -> Value {
             "healthy": pool.healthy(),
             "is_panicking": pool.is_panicking(),
             "in_flight": pool.in_flight(),
+            "strays": strays.get(&pool.config.name).map_or_else(Vec::new, stray_servers),
             "endpoints": pool.endpoints.iter().map(|shared| endpoint(shared, now)).collect::<Vec<_>>(),
         });
         (pool.config.name.clone(), value)
     };
     Value::Object((0..=u8::MAX).map(PoolIndex).zip(pools).map(entry).collect())
+}
+
+fn stray_servers(found: &PoolStrays) -> Vec<Value> {
+    let one = |stray: &crate::loading::Stray| json!({ "server": stray.server, "serves": stray.serves, "restore": found.restore });
+    found.strays.iter().map(one).collect()
 }
 
 fn endpoint(endpoint: &SharedEndpoint, now: Instant) -> Value {

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::Failure;
+use super::{Failure, again};
 use crate::admin::{AS_VIEWER, TOKEN_FILE};
 use crate::config;
 
@@ -71,6 +71,12 @@ impl AdminArgs {
         (file, self)
     }
 
+    /// What was said, to be said again: ` --admin URL --config FILE`.
+    pub(crate) fn again(&self) -> String {
+        let config = again::option("config", self.config.as_deref().map(Path::as_os_str), Some("SWITCHBACK_CONFIG"));
+        format!("{}{config}", self.at.again())
+    }
+
     /// The config that was named, if it is good.
     pub(crate) fn good_config(&self) -> Option<config::Config> {
         self.config.as_deref().and_then(|file| config::load(file).ok())
@@ -90,6 +96,13 @@ impl AdminArgs {
 }
 
 impl AdminAt {
+    /// What was said, to be said again.
+    pub(crate) fn again(&self) -> String {
+        let admin = again::option("admin", self.admin.as_deref().map(str::as_ref), Some("SWITCHBACK_ADMIN"));
+        let token_file = again::option("token-file", self.token_file.as_deref().map(Path::as_os_str), Some("SWITCHBACK_TOKEN_FILE"));
+        format!("{admin}{token_file}{}", again::option("data-dir", self.data_dir.as_deref().map(Path::as_os_str), None))
+    }
+
     /// Whether a router was named.
     pub(crate) fn is_named(&self) -> bool {
         self.admin.is_some()
@@ -156,7 +169,7 @@ impl AdminClient {
         let response = self.send(self.request(Method::GET, path), Bytes::new()).await?;
         let status = response.status();
         if status != StatusCode::OK {
-            return Err(self.refusal(status, &body_of(response).await?));
+            return Err(self.refusal(status, &body_of(response).await?).await);
         }
         let body = tokio::time::timeout(LONG_ANSWER_TIMEOUT, Limited::new(response.into_body(), most).collect()).await;
         let body = body.map_err(|_| Failure::unreachable(format!("{path}: the router's answer did not end within 2 min")))?;
@@ -223,9 +236,9 @@ impl AdminClient {
             return Err(Failure::config(&lines.join("\n")));
         }
         if !status.is_success() {
-            return Err(self.refusal(status, &body));
+            return Err(self.refusal(status, &body).await);
         }
-        serde_json::from_slice(&body).map_err(|_| Failure::unreachable(format!("{} answered no JSON: is it a router?", self.authority)))
+        serde_json::from_slice(&body).map_err(|_| self.no_router("it answers no JSON"))
     }
 
     /// GET; the answer's body as it comes, for a stream of events.
@@ -237,7 +250,7 @@ impl AdminClient {
         if response.status() == StatusCode::OK {
             return Ok(response.into_body());
         }
-        Err(self.refusal(response.status(), &body_of(response).await?))
+        Err(self.refusal(response.status(), &body_of(response).await?).await)
     }
 
     fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
@@ -256,9 +269,22 @@ impl AdminClient {
         let status = response.status();
         let body = body_of(response).await?;
         if !status.is_success() {
-            return Err(self.refusal(status, &body));
+            return Err(self.refusal(status, &body).await);
         }
-        serde_json::from_slice(&body).map_err(|_| Failure::unreachable(format!("{} answered no JSON: is it a router?", self.authority)))
+        serde_json::from_slice(&body).map_err(|_| self.no_router("it answers no JSON"))
+    }
+
+    /// Somebody else has this address: a model server, a traffic listener, any other program.
+    fn no_router(&self, why: &str) -> Failure {
+        let to_do = "name a router's listen.admin with --admin, or its --config";
+        Failure::usage(format!("this is no Switchback admin listener: http://{}: {why}; {to_do}", self.authority))
+    }
+
+    /// Whether a router answers there: `/readyz` needs no token, and has words of its own. One that does not answer at all may be one.
+    async fn is_router(&self) -> bool {
+        let Ok(response) = self.send(self.request(Method::GET, "/readyz"), Bytes::new()).await else { return true };
+        let Ok(body) = body_of(response).await else { return true };
+        serde_json::from_slice::<Value>(&body).is_ok_and(|json| json.get("draining").is_some())
     }
 
     async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> Result<Response<Incoming>, Failure> {
@@ -276,8 +302,13 @@ impl AdminClient {
     }
 
     /// What the router's refusal means for the exit code.
-    fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
+    async fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let is_strange = json.get("error").is_none() || matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+        // A server error may be that of a proxy whose router restarts.
+        if is_strange && !status.is_server_error() && !self.is_router().await {
+            return self.no_router(&format!("it answers {status}"));
+        }
         let why = json.get("error").and_then(Value::as_str).map_or_else(|| format!("it answered {status}"), str::to_owned);
         let failure = match status {
             StatusCode::UNAUTHORIZED if self.token.is_none() => Failure::refused(format!(

@@ -1,6 +1,6 @@
 //! `switchback deploy`: from a file to all users, in one command that may be killed anywhere and run again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -18,7 +18,7 @@ use super::model_push::Described;
 use super::registry_args::{RegistryAt, failed, trusted};
 use super::stopped::unless_stopped;
 use super::validating::{asked_by, named, refusals, unusable};
-use super::{Failure, block_on, deploy_alias, deploy_push, evidence, flag, free_text, print};
+use super::{Failure, again, block_on, deploy_alias, deploy_push, evidence, flag, free_text, print};
 use crate::admin::now_unix_ms;
 use crate::config::{self, Config, Validation, rollout_steps, units};
 use crate::flags::TEXT_CHARS;
@@ -76,8 +76,8 @@ pub(super) struct DeployArgs {
     /// How far to follow it: live (a holdback stays on the version before), or done (everybody is on it).
     #[arg(long, value_name = "WHAT", default_value = "done", hide_possible_values = true, requires = "wait")]
     until: Until,
-    /// For so long at most, like 2h; the rollout goes on all the same.
-    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    /// For so long at most from the beginning of the command on, like 2h; the rollout goes on all the same.
+    #[arg(long, value_name = "DURATION", default_value = "24h", allow_hyphen_values = true)]
     timeout: String,
     /// Why, for the manifest and the ledger.
     #[arg(long, default_value = "")]
@@ -136,7 +136,9 @@ impl DeployArgs {
 
     /// The command that goes on with this.
     fn again(&self, version: u64) -> String {
-        format!("switchback deploy --route {} --model {} --version {version} --wait", self.route, self.model)
+        let config = again::option("config", self.config.as_deref().map(Path::as_os_str), Some("SWITCHBACK_CONFIG"));
+        let said = format!("{config}{}{}", self.admin.again(), self.registry.again());
+        format!("switchback deploy --route {} --model {} --version {version} --wait{said}", self.route, self.model)
     }
 
     /// For people, before the end. Whether or not somebody reads it, the exit code says how it ended.

@@ -60,11 +60,12 @@ impl Followed<'_> {
                 }
                 Seen::Gone => return self.as_the_ledger_has_it(patient, told, account).await,
             }
-            if Instant::now() + EVERY >= self.deadline {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 let (candidate, state) = (self.candidate, account.state());
                 return Err(Failure::timed_out(format!("{candidate} is still at {state} when the time is up")).with_hint(&self.hint()));
             }
-            sleep(EVERY).await;
+            sleep(EVERY.min(left)).await;
         }
     }
 

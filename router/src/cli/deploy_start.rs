@@ -77,12 +77,12 @@ impl Patient {
         let (path, mut pause, mut is_away) = (format!("{}{below}", self.path), EVERY, false);
         loop {
             match self.client.get(&path).await {
-                Err(failure) if failure.is_unreachable() && Instant::now() + pause < deadline => {
+                Err(failure) if failure.is_unreachable() && Instant::now() < deadline => {
                     if !is_away {
                         told.line("away", &format!("{}; it is tried again", failure.message()));
                     }
                     is_away = true;
-                    sleep(pause).await;
+                    sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Ok(found) => {
@@ -120,7 +120,7 @@ impl Order {
                 // An answer was lost, or the store is away: what became of it is seen.
                 Err(failure) if failure.is_unreachable() => {
                     let give_up = *give_up.get_or_insert_with(|| self.deadline.min(Instant::now() + AWAY_FOR));
-                    if Instant::now() + pause >= give_up {
+                    if Instant::now() >= give_up {
                         return Err(failure);
                     }
                     told.line("away", &format!("{}; it is tried again", failure.message()));
@@ -129,7 +129,7 @@ impl Order {
                 Err(failure) => return Err(failure),
             }
             self.in_time(|| "nothing was begun".to_owned())?;
-            sleep(pause).await;
+            sleep(pause.min(self.deadline.saturating_duration_since(Instant::now()))).await;
         }
         Err(Failure::refused(format!("{}: others were first, {TRIES} times", self.route)))
     }

@@ -4,6 +4,7 @@
 //! when the time was up, 130 interrupted.
 
 mod admin_client;
+mod again;
 mod breaker;
 mod bundle;
 mod config;
@@ -46,6 +47,7 @@ mod reload;
 mod replay;
 mod replay_bundle;
 mod rollback;
+mod rollback_alias;
 mod rollback_policy;
 mod rollback_to;
 mod rollout;

@@ -1,6 +1,7 @@
 //! `switchback model validate`: whether a version, or a file, may be shown to users.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -71,25 +72,25 @@ pub(super) struct ValidateArgs {
 #[derive(Debug, Args, Default)]
 pub(super) struct Asked {
     /// NDCG@10 and MRR may be so much below the live model's [default: 0.01].
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
     margin: Option<f64>,
     /// worse: refuse what is shown to be worse. no-worse: refuse what is not shown to be no worse [default: worse].
     #[arg(long, value_name = "PROOF", value_parser = |text: &str| Proof::parse(text).ok_or("must be worse or no-worse"))]
     proof: Option<Proof>,
     /// 100 documents may take so many times as long as with the live model [default: 2].
-    #[arg(long, value_name = "TIMES")]
+    #[arg(long, value_name = "TIMES", allow_hyphen_values = true)]
     latency_ratio: Option<f64>,
     /// The share of queries whose first document may be another one [default: 0.7].
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
     top1_change: Option<f64>,
     /// The least rank-biased overlap with the live model's rankings [default: 0.4].
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
     overlap: Option<f64>,
     /// The least Jaccard index of the first ten documents [default: 0.4].
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
     jaccard: Option<f64>,
     /// The largest model, like 500MiB [default: 2GiB].
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     model_bytes: Option<String>,
     /// Inputs and outputs may be others than the live model's.
     #[arg(long)]
@@ -98,10 +99,10 @@ pub(super) struct Asked {
     #[arg(long = "allow-global", value_name = "NAME")]
     allowed_globals: Vec<String>,
     /// Memory that looking at it may take, like 4GiB [default: 2GiB].
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<String>,
     /// Time that looking at it may take, like 5m [default: 2m].
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     time: Option<String>,
 }
 
@@ -129,16 +130,18 @@ impl Asked {
         criteria.proof = self.proof.unwrap_or(criteria.proof);
         criteria.signature_change |= self.signature_change;
         if let Some(text) = &self.memory {
-            let bytes = units::bytes(text).filter(|bytes| *bytes >= 256 << 20);
-            criteria.cost.memory_bytes = bytes.ok_or_else(|| Failure::usage(format!("--memory {text}: must be 256MiB or more")))?;
+            let bytes = units::bytes(text).filter(|bytes| (256 << 20..=1 << 40).contains(bytes));
+            let wrong = || Failure::usage(format!("--memory {text}: must be a size from 256MiB to 1024GiB, like 4GiB"));
+            criteria.cost.memory_bytes = bytes.ok_or_else(wrong)?;
         }
         if let Some(text) = &self.model_bytes {
-            let bytes = units::bytes(text).filter(|bytes| *bytes > 0);
-            criteria.artefact_bytes = bytes.ok_or_else(|| Failure::usage(format!("--model-bytes {text}: must be a size like 500MiB")))?;
+            let bytes = units::bytes(text).filter(|bytes| (1..=1 << 40).contains(bytes));
+            let wrong = || Failure::usage(format!("--model-bytes {text}: must be a size from 1B to 1024GiB, like 500MiB"));
+            criteria.artefact_bytes = bytes.ok_or_else(wrong)?;
         }
         if let Some(text) = &self.time {
-            let time = units::duration(text).filter(|time| time.as_secs() >= 1 && time.as_secs() <= 3_600);
-            let time = time.ok_or_else(|| Failure::usage(format!("--time {text}: must be from 1s to 1h")))?;
+            let time = units::duration(text).filter(|time| (Duration::from_secs(1)..=Duration::from_secs(3_600)).contains(time));
+            let time = time.ok_or_else(|| Failure::usage(format!("--time {text}: must be a duration from 1s to 1h, like 5m")))?;
             (criteria.cost.time_ms, criteria.cost.cpu_s) = (time.as_millis().try_into().unwrap_or(u64::MAX), time.as_secs());
         }
         Ok(())

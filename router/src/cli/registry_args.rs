@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Failure;
+use super::{Failure, again};
 use crate::config::{self, Place};
 use crate::registry::{Progress, Registry, RegistryError, TrustedKey};
 
@@ -76,6 +76,11 @@ impl RegistryArgs {
 }
 
 impl RegistryAt {
+    /// What was said, to be said again.
+    pub(super) fn again(&self) -> String {
+        again::option("registry", self.registry.as_deref().map(str::as_ref), Some("SWITCHBACK_REGISTRY"))
+    }
+
     /// What is said of it; `config` is the router's, where one was named.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::of_route::{OfRoute, Ordered};
 use super::rollback_to::To;
-use super::{Failure, block_on, flag, flag::plain, print};
+use super::{Failure, block_on, flag, flag::plain, print, rollback_alias};
 use crate::config::units;
 
 /// How long it may be waited for.
@@ -25,6 +25,7 @@ Examples:
   switchback rollback search --why \"v42 ranks worse\"
   switchback rollback search --dry-run
   switchback rollback search --to search:9 --why \"v12 and v11 rank worse\"
+  switchback rollback search --to search@champion --config switchback.toml
 
 With --to, a version that the other colour still has becomes live at once; another one is loaded and warmed up first, and then becomes live.
 
@@ -39,11 +40,11 @@ pub(super) struct RollbackArgs {
     /// Only say what would be done, and whether the pool that gets the traffic is ready.
     #[arg(long)]
     dry_run: bool,
-    /// The version to go back to, like search:9, instead of the one before.
+    /// The version to go back to, like search:9 or search@champion (the route or its model, and an alias of the registry of --config), instead of the one before.
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
     /// With --to: wait for so long at most, like 90s or 10m; it goes on all the same.
-    #[arg(long, value_name = "DURATION", default_value = "10m", requires = "to")]
+    #[arg(long, value_name = "DURATION", default_value = "10m", requires = "to", allow_hyphen_values = true)]
     timeout: String,
 }
 
@@ -68,9 +69,10 @@ impl RollbackArgs {
         let time = units::duration(&self.timeout).filter(|time| (LEAST..=MOST).contains(time));
         let time = time.ok_or_else(|| Failure::usage(format!("--timeout {}: must be from 1s to 24h, like 90s or 10m", self.timeout)))?;
         let config = admin.good_config();
-        let to =
-            To { config: config.as_ref(), route: flag::checked(route)?, version, why, deadline: Instant::now() + time, is_json: *json };
-        let client = admin.client()?;
+        let (route, client, deadline) = (flag::checked(route)?, admin.client()?, Instant::now() + time);
+        let version = &rollback_alias::resolved(config.as_ref(), route, version).await?;
+        let again = &format!("switchback rollback {route} --to {version}{}", admin.again());
+        let to = To { config: config.as_ref(), route, version, why, deadline, is_json: *json, again };
         if self.dry_run { to.would(&client).await } else { to.go(client).await }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct To<'a> {
     pub(super) is_json: bool,
     /// The router's, where it was named.
     pub(super) config: Option<&'a Config>,
+    /// The command that attaches again.
+    pub(super) again: &'a str,
 }
 
 impl To<'_> {
@@ -117,8 +119,8 @@ impl To<'_> {
             };
             account.rollout = Some(begun.id.clone());
             account.note(&begun);
-            let again = format!("switchback rollback {} --to {}", self.route, self.version);
-            let followed = Followed { candidate: self.version, id: begun.id, until: Until::Done, deadline: self.deadline, again: &again };
+            let followed =
+                Followed { candidate: self.version, id: begun.id, until: Until::Done, deadline: self.deadline, again: self.again };
             return followed.to_its_end(patient, told, account).await.map(Some);
         }
         Err(Failure::refused(format!("{}: another version became live again and again", self.route)))

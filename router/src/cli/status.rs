@@ -188,6 +188,9 @@ fn endpoint_lines(route: &Value) -> String {
         if pool["is_panicking"] == true {
             text.push_str(&format!("  {name} panics: too few of its endpoints are healthy, all are used\n"));
         }
+        for stray in list(&pool["strays"]) {
+            text.push_str(&format!("  {name} {}\n", stray_line(&plain(&pool["version"]), stray)));
+        }
         for endpoint in list(&pool["endpoints"]).iter().filter(|endpoint| endpoint["state"] != "healthy") {
             let state = plain(&endpoint["state"]).replace('_', " ");
             let rest = endpoint["ejected_for_ms"].as_f64().map_or_else(String::new, |millis| format!(" for another {:.1} s", millis / 1e3));
@@ -196,6 +199,14 @@ fn endpoint_lines(route: &Value) -> String {
         }
     }
     text
+}
+
+/// `http://127.0.0.1:9001 serves search:1 and not search:2: it is loaded there again`
+pub(super) fn stray_line(version: &str, stray: &Value) -> String {
+    let serves = list(&stray["serves"]).iter().map(plain).collect::<Vec<_>>().join(", ");
+    let serves = if serves.is_empty() { "nothing" } else { &serves };
+    let restore = stray["restore"].as_str().map_or_else(String::new, |restore| format!(": {restore}"));
+    format!("{} serves {serves} and not {version}{restore}", plain(&stray["server"]))
 }
 
 fn routers(route: &Value) -> String {
@@ -266,6 +277,16 @@ mod tests {
         let over = json!({ "is_working": false, "is_waiting": false, "last": last, "last_ms_ago": 12_400 });
         assert_eq!(mlflow(&over), "  mlflow: models:/a@b (version 3), 12 s ago: not deployed: busy\n");
         assert_eq!(mlflow(&json!({ "is_working": false, "is_waiting": false, "last": null })) + &mlflow(&Value::Null), "");
+    }
+
+    #[test]
+    fn a_server_that_serves_another_version_is_named() {
+        let mut stray = json!({ "server": "http://h:1", "serves": ["search:1"], "restore": null });
+        let pools = json!({ "pools": { "blue": { "version": "search:2", "strays": [stray] } } });
+        assert_eq!(endpoint_lines(&pools), "  blue http://h:1 serves search:1 and not search:2\n");
+        stray["serves"] = json!([]);
+        stray["restore"] = json!("it is loaded there again");
+        assert_eq!(stray_line("search:2", &stray), "http://h:1 serves nothing and not search:2: it is loaded there again");
     }
 
     #[test]

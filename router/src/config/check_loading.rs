@@ -49,6 +49,10 @@ pub struct Loading {
     pub tolerance: f64,
     /// Endpoints at the same time. 1..=1024.
     pub parallel: usize,
+    /// Between two looks whether servers still serve what their pools run. Zero: nobody looks.
+    pub check_every: Duration,
+    /// A server that lost the version that Switchback had loaded gets it again.
+    pub restore: bool,
 }
 
 /// How servers are asked to load a version.
@@ -72,6 +76,12 @@ impl LoadProtocol {
 }
 
 impl Loading {
+    /// Whether servers are asked now and then what they serve.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.protocol == LoadProtocol::V2 && !self.check_every.is_zero()
+    }
+
     /// The registry's version that this label names, as `search:13` does for the model `search`; `None` for any other label.
     #[must_use]
     pub fn version_of(&self, label: &str) -> Option<u64> {
@@ -103,6 +113,7 @@ pub(super) fn check_loading(checker: &mut Checker, route_key: &str, mut written:
     let poll_every = duration("poll_every", &written.poll_every, ms(250), ms(10), seconds(60));
     let warm_up_timeout = duration("warm_up_timeout", &written.warm_up_timeout, seconds(60), ms(100), seconds(3_600));
     let latency = duration("warm_up_latency", &written.warm_up_latency, seconds(60), Duration::from_micros(1), seconds(60));
+    let check_every = duration("check_every", &written.check_every, seconds(30), Duration::ZERO, seconds(3_600));
     let tolerance = written.tolerance.unwrap_or(1e-4);
     if !(0.0..=1.0).contains(&tolerance) {
         checker.refuse(&key("tolerance"), tolerance, "must be from 0 to 1");
@@ -123,6 +134,8 @@ pub(super) fn check_loading(checker: &mut Checker, route_key: &str, mut written:
         warm_up_rounds: checker.count(&key("warm_up_rounds"), written.warm_up_rounds, 3, 1, 1_000),
         tolerance,
         parallel: checker.count(&key("parallel"), written.parallel, 8, 1, 1_024),
+        check_every,
+        restore: written.restore.unwrap_or(true),
     }
 }
 
@@ -219,6 +232,9 @@ mod tests {
         assert_eq!(said, "");
         assert_eq!((loading.server_model.as_str(), loading.repository_file.as_str()), ("search", "model.onnx"));
         assert_eq!((loading.protocol.label(), loading.warm_up_latency), ("v2", None));
+        assert_eq!((loading.check_every, loading.restore), (Duration::from_secs(30), true));
+        let off = check(written::Loading { check_every: Some("0s".to_owned()), restore: Some(false), ..written() });
+        assert_eq!((off.0.check_every, off.0.restore, off.1.as_str()), (Duration::ZERO, false, ""));
     }
 
     #[test]
@@ -244,6 +260,7 @@ mod tests {
             warm_up_latency: text("fast"),
             warm_up_rounds: Some(0),
             tolerance: Some(f64::NAN),
+            check_every: text("-1s"),
             parallel: Some(0),
             ..written::Loading::default()
         });
@@ -257,6 +274,7 @@ mod tests {
             "warm_up_latency = \"fast\": must be a duration",
             "warm_up_rounds = 0: must be",
             "tolerance = NaN: must be from 0 to 1",
+            "check_every = \"-1s\": must be a duration from",
             "parallel = 0: must be",
         ] {
             assert!(said.contains(&format!("route.loading.{mistake}")), "{mistake}: {said}");

@@ -125,6 +125,8 @@ fn loading(lines: &mut Lines, key: &impl Fn(&str) -> String, loading: &Loading) 
     lines.add(&key("warm_up_rounds"), loading.warm_up_rounds);
     lines.add(&key("tolerance"), loading.tolerance);
     lines.add(&key("parallel"), loading.parallel);
+    lines.duration(&key("check_every"), loading.check_every);
+    lines.add(&key("restore"), loading.restore);
 }
 
 fn mlflow(lines: &mut Lines, mlflow: &Mlflow) {

@@ -313,6 +313,8 @@ pub(super) struct Loading {
     pub(super) warm_up_rounds: Option<u64>,
     pub(super) tolerance: Option<f64>,
     pub(super) parallel: Option<u64>,
+    pub(super) check_every: Option<String>,
+    pub(super) restore: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,6 +8,7 @@
 
 mod servers;
 mod source;
+mod strays;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::{self, LoadProtocol};
+
+pub use strays::{Stray, strays};
 
 /// As MLServer looks for it.
 const SETTINGS_FILE: &str = "model-settings.json";
@@ -39,6 +42,8 @@ pub struct Load {
     pub pool: config::Pool,
     /// Of the route's model.
     pub number: u64,
+    /// On these of its servers alone, as [`Stray::server`] names them; `None`: on all.
+    pub only: Option<Vec<String>>,
     /// Somebody goes back to it: what was good once is good enough, and what nobody ever looked at is as well, since it is named by an operator.
     pub is_way_back: bool,
 }
@@ -148,7 +153,7 @@ async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync
     let root = root(load);
     let source = source::read(load, root.as_deref(), progress).await?;
     let folder = root.as_deref().map(|root| folder(load, root)).transpose()?;
-    let (client, servers) = (servers::client(load)?, servers::of(load).await?);
+    let (client, servers) = (servers::client(load)?, servers::asked(load).await?);
     let wanted = Wanted {
         version: load.number,
         previous: load.loading.version_of(&load.pool.version),

@@ -36,6 +36,14 @@ pub(super) async fn of(load: &Load) -> Result<Vec<String>, Trouble> {
     Ok(servers)
 }
 
+/// Those that the load is for.
+pub(super) async fn asked(load: &Load) -> Result<Vec<String>, Trouble> {
+    match &load.only {
+        Some(only) => Ok(only.clone()),
+        None => of(load).await,
+    }
+}
+
 /// With the pool's own authorities and certificate. Redirects are not followed.
 pub(super) fn client(load: &Load) -> Result<reqwest::Client, Trouble> {
     // A client without TLS asks for the provider, too.

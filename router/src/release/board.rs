@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::controller::RollbackTotals;
 use super::experiments::view::ExperimentEvidence;
+use super::strays::RouteStrays;
 use super::view::{BreakerView, EvidenceView, HistoryView, JudgeView};
 use crate::config::Route;
 use crate::notify::Delivery;
@@ -49,6 +50,7 @@ struct Boards {
     rollbacks: BTreeMap<String, RollbackTotals>,
     rollouts: BTreeMap<String, RolloutBoard>,
     experiments: BTreeMap<String, BTreeMap<String, ExperimentEvidence>>,
+    strays: BTreeMap<String, RouteStrays>,
     targets: Vec<Arc<Delivery>>,
 }
 
@@ -85,6 +87,16 @@ impl Board {
 
     pub(super) fn put_experiments(&self, route: &str, known: BTreeMap<String, ExperimentEvidence>) {
         self.lock().experiments.insert(route.to_owned(), known);
+    }
+
+    /// Servers of a route's pools that serve another version than their pool runs.
+    #[must_use]
+    pub fn strays(&self, route: &str) -> RouteStrays {
+        self.lock().strays.get(route).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn put_strays(&self, route: &str, strays: RouteStrays) {
+        self.lock().strays.insert(route.to_owned(), strays);
     }
 
     pub(super) fn put_rollout(&self, route: &str, waits_for: Option<(u64, String)>, controller: Option<String>) {
@@ -140,6 +152,7 @@ impl Board {
         boards.judged.remove(route);
         boards.breakers.remove(route);
         boards.experiments.remove(route);
+        boards.strays.remove(route);
     }
 
     fn lock(&self) -> MutexGuard<'_, Boards> {

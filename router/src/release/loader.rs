@@ -52,7 +52,7 @@ impl Loader {
         }
         self.take_back();
         // What is being taken back may be of the same pool.
-        if self.leaving.as_ref().is_some_and(|leaving| !leaving.is_finished()) {
+        if self.is_leaving() {
             return format!("pool {} gets back what it had before another version is loaded", to_load.pool);
         }
         let Some(load) = asked(&to_load, is_way_back, config, route) else {
@@ -82,6 +82,11 @@ impl Loader {
         }
     }
 
+    /// A pool gets back what it had.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| !leaving.is_finished())
+    }
+
     /// Another router loads from now on.
     pub(super) fn let_go(&mut self) {
         if let Some(job) = self.job.take() {
@@ -100,7 +105,7 @@ fn in_words(state: &LoadState, to_load: &ToLoad) -> String {
 fn asked(to_load: &ToLoad, is_way_back: bool, config: &Config, route: &Route) -> Option<Load> {
     let pool = route.pools.iter().find(|pool| pool.name == to_load.pool)?.clone();
     let (registry, loading) = (config.registry.clone(), route.loading.clone()?);
-    Some(Load { registry, route: route.name.clone(), loading, pool, number: to_load.number, is_way_back })
+    Some(Load { registry, route: route.name.clone(), loading, pool, number: to_load.number, only: None, is_way_back })
 }
 
 async fn keep_trying(wanted: Load, say: watch::Sender<LoadState>, mut cancelled: oneshot::Receiver<()>) {

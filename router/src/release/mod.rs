@@ -8,7 +8,7 @@
 //!
 //! One router at a time judges a route (judging). What it knows is one record in the store, which it replaces as a whole, so that any
 //! other goes on from there, and no slice is judged twice. Beside that, each router has a breaker of its own ([`breaker`]), which asks nobody.
-//! What either says is acted on by [`controller`]; [`mover`] moves a rollout on.
+//! What either says is acted on by [`controller`]; [`mover`] moves a rollout on; [`strays`] looks whether servers still serve what their pools run.
 //!
 //! [`cursor`], [`fill`], [`kept`], [`record`], [`roles`], [mod@rollback], [`rollout`] and [`timeline`] are pure.
 
@@ -38,6 +38,7 @@ mod rollback;
 mod rollout;
 mod sight;
 mod store;
+mod strays;
 mod timeline;
 mod under;
 mod view;
@@ -53,4 +54,5 @@ pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
 pub use rollout::{Begin, Event, LEAST_LEFT, LoadSeen, LoadState, Move, Next, Order, Refusal, Seen, ToLoad, begin, carry_out, next};
 pub use store::{FleetWindows, fleet_windows};
 pub use under::{Health, Under};
+pub use strays::{PoolStrays, RouteStrays};
 pub use view::{BreakerView, Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};

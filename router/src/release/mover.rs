@@ -14,6 +14,7 @@ use super::grounds::grounds;
 use super::loader::Loader;
 use super::rollout::{Move, Next, Seen, next};
 use super::under::Under;
+use super::strays::Strays;
 use crate::config::Route;
 use crate::flags::{Change, ChangeError, Flags, Hurry, Kind, Lease, Rollout, Source};
 use crate::vocabulary::RouteIndex;
@@ -49,6 +50,7 @@ pub(super) struct Mover {
     is_failing: bool,
     gates: Gates,
     loader: Loader,
+    strays: Strays,
     /// The one that was last under way.
     last: Option<Arc<Rollout>>,
     /// The gate that says that the candidate is to go.
@@ -62,12 +64,14 @@ impl Mover {
         if let Some(rollout) = &look.flags.rollout {
             self.last = Some(rollout.clone());
         }
-        let Some(rollout) = self.last.clone().filter(|rollout| rollout.phase.is_active()) else {
-            self.lease = None;
+        let underway = self.last.clone().filter(|rollout| rollout.phase.is_active());
+        self.strays.look(look, underway.is_some()).await;
+        let Some(rollout) = underway else {
             self.gates.forget();
             self.loader.take_back();
             self.wants_rollback = None;
-            self.rests = true;
+            self.rests = self.strays.are_not_looked_for();
+            self.restore_between_rollouts(look).await;
             return look.board.put_rollout(&look.route.name, None, None);
         };
         self.rests = false;
@@ -76,13 +80,15 @@ impl Mover {
             let waits_for = Some((rollout.moves, "the store was not heard yet".to_owned()));
             return look.board.put_rollout(&look.route.name, waits_for, None);
         }
-        self.keep_lease(look, &rollout).await;
+        self.keep_lease(look, rollout.term).await;
         let RouteBoard { evidence, away, .. } = look.board.of(&look.route.name);
         let routers = look.under.flags.routers(look.index);
         let healthy: Vec<usize> = (look.under.health)(look.index).into_iter().map(|pool| pool.healthy).collect();
         let Look { route, flags, now_ms, .. } = *look;
-        let is_ours = self.until.is_some_and(|until| Instant::now() < until);
-        if !is_ours {
+        let is_ours = self.is_ours();
+        if is_ours {
+            self.strays.restore(look);
+        } else {
             self.loader.let_go();
         }
         self.loader.end_others(&rollout.id);
@@ -103,7 +109,8 @@ impl Mover {
             && is_ours
         {
             let is_way_back = rollout.hurry == Some(Hurry::Live);
-            loads = Some(self.loader.begin((&rollout.id, is_way_back), to_load.clone(), &look.under.config, route));
+            let begin = || self.loader.begin((&rollout.id, is_way_back), to_load.clone(), &look.under.config, route);
+            loads = Some(self.strays.leave(&to_load.pool).unwrap_or_else(begin));
         }
         let waits_for = match &next {
             Next::Wait(_) if let Some(why) = away => Some((rollout.moves, format!("nothing is judged: {why}"))),
@@ -126,13 +133,29 @@ impl Mover {
         }
     }
 
-    async fn keep_lease(&mut self, look: &Look<'_>, rollout: &Rollout) {
+    /// Of several routers the one that has the lease has servers load what they lost.
+    async fn restore_between_rollouts(&mut self, look: &Look<'_>) {
+        if !self.strays.wants_lease(look) {
+            self.lease = None;
+            return;
+        }
+        self.keep_lease(look, self.last.as_ref().map_or(0, |rollout| rollout.term)).await;
+        if self.is_ours() && !self.loader.is_leaving() {
+            self.strays.restore(look);
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn keep_lease(&mut self, look: &Look<'_>, term: u64) {
         let now = Instant::now();
         if self.asked.is_some_and(|asked| now < asked + ASK_EVERY) {
             return;
         }
         self.asked = Some(now);
-        match look.under.flags.lease(&look.route.name, look.router, LASTS, rollout.term).await {
+        match look.under.flags.lease(&look.route.name, look.router, LASTS, term).await {
             Ok(lease) => {
                 // From before it was asked for: it does not last longer than the store thinks.
                 self.until = (lease.holder == look.router).then_some(now + LASTS);

@@ -100,3 +100,12 @@ pub(in crate::cli) fn sha256(bytes: &[u8]) -> String {
 pub(super) fn shown(name: &str) -> String {
     name.chars().take(80).collect()
 }
+
+/// What is wrong with an archive may quote whatever is in it: the beginning of that, with all but ASCII escaped.
+pub(super) fn quoted(error: &impl std::fmt::Display) -> String {
+    const MOST: usize = 120;
+    let text = error.to_string();
+    let escaped = |letter: char| if matches!(letter, ' '..='~') { letter.to_string() } else { letter.escape_default().to_string() };
+    let end = if text.chars().nth(MOST).is_some() { "..." } else { "" };
+    text.chars().take(MOST).map(escaped).collect::<String>() + end
+}

@@ -9,7 +9,7 @@ use std::path::Path;
 use flate2::bufread::GzDecoder;
 use tar::EntryType;
 
-use super::manifest::{Manifest, sha256, shown};
+use super::manifest::{Manifest, quoted, sha256, shown};
 use super::{ALL_BYTES, Bundle, FILE_BYTES, MANIFEST, MANIFEST_BYTES, MEMBER_BYTES, MOST_MEMBERS, Members, is_name};
 use crate::cli::Failure;
 use crate::cli::model_push::regular;
@@ -70,12 +70,13 @@ fn read_members(unpacked: &mut impl Read, last: &mut String) -> Result<(Manifest
     let mut manifest: Option<Manifest> = None;
     let mut members = Members::new();
     // As they stand: names of their own members, links and sparse files are things of a kind that is refused.
-    for entry in archive.entries().map_err(|error| format!("no archive: {error}"))?.raw(true) {
-        let mut entry = entry.map_err(|error| format!("after {last}: damaged: {error}"))?;
+    for entry in archive.entries().map_err(|error| format!("no archive: {}", quoted(&error)))?.raw(true) {
+        let mut entry = entry.map_err(|error| format!("after {last}: damaged: {}", quoted(&error)))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let (kind, size) = (entry.header().entry_type(), entry.header().entry_size().map_err(|error| format!("after {last}: {error}"))?);
+        let size = entry.header().entry_size().map_err(|error| format!("after {last}: {}", quoted(&error)))?;
+        let kind = entry.header().entry_type();
         if !is_name(&name) {
-            return Err(format!("a member {:?}: a name must stay inside, of letters, digits and . - _ @", shown(&name)));
+            return Err(format!("a member \"{}\": a name must stay inside, of letters, digits and . - _ @", quoted(&shown(&name))));
         }
         if kind != EntryType::Regular {
             return Err(format!("{name}: {kind:?}: must be a plain file"));
@@ -150,6 +151,17 @@ pub(super) mod tests {
         write::put(&file, &pack(&bundle()).unwrap()).unwrap();
         assert!(open(&file).is_ok());
         assert!(write::put(&file, b"other").is_err(), "what is there stays");
+    }
+
+    #[test]
+    fn garbage_is_refused_in_a_few_plain_words() {
+        let garbage: Vec<u8> = (0..5_000_u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &garbage).unwrap();
+        for bytes in [packed.finish().unwrap(), garbage] {
+            let why = read(bytes.as_slice()).unwrap_err();
+            assert!(why.len() < 2_000 && why.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{why}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::run::Check;
 use crate::admin::keys_of;
 use crate::cli::admin_client::{AdminArgs, AdminClient};
 use crate::cli::flag::plain;
+use crate::cli::status::stray_line;
 use crate::config::Config;
 
 const PART: &str = "router";
@@ -77,7 +78,11 @@ async fn look(config: &Config, client: &AdminClient, status: &Value) -> Vec<Find
     let (ready, configured, routes) = tokio::join!(ready, configured, routes);
     findings.extend(readiness(ready.map_err(|failure| failure.message().to_owned()), status));
     match configured {
-        Ok(configured) => findings.push(same_config(&keys_of(config), &configured)),
+        Ok(configured) => {
+            let mut file = keys_of(config);
+            follow_flags(client, config, &mut file, &configured["keys"]).await;
+            findings.push(same_config(&file, &configured));
+        }
         Err(failure) => {
             findings.push(Finding::warning(PART, "config in force", failure.message(), "it may be an older version: upgrade it"))
         }
@@ -110,6 +115,24 @@ fn readiness(ready: Result<Value, String>, status: &Value) -> Vec<Finding> {
         findings.push(Finding::ok(PART, "ready", "it takes queries, and nothing is amiss"));
     }
     findings
+}
+
+/// Of a pool whose version the flags say, since Switchback loaded it, the file's word does not count: the one in force takes its place.
+async fn follow_flags(client: &AdminClient, config: &Config, file: &mut Map<String, Value>, in_force: &Value) {
+    for route in &config.routes {
+        let pools =
+            route.pools.iter().map(|pool| (format!("version.{}", pool.name), format!("route.{}.pools.{}.version", route.name, pool.name)));
+        let differ: Vec<(String, String)> = pools.filter(|(_, key)| file.get(key) != in_force.get(key)).collect();
+        if differ.is_empty() {
+            continue;
+        }
+        let Ok(flags) = client.get(&format!("/api/v1/routes/{}/flags", route.name)).await else { continue };
+        for (field, key) in differ {
+            if flags["fields"].get(&field).is_some() {
+                file.insert(key.clone(), in_force[&key].clone());
+            }
+        }
+    }
 }
 
 /// Whether the router has in force what the file says.
@@ -174,9 +197,30 @@ fn of_route(route: &Value) -> Vec<Finding> {
             format!("switchback rollout status {name} (runbooks/canary-stuck.md)"),
         ));
     }
+    findings.extend(strays_of(route, &name));
     findings.extend(routers_of(route, &name));
     if findings.is_empty() {
         findings.push(Finding::ok(PART, name.clone(), format!("live {}, epoch {}", plain(&route["live"]), plain(&route["applied_epoch"]))));
+    }
+    findings
+}
+
+/// Servers that serve another version than their pool runs.
+fn strays_of(route: &Value, name: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (pool, about) in route["pools"].as_object().into_iter().flatten() {
+        let version = plain(&about["version"]);
+        for stray in about["strays"].as_array().into_iter().flatten() {
+            let to_do = match stray["restore"].as_str() {
+                Some(_) => "look again in a minute".to_owned(),
+                None => {
+                    format!("have the router load it: switchback flag set {name} version.{pool}={version}, with restore in [route.loading]")
+                }
+            };
+            let to_do =
+                format!("{to_do}; start `switchback ranker` with --state, so that it comes back with what it served (docs/LOADING.md)");
+            findings.push(Finding::failed(PART, format!("{name}: pool {pool}"), stray_line(&version, stray), to_do));
+        }
     }
     findings
 }
@@ -292,6 +336,22 @@ mod tests {
                 "search: routers: not on epoch 7: b",
             ]
         );
+    }
+
+    #[test]
+    fn a_server_with_another_version_is_named_with_what_to_do() {
+        let mut ill = route();
+        let stray = |restore: Value| json!([{ "server": "http://h:1", "serves": ["search:1"], "restore": restore }]);
+        ill["pools"] = json!({ "blue": { "version": "search:2", "strays": stray(Value::Null) } });
+        let found = &of_route(&ill)[0];
+        assert_eq!(
+            (found.status, found.name.as_str(), found.found.as_str()),
+            (Status::Failed, "search: pool blue", "http://h:1 serves search:1 and not search:2")
+        );
+        assert!(found.to_do.contains("flag set search version.blue=search:2") && found.to_do.contains("--state"), "{}", found.to_do);
+        ill["pools"]["blue"]["strays"] = stray(json!("it is loaded there again"));
+        let found = &of_route(&ill)[0];
+        assert!(found.found.ends_with(": it is loaded there again") && found.to_do.starts_with("look again"), "{found:?}");
     }
 
     #[test]
