@@ -103,8 +103,8 @@ fn hypers(bytes: &[u8], method: &Method) -> Option<Answer> {
         let is_plain = |value: &http::HeaderValue| {
             value.as_bytes().eq_ignore_ascii_case(b"close") || value.as_bytes().eq_ignore_ascii_case(b"keep-alive")
         };
-        let lines = head.headers.get_all("connection").iter();
-        if lines.clone().count() == 1 && lines.clone().all(is_plain) {
+        let lines: Vec<_> = head.headers.get_all("connection").iter().collect();
+        if lines.len() == 1 && lines.into_iter().all(is_plain) {
             head.headers.remove("connection");
         }
         Some(Answer { status: head.status.as_u16(), fields: fields(&head.headers), body: body.to_bytes().to_vec(), trailers })

@@ -214,6 +214,10 @@ where
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             exchange.upgrade = None;
         }
+        // One that came with the response goes before it.
+        if self.io.borrow_mut().send_interim(cx).is_err() {
+            return State::Over;
+        }
         let Ok(mut reply) = Reply::begin(cx, response, &mut exchange.facts, &self.io) else { return State::Over };
         // Nearly all are written whole at once.
         match reply.poll(cx, &self.io) {

@@ -170,7 +170,7 @@ fn a_body_that_nobody_wants_is_passed_over_where_it_is_here() {
     assert_eq!(shown(&answers(small.as_bytes(), small.len())), ["ignored", LAST]);
     let waits = format!("POST /ignores HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n{CLOSE}");
     assert_eq!(shown(&answers(waits.as_bytes(), waits.len())), ["ignored"], "the next request could be its body");
-    let large = format!("POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\nhello");
+    let large = "POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\nhello";
     assert_eq!(shown(&answers(large.as_bytes(), large.len())), ["ignored"]);
 }
 
