@@ -264,7 +264,7 @@ mod tests {
         );
         for (asked, expected) in [
             (Asked { margin: Some(2.0), ..Asked::default() }, "--margin 2: must be from 0 to 1"),
-            (Asked { memory: Some("1MiB".to_owned()), ..Asked::default() }, "--memory 1MiB: must be 256MiB or more"),
+            (Asked { memory: Some("1MiB".to_owned()), ..Asked::default() }, "--memory 1MiB: must be a size from 256MiB"),
             (Asked { allowed_globals: vec!["x".to_owned()], ..Asked::default() }, "--allow-global \"x\": must be a Python name"),
         ] {
             assert!(asked.over(&mut criteria).unwrap_err().message().starts_with(expected));

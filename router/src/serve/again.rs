@@ -43,7 +43,7 @@ impl Again {
     pub(crate) fn request(&self, body: RequestBody, client: &ClientFields) -> Option<Outgoing> {
         match self {
             Again::Raw(bytes) => {
-                let mut head = parse(bytes)?;
+                let mut head = Box::new(parse(bytes)?);
                 let seen = Seen::of(head.fields.as_map());
                 prepare_request(&mut head, seen, client);
                 ask_of_server(&mut head, bytes);
@@ -56,7 +56,7 @@ impl Again {
                     headers.append(name, value.clone());
                 }
                 let head = Head { method: method.clone(), uri: uri.clone(), version: Version::HTTP_11, fields: headers.into() };
-                Some(Outgoing { head, body })
+                Some(Outgoing { head: Box::new(head), body })
             }
         }
     }

@@ -25,7 +25,7 @@ pub(crate) struct ResponseBody {
     /// Held until the body is done: until then the connection is busy.
     in_progress: Option<QueryInProgress>,
     /// Fields of the head that pass as the backend sent them.
-    lines: Option<PassedLines>,
+    lines: Option<Box<PassedLines>>,
 }
 
 enum Source {
@@ -82,13 +82,13 @@ impl ResponseBody {
     }
 
     /// Goes with these fields of its head, which pass as the backend sent them.
-    pub(crate) fn with_lines(mut self, lines: Option<PassedLines>) -> ResponseBody {
+    pub(crate) fn with_lines(mut self, lines: Option<Box<PassedLines>>) -> ResponseBody {
         self.lines = lines;
         self
     }
 
     /// The same, for whoever writes the head.
-    pub(crate) fn take_lines(&mut self) -> Option<PassedLines> {
+    pub(crate) fn take_lines(&mut self) -> Option<Box<PassedLines>> {
         self.lines.take()
     }
 

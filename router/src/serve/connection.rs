@@ -246,7 +246,8 @@ where
 {
     client.place.becomes(Spoken::Http2);
     clock.is_h2();
-    let answer = |head, body, side| answer(worker.clone(), client.clone(), clock.clone(), Head::of(head), body, From::Http2(side));
+    let answer =
+        |head, body, side| answer(worker.clone(), client.clone(), clock.clone(), Box::new(Head::of(head)), body, From::Http2(side));
     let io = Watched::new(stream, clock.signals.clone());
     let connection = http2::Connection::new(io, &worker.routes().limits, answer);
     let ended = drive(clock, Http2(Box::pin(connection), clock.signals.clone())).await;
@@ -285,7 +286,7 @@ async fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
     clock: Rc<ConnectionClock>,
-    mut head: Head,
+    mut head: Box<Head>,
     body: Incoming,
     from: From,
 ) -> Response<ResponseBody> {
@@ -307,7 +308,7 @@ async fn answer(
             journey.mirror();
             response
         }
-        Ok(Asked::Events(door, from)) => door.answer(&head, body, from).await,
+        Ok(Asked::Events(door, from)) => Box::pin(door.answer(&head, body, from)).await,
         Err(refusal) => {
             // Counted when its connection was cut, for all of its streams together.
             if refusal != Refusal::Resets {

@@ -99,7 +99,7 @@ fn calls_for_fallback(failure: &Failure) -> bool {
 impl Journey {
     /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
     /// HTTP/1.
-    pub(crate) fn new(plan: Plan, raw: Option<Bytes>, mut head: Head, incoming: Incoming) -> Journey {
+    pub(crate) fn new(plan: Plan, raw: Option<Bytes>, mut head: Box<Head>, incoming: Incoming) -> Journey {
         let Plan { route, chosen, live, mirror, tunnel, client, expose, hears_interim, hearer } = plan;
         let started = Instant::now();
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| {
@@ -389,7 +389,7 @@ impl Journey {
             // A body that nobody asked for: whether it comes nevertheless cannot be told from what comes next.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        issue::issue(&mut head.headers, &self.route, pool, &self.chosen);
+        issue::issue(&mut head.headers, lines.as_deref_mut(), &self.route, pool, &self.chosen);
         if !self.expose.is_empty() {
             expose::say(&mut head.headers, self.expose, &self.route, pool, &self.chosen);
         }

@@ -192,7 +192,8 @@ fn requests() {
         let piece = bytes.len() % 7 + 1;
         let shown = |read: Read| {
             let heads = read.requests.into_iter().map(|(head, body)| (head.head.fields.raw(), body));
-            (heads.collect::<Vec<_>>(), read.refusal)
+            // What breaks two rules may be refused for either.
+            (heads.collect::<Vec<_>>(), read.refusal.is_some())
         };
         assert_eq!(shown(read_by_us(bytes, bytes.len())), shown(read_by_us(bytes, piece)), "in pieces of {piece}");
         look_at_request(bytes)

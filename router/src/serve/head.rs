@@ -8,7 +8,7 @@ use http::{Method, Request, Uri, Version};
 use super::http1::Lines;
 use super::replay::RequestBody;
 
-/// The head.
+/// The head. It goes through many hands, and is boxed: moving it a dozen times costs more than that.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) method: Method,
@@ -19,7 +19,7 @@ pub(crate) struct Head {
 
 /// A request that is to be sent to a backend.
 pub(crate) struct Outgoing {
-    pub(crate) head: Head,
+    pub(crate) head: Box<Head>,
     pub(crate) body: RequestBody,
 }
 
@@ -42,13 +42,14 @@ impl Head {
 impl From<Request<RequestBody>> for Outgoing {
     fn from(request: Request<RequestBody>) -> Outgoing {
         let (head, body) = request.into_parts();
-        Outgoing { head: Head::of(head), body }
+        Outgoing { head: Box::new(Head::of(head)), body }
     }
 }
 
 impl From<Outgoing> for Request<RequestBody> {
     fn from(outgoing: Outgoing) -> Request<RequestBody> {
-        let Outgoing { head: Head { method, uri, version, mut fields }, body } = outgoing;
+        let Outgoing { head, body } = outgoing;
+        let Head { method, uri, version, mut fields } = *head;
         let mut request = Request::new(body);
         (*request.method_mut(), *request.uri_mut(), *request.version_mut()) = (method, uri, version);
         *request.headers_mut() = std::mem::take(fields.map());

@@ -68,7 +68,7 @@ impl BrokenOff {
 
 impl Incoming {
     /// The fields of its head, where they pass as they came.
-    pub(crate) fn take_lines(&mut self) -> Option<PassedLines> {
+    pub(crate) fn take_lines(&mut self) -> Option<Box<PassedLines>> {
         if let Incoming::Backend(body) = self { body.take_lines() } else { None }
     }
 

@@ -5,9 +5,10 @@ use std::cell::Cell;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::http1::PassedLines;
 use super::routes::RouteWorker;
 use super::split::Chosen;
-use crate::quality::{Token, TokenKeys, version_id};
+use crate::quality::{Token, TokenKeys, TokenText, version_id};
 use crate::vocabulary::PoolIndex;
 
 const X_SWITCHBACK_TOKEN: HeaderName = HeaderName::from_static("x-switchback-token");
@@ -39,8 +40,9 @@ impl Tokens {
     }
 }
 
-/// Issues a token for a response of this pool, and counts it as an impression where the query counts.
-pub(crate) fn issue(headers: &mut HeaderMap, route: &RouteWorker, pool: PoolIndex, chosen: &Chosen) {
+/// Issues a token for a response of this pool, and counts it as an impression where the query counts. It is put behind the lines of a backend that pass as they came,
+/// or else among the fields.
+pub(crate) fn issue(headers: &mut HeaderMap, lines: Option<&mut PassedLines>, route: &RouteWorker, pool: PoolIndex, chosen: &Chosen) {
     let tokens = &route.tokens;
     let Some(version) = tokens.versions.get(pool.get()).copied() else { return };
     let counts = chosen.counts.as_ref().filter(|_| pool == chosen.pool);
@@ -56,10 +58,23 @@ pub(crate) fn issue(headers: &mut HeaderMap, route: &RouteWorker, pool: PoolInde
         nonce: tokens.nonce(),
     };
     let Some(text) = tokens.keys.issue(&token) else { return };
-    // Base64url is always a header value.
-    let Ok(value) = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)) else { return };
-    headers.insert(X_SWITCHBACK_TOKEN, value);
+    match lines {
+        Some(passed) => passed.lines.add(line(&text)),
+        // Base64url is always a header value.
+        None => drop(HeaderValue::from_bytes(&text).map(|value| headers.insert(X_SWITCHBACK_TOKEN, value))),
+    }
     if let (Some(counted), Some(counters)) = (counts, route.counters().pools.get(pool.get())) {
         counted.outcomes(counters).issued(at, counted.group);
     }
+}
+
+/// As it stands in HTTP/1.
+fn line(text: &TokenText) -> Bytes {
+    const NAME: &[u8] = b"x-switchback-token: ";
+    const END: &[u8] = b"\r\n";
+    let mut line = Vec::with_capacity(NAME.len() + text.len() + END.len());
+    line.extend_from_slice(NAME);
+    line.extend_from_slice(text);
+    line.extend_from_slice(END);
+    line.into()
 }

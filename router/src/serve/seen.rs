@@ -15,6 +15,9 @@ pub(crate) const FORWARDED_PREFIX: &str = "x-forwarded-";
 /// No shorter name has one of the prefixes, and something behind it.
 const SHORTEST_PREFIX: usize = signals::PREFIX.len();
 
+/// Makes a capital letter a small one.
+const LOWER_CASE: u8 = 0x20;
+
 /// What one look over a head's fields found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -66,41 +69,42 @@ impl Seen {
         is_said_twice || self.has_length_list || self.has_odd_coding
     }
 
-    /// Told apart by length first: most names need no comparison of text at all. True of a `Connection`.
+    /// Told apart by length and first letter: most names need no comparison of text at all. True of a `Connection`.
     #[inline]
     pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
-        match name.len() {
-            2 if is("te") => {
+        let Some(first) = name.first() else { return false };
+        match (name.len(), first | LOWER_CASE) {
+            (2, b't') if is("te") => {
                 self.has_hop_by_hop |= !is_trailers(value);
                 self.takes_trailers |= names_trailers(value);
             }
-            4 if is("date") => self.has_date = true,
-            4 if is("host") => {
+            (4, b'd') if is("date") => self.has_date = true,
+            (4, b'h') if is("host") => {
                 self.hosts = self.hosts.saturating_add(1);
                 self.has_odd_host |= !is_host(value);
             }
-            7 if is("upgrade") => {
+            (7, b'u') if is("upgrade") => {
                 self.has_upgrade = true;
                 self.has_hop_by_hop = true;
             }
-            9 if is("forwarded") => self.has_forwarded = true,
-            10 if is("connection") => {
+            (9, b'f') if is("forwarded") => self.has_forwarded = true,
+            (10, b'c') if is("connection") => {
                 self.has_connection = true;
                 return true;
             }
-            10 if is("keep-alive") => self.has_hop_by_hop = true,
-            14 if is("content-length") => {
+            (10, b'k') if is("keep-alive") => self.has_hop_by_hop = true,
+            (14, b'c') if is("content-length") => {
                 self.content_lengths = self.content_lengths.saturating_add(1);
                 self.has_length_list |= value.contains(&b',');
             }
-            16 if is("proxy-connection") => self.has_hop_by_hop = true,
-            17 if is("transfer-encoding") => {
+            (16, b'p') if is("proxy-connection") => self.has_hop_by_hop = true,
+            (17, b't') if is("transfer-encoding") => {
                 self.has_odd_coding |= self.has_transfer_encoding || !is_chunked(value);
                 self.has_transfer_encoding = true;
                 self.has_hop_by_hop = true;
             }
-            length if length > SHORTEST_PREFIX && matches!(name.first(), Some(b'x' | b'X')) => self.add_prefixed(name),
+            (length, b'x') if length > SHORTEST_PREFIX => self.add_prefixed(name),
             _ => {}
         }
         false

@@ -82,7 +82,7 @@ impl Wire {
         let mut unsent = Some(head);
         let answer = std::future::poll_fn(|cx| self.0.borrow_mut().poll_answer(cx, &method, &mut unsent, hearers));
         let Final { response, lines, seen, length, keeps } = *answer.await?;
-        let body = BackendBody::begin(&self.0, length, keeps, lines.map(|lines| PassedLines { lines, seen }));
+        let body = BackendBody::begin(&self.0, length, keeps, lines.map(|lines| Box::new(PassedLines { lines, seen })));
         Ok((response.map(|()| body), seen))
     }
 }
@@ -92,7 +92,7 @@ impl Inner {
         &mut self,
         cx: &mut Context<'_>,
         method: &Method,
-        unsent: &mut Option<Head>,
+        unsent: &mut Option<Box<Head>>,
         hearers: Hearers<'_>,
     ) -> Poll<Result<Box<Final>, Unanswered>> {
         if !self.out.is_through() {

@@ -27,7 +27,7 @@ pub(crate) struct BackendBody {
     /// Who sends the rest of the request.
     sends: Option<AbortHandle>,
     /// The fields of its head, where they pass as they came.
-    lines: Option<PassedLines>,
+    lines: Option<Box<PassedLines>>,
 }
 
 /// Fields of a backend's response that pass as they came.
@@ -58,7 +58,7 @@ pub(crate) enum BackendBroke {
 }
 
 impl BackendBody {
-    pub(super) fn begin(wire: &Rc<RefCell<Inner>>, length: Length, keeps: bool, lines: Option<PassedLines>) -> BackendBody {
+    pub(super) fn begin(wire: &Rc<RefCell<Inner>>, length: Length, keeps: bool, lines: Option<Box<PassedLines>>) -> BackendBody {
         let left = match length {
             Length::Known(length) => Left::Known(length),
             Length::Chunked => Left::Chunks(Chunks::default()),
@@ -74,7 +74,7 @@ impl BackendBody {
     }
 
     /// The fields of its head, where they pass as they came: the head has none then.
-    pub(crate) fn take_lines(&mut self) -> Option<PassedLines> {
+    pub(crate) fn take_lines(&mut self) -> Option<Box<PassedLines>> {
         self.lines.take()
     }
 

@@ -88,7 +88,7 @@ impl Reply {
         let mut reply = Reply { body, framing, trailers, is_over: false };
         GATHER.with_borrow_mut(|out| {
             out.clear();
-            write_head(out, &head, lines.as_ref(), &reply, facts);
+            write_head(out, &head, lines.as_deref(), &reply, facts);
             fields::give_back(head.headers);
             if reply.framing == Framing::None {
                 reply.end(out)?;

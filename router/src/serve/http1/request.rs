@@ -10,19 +10,19 @@ use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{Method, Uri, Version};
 use httparse::{Header, Status};
 
-use super::super::head::Head;
+use super::super::head::{Fields, Head};
 use super::super::head_lines::{self, Lines};
 use super::super::interim::expects_continue;
 use super::super::seen::Seen;
 use super::fields::number;
-use super::lines::{FIELDS, Lines as Fields, Said};
+use super::lines::{FIELDS, Lines as FieldLines, Said};
 use super::response::Length;
 use crate::quality::Refusal;
 
 /// A head that is here.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
-    pub(crate) head: Head,
+    pub(crate) head: Box<Head>,
     pub(crate) seen: Seen,
     /// Of the body: so many bytes, or chunks.
     pub(super) length: Length,
@@ -112,21 +112,12 @@ impl RequestReader {
     #[cold]
     fn begins_well(&self, bytes: &[u8]) -> Result<(), Refusal> {
         let mut found = vec![httparse::EMPTY_HEADER; self.most_fields];
-        httparse::Request::new(&mut found).parse(bytes).map(drop).map_err(|error| fault(error, bytes))
+        httparse::Request::new(&mut found).parse(bytes).map(drop).map_err(fault)
     }
 }
 
-fn fault(error: httparse::Error, bytes: &[u8]) -> Refusal {
-    match error {
-        httparse::Error::TooManyHeaders => Refusal::HeadSize,
-        _ if has_folded_line(bytes) => Refusal::Framing,
-        _ => Refusal::Head,
-    }
-}
-
-/// Whether a line goes on in the next one.
-fn has_folded_line(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| matches!(pair, b"\n " | b"\n\t"))
+fn fault(error: httparse::Error) -> Refusal {
+    if error == httparse::Error::TooManyHeaders { Refusal::HeadSize } else { Refusal::Head }
 }
 
 /// The head that the bytes begin with, and how long it is.
@@ -142,14 +133,14 @@ fn read(bytes: &Bytes, most: usize) -> Result<(RequestHead, usize), Refusal> {
     let length = match config.parse_request_with_uninit_headers(&mut parsed, bytes, found) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Err(Refusal::Head),
-        Err(error) => return Err(fault(error, bytes)),
+        Err(error) => return Err(fault(error)),
     };
     let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok()).ok_or(Refusal::Head)?;
     let target = parsed.path.unwrap_or_default();
     let uri = Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())).map_err(|_| Refusal::Head)?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let Said { lines, seen, wishes } = Fields::of(bytes.slice(..length), parsed.headers);
-    let head = Head { method, uri, version, fields: lines.into() };
+    let Said { lines, seen, wishes } = FieldLines::of(bytes.slice(..length), parsed.headers);
+    let head = Box::new(Head { method, uri, version, fields: lines.into() });
     let body = body_length(&head, seen)?;
     let expects_continue = body != Length::Known(0) && version == Version::HTTP_11 && expects_continue(head.fields.get(&EXPECT));
     Ok((RequestHead { head, seen, length: body, keeps: wishes.keeps(version), expects_continue }, length))
@@ -157,16 +148,27 @@ fn read(bytes: &Bytes, most: usize) -> Result<(RequestHead, usize), Refusal> {
 
 /// RFC 9112, 6.3.
 fn body_length(head: &Head, seen: Seen) -> Result<Length, Refusal> {
-    // HTTP/1.0 has no transfer codings.
-    if seen.has_ambiguous_length() || (seen.has_transfer_encoding && head.version == Version::HTTP_10) {
+    if seen.content_lengths > 1 || (seen.has_transfer_encoding && seen.content_lengths > 0) {
         return Err(Refusal::Framing);
     }
     if seen.has_transfer_encoding {
-        return Ok(Length::Chunked);
+        // HTTP/1.0 has no transfer codings, and no request has a body that ends when its connection does.
+        let is_chunked = head.version == Version::HTTP_11 && ends_with_chunked(&head.fields);
+        return match (is_chunked, seen.has_odd_coding) {
+            (true, false) => Ok(Length::Chunked),
+            (true, true) => Err(Refusal::Framing),
+            (false, _) => Err(Refusal::Head),
+        };
     }
     if seen.content_lengths == 0 {
         return Ok(Length::Known(0));
     }
     let said = head.fields.get(&CONTENT_LENGTH).unwrap_or_default();
     number(said.trim_ascii()).map(Length::Known).ok_or(Refusal::Head)
+}
+
+/// Whether the last of all transfer codings is `chunked`.
+fn ends_with_chunked(fields: &Fields) -> bool {
+    let last = fields.all("transfer-encoding").last().and_then(|line| line.rsplit(|byte| *byte == b',').next());
+    last.is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }

@@ -39,7 +39,7 @@ const AT_A_TIME: u32 = 16;
 
 /// A request, with what a second attempt and an upgrade need of it.
 pub(crate) struct Asked {
-    pub(crate) head: Head,
+    pub(crate) head: Box<Head>,
     pub(crate) seen: Seen,
     pub(crate) body: Incoming,
     /// What the connection is once a 101 was sent; `None` where nobody asks for that.
