@@ -71,7 +71,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     if let Ok(stream) = stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
         match tls {
             None => serve_in_the_clear(&worker, client, stream, &clock).await,
-            Some(tls) => serve_over_tls(&worker, client, stream, &clock, tls).await,
+            // Boxed, as is all that not every connection needs: the task of each is as large as the largest way that it can take.
+            Some(tls) => Box::pin(serve_over_tls(&worker, client, stream, &clock, tls)).await,
         }
     }
     worker.clocks.forget(number);
@@ -83,7 +84,7 @@ async fn serve_in_the_clear(worker: &Rc<Worker>, client: Rc<Client>, stream: Tcp
         _ = std::future::poll_fn(|cx| clock.poll_asked(cx)) => None,
     };
     match is_h2 {
-        Some(true) => serve_h2(worker, client, stream, clock).await,
+        Some(true) => Box::pin(serve_h2(worker, client, stream, clock)).await,
         Some(false) => serve_h1(worker, client, Stream::Plain(stream), clock).await,
         None => {}
     }

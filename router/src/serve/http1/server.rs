@@ -234,7 +234,8 @@ where
 
     fn finish(&mut self, cx: &mut Context<'_>, exchange: Exchange) -> State<F> {
         if let Some(upgrade) = exchange.upgrade {
-            return self.hand_over(upgrade);
+            // What is left of a body is no word of the other protocol.
+            return if self.io.borrow().upload.is_over() { self.hand_over(upgrade) } else { State::Closing };
         }
         let goes_on = exchange.facts.keeps && !self.is_closing && self.io.borrow_mut().passes_over_upload(cx);
         if goes_on { State::Head } else { State::Closing }

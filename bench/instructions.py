@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+"""What a query costs in user instructions and system calls, held against what it cost before.
+
+    bench/instructions.py ROUTER [--only WORKLOAD,...] [--update] [--json]
+
+ROUTER is the program that is measured, as `make build` makes it. Each workload is run twice, with few queries and with many, and the difference is
+what a query costs: starting up counts for nothing. Instructions are those of the worker's thread under callgrind. They repeat to within half a percent
+whatever else the machine does, so that a query that costs 3 % more is seen, and the functions that grew are named.
+
+What is kept is bench/instructions.json: for each workload its instructions, its system calls, and the functions that take most of them. --update writes
+it anew, which is a change to be reviewed like any other.
+
+Exit 1 when a workload costs over 3 % more instructions, or a twentieth of a system call more, than the kept figures; 69 when a tool is missing.
+Needs: valgrind, strace, h2load (apt-get install valgrind strace nghttp2-client), and switchback-bench beside ROUTER.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+KEPT = pathlib.Path(__file__).parent / "instructions.json"
+ALLOWED = 1.03
+ALLOWED_CALLS = 0.05
+FEW, MANY = 1_000, 5_000
+# Of a kept list; a function that is not in it took less than the last one.
+FUNCTIONS = 40
+HEADERS = [
+    "x-user-id: user42",
+    "user-agent: Mozilla/5.0 (X11; Linux x86_64)",
+    "accept: */*",
+    "accept-encoding: gzip, deflate",
+    "cookie: sid=abcdef0123456789; theme=dark",
+]
+CONFIG = """
+[listen]
+traffic = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+workers = 1
+[state]
+data_dir = "{work}/data"
+[[route]]
+name = "search"
+match = {{ path_prefix = "/" }}
+unit = ["header:x-user-id", "cookie:sid", "client-address"]
+initial = {{ live = "blue", canary_percent = "{percent}" }}
+{policy}
+[route.pools.blue]
+endpoints = ["http://{blue}"]
+[route.pools.canary]
+endpoints = ["http://{canary}"]
+"""
+RULES = """split_policy = "split-rules"
+[[route.split_config.rules]]
+name = "beta"
+when = [{ field = "header:x-beta", equals = "1" }]
+pool = "canary"
+"""
+
+Workload = collections.namedtuple("Workload", "says percent policy load")
+WORKLOADS = {
+    "get": Workload("GET, 1 KiB back, everybody on live", 0, "", ["--h1"]),
+    "split": Workload("the same, a tenth of the users on the candidate", 10, "", ["--h1"]),
+    "rules": Workload("the same, by a policy that looks at a field", 10, RULES, ["--h1"]),
+    "post": Workload("POST of 4 KiB", 10, "", ["--h1", "-d", "{body}"]),
+    "h2": Workload("HTTP/2 from the client", 10, "", ["-m", "8"]),
+}
+
+
+def fail(code, text):
+    print(f"bench/instructions.py: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+class Backends:
+    """One for each pool, in one process that ends with its standard input."""
+
+    def __init__(self, bench):
+        self.process = subprocess.Popen(
+            [bench, "upstream", "blue=127.0.0.1:0", "canary=127.0.0.1:0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.at = dict(self.process.stdout.readline().strip().split("=", 1) for _ in range(2))
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Bench:
+    def __init__(self, router, work, backends):
+        self.router, self.work, self.backends = router, work, backends
+        self.body = work / "body"
+        self.body.write_bytes(b"x" * 4096)
+
+    def run(self, workload, queries, under):
+        """Runs the router under a command with so many queries, to its end."""
+        config = self.work / "switchback.toml"
+        at = self.backends.at
+        config.write_text(CONFIG.format(work=self.work, percent=workload.percent, policy=workload.policy, blue=at["blue"], canary=at["canary"]))
+        log = (self.work / "log").open("w")
+        wrapped = subprocess.Popen([*under, self.router, "serve", "--config", config], stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            line = wrapped.stdout.readline()
+            found = re.search(r"traffic ([\d.:]+).*admin ([\d.:]+)", line)
+            if not found:
+                fail(1, f"the router did not start: {line}{(self.work / 'log').read_text()[-2000:]}")
+            self.wait_until_ready(found[2])
+            self.load(workload, queries, found[1])
+        finally:
+            self.end(wrapped)
+
+    def end(self, wrapped):
+        """strace passes no signal on: its child is told by itself."""
+        children = pathlib.Path(f"/proc/{wrapped.pid}/task/{wrapped.pid}/children").read_text().split()
+        for process in map(int, children or [wrapped.pid]):
+            subprocess.run(["kill", "-TERM", str(process)], check=False)
+        wrapped.wait(timeout=60)
+
+    def wait_until_ready(self, admin):
+        for _ in range(600):
+            if subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://{admin}/readyz"], check=False).returncode == 0:
+                return
+            time.sleep(0.1)
+        fail(1, "the router is not ready after a minute")
+
+    def load(self, workload, queries, traffic):
+        options = [option.format(body=self.body) for option in workload.load]
+        headers = [part for header in HEADERS for part in ("-H", header)]
+        clients = "1" if "-m" in options else "8"
+        command = ["h2load", "-n", str(queries), "-c", clients, "-t", "1", *options, *headers, f"http://{traffic}/search?q=hello"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        if f" {queries} succeeded, 0 failed" not in told.stdout:
+            fail(1, f"not all queries were answered: {told.stdout}{told.stderr}")
+
+    def functions(self, workload, queries):
+        """Instructions of the worker's thread, by function."""
+        for old in self.work.glob("callgrind.*"):
+            old.unlink()
+        out = f"--callgrind-out-file={self.work}/callgrind.out"
+        self.run(workload, queries, ["valgrind", "--tool=callgrind", "--separate-threads=yes", out, f"--log-file={self.work}/valgrind.log"])
+        workers = [file for file in self.work.glob("callgrind.out-*") if "serve::worker::run" in file.read_text(errors="replace")]
+        if not workers:
+            fail(1, "callgrind saw no worker")
+        costs = collections.Counter()
+        for file in workers:
+            shown = subprocess.run(["callgrind_annotate", "--threshold=100", "--show-percs=no", file], capture_output=True, text=True, check=True)
+            for line in shown.stdout.splitlines():
+                if found := re.match(r"\s*([\d,]+)\s+\S*?:(.+?)(?: \[.*)?$", line):
+                    costs[found[2]] += int(found[1].replace(",", ""))
+        return costs
+
+    def calls(self, workload, queries):
+        out = self.work / "strace"
+        self.run(workload, queries, ["strace", "-f", "-c", "-o", out])
+        total = next(line for line in out.read_text().splitlines() if line.endswith("total"))
+        return max(int(word) for word in total.split() if word.isdigit())
+
+    def measure(self, name):
+        workload = WORKLOADS[name]
+        print(f"counting: {name}, {workload.says}", file=sys.stderr)
+        few, many = self.functions(workload, FEW), self.functions(workload, MANY)
+        costs = {function: (many[function] - few[function]) / (MANY - FEW) for function in many}
+        most = sorted(costs.items(), key=lambda item: -item[1])[:FUNCTIONS]
+        calls = (self.calls(workload, MANY) - self.calls(workload, FEW)) / (MANY - FEW)
+        return {
+            "says": workload.says,
+            "instructions": round(sum(costs.values())),
+            "system_calls": round(calls, 2),
+            "functions": {function: round(cost) for function, cost in most},
+        }
+
+
+def judged(name, now, before):
+    """What is wrong with a workload, in lines; none when nothing is."""
+    wrong = []
+    if now["instructions"] > before["instructions"] * ALLOWED:
+        more = 100 * (now["instructions"] / before["instructions"] - 1)
+        wrong.append(f"{name}: {now['instructions']:,} instructions a query, {more:.1f} % more than the kept {before['instructions']:,}. What grew:")
+        least = min(before["functions"].values(), default=0)
+        grown = {function: cost - before["functions"].get(function, least) for function, cost in now["functions"].items()}
+        for function, more in sorted(grown.items(), key=lambda item: -item[1])[:10]:
+            if more >= 10:
+                wrong.append(f"    {more:+6d}  {function}")
+    if now["system_calls"] > before["system_calls"] + ALLOWED_CALLS:
+        wrong.append(f"{name}: {now['system_calls']} system calls a query; kept are {before['system_calls']}")
+    return wrong
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("router", metavar="ROUTER")
+    arguments.add_argument("--only", default=",".join(WORKLOADS), metavar="WORKLOAD,...")
+    arguments.add_argument("--update", action="store_true")
+    arguments.add_argument("--json", action="store_true")
+    asked = arguments.parse_args()
+    names = asked.only.split(",")
+    if unknown := [name for name in names if name not in WORKLOADS]:
+        fail(64, f"no workload {', '.join(unknown)}: there are {', '.join(WORKLOADS)}")
+    for tool in ("valgrind", "strace", "h2load", "curl"):
+        if not shutil.which(tool):
+            fail(69, f"{tool} is missing: apt-get install valgrind strace nghttp2-client curl")
+    router = pathlib.Path(asked.router).resolve()
+    backends = Backends(router.parent / "switchback-bench")
+    try:
+        with tempfile.TemporaryDirectory() as work:
+            bench = Bench(router, pathlib.Path(work), backends)
+            # The first start compiles the policies, which the others then find in the cache: once for each kind of machine, and valgrind is one.
+            print("warming up", file=sys.stderr)
+            for name in {"split", "rules"} & set(names) or {"split"}:
+                bench.functions(WORKLOADS[name], 100)
+            now = {name: bench.measure(name) for name in names}
+    finally:
+        backends.stop()
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    if asked.update:
+        KEPT.write_text(json.dumps(kept | now, indent=1) + "\n")
+    wrong = [] if asked.update else [line for name in names if name in kept for line in judged(name, now[name], kept[name])]
+    if asked.json:
+        print(json.dumps(now, indent=1))
+    else:
+        for name in names:
+            before = f" (kept: {kept[name]['instructions']:,} and {kept[name]['system_calls']})" if name in kept else ""
+            print(f"{name:6} {now[name]['instructions']:7,} instructions, {now[name]['system_calls']:5.2f} system calls a query{before}")
+    if wrong:
+        print("\n".join(wrong), file=sys.stderr)
+        fail(1, "a query costs more than it did. If that is meant, keep the new figures: bench/instructions.py ROUTER --update")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    main()
