@@ -69,10 +69,7 @@ impl Mover {
         let Some(rollout) = underway else {
             self.gates.forget();
             self.loader.take_back();
-            self.wants_rollback = None;
-            self.rests = self.strays.are_not_looked_for();
-            self.restore_between_rollouts(look).await;
-            return look.board.put_rollout(&look.route.name, None, None);
+            return self.rest(look).await;
         };
         self.rests = false;
         // A router that has not heard its store holds candidates at 0, whatever the record says.
@@ -131,6 +128,14 @@ impl Mover {
         {
             self.write(look, *go).await;
         }
+    }
+
+    /// No rollout is under way.
+    async fn rest(&mut self, look: &Look<'_>) {
+        self.wants_rollback = None;
+        self.rests = self.strays.are_not_looked_for();
+        self.restore_between_rollouts(look).await;
+        look.board.put_rollout(&look.route.name, None, None);
     }
 
     /// Of several routers the one that has the lease has servers load what they lost.
