@@ -78,6 +78,10 @@ conformance: build ## h2spec, h1spec, WebSocket cases and slow attacks, with a r
 bench: wasm-targets ## What a request costs here and elsewhere: nginx, HAProxy, Envoy, Caddy, pingora (ARGS=--quick; bench/results/bench.md)
 	bench/run.sh $(ARGS)
 
+.PHONY: instructions
+instructions: build ## Instructions and system calls of a query against the kept ones (bench/instructions.json); names what grew
+	bench/instructions.py $(BINARY)
+
 .PHONY: check
 check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: format, lints, docs, dependencies, scripts, tidiness
 	cargo fmt --all --check
