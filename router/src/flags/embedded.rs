@@ -115,6 +115,7 @@ impl Embedded {
         let published = Arc::new(writing.published.successor(config, |route| starts.of(route))?);
         starts.put_in_place()?;
         writing.ledgers = ledgers(&inner.folder, config);
+        writing.published.gives_way_to(&published);
         writing.published = published.clone();
         Ok(published)
     }

@@ -2,8 +2,8 @@
 //!
 //! Readers never wait: each route is two watches, one of the flags alone (it moves only when they do), one of everything else.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -102,6 +102,8 @@ pub(crate) struct Published {
     warnings: watch::Sender<Vec<String>>,
     /// A breaker tripped or was cleared, or a pool went down or came back: the others are to hear of it.
     trips: Arc<Notify>,
+    /// What changes are made to from then on: this one is for whoever still has it.
+    pub(super) next: OnceLock<Weak<Published>>,
 }
 
 impl Published {
@@ -121,7 +123,7 @@ impl Published {
         };
         let places = starts.into_iter().map(place).collect();
         let (warnings, _) = watch::channel(Vec::new());
-        Published { config, places, opened: Instant::now(), warnings, trips: Arc::default() }
+        Published { config, places, opened: Instant::now(), warnings, trips: Arc::default(), next: OnceLock::new() }
     }
 
     /// The same store under another config: one [`Applied`] for each of its routes.
@@ -292,7 +294,7 @@ impl Changed {
 }
 
 /// What the data path obeys: a router that has not heard its store yet sends nobody to the candidate.
-fn in_force(applied: &Applied) -> Flags {
+pub(super) fn in_force(applied: &Applied) -> Flags {
     match applied.source {
         Source::Initial | Source::Disk => applied.known.clone().without_candidate(),
         Source::Embedded | Source::Redis => applied.known.clone(),

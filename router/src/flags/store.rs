@@ -134,7 +134,7 @@ impl FlagStore {
     /// The route's flags as the store has them now.
     #[must_use]
     pub fn stored(&self, route: RouteIndex) -> Arc<Flags> {
-        of_the_config(self.published.flags(route))
+        of_the_config(self.published.newest(route))
     }
 
     /// What this router's breaker holds back on the route.

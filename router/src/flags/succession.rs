@@ -3,10 +3,10 @@
 //!
 //! Invariant: nobody's share changes by it. A candidate stays where it is, also while the store is away.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::judge::without_epoch;
-use super::published::{Applied, Published};
+use super::published::{Applied, Published, in_force};
 use super::{Flags, FlagsError};
 use crate::config::{Config, Route};
 use crate::vocabulary::RouteIndex;
@@ -29,6 +29,33 @@ impl Published {
             });
         }
         Ok(self.followed_by(config.clone(), starts))
+    }
+
+    /// From now on changes are made to `next`.
+    pub(crate) fn gives_way_to(&self, next: &Arc<Published>) {
+        // Nobody gives way twice: changes are made one after the other.
+        let _ = self.next.set(Arc::downgrade(next));
+    }
+
+    /// A route's flags with all changes, also those that were made while another config was about to be in force: who changed something and
+    /// asks for it again finds it.
+    pub(crate) fn newest(&self, index: RouteIndex) -> Option<Arc<Flags>> {
+        let Some(next) = self.next.get().and_then(Weak::upgrade) else { return self.flags(index) };
+        let (last, route) = (next.last(), self.route(index)?);
+        match last.named(&route.name) {
+            Some((new, applied)) => Some(Arc::new(in_force(&judged_again(&applied, new, route)))),
+            // What is gone is as it was left.
+            None => self.flags(index),
+        }
+    }
+
+    /// The one that changes are made to.
+    fn last(self: Arc<Self>) -> Arc<Published> {
+        let mut last = self;
+        while let Some(next) = last.next.get().and_then(Weak::upgrade) {
+            last = next;
+        }
+        last
     }
 
     /// The place of a route that was asked for under another config; `None` when it is gone.
@@ -113,6 +140,25 @@ mod tests {
         let applied = after(&before, &["blue", "green", "apple", "zebra"]);
         assert_eq!(applied.known.live, route.pool_named("green").unwrap());
         assert_eq!(applied.faults.len(), 1);
+    }
+
+    #[test]
+    fn who_still_has_the_old_one_hears_of_changes_to_the_new_one() {
+        let before = published(&["blue", "green", "zebra"], &FIELDS);
+        let none = |_: &Route| -> Result<Applied, FlagsError> { panic!("no route is new") };
+        let next = Arc::new(before.successor(&config(&["zebra", "blue", "green"]), none).unwrap());
+        before.gives_way_to(&next);
+        let mut applied = Arc::unwrap_or_clone(next.applied(RouteIndex(0)).unwrap());
+        applied.fields.insert("live".to_owned(), "zebra".to_owned());
+        applied.known.live = next.route(RouteIndex(0)).unwrap().pool_named("zebra").unwrap();
+        applied.known.epoch = 8;
+        next.apply(RouteIndex(0), applied);
+        let newest = before.newest(RouteIndex(0)).unwrap();
+        let zebra = before.route(RouteIndex(0)).unwrap().pool_named("zebra").unwrap();
+        assert_eq!((newest.epoch, newest.live), (8, zebra));
+        assert_eq!(before.flags(RouteIndex(0)).unwrap().epoch, 7, "what workers obey comes with the config");
+        drop(next);
+        assert_eq!(before.newest(RouteIndex(0)).unwrap().epoch, 7);
     }
 
     #[test]

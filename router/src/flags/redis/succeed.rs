@@ -51,6 +51,7 @@ impl Sync {
             Err(error) => return drop(reply.send(Err(error))),
         };
         let before = self.published.clone();
+        before.gives_way_to(&published);
         let mine = |route: &crate::config::Route| {
             let kept = before.index_of(&route.name).and_then(|index| self.mines.get(index.get()).cloned());
             kept.unwrap_or_else(|| start(route, &disk, &store).1)
