@@ -43,6 +43,11 @@ pub(super) enum ApiError {
         "the pool {target} has no healthy endpoint: a rollback would leave everybody without an answer; mend it first, or set the flags by hand"
     )]
     TargetNotReady { target: String },
+    #[error(
+        "no server of the pool {target} serves {version} ({what}): a rollback would give its traffic to another model; have them load {version} again, or set \
+         the flags by hand"
+    )]
+    TargetServesAnother { target: String, version: String, what: String },
     #[error("the ledger does not go back to {}{}", at(*.time_ms), .oldest_ms.map_or_else(|| ": it is empty".to_owned(), |oldest| format!(": its oldest entry is of {}", at(oldest))))]
     NotKnown { time_ms: u64, oldest_ms: Option<u64> },
     #[error("{0}")]
@@ -96,7 +101,10 @@ impl ApiError {
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) | ApiError::Experiment(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::NothingToRollBack(_) | ApiError::Rollout(_) | ApiError::TargetNotReady { .. } => StatusCode::CONFLICT,
+            ApiError::NothingToRollBack(_)
+            | ApiError::Rollout(_)
+            | ApiError::TargetNotReady { .. }
+            | ApiError::TargetServesAnother { .. } => StatusCode::CONFLICT,
             ApiError::Busy | ApiError::TooManyStreams | ApiError::TooManyDeliveries | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {

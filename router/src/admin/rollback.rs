@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::exposition::{Buckets, Exposition};
 use super::{AdminState, Shared, orders, routes};
 use crate::flags::{Change, ChangeError, Kind};
-use crate::release::{PoolHealth, Rollback, grounds_of_rollback, hold_back, rollback};
+use crate::release::{PoolHealth, Rollback, grounds_of_rollback, hold_back, in_words, rollback};
 
 /// What is asked.
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +58,9 @@ pub(super) async fn roll_back(
         if healthy == 0 {
             return Err(ApiError::TargetNotReady { target: back.target });
         }
+        if let Some(what) = serves_another(&shared.state, &route.name, &back, endpoints) {
+            return Err(ApiError::TargetServesAnother { target: back.target, version: back.control, what });
+        }
         if order.dry_run {
             return Ok(Json(answer));
         }
@@ -91,6 +94,13 @@ pub(super) async fn roll_back(
         }
     }
     Err(ApiError::Busy)
+}
+
+/// What the servers of the pool that would become live serve, where that is known to be another model on each of them. A live pool goes on as it is.
+fn serves_another(state: &AdminState, route: &str, back: &Rollback, endpoints: usize) -> Option<String> {
+    let strays = state.process.board.strays(route).remove(&back.target).filter(|_| back.fields.contains_key("live"))?;
+    let all = strays.strays.len() >= endpoints;
+    all.then(|| in_words(&strays.strays))
 }
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {

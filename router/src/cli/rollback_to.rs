@@ -11,6 +11,7 @@ use super::deploy_follow::Followed;
 use super::deploy_start::{Begun, Order, Patient};
 use super::deploy_told::{Account, Told};
 use super::flag::plain;
+use super::status::{list, stray_line};
 use super::{Failure, deploy_alias, print};
 use crate::config::Config;
 use crate::registry::Registry;
@@ -40,7 +41,7 @@ impl To<'_> {
     pub(super) async fn would(&self, client: &AdminClient) -> Result<(), Failure> {
         let route = client.get(&format!("/api/v1/routes/{}", self.route)).await?;
         let (what, loads) = way(&route, self.version);
-        self.check(client, loads).await?;
+        self.check(client, &(what.clone(), loads)).await?;
         print(&match self.is_json {
             true => format!("{:#}\n", serde_json::json!({ "route": self.route, "version": self.version, "would": what, "loads": loads })),
             false => format!("would be done: {what}\n"),
@@ -48,7 +49,10 @@ impl To<'_> {
     }
 
     /// What cannot come back is told before anything is ended for it.
-    async fn check(&self, client: &AdminClient, loads: bool) -> Result<(), Failure> {
+    async fn check(&self, client: &AdminClient, (what, loads): &(String, bool)) -> Result<(), Failure> {
+        if what.starts_with(NOT_READY) {
+            return Err(Failure::refused(format!("{what}; nothing was done")));
+        }
         if !loads {
             return Ok(());
         }
@@ -68,9 +72,11 @@ impl To<'_> {
     pub(super) async fn go(&self, client: AdminClient) -> Result<(), Failure> {
         let patient = Patient::new(client, self.route);
         let route = patient.client.get(&patient.path).await?;
-        self.check(&patient.client, way(&route, self.version).1).await?;
+        self.check(&patient.client, &way(&route, self.version)).await?;
         let (mut told, mut account) = (Told::new(self.is_json), Account::of(self.route, self.version));
         let Some(ended) = self.gone(&patient, &mut told, &mut account).await? else {
+            // Whoever went back may have ended before it was moved.
+            self.move_champion("", &told).await;
             return self.end(&format!("{} is live already on {}", self.version, self.route), &account);
         };
         let why = account.why.clone().unwrap_or_default();
@@ -131,6 +137,9 @@ impl To<'_> {
     }
 }
 
+/// Begins what is said of a pool whose servers serve another version than the flags say.
+const NOT_READY: &str = "it is not ready";
+
 /// How a version becomes live again, in words; and whether it has to be loaded for that.
 fn way(route: &Value, version: &str) -> (String, bool) {
     let live = plain(&route["live"]);
@@ -144,6 +153,9 @@ fn way(route: &Value, version: &str) -> (String, bool) {
     let idle = if live == "blue" { "green" } else { "blue" };
     let pool = &route["pools"][idle];
     if plain(&pool["version"]) == version {
+        if let Some(stray) = list(&pool["strays"]).first() {
+            return (format!("{NOT_READY}: {idle} {}; it has to load it again first", stray_line(version, stray)), false);
+        }
         let healthy = format!("{} of {} endpoints healthy", plain(&pool["healthy"]), pool["endpoints"].as_array().map_or(0, Vec::len));
         return (format!("{ends}{version} becomes live on {idle}, which still has it ({healthy}): at once"), false);
     }
@@ -185,6 +197,11 @@ mod tests {
         let loaded = "search:9 is loaded on blue, which runs search:1, and becomes live then; the last load took 4.2 s";
         assert_eq!(way(&route, "search:9"), (loaded.to_owned(), true));
         assert_eq!(way(&route, "search:2").0, "nothing: search:2 is live already on green");
+        let mut lost = route.clone();
+        lost["pools"]["blue"]["strays"] = json!([{ "server": "http://a:1", "serves": ["search:5"], "restore": null }]);
+        let (what, loads) = way(&lost, "search:1");
+        assert!(what.starts_with("it is not ready: blue http://a:1 serves search:5 and not search:1") && !loads, "{what}");
+        assert!(way_back(&lost).contains("it is not ready"));
         route["rollout"] =
             json!({ "phase": "canary", "is_active": true, "candidate": "search:3", "summary": "search:3 canary step 1 of 2 (1 %)" });
         assert!(way(&route, "search:1").0.starts_with("search:3 canary step 1 of 2 (1 %) is aborted; search:1 becomes live"));

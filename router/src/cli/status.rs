@@ -240,7 +240,7 @@ fn routers(route: &Value) -> String {
     text
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

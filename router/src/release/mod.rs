@@ -53,6 +53,6 @@ pub use recorded::{Recorded, recorded};
 pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
 pub use rollout::{Begin, Event, LEAST_LEFT, LoadSeen, LoadState, Move, Next, Order, Refusal, Seen, ToLoad, begin, carry_out, next};
 pub use store::{FleetWindows, fleet_windows};
-pub use strays::{PoolStrays, RouteStrays};
+pub use strays::{PoolStrays, RouteStrays, in_words};
 pub use under::{Health, Under};
 pub use view::{BreakerView, Difference, EvidenceView, HistoryView, JudgeView, MeanView, MetricView, RoleView, WindowsView};

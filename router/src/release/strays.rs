@@ -255,8 +255,9 @@ async fn load_again(wanted: Load, mut cancelled: oneshot::Receiver<()>) -> Resul
     }
 }
 
-/// `http://127.0.0.1:9001 (search:1)`
-fn in_words(strays: &[Stray]) -> String {
+/// Servers and what they serve: `http://127.0.0.1:9001 (search:1)`.
+#[must_use]
+pub fn in_words(strays: &[Stray]) -> String {
     let one = |stray: &Stray| {
         let serves = if stray.serves.is_empty() { "nothing".to_owned() } else { stray.serves.join(", ") };
         format!("{} ({serves})", stray.server)

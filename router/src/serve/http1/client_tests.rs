@@ -230,6 +230,49 @@ fn what_was_not_sent_comes_back_and_what_is_behind_a_response_is_nobodys() {
     });
 }
 
+#[test]
+fn what_is_together_as_long_as_the_last_head_is_taken_apart() {
+    let second = format!("HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n{OK}content-length: 2\r\n\r\n");
+    let body = format!("{OK}content-length: 50\r\n\r\n");
+    for (heads, rest) in [(second.clone(), "hi".to_owned()), (body.clone(), format!("{}\r\n\r\n{}", "b".repeat(20), "c".repeat(26)))] {
+        // The first one's head is as long as the second's heads, or as its head and the body up to an empty line in it.
+        let length = heads.len() + rest.find("\r\n\r\n").map_or(0, |end| end + 4);
+        let start = format!("{OK}content-length: 0\r\nx: ");
+        let first = format!("{start}{}\r\n\r\n", "p".repeat(length - start.len() - 4));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+            let wire = Wire::new(Stream::Piped(ours));
+            for bytes in [first, format!("{heads}{rest}")] {
+                theirs.write_all(bytes.as_bytes()).await.unwrap();
+                let answer = wire.send(request_of_nothing(), Hearers::NONE).await;
+                let (response, _) = answer.unwrap_or_else(|_| panic!("{bytes:?} is not read"));
+                let read = response.into_body().collect().await.unwrap().to_bytes();
+                assert!(read.is_empty() || read == rest, "{read:?}");
+            }
+            assert!(wire.is_usable());
+        });
+    }
+}
+
+#[test]
+fn chunks_that_a_backend_does_not_take_are_not_asked_for() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let wire = std::rc::Rc::new(Wire::new(Stream::Piped(ours)));
+        let sends = wire.clone();
+        let body = RequestBody::copied(vec![Bytes::from(vec![b'x'; 10_000]); 100]);
+        let request = request(&Method::PUT).header("transfer-encoding", "chunked").body(body).unwrap();
+        tokio::task::spawn_local(async move { sends.send(request.into(), Hearers::NONE).await.is_ok() });
+        for _ in 0..50 {
+            theirs.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(wire.0.borrow().out.held() < 40_000, "{}", wire.0.borrow().out.held());
+    });
+}
+
 fn request_of_nothing() -> Outgoing {
     request(&Method::DELETE).body(RequestBody::Empty).unwrap().into()
 }

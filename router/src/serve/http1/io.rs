@@ -50,13 +50,14 @@ impl Io {
 
     /// Whether the client is still there, where it has nothing to say; what it says nevertheless is kept.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.read.is_empty() || !self.upload.is_over() {
-            return Poll::Pending;
+        // What it sends is kept, up to this: a few requests, or a stray line end.
+        while self.upload.is_over() && self.read.len() < ROOM {
+            match ready!(self.poll_fill(cx, ROOM)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
         }
-        match ready!(self.poll_fill(cx, ROOM)) {
-            Ok(1..) => Poll::Pending,
-            Ok(0) | Err(_) => Poll::Ready(()),
-        }
+        Poll::Pending
     }
 
     /// The client has taken all that there was for it.

@@ -13,6 +13,9 @@ use super::super::replay::RequestBody;
 use super::Stream;
 use super::fields::number;
 
+/// What is in chunks is not asked for while so many bytes were not written.
+const GATHERED: usize = 16 << 10;
+
 /// Why a request does not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsendable {
@@ -63,6 +66,12 @@ impl Out {
     /// All of it was written.
     pub(super) fn is_through(&self) -> bool {
         self.body.is_none() && !self.has_bytes() && !self.needs_flush
+    }
+
+    /// What it holds.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.bytes.len() + self.slice.len()
     }
 
     /// Nobody wants the rest of it.
@@ -122,6 +131,7 @@ impl Out {
         // Once all that was promised is here, more of it would be wrong: nothing is sent before that is known, where it is known at once.
         while let Some(Sent { body, left, is_ended: is_ended @ false }) = &mut self.body
             && (self.slice.is_empty() || *left == Some(0))
+            && (left.is_some() || self.bytes.len() < GATHERED)
         {
             let frame = match ready!(Pin::new(body).poll_frame(cx)) {
                 None => {

@@ -16,8 +16,11 @@ use super::super::interim::expects_continue;
 use super::super::seen::Seen;
 use super::fields::number;
 use super::lines::{FIELDS, Lines as FieldLines, Said};
-use super::response::Length;
+use super::response::{Length, put_back};
 use crate::quality::Refusal;
+
+/// As long as so few bytes of a head are here, each that comes is judged at once.
+const LOOKED_AT: usize = 64;
 
 /// A head that is here.
 #[derive(Debug)]
@@ -69,21 +72,14 @@ impl RequestReader {
         }
         let Some(length) = self.end(buffer)? else { return Ok(None) };
         self.known = 0;
-        self.usual = length;
         let mut bytes = buffer.split_to(length).freeze();
         let (head, read) = read(&bytes, self.most_fields)?;
+        self.usual = read;
         if read < length {
-            self.put_back(buffer, bytes.split_off(read));
+            // Two heads were together as long as the usual one.
+            put_back(buffer, bytes.split_off(read));
         }
         Ok(Some(head))
-    }
-
-    /// Two heads were together as long as the usual one.
-    #[cold]
-    fn put_back(&mut self, buffer: &mut BytesMut, rest: Bytes) {
-        let behind = std::mem::replace(buffer, BytesMut::from(rest));
-        buffer.extend_from_slice(&behind);
-        self.usual = 0;
     }
 
     /// Where it ends.
@@ -97,8 +93,8 @@ impl RequestReader {
         match head_lines::of(buffer, self.known) {
             Lines::Whole(length) if length <= self.most_bytes => Ok(Some(length)),
             Lines::Part if buffer.len() <= self.most_bytes => {
-                // What is no HTTP may never have an end.
-                if self.known == 0 {
+                // What is no HTTP may never have an end; what begins well is not looked at again and again.
+                if self.known < LOOKED_AT {
                     self.begins_well(buffer)?;
                 }
                 self.known = buffer.len();

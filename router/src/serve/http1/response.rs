@@ -67,9 +67,14 @@ impl Reader {
     pub(super) fn take(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Broken> {
         let Some(length) = self.end(buffer)? else { return Ok(None) };
         self.known = 0;
-        let head = read(&buffer.split_to(length).freeze(), method)?;
+        let mut bytes = buffer.split_to(length).freeze();
+        let (head, read) = read(&bytes, method)?;
+        if read < length {
+            // Two heads, or a head and what follows it, were together as long as the usual one.
+            put_back(buffer, bytes.split_off(read));
+        }
         if matches!(head, Head::Final(_)) {
-            self.usual = length;
+            self.usual = read;
         }
         Ok(Some(head))
     }
@@ -92,19 +97,26 @@ impl Reader {
     }
 }
 
-fn read(bytes: &Bytes, method: &Method) -> Result<Head, Broken> {
+/// What was taken out of the buffer is the first of it again.
+#[cold]
+pub(super) fn put_back(buffer: &mut BytesMut, bytes: Bytes) {
+    let behind = std::mem::replace(buffer, BytesMut::from(bytes));
+    buffer.extend_from_slice(&behind);
+}
+
+/// The head that the bytes begin with, and how long it is.
+fn read(bytes: &Bytes, method: &Method) -> Result<(Head, usize), Broken> {
     let mut found = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut found) {
-        Ok(Status::Complete(length)) if length == bytes.len() => {}
-        _ => return Err(Broken::Parse),
-    }
+    let Ok(Status::Complete(end)) = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut found) else {
+        return Err(Broken::Parse);
+    };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Broken::Parse)?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let Said { lines, seen, wishes } = Fields::of(bytes.clone(), parsed.headers);
+    let Said { lines, seen, wishes } = Fields::of(bytes.slice(..end), parsed.headers);
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Head::Interim(status, lines.to_map()));
+        return Ok((Head::Interim(status, lines.to_map()), end));
     }
     let length = length(status, version, method, seen, lines.get(CONTENT_LENGTH.as_str()))?;
     let keeps = wishes.keeps(version) && length != Length::ToClose && status != StatusCode::SWITCHING_PROTOCOLS;
@@ -121,7 +133,7 @@ fn read(bytes: &Bytes, method: &Method) -> Result<Head, Broken> {
     {
         response.extensions_mut().insert(reason);
     }
-    Ok(Head::Final(Box::new(Final { response, lines, seen, length, keeps })))
+    Ok((Head::Final(Box::new(Final { response, lines, seen, length, keeps })), end))
 }
 
 /// Nothing in them ends here, and nobody needs to look at them.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 use tokio::sync::oneshot;
 
 use super::super::body::ResponseBody;
@@ -188,7 +188,9 @@ where
         let upload = Upload::new(length, expects_continue);
         let body = if upload.is_over() { Incoming::None } else { Incoming::Client(ClientBody(self.io.clone())) };
         self.io.borrow_mut().upload = upload;
-        let (sender, receiver) = if seen.has_upgrade { Some(oneshot::channel()).unzip() } else { (None, None) };
+        // HTTP/1.0 has no upgrades (RFC 9110, 7.8).
+        let (sender, receiver) =
+            if seen.has_upgrade && head.version == Version::HTTP_11 { Some(oneshot::channel()).unzip() } else { (None, None) };
         let facts = Facts {
             version: head.version,
             is_head: head.method == Method::HEAD,
@@ -206,7 +208,7 @@ where
 
     #[cold]
     fn refused(&mut self, cx: &mut Context<'_>, refusal: Refusal) -> State<F> {
-        let facts = Facts { version: http::Version::HTTP_11, is_head: false, keeps: false, takes_trailers: false };
+        let facts = Facts { version: Version::HTTP_11, is_head: false, keeps: false, takes_trailers: false };
         self.write(cx, (self.refuse)(refusal), Exchange { facts, upgrade: None })
     }
 

@@ -246,20 +246,38 @@ fn a_client_that_goes_away_takes_its_query_with_it() {
             self.0.notify_one();
         }
     }
-    let gone = Rc::new(Notify::new());
-    let told = gone.clone();
-    let answer = move |asked: Asked| {
-        let told = Gone(told.clone());
-        async move {
-            let _held = (asked, told);
-            std::future::pending::<Response<ResponseBody>>().await
-        }
-    };
-    serve(answer, move |mut stream, _| async move {
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        drop(stream);
-        gone.notified().await;
-    });
+    // Also one that sent more: a stray line end, as old clients do, or the beginning of another request.
+    for more in ["", "\r\n", "GET /next"] {
+        let gone = Rc::new(Notify::new());
+        let told = gone.clone();
+        let answer = move |asked: Asked| {
+            let told = Gone(told.clone());
+            async move {
+                let _held = (asked, told);
+                std::future::pending::<Response<ResponseBody>>().await
+            }
+        };
+        serve(answer, move |mut stream, _| async move {
+            stream.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n\r\n{more}").as_bytes()).await.unwrap();
+            drop(stream);
+            gone.notified().await;
+        });
+    }
+}
+
+#[test]
+fn nobody_upgrades_from_http_1_0() {
+    let answer = |asked: Asked| async move { own(200, if asked.upgrade.is_some() { "upgrades" } else { "stays" }) };
+    for (version, says) in [("1.0", "stays"), ("1.1", "upgrades")] {
+        let request = format!("GET / HTTP/{version}\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: echo\r\n\r\n");
+        let got = serve(answer, move |mut stream, _| async move {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut all = String::new();
+            stream.read_to_string(&mut all).await.unwrap();
+            all
+        });
+        assert!(got.ends_with(says), "{version}: {got}");
+    }
 }
 
 #[test]
