@@ -149,13 +149,13 @@ mod tests {
         let next = Arc::new(before.successor(&config(&["zebra", "blue", "green"]), none).unwrap());
         before.gives_way_to(&next);
         let mut applied = Arc::unwrap_or_clone(next.applied(RouteIndex(0)).unwrap());
-        applied.fields.insert("live".to_owned(), "zebra".to_owned());
-        applied.known.live = next.route(RouteIndex(0)).unwrap().pool_named("zebra").unwrap();
+        applied.fields.insert("live".to_owned(), "blue".to_owned());
+        applied.known.live = next.route(RouteIndex(0)).unwrap().pool_named("blue").unwrap();
         applied.known.epoch = 8;
         next.apply(RouteIndex(0), applied);
         let newest = before.newest(RouteIndex(0)).unwrap();
-        let zebra = before.route(RouteIndex(0)).unwrap().pool_named("zebra").unwrap();
-        assert_eq!((newest.epoch, newest.live), (8, zebra));
+        let blue = before.route(RouteIndex(0)).unwrap().pool_named("blue").unwrap();
+        assert_eq!((newest.epoch, newest.live), (8, blue));
         assert_eq!(before.flags(RouteIndex(0)).unwrap().epoch, 7, "what workers obey comes with the config");
         drop(next);
         assert_eq!(before.newest(RouteIndex(0)).unwrap().epoch, 7);

@@ -61,13 +61,8 @@ impl Stream {
 
     fn poll_take(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         match self {
-            // What is known not to be ready is not asked: no system call.
-            Stream::Plain(stream) => loop {
-                match stream.try_read_buf(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_read_ready(cx))?,
-                    read => return Poll::Ready(read),
-                }
-            },
+            // Whoever gave less than there is room for has no more: it is not asked again before the runtime hears of it (`try_read` would ask).
+            Stream::Plain(stream) => pin!(stream.read_buf(buffer)).poll(cx),
             Stream::Tls(stream) => pin!(stream.read_buf(buffer)).poll(cx),
             Stream::Gone => Poll::Ready(Ok(0)),
             #[cfg(test)]
