@@ -1,5 +1,6 @@
 //! Where the servers of a pool are, and how they are spoken to.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use model_servers::Filling;
@@ -46,21 +47,28 @@ pub(super) async fn asked(load: &Load) -> Result<Vec<String>, Trouble> {
 
 /// With the pool's own authorities and certificate. Redirects are not followed.
 pub(super) fn client(load: &Load) -> Result<reqwest::Client, Trouble> {
+    // Made once for all pools in the clear: it reads the system's certificates, which takes as long as many queries, and servers are asked again and again.
+    static PLAIN: OnceLock<reqwest::Client> = OnceLock::new();
     // A client without TLS asks for the provider, too.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
+        // A server may be another process each time.
+        .pool_max_idle_per_host(0)
         .user_agent(concat!("switchback/", env!("CARGO_PKG_VERSION")));
     let tls = ClientTls::load(&load.route, &load.pool).map_err(|error| Trouble::Away(error.to_string()))?;
+    let is_plain = tls.is_none();
     let builder = match tls {
         Some(tls) => {
             let mut config = rustls::ClientConfig::clone(&tls.current());
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
             builder.tls_backend_preconfigured(config)
         }
+        None if let Some(plain) = PLAIN.get() => return Ok(plain.clone()),
         None => builder,
     };
-    builder.build().map_err(|error| Trouble::Away(format!("no client: {error}")))
+    let client = builder.build().map_err(|error| Trouble::Away(format!("no client: {error}")))?;
+    Ok(if is_plain { PLAIN.get_or_init(|| client).clone() } else { client })
 }
