@@ -97,3 +97,25 @@ fn a_server_that_lost_what_was_loaded_gets_it_again() {
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report:?}");
 }
+
+/// Nobody looks for strays here, and the flags still say what the canary had.
+#[test]
+fn a_rollout_asks_servers_that_had_the_version_once() {
+    let mut pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let router = pools.router("one", QUICK, &format!("{}check_every = \"0s\"\n", pools.filled()));
+    let order = |order: &[&str]| {
+        let (code, said, error) = router.run(&[&["rollout"], order].concat());
+        assert_eq!(code, 0, "{order:?}: {said}{error}");
+    };
+    let is_in = |phase: &str| eventually(phase, SOON, || (router.route()["rollout"]["phase"] == phase).then_some(()));
+    order(&["start", "search", "--candidate", "search:2"]);
+    is_in("canary");
+    order(&["abort", "search"]);
+    let registry = format!("file://{}", pools.registry.path("registry").display());
+    pools.rankers[2][0].restart(&["--name", "search", "--registry", &registry, "--serve", "1"]);
+    assert_eq!((router.route()["pools"]["canary"]["version"].clone(), pools.served(&pools.rankers[2][0])), (json!("search:2"), vec![1]));
+
+    order(&["start", "search", "--candidate", "search:2"]);
+    is_in("canary");
+    assert_eq!(pools.served(&pools.rankers[2][0]), [2], "before anybody is sent there");
+}

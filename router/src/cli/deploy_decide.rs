@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::flag::plain;
+use super::status::stray_line;
 use crate::config::Criteria;
 use crate::validation::Report;
 use crate::vocabulary::read_version;
@@ -53,6 +54,8 @@ pub(super) struct Scene {
     /// The version on the live pool.
     pub(super) live: String,
     pub(super) rollout: Option<RolloutSeen>,
+    /// Servers that serve another version than their pool runs: a line for each.
+    pub(super) strays: Vec<String>,
 }
 
 /// What is done with a candidate.
@@ -111,6 +114,12 @@ fn model_of(version: &str) -> Option<&str> {
     read_version(number).map(|_| model)
 }
 
+fn strays_of((name, pool): (&String, &Value)) -> Vec<String> {
+    let version = plain(&pool["version"]);
+    let strays = pool["strays"].as_array().into_iter().flatten();
+    strays.map(|stray| format!("pool {name}: {}", stray_line(&version, stray))).collect()
+}
+
 impl RolloutSeen {
     /// `null` is none.
     pub(super) fn of(rollout: &Value) -> Option<RolloutSeen> {
@@ -137,7 +146,8 @@ impl Scene {
     /// From `GET /api/v1/routes/{route}`.
     pub(super) fn of(route: &Value) -> Scene {
         let live = route["live"].as_str().unwrap_or_default();
-        Scene { live: plain(&route["pools"][live]["version"]), rollout: RolloutSeen::of(&route["rollout"]) }
+        let strays = route["pools"].as_object().into_iter().flatten().flat_map(strays_of).collect();
+        Scene { live: plain(&route["pools"][live]["version"]), rollout: RolloutSeen::of(&route["rollout"]), strays }
     }
 
     /// What is live, and the candidate of a rollout that is under way.
@@ -250,7 +260,7 @@ mod tests {
             Next::Supersede(_) => "supersede",
             Next::Queue(_) => "queue",
         };
-        let nobody = Scene { live: "search:1".to_owned(), rollout: None };
+        let nobody = Scene { live: "search:1".to_owned(), rollout: None, strays: Vec::new() };
         for (scene, refuse, supersede, queue) in [
             (nobody, "start", "start", "start"),
             (scene("search:1", "search:2", "canary"), "attach", "attach", "attach"),

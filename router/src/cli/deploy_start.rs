@@ -149,7 +149,12 @@ impl Order {
             Next::Queue(rollout) => self.wait_for(&rollout, patient, told).await.map(|()| None),
             Next::Supersede(rollout) => self.supersede(&rollout, patient, told).await.map(|()| None),
             Next::Start if scene.live != self.live => Ok(Some(Begun::LiveChanged)),
-            Next::Start => self.start(patient, told).await,
+            Next::Start => {
+                for stray in &scene.strays {
+                    told.line("warning", &format!("warning: {stray}"));
+                }
+                self.start(patient, told).await
+            }
         }
     }
 

@@ -53,6 +53,7 @@ impl Deployment<'_> {
             }
             args.show(&report.table());
         }
+        account.would.extend(scene.strays.iter().map(|stray| format!("warning: {stray}")));
         account.would.push(self.last_line(next, scene, &candidate)?);
         Ok(account.would.iter().map(|line| format!("{line}\n")).collect())
     }

@@ -65,6 +65,9 @@ pub struct Rollout {
     /// How long the last load of the version took, from the first request until every server of the pool had it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
+    /// The pool whose servers it last asked for the version: they have it, whatever became of them before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded_on: Option<String>,
     /// Why it was last moved.
     pub why: String,
 }
@@ -216,6 +219,7 @@ impl Rollout {
             is_tripped: false,
             hurry: None,
             load_ms: None,
+            loaded_on: None,
             why: String::new(),
         }
     }
@@ -226,7 +230,7 @@ impl Rollout {
         let rollout: Rollout = serde_json::from_str(text).ok()?;
         let steps = &rollout.plan.steps;
         let texts = [&rollout.id, &rollout.candidate, &rollout.control, &rollout.from, &rollout.to, &rollout.why];
-        let is_short = texts.into_iter().chain(&rollout.paused).all(|text| text.chars().count() <= TEXT_CHARS);
+        let is_short = texts.into_iter().chain(&rollout.paused).chain(&rollout.loaded_on).all(|text| text.chars().count() <= TEXT_CHARS);
         let is_rising = steps.iter().map(|step| step.percent).is_sorted_by(|less, more| less < more);
         let is_good = rollout.form == FORM
             && (1..=STEPS).contains(&steps.len())

@@ -3,7 +3,8 @@
 //! A server that was started anew without what it remembered serves another version than the flags say. It is healthy, so that nothing else
 //! would notice, and its answers count for a model that did not give them.
 //!
-//! It keeps out of the way of rollouts: while one is under way, only pools with users are looked at, which no rollout loads anything on.
+//! It keeps out of the way of rollouts: while one is under way, only pools that it loads nothing on are looked at, those with users and the one
+//! that has the candidate already.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::mover::Look;
-use crate::config::{Config, Route};
+use crate::config::{Config, Pool, Route};
 use crate::flags::Flags;
 use crate::loading::{Load, Stray, Trouble, load, strays};
 use crate::vocabulary::{PoolIndex, Ppm};
@@ -206,13 +207,19 @@ fn checked_every(route: &Route) -> Option<Duration> {
 /// Pools, with their versions, that no rollout loads anything on at this moment.
 fn looked_at(look: &Look<'_>, is_moving: bool) -> impl Iterator<Item = (String, String)> {
     let pools = (0..=u8::MAX).map(PoolIndex).zip(&look.route.pools);
-    let is_free = move |(index, _): &(PoolIndex, _)| !is_moving || has_users(look.flags, *index);
+    let is_free =
+        move |(index, pool): &(PoolIndex, &Pool)| !is_moving || has_users(look.flags, *index) || has_candidate(look.flags, &pool.name);
     pools.filter(is_free).map(|(_, pool)| (pool.name.clone(), pool.version.clone()))
 }
 
 fn has_users(flags: &Flags, pool: PoolIndex) -> bool {
     let is_candidate = flags.candidate.pool == pool && flags.candidate.share > Ppm::ZERO;
     flags.live == pool || flags.pin == Some(pool) || is_candidate || flags.holdback.is_some_and(|holdback| holdback.pool == pool)
+}
+
+/// Whether the rollout has loaded its candidate on this pool: it does so once.
+fn has_candidate(flags: &Flags, pool: &str) -> bool {
+    flags.rollout.as_ref().is_some_and(|rollout| rollout.loaded_on.as_deref() == Some(pool))
 }
 
 /// Whether Switchback had loaded this version there, and is to do it again.

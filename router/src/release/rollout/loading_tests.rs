@@ -9,12 +9,17 @@ use crate::flags::{Hurry, Phase};
 
 /// Blue runs search:1 and is live; green runs search:0, canary v0, and both can load others.
 fn route() -> Route {
-    let text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[registry]\nurl = \"file:///tmp/models\"\n\
-                [[route]]\nname = \"search\"\n[route.loading]\nmodel = \"search\"\n\
-                [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"search:1\"\n\
+    route_with("")
+}
+
+/// With more in `[route.loading]`.
+fn route_with(more: &str) -> Route {
+    let before = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[registry]\nurl = \"file:///tmp/models\"\n\
+                  [[route]]\nname = \"search\"\n[route.loading]\nmodel = \"search\"\n";
+    let pools = "[route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"search:1\"\n\
                 [route.pools.green]\nendpoints = [\"http://127.0.0.1:2\"]\nversion = \"search:0\"\n\
                 [route.pools.canary]\nendpoints = [\"http://127.0.0.1:3\"]\nversion = \"v0\"\n";
-    crate::config::parse("test", text).unwrap().routes.remove(0)
+    crate::config::parse("test", &format!("{before}{more}{pools}")).unwrap().routes.remove(0)
 }
 
 fn loaded() -> LoadState {
@@ -207,6 +212,51 @@ fn a_version_that_is_known_comes_back_at_once() {
     assert_eq!((scene.rollout().phase, scene.route.pools[1].version.as_str()), (Phase::Retired, "none"));
     assert_eq!(crate::release::rollback(&scene.flags(), &scene.route, 0, ""), None);
     assert_eq!(scene.order(Order::Retire), Ok(Event::Retired), "again, for servers that did not answer");
+}
+
+/// As a rollout before left them: servers may have been started anew since.
+#[test]
+fn servers_that_had_the_version_once_are_asked_before_anybody_is_sent_there() {
+    let mut scene = Scene::quiet(route());
+    for pool in ["canary", "green"] {
+        scene.fields.insert(format!("version.{pool}"), "search:2".to_owned());
+    }
+    scene.follow();
+    let mut late = Scene::quiet(scene.route.clone());
+    late.fields.clone_from(&scene.fields);
+    let begun = scene.begin(Some("search:2")).unwrap();
+    scene.write(&begun);
+    assert_eq!((scene.rollout().phase, scene.to_load().pool.as_str()), (Phase::Loading, "canary"));
+    scene.load(loaded());
+    assert_eq!((scene.go(), scene.go(), scene.shares().1.as_str()), (Event::Loaded, Event::StepBegan, "1 on canary"));
+    scene.judge_well();
+    assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::StepBegan, "5 on canary"), "the same servers are asked once");
+    scene.judge_well();
+    assert_eq!(scene.to_load(), ToLoad { pool: "green".to_owned(), version: "search:2".to_owned(), number: 2 });
+    // Before anybody was sent to the colour, that it cannot have it ends the rollout.
+    scene.load(LoadState::Refused("scores are others".to_owned()));
+    assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::Aborted, "0 on canary"));
+    // Whoever promotes waits for them; whoever goes back does not.
+    let begun = late.begin(Some("search:2")).unwrap();
+    let fields = late.fields.clone();
+    late.write(&begun);
+    assert_eq!((late.order(Order::PromoteFully), late.to_load().pool.as_str()), (Ok(Event::Promoted), "green"));
+    late.fields = fields;
+    let asked = Begin { candidate: Some("search:2".to_owned()), at_once: true, id: "cd".repeat(16), ..Begin::default() };
+    let back = begin(&asked, &late.flags(), &late.route, &[1, 1, 1], late.now_ms).unwrap();
+    assert_eq!((back.event, back.rollout.phase), (Event::Switched, Phase::Done));
+    // Whom the config says it of are somebody else's, and hooks cannot tell.
+    let text = "protocol = \"hooks\"\nload_url = \"http://127.0.0.1:9/load\"\nready_url = \"http://127.0.0.1:9/{version}\"\n";
+    for (is_ours, hooks) in [(false, ""), (true, text)] {
+        let mut scene = Scene::quiet(self::route_with(hooks));
+        for pool in 1..3 {
+            scene.route.pools[pool].version = "search:2".to_owned();
+        }
+        if is_ours {
+            scene.fields.insert("version.canary".to_owned(), "search:2".to_owned());
+        }
+        assert_eq!(scene.begin(Some("search:2")).unwrap().rollout.phase, Phase::Canary);
+    }
 }
 
 #[test]

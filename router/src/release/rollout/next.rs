@@ -246,7 +246,8 @@ impl Seen<'_> {
                 told => told,
             },
             Some(LoadState::Loaded { what, took_ms }) => {
-                let mut loaded = self.moved(Event::Loaded, Rollout { load_ms: Some(*took_ms), ..self.rollout.clone() }, what);
+                let (load_ms, loaded_on) = (Some(*took_ms), Some(to_load.pool.clone()));
+                let mut loaded = self.moved(Event::Loaded, Rollout { load_ms, loaded_on, ..self.rollout.clone() }, what);
                 loaded.fields.insert(format!("version.{}", to_load.pool), Some(to_load.version));
                 Next::Go(Box::new(loaded))
             }

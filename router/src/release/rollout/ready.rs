@@ -2,6 +2,7 @@
 
 use super::layout::{carrier, loadable};
 use super::next::Seen;
+use crate::config::{LoadProtocol, Route};
 use crate::flags::{Phase, Rollout};
 
 /// How far the loading of a version is, as whoever does it says.
@@ -60,13 +61,28 @@ impl Lack {
     }
 }
 
+/// The pool that a state sends the candidate's traffic to.
+fn used<'r>(rollout: &'r Rollout, route: &'r Route) -> Option<&'r str> {
+    match rollout.phase {
+        Phase::Pending | Phase::Mirroring | Phase::Canary => Some(carrier(rollout, route)),
+        Phase::Baking => Some(&rollout.to),
+        Phase::Loading | Phase::Done | Phase::RolledBack | Phase::Aborted | Phase::Retired => None,
+    }
+}
+
+/// What a pool runs by its flag is what its servers had once: one that was started anew may have lost it. So a rollout asks them, before it
+/// sends anybody there; those that have the version do nothing.
+fn is_to_be_asked(name: &str, index: usize, seen: &Seen<'_>) -> bool {
+    let Seen { rollout, route, flags, .. } = seen;
+    let can_tell = route.loading.as_ref().is_some_and(|loading| loading.protocol == LoadProtocol::V2);
+    let is_ours = flags.versions.keys().any(|at| at.get() == index);
+    let was_asked = rollout.loaded_on.as_deref() == Some(name) || used(rollout, route) == Some(name);
+    can_tell && is_ours && !was_asked
+}
+
 /// Why the pool that a state sends the candidate's traffic to cannot take it.
 pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<Lack> {
-    let name = match after.phase {
-        Phase::Pending | Phase::Mirroring | Phase::Canary => carrier(after, seen.route),
-        Phase::Baking => &after.to,
-        Phase::Loading | Phase::Done | Phase::RolledBack | Phase::Aborted | Phase::Retired => return None,
-    };
+    let name = used(after, seen.route)?;
     let other = |what: String| Some(Lack::Other(what));
     let Some((index, pool)) = seen.route.pools.iter().enumerate().find(|(_, pool)| pool.name == name) else {
         return other(format!("there is no pool {name} any more"));
@@ -79,6 +95,9 @@ pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<Lack> {
         let Some(number) = loadable(&after.candidate, seen.route) else {
             return other(format!("pool {name} runs {} and not {}", pool.version, after.candidate));
         };
+        return Some(Lack::Version(ToLoad { pool: name.to_owned(), version: after.candidate.clone(), number }));
+    }
+    if let Some(number) = loadable(&after.candidate, seen.route).filter(|_| is_to_be_asked(name, index, seen)) {
         return Some(Lack::Version(ToLoad { pool: name.to_owned(), version: after.candidate.clone(), number }));
     }
     if seen.healthy.get(index).copied().unwrap_or(0) == 0 {

@@ -85,7 +85,9 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
     let planned = Rollout::begin(begin.id.clone(), sides, plan(route, begin.steps.as_deref()), now_ms, is_gated(route));
     let first = if begin.at_once { Rollout { phase: Phase::Baking, ..planned.clone() } } else { planned.clone() };
-    let seen = Seen { route, flags, rollout: &planned, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None };
+    // The way back waits for no server that is thought to have the version; a rollout asks first.
+    let before = Rollout { phase: Phase::Loading, loaded_on: begin.at_once.then(|| planned.to.clone()), ..planned.clone() };
+    let seen = Seen { route, flags, rollout: &before, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None };
     let is_loaded = match not_ready(&first, &seen) {
         Some(Lack::Version(_)) => false,
         Some(Lack::Other(what)) => return Err(Refusal(what)),
