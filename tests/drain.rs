@@ -71,6 +71,22 @@ fn a_query_that_does_not_is_cut_off_and_counted() {
 }
 
 #[test]
+fn who_has_an_answer_and_does_not_close_is_no_query_and_not_waited_for_beyond_the_limit() {
+    let blue = Backend::start("blue");
+    let keys = "[limits]\ndrain_timeout = \"1s\"\n[lifecycle]\ndrain_announce = \"0us\"";
+    let mut router = Setup::default().pool("blue", &[&blue]).top(keys).route("max_request_body = \"1KiB\"").start();
+    let mut stream = connect(&router);
+    stream.write_all(b"POST /rank HTTP/1.1\r\nhost: a\r\ncontent-length: 1048576\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let (status, took) = router.terminate();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert_eq!(status.code(), Some(0), "{}", router.log());
+    drop(stream);
+}
+
+#[test]
 fn clients_are_told_before_the_door_closes() {
     let blue = Backend::start("blue");
     let mut router = router(&blue, "4s", "20s");

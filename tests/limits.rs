@@ -136,6 +136,47 @@ fn a_body_that_grows_too_large_is_answered_with_413_or_broken_off() {
 }
 
 #[test]
+fn an_answer_is_not_lost_because_its_client_still_sends() {
+    const LARGE: usize = 1 << 20;
+    let world = World::new("", "max_request_body = \"1KiB\"");
+    let chunked = "POST /rank HTTP/1.1\r\nhost: search.test\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n".to_owned();
+    for round in 0..20 {
+        for (head, status) in [(post(LARGE), "413"), (chunked.clone(), "413"), ("NO HTTP\r\n\r\n".to_owned(), "400")] {
+            let mut stream = world.connect(&head);
+            stream.write_all(&vec![b'a'; LARGE]).unwrap_or_else(|error| panic!("round {round}, {status}: {error}"));
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap_or_else(|error| panic!("round {round}, {status}: {error}"));
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.ends_with('\n'), "{answer}");
+        }
+    }
+    assert_eq!((world.refusals("body_size"), world.refusals("head")), (40.0, 20.0));
+    // A head that goes on after its time was over.
+    let world = World::new("header_timeout = \"200ms\"", "");
+    let mut stream = world.connect("GET /rank HTTP/1.1\r\nhost: sea");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 408");
+    for _ in 0..3 {
+        stream.write_all(&vec![b'a'; LARGE]).unwrap();
+    }
+    assert!(stream.read_to_end(&mut Vec::new()).is_ok(), "it is closed in order");
+    world.assert_refused("head_time");
+}
+
+#[test]
+fn a_client_that_has_its_answer_and_never_closes_is_let_go() {
+    let world = World::new("", "max_request_body = \"1KiB\"");
+    let open = || world.router.metric("switchback_worker_connections", &["protocol=\"http1\""]);
+    let mut stream = world.connect(&post(1 << 30));
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(open(), 1.0, "it has some time to see the end");
+    eventually("it is let go", SOON, || (open() == 0.0).then_some(()));
+    drop(stream);
+}
+
+#[test]
 fn a_response_that_is_too_large_is_a_502_or_broken_off() {
     let world = World::new("", "max_response_body = \"1KiB\"");
     world.blue.behave(Behaviour::Large(1_025));

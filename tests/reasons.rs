@@ -85,6 +85,29 @@ fn a_backend_that_speaks_something_else_than_its_config_says() {
 }
 
 #[test]
+fn a_response_with_more_fields_than_are_read() {
+    let fields = "x: y\r\n".repeat(100);
+    let with = |more: &str| -> &'static [u8] { format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{more}\r\n").into_bytes().leak() };
+    let (many, large) = (with(&fields), with(&format!("x: {}\r\n", "y".repeat(400 << 10))));
+    for (says, reason, words) in [
+        (many, "fields", "its head has more than 100 fields"),
+        (large, "head_size", "its head is too large: at most 400 KiB and 100 fields are read"),
+    ] {
+        let backend = saying(says);
+        let router = Setup::default().bare_pool_at("blue", backend, "health = { interval = \"0us\" }").start();
+        let answer = http::raw(router.traffic, GET).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 502") && answer.contains(words), "{answer}");
+        assert!(!answer.contains(&backend.to_string()), "addresses are not for clients: {answer}");
+        assert_eq!(endpoint(&router, 0)["last_failure"]["what"], format!("its response cannot be read: {words}"));
+        let counted = format!("reason=\"{reason}\"");
+        assert_eq!(router.metric("switchback_broken_responses_total", &[&counted]), 1.0, "{reason}");
+        let in_log = || router.log().lines().find(|line| line.contains("response not passed on")).map(str::to_owned);
+        let told = eventually("the log says whose it was", SOON, in_log);
+        assert!(told.contains(words) && told.contains(&backend.to_string()) && told.contains("blue"), "{told}");
+    }
+}
+
+#[test]
 fn a_backend_that_refuses_and_one_that_says_503_to_its_health_check() {
     let (mut refusing, ailing) = (Backend::start("refusing"), Backend::start("ailing"));
     let router = Setup::default().pool("blue", &[&refusing, &ailing]).start();

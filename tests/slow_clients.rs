@@ -13,8 +13,8 @@ use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually};
 const ATTACKERS: usize = 40;
 /// What an attacker does comes this often: below every limit that only looks at pauses.
 const EVERY: Duration = Duration::from_millis(100);
-/// The limits below are 1 s at most, and looked at four times a second.
-const SOON: Duration = Duration::from_secs(8);
+/// The limits below are 1 s at most, and looked at four times a second; who was told so has 5 s to see it.
+const SOON: Duration = Duration::from_secs(16);
 
 const LIMITS: &str = "[limits]\nheader_timeout = \"1s\"\nbody_idle_timeout = \"600ms\"\n";
 const TIMEOUTS: &str = "timeouts = { attempt = \"1s\", total = \"1s\" }";

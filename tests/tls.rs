@@ -51,6 +51,42 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
 }
 
 #[test]
+fn a_client_at_the_wrong_port_is_told_apart() {
+    let (authority, folder, blue) = (Authority::new(), tempfile::tempdir().unwrap(), Backend::start("blue"));
+    let router = over_tls(&blue, "", &certificate(&authority.issue(&["a.test"]), folder.path(), "a")).env("RUST_LOG", "debug").start();
+    let refusals = |reason: &str| router.metric("switchback_refusals_total", &[&format!("reason=\"{reason}\"")]);
+    assert!(exchange(router.traffic, &authority.client(None, &["http/1.1"]), "a.test", GET).is_err());
+    assert_eq!((refusals("tls"), refusals("head"), refusals("framing")), (1.0, 0.0, 0.0));
+    let mut raw = TcpStream::connect(router.traffic).unwrap();
+    raw.write_all(b"\x16\x03\x01\x00\xff\x01\x00").unwrap();
+    let mut answer = String::new();
+    raw.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("TLS was spoken to a port for plain HTTP"), "{answer}");
+    // The other way round nobody could read an answer.
+    assert!(!http::raw(router.traffic_tls.unwrap(), GET).unwrap_or_default().contains("HTTP/1.1"));
+    eventually("counted", SOON, || (refusals("no_tls") == 1.0).then_some(()));
+    assert_eq!(refusals("handshake"), 0.0);
+    let words = "the listener for TLS got something else: plain HTTP, most likely";
+    eventually("it is told", SOON, || router.log().contains(words).then_some(()));
+}
+
+#[test]
+fn an_answer_over_tls_is_not_lost_because_its_client_still_sends() {
+    let (authority, folder, blue) = (Authority::new(), tempfile::tempdir().unwrap(), Backend::start("blue"));
+    let pair = certificate(&authority.issue(&["a.test"]), folder.path(), "a");
+    let router = over_tls(&blue, "", &pair).route("max_request_body = \"1KiB\"").start();
+    let client = authority.client(None, &["http/1.1"]);
+    for round in 0..10 {
+        let mut stream = connect(router.traffic_tls.unwrap(), &client, "a.test").unwrap();
+        stream.write_all(b"POST /rank HTTP/1.1\r\nhost: a.test\r\ncontent-length: 1048576\r\n\r\n").unwrap();
+        stream.write_all(&vec![b'a'; 1 << 20]).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert!(answer.starts_with("HTTP/1.1 413") && answer.ends_with('\n'), "{answer}");
+    }
+}
+
+#[test]
 fn http2_is_agreed_upon() {
     use http_body_util::{BodyExt, Empty};
     use hyper_util::rt::{TokioExecutor, TokioIo};

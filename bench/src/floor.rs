@@ -1,18 +1,17 @@
 //! The floor: what forwarding costs when nothing else is done. One thread on epoll, one upstream connection for each client's; where a message ends is
 //! looked for in both directions, and each piece is sent on as it came. No routing, no headers, no limits, no counters.
 
-use std::io::{self, stdin};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::poll::{Poll, is_not_ready};
+use crate::poll::{INPUT, Poll, is_not_ready};
 use crate::wire::{Messages, Outbox, READ_BYTES, Taken, body_length, read_once};
 
-const INPUT: usize = 0;
-const LISTENER: usize = 1;
+const LISTENER: usize = INPUT + 1;
 /// Even tokens from here on are clients', the odd ones after them their upstreams'.
-const FIRST: usize = 2;
+const FIRST: usize = LISTENER + 1;
 
 /// One way: what was read from one side and goes to the other.
 struct Way {
@@ -29,33 +28,24 @@ struct Pair {
 
 /// Forwards until standard input ends.
 pub(crate) fn run(listen: SocketAddr, upstream: SocketAddr) -> Result<()> {
-    let mut poll = Poll::new()?;
-    let listener = TcpListener::bind(listen).with_context(|| format!("listening on {listen}"))?;
-    listener.set_nonblocking(true)?;
-    poll.watch_input(&listener, LISTENER)?;
-    let _ = poll.watch_input(stdin(), INPUT);
+    let poll = Poll::new()?;
+    let listener = poll.listen(listen, LISTENER)?;
     let mut pairs: Vec<Option<Pair>> = Vec::new();
     let mut free = Vec::new();
-    let mut ready = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
-    loop {
-        poll.wait(None, &mut ready)?;
-        for &token in &ready {
-            match token {
-                INPUT => return Ok(()),
-                LISTENER => accept(&listener, upstream, &poll, &mut pairs, &mut free)?,
-                _ => {
-                    let place = (token - FIRST) / 2;
-                    let Some(slot) = pairs.get_mut(place) else { continue };
-                    let is_client = (token - FIRST).is_multiple_of(2);
-                    if slot.as_mut().is_some_and(|pair| pair.forward(is_client, &mut buffer).is_err()) {
-                        *slot = None;
-                        free.push(place);
-                    }
-                }
-            }
+    poll.serve(|poll, token| {
+        if token == LISTENER {
+            return Ok(accept(&listener, upstream, poll, &mut pairs, &mut free)?);
         }
-    }
+        let place = (token - FIRST) / 2;
+        let Some(slot) = pairs.get_mut(place) else { return Ok(()) };
+        let is_client = (token - FIRST).is_multiple_of(2);
+        if slot.as_mut().is_some_and(|pair| pair.forward(is_client, &mut buffer).is_err()) {
+            *slot = None;
+            free.push(place);
+        }
+        Ok(())
+    })
 }
 
 fn accept(

@@ -1,9 +1,11 @@
 //! epoll, edge-triggered: what is ready is told once, so that nothing has to be asked for a second time.
 
-use std::io;
+use std::io::{self, stdin};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -11,6 +13,8 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 /// Events taken at once.
 const BATCH: usize = 256;
+/// Standard input's token in [`Poll::serve`]: whoever started this is gone when it ends.
+pub(crate) const INPUT: usize = 0;
 
 /// Which descriptors are ready.
 pub(crate) struct Poll {
@@ -36,6 +40,30 @@ impl Poll {
 
     fn watch(&self, source: impl AsFd, token: usize, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, source, EventData::new_u64(token as u64), flags)?)
+    }
+
+    /// Listens there, and watches for whoever connects.
+    pub(crate) fn listen(&self, address: SocketAddr, token: usize) -> Result<TcpListener> {
+        let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
+        listener.set_nonblocking(true)?;
+        self.watch_input(&listener, token)?;
+        Ok(listener)
+    }
+
+    /// Calls `on_ready` with the token of each that is ready, until standard input ends. No token may be [`INPUT`].
+    pub(crate) fn serve(mut self, mut on_ready: impl FnMut(&Poll, usize) -> Result<()>) -> Result<()> {
+        // A file, as standard input may be when a person starts this, is never waited for.
+        let _ = self.watch_input(stdin(), INPUT);
+        let mut ready = Vec::new();
+        loop {
+            self.wait(None, &mut ready)?;
+            for &token in &ready {
+                if token == INPUT {
+                    return Ok(());
+                }
+                on_ready(&self, token)?;
+            }
+        }
     }
 
     /// Waits until something is ready, or so long at most, and lists the tokens of what is.

@@ -3,20 +3,20 @@
 //! `/size/N` has N bytes, every other GET and POST 1 KB; any other method gets 204. Each answer says in `x-upstream` by which of its
 //! names it was asked, which is how arms are counted.
 
-use std::io::{Write, stdin, stdout};
+use std::io::{Write, stdout};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
-use crate::poll::{Poll, is_not_ready};
+use crate::poll::{INPUT, Poll, is_not_ready};
 use crate::wire::{Messages, Outbox, READ_BYTES, Taken, body_length, number, read_once};
 
 /// What a GET for no size in particular gets.
 const DEFAULT_BYTES: usize = 1024;
 const MAX_BYTES: usize = 1 << 20;
-/// Standard input's token: whoever started this is gone when it ends. Those of listeners follow it, then those of connections.
-const INPUT: usize = 0;
+/// Tokens of listeners begin here; those of connections follow them.
+const FIRST: usize = INPUT + 1;
 
 /// `NAME=ADDRESS`.
 pub(crate) fn parse_arm(text: &str) -> Result<(String, SocketAddr)> {
@@ -40,40 +40,30 @@ struct Connection {
 
 /// Serves until standard input ends.
 pub(crate) fn run(arms: &[(String, SocketAddr)]) -> Result<()> {
-    let mut poll = Poll::new()?;
+    let poll = Poll::new()?;
     let mut listeners = Vec::new();
     for (name, address) in arms {
-        let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
-        listener.set_nonblocking(true)?;
-        poll.watch_input(&listener, 1 + listeners.len())?;
+        let listener = poll.listen(*address, FIRST + listeners.len())?;
         writeln!(stdout(), "{name}={}", listener.local_addr()?)?;
         listeners.push((listener, Rc::new(Arm::new(name))));
     }
     stdout().flush()?;
-    // A file, as standard input may be when a person starts this, is never waited for.
-    let _ = poll.watch_input(stdin(), INPUT);
+    let first_connection = FIRST + listeners.len();
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut free = Vec::new();
-    let mut ready = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
-    loop {
-        poll.wait(None, &mut ready)?;
-        for &token in &ready {
-            if token == INPUT {
-                return Ok(());
-            }
-            if let Some((listener, arm)) = listeners.get(token - 1) {
-                accept(listener, arm, &poll, 1 + listeners.len(), &mut connections, &mut free)?;
-                continue;
-            }
-            let place = token - 1 - listeners.len();
-            let Some(slot) = connections.get_mut(place) else { continue };
-            if slot.as_mut().is_some_and(|connection| !connection.serve(&mut buffer)) {
-                *slot = None;
-                free.push(place);
-            }
+    poll.serve(|poll, token| {
+        if let Some((listener, arm)) = listeners.get(token - FIRST) {
+            return accept(listener, arm, poll, first_connection, &mut connections, &mut free);
         }
-    }
+        let place = token - first_connection;
+        let Some(slot) = connections.get_mut(place) else { return Ok(()) };
+        if slot.as_mut().is_some_and(|connection| !connection.serve(&mut buffer)) {
+            *slot = None;
+            free.push(place);
+        }
+        Ok(())
+    })
 }
 
 /// Takes the connections that wait.

@@ -29,29 +29,50 @@ pub(crate) struct Pace {
 /// Is told when measuring begins and ends.
 pub(crate) type OnMark<'a> = &'a mut dyn FnMut(Mark) -> Result<()>;
 
+/// Which part of a run counts.
+struct Measuring {
+    begin: Instant,
+    measured: Duration,
+    /// Once it has.
+    began: Option<Instant>,
+}
+
+impl Measuring {
+    fn new(start: Instant, pace: Pace) -> Measuring {
+        Measuring { begin: start + pace.warm_up, measured: pace.measured, began: None }
+    }
+
+    /// Begins it when it is due. True when it is over, and the crowd's tally is whole.
+    fn is_over(&mut self, crowd: &mut Crowd, on_mark: OnMark<'_>) -> Result<bool> {
+        let now = Instant::now();
+        match self.began {
+            None if now >= self.begin => {
+                on_mark(Mark::Begin)?;
+                crowd.forget()?;
+                self.began = Some(Instant::now());
+            }
+            Some(began) if now >= began + self.measured => {
+                crowd.tally.time = now - began;
+                on_mark(Mark::End)?;
+                return Ok(true);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+}
+
 /// Every client asks again as soon as it was answered: as many requests as the target takes.
 pub(crate) fn closed(crowd: &mut Crowd, pace: Pace, on_mark: OnMark) -> Result<Summary> {
-    let begin = Instant::now() + pace.warm_up;
-    let mut began = None;
+    let mut measuring = Measuring::new(Instant::now(), pace);
     let mut ready = Vec::new();
     for place in 0..crowd.len() {
         crowd.ask(place, Instant::now())?;
     }
     loop {
         crowd.wait(LOOK_EVERY, &mut ready)?;
-        let now = Instant::now();
-        match began {
-            None if now >= begin => {
-                on_mark(Mark::Begin)?;
-                crowd.forget()?;
-                began = Some(Instant::now());
-            }
-            Some(began) if now >= began + pace.measured => {
-                crowd.tally.time = now - began;
-                on_mark(Mark::End)?;
-                return Ok(crowd.tally.summary());
-            }
-            _ => {}
+        if measuring.is_over(crowd, on_mark)? {
+            return Ok(crowd.tally.summary());
         }
         for &place in &ready {
             let (answered, is_free) = crowd.hear(place)?;
@@ -70,31 +91,19 @@ pub(crate) fn open(crowd: &mut Crowd, per_second: u32, pace: Pace, on_mark: OnMa
     let timer = Timer::new()?;
     crowd.watch(&timer)?;
     let mut schedule = Schedule::new(per_second, crowd.len())?;
-    let begin = schedule.start + pace.warm_up;
-    let mut began = None;
+    let mut measuring = Measuring::new(schedule.start, pace);
     let mut ready = Vec::new();
     loop {
-        schedule.send_what_is_due(crowd, began)?;
+        schedule.send_what_is_due(crowd, measuring.began)?;
         timer.set(schedule.next())?;
         crowd.wait(LOOK_EVERY, &mut ready)?;
-        let now = Instant::now();
-        match began {
-            None if now >= begin => {
-                on_mark(Mark::Begin)?;
-                crowd.forget()?;
-                began = Some(now);
-            }
-            Some(began) if now >= began + pace.measured => {
-                crowd.tally.time = now - began;
-                on_mark(Mark::End)?;
-                return Ok(crowd.tally.summary());
-            }
-            _ => {}
+        if measuring.is_over(crowd, on_mark)? {
+            return Ok(crowd.tally.summary());
         }
         for &place in &ready {
             let (answered, is_free) = crowd.hear(place)?;
             if let Some((asked, answer)) = answered
-                && began.is_some_and(|began| asked.since >= began)
+                && measuring.began.is_some_and(|began| asked.since >= began)
             {
                 crowd.tally.add(answer, asked.since.elapsed());
             }

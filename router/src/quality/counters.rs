@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::outcomes::WindowClock;
+use super::refusal::{OverrideFault, Refusal};
 use super::series::{NewArms, Series};
 use super::token::{route_id, version_id};
 use crate::config::{Config, Pool, Route};
@@ -63,7 +64,7 @@ impl Durations {
 /// What is wrong with a backend's response that is not passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
-    /// It is no HTTP, or breaks a limit.
+    /// It is no HTTP.
     Parse,
     /// Its length could be read in two ways.
     Framing,
@@ -71,11 +72,15 @@ pub enum Broken {
     Upgrade,
     /// Its body is larger than the route allows.
     Size,
+    /// Its head has more fields than are read.
+    Fields,
+    /// Its head has more bytes than are read.
+    HeadSize,
 }
 
 impl Broken {
     /// All of them, in the order of [`PoolCounters::broken`].
-    pub const ALL: [Broken; 4] = [Broken::Parse, Broken::Framing, Broken::Upgrade, Broken::Size];
+    pub const ALL: [Broken; 6] = [Broken::Parse, Broken::Framing, Broken::Upgrade, Broken::Size, Broken::Fields, Broken::HeadSize];
 
     /// The `reason` label.
     #[must_use]
@@ -85,6 +90,8 @@ impl Broken {
             Broken::Framing => "framing",
             Broken::Upgrade => "upgrade",
             Broken::Size => "size",
+            Broken::Fields => "fields",
+            Broken::HeadSize => "head_size",
         }
     }
 }
@@ -215,125 +222,6 @@ pub struct RouteTotals {
     pub shadow_disagreed: Count,
     /// Queries answered 502, 503 or 504 by the router itself.
     pub unanswered: Count,
-}
-
-/// Why a request was refused before it became a query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// No route matches: 404.
-    NoRoute,
-    /// The framing could be read in two ways: 400.
-    Framing,
-    /// No host, several, or one that cannot be: 400.
-    Host,
-    /// Dot segments in the path, where routes are told apart by their paths: 400.
-    Path,
-    /// A method or version that is not passed on (CONNECT, TRACE, upgrades that are not allowed): 405 or 501.
-    Method,
-    /// The head did not parse: 400.
-    Head,
-    /// The head is too large or has too many fields: 431.
-    HeadSize,
-    /// The head, or a connection's first byte, took too long: 408, or closed where nothing came.
-    HeadTime,
-    /// The body is larger than the route allows: 413, or broken off.
-    BodySize,
-    /// The body paused for too long, or was not through in time: 408, or broken off.
-    BodyTime,
-    /// The whole query took too long: closed.
-    QueryTime,
-    /// The client takes nothing of its response: closed.
-    SlowReader,
-    /// A client of HTTP/2 reset too many streams before their responses: closed.
-    Resets,
-    /// A client of HTTP/2 broke the protocol, or one of its limits: closed.
-    Http2,
-    /// Over the limit of connections in all: closed.
-    Connections,
-    /// Over the limit of connections of one address: closed.
-    Address,
-    /// A TLS handshake that failed or took too long: closed.
-    Handshake,
-}
-
-impl Refusal {
-    /// All of them, in the order of [`WorkerTotals::refusals`].
-    pub const ALL: [Refusal; 17] = [
-        Refusal::NoRoute,
-        Refusal::Framing,
-        Refusal::Host,
-        Refusal::Path,
-        Refusal::Method,
-        Refusal::Head,
-        Refusal::HeadSize,
-        Refusal::HeadTime,
-        Refusal::BodySize,
-        Refusal::BodyTime,
-        Refusal::QueryTime,
-        Refusal::SlowReader,
-        Refusal::Resets,
-        Refusal::Http2,
-        Refusal::Connections,
-        Refusal::Address,
-        Refusal::Handshake,
-    ];
-
-    /// The `reason` label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Refusal::NoRoute => "no_route",
-            Refusal::Framing => "framing",
-            Refusal::Host => "host",
-            Refusal::Path => "path",
-            Refusal::Method => "method",
-            Refusal::Head => "head",
-            Refusal::HeadSize => "head_size",
-            Refusal::HeadTime => "head_time",
-            Refusal::BodySize => "body_size",
-            Refusal::BodyTime => "body_time",
-            Refusal::QueryTime => "query_time",
-            Refusal::SlowReader => "slow_reader",
-            Refusal::Resets => "resets",
-            Refusal::Http2 => "http2",
-            Refusal::Connections => "connections",
-            Refusal::Address => "address",
-            Refusal::Handshake => "handshake",
-        }
-    }
-}
-
-/// Why an override was ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OverrideFault {
-    /// It is not `pool;expiry;signature`, or there are two.
-    Malformed,
-    /// No key made its signature, for this route.
-    Signature,
-    /// It has ended.
-    Expired,
-    /// It is good for longer than is allowed.
-    TooLong,
-    /// The route has no such pool.
-    Pool,
-}
-
-impl OverrideFault {
-    /// All of them, in the order of [`WorkerTotals::override_faults`].
-    pub const ALL: [OverrideFault; 5] =
-        [OverrideFault::Malformed, OverrideFault::Signature, OverrideFault::Expired, OverrideFault::TooLong, OverrideFault::Pool];
-
-    /// The `reason` label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            OverrideFault::Malformed => "malformed",
-            OverrideFault::Signature => "signature",
-            OverrideFault::Expired => "expired",
-            OverrideFault::TooLong => "too_long",
-            OverrideFault::Pool => "pool",
-        }
-    }
 }
 
 /// Everything one worker counts under one config; what is of no route is that of [`WorkerTotals`].

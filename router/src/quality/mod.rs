@@ -13,6 +13,7 @@ mod fuzz;
 mod latency;
 mod outcomes;
 pub mod pages;
+mod refusal;
 mod secrets;
 mod series;
 pub mod signals;
@@ -23,14 +24,15 @@ mod windows;
 pub use clock::FleetClock;
 pub use collector::{Books, Desks, KEPT, RouteBook, Served, collect};
 pub use counters::{
-    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, OverrideFault, PoolCounters, Quality, Refusal, RouteCounters,
-    RouteTotals, SignalFault, WorkerCounters, WorkerTotals,
+    Broken, Count, DECISIONS, DURATION_EDGES_MICROS, Durations, Mirrored, PoolCounters, Quality, RouteCounters, RouteTotals, SignalFault,
+    WorkerCounters, WorkerTotals,
 };
 #[cfg(test)]
 pub(crate) use counts::tests::counts as any_counts;
 pub use counts::{Counts, Number, millionths};
 pub use latency::upper_micros as latency_upper_micros;
 pub use outcomes::{Ended, Outcome, Outcomes, QUARTERS, Quarter, Read, WindowClock};
+pub use refusal::{OverrideFault, Refusal};
 pub use secrets::{Secret, SecretError, TOKEN_KEY_FILE, adopt_key, configured_secrets, own_key, token_secrets};
 pub use series::{NewArms, Series};
 pub use tally::{Slot, TALLY_BYTES, is_tally_kept, keep_tally, untold};

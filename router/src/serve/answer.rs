@@ -24,6 +24,10 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
         Refusal::Path => (StatusCode::BAD_REQUEST, "switchback: the path has a . or .. segment: send it as it is without them\n"),
         Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "switchback: CONNECT and TRACE are not passed on\n"),
         Refusal::Head => (StatusCode::BAD_REQUEST, "switchback: the request's head cannot be read\n"),
+        Refusal::Tls => (
+            StatusCode::BAD_REQUEST,
+            "switchback: TLS was spoken to a port for plain HTTP: ask with http://, or the port of listen.traffic_tls\n",
+        ),
         Refusal::HeadSize => {
             (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "switchback: the request's head is too large, or has too many fields\n")
         }
@@ -37,7 +41,8 @@ pub(crate) fn refused(refusal: Refusal) -> Response<ResponseBody> {
         | Refusal::Http2
         | Refusal::Connections
         | Refusal::Address
-        | Refusal::Handshake => (StatusCode::SERVICE_UNAVAILABLE, "switchback: no connection\n"),
+        | Refusal::Handshake
+        | Refusal::NoTls => (StatusCode::SERVICE_UNAVAILABLE, "switchback: no connection\n"),
     };
     let mut response = own(status, text.to_owned());
     if !matches!(refusal, Refusal::NoRoute | Refusal::Path) {

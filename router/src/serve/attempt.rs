@@ -11,12 +11,12 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::pool::{Endpoint, Fault, Pool, Slot};
+use super::pool::{Endpoint, Fault, Pool, Slot, unreadable};
 use super::routes::RouteWorker;
 use super::signals::Signals;
 use super::split::Counted;
 use super::upstream::{Connection, Failure, Purpose};
-use crate::quality::{Outcome, PoolCounters, Refusal, SignalFault};
+use crate::quality::{Broken, Outcome, PoolCounters, Refusal, SignalFault};
 use crate::vocabulary::PoolIndex;
 
 /// An attempt under way.
@@ -221,12 +221,15 @@ impl Attempt {
                 self.ended_badly(Fault::Connect(cause.clone()), Outcome::Error, |counters| counters.failures.increment())
             }
             Failure::Closed { .. } | Failure::Refused => self.failed(),
-            Failure::Broken(reason) => self.ended_badly(Fault::Broken(*reason), Outcome::Error, |counters| {
-                counters.failures.increment();
-                if let Some(count) = counters.broken.get(*reason as usize) {
-                    count.increment();
-                }
-            }),
+            Failure::Broken(reason) => {
+                self.tell_whose(*reason);
+                self.ended_badly(Fault::Broken(*reason), Outcome::Error, |counters| {
+                    counters.failures.increment();
+                    if let Some(count) = counters.broken.get(*reason as usize) {
+                        count.increment();
+                    }
+                });
+            }
         }
     }
 
@@ -252,6 +255,16 @@ impl Attempt {
     fn met(&self, fault: Fault, now: Instant) {
         if let Some(endpoint) = self.endpoint() {
             endpoint.shared.met(fault, now);
+        }
+    }
+
+    /// A client hears what is wrong with a response that is not passed on, or nothing where another pool answers; which backend gave it is for the log.
+    fn tell_whose(&self, reason: Broken) {
+        if let (Some(side), Some(endpoint)) = (self.side(), self.endpoint())
+            && self.route.log_limit.allows(Instant::now())
+        {
+            let (route, pool, endpoint) = (&self.route.config.name, &side.shared.config.name, &endpoint.shared.authority);
+            tracing::warn!(route, pool, %endpoint, "response not passed on: {}", unreadable(reason));
         }
     }
 

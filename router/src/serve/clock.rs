@@ -219,6 +219,10 @@ impl ConnectionClock {
     /// Which limit it breaks, if any. To be asked at each sweep.
     fn broken_limit(&self, now: Instant, limits: &Limits) -> Option<Late> {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        if self.signals.is_lingering() {
+            // It keeps a time of its own.
+            return None;
+        }
         self.hear_signals(now);
         self.resets.set(self.resets.get().saturating_sub(limits.h2_resets.div_ceil(SWEEPS_OF_RESETS)));
         if self.stuck_since.get().is_some_and(|since| past(since, limits.body_idle_timeout)) {

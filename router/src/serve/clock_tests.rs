@@ -125,3 +125,12 @@ fn streams_that_are_reset_before_their_responses_are_counted_and_forgotten_again
     }
     assert_eq!(clock.resets.get(), 1);
 }
+
+#[test]
+fn who_only_has_to_see_the_end_is_left_to_it() {
+    let clock = Rc::new(ConnectionClock::new(Instant::now(), 1));
+    clock.signals.received();
+    clock.signals.wrote(true);
+    clock.signals.lingers();
+    assert!(!late_after(&clock, BODY * 100));
+}

@@ -91,9 +91,9 @@ async fn serve_in_the_clear(worker: &Rc<Worker>, client: Rc<Client>, stream: Tcp
 }
 
 async fn serve_over_tls(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStream, clock: &Rc<ConnectionClock>, tls: Arc<ServerConfig>) {
-    let Some(stream) = shake_hands(worker, stream, tls).await else {
-        worker.refuse(Refusal::Handshake);
-        return;
+    let stream = match shake_hands(worker, stream, tls).await {
+        Ok(stream) => stream,
+        Err(refusal) => return worker.refuse(refusal),
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_h2(worker, client, stream, clock).await;
@@ -102,11 +102,25 @@ async fn serve_over_tls(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStre
     }
 }
 
-/// `None` when it fails, or takes too long.
-async fn shake_hands(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> Option<TlsStream<TcpStream>> {
+/// # Errors
+/// [`Refusal::Handshake`] when it fails, or takes too long, and [`Refusal::NoTls`] when what came was none.
+async fn shake_hands(worker: &Worker, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<TlsStream<TcpStream>, Refusal> {
     let limit = worker.routes().limits.handshake_timeout;
     let shaken = tokio::time::timeout(limit, TlsAcceptor::from(tls).accept(stream)).await;
-    shaken.ok()?.inspect_err(|error| tracing::debug!(%error, "TLS handshake failed")).ok()
+    shaken.map_err(|_| Refusal::Handshake)?.map_err(|error| {
+        if is_no_tls(&error) {
+            tracing::debug!("the listener for TLS got something else: plain HTTP, most likely");
+            return Refusal::NoTls;
+        }
+        tracing::debug!(%error, "TLS handshake failed");
+        Refusal::Handshake
+    })
+}
+
+/// What came is no record of TLS.
+fn is_no_tls(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 /// Looks at the first bytes without taking them. `None` when the client goes away before it said anything.
@@ -132,7 +146,7 @@ trait Driven {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::End>;
     /// It ends after what is being answered.
     fn graceful_shutdown(&mut self);
-    /// A head took too long: its client is told.
+    /// A head took too long: its client is told, and it ends.
     fn time_out(&mut self, cx: &mut Context<'_>);
     /// It is dropped next, and its client takes nothing.
     fn hang_up(&mut self);
@@ -140,7 +154,7 @@ trait Driven {
 
 /// Polls a connection to its end, or ends it when the worker asks for that. `Some` with how it ended by itself.
 async fn drive<C: Driven>(clock: &ConnectionClock, mut connection: C) -> Option<C::End> {
-    let mut is_closing = false;
+    let (mut is_closing, mut was_late) = (false, false);
     std::future::poll_fn(|cx| {
         clock.signals.is_written_by(cx.waker());
         Poll::Ready(())
@@ -158,9 +172,10 @@ async fn drive<C: Driven>(clock: &ConnectionClock, mut connection: C) -> Option<
                     return Poll::Ready(None);
                 }
                 Ask::Cut => return Poll::Ready(None),
+                Ask::TimeOut if was_late => return Poll::Ready(None),
                 Ask::TimeOut => {
+                    was_late = true;
                     connection.time_out(cx);
-                    return Poll::Ready(None);
                 }
                 Ask::End | Ask::Close => {
                     is_closing = true;

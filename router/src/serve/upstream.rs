@@ -18,7 +18,7 @@ use super::http1::{Stream, Unanswered, Wire};
 use super::http2::{self, SendError};
 use super::incoming::Incoming;
 use super::interim::{Ear, Gate, Heard, Hearer};
-use super::pool::{PROTOCOL_HINT, Place, SharedEndpoint, no_tls};
+use super::pool::{Place, SharedEndpoint, no_tls, unreadable};
 use super::replay::RequestBody;
 use super::seen::Seen;
 use super::timer::ReusedTimer;
@@ -78,7 +78,7 @@ pub(crate) enum Failure {
     #[error("the backend refused to begin")]
     Refused,
     /// What came back is not HTTP, breaks a limit, or could be read in two ways.
-    #[error("the backend's response cannot be read: {}", if matches!(.0, Broken::Parse) { PROTOCOL_HINT } else { .0.label() })]
+    #[error("the backend's response cannot be read: {}", unreadable(*.0))]
     Broken(Broken),
     /// No response in time.
     #[error("no response in time")]
@@ -298,7 +298,11 @@ impl Connection {
 }
 
 fn failure_of(error: &hyper::Error, was_reused: bool) -> Failure {
-    if error.is_parse() { Failure::Broken(Broken::Parse) } else { Failure::Closed { was_reused } }
+    match error {
+        error if error.is_parse_too_large() => Failure::Broken(Broken::HeadSize),
+        error if error.is_parse() => Failure::Broken(Broken::Parse),
+        _ => Failure::Closed { was_reused },
+    }
 }
 
 /// The answer, or `None` when the deadline passes first.

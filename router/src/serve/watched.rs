@@ -21,6 +21,7 @@ pub(crate) struct Signals {
     /// The connection's.
     task: Mutex<Option<Waker>>,
     is_hung_up: AtomicBool,
+    is_lingering: AtomicBool,
 }
 
 /// Interim responses that a client does not take are dropped beyond this.
@@ -80,6 +81,15 @@ impl Signals {
     /// The connection is about to be dropped because the client does not take what is there for it.
     pub(crate) fn hang_up(&self) {
         self.is_hung_up.store(true, Ordering::Relaxed);
+    }
+
+    /// All was answered, and the connection ends by itself as soon as its client has seen that.
+    pub(crate) fn lingers(&self) {
+        self.is_lingering.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.is_lingering.load(Ordering::Relaxed)
     }
 
     /// What came in was a query's.

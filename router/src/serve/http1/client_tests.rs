@@ -166,8 +166,8 @@ fn what_can_be_read_in_two_ways_is_refused() {
         ("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), Broken::Parse),
         ("HTTP/2.0 200 OK\r\n\r\n".to_owned(), Broken::Parse),
         ("SSH-2.0-OpenSSH_9".to_owned(), Broken::Parse),
-        (format!("{OK}{}\r\n", "a: b\r\n".repeat(101)), Broken::Parse),
-        (format!("{OK}a: {}\r\n\r\n", "x".repeat(super::response::HEAD_BYTES)), Broken::Parse),
+        (format!("{OK}{}\r\n", "a: b\r\n".repeat(101)), Broken::Fields),
+        (format!("{OK}a: {}\r\n\r\n", "x".repeat(super::response::HEAD_BYTES)), Broken::HeadSize),
     ] {
         for piece in [1, 7, bytes.len()] {
             assert_eq!(

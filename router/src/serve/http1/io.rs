@@ -139,6 +139,17 @@ impl Io {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
+    /// Nobody wants what the client still sends: what is here of it is dropped, and the clock, which knows no such end, lets it be.
+    pub(super) fn gives_up_reading(&mut self) {
+        (self.read, self.upload) = (BytesMut::new(), Upload::given_up());
+        self.signals.lingers();
+    }
+
+    /// Drops some of what comes; 0 is the end.
+    pub(super) fn poll_drop(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.stream.poll_drop(cx)
+    }
+
     /// Interim responses that nobody has written yet.
     pub(super) fn send_interim(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if !self.signals.has_interim() {

@@ -12,7 +12,7 @@ use httparse::Header;
 use super::super::seen::Seen;
 
 /// The most fields that a head has as a rule.
-pub(super) const FIELDS: usize = 100;
+pub(crate) const FIELDS: usize = 100;
 /// Lists that wait to be used again, of each worker.
 const SPARES: usize = 16;
 /// Fields that the router adds.

@@ -19,6 +19,7 @@ mod download;
 mod fields;
 mod io;
 mod lines;
+mod linger;
 mod out;
 mod reply;
 mod request;
@@ -35,9 +36,10 @@ mod server_tests;
 pub(crate) use client::{Unanswered, Wire};
 pub(crate) use download::{BackendBody, BackendBroke, PassedLines};
 pub(crate) use io::Upgraded;
-pub(crate) use lines::Lines;
+pub(crate) use lines::{FIELDS, Lines};
 #[cfg(test)]
 pub(crate) use request::{RequestHead, RequestReader};
+pub(crate) use response::HEAD_BYTES;
 pub(crate) use server::{Asked, Connection};
 pub(crate) use stream::Stream;
 #[cfg(test)]

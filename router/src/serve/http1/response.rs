@@ -17,7 +17,7 @@ use super::lines::{FIELDS, Lines as Fields, Said};
 use crate::quality::Broken;
 
 /// The longest head, in bytes.
-pub(super) const HEAD_BYTES: usize = 400 << 10;
+pub(crate) const HEAD_BYTES: usize = 400 << 10;
 
 /// How long a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Reader {
                 // What is no HTTP may never have an end.
                 if begins_as_http(buffer) { Ok(None) } else { Err(Broken::Parse) }
             }
-            Lines::Whole(_) | Lines::Part => Err(Broken::Parse),
+            Lines::Whole(_) | Lines::Part => Err(Broken::HeadSize),
             Lines::Odd => Err(Broken::Framing),
         }
     }
@@ -109,8 +109,10 @@ fn read(bytes: &Bytes, method: &Method) -> Result<(Head, usize), Broken> {
     let mut found = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let Ok(Status::Complete(end)) = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut found) else {
-        return Err(Broken::Parse);
+    let end = match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut found) {
+        Ok(Status::Complete(end)) => end,
+        Err(httparse::Error::TooManyHeaders) => return Err(Broken::Fields),
+        Ok(Status::Partial) | Err(_) => return Err(Broken::Parse),
     };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Broken::Parse)?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };

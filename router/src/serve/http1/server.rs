@@ -4,8 +4,10 @@
 //! head --> answering --> writing --> head ...
 //!   |          |            `--> the end: the client, the response or the worker wants it so
 //!   |          `--> the client is gone: the answer is dropped, and with it the query
-//!   `--> cannot be read: told so, and the end
+//!   `--> cannot be read, or takes too long: told so, and the end
 //! ```
+//!
+//! A client that still sends when its answer was written has some time to see the end ([`Linger`]).
 //!
 //! Invariant: a connection that waits for a request holds no memory for one.
 
@@ -14,6 +16,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{Method, Response, StatusCode, Version};
@@ -25,6 +28,7 @@ use super::super::incoming::Incoming;
 use super::super::seen::Seen;
 use super::super::watched::Signals;
 use super::io::{Io, Upgraded};
+use super::linger::{LINGERS_FOR, Linger};
 use super::reply::{Facts, Reply};
 use super::request::{RequestHead, RequestReader};
 use super::stream::{ROOM, Stream};
@@ -52,6 +56,7 @@ pub(crate) struct Connection<A, R, F> {
     reader: RequestReader,
     state: State<F>,
     is_closing: bool,
+    lingers_for: Duration,
     answer: A,
     refuse: R,
 }
@@ -63,6 +68,8 @@ enum State<F> {
     Writing(Box<Reply>, Exchange),
     /// All was written.
     Closing,
+    /// The same, and the client still sends.
+    Lingering(Linger),
     Over,
 }
 
@@ -82,7 +89,14 @@ where
     pub(crate) fn new(stream: Stream, bytes: usize, fields: usize, signals: Arc<Signals>, answer: A, refuse: R) -> Connection<A, R, F> {
         let reader = RequestReader::new(bytes, fields);
         let io = Rc::new(RefCell::new(Io::new(stream, signals)));
-        Connection { io, reader, state: State::Head, is_closing: false, answer, refuse }
+        Connection { io, reader, state: State::Head, is_closing: false, lingers_for: LINGERS_FOR, answer, refuse }
+    }
+
+    /// A client that still sends is waited for so long.
+    #[cfg(test)]
+    pub(super) fn lingering_for(mut self, time: Duration) -> Connection<A, R, F> {
+        self.lingers_for = time;
+        self
     }
 
     /// It ends after the request that is being answered, or at once if none is.
@@ -93,11 +107,14 @@ where
         }
     }
 
-    /// Says that a head took too long, if the client takes it.
+    /// Says that a head took too long, if the client takes it, and ends.
+    #[cold]
     pub(crate) fn time_out(&mut self, cx: &mut Context<'_>) {
         let mut io = self.io.borrow_mut();
         let _ = io.send(cx, REQUEST_TIMEOUT);
         let _ = io.poll_flush(cx);
+        drop(io);
+        self.state = self.linger();
     }
 
     /// How many bytes it holds.
@@ -145,6 +162,10 @@ where
                         State::Over
                     }
                 },
+                State::Lingering(linger) => {
+                    ready!(linger.poll(cx, &mut self.io.borrow_mut()));
+                    State::Over
+                }
                 State::Closing => {
                     let _ = ready!(self.io.borrow_mut().poll_shutdown(cx));
                     State::Over
@@ -175,7 +196,8 @@ where
                     }
                 }
                 Err(refusal) => {
-                    io.read = BytesMut::new();
+                    let refusal = if speaks_tls(&io.read) { Refusal::Tls } else { refusal };
+                    (io.read, io.upload) = (BytesMut::new(), Upload::given_up());
                     drop(io);
                     return Poll::Ready(self.refused(cx, refusal));
                 }
@@ -237,10 +259,24 @@ where
     fn finish(&mut self, cx: &mut Context<'_>, exchange: Exchange) -> State<F> {
         if let Some(upgrade) = exchange.upgrade {
             // What is left of a body is no word of the other protocol.
-            return if self.io.borrow().upload.is_over() { self.hand_over(upgrade) } else { State::Closing };
+            return if self.io.borrow().upload.is_over() { self.hand_over(upgrade) } else { self.linger() };
         }
         let goes_on = exchange.facts.keeps && !self.is_closing && self.io.borrow_mut().passes_over_upload(cx);
-        if goes_on { State::Head } else { State::Closing }
+        if goes_on { State::Head } else { self.close() }
+    }
+
+    /// Most clients have sent all that they had to say.
+    fn close(&self) -> State<F> {
+        let io = self.io.borrow();
+        let is_silent = io.upload.is_over() && io.read.is_empty();
+        drop(io);
+        if is_silent { State::Closing } else { self.linger() }
+    }
+
+    #[cold]
+    fn linger(&self) -> State<F> {
+        self.io.borrow_mut().gives_up_reading();
+        State::Lingering(Linger::new(self.lingers_for))
     }
 
     #[cold]
@@ -249,4 +285,9 @@ where
         drop(upgrade.send(self.io.borrow_mut().take_upgraded()));
         State::Over
     }
+}
+
+/// The handshake of TLS, whose first record is of kind 22 and version 3.x. No method begins so.
+fn speaks_tls(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&0x16) && bytes.get(1).is_none_or(|version| *version == 3)
 }

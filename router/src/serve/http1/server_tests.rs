@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::super::body::ResponseBody;
 use super::super::watched::Signals;
+use super::linger::MOST;
 use super::{Asked, Connection, Stream};
 use crate::quality::Refusal;
 
@@ -321,5 +323,110 @@ fn a_connection_that_waits_holds_no_memory_for_what_came() {
         assert!(theirs.read(&mut some).await.unwrap() > 50);
         tokio::task::yield_now().await;
         assert_eq!(connection.borrow().room(), 0);
+    });
+}
+
+#[test]
+fn tls_on_a_port_for_plain_http_is_called_that() {
+    // A handshake's first record, with a bare LF among its random bytes.
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\x90";
+    for piece in [1, 2, hello.len()] {
+        let all = answers(hello, piece);
+        assert!(all.starts_with("HTTP/1.1 400 ") && all.ends_with("\r\n\r\ntls"), "in pieces of {piece}: {all}");
+    }
+    for other in [&b"\x15\x03\x01"[..], b"\x16\x02\x00"] {
+        assert!(answers(other, other.len()).ends_with("\r\n\r\nhead"), "{other:?}");
+    }
+}
+
+/// Runs a connection that waits so long for a client that still sends, and beside it the client; ready when both have ended.
+fn ended_beside<C: Future>(time: Duration, client: impl FnOnce(DuplexStream) -> C) -> C::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (ours, theirs) = tokio::io::duplex(1 << 12);
+    tokio::task::LocalSet::new().block_on(&runtime, async move {
+        let connection = tokio::task::spawn_local(async move {
+            let mut connection = Connection::new(Stream::Piped(ours), 1_000, 10, Arc::default(), echo, refused).lingering_for(time);
+            std::future::poll_fn(|cx| connection.poll(cx)).await;
+            assert!(connection.room() < 100, "nothing is kept of what was dropped");
+        });
+        let output = client(theirs).await;
+        connection.await.unwrap();
+        output
+    })
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[test]
+fn a_client_that_sends_on_and_reads_afterwards_gets_the_whole_answer() {
+    let long = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", "a".repeat(1_000));
+    for (head, answer) in [
+        ("POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 1048576\r\n\r\n", "ignored"),
+        ("POST /ignores HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n", "ignored"),
+        ("POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n", "400"),
+        ("NO HTTP\r\n\r\n", "400"),
+        (&long, "431"),
+    ] {
+        let got = ended_beside(HOUR, |mut stream| async move {
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&vec![b'x'; 1 << 20]).await.unwrap();
+            let mut all = String::new();
+            stream.read_to_string(&mut all).await.unwrap();
+            all
+        });
+        assert_eq!(shown(&got), [answer], "{head:?}");
+    }
+}
+
+#[test]
+fn a_client_that_never_closes_is_let_go() {
+    let head = b"POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n";
+    let open = ended_beside(Duration::from_millis(50), |mut stream| async move {
+        stream.write_all(head).await.unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        assert_eq!(shown(&all), ["ignored"]);
+        stream
+    });
+    drop(open);
+    // One that never stops is cut off by how much it sends.
+    let sent = ended_beside(HOUR, |mut stream| async move {
+        stream.write_all(head).await.unwrap();
+        let mut sent = 0;
+        while stream.write_all(&[b'x'; 1 << 12]).await.is_ok() {
+            sent += 1 << 12;
+        }
+        sent
+    });
+    assert!((MOST..MOST + (1 << 20)).contains(&sent), "{sent}");
+}
+
+#[test]
+fn a_head_that_took_too_long_is_told_so_while_more_of_it_comes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (ours, mut theirs) = tokio::io::duplex(1 << 12);
+    tokio::task::LocalSet::new().block_on(&runtime, async move {
+        let signals = Arc::<Signals>::default();
+        let told = signals.clone();
+        theirs.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n").await.unwrap();
+        let connection = tokio::task::spawn_local(async move {
+            let mut connection = Connection::new(Stream::Piped(ours), 1_000, 10, signals, echo, refused).lingering_for(HOUR);
+            std::future::poll_fn(|cx| {
+                assert!(connection.poll(cx).is_pending());
+                connection.time_out(cx);
+                std::task::Poll::Ready(())
+            })
+            .await;
+            std::future::poll_fn(|cx| connection.poll(cx)).await;
+        });
+        let mut status = [0; 12];
+        theirs.read_exact(&mut status).await.unwrap();
+        assert!(told.is_lingering(), "the clock is told");
+        theirs.write_all(&[b'x'; 10_000]).await.unwrap();
+        let mut rest = String::new();
+        theirs.read_to_string(&mut rest).await.unwrap();
+        assert_eq!((&status, rest.as_str()), (b"HTTP/1.1 408", " Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"));
+        drop(theirs);
+        connection.await.unwrap();
     });
 }

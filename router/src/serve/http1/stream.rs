@@ -94,6 +94,21 @@ impl Stream {
         }
     }
 
+    /// Reads some of what has come and drops it: how many bytes, and 0 is the end. Over TLS nobody deciphers them.
+    pub(super) fn poll_drop(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [0; ROOM];
+        let mut dropped = ReadBuf::new(&mut space);
+        let read = match self {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, &mut dropped),
+            Stream::Tls(stream) => Pin::new(stream.get_mut().0).poll_read(cx, &mut dropped),
+            Stream::Gone => Poll::Ready(Ok(())),
+            #[cfg(test)]
+            Stream::Piped(stream) => Pin::new(stream).poll_read(cx, &mut dropped),
+        };
+        ready!(read)?;
+        Poll::Ready(Ok(dropped.filled().len()))
+    }
+
     /// Whether nothing has come, and no end: what an idle connection is like.
     pub(super) fn is_silent(&mut self) -> bool {
         let mut buffer = BytesMut::new();

@@ -62,6 +62,11 @@ impl Upload {
         Upload { left, expects_continue }
     }
 
+    /// Nobody reads it, and where the next request would begin is not known.
+    pub(super) fn given_up() -> Upload {
+        Upload { left: Left::Broken(ClientBroke::Closed), expects_continue: false }
+    }
+
     /// The next piece out of what has come; `None` while more has to come.
     fn take(&mut self, read: &mut BytesMut) -> Result<Option<Piece>, ClientBroke> {
         match &mut self.left {

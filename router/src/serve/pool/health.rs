@@ -105,7 +105,7 @@ async fn ask(endpoint: &SharedEndpoint, place: &Place, path: &str) -> Result<Sta
 
 /// Whether what came was not in the protocol that was spoken.
 fn is_no_http(error: &(dyn std::error::Error + 'static)) -> bool {
-    let is_parse = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+    let is_parse = error.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_parse() && !error.is_parse_too_large());
     let in_h2 = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     is_parse || in_h2.is_some_and(h2::Error::is_library)
 }

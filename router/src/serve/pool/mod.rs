@@ -35,7 +35,7 @@ pub(crate) use names::{follow_name, look_up_all};
 pub use outlier::Why;
 pub(crate) use places::Place;
 pub use probe::Probed;
-pub(crate) use reason::{Fault, PROTOCOL_HINT, no_tls};
+pub(crate) use reason::{Fault, no_tls, unreadable};
 pub use shared_endpoint::{EndpointState, SharedEndpoint};
 pub(crate) use shared_pool::MirrorSlot;
 pub use shared_pool::SharedPool;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::super::http1::{FIELDS, HEAD_BYTES};
 use crate::quality::Broken;
 
 /// So many characters are kept: a certificate's error names every name that it is for.
@@ -15,6 +16,16 @@ const MOST: usize = 200;
 
 /// Where an answer is not in the pool's protocol.
 pub(crate) const PROTOCOL_HINT: &str = "it is not what the pool's `protocol` and the endpoint's scheme say, or broken";
+
+/// Why a response is not passed on.
+pub(crate) fn unreadable(broken: Broken) -> String {
+    match broken {
+        Broken::Parse => PROTOCOL_HINT.to_owned(),
+        Broken::Fields => format!("its head has more than {FIELDS} fields"),
+        Broken::HeadSize => format!("its head is too large: at most {} KiB and {FIELDS} fields are read", HEAD_BYTES >> 10),
+        other => other.label().to_owned(),
+    }
+}
 
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +45,7 @@ impl Display for Fault {
             Fault::Connect(cause) if cause.starts_with("TLS") => f.write_str(cause),
             Fault::Connect(cause) => write!(f, "connect: {cause}"),
             Fault::Closed => f.write_str("it closed the connection before the end of its response"),
-            Fault::Broken(Broken::Parse) => write!(f, "its response cannot be read: {PROTOCOL_HINT}"),
-            Fault::Broken(reason) => write!(f, "its response cannot be read: {}", reason.label()),
+            Fault::Broken(reason) => write!(f, "its response cannot be read: {}", unreadable(*reason)),
             Fault::Timeout => f.write_str("no response in time"),
             Fault::Status(status) => write!(f, "answered {}", status.as_u16()),
         }
@@ -154,6 +164,7 @@ mod tests {
             (Fault::Connect("TLS: bad certificate".to_owned()), "TLS: bad certificate"),
             (Fault::Status(StatusCode::SERVICE_UNAVAILABLE), "answered 503"),
             (Fault::Broken(Broken::Framing), "its response cannot be read: framing"),
+            (Fault::Broken(Broken::Fields), "its response cannot be read: its head has more than 100 fields"),
         ] {
             reasons.attempt_failed(fault, now);
             reasons.ejected("5 failures in a row");
