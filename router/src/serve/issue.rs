@@ -68,6 +68,13 @@ pub(crate) fn issue(headers: &mut HeaderMap, lines: Option<&mut PassedLines>, ro
     }
 }
 
+/// No other response has this token: in a table of fields (HPACK) it would only be in the way of those that come again.
+pub(crate) fn is_of_its_own(headers: &mut HeaderMap) {
+    if let Some(token) = headers.get_mut(X_SWITCHBACK_TOKEN) {
+        token.set_sensitive(true);
+    }
+}
+
 /// As it stands in HTTP/1.
 fn line(text: &TokenText) -> Bytes {
     const NAME: &[u8] = b"x-switchback-token: ";

@@ -25,6 +25,7 @@ use crate::config::Limits;
 use crate::serve::body::{PassError, ResponseBody};
 use crate::serve::incoming::Incoming;
 use crate::serve::interim::expects_continue;
+use crate::serve::issue::is_of_its_own;
 
 /// Of responses that h2 has taken and the client has not, for each stream.
 const SEND_BYTES: usize = 400 << 10;
@@ -128,7 +129,8 @@ where
         let waiting = expects_continue(head.headers.get(EXPECT).map(HeaderValue::as_bytes)).then(|| hints.clone());
         (Incoming::Http2(Box::new(Http2Body::of_request(&head.headers, stream, waiting))), None, None)
     };
-    let answering = answer(head, body, StreamSide { hints: hints.clone(), tunnel });
+    // It is large, and a task moves what it is made of several times.
+    let answering = Box::pin(answer(head, body, StreamSide { hints: hints.clone(), tunnel }));
     let task = StreamTask { respond, hints, is_head, opening };
     tokio::task::spawn_local(async move {
         // A stream that fails is gone, and so is who could be told.
@@ -160,11 +162,12 @@ struct StreamTask {
 }
 
 impl StreamTask {
-    async fn run(mut self, answering: impl Future<Output = Response<ResponseBody>>) -> Result<(), h2::Error> {
+    async fn run(mut self, answering: Pin<Box<impl Future<Output = Response<ResponseBody>>>>) -> Result<(), h2::Error> {
         let Some(response) = self.wait_for(answering).await? else { return Ok(()) };
         let (mut head, mut body) = response.into_parts();
         strip_connection_fields(&mut head.headers);
         say_date(&mut head.headers);
+        is_of_its_own(&mut head.headers);
         if let Some((comes, open)) = self.opening.take().filter(|_| head.status.is_success()) {
             let held = body.in_progress().map(|in_progress| {
                 in_progress.is_tunnel();
@@ -190,9 +193,8 @@ impl StreamTask {
     /// The response, with the interim ones said before it; `None` when the client has lost interest.
     async fn wait_for(
         &mut self,
-        answering: impl Future<Output = Response<ResponseBody>>,
+        mut answering: Pin<Box<impl Future<Output = Response<ResponseBody>>>>,
     ) -> Result<Option<Response<ResponseBody>>, h2::Error> {
-        let mut answering = std::pin::pin!(answering);
         std::future::poll_fn(|cx| {
             let answer = answering.as_mut().poll(cx);
             for hint in self.hints.take(cx) {
