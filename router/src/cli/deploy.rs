@@ -185,6 +185,7 @@ impl DeployArgs {
             return Err(Failure::usage(format!("--why: must be up to {TEXT_CHARS} characters")));
         }
         free_text::check("--why", &self.why)?;
+        self.file.as_deref().map_or(Ok(()), free_text::check_file)?;
         let loads = config.as_ref().and_then(|config| config.routes.iter().find(|route| route.name == self.route)?.loading.as_ref());
         let loads = loads.map(|loading| loading.model.clone());
         let patient = Patient::new(self.admin.client(config.as_ref())?, flag::checked(&self.route)?);

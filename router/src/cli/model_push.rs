@@ -209,6 +209,7 @@ impl Described {
     }
 
     fn push_as(&self, known: Option<Format>, model: &Name, file: &Path, why: &str) -> Result<Push, Failure> {
+        free_text::check_file(file)?;
         if regular(file)? == 0 {
             return Err(Failure::usage(format!("{}: it is empty", file.display())));
         }
@@ -282,6 +283,9 @@ fn pairs(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failur
         free_text::check(option, text)?;
         let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
         let (name, value) = parts.ok_or_else(|| Failure::usage(format!("{option} {}: must be NAME=VALUE", free_text::cut(text))))?;
+        if value.is_empty() {
+            return Err(Failure::usage(format!("{option} {}: there is nothing after the =; must be NAME=VALUE", free_text::cut(text))));
+        }
         if !names.insert(name.to_owned()) {
             return Err(Failure::usage(format!("{option} {}: it is given twice", free_text::cut(name))));
         }

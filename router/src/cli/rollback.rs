@@ -51,6 +51,7 @@ pub(super) struct RollbackArgs {
 impl RollbackArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let is_json = self.ordered.of.json;
+        self.ordered.check()?;
         if let Some(version) = &self.to {
             return block_on(self.to(version)).map_err(|failure| failure.in_json(is_json));
         }
