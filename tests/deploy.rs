@@ -178,6 +178,38 @@ fn until_live_ends_with_the_switch() {
     assert_eq!(site.alias("champion"), Value::Null, "a holdback may still take it back");
 }
 
+/// What is live again is the champion again, where it is known in which registry; and a registry that is away holds no rollback up.
+#[test]
+fn the_champion_goes_back_with_the_live_version() {
+    let site = Site::with_users(PLAN);
+    site.runs("search:2");
+    let file = site.model("ranker_v2.onnx");
+    site.registry.done(&["alias", "search", "champion", "1"]);
+    let (code, account) = site.deployed(&["--file", text(&file), "--wait", "--timeout", "90s"]);
+    assert_eq!((code, site.alias("champion")), (0, 2.into()), "{account:#}");
+    let back = |more: &[&str]| said(&site.at(site.registry.command(&[&["rollback", "search"], more].concat())).output().unwrap());
+    assert_eq!((back(&["--dry-run"]).0, site.alias("champion")), (0, 2.into()));
+    let (code, told, error) = back(&["--why", "it ranks worse"]);
+    assert!(code == 0 && told.starts_with("rolled back: search:2 gives its traffic to search:1 on blue"), "{told}{error}");
+    assert!(error.contains("search@champion points to version 1"), "{error}");
+    let moves = site.registry.done(&["alias", "search", "champion"])["moves"].clone();
+    let last = moves.as_array().unwrap().last().unwrap();
+    assert_eq!((&last["version"], &last["why"]), (&1.into(), &"rolled back on search: it ranks worse".into()));
+    eventually("it is back", SOON, || (site.router.route()["live"] == "blue").then_some(()));
+    // Once more, and without the registry: the folder is gone, as one is that is not mounted.
+    let (code, account) = site.deployed(&["--version", "2", "--wait", "--timeout", "90s"]);
+    assert_eq!((code, site.alias("champion")), (0, 2.into()), "{account:#}");
+    let config = site.registry.path("switchback.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, written.replace("/registry\"", "/away\"") + "[route.loading]\nmodel = \"search\"\n").unwrap();
+    let (code, told, error) = back(&[]);
+    assert!(code == 0 && told.starts_with("rolled back: search:2 gives its traffic to search:1"), "{told}{error}");
+    let says = "warning: search@champion was not moved to version 1: ";
+    assert!(error.contains(says) && error.contains("by hand: switchback model alias search champion 1"), "{error}");
+    std::fs::write(&config, written).unwrap();
+    assert_eq!(site.alias("champion"), 2);
+}
+
 #[test]
 fn what_is_not_there_is_said() {
     let mut site = Site::start(PLAN);

@@ -220,7 +220,7 @@ impl Seen<'_> {
             return self.wait(what.to_owned());
         }
         let why = match rollout.phase {
-            _ if rollout.hurry.is_some() => rollout.why.clone(),
+            _ if rollout.hurry.is_some() || rollout.is_at_once() => rollout.why.clone(),
             Phase::Loading => "the servers have the version".to_owned(),
             Phase::Pending => "every gate says yes".to_owned(),
             Phase::Canary | Phase::Baking => {
@@ -246,7 +246,9 @@ impl Seen<'_> {
                 told => told,
             },
             Some(LoadState::Loaded { what, took_ms }) => {
-                let mut loaded = self.moved(Event::Loaded, Rollout { load_ms: Some(*took_ms), ..self.rollout.clone() }, what);
+                // What an operator wants at once, and why, stays said until it is done.
+                let why = if self.rollout.hurry.is_some() { format!("{}; {what}", self.rollout.why) } else { what.clone() };
+                let mut loaded = self.moved(Event::Loaded, Rollout { load_ms: Some(*took_ms), ..self.rollout.clone() }, &why);
                 loaded.fields.insert(format!("version.{}", to_load.pool), Some(to_load.version));
                 Next::Go(Box::new(loaded))
             }
