@@ -91,8 +91,18 @@ fn a_candidate_that_fails_is_rolled_back_and_said_so_with_the_evidence() {
     let (code, account) = site.deployed(&["--version", "2", "--wait", "--timeout", "90s"]);
     assert_eq!((code, &account["outcome"]), (2, &"rolled_back".into()), "{account:#}");
     assert_eq!(account["evidence"]["evidence"]["candidate"]["version"], "search:2", "{account:#}");
+    let began = account["evidence"]["evidence"]["began_unix_seconds"].as_u64().unwrap();
+    let started = site.router.route()["rollout"]["started_ms"].as_u64().unwrap();
+    assert!((began + 2) * 1_000 > started, "of this rollout, not of the one before: {account:#}");
     assert!(account["why"].is_string() && account["phases"][0]["seconds"].is_number(), "{account:#}");
     assert_eq!(site.rollouts(), 2);
+    // What follows has nothing to do with it.
+    site.pools[2].behave(Behaviour::Answer);
+    let (code, told, error) = site.router.run(&["rollback", "search", "--to", "search:2", "--why", "it was the canary"]);
+    assert!(code == 0 && told == "rolled back: search:2 is live on search\n", "{told}{error}");
+    let (_, told, _) = site.router.run(&["status"]);
+    assert!(told.contains("rollout of search:2 over search:1: done\n    last move: local-operator: it was the canary\n"), "{told}");
+    assert!(!told.contains("against search:2"), "{told}");
 }
 
 #[test]
