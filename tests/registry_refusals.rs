@@ -250,6 +250,13 @@ fn all_versions_are_verified_in_their_order() {
     let (code, told, _) = registry.model(&["verify", "search", "--all"]);
     let begin: Vec<&str> = told.lines().filter_map(|line| line.split(": ").next()).collect();
     assert!(code == 2 && begin == ["search:1", "search:2", "search:3"], "{told}");
+    // Nor is the next push silent about it.
+    let (code, told, error) = push(&registry, &file, &[]);
+    assert!(code == 0 && told.contains("search:4"), "{code}: {told}{error}");
+    assert!(error.starts_with("switchback: warning: models/search/versions/2/manifest.json is not readable: "), "{error}");
+    let says = "nothing to verify: the registry has no version of other whose artefact is there\n";
+    assert_eq!(registry.model(&["verify", "other", "--all"]), (0, says.to_owned(), String::new()));
+    assert_eq!(registry.done(&["verify", "other", "--all"]), serde_json::json!({ "model": "other", "versions": [] }));
 }
 
 #[test]

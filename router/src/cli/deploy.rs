@@ -280,7 +280,7 @@ impl Deployment<'_> {
         let signs = self.args.described.key()?.is_some();
         let wanted = Wanted { keys: &self.keys, signs, in_use: &scene.in_use() };
         let seen = registry.numbers_there(model).await.map_err(failed)?.last().copied().unwrap_or(0);
-        if let Some(version) = deploy_push::already(registry, model, &sha256, &wanted).await? {
+        if let Some(version) = deploy_push::already(registry, model, &sha256, (&wanted, told)).await? {
             told.line("known", &format!("{} is this file already", named(&version)));
             return Ok(version);
         }
