@@ -134,39 +134,6 @@ fn a_bad_change_is_refused_whole_and_says_why() {
     assert_eq!((&after["epoch"], &after["live"], &after["freeze"]), (&before["epoch"], &json!("blue"), &json!(false)));
 }
 
-/// What people read of a reason, in the ledger, a log or a terminal, is one line, and nothing that a terminal obeys.
-#[test]
-fn a_reason_is_one_line_wherever_it_is_given() {
-    let (_blue, _green, router) = two_colours();
-    let before = router.route()["epoch"].clone();
-    for (path, body) in [
-        ("rollback", json!({ "why": "it ranks\u{1b}[2J worse" })),
-        ("rollout", json!({ "why": "it ranks\u{1b}[2J worse" })),
-        ("rollout/pause", json!({ "why": "it ranks\u{1b}[2J worse" })),
-        ("experiments/big/stop", json!({ "why": "it ranks\u{1b}[2J worse" })),
-    ] {
-        let (status, answer) = router.admin("POST", &format!("/api/v1/routes/search/{path}"), body.to_string().as_bytes());
-        let error = answer["error"].as_str().unwrap();
-        assert!(status == 400 && error.starts_with(r"why: the control character \u{1b} after 8 characters"), "{path}: {status} {error}");
-    }
-    for arguments in [
-        &["flag", "set", "search", "pin=blue"][..],
-        &["rollback", "search"],
-        &["rollback", "search", "--to", "search:1"],
-        &["rollout", "start", "search"],
-        &["rollout", "pause", "search"],
-        &["rollout", "promote", "search"],
-        &["rollout", "retire", "search"],
-        &["experiment", "stop", "search", "big"],
-        &["experiment", "create", "search", "big", "--percent", "20", "--arm", "a=live", "--arm", "b=green"],
-    ] {
-        let (code, told, error) = router.run(&[arguments, &["--why", "one\rtwo", "--json"]].concat());
-        let says = r"--why: the control character \r after 3 characters";
-        assert!(code == 64 && error.contains(says) && told.contains("--why: the control character"), "{arguments:?}: {code} {told}{error}");
-    }
-    assert_eq!(router.route()["epoch"], before, "nothing was written");
-}
-
 /// As `initial` of the config is held to.
 #[test]
 fn a_share_needs_a_candidate_that_is_not_the_live_pool() {
