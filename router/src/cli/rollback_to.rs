@@ -77,14 +77,17 @@ impl To<'_> {
         let (mut told, mut account) = (Told::new(self.is_json), Account::of(self.route, self.version));
         let Some(ended) = self.gone(&patient, &mut told, &mut account).await? else {
             // Whoever went back may have ended before it was moved.
+            let printed = self.end(&format!("{} is live already on {}", self.version, self.route), &account);
             self.move_champion(&told).await;
-            return self.end(&format!("{} is live already on {}", self.version, self.route), &account);
+            return printed;
         };
         let why = account.why.clone().unwrap_or_default();
         match ended {
             Ended::Live => {
+                // The registry comes last: whether it answers is no business of whoever waits for this.
+                let printed = self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account);
                 self.move_champion(&told).await;
-                self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account)
+                printed
             }
             Ended::RolledBack | Ended::Aborted => {
                 Err(Failure::refused(format!("{} did not come back on {}: {why}", self.version, self.route))
