@@ -118,6 +118,7 @@ fn a_bad_change_is_refused_whole_and_says_why() {
         (json!({ "set": { "pin": null } }), 400, "must be text"),
         (json!({ "live": "green" }), 400, "unknown field `live`"),
         (json!([1]), 400, "must be JSON like"),
+        (json!({ "set": { "pin": "blue" }, "why": "one\ntwo" }), 400, "why: a line break after 3 characters: must be one line of text"),
     ];
     for (body, status, says) in cases {
         let answer = change(&router, &[], &body);

@@ -91,8 +91,18 @@ fn a_candidate_that_fails_is_rolled_back_and_said_so_with_the_evidence() {
     let (code, account) = site.deployed(&["--version", "2", "--wait", "--timeout", "90s"]);
     assert_eq!((code, &account["outcome"]), (2, &"rolled_back".into()), "{account:#}");
     assert_eq!(account["evidence"]["evidence"]["candidate"]["version"], "search:2", "{account:#}");
+    let began = account["evidence"]["evidence"]["began_unix_seconds"].as_u64().unwrap();
+    let started = site.router.route()["rollout"]["started_ms"].as_u64().unwrap();
+    assert!((began + 2) * 1_000 > started, "of this rollout, not of the one before: {account:#}");
     assert!(account["why"].is_string() && account["phases"][0]["seconds"].is_number(), "{account:#}");
     assert_eq!(site.rollouts(), 2);
+    // What follows has nothing to do with it.
+    site.pools[2].behave(Behaviour::Answer);
+    let (code, told, error) = site.router.run(&["rollback", "search", "--to", "search:2", "--why", "it was the canary"]);
+    assert!(code == 0 && told == "rolled back: search:2 is live on search\n", "{told}{error}");
+    let (_, told, _) = site.router.run(&["status"]);
+    assert!(told.contains("rollout of search:2 over search:1: done\n    last move: local-operator: it was the canary\n"), "{told}");
+    assert!(!told.contains("against search:2"), "{told}");
 }
 
 #[test]
@@ -176,6 +186,38 @@ fn until_live_ends_with_the_switch() {
     let (code, account) = site.deployed(&["--file", text(&file), "--wait", "--until", "live", "--timeout", "90s"]);
     assert_eq!((code, &account["outcome"], site.phase().as_str()), (0, &"live".into(), "baking"), "{account:#}");
     assert_eq!(site.alias("champion"), Value::Null, "a holdback may still take it back");
+}
+
+/// What is live again is the champion again, where it is known in which registry; and a registry that is away holds no rollback up.
+#[test]
+fn the_champion_goes_back_with_the_live_version() {
+    let site = Site::with_users(PLAN);
+    site.runs("search:2");
+    let file = site.model("ranker_v2.onnx");
+    site.registry.done(&["alias", "search", "champion", "1"]);
+    let (code, account) = site.deployed(&["--file", text(&file), "--wait", "--timeout", "90s"]);
+    assert_eq!((code, site.alias("champion")), (0, 2.into()), "{account:#}");
+    let back = |more: &[&str]| said(&site.at(site.registry.command(&[&["rollback", "search"], more].concat())).output().unwrap());
+    assert_eq!((back(&["--dry-run"]).0, site.alias("champion")), (0, 2.into()));
+    let (code, told, error) = back(&["--why", "it ranks worse"]);
+    assert!(code == 0 && told.starts_with("rolled back: search:2 gives its traffic to search:1 on blue"), "{told}{error}");
+    assert!(error.contains("search@champion points to version 1"), "{error}");
+    let moves = site.registry.done(&["alias", "search", "champion"])["moves"].clone();
+    let last = moves.as_array().unwrap().last().unwrap();
+    assert_eq!((&last["version"], &last["why"]), (&1.into(), &"rolled back on search: it ranks worse".into()));
+    eventually("it is back", SOON, || (site.router.route()["live"] == "blue").then_some(()));
+    // Once more, and without the registry: the folder is gone, as one is that is not mounted.
+    let (code, account) = site.deployed(&["--version", "2", "--wait", "--timeout", "90s"]);
+    assert_eq!((code, site.alias("champion")), (0, 2.into()), "{account:#}");
+    let config = site.registry.path("switchback.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, written.replace("/registry\"", "/away\"") + "[route.loading]\nmodel = \"search\"\n").unwrap();
+    let (code, told, error) = back(&[]);
+    assert!(code == 0 && told.starts_with("rolled back: search:2 gives its traffic to search:1"), "{told}{error}");
+    let says = "warning: search@champion was not moved to version 1: ";
+    assert!(error.contains(says) && error.contains("by hand: switchback model alias search champion 1"), "{error}");
+    std::fs::write(&config, written).unwrap();
+    assert_eq!(site.alias("champion"), 2);
 }
 
 #[test]

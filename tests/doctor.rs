@@ -10,6 +10,7 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::Value;
 use switchback_tests::redis::RedisServer;
+use switchback_tests::registry::Registry;
 use switchback_tests::tls::Authority;
 use switchback_tests::{Backend, Router, Setup, eventually};
 
@@ -130,6 +131,37 @@ fn a_good_set_up_is_all_well_and_what_breaks_is_named() {
 
     redis.kill().unwrap();
     assert_failed(&of(&router), "store", "flag store");
+}
+
+#[test]
+fn what_routes_use_of_the_registry_is_there_or_named() {
+    let registry = Registry::in_folder();
+    let file = registry.file("model", b"a model");
+    for _ in 0..3 {
+        registry.done(&["push", file.to_str().unwrap(), "--format", "opaque", "--model", "search"]);
+    }
+    registry.done(&["alias", "search", "champion", "2"]);
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let top = format!("[registry]\nurl = \"file://{}\"\n[limits]\nconnections = 100", registry.path("registry").display());
+    let router = Setup::default().pool("blue", &[&blue]).pool("green", &[&green]).top(&top).start();
+    router.set_flags(&["version.blue=search:1"]);
+    let in_use = eventually("the pool runs it", SOON, || {
+        let is_it = |finding: &&Value| finding["name"] == "in use" && finding["found"].as_str().unwrap().contains("search:1");
+        of(&router).1.iter().find(is_it).cloned()
+    });
+    assert_eq!((&in_use["status"], &in_use["found"]), (&"ok".into(), &"search:1, search:2: there, each of its size".into()));
+    let artefact = |version: &str| {
+        let push = registry.done(&["show", version])["push"].as_str().unwrap().to_owned();
+        registry.path("registry/models/search/artefacts").join(push)
+    };
+    std::fs::write(artefact("search:2"), b"a mod").unwrap();
+    std::fs::remove_file(artefact("search:1")).unwrap();
+    std::fs::write(registry.path("registry/models/search/versions/3/manifest.json"), "{").unwrap();
+    let found = of(&router);
+    assert_failed(&found, "registry", "search:1: used by pool blue of search: models/search/artefacts/");
+    assert_failed(&found, "registry", "search:2: used by @champion: models/search/artefacts/");
+    assert_failed(&found, "registry", "it has 5 bytes and not 7");
+    assert_failed(&found, "registry", "search:3: models/search/versions/3/manifest.json is not readable");
 }
 
 #[test]

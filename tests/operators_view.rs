@@ -1,4 +1,4 @@
-//! What an operator is told while flags change: one line for each change, who obeys it, and what is amiss with a policy.
+//! What an operator is told while flags change: one line for each change, who obeys it, and what is amiss with a policy or a reason.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::io::{BufRead as _, BufReader};
@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use serde_json::json;
 use switchback_tests::redis::RedisServer;
 use switchback_tests::{Backend, Router, Setup, binary, eventually};
 
@@ -229,4 +230,34 @@ fn a_shipped_policy_that_the_limits_refuse_says_which_limit() {
     );
     let (_, listed, _) = router.run(&["policy", "list"]);
     assert!(listed.contains("split-weighted") && listed.contains("refused"), "{listed}");
+}
+
+/// What people read of a reason, in the ledger, a log or a terminal, is one line, and nothing that a terminal obeys.
+#[test]
+fn a_reason_is_one_line_wherever_it_is_given() {
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let router = two_colours(&blue, &green).start();
+    let before = router.route()["epoch"].clone();
+    let body = json!({ "why": "it ranks\u{1b}[2J worse" }).to_string();
+    for path in ["rollback", "rollout", "rollout/pause", "experiments/big/stop"] {
+        let (status, answer) = router.admin("POST", &format!("/api/v1/routes/search/{path}"), body.as_bytes());
+        let error = answer["error"].as_str().unwrap();
+        assert!(status == 400 && error.starts_with(r"why: the control character \u{1b} after 8 characters"), "{path}: {status} {error}");
+    }
+    for arguments in [
+        &["flag", "set", "search", "pin=blue"][..],
+        &["rollback", "search"],
+        &["rollback", "search", "--to", "search:1"],
+        &["rollout", "start", "search"],
+        &["rollout", "pause", "search"],
+        &["rollout", "promote", "search"],
+        &["rollout", "retire", "search"],
+        &["experiment", "stop", "search", "big"],
+        &["experiment", "create", "search", "big", "--percent", "20", "--arm", "a=live", "--arm", "b=green"],
+    ] {
+        let (code, told, error) = router.run(&[arguments, &["--why", "one\rtwo", "--json"]].concat());
+        let says = r"--why: the control character \r after 3 characters";
+        assert!(code == 64 && error.contains(says) && told.contains("--why: the control character"), "{arguments:?}: {code} {told}{error}");
+    }
+    assert_eq!(router.route()["epoch"], before, "nothing was written");
 }

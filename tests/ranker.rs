@@ -351,6 +351,24 @@ async fn a_termination_is_announced_before_connections_close() {
     assert!(ranker.ended().await.success());
 }
 
+/// A router's health checks alone hold nothing up, nor does a connection that idles. The fastest of three counts: the machine has other things to do.
+#[tokio::test]
+async fn a_ranker_that_nobody_asks_ends_at_once() {
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let mut ranker = Ranker::start(&["--model", &model("ranker_v1")]);
+        let mut checks = Client::connect(&ranker.address).await.unwrap();
+        assert_eq!(checks.send("GET", "/v2/health/ready", String::new().into()).await.unwrap().status, StatusCode::OK);
+        let _silent = tokio::net::TcpStream::connect(&ranker.address).await.unwrap();
+        let began = Instant::now();
+        ranker.terminate();
+        assert!(ranker.ended().await.success());
+        took.push(began.elapsed());
+    }
+    let fastest = took.iter().min().unwrap();
+    assert!(*fastest < Duration::from_secs(1), "{took:?}");
+}
+
 /// ONNX Runtime's telemetry leaves a session file in the folder for temporary files and an id of the machine in the home folder, and
 /// keeps quiet where it believes to run in CI: so the environment here is bare.
 #[tokio::test]

@@ -150,6 +150,8 @@ fn what_is_said_of_a_version_is_refused_before_anything_is_sent() {
         (&["--training-data", "a\tb"], r"--training-data: the control character \t after 1 characters"),
         (&["--code-revision", "\u{1b}[2J"], "--code-revision: the control character"),
         (&["--tag", "night=\r"], "--tag: the control character"),
+        (&["--tag", "night="], "--tag night=: there is nothing after the =; must be NAME=VALUE"),
+        (&["--metric", "ndcg="], "--metric ndcg=: there is nothing after the ="),
         (&["--tag", &long], "xxx...: must be NAME=VALUE"),
         (&["--metric", &format!("ndcg={long}")], "xxx...: must be a number"),
         (&["--tag", &format!("night={long}")], "4096 characters at most"),
@@ -160,6 +162,14 @@ fn what_is_said_of_a_version_is_refused_before_anything_is_sent() {
     ] {
         let (code, told, error) = push(&registry, &file, more);
         assert!(code == 64 && error.contains(says) && error.len() < 600, "{more:?}: {code}: {told}{error}");
+    }
+    for (name, says) in [("mo\ndel", "the file's name: a line break after 2 characters"), ("mo\u{1b}del", "the file's name: the control")] {
+        let strange = registry.file(name, b"a model");
+        let (code, told, error) = push(&registry, &strange, &[]);
+        assert!(code == 64 && error.contains(says), "{name:?}: {code}: {told}{error}");
+        let deploy = ["deploy", "--route", "search", "--model", "search", "--file", text(&strange)];
+        let (code, told, error) = said(&registry.command(&deploy).output().unwrap());
+        assert!(code == 64 && error.contains(says), "{name:?}: {code}: {told}{error}");
     }
     for arguments in [
         &["alias", "search", "12", "1"][..],
@@ -240,6 +250,13 @@ fn all_versions_are_verified_in_their_order() {
     let (code, told, _) = registry.model(&["verify", "search", "--all"]);
     let begin: Vec<&str> = told.lines().filter_map(|line| line.split(": ").next()).collect();
     assert!(code == 2 && begin == ["search:1", "search:2", "search:3"], "{told}");
+    // Nor is the next push silent about it.
+    let (code, told, error) = push(&registry, &file, &[]);
+    assert!(code == 0 && told.contains("search:4"), "{code}: {told}{error}");
+    assert!(error.starts_with("switchback: warning: models/search/versions/2/manifest.json is not readable: "), "{error}");
+    let says = "nothing to verify: the registry has no version of other whose artefact is there\n";
+    assert_eq!(registry.model(&["verify", "other", "--all"]), (0, says.to_owned(), String::new()));
+    assert_eq!(registry.done(&["verify", "other", "--all"]), serde_json::json!({ "model": "other", "versions": [] }));
 }
 
 #[test]

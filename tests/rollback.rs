@@ -121,8 +121,12 @@ fn observe_only_flips_nothing() {
 fn an_operator_rolls_back_and_is_told_when_there_is_nothing_to_do_or_nobody_to_do_it() {
     let mut scene = Fleet::start();
     let routers = routers(&scene, RAMP);
+    let at_once = "v2 gives its traffic to v1 on blue (1 of 1 endpoints healthy): at once, by one write";
     let (code, said, error) = routers[0].run(&["rollback", "search", "--dry-run"]);
-    assert_eq!((code, said.as_str()), (0, "would be done: v2 gives its traffic to v1 on blue (1 of 1 endpoints healthy)\n"), "{error}");
+    assert_eq!((code, said.as_str()), (0, format!("would be done: {at_once}\n").as_str()), "{error}");
+    let (code, said, error) = routers[0].run(&["rollback", "search", "--dry-run", "--json"]);
+    let asked: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &asked["would"], &asked["loads"]), (0, &at_once.into(), &false.into()), "{said}{error}");
     assert_eq!(routers[0].route()["canary_percent"], 30.0);
     let (code, said, error) = routers[0].run(&["rollback", "search", "--why", "it ranks worse"]);
     assert!(code == 0 && said.starts_with("rolled back: v2 gives its traffic to v1 on blue, epoch "), "{said}{error}");
@@ -131,6 +135,18 @@ fn an_operator_rolls_back_and_is_told_when_there_is_nothing_to_do_or_nobody_to_d
     assert_eq!(entry["why"], "it ranks worse");
     let (code, _, error) = routers[0].run(&["rollback", "search"]);
     assert!(code == 2 && error.contains("nothing to roll back"), "{code}: {error}");
+    for (more, code, says) in [
+        (
+            &["--to", "v9"][..],
+            64,
+            "--to v9: must be MODEL:NUMBER like search:9, MODEL@ALIAS like search@champion, or a version that a pool",
+        ),
+        (&["--to", "v9", "--dry-run"], 64, "--to v9: must be MODEL:NUMBER"),
+        (&["--to", "other:9"], 2, "other:9"),
+    ] {
+        let (is, said, error) = routers[0].run(&[&["rollback", "search"], more].concat());
+        assert!(is == code && error.contains(says), "{more:?}: {is} {said}{error}");
+    }
     // Nobody is left to take the traffic.
     routers[0].set_flags(&["canary_percent=30"]);
     scene.pools[0].stop();

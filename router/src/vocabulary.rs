@@ -141,6 +141,21 @@ pub(crate) fn read_version(text: &str) -> Option<u64> {
     if is_number { text.parse().ok() } else { None }
 }
 
+/// What a reason, a description or a name that is shown to people must be.
+pub(crate) const ONE_LINE_RULE: &str = "must be one line of text, without control characters";
+
+/// The first letter of a text that is none of one line, and where it is: an end of a line, or a control character, which a terminal would obey.
+#[must_use]
+pub(crate) fn not_one_line(text: &str) -> Option<String> {
+    let is_none = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    let (before, letter) = text.chars().enumerate().find(|(_, letter)| is_none(*letter))?;
+    let what = match letter {
+        '\n' | '\u{2028}' | '\u{2029}' => "a line break".to_owned(),
+        letter => format!("the control character {}", letter.escape_default()),
+    };
+    Some(format!("{what} after {before} characters"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

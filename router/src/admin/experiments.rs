@@ -60,6 +60,7 @@ pub(super) async fn create(
     let body = routes::whole(body)?;
     let wrong = |error: serde_json::Error| ApiError::BadRequest(format!("the body must be JSON like {EXAMPLE}: {error}"));
     let new: NewExperiment = serde_json::from_slice(&body).map_err(wrong)?;
+    orders::one_line("why", &new.why)?;
     let (salts, now_ms) = ([random_hex(16), random_hex(16)], shared.state.process.clock.now_ms());
     let make = |flags: &Flags| {
         if let Some(arm) = new.arms.iter().find(|arm| arm.pool_of(route, flags).is_none()) {
@@ -87,6 +88,7 @@ pub(super) async fn stop(
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
     let Ordered { why } = orders::read(body, r#"{"why": "enough is known"}"#)?;
+    orders::one_line("why", &why)?;
     let reason = if why.is_empty() { caller.name.clone() } else { format!("{}: {why}", caller.name) };
     let now_ms = shared.state.process.clock.now_ms();
     let make = |flags: &Flags| {

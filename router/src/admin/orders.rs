@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::{AdminState, routes};
 use crate::flags::{Change, ChangeError, Flags};
-use crate::vocabulary::RouteIndex;
+use crate::vocabulary::{ONE_LINE_RULE, RouteIndex, not_one_line};
 
 /// So often somebody else may be first.
 pub(super) const TRIES: u32 = 8;
@@ -20,6 +20,11 @@ pub(super) fn read<T: Default + for<'de> Deserialize<'de>>(body: Result<Bytes, B
         return Ok(T::default());
     }
     serde_json::from_slice(&body).map_err(|error| ApiError::BadRequest(format!("the body must be empty, or JSON like {example}: {error}")))
+}
+
+/// That a text which the ledger keeps, and terminals show, is one line. `field` is its place in the body.
+pub(super) fn one_line(field: &str, text: &str) -> Result<(), ApiError> {
+    not_one_line(text).map_or(Ok(()), |what| Err(ApiError::BadRequest(format!("{field}: {what}: {ONE_LINE_RULE}"))))
 }
 
 /// Writes what `make` makes of the flags, on the epoch of those flags. Where somebody was first, what they wrote is what the order is about.

@@ -36,6 +36,7 @@ pub(super) async fn roll_back(
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
     let order: Order = orders::read(body, r#"{"why": "it ranks worse"}"#)?;
+    orders::one_line("why", &order.why)?;
     let said = if order.why.is_empty() { caller.name.clone() } else { format!("{}: {}", caller.name, order.why) };
     for _ in 0..orders::TRIES {
         let flags = shared.state.flags.stored(index);

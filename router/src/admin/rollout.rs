@@ -65,6 +65,7 @@ pub(super) async fn start(
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
     let asked: Started = orders::read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
+    orders::one_line("why", &asked.why)?;
     // What cannot be loaded is no candidate: nothing begins. A registry that is away holds nobody up; the load is tried again.
     if let Some(load) = asked.candidate.as_deref().and_then(|candidate| loads(&shared.state, (index, route), candidate, asked.at_once))
         && let Err(Trouble::Refused(why)) = look(&load).await
@@ -88,6 +89,7 @@ pub(super) async fn order(
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
     let asked: Ordered = orders::read(body, r#"{"why": "it looks good"}"#)?;
+    orders::one_line("why", &asked.why)?;
     let order = match (order.as_str(), asked.full) {
         ("pause", false) => Order::Pause,
         ("resume", false) => Order::Resume,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
-use super::{Shared, redact, view};
+use super::{Shared, orders, redact, view};
 use crate::config::Route;
 use crate::flags::{Change, Kind};
 use crate::vocabulary::RouteIndex;
@@ -74,6 +74,7 @@ pub(super) async fn change(
             r#"the body must be JSON like {{"set": {{"live": "green"}}, "unset": ["pin"], "why": "v42 is good"}}: {error}"#
         ))
     })?;
+    orders::one_line("why", &patch.why)?;
     let is_holdback_asked = patch.set.contains_key("holdback_percent");
     let (fields, expected_epoch) = (fields(patch.set, patch.unset)?, if_match(&headers)?);
     let change = Change { fields, expected_epoch, kind: Kind::Change, who: caller.name, why: patch.why, grounds: None };

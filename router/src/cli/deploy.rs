@@ -185,6 +185,7 @@ impl DeployArgs {
             return Err(Failure::usage(format!("--why: must be up to {TEXT_CHARS} characters")));
         }
         free_text::check("--why", &self.why)?;
+        self.file.as_deref().map_or(Ok(()), free_text::check_file)?;
         let loads = config.as_ref().and_then(|config| config.routes.iter().find(|route| route.name == self.route)?.loading.as_ref());
         let loads = loads.map(|loading| loading.model.clone());
         let patient = Patient::new(self.admin.client(config.as_ref())?, flag::checked(&self.route)?);
@@ -279,7 +280,7 @@ impl Deployment<'_> {
         let signs = self.args.described.key()?.is_some();
         let wanted = Wanted { keys: &self.keys, signs, in_use: &scene.in_use() };
         let seen = registry.numbers_there(model).await.map_err(failed)?.last().copied().unwrap_or(0);
-        if let Some(version) = deploy_push::already(registry, model, &sha256, &wanted).await? {
+        if let Some(version) = deploy_push::already(registry, model, &sha256, (&wanted, told)).await? {
             told.line("known", &format!("{} is this file already", named(&version)));
             return Ok(version);
         }

@@ -19,6 +19,12 @@ pub(super) async fn is_done(registry: &Registry, (model, version): (&Name, u64),
     follow(registry, (model, version), LIVE, format!("rollout {rollout} on {route} is done"), told).await;
 }
 
+/// The version is live again: somebody went back to it, for this reason.
+pub(super) async fn is_back(registry: &Registry, (model, version): (&Name, u64), (route, why): (&str, &str), told: &Told) {
+    let more = if why.is_empty() { String::new() } else { format!(": {why}") };
+    follow(registry, (model, version), LIVE, format!("rolled back on {route}{more}"), told).await;
+}
+
 /// An alias that cannot be moved is no reason to fail: users have the version by now.
 async fn follow(registry: &Registry, (model, version): (&Name, u64), alias: &str, why: String, told: &Told) {
     match point(registry, model, alias, version, why).await {

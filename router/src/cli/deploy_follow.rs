@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::Failure;
 use super::deploy_decide::{Ended, RolloutSeen, Scene, Seen, Until};
 use super::deploy_start::{EVERY, Patient};
 use super::deploy_told::{Account, Told};
+use super::{Failure, evidence};
 
 /// The newest entries of the ledger that are looked through for a rollout that another one followed.
 const ENTRIES: usize = 1_000;
@@ -40,7 +40,7 @@ impl Followed<'_> {
         let mut obeys = OBEYS_TRIES;
         loop {
             let route = patient.route(self.deadline, told).await.map_err(|failure| failure.with_hint(&self.hint()))?;
-            if route["evidence"]["evidence"]["candidate"]["version"].as_str() == Some(self.candidate) {
+            if route["rollout"]["id"] == self.id.as_str() && evidence::is_of(&route["evidence"], &route["rollout"]) {
                 account.evidence = route["evidence"].clone();
             }
             let scene = Scene::of(&route);

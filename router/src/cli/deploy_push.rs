@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::Failure;
-use super::model_push::{Described, pushed};
+use super::deploy_told::Told;
+use super::model_push::{Described, pushed, unreadable as warning_of};
 use super::registry_args::failed;
 use super::validating::named as version_label;
 use crate::registry::{Found, Name, Reference, Registry, RegistryError, TrustedKey, Version, Which};
@@ -47,12 +48,18 @@ impl Wanted<'_> {
     }
 }
 
-/// The version that is this file already.
+/// The version that is this file already. Those that nobody can read are told of.
 ///
 /// # Errors
 /// The registry is away.
-pub(super) async fn already(registry: &Registry, model: &Name, sha256: &str, wanted: &Wanted<'_>) -> Result<Option<Version>, Failure> {
-    let Found { versions, .. } = registry.versions_found(model).await.map_err(failed)?;
+pub(super) async fn already(
+    registry: &Registry,
+    model: &Name,
+    sha256: &str,
+    (wanted, told): (&Wanted<'_>, &Told),
+) -> Result<Option<Version>, Failure> {
+    let Found { versions, unreadable } = registry.versions_found(model).await.map_err(failed)?;
+    unreadable.iter().for_each(|(_, error)| told.line("warning", &warning_of(error)));
     let is_it = |version: &Version| version.removed.is_none() && version.manifest.sha256 == sha256;
     Ok(wanted.choose(versions.into_iter().filter(is_it).collect()))
 }

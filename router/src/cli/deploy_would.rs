@@ -24,7 +24,7 @@ impl Deployment<'_> {
         // Who only looks makes no folder.
         let is_there = !matches!(&self.registry.place, Place::Folder(folder) if !folder.is_dir());
         let registry = if is_there || args.file.is_none() { Some(Registry::open(&self.registry).map_err(failed)?) } else { None };
-        let version = self.version_there(registry.as_ref(), &scene).await?;
+        let version = self.version_there(registry.as_ref(), &scene, told).await?;
         account.version = version.as_ref().map(|version| version.manifest.version);
         let candidate = version.as_ref().map_or_else(|| format!("the next version of {}", args.model), named);
         let examined = match (&version, &args.file) {
@@ -73,14 +73,14 @@ impl Deployment<'_> {
     }
 
     /// The version that is there already.
-    async fn version_there(&self, registry: Option<&Registry>, scene: &Scene) -> Result<Option<Version>, Failure> {
+    async fn version_there(&self, registry: Option<&Registry>, scene: &Scene, told: &Told) -> Result<Option<Version>, Failure> {
         let (Some(registry), model) = (registry, &self.args.model) else { return Ok(None) };
         match (&self.args.file, self.args.version) {
             (Some(file), _) => {
                 let signs = self.args.described.key()?.is_some();
                 let (sha256, _) = digest(file).map_err(unusable)?;
                 let wanted = Wanted { keys: &self.keys, signs, in_use: &scene.in_use() };
-                deploy_push::already(registry, model, &sha256, &wanted).await
+                deploy_push::already(registry, model, &sha256, (&wanted, told)).await
             }
             (None, Some(number)) => deploy_push::named(registry, model, number).await.map(Some),
             (None, None) => Ok(None),

@@ -14,6 +14,32 @@ const STALE_SECONDS: u64 = 10;
 /// Characters of a bar that is full.
 const BAR: usize = 20;
 
+/// A comparison begins with a window, in whole seconds, and a rollout in between.
+const WINDOW_MS: u64 = 2_000;
+
+/// What is known, for a route's rollout, as the admin API has both: what was found of the one before is not said of this one. Everything where there was no rollout.
+pub(super) fn lines_of(board: &Value, rollout: &Value, now_unix_ms: u64) -> String {
+    if is_since(board, rollout) {
+        return lines(board, now_unix_ms);
+    }
+    let mut board = board.clone();
+    board["evidence"] = Value::Null;
+    lines(&board, now_unix_ms)
+}
+
+/// Whether the evidence on this board is of this rollout: of its candidate, and no older.
+pub(super) fn is_of(board: &Value, rollout: &Value) -> bool {
+    let candidate = &board["evidence"]["candidate"]["version"];
+    candidate.is_string() && *candidate == rollout["candidate"] && is_since(board, rollout)
+}
+
+/// Whether the comparison began when the rollout did, or later. The same version may have been under test before.
+fn is_since(board: &Value, rollout: &Value) -> bool {
+    let began_ms = board["evidence"]["began_unix_seconds"].as_u64().map(|began| began.saturating_mul(1_000));
+    let started_ms = rollout["started_ms"].as_u64().unwrap_or(0);
+    began_ms.is_none_or(|began_ms| began_ms.saturating_add(WINDOW_MS) > started_ms)
+}
+
 /// Nothing where nothing is known.
 pub(super) fn lines(board: &Value, now_unix_ms: u64) -> String {
     let mut text = String::new();
@@ -161,6 +187,25 @@ mod tests {
         let said = lines(&over, 1_700_000_400_000);
         assert!(said.starts_with("  last evidence, on a candidate that is over: against v42 (control v41): 2.3 of 4.6 "), "{said}");
         assert!(said.contains("\n  last judged 6 min ago by edge-1\n"), "{said}");
+    }
+
+    #[test]
+    fn evidence_of_the_rollout_before_is_not_said_of_this_one() {
+        let evidence =
+            |began: u32| json!({ "evidence": { "candidate": { "version": "v42" }, "began_unix_seconds": began, "verdict": "hold" } });
+        let rollout = |candidate: &str, started_ms: u64| json!({ "candidate": candidate, "started_ms": started_ms });
+        let before = evidence(1_000);
+        assert!(is_of(&before, &rollout("v42", 1_000_900)), "it began in the second in which the rollout did");
+        assert!(!is_of(&before, &rollout("v43", 1_000_900)), "another candidate");
+        assert!(!is_of(&before, &rollout("v42", 1_060_000)), "the same version once more");
+        assert!(!is_of(&json!({ "evidence": null }), &json!({})));
+        assert!(!lines_of(&before, &rollout("v42", 1_000_900), 0).is_empty() && !lines_of(&before, &Value::Null, 0).is_empty());
+        assert_eq!(lines_of(&before, &rollout("v43", 1_060_000), 0), "");
+        // A share by hand, after the last rollout was over.
+        assert!(!lines_of(&evidence(1_100), &rollout("v41", 1_060_000), 0).is_empty());
+        let mut away = before;
+        away["away"] = "the store is away".into();
+        assert_eq!(lines_of(&away, &rollout("v42", 1_060_000), 0), "  nothing is judged: the store is away\n");
     }
 
     #[test]

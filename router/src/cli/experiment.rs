@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::experiment_report::{listed, report};
 use super::of_route::OfRoute;
-use super::{Failure, block_on, print};
+use super::{Failure, block_on, free_text, print};
 use crate::vocabulary::Ppm;
 
 const AFTER_HELP: &str = "\
@@ -115,10 +115,14 @@ impl ExperimentArgs {
                 print(&if of.json { format!("{all:#}\n") } else { listed(&of.route, &all) })
             }
             ExperimentCommand::Report(of) => of.say(Ask::Get),
-            ExperimentCommand::Stop(Stop { of, why }) => of.say(Ask::Post("/stop", json!({ "why": why }))),
+            ExperimentCommand::Stop(Stop { of, why }) => {
+                free_text::check("--why", &why).map_err(|failure| failure.in_json(of.route.json))?;
+                of.say(Ask::Post("/stop", json!({ "why": why })))
+            }
             ExperimentCommand::Remove(of) => of.say(Ask::Delete),
             ExperimentCommand::Create(create) => {
-                let body = create.body().map_err(Failure::usage).map_err(|failure| failure.in_json(create.of.route.json))?;
+                let body = free_text::check("--why", &create.why).and_then(|()| create.body().map_err(Failure::usage));
+                let body = body.map_err(|failure| failure.in_json(create.of.route.json))?;
                 create.of.say(Ask::Create(body))
             }
         }

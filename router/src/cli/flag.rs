@@ -9,7 +9,7 @@ use super::admin_client::AdminArgs;
 use super::failure::complain;
 use super::table::table;
 use super::watch::Watch;
-use super::{Failure, block_on, print};
+use super::{Failure, block_on, free_text, print};
 
 /// Read, change and follow the flags that the data path obeys.
 #[derive(Debug, Args)]
@@ -108,6 +108,7 @@ impl Set {
                 return Err(Failure::usage(format!("{field} is given twice")));
             }
         }
+        free_text::check("--why", &self.why)?;
         let body = json!({ "set": set, "unset": self.unset, "why": self.why });
         let answer = self.admin.client()?.patch(&flags_path(&self.route)?, &body, self.if_epoch).await?;
         for warning in answer["warnings"].as_array().into_iter().flatten() {

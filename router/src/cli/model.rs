@@ -284,7 +284,11 @@ impl Verify {
             None => format!("{model}:{version}: as it was pushed, SHA-256 {sha256}\n"),
             Some(error) => format!("{model}:{version}: {error}\n"),
         });
-        print(&if self.json { format!("{:#}\n", json!({ "model": model, "versions": all })) } else { lines.collect() })?;
+        print(&match (self.json, found.is_empty()) {
+            (true, _) => format!("{:#}\n", json!({ "model": model, "versions": all })),
+            (false, true) => format!("nothing to verify: the registry has no version of {model} whose artefact is there\n"),
+            (false, false) => lines.collect(),
+        })?;
         let wrong = found.iter().filter(|(_, _, error)| error.is_some()).count();
         if wrong == 0 { Ok(()) } else { Err(Failure::refused(format!("{wrong} of {} versions are not what they should be", found.len()))) }
     }

@@ -7,18 +7,22 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::failure::complain;
 use super::model::who;
 use super::model_alias::moved_line;
 use super::model_mlflow::{FromMlflow, MlflowArgs, already, would_table};
 use super::model_show::shown;
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::stopped::unless_stopped;
-use super::{Failure, block_on, free_text, print};
+use super::{Failure, block_on, free_text, plain, print};
 use crate::flags::random_hex;
 use crate::registry::{
-    About, AliasMove, Expected, Format, Name, NameError, Push, Reference, Registry, SigningKey, Tensor, Version, Which, format_of,
+    About, AliasMove, Expected, Format, Name, NameError, Push, Reference, Registry, RegistryError, SigningKey, Tensor, Version, Which,
+    format_of,
 };
 
+/// So many of a model's newest versions are looked at before another one is pushed.
+const LOOKED_AT: usize = 50;
 /// A larger file is not looked into when it is pushed.
 const READ_AT_MOST: u64 = 256 << 20;
 
@@ -105,6 +109,7 @@ impl PushArgs {
             return Ok((would, Vec::new()));
         }
         let registry = self.registry.open_or_make()?;
+        warn_of_unreadable(&registry, model).await?;
         let version = pushed(&registry, push, self.json).await?;
         let moves = self.move_aliases(&registry, model, version.manifest.version).await?;
         Ok((json!(version), moves))
@@ -119,6 +124,7 @@ impl PushArgs {
             return Ok((found.would(&model, format, &found.below(self.described.about(&self.why)?)), Vec::new()));
         }
         let registry = self.registry.open_or_make()?;
+        warn_of_unreadable(&registry, &model).await?;
         let (folder, file) = found.fetch(registry.artefact_bytes(), self.json).await?;
         let version = if let Some(number) = already(&registry, &model, &file).await? {
             let which = Which::Number(number);
@@ -155,6 +161,19 @@ struct Moved {
 fn alias(text: &str) -> Result<Name, NameError> {
     let alias: Name = text.parse()?;
     alias.check_as_alias().map(|()| alias)
+}
+
+/// Says which of the model's versions nobody can read. That is no reason not to push another one.
+async fn warn_of_unreadable(registry: &Registry, model: &Name) -> Result<(), Failure> {
+    for error in registry.unreadable(model, LOOKED_AT).await.map_err(failed)? {
+        complain(&format!("switchback: {}", plain(&unreadable(&error))));
+    }
+    Ok(())
+}
+
+/// The warning of a version that nobody can read.
+pub(super) fn unreadable(error: &RegistryError) -> String {
+    format!("warning: {error}; nobody can deploy or go back to that version: push its file anew")
 }
 
 /// Pushes, with a bar on a terminal; the version that came of it.
@@ -209,6 +228,7 @@ impl Described {
     }
 
     fn push_as(&self, known: Option<Format>, model: &Name, file: &Path, why: &str) -> Result<Push, Failure> {
+        free_text::check_file(file)?;
         if regular(file)? == 0 {
             return Err(Failure::usage(format!("{}: it is empty", file.display())));
         }
@@ -282,6 +302,9 @@ fn pairs(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failur
         free_text::check(option, text)?;
         let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
         let (name, value) = parts.ok_or_else(|| Failure::usage(format!("{option} {}: must be NAME=VALUE", free_text::cut(text))))?;
+        if value.is_empty() {
+            return Err(Failure::usage(format!("{option} {}: there is nothing after the =; must be NAME=VALUE", free_text::cut(text))));
+        }
         if !names.insert(name.to_owned()) {
             return Err(Failure::usage(format!("{option} {}: it is given twice", free_text::cut(name))));
         }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::admin_client::AdminArgs;
+use super::{Failure, free_text};
 
 /// A route, and who is asked about it.
 #[derive(Debug, Args)]
@@ -24,4 +25,14 @@ pub(super) struct Ordered {
     /// Why, for the ledger.
     #[arg(long, default_value = "")]
     pub(super) why: String,
+}
+
+impl Ordered {
+    /// That what was said makes sense.
+    ///
+    /// # Errors
+    /// The reason is more than one line.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        free_text::check("--why", &self.why).map_err(|failure| failure.in_json(self.of.json))
+    }
 }

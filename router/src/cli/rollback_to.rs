@@ -12,9 +12,8 @@ use super::deploy_start::{Begun, Order, Patient};
 use super::deploy_told::{Account, Told};
 use super::flag::plain;
 use super::status::{list, stray_line};
-use super::{Failure, deploy_alias, print};
+use super::{Failure, free_text, print, rollback_alias};
 use crate::config::Config;
-use crate::registry::Registry;
 
 /// So often live may change under it.
 const TRIES: u32 = 5;
@@ -40,6 +39,7 @@ impl To<'_> {
     /// The router is away.
     pub(super) async fn would(&self, client: &AdminClient) -> Result<(), Failure> {
         let route = client.get(&format!("/api/v1/routes/{}", self.route)).await?;
+        check_form(&route, self.version)?;
         let (what, loads) = way(&route, self.version);
         self.check(client, &(what.clone(), loads)).await?;
         print(&match self.is_json {
@@ -72,18 +72,22 @@ impl To<'_> {
     pub(super) async fn go(&self, client: AdminClient) -> Result<(), Failure> {
         let patient = Patient::new(client, self.route);
         let route = patient.client.get(&patient.path).await?;
+        check_form(&route, self.version)?;
         self.check(&patient.client, &way(&route, self.version)).await?;
         let (mut told, mut account) = (Told::new(self.is_json), Account::of(self.route, self.version));
         let Some(ended) = self.gone(&patient, &mut told, &mut account).await? else {
             // Whoever went back may have ended before it was moved.
-            self.move_champion("", &told).await;
-            return self.end(&format!("{} is live already on {}", self.version, self.route), &account);
+            let printed = self.end(&format!("{} is live already on {}", self.version, self.route), &account);
+            self.move_champion(&told).await;
+            return printed;
         };
         let why = account.why.clone().unwrap_or_default();
         match ended {
             Ended::Live => {
-                self.move_champion(account.rollout.as_deref().unwrap_or_default(), &told).await;
-                self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account)
+                // The registry comes last: whether it answers is no business of whoever waits for this.
+                let printed = self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account);
+                self.move_champion(&told).await;
+                printed
             }
             Ended::RolledBack | Ended::Aborted => {
                 Err(Failure::refused(format!("{} did not come back on {}: {why}", self.version, self.route))
@@ -92,17 +96,8 @@ impl To<'_> {
         }
     }
 
-    /// As a deployment's end does, where it is known in which registry.
-    async fn move_champion(&self, rollout: &str, told: &Told) {
-        let Some(config) = self.config else { return };
-        let loading = config.routes.iter().find(|route| route.name == self.route).and_then(|route| route.loading.as_ref());
-        let Some((number, model)) = loading.and_then(|loading| loading.version_of(self.version).zip(loading.model.parse().ok())) else {
-            return;
-        };
-        match Registry::open(&config.registry) {
-            Ok(registry) => deploy_alias::is_done(&registry, (&model, number), (self.route, rollout), told).await,
-            Err(error) => told.line("warning", &format!("warning: the alias champion was not moved: {error}")),
-        }
+    async fn move_champion(&self, told: &Told) {
+        rollback_alias::follow(self.config, (self.route, self.version, self.why), told).await;
     }
 
     async fn gone(&self, patient: &Patient, told: &mut Told, account: &mut Account) -> Result<Option<Ended>, Failure> {
@@ -135,6 +130,16 @@ impl To<'_> {
     fn end(&self, said: &str, account: &Account) -> Result<(), Failure> {
         print(&if self.is_json { format!("{:#}\n", account.object(crate::admin::now_unix_ms())) } else { format!("{said}\n") })
     }
+}
+
+/// That a text can be a version at all: a pool runs it, or it is the number of one of a model.
+fn check_form(route: &Value, version: &str) -> Result<(), Failure> {
+    let is_run = route["pools"].as_object().into_iter().flatten().any(|(_, pool)| pool["version"] == version);
+    if is_run || rollback_alias::numbered(version).is_some() {
+        return Ok(());
+    }
+    let rule = "must be MODEL:NUMBER like search:9, MODEL@ALIAS like search@champion, or a version that a pool of the route runs";
+    Err(Failure::usage(format!("--to {}: {rule}", free_text::cut(version))))
 }
 
 /// Begins what is said of a pool whose servers serve another version than the flags say.
@@ -181,6 +186,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_can_be_no_version_is_bad_usage() {
+        let route = json!({ "pools": { "blue": { "version": "v1" }, "green": { "version": "search:2" } } });
+        for good in ["v1", "search:2", "search:99"] {
+            assert!(check_form(&route, good).is_ok(), "{good}");
+        }
+        for bad in ["v2", "search", "search:", "search:x", "search:0", ""] {
+            let refused = check_form(&route, bad).unwrap_err();
+            assert!(refused.message().starts_with(&format!("--to {bad}: must be MODEL:NUMBER")), "{}", refused.message());
+            assert!(!refused.is_refused() && !refused.is_unreachable());
+        }
+    }
 
     #[test]
     fn the_way_back_says_how_ready_it_is() {

@@ -87,20 +87,25 @@ struct Promote {
 
 impl RolloutArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let ordered = |Ordered { of, why }: Ordered, order: &'static str| (of, Some((order, json!({ "why": why }))));
+        let ordered = |said: Ordered, order: &'static str| {
+            said.check()?;
+            Ok::<_, Failure>((said.of, Some((order, json!({ "why": said.why })))))
+        };
         let (of, order) = match self.command {
             RolloutCommand::Status(of) => (of, None),
-            RolloutCommand::Start(Start { ordered: Ordered { of, why }, candidate, steps }) => {
-                (of, Some(("", start_body(candidate.as_deref(), steps.as_deref(), false, &why))))
+            RolloutCommand::Start(Start { ordered: said, candidate, steps }) => {
+                said.check()?;
+                (said.of, Some(("", start_body(candidate.as_deref(), steps.as_deref(), false, &said.why))))
             }
-            RolloutCommand::Pause(of) => ordered(of, "/pause"),
-            RolloutCommand::Resume(of) => ordered(of, "/resume"),
-            RolloutCommand::Approve(of) => ordered(of, "/approve"),
-            RolloutCommand::Promote(Promote { ordered: Ordered { of, why }, full }) => {
-                (of, Some(("/promote", json!({ "why": why, "full": full }))))
+            RolloutCommand::Pause(said) => ordered(said, "/pause")?,
+            RolloutCommand::Resume(said) => ordered(said, "/resume")?,
+            RolloutCommand::Approve(said) => ordered(said, "/approve")?,
+            RolloutCommand::Promote(Promote { ordered: said, full }) => {
+                said.check()?;
+                (said.of, Some(("/promote", json!({ "why": said.why, "full": full }))))
             }
-            RolloutCommand::Abort(of) => ordered(of, "/abort"),
-            RolloutCommand::Retire(of) => ordered(of, "/retire"),
+            RolloutCommand::Abort(said) => ordered(said, "/abort")?,
+            RolloutCommand::Retire(said) => ordered(said, "/retire")?,
         };
         let rollout = block_on(ask(&of, order)).map_err(|failure| failure.in_json(of.json))?;
         print(&if of.json { format!("{rollout:#}\n") } else { shown(&of.route, &rollout) })

@@ -81,7 +81,7 @@ fn show_route(route: &Value) -> String {
         text.push_str(&format!("  {rollout}"));
     }
     text.push_str(&super::rollback_to::way_back(route));
-    text.push_str(&evidence::lines(&route["evidence"], crate::admin::now_unix_ms()));
+    text.push_str(&evidence::lines_of(&route["evidence"], &route["rollout"], crate::admin::now_unix_ms()));
     if matches!(route["breaker"]["state"].as_str(), Some("tripped" | "watching")) {
         text.push_str(&format!("  breaker of this router: {}\n", super::breaker::of_router(&route["breaker"])));
     }

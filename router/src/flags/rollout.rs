@@ -259,6 +259,12 @@ impl Rollout {
         self.step + 1 >= self.plan.steps.len()
     }
 
+    /// It bakes for no time and with no holdback, as one that an operator wants at once does: nobody is compared with, and nothing is waited for.
+    #[must_use]
+    pub fn is_at_once(&self) -> bool {
+        self.phase == Phase::Baking && self.plan.bake_ms == 0 && self.plan.holdback == Ppm::ZERO
+    }
+
     /// For people: `v42 canary step 2 of 4 (5 %)`.
     #[must_use]
     pub fn summary(&self) -> String {

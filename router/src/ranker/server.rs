@@ -5,9 +5,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, EXPECT, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
@@ -15,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::protocol::{self, refuse};
 use super::refusal::Refusal;
@@ -24,6 +25,8 @@ use super::{Limits, Ranker};
 /// How long the end is announced (not ready, `Connection: close`) before connections are closed: routers check health each second, and
 /// closing an idle connection at once would meet a query on its way.
 const ANNOUNCEMENT: Duration = Duration::from_millis(1_500);
+/// Nobody is on its way to a ranker that got no query for so long: its end needs no announcement, and comes at once.
+const QUIET: Duration = Duration::from_secs(10);
 /// How long queries in flight may take after that.
 const LAST_QUERIES: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (out of descriptors): the accept queue does not run away.
@@ -33,34 +36,52 @@ const DISCARDED_AT_MOST: usize = 8;
 /// Concurrent streams on one HTTP/2 connection.
 const STREAMS: u32 = 128;
 
-/// Whether the end was announced.
+/// Whether the end was announced, and whether anybody has to hear of it.
 #[derive(Debug, Default)]
-pub(super) struct Drain(watch::Sender<bool>);
+pub(super) struct Drain {
+    announced: watch::Sender<bool>,
+    /// When the last query came.
+    asked: ArcSwapOption<Instant>,
+}
 
 impl Drain {
     pub(super) fn is_announced(&self) -> bool {
-        *self.0.borrow()
+        *self.announced.borrow()
     }
 
     /// For those who wait for something else meanwhile.
     pub(super) fn watch(&self) -> watch::Receiver<bool> {
-        self.0.subscribe()
+        self.announced.subscribe()
     }
 
     fn announce(&self) {
-        self.0.send_replace(true);
+        self.announced.send_replace(true);
+    }
+
+    /// Health checks do not count, nor does who asks what is loaded, or loads: there is another answer for them, or none that a user waits for.
+    fn note(&self, method: &Method, path: &str, now: Instant) {
+        if method == Method::POST && !path.starts_with("/v2/repository/") {
+            self.asked.store(Some(Arc::new(now)));
+        }
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.asked.load().as_deref().is_none_or(|asked| now.saturating_duration_since(*asked) >= QUIET)
     }
 }
 
 impl Ranker {
-    /// Serves until `shutdown` ends; then announces the end, closes the listener and lets queries in flight finish.
+    /// Serves until `shutdown` ends; then announces the end to whoever sent a query lately, closes the listener and lets queries in flight finish. Where there
+    /// are none it is over at once.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let ranker = Arc::new(self);
         let slots = Arc::new(Semaphore::new(ranker.limits.connections));
         let (close, closed) = watch::channel(false);
         ranker.accept_until(&listener, &slots, &closed, shutdown).await;
         ranker.drain.announce();
-        ranker.accept_until(&listener, &slots, &closed, sleep(ANNOUNCEMENT)).await;
+        if !ranker.drain.is_quiet(Instant::now()) {
+            ranker.accept_until(&listener, &slots, &closed, sleep(ANNOUNCEMENT)).await;
+        }
         drop(listener);
         let _ = close.send(true);
         let every_slot = u32::try_from(ranker.limits.connections).unwrap_or(u32::MAX);
@@ -114,6 +135,7 @@ impl Ranker {
 
     async fn serve_request(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
+        self.drain.note(&head.method, head.uri.path(), Instant::now());
         let mut response = match read_body(body, head.headers.contains_key(EXPECT), &self.limits).await {
             Ok(body) => {
                 let (method, path, headers) = (&head.method, head.uri.path(), &head.headers);
@@ -179,4 +201,20 @@ async fn collect(mut body: Incoming, most: usize) -> Result<Option<Bytes>, hyper
         }
     }
     Ok((length <= most).then(|| taken.freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_sent_a_query_lately_hears_of_the_end() {
+        let (drain, now) = (Drain::default(), Instant::now());
+        drain.note(&Method::GET, "/v2/health/ready", now);
+        drain.note(&Method::POST, "/v2/repository/index", now);
+        assert!(drain.is_quiet(now), "those are no queries");
+        drain.note(&Method::POST, "/v2/models/search/infer", now);
+        assert!(!drain.is_quiet(now) && !drain.is_quiet(now + QUIET - Duration::from_secs(1)));
+        assert!(drain.is_quiet(now + QUIET));
+    }
 }

@@ -110,6 +110,23 @@ impl Registry {
         same(Sha256::new().chain_update(&all), sha256, &object).map(|()| all)
     }
 
+    /// Whether a version's artefact is there, with the size that it had. Nothing of it is read.
+    ///
+    /// # Errors
+    /// [`RegistryError::Removed`], [`RegistryError::Missing`], [`RegistryError::Resized`], [`RegistryError::Away`].
+    pub async fn is_whole(&self, version: &Version) -> Result<(), RegistryError> {
+        let Manifest { model, version: number, push, bytes, sha256, .. } = &version.manifest;
+        if let Some(removed) = &version.removed {
+            return Err(RegistryError::Removed { model: model.clone(), version: *number, who: removed.who.clone() });
+        }
+        let path = self.path(model, &format!("artefacts/{push}"));
+        match self.size(&path).await? {
+            Some(found) if found == *bytes => Ok(()),
+            Some(found) => Err(RegistryError::Resized { path: path.to_string(), expected: *bytes, found }),
+            None => Err(RegistryError::Missing { path: path.to_string(), sha256: sha256.clone(), bytes: *bytes }),
+        }
+    }
+
     /// Reads a version's artefact and checks it, and keeps nothing of it.
     ///
     /// # Errors

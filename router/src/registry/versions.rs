@@ -143,6 +143,22 @@ impl Registry {
         }
     }
 
+    /// Those of a model's newest versions, so many, that cannot be read, and why.
+    ///
+    /// # Errors
+    /// [`RegistryError::Away`].
+    pub async fn unreadable(&self, model: &Name, newest: usize) -> Result<Vec<RegistryError>, RegistryError> {
+        let mut unreadable = Vec::new();
+        for number in self.numbers(model).await?.into_iter().rev().take(newest) {
+            match self.version_there(model, number).await {
+                Ok(_) => {}
+                Err(error @ RegistryError::Object { .. }) => unreadable.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(unreadable)
+    }
+
     /// All versions of a model, and those that cannot be read.
     ///
     /// # Errors

@@ -16,8 +16,8 @@ use crate::cli::status::stray_line;
 use crate::config::Config;
 
 const PART: &str = "router";
-/// For the first question: a router answers in milliseconds.
-const ASKED_WITHIN: Duration = Duration::from_secs(6);
+/// For one question: a router answers in milliseconds.
+pub(super) const ASKED_WITHIN: Duration = Duration::from_secs(6);
 /// Routers of the fleet that are asked for their version.
 const MOST_PEERS: usize = 50;
 /// Keys that are named one by one.
@@ -45,6 +45,14 @@ impl Running {
             Ok(Err(failure)) if failure.is_refused() => Running::Refused(failure.message().to_owned()),
             Ok(Err(failure)) => Running::No(failure.message().to_owned()),
             Err(_) => Running::Refused(format!("{} takes connections, and does not answer", client.authority())),
+        }
+    }
+
+    /// The same caller, for another check.
+    pub(super) fn client(&self) -> Option<AdminClient> {
+        match self {
+            Running::Yes { client, .. } => Some(client.to_peer(client.authority())),
+            Running::No(_) | Running::Refused(_) => None,
         }
     }
 

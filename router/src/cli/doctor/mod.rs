@@ -7,6 +7,7 @@ mod admin;
 mod config;
 mod files;
 mod finding;
+mod in_use;
 mod notify;
 mod policies;
 mod pools;
@@ -86,7 +87,7 @@ async fn look((file, admin): (PathBuf, AdminArgs), is_json: bool) -> Vec<Finding
     checks.extend(system::checks(&config, &running));
     checks.extend(tls::checks(&config));
     checks.extend(store::checks(&config));
-    checks.extend(registry::checks(&config));
+    checks.extend(registry::checks(&config, &running));
     checks.extend(pools::checks(&config));
     checks.extend(policies::checks(&config));
     checks.extend(notify::checks(&config));

@@ -5,25 +5,37 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 
+use serde_json::Value;
+use tokio::time::timeout;
+
 use super::Shared;
+use super::admin::{ASKED_WITHIN, Running};
 use super::finding::Finding;
+use super::in_use::InUse;
 use super::run::Check;
+use crate::cli::admin_client::AdminClient;
 use crate::config::{self, Config, Place};
 use crate::registry::{Registry, RegistryError, TrustedKey};
 
-const PART: &str = "registry";
+pub(super) const PART: &str = "registry";
 /// A store that is away is tried again for no longer than this.
 const RETRY_FOR: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(20);
 /// Models whose versions are read.
 const MODELS_READ: usize = 20;
 
-pub(super) fn checks(config: &Shared) -> Vec<Check> {
-    let config = config.clone();
-    vec![Check::new(PART, "registry", async move { look(&config).await }).within(LIMIT)]
+pub(super) fn checks(config: &Shared, running: &Running) -> Vec<Check> {
+    let (config, client) = (config.clone(), running.client());
+    vec![Check::new(PART, "registry", async move { look(&config, client).await }).within(LIMIT)]
 }
 
-async fn look(config: &Config) -> Vec<Finding> {
+/// The routes of the router that runs; null where none says any.
+async fn routes(client: Option<AdminClient>) -> Value {
+    let Some(client) = client else { return Value::Null };
+    timeout(ASKED_WITHIN, client.get("/api/v1/routes")).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+async fn look(config: &Config, client: Option<AdminClient>) -> Vec<Finding> {
     let place = &config.registry.place;
     if let Place::Folder(folder) = place
         && !folder.exists()
@@ -37,7 +49,7 @@ async fn look(config: &Config) -> Vec<Finding> {
     };
     let mut findings = vec![writable(place)];
     findings.extend(config.registry.trusted_keys.iter().map(|path| trusted(path)));
-    match objects(&registry).await {
+    match objects(&registry, &InUse::of(config, &routes(client).await)).await {
         Ok(found) => findings.extend(found),
         Err(error) => findings.push(away(&error)),
     }
@@ -83,18 +95,20 @@ fn writable(place: &Place) -> Finding {
     }
 }
 
-/// Whether every version of every model can be read, and how many somebody has signed.
-async fn objects(registry: &Registry) -> Result<Vec<Finding>, RegistryError> {
-    let models = registry.models_there().await?;
+/// Whether every version of every model can be read, and how many somebody has signed; the models of routes come first, and of those what is in use is there.
+async fn objects(registry: &Registry, used: &InUse) -> Result<Vec<Finding>, RegistryError> {
+    let mut models = registry.models_there().await?;
+    models.sort_by_key(|model| !used.has(model));
     let (mut versions, mut signed, mut findings) = (0, 0, Vec::new());
     for model in models.iter().take(MODELS_READ) {
         let found = registry.versions_found(model).await?;
         versions += found.versions.len();
         signed += found.versions.iter().filter(|version| version.signature.is_some()).count();
-        for (number, error) in found.unreadable {
+        for (number, error) in &found.unreadable {
             let to_do = format!("push it anew as another version; `switchback model show {model}:{number}` says more");
             findings.push(Finding::failed(PART, format!("{model}:{number}"), error.to_string(), to_do));
         }
+        findings.extend(used.look(registry, model, &found).await?);
     }
     let rest = models.len().saturating_sub(MODELS_READ);
     let others = if rest == 0 { String::new() } else { format!("; {rest} more model(s) were not looked at") };

@@ -184,7 +184,8 @@ fn a_version_that_is_known_comes_back_at_once() {
     let mut scene = Scene::quiet(route());
     let at_once = |scene: &Scene, candidate: &str| {
         let (id, salt, who) = ("cd".repeat(16), "0123456789".to_owned(), "alice".to_owned());
-        let asked = Begin { candidate: Some(candidate.to_owned()), at_once: true, id, salt, who, ..Begin::default() };
+        let (candidate, why) = (Some(candidate.to_owned()), "it ranks worse".to_owned());
+        let asked = Begin { candidate, at_once: true, id, salt, who, why, ..Begin::default() };
         begin(&asked, &scene.flags(), &scene.route, &[1, 1, 0], scene.now_ms)
     };
     let begun = at_once(&scene, "search:7").unwrap();
@@ -197,6 +198,11 @@ fn a_version_that_is_known_comes_back_at_once() {
     assert_eq!(scene.go(), Event::Switched);
     assert_eq!(scene.shares(), ("green".to_owned(), "0 on canary".to_owned(), "0".to_owned()));
     assert_eq!((scene.go(), scene.rollout().load_ms), (Event::Done, Some(1_500)));
+    assert_eq!(
+        scene.rollout().why,
+        "alice: it ranks worse; 2 servers",
+        "whoever looks sees the operator's reason, not that of the last step"
+    );
     // What the other colour still has is one write.
     let begun = at_once(&scene, "search:1").unwrap();
     scene.write(&begun);
@@ -204,6 +210,7 @@ fn a_version_that_is_known_comes_back_at_once() {
         (begun.event, begun.rollout.phase, scene.shares().0.as_str(), scene.next()),
         (Event::Switched, Phase::Done, "blue", Next::Rest)
     );
+    assert_eq!(scene.rollout().why, "alice: it ranks worse");
     assert_eq!(at_once(&scene, "search:1").unwrap_err().0, "search:1 is live already");
     // Until the other colour lets go of it.
     assert_eq!(scene.order(Order::Retire), Ok(Event::Retired));

@@ -220,7 +220,7 @@ impl Seen<'_> {
             return self.wait(what.to_owned());
         }
         let why = match rollout.phase {
-            _ if rollout.hurry.is_some() => rollout.why.clone(),
+            _ if rollout.hurry.is_some() || rollout.is_at_once() => rollout.why.clone(),
             Phase::Loading => "the servers have the version".to_owned(),
             Phase::Pending => "every gate says yes".to_owned(),
             Phase::Canary | Phase::Baking => {
@@ -246,8 +246,10 @@ impl Seen<'_> {
                 told => told,
             },
             Some(LoadState::Loaded { what, took_ms }) => {
+                // What an operator wants at once, and why, stays said until it is done.
+                let why = if self.rollout.hurry.is_some() { format!("{}; {what}", self.rollout.why) } else { what.clone() };
                 let (load_ms, loaded_on) = (Some(*took_ms), Some(to_load.pool.clone()));
-                let mut loaded = self.moved(Event::Loaded, Rollout { load_ms, loaded_on, ..self.rollout.clone() }, what);
+                let mut loaded = self.moved(Event::Loaded, Rollout { load_ms, loaded_on, ..self.rollout.clone() }, &why);
                 loaded.fields.insert(format!("version.{}", to_load.pool), Some(to_load.version));
                 Next::Go(Box::new(loaded))
             }
