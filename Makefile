@@ -79,11 +79,15 @@ bench: wasm-targets ## What a request costs here and elsewhere: nginx, HAProxy, 
 	bench/run.sh $(ARGS)
 
 .PHONY: instructions
-instructions: build ## Instructions and system calls of a query against the kept ones (bench/instructions.json); names what grew
+instructions: build instructions-tools ## Instructions and system calls of a query against the kept ones (bench/instructions.json); names what grew
 	bench/instructions.py $(BINARY)
 
+.PHONY: instructions-tools
+instructions-tools:
+	@scripts/install_test_tools.sh instructions
+
 .PHONY: check
-check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: format, lints, docs, dependencies, scripts, tidiness
+check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: format, lints, docs, dependencies, scripts, tidiness, cost
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
@@ -92,6 +96,7 @@ check: wasm-targets cargo-deny shellcheck ## What CI runs beside the tests: form
 	$(TOOLS)/bin/cargo-deny --log-level warn --locked check bans licenses sources
 	$(SHELLCHECK) .ci/run scripts/*.sh tests/*/*.sh bench/*.sh
 	cargo test --release --locked --workspace --test tidy -- --quiet
+	$(MAKE) instructions
 	@echo "make check: all clean"
 
 .PHONY: onnxruntime

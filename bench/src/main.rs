@@ -12,6 +12,7 @@ mod load;
 mod poll;
 mod rounds;
 mod upstream;
+mod upstream_h2;
 mod wire;
 
 use std::net::SocketAddr;
@@ -33,6 +34,9 @@ enum Command {
         /// Port 0 takes a free one; a line NAME=ADDRESS says which.
         #[arg(required = true, value_parser = upstream::parse_arm)]
         arms: Vec<(String, SocketAddr)>,
+        /// The same, for those who speak HTTP/2.
+        #[arg(long = "http2", value_parser = upstream::parse_arm)]
+        http2: Vec<(String, SocketAddr)>,
     },
     /// Forwards HTTP/1.1 from one address to another, and does nothing else. Ends with its standard input.
     Floor {
@@ -49,7 +53,10 @@ enum Command {
 
 fn main() -> Result<()> {
     match Options::parse().command {
-        Command::Upstream { arms } => upstream::run(&arms),
+        Command::Upstream { arms, http2 } => {
+            upstream_h2::start(&http2)?;
+            upstream::run(&arms)
+        }
         Command::Floor { listen, upstream } => floor::run(listen, upstream),
         Command::Load(options) => load::run(&options),
         Command::Rounds(options) => rounds::run(&options),

@@ -34,6 +34,9 @@ pub(crate) struct Upstreams {
     pub(crate) blue: u16,
     pub(crate) green: u16,
     pub(crate) canary: u16,
+    /// The same two over HTTP/2.
+    pub(crate) blue_h2: u16,
+    pub(crate) canary_h2: u16,
 }
 
 /// What one run came to.
@@ -136,6 +139,8 @@ impl Bench<'_> {
             ("@BLUE@", self.upstreams.blue.to_string()),
             ("@GREEN@", self.upstreams.green.to_string()),
             ("@CANARY@", self.upstreams.canary.to_string()),
+            ("@BLUE_H2@", self.upstreams.blue_h2.to_string()),
+            ("@CANARY_H2@", self.upstreams.canary_h2.to_string()),
             ("@CERT@", text(&self.identity.cert)),
             ("@KEY@", text(&self.identity.key)),
             ("@PAIR@", text(&self.identity.cert.with_file_name("pair.pem"))),
@@ -348,11 +353,12 @@ fn wait_for_answer(process: &mut Process, port: u16, shape: &Shape) -> Result<()
 
 /// Starts the backends where this program runs.
 pub(crate) fn start_upstreams(work: &Path, load_cpu: &str) -> Result<Upstreams> {
-    let [blue, green, canary] = [free_port()?, free_port()?, free_port()?];
+    let [blue, green, canary, blue_h2, canary_h2] = [free_port()?, free_port()?, free_port()?, free_port()?, free_port()?];
     let mut arguments = vec!["upstream".to_owned()];
     arguments.extend([("blue", blue), ("green", green), ("canary", canary)].map(|(name, port)| format!("{name}={}", loopback(port))));
+    arguments.extend([("blue", blue_h2), ("canary", canary_h2)].map(|(name, port)| format!("--http2={name}={}", loopback(port))));
     machine::pin(load_cpu)?;
     let mut process = Process::start(&std::env::current_exe()?, &arguments, load_cpu, &work.join("upstream.log"))?;
     wait_for_answer(&mut process, blue, &Shape::get())?;
-    Ok(Upstreams { process, blue, green, canary })
+    Ok(Upstreams { process, blue, green, canary, blue_h2, canary_h2 })
 }

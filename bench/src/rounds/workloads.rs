@@ -128,6 +128,20 @@ fn routes() -> Vec<Contender> {
     ]
 }
 
+/// HTTP/2 to the backends, where many requests share a write, beside HTTP/1.1.
+fn upstream_http2() -> Vec<Contender> {
+    let mut contenders = vec![labelled("floor, HTTP/1.1", "floor", "plain")];
+    contenders.extend(ours("h2-upstream"));
+    contenders.extend([
+        labelled("switchback, HTTP/1.1", "switchback", "split"),
+        peer("haproxy", "h2-upstream"),
+        labelled("haproxy, HTTP/1.1", "haproxy", "split"),
+        peer("envoy", "h2-upstream"),
+        labelled("envoy, HTTP/1.1", "envoy", "split"),
+    ]);
+    contenders
+}
+
 fn workers() -> Vec<Contender> {
     let one = labelled("switchback, 1 worker", "switchback", "split");
     let again = labelled("switchback again, 1 worker", "switchback", "split");
@@ -158,6 +172,7 @@ pub(crate) fn all() -> Vec<Workload> {
         apart("post4", "POST, 4 KB both ways", Load::Closed(Shape::post(4)), everybody("plain")),
         apart("post16", "POST, 16 KB both ways", Load::Closed(Shape::post(16)), everybody("plain")),
         apart("http2", "HTTP/2 in, HTTP/1.1 out, GET 1 KB", Load::Http2, without_floor("plain")),
+        apart("h2-upstream", "HTTP/2 to the backends, sticky 90/10 split", get.clone(), upstream_http2()),
         apart("tls", "TLS 1.3 in, GET 1 KB", Load::Tls(Shape::get()), without_floor("plain")),
         apart("one", "One connection, one request after the other", Load::One, with_straight("split")),
         apart("open5", "Open loop, 5,000 requests a second", Load::Open(5_000), with_straight("split")),
