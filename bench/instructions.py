@@ -3,9 +3,10 @@
 
     bench/instructions.py ROUTER [--only WORKLOAD,...] [--update] [--json]
 
-ROUTER is the program that is measured, as `make build` makes it. Each workload is run twice, with few queries and with many, and the difference is
-what a query costs: starting up counts for nothing. Instructions are those of the worker's thread under callgrind. They repeat to within half a percent
-whatever else the machine does, so that a query that costs 3 % more is seen, and the functions that grew are named.
+ROUTER is the program that is measured, as `make build` makes it. It is started and warmed up, its counters are set back, and it is asked again: starting up
+counts for nothing. Instructions are those of the worker's thread under callgrind. They repeat to within half a percent
+whatever else the machine does, so that a query that costs 3 % more is seen, and the functions that grew are named. System calls are the difference of
+two runs of different length.
 
 What is kept is bench/instructions.json: for each workload its instructions, its system calls, and the functions that take most of them. --update writes
 it anew, which is a change to be reviewed like any other.
@@ -33,6 +34,8 @@ ALLOWED = 1.03
 ALLOWED_ELSEWHERE = 1.10
 ALLOWED_CALLS = 0.25
 FEW, MANY = 1_000, 5_000
+# In what is counted of a worker's thread, and of no other.
+WORKER = re.compile(r"serve::http[12]::server|serve::worker::run")
 # Of a kept list; a function that is not in it took less than the last one.
 FUNCTIONS = 40
 HEADERS = [
@@ -110,8 +113,8 @@ class Bench:
         self.body = work / "body"
         self.body.write_bytes(b"x" * 4096)
 
-    def run(self, workload, queries, under, is_warm=True):
-        """Runs the router under a command with so many queries, to its end."""
+    def run(self, workload, under, phases, is_warm=True):
+        """Runs the router under a command, to its end. Of each phase, the number of queries, and what is done after them with its process."""
         config = self.work / "switchback.toml"
         at = self.backends.at
         config.write_text(CONFIG.format(work=self.work, percent=workload.percent, policy=workload.policy, blue=at["blue"], canary=at["canary"]))
@@ -122,8 +125,11 @@ class Bench:
             found = re.search(r"traffic ([\d.:]+).*admin ([\d.:]+)", line)
             if not found:
                 fail(1, f"the router did not start: {line}{(self.work / 'log').read_text()[-2000:]}")
-            self.wait_until_ready(found[2])
-            self.load(workload, queries, found[1])
+            self.wait_until_ready(found[2], "split-rules" if workload.policy else "split-weighted")
+            for queries, then in phases:
+                self.load(workload, queries, found[1])
+                if then:
+                    then(wrapped.pid)
             if is_warm:
                 self.hold_policy(found[2])
         finally:
@@ -136,17 +142,22 @@ class Bench:
             subprocess.run(["kill", "-TERM", str(process)], check=False)
         wrapped.wait(timeout=60)
 
-    def wait_until_ready(self, admin):
+    def wait_until_ready(self, admin, policy):
+        """Until then another policy decides, and costs something else."""
+        wanted = f'switchback_policy_info{{route="search",kind="split",name="{policy}"'
         for _ in range(600):
-            if subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://{admin}/readyz"], check=False).returncode == 0:
+            ready = subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://{admin}/readyz"], check=False).returncode == 0
+            if ready and wanted in self.metrics(admin):
                 return
             time.sleep(0.1)
-        fail(1, "the router is not ready after a minute")
+        fail(1, f"the router is not ready with {policy} after a minute")
+
+    def metrics(self, admin):
+        return subprocess.run(["curl", "-sf", f"http://{admin}/metrics"], capture_output=True, text=True, check=True).stdout
 
     def hold_policy(self, admin):
         """Where the policy is not there yet, the native one decides, and costs less."""
-        metrics = subprocess.run(["curl", "-sf", f"http://{admin}/metrics"], capture_output=True, text=True, check=True).stdout
-        native = [line for line in metrics.splitlines() if line.startswith("switchback_decisions_total") and 'reason="native"' in line]
+        native = [line for line in self.metrics(admin).splitlines() if line.startswith("switchback_decisions_total") and 'reason="native"' in line]
         if any(float(line.split()[-1]) > 0 for line in native) or not native:
             fail(1, f"the policy did not decide: {native}")
 
@@ -159,40 +170,56 @@ class Bench:
         if f" {queries} succeeded, 0 failed" not in told.stdout:
             fail(1, f"not all queries were answered: {told.stdout}{told.stderr}")
 
-    def functions(self, workload, queries, is_warm=True):
-        """Instructions of the worker's thread, by function."""
+    def functions(self, workload, phases, is_warm=True):
+        """Instructions of the worker's thread until they were dumped: all, and by function."""
         for old in self.work.glob("callgrind.*"):
             old.unlink()
         out = f"--callgrind-out-file={self.work}/callgrind.out"
-        self.run(workload, queries, ["valgrind", "--tool=callgrind", "--separate-threads=yes", out, f"--log-file={self.work}/valgrind.log"], is_warm)
-        workers = [file for file in self.work.glob("callgrind.out-*") if "serve::worker::run" in file.read_text(errors="replace")]
-        if not workers:
-            fail(1, "callgrind saw no worker")
-        costs = collections.Counter()
-        for file in workers:
+        under = ["valgrind", "--tool=callgrind", "--separate-threads=yes", out, f"--log-file={self.work}/valgrind.log"]
+        self.run(workload, under, phases, is_warm)
+        costs, total = collections.Counter(), 0
+        for file in self.work.glob("callgrind.out.1-*"):
+            if not WORKER.search(file.read_text(errors="replace")):
+                continue
             shown = subprocess.run(["callgrind_annotate", "--threshold=100", "--show-percs=no", file], capture_output=True, text=True, check=True)
+            whole = int(re.search(r"([\d,]+)\s+PROGRAM TOTALS", shown.stdout)[1].replace(",", ""))
+            total += whole
             for line in shown.stdout.splitlines():
-                if found := re.match(r"\s*([\d,]+)\s+\S*?:(.+?)(?: \[.*)?$", line):
-                    costs[found[2]] += int(found[1].replace(",", ""))
-        return costs
+                found = re.match(r"\s*([\d,]+)\s+\S*?:(.+?)(?: \[.*)?$", line)
+                # Those that run from the beginning to the end are told to have taken everything.
+                if found and (cost := int(found[1].replace(",", ""))) < whole:
+                    costs[found[2]] += cost
+        return total, costs
+
+    def control(self, what):
+        """Tells callgrind to set its counters back (--zero), or to write them (--dump)."""
+
+        def tell(process):
+            told = subprocess.run(["callgrind_control", what, str(process)], capture_output=True, text=True, check=False)
+            if told.returncode != 0 or "error" in told.stdout.lower():
+                fail(1, f"callgrind_control {what}: {told.stdout}{told.stderr}")
+
+        return tell
 
     def calls(self, workload, queries):
         out = self.work / "strace"
-        self.run(workload, queries, ["strace", "-f", "-c", "-o", out])
+        self.run(workload, ["strace", "-f", "-c", "-o", out], [(queries, None)])
         total = next(line for line in out.read_text().splitlines() if line.endswith("total"))
         return max(int(word) for word in total.split() if word.isdigit())
 
     def measure(self, name):
         workload = WORKLOADS[name]
         print(f"counting: {name}, {workload.says}", file=sys.stderr)
-        few, many = self.functions(workload, FEW), self.functions(workload, MANY)
-        costs = {function: (many[function] - few[function]) / (MANY - FEW) for function in many}
+        total, counted = self.functions(workload, [(FEW, self.control("--zero")), (MANY, self.control("--dump"))])
+        costs = {function: cost / MANY for function, cost in counted.items()}
         most = sorted(costs.items(), key=lambda item: -item[1])[:FUNCTIONS]
+        if total == 0:
+            fail(1, "callgrind saw no worker")
         calls = (self.calls(workload, MANY) - self.calls(workload, FEW)) / (MANY - FEW)
         return {
             "says": workload.says,
             "machine": machine(),
-            "instructions": round(sum(costs.values())),
+            "instructions": round(total / MANY),
             "system_calls": round(calls, 2),
             "functions": {function: round(cost) for function, cost in most},
         }
@@ -238,7 +265,7 @@ def main():
             # The first start compiles the policies, which the others then find in the cache: once for each kind of machine, and valgrind is one.
             print("warming up", file=sys.stderr)
             for name in {"split", "rules"} & set(names) or {"split"}:
-                bench.functions(WORKLOADS[name], 100, is_warm=False)
+                bench.functions(WORKLOADS[name], [(100, None)], is_warm=False)
             now = {name: bench.measure(name) for name in names}
     finally:
         backends.stop()
