@@ -38,6 +38,10 @@ const FRAME_BYTES: u32 = 16 << 10;
 fn strip_connection_fields(headers: &mut HeaderMap) {
     const NONE_OF_HTTP2: [HeaderName; 5] =
         [CONNECTION, TRANSFER_ENCODING, UPGRADE, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+    // Mostly there is none: to see that costs less than to look each of them up.
+    if !headers.keys().any(|name| *name == TE || NONE_OF_HTTP2.contains(name)) {
+        return;
+    }
     for name in NONE_OF_HTTP2 {
         headers.remove(name);
     }
