@@ -326,14 +326,16 @@ fn take_back(
 ///
 /// The wanted version beside others is what an earlier try left. Alone it may be what an earlier try committed, or what has always been
 /// there: then the caller's word counts, and without one what the other endpoints had. Nothing at all may be what a try left that ended
-/// between an unload and a load: then too the caller's word counts.
+/// between an unload and a load: then too the caller's word counts. Where the caller says that the pool had the wanted version, who has it keeps it.
 fn former(servers: &[Server<'_>], wanted: &Wanted<'_>) -> Vec<BTreeSet<u64>> {
     let without = |set: &BTreeSet<u64>| -> BTreeSet<u64> { set.iter().copied().filter(|version| *version != wanted.version).collect() };
     let told: BTreeSet<u64> = wanted.previous.into_iter().filter(|previous| *previous != wanted.version).collect();
     let elsewhere: BTreeSet<u64> = servers.iter().flat_map(|server| without(&server.before)).collect();
     let of = |server: &Server<'_>| {
         let others = without(&server.before);
-        if !others.is_empty() {
+        if wanted.previous == Some(wanted.version) && server.before.contains(&wanted.version) {
+            server.before.clone()
+        } else if !others.is_empty() {
             others
         } else if !told.is_empty() {
             told.clone()

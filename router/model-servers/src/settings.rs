@@ -70,7 +70,7 @@ pub struct Wanted<'a> {
     /// Its number: 1 or more.
     pub version: u64,
     /// What the pool served before the first try, where the caller knows: what an endpoint goes back to that has nothing, or only the wanted
-    /// version, because an earlier try was ended in the middle.
+    /// version, because an earlier try was ended in the middle. The wanted version itself: who has it keeps it, whatever becomes of the others.
     pub previous: Option<u64>,
     /// What it is warmed and compared with. `None`: ready is all that is asked.
     pub golden: Option<&'a Golden>,
