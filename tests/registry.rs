@@ -182,6 +182,34 @@ fn an_upload_that_was_broken_off_goes_on() {
     assert!(fs::read(registry.path("out")).unwrap() == bytes);
 }
 
+/// The most memory that a process had so far, in bytes; `None` when it has ended.
+fn peak_memory(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[test]
+fn a_large_file_is_never_held_whole() {
+    for registry in Registry::both() {
+        // With holes: it takes no room on this disk.
+        let file = registry.file("model", b"");
+        fs::File::options().write(true).open(&file).unwrap().set_len(300 * MIB as u64).unwrap();
+        let mut push = registry.start(&["push", text(&file), "--format", "opaque", "--model", "search", "--json"]);
+        let mut peak = 0;
+        eventually("the end of the push", 4 * SOON, || {
+            peak = peak_memory(push.id()).unwrap_or(0).max(peak);
+            push.try_wait().unwrap()
+        });
+        let (code, pushed, error) = said(&push.wait_with_output().unwrap());
+        assert_eq!(code, 0, "{error}");
+        let pushed: Value = serde_json::from_str(&pushed).unwrap();
+        assert_eq!(pushed["bytes"], 300 * MIB);
+        assert!(peak > 0 && peak < 160 * MIB as u64, "{} MiB of memory for a file of 300", peak / MIB as u64);
+        registry.done(&["verify", "search:1"]);
+    }
+}
+
 #[test]
 fn a_flipped_bit_is_refused_with_both_digests() {
     let registry = Registry::in_folder();

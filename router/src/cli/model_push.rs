@@ -23,8 +23,8 @@ use crate::registry::{
 
 /// So many of a model's newest versions are looked at before another one is pushed.
 const LOOKED_AT: usize = 50;
-/// A larger file is not looked into when it is pushed.
-const READ_AT_MOST: u64 = 256 << 20;
+/// A larger file is not looked into when it is pushed: nothing that is pushed takes more memory than this and a few parts.
+const READ_AT_MOST: u64 = 64 << 20;
 
 /// Push a file as the next version of a model.
 #[derive(Debug, Args)]
