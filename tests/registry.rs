@@ -264,6 +264,22 @@ fn a_server_that_goes_away_is_tried_again_and_then_told() {
 }
 
 #[test]
+fn a_server_that_hangs_is_not_waited_for_beyond_the_patience_for_it() {
+    let registry = Registry::in_bucket();
+    let file = registry.file("model", b"a model");
+    registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    let Place::Bucket(server, _) = &registry.place else { unreachable!() };
+    server.pause();
+    for arguments in [&["list"][..], &["push", text(&file), "--format", "opaque", "--model", "search"]] {
+        let began = Instant::now();
+        let (code, _, error) = registry.model(arguments);
+        assert!(code == 69 && error.contains("the registry at s3://models/some/prefix cannot be used"), "{code}: {error}");
+        // `retry_for` is 2 s, and a try that began within it may take as long again.
+        assert!(began.elapsed() < Duration::from_secs(12), "{arguments:?}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn retention_keeps_what_is_new_aliased_or_in_use() {
     for registry in Registry::both() {
         let file = registry.file("model", b"a model");
