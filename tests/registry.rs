@@ -358,6 +358,21 @@ fn what_never_ends_is_no_file_and_what_changes_nothing_is_no_push_and_no_move() 
     }
     let moves = registry.done(&["alias", "search", "champion"])["moves"].as_array().unwrap().len();
     assert_eq!(moves, 2, "where it is already is no move: what was before stays known");
+    let alias = |more: &[&str]| registry.model(&[&["alias", "search", "champion"], more].concat());
+    let (code, said, error) = alias(&["2"]);
+    assert_eq!((code, said.as_str()), (0, "search@champion points to version 2 already; nothing was moved\n"), "{error}");
+    let (code, said, error) = alias(&["--remove"]);
+    assert_eq!((code, said.as_str()), (0, "search@champion points to no version; before to version 2\n"), "{error}");
+    let (code, said, error) = alias(&["--remove"]);
+    assert_eq!((code, said.as_str()), (0, "search@champion points to no version already; nothing was moved\n"), "{error}");
+    // The newest first, as they followed one another, whatever the clocks of those who moved it said.
+    let first = registry.path("registry/models/search/aliases/champion/1.json");
+    let mut moved: Value = serde_json::from_slice(&fs::read(&first).unwrap()).unwrap();
+    moved["moved_ms"] = 4_102_444_800_000_u64.into();
+    fs::write(&first, moved.to_string()).unwrap();
+    let (_, said, _) = alias(&[]);
+    let numbers: Vec<&str> = said.lines().skip(2).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(numbers == ["3", "2", "1"] && said.lines().last().unwrap().contains("2100-01-01"), "{said}");
     let (code, _, error) = registry.model(&["alias", "search", "nobody", "--remove"]);
     assert!(code == 2 && error.contains("there is no such alias"), "{error}");
 }

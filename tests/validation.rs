@@ -196,6 +196,25 @@ fn a_report_stands_beside_its_version() {
     assert_eq!((fs::read_dir(stored.join("reports")).unwrap().count(), golden.len()), (2, 2), "of judged queries, and of made-up ones");
 }
 
+/// What is damaged may be the other one of the two.
+#[test]
+fn a_damaged_live_model_is_named_as_that() {
+    let registry = Registry::in_folder();
+    let model = |name: &str| format!("{}/../router/demo/models/{name}", env!("CARGO_MANIFEST_DIR"));
+    for name in ["ranker_v1.onnx", "ranker_v2.onnx"] {
+        registry.done(&["push", &model(name), "--model", "search"]);
+    }
+    registry.done(&["alias", "search", "champion", "1"]);
+    let push = registry.done(&["show", "search:1"])["push"].as_str().unwrap().to_owned();
+    let artefact = registry.path("registry/models/search/artefacts").join(push);
+    let mut bytes = fs::read(&artefact).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&artefact, bytes).unwrap();
+    let (code, told, error) = registry.model(&["validate", "search:2"]);
+    let says = "the live model search:1, which it is compared with: models/search/artefacts/";
+    assert!(code == 2 && error.contains(says) && error.contains("it was changed after it was pushed"), "{code}: {told}{error}");
+}
+
 /// Queries without features by name: the demo's are objects in the model's order.
 fn plain(queries: &[u8]) -> Vec<u8> {
     let mut text = String::new();

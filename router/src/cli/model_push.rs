@@ -90,7 +90,7 @@ impl PushArgs {
             fields.insert("moves".to_owned(), all.into());
         }
         let table = if self.mlflow.dry_run { would_table } else { shown };
-        let lines = || moves.iter().map(|moved| moved_line(&moved.model, &moved.alias, &moved.moved)).collect::<String>();
+        let lines = || moves.iter().map(|moved| moved_line((&moved.model, &moved.alias), &moved.moved, &moved.own)).collect::<String>();
         print(&if json { format!("{pushed:#}\n") } else { format!("{}{}", table(&pushed), lines()) })
     }
 
@@ -143,8 +143,9 @@ impl PushArgs {
         let mut moves = Vec::new();
         for alias in &self.aliases {
             let to = AliasMove::to(Some(version), who(), "pushed".to_owned(), crate::admin::now_unix_ms(), random_hex(16));
+            let own = to.id.clone();
             let moved = registry.move_alias(model, alias, to, Expected::Anywhere).await.map_err(failed)?;
-            moves.push(Moved { model: model.clone(), alias: alias.clone(), moved });
+            moves.push(Moved { model: model.clone(), alias: alias.clone(), moved, own });
         }
         Ok(moves)
     }
@@ -154,7 +155,10 @@ impl PushArgs {
 struct Moved {
     model: Name,
     alias: Name,
+    /// Its last move.
     moved: AliasMove,
+    /// The id of ours.
+    own: String,
 }
 
 /// An alias that may be moved to a version.
