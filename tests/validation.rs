@@ -245,6 +245,17 @@ fn another_kind_of_model_has_to_be_declared() {
     let declared = [&judged[..], &["--signature-change"]].concat();
     let (code, told, _) = validate("good/pickle/linear.pkl", &declared);
     assert!(code == 0 && told.contains("declared") && told.contains("; how well it ranks was not looked at"), "{code}: {told}");
+    // One row for the format, whatever there is to say of it.
+    for file in ["good/lightgbm/plain.txt", "good/xgboost/indented.json", "good/pickle/linear.pkl"] {
+        for (more, outcome) in [(&["--json"][..], "refused"), (&["--json", "--signature-change"], "declared")] {
+            let (_, told, error) = validate(file, more);
+            let report: Value = serde_json::from_str(&told).unwrap_or_else(|wrong| panic!("{file}: {wrong}: {told}{error}"));
+            let checks = report["report"]["checks"].as_array().unwrap();
+            let rows: Vec<&Value> = checks.iter().filter(|check| check["name"] == "format").collect();
+            assert!(rows.len() == 1 && rows[0]["outcome"] == outcome, "{file}: {checks:?}");
+            assert!(rows[0]["said"].as_str().unwrap().contains(", and the live model is onnx"), "{file}: {checks:?}");
+        }
+    }
     // Who wants proof is not content with nothing.
     for (file, more) in [
         ("good/pickle/linear.pkl", &[&declared[..], &["--proof", "no-worse"]].concat()[..]),
