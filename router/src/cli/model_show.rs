@@ -170,10 +170,10 @@ pub(super) fn alias_history(model: &str, alias: &str, moves: &[AliasMove]) -> St
         return format!("{model}@{alias}: it was never moved\n");
     }
     // By the chain that they make: clocks of those who moved it at once may say something else.
-    let rows = (1..).zip(moves).collect::<Vec<(u64, _)>>().into_iter().rev().map(|(number, moved)| {
+    let rows = moves.iter().enumerate().rev().map(|(index, moved)| {
         let shown = |at: Option<u64>| at.map_or_else(|| "-".to_owned(), |version| version.to_string());
         vec![
-            number.to_string(),
+            (index + 1).to_string(),
             at(&json!(moved.moved_ms)),
             shown(moved.version),
             shown(moved.before),

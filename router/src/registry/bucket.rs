@@ -15,7 +15,7 @@ use crate::config;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a byte of an answer, while a part of an upload goes up or is put together; of everything else `registry.retry_for`, where that is shorter.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// Of one request; a part of an upload at 1 MiB/s takes half a minute.
+/// Of one request, with its answer; an artefact that is read for longer is asked for anew from where it was.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// What a service says of a bucket that is in another region.
 const OTHER_REGION: [&str; 3] = ["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"];

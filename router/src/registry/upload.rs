@@ -18,8 +18,8 @@ use super::buffers::Buffers;
 use super::error::RegistryError;
 use super::open::Registry;
 
-/// S3 wants 5 MiB at least, and takes 10,000 parts.
-const PART_BYTES: u64 = 16 << 20;
+/// S3 wants 5 MiB at least, and takes 10,000 parts. Larger ones take more memory, and longer than a slow line is waited for.
+const PART_BYTES: u64 = 8 << 20;
 const MOST_PARTS: u64 = 10_000;
 /// On their way at a time.
 const AT_A_TIME: usize = 4;
