@@ -358,6 +358,12 @@ fn where_keys_are_trusted_somebody_has_to_sign() {
     let (code, _, error) = site.deploy(&["--file", file, "--dry-run"]);
     assert!(code == 2 && error.contains("nobody would sign it"), "{error}");
     let (code, account) = site.deployed(&["--file", file]);
+    let why = account["error"].as_str().unwrap();
+    assert!(code == 2 && why.contains("ranker_v2.onnx is not pushed: it would not be trusted: nobody would sign it"), "{account:#}");
+    assert_eq!(site.versions(), [1], "nothing was pushed");
+    // One that somebody pushed without a signature.
+    site.registry.done(&["push", file, "--model", "search"]);
+    let (code, account) = site.deployed(&["--file", file]);
     assert!(code == 2 && account["error"].as_str().unwrap().contains("search:2 is not trusted: nobody signed it"), "{account:#}");
     assert_eq!((site.rollouts(), &account["report"]), (0, &Value::Null), "nobody looks at what nobody vouches for");
     // Signed, the same file is another version.

@@ -168,6 +168,23 @@ fn whatever_a_server_says_is_refused_in_clear_words() {
 }
 
 #[test]
+fn a_file_that_is_there_is_not_pushed_again_and_that_is_said() {
+    let (registry, server) = (Registry::in_folder(), Pretender::start(b"a model"));
+    let from = ["--from-mlflow", "models:/search@champion", "--alias", "candidate"];
+    let (code, told) = push(&registry, &server.url(), &from);
+    let moved = "search@candidate points to version 1; before to no version\n";
+    assert!(code == 0 && !told.contains("nothing was pushed") && told.ends_with(moved), "{told}");
+    let (code, told) = push(&registry, &server.url(), &from);
+    let nothing = "nothing was pushed: search:1 is this file already\nsearch@candidate points to version 1 already; nothing was moved\n";
+    assert!(code == 0 && told.starts_with("search:1\n") && told.ends_with(nothing), "{told}");
+    let (code, told) = push(&registry, &server.url(), &[&from[..], &["--json"]].concat());
+    assert!(code == 0 && told.contains("\"pushed\": false"), "{told}");
+    server.answers("model.onnx", Answer::of("another model"));
+    let (code, told) = push(&registry, &server.url(), &[&from[..], &["--json"]].concat());
+    assert!(code == 0 && told.contains("\"pushed\": true") && told.contains("\"version\": 2"), "{told}");
+}
+
+#[test]
 fn who_asks_and_where_is_as_with_mlflow() {
     let (registry, server) = (Registry::in_folder(), Pretender::start(b"a model"));
     let pushes = |arguments: &[&str], variables: &[(&str, &str)]| {

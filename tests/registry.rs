@@ -182,6 +182,34 @@ fn an_upload_that_was_broken_off_goes_on() {
     assert!(fs::read(registry.path("out")).unwrap() == bytes);
 }
 
+/// The most memory that a process had so far, in bytes; `None` when it has ended.
+fn peak_memory(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[test]
+fn a_large_file_is_never_held_whole() {
+    for registry in Registry::both() {
+        // With holes: it takes no room on this disk.
+        let file = registry.file("model", b"");
+        fs::File::options().write(true).open(&file).unwrap().set_len(300 * MIB as u64).unwrap();
+        let mut push = registry.start(&["push", text(&file), "--format", "opaque", "--model", "search", "--json"]);
+        let mut peak = 0;
+        eventually("the end of the push", 4 * SOON, || {
+            peak = peak_memory(push.id()).unwrap_or(0).max(peak);
+            push.try_wait().unwrap()
+        });
+        let (code, pushed, error) = said(&push.wait_with_output().unwrap());
+        assert_eq!(code, 0, "{error}");
+        let pushed: Value = serde_json::from_str(&pushed).unwrap();
+        assert_eq!(pushed["bytes"], 300 * MIB);
+        assert!(peak > 0 && peak < 160 * MIB as u64, "{} MiB of memory for a file of 300", peak / MIB as u64);
+        registry.done(&["verify", "search:1"]);
+    }
+}
+
 #[test]
 fn a_flipped_bit_is_refused_with_both_digests() {
     let registry = Registry::in_folder();
@@ -233,6 +261,22 @@ fn a_server_that_goes_away_is_tried_again_and_then_told() {
     relay.mend();
     let (code, _, error) = registry.model(&["list"]);
     assert_eq!(code, 69, "{error}");
+}
+
+#[test]
+fn a_server_that_hangs_is_not_waited_for_beyond_the_patience_for_it() {
+    let registry = Registry::in_bucket();
+    let file = registry.file("model", b"a model");
+    registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
+    let Place::Bucket(server, _) = &registry.place else { unreachable!() };
+    server.pause();
+    for arguments in [&["list"][..], &["push", text(&file), "--format", "opaque", "--model", "search"]] {
+        let began = Instant::now();
+        let (code, _, error) = registry.model(arguments);
+        assert!(code == 69 && error.contains("the registry at s3://models/some/prefix cannot be used"), "{code}: {error}");
+        // `retry_for` is 2 s, and a try that began within it may take as long again.
+        assert!(began.elapsed() < Duration::from_secs(12), "{arguments:?}: {:?}", began.elapsed());
+    }
 }
 
 #[test]
@@ -314,6 +358,21 @@ fn what_never_ends_is_no_file_and_what_changes_nothing_is_no_push_and_no_move() 
     }
     let moves = registry.done(&["alias", "search", "champion"])["moves"].as_array().unwrap().len();
     assert_eq!(moves, 2, "where it is already is no move: what was before stays known");
+    let alias = |more: &[&str]| registry.model(&[&["alias", "search", "champion"], more].concat());
+    let (code, said, error) = alias(&["2"]);
+    assert_eq!((code, said.as_str()), (0, "search@champion points to version 2 already; nothing was moved\n"), "{error}");
+    let (code, said, error) = alias(&["--remove"]);
+    assert_eq!((code, said.as_str()), (0, "search@champion points to no version; before to version 2\n"), "{error}");
+    let (code, said, error) = alias(&["--remove"]);
+    assert_eq!((code, said.as_str()), (0, "search@champion points to no version already; nothing was moved\n"), "{error}");
+    // The newest first, as they followed one another, whatever the clocks of those who moved it said.
+    let first = registry.path("registry/models/search/aliases/champion/1.json");
+    let mut moved: Value = serde_json::from_slice(&fs::read(&first).unwrap()).unwrap();
+    moved["moved_ms"] = 4_102_444_800_000_u64.into();
+    fs::write(&first, moved.to_string()).unwrap();
+    let (_, said, _) = alias(&[]);
+    let numbers: Vec<&str> = said.lines().skip(2).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(numbers == ["3", "2", "1"] && said.lines().last().unwrap().contains("2100-01-01"), "{said}");
     let (code, _, error) = registry.model(&["alias", "search", "nobody", "--remove"]);
     assert!(code == 2 && error.contains("there is no such alias"), "{error}");
 }

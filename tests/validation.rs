@@ -196,6 +196,25 @@ fn a_report_stands_beside_its_version() {
     assert_eq!((fs::read_dir(stored.join("reports")).unwrap().count(), golden.len()), (2, 2), "of judged queries, and of made-up ones");
 }
 
+/// What is damaged may be the other one of the two.
+#[test]
+fn a_damaged_live_model_is_named_as_that() {
+    let registry = Registry::in_folder();
+    let model = |name: &str| format!("{}/../router/demo/models/{name}", env!("CARGO_MANIFEST_DIR"));
+    for name in ["ranker_v1.onnx", "ranker_v2.onnx"] {
+        registry.done(&["push", &model(name), "--model", "search"]);
+    }
+    registry.done(&["alias", "search", "champion", "1"]);
+    let push = registry.done(&["show", "search:1"])["push"].as_str().unwrap().to_owned();
+    let artefact = registry.path("registry/models/search/artefacts").join(push);
+    let mut bytes = fs::read(&artefact).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&artefact, bytes).unwrap();
+    let (code, told, error) = registry.model(&["validate", "search:2"]);
+    let says = "the live model search:1, which it is compared with: models/search/artefacts/";
+    assert!(code == 2 && error.contains(says) && error.contains("it was changed after it was pushed"), "{code}: {told}{error}");
+}
+
 /// Queries without features by name: the demo's are objects in the model's order.
 fn plain(queries: &[u8]) -> Vec<u8> {
     let mut text = String::new();
@@ -226,6 +245,17 @@ fn another_kind_of_model_has_to_be_declared() {
     let declared = [&judged[..], &["--signature-change"]].concat();
     let (code, told, _) = validate("good/pickle/linear.pkl", &declared);
     assert!(code == 0 && told.contains("declared") && told.contains("; how well it ranks was not looked at"), "{code}: {told}");
+    // One row for the format, whatever there is to say of it.
+    for file in ["good/lightgbm/plain.txt", "good/xgboost/indented.json", "good/pickle/linear.pkl"] {
+        for (more, outcome) in [(&["--json"][..], "refused"), (&["--json", "--signature-change"], "declared")] {
+            let (_, told, error) = validate(file, more);
+            let report: Value = serde_json::from_str(&told).unwrap_or_else(|wrong| panic!("{file}: {wrong}: {told}{error}"));
+            let checks = report["report"]["checks"].as_array().unwrap();
+            let rows: Vec<&Value> = checks.iter().filter(|check| check["name"] == "format").collect();
+            assert!(rows.len() == 1 && rows[0]["outcome"] == outcome, "{file}: {checks:?}");
+            assert!(rows[0]["said"].as_str().unwrap().contains(", and the live model is onnx"), "{file}: {checks:?}");
+        }
+    }
     // Who wants proof is not content with nothing.
     for (file, more) in [
         ("good/pickle/linear.pkl", &[&declared[..], &["--proof", "no-worse"]].concat()[..]),

@@ -63,6 +63,12 @@ impl Seaweed {
         }
     }
 
+    /// SIGSTOP: connections stay open, and nothing answers.
+    pub fn pause(&self) {
+        let child = self.child.as_ref().unwrap();
+        assert!(Command::new("kill").args(["-STOP", &child.id().to_string()]).status().unwrap().success());
+    }
+
     /// Starts it, with what it has on disk.
     pub fn run(&mut self) {
         assert!(self.spawn(), "SeaweedFS ended");

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// So much of an outside text is quoted.
-const QUOTED_CHARS: usize = 200;
+/// So much of an outside text is quoted: two SHA-256, and the sentence around them.
+const QUOTED_CHARS: usize = 400;
 
 /// Whether trying again may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +107,13 @@ mod tests {
     #[test]
     fn what_is_quoted_is_short_and_plain() {
         assert_eq!(quoted(" a\nb\u{1b}[2J\u{202e}c "), "a b [2J c");
-        assert_eq!(quoted(&"ä".repeat(500)).chars().count(), 203);
+        assert_eq!(quoted(&"ä".repeat(500)).chars().count(), 403);
+        let changed = format!(
+            "search:2: models/search/artefacts/{}: its SHA-256 is {} and not {}: it was changed after it was pushed",
+            "4".repeat(32),
+            "a".repeat(64),
+            "b".repeat(64)
+        );
+        assert_eq!(quoted(&changed), changed, "whole");
     }
 }

@@ -284,6 +284,8 @@ impl Deployment<'_> {
             told.line("known", &format!("{} is this file already", named(&version)));
             return Ok(version);
         }
+        let trusted = deploy_push::would_be_vouched_for(&self.args.described, &self.keys);
+        trusted.map_err(|failure| failure.about(&format!("{} is not pushed", file.display())))?;
         let version = deploy_push::push(registry, model, file, (&self.args.described, &self.args.why), self.args.json).await?;
         let own = named(&version);
         told.line("pushed", &format!("{own} is pushed, SHA-256 {}", version.manifest.sha256));

@@ -54,6 +54,12 @@ impl Failure {
         self
     }
 
+    /// With what it is about, before what went wrong with it.
+    pub(crate) fn about(mut self, what: &str) -> Failure {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// With what else the API said: everything beside its `error`.
     pub(crate) fn with_details(mut self, answer: Value) -> Failure {
         if let Value::Object(answer) = answer {

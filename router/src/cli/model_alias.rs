@@ -65,14 +65,19 @@ impl AliasArgs {
         free_text::check("--why", &self.why)?;
         let expected = self.expect.map_or(Expected::Anywhere, |at| Expected::At((at > 0).then_some(at)));
         let to = AliasMove::to(self.version, who(), self.why.clone(), crate::admin::now_unix_ms(), random_hex(16));
+        let own = to.id.clone();
         let moved = registry.move_alias(model, alias, to, expected).await.map_err(failed)?;
-        let text = moved_line(model, alias, &moved);
+        let text = moved_line((model, alias), &moved, &own);
         Ok((json!({ "model": model, "alias": alias, "moved": moved }), text))
     }
 }
 
-/// A move, on a line: from what to what.
-pub(super) fn moved_line(model: &Name, alias: &Name, moved: &AliasMove) -> String {
+/// What became of the move `own`, on a line: from what to what. Another move is the last one where it pointed there already.
+pub(super) fn moved_line((model, alias): (&Name, &Name), last: &AliasMove, own: &str) -> String {
     let words = |at: Option<u64>| at.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
-    format!("{model}@{alias} points to {}; before to {}\n", words(moved.version), words(moved.before))
+    let now = words(last.version);
+    match last.id == own {
+        true => format!("{model}@{alias} points to {now}; before to {}\n", words(last.before)),
+        false => format!("{model}@{alias} points to {now} already; nothing was moved\n"),
+    }
 }

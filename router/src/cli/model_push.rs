@@ -14,6 +14,7 @@ use super::model_mlflow::{FromMlflow, MlflowArgs, already, would_table};
 use super::model_show::shown;
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::stopped::unless_stopped;
+use super::validating::named;
 use super::{Failure, block_on, free_text, plain, print};
 use crate::flags::random_hex;
 use crate::registry::{
@@ -23,8 +24,8 @@ use crate::registry::{
 
 /// So many of a model's newest versions are looked at before another one is pushed.
 const LOOKED_AT: usize = 50;
-/// A larger file is not looked into when it is pushed.
-const READ_AT_MOST: u64 = 256 << 20;
+/// A larger file is not looked into when it is pushed: nothing that is pushed takes more memory than this and a few parts.
+const READ_AT_MOST: u64 = 64 << 20;
 
 /// Push a file as the next version of a model.
 #[derive(Debug, Args)]
@@ -84,18 +85,18 @@ pub(super) struct Described {
 impl PushArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let json = self.json;
-        let (mut pushed, moves) = block_on(unless_stopped(self.push())).map_err(|failure| failure.in_json(json))?;
+        let Done { version: mut pushed, already, moves } =
+            block_on(unless_stopped(self.push())).map_err(|failure| failure.in_json(json))?;
         if let (Some(fields), false) = (pushed.as_object_mut(), moves.is_empty()) {
             let all: Vec<Value> = moves.iter().map(|moved| json!({ "alias": moved.alias, "moved": moved.moved })).collect();
             fields.insert("moves".to_owned(), all.into());
         }
         let table = if self.mlflow.dry_run { would_table } else { shown };
-        let lines = || moves.iter().map(|moved| moved_line(&moved.model, &moved.alias, &moved.moved)).collect::<String>();
-        print(&if json { format!("{pushed:#}\n") } else { format!("{}{}", table(&pushed), lines()) })
+        let lines = || moves.iter().map(|moved| moved_line((&moved.model, &moved.alias), &moved.moved, &moved.own)).collect::<String>();
+        print(&if json { format!("{pushed:#}\n") } else { format!("{}{}{}", table(&pushed), already.unwrap_or_default(), lines()) })
     }
 
-    /// The version, or what would be pushed; and how aliases were moved to it.
-    async fn push(&self) -> Result<(Value, Vec<Moved>), Failure> {
+    async fn push(&self) -> Result<Done, Failure> {
         let found = self.mlflow.find().await?;
         if let Some(found) = &found {
             return self.push_from_mlflow(found).await;
@@ -106,27 +107,28 @@ impl PushArgs {
         if self.mlflow.dry_run {
             let (about, name) = (json!(push.about), file.file_name().map(std::ffi::OsStr::to_string_lossy));
             let would = json!({ "from": file, "model": model, "file": name, "format": push.format, "about": about });
-            return Ok((would, Vec::new()));
+            return Ok(Done::would(would));
         }
         let registry = self.registry.open_or_make()?;
         warn_of_unreadable(&registry, model).await?;
         let version = pushed(&registry, push, self.json).await?;
         let moves = self.move_aliases(&registry, model, version.manifest.version).await?;
-        Ok((json!(version), moves))
+        Ok(Done::pushed(&version, true, moves))
     }
 
     /// The same file is not pushed twice: whoever asks for it again, as a webhook that is delivered twice does, gets the version that there is.
-    async fn push_from_mlflow(&self, found: &FromMlflow) -> Result<(Value, Vec<Moved>), Failure> {
+    async fn push_from_mlflow(&self, found: &FromMlflow) -> Result<Done, Failure> {
         let model = found.model(self.model.as_ref())?;
         found.warn();
         let format = self.described.format.or(found.format());
         if self.mlflow.dry_run {
-            return Ok((found.would(&model, format, &found.below(self.described.about(&self.why)?)), Vec::new()));
+            return Ok(Done::would(found.would(&model, format, &found.below(self.described.about(&self.why)?))));
         }
         let registry = self.registry.open_or_make()?;
         warn_of_unreadable(&registry, &model).await?;
         let (folder, file) = found.fetch(registry.artefact_bytes(), self.json).await?;
-        let version = if let Some(number) = already(&registry, &model, &file).await? {
+        let there = already(&registry, &model, &file).await?;
+        let version = if let Some(number) = there {
             let which = Which::Number(number);
             registry.version(&Reference { model: model.clone(), which }).await.map_err(failed)?
         } else {
@@ -136,17 +138,43 @@ impl PushArgs {
         };
         drop(folder);
         let moves = self.move_aliases(&registry, &model, version.manifest.version).await?;
-        Ok((json!(version), moves))
+        Ok(Done::pushed(&version, there.is_none(), moves))
     }
 
     async fn move_aliases(&self, registry: &Registry, model: &Name, version: u64) -> Result<Vec<Moved>, Failure> {
         let mut moves = Vec::new();
         for alias in &self.aliases {
             let to = AliasMove::to(Some(version), who(), "pushed".to_owned(), crate::admin::now_unix_ms(), random_hex(16));
+            let own = to.id.clone();
             let moved = registry.move_alias(model, alias, to, Expected::Anywhere).await.map_err(failed)?;
-            moves.push(Moved { model: model.clone(), alias: alias.clone(), moved });
+            moves.push(Moved { model: model.clone(), alias: alias.clone(), moved, own });
         }
         Ok(moves)
+    }
+}
+
+/// What came of it.
+struct Done {
+    /// The version, or what would be pushed.
+    version: Value,
+    /// Said where the file was there already.
+    already: Option<String>,
+    /// How aliases were moved to it.
+    moves: Vec<Moved>,
+}
+
+impl Done {
+    fn would(version: Value) -> Done {
+        Done { version, already: None, moves: Vec::new() }
+    }
+
+    fn pushed(version: &Version, is_new: bool, moves: Vec<Moved>) -> Done {
+        let already = (!is_new).then(|| format!("nothing was pushed: {} is this file already\n", named(version)));
+        let mut version = json!(version);
+        if let Some(fields) = version.as_object_mut() {
+            fields.insert("pushed".to_owned(), is_new.into());
+        }
+        Done { version, already, moves }
     }
 }
 
@@ -154,7 +182,10 @@ impl PushArgs {
 struct Moved {
     model: Name,
     alias: Name,
+    /// Its last move.
     moved: AliasMove,
+    /// The id of ours.
+    own: String,
 }
 
 /// An alias that may be moved to a version.

@@ -169,10 +169,18 @@ pub(super) fn alias_history(model: &str, alias: &str, moves: &[AliasMove]) -> St
     if moves.is_empty() {
         return format!("{model}@{alias}: it was never moved\n");
     }
-    let rows = moves.iter().rev().map(|moved| {
+    // By the chain that they make: clocks of those who moved it at once may say something else.
+    let rows = moves.iter().enumerate().rev().map(|(index, moved)| {
         let shown = |at: Option<u64>| at.map_or_else(|| "-".to_owned(), |version| version.to_string());
-        vec![at(&json!(moved.moved_ms)), shown(moved.version), shown(moved.before), moved.who.clone(), moved.why.clone()]
+        vec![
+            (index + 1).to_string(),
+            at(&json!(moved.moved_ms)),
+            shown(moved.version),
+            shown(moved.before),
+            moved.who.clone(),
+            moved.why.clone(),
+        ]
     });
-    let head = std::iter::once(head(&["when", "version", "before", "by", "why"]));
+    let head = std::iter::once(head(&["move", "when", "version", "before", "by", "why"]));
     format!("{model}@{alias}\n{}", table(&head.chain(rows).collect::<Vec<_>>()))
 }

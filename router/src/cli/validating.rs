@@ -53,9 +53,10 @@ pub(super) async fn pulled(
 /// A version as what others are compared with.
 ///
 /// # Errors
-/// As [`pulled`].
+/// As [`pulled`], and they say that it is the one that is compared with.
 pub(super) async fn as_live(registry: &Registry, live: &Version, folder: &TempDir, is_quiet: bool) -> Result<Live, Failure> {
-    let file = pulled(registry, live, folder, "live", is_quiet).await?;
+    let file = pulled(registry, live, folder, "live", is_quiet).await;
+    let file = file.map_err(|failure| failure.about(&format!("the live model {}, which it is compared with", named(live))))?;
     Ok(Live { name: named(live), format: live.manifest.format, file })
 }
 

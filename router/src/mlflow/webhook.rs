@@ -24,6 +24,8 @@ const SECRET_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=1_024;
 const FILE_BYTES: u64 = 4_096;
 /// The longest id of a delivery, in characters; MLflow's are UUIDs.
 const ID_CHARACTERS: usize = 128;
+/// What a name of a model or an alias is.
+const NAME_RULE: &str = "a name without /, : and @, as text";
 /// Signatures in one header that are looked at.
 const SIGNATURES: usize = 8;
 
@@ -198,17 +200,15 @@ impl Event {
             return Ok(Event::Other(cut(&format!("{}.{}", payload.entity, payload.action))));
         }
         let text = |key: &str| payload.data.get(key).and_then(Value::as_str).unwrap_or_default();
-        let name = |key: &str| {
-            let name = text(key);
-            if is_mlflow_name(name) {
-                Ok(name.to_owned())
-            } else {
-                Err(format!("data.{key} = {:?}: must be a name without /, : and @", cut(name)))
-            }
+        let wrong = |key: &str, rule: &str| match payload.data.get(key) {
+            None => format!("data.{key} is missing: it must be {rule}"),
+            Some(Value::String(text)) => format!("data.{key} = {:?}: must be {rule}", cut(text)),
+            Some(other) => format!("data.{key} = {}: must be {rule}", cut(&other.to_string())),
         };
-        let number = version(text("version"))
-            .ok_or_else(|| format!("data.version = {:?}: must be a whole number, from 1 on, as text", cut(text("version"))))?;
-        Ok(Event::AliasSet { model: name("name")?, alias: name("alias")?, version: number })
+        let name = |key: &str| Some(text(key).to_owned()).filter(|name| is_mlflow_name(name)).ok_or_else(|| wrong(key, NAME_RULE));
+        let (model, alias) = (name("name")?, name("alias")?);
+        let version = version(text("version")).ok_or_else(|| wrong("version", "a whole number, from 1 on, as text"))?;
+        Ok(Event::AliasSet { model, alias, version })
     }
 }
 
@@ -331,7 +331,13 @@ pub(super) mod tests {
         for (body, says) in [
             (String::new(), "must be JSON like"),
             ("{}".to_owned(), "missing field"),
-            (BODY.replace("\"3\"", "3"), "data.version = \"\": must be a whole number"),
+            (BODY.replace("\"3\"", "3"), "data.version = 3: must be a whole number"),
+            (BODY.replace(", \"version\": \"3\"", ""), "data.version is missing: it must be a whole number"),
+            (
+                BODY.replace(", \"version\": \"3\"", "").replace("\"search\"", "5"),
+                "data.name = 5: must be a name without /, : and @, as text",
+            ),
+            (BODY.replace("\"alias\"", "\"other\""), "data.alias is missing: it must be a name"),
             (BODY.replace("\"3\"", "\"0\""), "data.version = \"0\""),
             (BODY.replace("search", "../x"), "data.name = \"../x\": must be a name"),
             (BODY.replace("champion", "a@b"), "data.alias = \"a@b\""),

@@ -13,9 +13,9 @@ use crate::config;
 
 /// Until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Without a byte of an answer.
+/// Without a byte of an answer, while a part of an upload goes up or is put together; of everything else `registry.retry_for`, where that is shorter.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// Of one request; a part of an upload at 1 MiB/s takes half a minute.
+/// Of one request, with its answer; an artefact that is read for longer is asked for anew from where it was.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// What a service says of a bucket that is in another region.
 const OTHER_REGION: [&str; 3] = ["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"];
@@ -34,11 +34,20 @@ pub(super) struct Access {
     key: Option<String>,
 }
 
+/// A bucket that is open: the same one twice, since whoever sends much hears nothing for longer than others would wait.
+pub(super) struct Opened {
+    /// For everything but uploads.
+    pub(super) s3: AmazonS3,
+    /// For the bytes of artefacts on their way there.
+    pub(super) uploads: AmazonS3,
+    pub(super) access: Access,
+}
+
 /// Opens it; nothing is asked yet.
 ///
 /// # Errors
 /// [`RegistryError::Config`] for what makes no sense.
-pub(super) fn open(config: &config::Registry, bucket: &str) -> Result<(AmazonS3, Access), RegistryError> {
+pub(super) fn open(config: &config::Registry, bucket: &str) -> Result<Opened, RegistryError> {
     // Nobody else may have said which one TLS takes.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let s3 = &config.s3;
@@ -52,8 +61,7 @@ pub(super) fn open(config: &config::Registry, bucket: &str) -> Result<(AmazonS3,
         Some(endpoint) => Some(endpoint.clone()),
         None => environment.map(checked).transpose()?,
     };
-    let mut client =
-        ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_read_timeout(READ_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
+    let mut client = ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT.min(config.retry_for)).with_timeout(REQUEST_TIMEOUT);
     if let Some(path) = &s3.ca_file {
         for certificate in certificates(path)? {
             client = client.with_root_certificate(certificate);
@@ -73,9 +81,11 @@ pub(super) fn open(config: &config::Registry, bucket: &str) -> Result<(AmazonS3,
         max_retries: 1_000,
         retry_timeout: config.retry_for,
     };
-    let builder = builder.with_virtual_hosted_style_request(!is_path_style).with_client_options(client).with_retry(retry);
+    let builder = builder.with_virtual_hosted_style_request(!is_path_style).with_retry(retry);
     let wrong = |error: Error| RegistryError::Config { key: "registry.url", value: config.place.to_string(), why: chain(&error) };
-    Ok((builder.build().map_err(wrong)?, Access { bucket: bucket.to_owned(), endpoint, key }))
+    let patient = |time| builder.clone().with_client_options(client.clone().with_read_timeout(time)).build().map_err(wrong);
+    let (s3, uploads) = (patient(READ_TIMEOUT.min(config.retry_for))?, patient(READ_TIMEOUT)?);
+    Ok(Opened { s3, uploads, access: Access { bucket: bucket.to_owned(), endpoint, key } })
 }
 
 /// An endpoint that the environment names.

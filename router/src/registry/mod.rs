@@ -15,6 +15,7 @@
 
 mod aliases;
 mod bucket;
+mod buffers;
 mod credentials;
 mod error;
 mod format;

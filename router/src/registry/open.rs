@@ -10,7 +10,7 @@ use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 
-use super::bucket::{self, Access};
+use super::bucket::{self, Access, Opened};
 use super::error::RegistryError;
 use super::manifest::{MANIFEST_BYTES, ManifestFault};
 use super::names::Name;
@@ -23,7 +23,7 @@ pub(super) const MOST_NUMBER: u64 = 1_000_000_000;
 #[derive(Debug, Clone)]
 pub struct Registry {
     pub(super) store: Arc<dyn ObjectStore>,
-    /// Uploads in parts that go on after their process ended; a folder has none.
+    /// The bucket as uploads go to it, in parts that go on after their process ended; a folder has none.
     pub(super) parts: Option<Arc<AmazonS3>>,
     pub(super) config: config::Registry,
     /// How the bucket is reached; a folder has none.
@@ -65,9 +65,8 @@ impl Registry {
             }
             Place::S3 { bucket, prefix } => {
                 let root = Path::from(prefix.as_str());
-                let (s3, access) = bucket::open(&config, bucket)?;
-                let s3 = Arc::new(s3);
-                Ok(Registry { store: s3.clone(), parts: Some(s3), config, access: Some(access), root })
+                let Opened { s3, uploads, access } = bucket::open(&config, bucket)?;
+                Ok(Registry { store: Arc::new(s3), parts: Some(Arc::new(uploads)), config, access: Some(access), root })
             }
         }
     }
@@ -169,6 +168,14 @@ impl Registry {
         match self.store.delete(path).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.away(&error)),
+        }
+    }
+
+    /// Where an artefact goes that is sent whole.
+    pub(super) fn whole_uploads(&self) -> &dyn ObjectStore {
+        match &self.parts {
+            Some(uploads) => &**uploads,
+            None => &*self.store,
         }
     }
 

@@ -1,10 +1,11 @@
-//! An artefact on its way into the store: in parts, several at a time. In a bucket, an upload that was broken off goes on with the parts that are there; what
+//! An artefact on its way into the store: in parts, several at a time, which are all of it that is in memory. In a bucket, an upload that was broken off goes on with the parts that are there; what
 //! they are is noted on this machine, each with its digest.
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path as FilePath, PathBuf};
 
+use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
@@ -13,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Progress;
+use super::buffers::Buffers;
 use super::error::RegistryError;
 use super::open::Registry;
 
-/// S3 wants 5 MiB at least, and takes 10,000 parts.
-const PART_BYTES: u64 = 16 << 20;
+/// S3 wants 5 MiB at least, and takes 10,000 parts. Larger ones take more memory, and longer than a slow line is waited for.
+const PART_BYTES: u64 = 8 << 20;
 const MOST_PARTS: u64 = 10_000;
 /// On their way at a time.
 const AT_A_TIME: usize = 4;
@@ -38,6 +40,8 @@ pub(super) struct Source {
     pub(super) bytes: u64,
     sha256: Sha256,
     read: u64,
+    /// As many as there are parts on their way.
+    buffers: Buffers,
 }
 
 impl Source {
@@ -51,18 +55,20 @@ impl Source {
         if meta.len() > most {
             return Err(RegistryError::TooLarge { path: path.to_owned(), bytes: meta.len(), most });
         }
-        Ok(Source { path: path.to_owned(), file, bytes: meta.len(), sha256: Sha256::new(), read: 0 })
+        Ok(Source { path: path.to_owned(), file, bytes: meta.len(), sha256: Sha256::new(), read: 0, buffers: Buffers::default() })
     }
 
     /// The next bytes, as many as asked for or up to the end.
-    async fn next(mut self, most: u64) -> Result<(Source, Vec<u8>), RegistryError> {
+    async fn next(mut self, most: u64) -> Result<(Source, Bytes), RegistryError> {
         let path = self.path.clone();
         let failed = |source| RegistryError::File { path, what: "read the file that is pushed", source };
         let read = tokio::task::spawn_blocking(move || {
-            let mut part = Vec::with_capacity(usize::try_from(most.min(self.bytes)).unwrap_or(0));
+            let mut part = self.buffers.take();
+            part.reserve_exact(usize::try_from(most.min(self.bytes)).unwrap_or(0));
             let done = self.file.by_ref().take(most).read_to_end(&mut part);
             self.sha256.update(&part);
             self.read += part.len() as u64;
+            let part = self.buffers.lend(part);
             done.map(|_| (self, part))
         });
         read.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)
@@ -155,7 +161,7 @@ impl Registry {
             None if source.bytes <= part_bytes => {
                 let of = source.bytes;
                 let (source, whole) = source.next(part_bytes + 1).await?;
-                self.store.put(path, PutPayload::from(whole)).await.map_err(|error| self.away(&error))?;
+                self.whole_uploads().put(path, PutPayload::from(whole)).await.map_err(|error| self.away(&error))?;
                 progress(Progress { done: of, of });
                 source.sent()
             }

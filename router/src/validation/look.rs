@@ -31,6 +31,8 @@ pub(super) enum Stop {
 /// Says what is found, as it is found.
 struct Teller<W> {
     out: W,
+    /// That it is of another format than the live model: told with what its own format says, in one check.
+    other_format: Option<Check>,
 }
 
 impl<W: std::io::Write> Teller<W> {
@@ -52,7 +54,11 @@ impl<W: std::io::Write> Teller<W> {
 
     /// Says it, and goes on whatever it is.
     fn tell(&mut self, check: Check) -> Result<(), Stop> {
-        self.say(&Line::Done(check))
+        let other = if check.name == "format" { self.other_format.take() } else { None };
+        self.say(&Line::Done(match other {
+            Some(other) => both(&check, &other),
+            None => check,
+        }))
     }
 
     fn done(&mut self, check: Check) -> Result<(), Stop> {
@@ -71,7 +77,7 @@ impl<W: std::io::Write> Teller<W> {
 
 /// Looks, and says what there is. `Err`: why it cannot be told.
 pub(super) fn look(request: &Request, library: Option<Loaded>, out: impl std::io::Write) -> Result<(), String> {
-    let mut teller = Teller { out };
+    let mut teller = Teller { out, other_format: None };
     match all(request, library, &mut teller) {
         Ok(()) | Err(Stop::Told) => {}
         // Who does not hear it sees that the last line is missing.
@@ -84,7 +90,10 @@ pub(super) fn look(request: &Request, library: Option<Loaded>, out: impl std::io
             return Err(why);
         }
     }
-    teller.say(&Line::End).map_err(|_| "nobody listens".to_owned())
+    // A pickle has no check of its own format, and another one may not have come to it.
+    let left = teller.other_format.take();
+    let told = left.map_or(Ok(()), |check| teller.tell(check));
+    told.and_then(|()| teller.say(&Line::End)).map_err(|_| "nobody listens".to_owned())
 }
 
 fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &mut Teller<W>) -> Result<(), Stop> {
@@ -99,10 +108,7 @@ fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &m
     }
     let most = request.criteria.artefact_bytes;
     teller.tell(Check::new("size", Outcome::Passed, format!("{} bytes; up to {most} are allowed", bytes.len())))?;
-    if let Some(check) = other_format(request) {
-        teller.begin("format")?;
-        teller.tell(check)?;
-    }
+    teller.other_format = other_format(request);
     if request.format != Format::Onnx {
         unknown_quality(request, teller)?;
     }
@@ -124,6 +130,12 @@ fn other_format(request: &Request) -> Option<Check> {
     let outcome = if request.criteria.signature_change { Outcome::Declared } else { Outcome::Refused };
     let said = format!("{}, and the live model is {}: declare that with --signature-change", request.format, live.format);
     Some(Check::new("format", outcome, said))
+}
+
+/// What a format is by itself, and beside the live model's, in one check.
+fn both(own: &Check, other: &Check) -> Check {
+    let outcome = if own.outcome == Outcome::Refused { Outcome::Refused } else { other.outcome };
+    Check::new("format", outcome, format!("{}; {}", other.said, own.said))
 }
 
 /// Only ONNX is run here.
