@@ -76,7 +76,7 @@ async fn wrong_scores_are_refused_and_undone() {
 #[tokio::test]
 async fn who_has_the_version_keeps_it_when_another_cannot_get_it_again() {
     let (one, two, urls) = pair(&[3], &[1]).await;
-    two.goes_wrong(always("load", Reply::Status(400, String::new())));
+    two.goes_wrong(always("/load", Reply::Status(400, String::new())));
     let golden = golden();
     let wanted = model_servers::Wanted { previous: Some(3), ..wanted(Some(&golden)) };
     bring_up(&client(), &settings(), &urls, &wanted, None, &silent).await.unwrap_err();
