@@ -54,8 +54,32 @@ impl Deployment<'_> {
             args.show(&report.table());
         }
         account.would.extend(scene.strays.iter().map(|stray| format!("warning: {stray}")));
+        let away = self.in_the_way(&next, &scene, (&candidate, version.as_ref())).await?;
+        account.would.extend(away.map(|why| format!("warning: the router's registry cannot be asked now: {why}")));
         account.would.push(self.last_line(next, scene, &candidate)?);
         Ok(account.would.iter().map(|line| format!("{line}\n")).collect())
+    }
+
+    /// Asks the router what would keep the rollout from beginning. Why its registry cannot be asked, where it cannot.
+    async fn in_the_way(
+        &self,
+        next: &Next,
+        scene: &Scene,
+        (candidate, version): (&str, Option<&Version>),
+    ) -> Result<Option<String>, Failure> {
+        match (next, version) {
+            (Next::LiveAlready, Some(version)) => self.is_this_one(scene, version).await.map(|()| None),
+            (Next::Attach(_), Some(version)) => match scene.of_another_artefact(candidate, Some(&version.manifest.sha256)) {
+                Some(why) => Err(Failure::refused(why)),
+                None => Ok(None),
+            },
+            (Next::Start | Next::Supersede(_), _) => self.patient.check(version).await.map_err(|failure| {
+                let why = format!("no rollout of {candidate} would begin on {}: {}; nothing was done", self.args.route, failure.message());
+                if failure.is_refused() { Failure::refused(why) } else { failure }
+            }),
+            // What is in the way now may be over by then.
+            _ => Ok(None),
+        }
     }
 
     fn last_line(&self, next: Next, scene: Scene, candidate: &str) -> Result<String, Failure> {
@@ -68,7 +92,7 @@ impl Deployment<'_> {
             Next::Start => format!("{begins}; live is {}", scene.live),
             Next::Supersede(rollout) => format!("{} would be aborted, and {begins}", rollout.summary),
             Next::Queue(rollout) => format!("{} would be waited for; then {begins}", rollout.summary),
-            Next::Refuse(rollout) => return Err(args.order(candidate.to_owned(), scene.live, self.deadline).busy(&rollout)),
+            Next::Refuse(rollout) => return Err(args.order((candidate.to_owned(), None), scene.live, self.deadline).busy(&rollout)),
         })
     }
 
