@@ -239,7 +239,7 @@ impl Deployment<'_> {
         loop {
             let scene = Scene::of(&self.patient.first(self.deadline, told).await?);
             if scene.next(&candidate, args.if_busy) == Next::LiveAlready {
-                self.is_this_one(&scene, version).await?;
+                self.is_this_one(&scene, version, told).await?;
                 self.live_already(registry, &scene, version, (told, account)).await;
                 return Ok(None);
             }
@@ -301,10 +301,10 @@ impl Deployment<'_> {
     ///
     /// # Errors
     /// It is another one; or the router is away.
-    pub(super) async fn is_this_one(&self, scene: &Scene, version: &Version) -> Result<(), Failure> {
+    pub(super) async fn is_this_one(&self, scene: &Scene, version: &Version, told: &Told) -> Result<(), Failure> {
         match scene.of_another_artefact(&named(version), Some(&version.manifest.sha256)) {
             Some(why) => Err(Failure::refused(why)),
-            None => self.patient.check(Some(version)).await.map(drop),
+            None => self.patient.check(Some(version), self.deadline, told).await.map(drop),
         }
     }
 

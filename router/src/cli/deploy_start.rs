@@ -107,13 +107,13 @@ impl Patient {
     ///
     /// # Errors
     /// None would begin, or the router is away.
-    pub(super) async fn check(&self, version: Option<&Version>) -> Result<Option<String>, Failure> {
+    pub(super) async fn check(&self, version: Option<&Version>, deadline: Instant, told: &Told) -> Result<Option<String>, Failure> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("unvalidated", "true");
         if let Some(version) = version {
             query.append_pair("candidate", &named(version)).append_pair("sha256", &version.manifest.sha256);
         }
-        let found = self.client.get(&format!("{}/rollout/check?{}", self.path, query.finish())).await?;
+        let found = self.get(&format!("/rollout/check?{}", query.finish()), deadline.min(Instant::now() + AWAY_FOR), told).await?;
         Ok(found["why"].as_str().map(str::to_owned))
     }
 

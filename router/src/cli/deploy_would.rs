@@ -54,7 +54,7 @@ impl Deployment<'_> {
             args.show(&report.table());
         }
         account.would.extend(scene.strays.iter().map(|stray| format!("warning: {stray}")));
-        let away = self.in_the_way(&next, &scene, (&candidate, version.as_ref())).await?;
+        let away = self.in_the_way(&next, &scene, (&candidate, version.as_ref()), told).await?;
         account.would.extend(away.map(|why| format!("warning: the router's registry cannot be asked now: {why}")));
         account.would.push(self.last_line(next, scene, &candidate)?);
         Ok(account.would.iter().map(|line| format!("{line}\n")).collect())
@@ -68,13 +68,13 @@ impl Deployment<'_> {
         (candidate, version): (&str, Option<&Version>),
     ) -> Result<Option<String>, Failure> {
         match (next, version) {
-            (Next::LiveAlready, Some(version)) => self.is_this_one(scene, version).await.map(|()| None),
+            (Next::LiveAlready, Some(version)) => self.is_this_one(scene, version, told).await.map(|()| None),
             (Next::Attach(_), Some(version)) => match scene.of_another_artefact(candidate, Some(&version.manifest.sha256)) {
                 Some(why) => Err(Failure::refused(why)),
                 None => Ok(None),
             },
-            (Next::Start | Next::Supersede(_), _) => self.patient.check(version).await.map_err(|failure| {
-                let why = format!("no rollout of {candidate} would begin on {}: {}; nothing was done", self.args.route, failure.message());
+            (Next::Start | Next::Supersede(_), _) => self.patient.check(version, self.deadline, told).await.map_err(|failure| {
+                let why = format!("no rollout of {candidate} would begin on {}: {}", self.args.route, failure.message());
                 if failure.is_refused() { Failure::refused(why) } else { failure }
             }),
             // What is in the way now may be over by then.
