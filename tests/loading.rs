@@ -196,6 +196,7 @@ fn another_registrys_version_of_the_same_name_is_refused() {
     reaches(&router, "canary");
     let (code, told, error) = deploy(&[]);
     assert!(code == 2 && error.contains(&another), "{code}: {told}{error}");
+    let load = pools.load(&router, 100).start();
     done(&router, &["rollout", "promote", "search", "--full"]);
     reaches(&router, "done");
     eventually("it is live", SOON, || (router.route()["live"] == "green").then_some(()));
@@ -206,6 +207,7 @@ fn another_registrys_version_of_the_same_name_is_refused() {
     done(&router, &["rollback", "search", "--to", "search:2"]);
     let (code, told, error) = deploy(&[]);
     assert!(code == 2 && error.contains(&refused), "{code}: {told}{error}");
+    assert_eq!(load.stop().failures(), 0);
 }
 
 /// Nothing is ended for a version that cannot come back; and one that was live once can, whatever anybody has looked at.
