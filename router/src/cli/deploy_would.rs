@@ -66,13 +66,13 @@ impl Deployment<'_> {
         next: &Next,
         scene: &Scene,
         (candidate, version): (&str, Option<&Version>),
+        told: &Told,
     ) -> Result<Option<String>, Failure> {
         match (next, version) {
             (Next::LiveAlready, Some(version)) => self.is_this_one(scene, version, told).await.map(|()| None),
-            (Next::Attach(_), Some(version)) => match scene.of_another_artefact(candidate, Some(&version.manifest.sha256)) {
-                Some(why) => Err(Failure::refused(why)),
-                None => Ok(None),
-            },
+            (Next::Attach(_), Some(version)) => {
+                scene.of_another_artefact(candidate, Some(&version.manifest.sha256)).map_or(Ok(None), |why| Err(Failure::refused(why)))
+            }
             (Next::Start | Next::Supersede(_), _) => self.patient.check(version, self.deadline, told).await.map_err(|failure| {
                 let why = format!("no rollout of {candidate} would begin on {}: {}", self.args.route, failure.message());
                 if failure.is_refused() { Failure::refused(why) } else { failure }
