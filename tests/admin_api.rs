@@ -427,7 +427,6 @@ fn the_description_has_the_paths_and_fields_that_there_are() {
     let digest = plugins["plugins"][0]["digest"].as_str().unwrap();
     for (path, methods) in &described {
         let path = path.replace("{route}", "search").replace("{name}", "mine").replace("{digest}", digest);
-        let path = if path.ends_with("/check") { format!("{path}?candidate=v2") } else { path };
         assert_eq!(ask(router.admin, "OPTIONS", &path, &[], "").status, 405, "OPTIONS {path}");
         if methods.contains("get") && !path.ends_with("/events") {
             assert_eq!(ask(router.admin, "GET", &path, &[], "").status, 200, "GET {path}");

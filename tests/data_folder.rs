@@ -63,3 +63,24 @@ fn a_log_that_nobody_reads_holds_up_no_query_and_no_change() {
     assert_eq!(http::get(router.traffic, "/").unwrap(), (200, "blue".to_owned()));
     assert_eq!(router.route()["flags"]["number"], "149");
 }
+
+/// As with a disk that is full: the file that a change is written to first cannot be.
+#[test]
+fn a_store_that_cannot_write_is_away_and_nothing_has_changed() {
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let router = Setup::default().pool("blue", &[&blue]).pool("green", &[&green]).start();
+    router.set_flags(&["flag.number=1"]);
+    let ledger = router.data_dir.join("flags/search.ledger.jsonl");
+    let aside = router.data_dir.join("flags/aside");
+    std::fs::rename(&ledger, &aside).unwrap();
+    std::fs::create_dir(&ledger).unwrap();
+    let (code, _, error) = router.run(&["flag", "set", "search", "flag.number=2"]);
+    assert!(code == 69 && error.contains("the flag store cannot write: the ledger cannot be written: "), "{code}: {error}");
+    let (status, answer) = router.admin("PATCH", "/api/v1/routes/search/flags", br#"{"set": {"flag.number": "2"}}"#);
+    assert_eq!(status, 503, "{answer}");
+    assert_eq!(router.route()["flags"]["number"], "1");
+    std::fs::remove_dir(&ledger).unwrap();
+    std::fs::rename(&aside, &ledger).unwrap();
+    router.set_flags(&["flag.number=2"]);
+    assert_eq!(router.route()["flags"]["number"], "2");
+}

@@ -180,12 +180,21 @@ fn whoever_stops_waiting_can_attach_again() {
 
 #[test]
 fn until_live_ends_with_the_switch() {
-    let site = Site::with_users(&PLAN.replace("bake = \"2s\"", "bake = \"1h\""));
+    let mut site = Site::with_users(&PLAN.replace("bake = \"2s\"", "bake = \"1h\""));
     site.runs("search:2");
     let file = site.model("ranker_v2.onnx");
     let (code, account) = site.deployed(&["--file", text(&file), "--wait", "--until", "live", "--timeout", "90s"]);
     assert_eq!((code, &account["outcome"], site.phase().as_str()), (0, &"live".into(), "baking"), "{account:#}");
     assert_eq!(site.alias("champion"), Value::Null, "a holdback may still take it back");
+    // A way back to a pool that nobody could be sent to is none; also a dry run says so.
+    site.pools[0].stop();
+    eventually("blue is known to be dead", SOON, || (site.router.route()["pools"]["blue"]["healthy"] == 0).then_some(()));
+    for more in [&["--dry-run"][..], &[]] {
+        let (code, told, error) = site.router.run(&[&["rollback", "search", "--to", "search:1"], more].concat());
+        let says = "it is not ready: blue, which has search:1, has no healthy endpoint (0 of 1 endpoints healthy); mend it first; nothing was done";
+        assert!(code == 2 && error.contains(says), "{code}: {told}{error}");
+    }
+    assert_eq!(site.router.route()["live"], "green");
 }
 
 /// What is live again is the champion again, where it is known in which registry; and a registry that is away holds no rollback up.
@@ -278,14 +287,16 @@ fn a_dry_run_changes_nothing() {
     site.registry.done(&["push", text(&file), "--model", "search"]);
     let (code, account) = site.deployed(&["--version", "1", "--dry-run"]);
     assert_eq!((code, &account["would"][1]), (0, &"nothing would be done: search:1 is live already on search".into()), "{account:#}");
-    let (code, told, _) = site.deploy(&["--file", text(&file), "--dry-run"]);
-    assert!(code == 0 && told.contains("nothing is pushed: search:2 is there already"), "{told}");
+    let (code, _, error) = site.deploy(&["--file", text(&file), "--dry-run"]);
+    assert!(code == 2 && error.contains("no rollout of search:2 would begin on search: no pool runs search:2"), "{error}");
     assert!(!site.registry.path("registry/models/search/versions/2/reports").exists(), "no report is stored");
     let bad = not_a_number(&site.registry);
     let (code, told, _) = site.deploy(&["--file", text(&bad), "--dry-run"]);
     assert!(code == 2 && told.contains("REFUSED"), "{told}");
     assert_eq!(site.router.route()["epoch"], before);
     site.runs("search:2");
+    let (code, told, _) = site.deploy(&["--file", text(&file), "--dry-run"]);
+    assert!(code == 0 && told.contains("nothing is pushed: search:2 is there already"), "{told}");
     assert_eq!(site.router.run(&["rollout", "start", "search", "--candidate", "search:2"]).0, 0);
     let (code, told, error) = site.deploy(&["--version", "2", "--dry-run"]);
     assert!(code == 0 && told.contains("its rollout is under way already: search:2 canary step 1 of 2 (10 %)"), "{told}{error}");
@@ -295,6 +306,38 @@ fn a_dry_run_changes_nothing() {
         assert!(is == code && told.contains(says), "{if_busy}: {is}: {told}{error}");
     }
     assert_eq!(site.rollouts(), 1);
+}
+
+/// What would refuse the rollout refuses the dry run, with the same words and the same exit code.
+#[test]
+fn a_dry_run_says_what_is_in_the_way() {
+    let mut site = Site::start(LONG);
+    let file = site.model("ranker_v2.onnx");
+    let in_the_way = |site: &Site, arguments: &[&str], says: &str| {
+        let (code, account) = site.deployed(&[arguments, &["--dry-run"]].concat());
+        let error = account["error"].as_str().unwrap_or_default();
+        assert!(code == 2 && error.contains(" would begin on search: ") && error.contains(says), "{arguments:?}: {code}: {account:#}");
+        assert_eq!(account["outcome"], "refused", "{account:#}");
+    };
+    site.router.set_flags(&["freeze=true"]);
+    in_the_way(&site, &["--file", text(&file)], "freeze is set");
+    assert_eq!(site.versions(), [1], "nothing is pushed");
+    site.registry.done(&["push", text(&file), "--model", "search"]);
+    site.runs("search:2");
+    in_the_way(&site, &["--version", "2"], "freeze is set");
+    site.router.set_flags(&["freeze=false", "canary_percent=7"]);
+    in_the_way(&site, &["--version", "2"], "a share already, by hand");
+    site.router.set_flags(&["canary_percent=0"]);
+    let (code, told, error) = site.deploy(&["--version", "2", "--dry-run"]);
+    assert!(code == 0 && told.contains("a rollout of search:2 would begin on search"), "{told}{error}");
+    site.pools[2].stop();
+    eventually("the canary is known to be dead", SOON, || (site.router.route()["pools"]["canary"]["healthy"] == 0).then_some(()));
+    in_the_way(&site, &["--version", "2"], "pool canary has no healthy endpoint");
+    assert_eq!(site.rollouts(), 0);
+    for (query, status) in [("candidate=search:2&sha256=0F", 400), ("sha256=00", 400), ("unvalidated=true", 200)] {
+        let (is, answer) = site.router.admin("GET", &format!("/api/v1/routes/search/rollout/check?{query}"), b"");
+        assert_eq!(is, status, "{query}: {answer}");
+    }
 }
 
 /// Each of them finds no version, and pushes; and then sees that the other one was first.

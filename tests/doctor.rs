@@ -165,6 +165,31 @@ fn what_routes_use_of_the_registry_is_there_or_named() {
 }
 
 #[test]
+fn a_champion_that_is_not_live_is_named_with_the_command_that_moves_it() {
+    let registry = Registry::in_folder();
+    let file = registry.file("model", b"a model");
+    for _ in 0..2 {
+        registry.done(&["push", file.to_str().unwrap(), "--format", "opaque", "--model", "search"]);
+    }
+    registry.done(&["alias", "search", "champion", "2"]);
+    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let top = format!("[registry]\nurl = \"file://{}\"\n[limits]\nconnections = 100", registry.path("registry").display());
+    let setup = Setup::default().pool("blue", &[&blue]).pool("green", &[&green]).top(&top);
+    let router = setup.route("[route.loading]\nmodel = \"search\"\n").start();
+    let told = || of(&router).1.into_iter().find(|finding| finding["name"] == "search@champion");
+    assert_eq!(told(), None, "what is live is no version of a model");
+    router.set_flags(&["version.blue=search:1"]);
+    let finding = eventually("it is told", SOON, told);
+    assert_eq!(
+        (&finding["status"], &finding["found"]),
+        (&"warning".into(), &"it points to version 2, and live is search:1 on search".into())
+    );
+    assert!(finding["to_do"].as_str().unwrap().starts_with("switchback model alias search champion 1"), "{finding:#}");
+    registry.done(&["alias", "search", "champion", "1"]);
+    assert_eq!(told(), None);
+}
+
+#[test]
 fn what_is_wrong_before_a_start_is_named_and_nothing_is_made() {
     let blue = Backend::start("blue");
     let folder = tempfile::tempdir().unwrap();

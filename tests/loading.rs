@@ -159,6 +159,57 @@ fn where_keys_are_trusted_nobody_gets_what_is_not_signed() {
     assert_eq!(pools.served(&pools.rankers[2][0]), [3]);
 }
 
+/// Whoever deploys from another registry means other bytes by the same name: the router loads none but those that are meant.
+#[test]
+fn another_registrys_version_of_the_same_name_is_refused() {
+    let pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let router = pools.router("one", QUICK, &pools.filled());
+    let other = registry::Registry::in_folder();
+    for model in ["ranker_v1.onnx", "ranker_shuffled.onnx"] {
+        other.done(&["push", demo(&format!("models/{model}")).to_str().unwrap(), "--model", "search"]);
+    }
+    let [has, meant] =
+        [&pools.registry, &other].map(|registry| registry.done(&["show", "search:2"])["sha256"].as_str().unwrap().to_owned());
+    let deploy = |more: &[&str]| {
+        let mut command = other.command(&[&["deploy", "--route", "search", "--model", "search", "--version", "2"], more].concat());
+        command.env("SWITCHBACK_ADMIN", format!("http://{}", router.admin)).env("SWITCHBACK_TOKEN_FILE", router.token_file());
+        registry::said(&command.output().unwrap())
+    };
+    let place = pools.registry.path("registry");
+    let refused = format!("search:2 in the router's registry (file://{}) is artefact {has}, and not {meant}", place.display());
+    for more in [&["--dry-run"][..], &[]] {
+        let (code, told, error) = deploy(more);
+        assert!(code == 2 && error.contains(&refused) && error.contains("the registry of the command is another one"), "{told}{error}");
+    }
+    assert_eq!((rollout(&router), pools.served(&pools.rankers[2][0])), (Value::Null, vec![1]), "nothing began");
+    // What the record says holds for whoever comes later.
+    let begin = |sha256: &str| {
+        let body = json!({ "candidate": "search:2", "sha256": sha256 }).to_string();
+        router.admin("POST", "/api/v1/routes/search/rollout", body.as_bytes())
+    };
+    let (status, answer) = begin("search");
+    assert!(status == 400 && answer["error"].as_str().unwrap().contains("must be 64 hex digits"), "{status}: {answer}");
+    assert_eq!(begin(&meant).0, 409);
+    let (status, answer) = begin(&has);
+    assert_eq!((status, &answer["sha256"]), (200, &json!(has)), "{answer}");
+    let another = format!("is artefact {has}, and not {meant}, which is meant here");
+    reaches(&router, "canary");
+    let (code, told, error) = deploy(&[]);
+    assert!(code == 2 && error.contains(&another), "{code}: {told}{error}");
+    let load = pools.load(&router, 100).start();
+    done(&router, &["rollout", "promote", "search", "--full"]);
+    reaches(&router, "done");
+    eventually("it is live", SOON, || (router.route()["live"] == "green").then_some(()));
+    let (code, told, error) = deploy(&[]);
+    assert!(code == 2 && error.contains(&another), "{code}: {told}{error}");
+    // Also where no record tells: what is live by that name is what the router's registry has.
+    done(&router, &["rollback", "search", "--to", "search:1"]);
+    done(&router, &["rollback", "search", "--to", "search:2"]);
+    let (code, told, error) = deploy(&[]);
+    assert!(code == 2 && error.contains(&refused), "{code}: {told}{error}");
+    assert_eq!(load.stop().failures(), 0);
+}
+
 /// Nothing is ended for a version that cannot come back; and one that was live once can, whatever anybody has looked at.
 #[test]
 fn a_way_back_that_is_none_ends_nothing() {

@@ -116,7 +116,9 @@ impl ApiError {
             ApiError::Shadow(ShadowError::Unanswered) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Change(ChangeError::Conflict { .. }) => StatusCode::PRECONDITION_FAILED,
             ApiError::Change(ChangeError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::Change(ChangeError::Unreachable { .. }) | ApiError::History(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Change(ChangeError::Unreachable { .. } | ChangeError::NotWritten { .. }) | ApiError::History(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             ApiError::Change(ChangeError::Unanswered { .. }) | ApiError::Upload(UploadError::NotTakenIn { .. }) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -159,4 +161,17 @@ fn known_experiments(names: &[String]) -> String {
 
 pub(super) async fn no_such_method() -> ApiError {
     ApiError::NoMethod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_write_is_one_that_is_not_there() {
+        let why = || "search.json cannot be written: No space left on device".to_owned();
+        let (full, refused) = (ChangeError::NotWritten { why: why() }, ChangeError::NotSaved { why: why() });
+        let statuses = [full, refused].map(|error| ApiError::Change(error).status());
+        assert_eq!(statuses, [StatusCode::SERVICE_UNAVAILABLE, StatusCode::INTERNAL_SERVER_ERROR]);
+    }
 }

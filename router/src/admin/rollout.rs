@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
 use super::exposition::Exposition;
-use super::rollout_check::{loads, look};
+use super::rollout_check::{Wanted, good_sha256, look};
 use super::{AdminState, Shared, orders, routes};
 use crate::config::{Route, rollout_steps};
 use crate::flags::{Change, Flags, Kind, random_hex};
@@ -35,6 +35,8 @@ pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(n
 #[serde(deny_unknown_fields)]
 struct Started {
     candidate: Option<String>,
+    /// Of the candidate's artefact, where no other one will do.
+    sha256: Option<String>,
     /// Percentages, as the route's plan has them.
     steps: Option<Vec<String>>,
     #[serde(default)]
@@ -66,16 +68,19 @@ pub(super) async fn start(
     let (index, route) = routes::find(&shared, &name)?;
     let asked: Started = orders::read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
     orders::one_line("why", &asked.why)?;
+    good_sha256(asked.sha256.as_deref(), asked.candidate.as_deref())?;
+    let wanted =
+        asked.candidate.as_deref().map(|candidate| Wanted { candidate, sha256: asked.sha256.as_deref(), is_way_back: asked.at_once });
     // What cannot be loaded is no candidate: nothing begins. A registry that is away holds nobody up; the load is tried again.
-    if let Some(load) = asked.candidate.as_deref().and_then(|candidate| loads(&shared.state, (index, route), candidate, asked.at_once))
-        && let Err(Trouble::Refused(why)) = look(&load).await
+    if let Some(wanted) = wanted
+        && let Err(Trouble::Refused(why)) = look(&shared.state, (index, route), &wanted).await
     {
         return Err(ApiError::Rollout(format!("not loaded: {why}")));
     }
     let (id, salt) = (random_hex(16), random_hex(16));
     let steps = asked.steps.as_deref().map(rollout_steps).transpose().map_err(ApiError::BadRequest)?;
     let (who, why, at_once) = (caller.name.clone(), asked.why.clone(), asked.at_once);
-    let first = Begin { candidate: asked.candidate, steps, id, salt, who, why, at_once };
+    let first = Begin { candidate: asked.candidate, sha256: asked.sha256, steps, id, salt, who, why, at_once };
     let clock = &shared.state.process.clock;
     let make = |flags: &Flags| begin(&first, flags, route, &healthy(&shared.state, index), clock.now_ms());
     write(&shared.state, (index, route), (&caller.name, &asked.why), make).await
@@ -153,10 +158,12 @@ async fn unload(state: &AdminState, (index, route): (RouteIndex, &Route)) -> Res
         return Ok(());
     };
     let (registry, route, pool) = (state.config.registry.clone(), route.name.clone(), pool.clone());
-    unload_version(&Load { registry, route, loading, pool, number, only: None, is_way_back: false }).await.map_err(|trouble| {
-        let (Trouble::Refused(why) | Trouble::Away(why)) = trouble;
-        ApiError::Rollout(format!("{} is retired, and not every server let go of it: {why}; order it again", rollout.control))
-    })
+    unload_version(&Load { registry, route, loading, pool, number, sha256: None, only: None, is_way_back: false }).await.map_err(
+        |trouble| {
+            let (Trouble::Refused(why) | Trouble::Away(why)) = trouble;
+            ApiError::Rollout(format!("{} is retired, and not every server let go of it: {why}; order it again", rollout.control))
+        },
+    )
 }
 
 /// Writes what `make` makes of the flags, on the epoch of those flags.
@@ -178,7 +185,7 @@ async fn write(
     Ok(Json(orders::with(of_route(state, route, &state.flags.stored(index)), [("epoch", json!(epoch))])))
 }
 
-fn healthy(state: &AdminState, index: RouteIndex) -> Vec<usize> {
+pub(super) fn healthy(state: &AdminState, index: RouteIndex) -> Vec<usize> {
     state.pools(index).iter().map(|pool| pool.healthy()).collect()
 }
 

@@ -9,21 +9,42 @@ use serde_json::{Value, json};
 
 use super::access::Viewer;
 use super::error::ApiError;
+use super::rollout::healthy;
 use super::{AdminState, Shared, routes};
-use crate::config::Route;
-use crate::loading::{Load, Trouble, check as check_load};
+use crate::config::{Pool, Route};
+use crate::flags::is_sha256;
+use crate::loading::{Load, Trouble, check as check_load, check_artefact};
+use crate::release::{Begin, could_begin};
 use crate::vocabulary::RouteIndex;
 
 /// A registry that does not answer by then is away.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
+/// Of a text that makes no sense so much is told.
+const TOLD_CHARS: usize = 80;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    candidate: String,
+    /// Without one, only what is in the way of any is looked at.
+    candidate: Option<String>,
+    /// Of its artefact, where no other one will do.
+    sha256: Option<String>,
     /// It is a way back: what was validated once may be loaded, whatever a later look said.
     #[serde(default)]
     at_once: bool,
+    /// It is still to be validated: nobody asks for its report.
+    #[serde(default)]
+    unvalidated: bool,
+}
+
+/// A candidate, and what is asked of it.
+pub(super) struct Wanted<'a> {
+    pub(super) candidate: &'a str,
+    /// Of its artefact, where no other one will do.
+    pub(super) sha256: Option<&'a str>,
+    /// No report that passed has to be its newest one.
+    pub(super) is_way_back: bool,
 }
 
 pub(super) async fn check(
@@ -33,35 +54,73 @@ pub(super) async fn check(
     Query(asked): Query<Asked>,
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    let state = match loads(&shared.state, (index, route), &asked.candidate, asked.at_once) {
-        None => "not_loaded",
-        Some(load) => match look(&load).await {
-            Ok(()) => "ready",
-            Err(Trouble::Away(why)) => return Ok(Json(json!({ "candidate": asked.candidate, "registry": "away", "why": why }))),
+    let state = &shared.state;
+    good_sha256(asked.sha256.as_deref(), asked.candidate.as_deref())?;
+    let is_way_back = asked.at_once || asked.unvalidated;
+    let wanted = asked.candidate.as_deref().map(|candidate| Wanted { candidate, sha256: asked.sha256.as_deref(), is_way_back });
+    let (registry, why) = match &wanted {
+        None => ("not_loaded", None),
+        Some(wanted) => match look(state, (index, route), wanted).await {
+            Ok(found) => (found, None),
+            Err(Trouble::Away(why)) => ("away", Some(why)),
             Err(Trouble::Refused(why)) => return Err(ApiError::Rollout(why)),
         },
     };
-    Ok(Json(json!({ "candidate": asked.candidate, "registry": state, "why": null })))
+    let first = Begin { candidate: asked.candidate.clone(), at_once: asked.at_once, ..Begin::default() };
+    could_begin(&first, &state.flags.stored(index), route, &healthy(state, index), state.process.clock.now_ms())
+        .map_err(|refusal| ApiError::Rollout(refusal.0))?;
+    Ok(Json(json!({ "candidate": asked.candidate, "registry": registry, "why": why })))
 }
 
-/// What would be loaded for it: nothing, where a pool has it already or it is no version that can be.
-pub(super) fn loads(state: &AdminState, (index, route): (RouteIndex, &Route), candidate: &str, is_way_back: bool) -> Option<Load> {
-    let loading = route.loading.clone()?;
-    let number = loading.version_of(candidate)?;
+/// That a digest is one, and of a candidate that is named.
+pub(super) fn good_sha256(sha256: Option<&str>, candidate: Option<&str>) -> Result<(), ApiError> {
+    match sha256 {
+        Some(text) if !is_sha256(text) => {
+            let told: String = text.chars().take(TOLD_CHARS).collect();
+            Err(ApiError::BadRequest(format!("sha256 = {told:?}: must be 64 hex digits, in lower case")))
+        }
+        Some(_) if candidate.is_none() => Err(ApiError::BadRequest("sha256 is of a candidate: say which one, too".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// What the registry says of a candidate: `ready`, or `not_loaded` where a pool has it already or it is no version that can be loaded.
+pub(super) async fn look(state: &AdminState, (index, route): (RouteIndex, &Route), wanted: &Wanted<'_>) -> Result<&'static str, Trouble> {
+    let Some(load) = load_of(state, route, wanted) else { return Ok("not_loaded") };
     let flags = state.flags.stored(index);
     let runs = |place: usize| flags.versions.iter().find(|(pool, _)| pool.get() == place).map(|(_, version)| version.as_str());
-    let has_it = |(place, pool): (usize, &crate::config::Pool)| runs(place).unwrap_or(&pool.version) == candidate;
-    if route.pools.iter().enumerate().any(has_it) {
-        return None;
+    let has_it = |(place, pool): (usize, &Pool)| runs(place).unwrap_or(&pool.version) == wanted.candidate;
+    let is_there = route.pools.iter().enumerate().any(has_it);
+    if is_there && wanted.sha256.is_none() {
+        return Ok("not_loaded");
     }
-    let pool = route.pools.first()?.clone();
-    Some(Load { registry: state.config.registry.clone(), route: route.name.clone(), loading, pool, number, only: None, is_way_back })
+    // What a pool has is not loaded for it; it is what the registry has, all the same.
+    let looked = async { if is_there { check_artefact(&load).await } else { check_load(&load).await } };
+    match tokio::time::timeout(ANSWERS_WITHIN, looked).await {
+        Ok(found) => found.map(|()| if is_there { "not_loaded" } else { "ready" }),
+        Err(_) => Err(Trouble::Away(format!("the registry did not answer within {ANSWERS_WITHIN:?}"))),
+    }
 }
 
-/// What the registry says.
-pub(super) async fn look(load: &Load) -> Result<(), Trouble> {
-    match tokio::time::timeout(ANSWERS_WITHIN, check_load(load)).await {
-        Ok(found) => found,
-        Err(_) => Err(Trouble::Away(format!("the registry did not answer within {ANSWERS_WITHIN:?}"))),
+/// What would be loaded for it; nothing, where it is no version that can be.
+fn load_of(state: &AdminState, route: &Route, wanted: &Wanted<'_>) -> Option<Load> {
+    let loading = route.loading.clone()?;
+    let number = loading.version_of(wanted.candidate)?;
+    let (registry, pool) = (state.config.registry.clone(), route.pools.first()?.clone());
+    let (sha256, is_way_back) = (wanted.sha256.map(str::to_owned), wanted.is_way_back);
+    Some(Load { registry, route: route.name.clone(), loading, pool, number, sha256, only: None, is_way_back })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_whole_and_of_a_named_candidate() {
+        let good = "0f".repeat(32);
+        assert!(good_sha256(Some(&good), Some("search:2")).is_ok() && good_sha256(None, None).is_ok());
+        let told = |sha256: &str, candidate| good_sha256(Some(sha256), candidate).unwrap_err().to_string();
+        assert_eq!(told("0F", Some("search:2")), "sha256 = \"0F\": must be 64 hex digits, in lower case");
+        assert_eq!(told(&good, None), "sha256 is of a candidate: say which one, too");
     }
 }

@@ -154,9 +154,10 @@ impl DeployArgs {
         Failure::refused(format!("{} is refused by its validation: {}", report.name, refusals(report)))
     }
 
-    pub(super) fn order(&self, candidate: String, live: String, deadline: Instant) -> Order {
+    /// `sha256` is that of the candidate's artefact, where there is one.
+    pub(super) fn order(&self, (candidate, sha256): (String, Option<String>), live: String, deadline: Instant) -> Order {
         let (route, steps, why) = (self.route.clone(), self.steps.clone(), self.why.clone());
-        Order { route, candidate, live, steps, at_once: false, why, if_busy: self.if_busy, deadline }
+        Order { route, candidate, sha256, live, steps, at_once: false, why, if_busy: self.if_busy, deadline }
     }
 
     /// What was asked.
@@ -238,6 +239,7 @@ impl Deployment<'_> {
         loop {
             let scene = Scene::of(&self.patient.first(self.deadline, told).await?);
             if scene.next(&candidate, args.if_busy) == Next::LiveAlready {
+                self.is_this_one(&scene, version, told).await?;
                 self.live_already(registry, &scene, version, (told, account)).await;
                 return Ok(None);
             }
@@ -248,7 +250,8 @@ impl Deployment<'_> {
             if !report.passed {
                 return Err(args.refused(&report));
             }
-            match args.order(candidate.clone(), scene.live, self.deadline).begin(&self.patient, told).await? {
+            let what = (candidate.clone(), Some(version.manifest.sha256.clone()));
+            match args.order(what, scene.live, self.deadline).begin(&self.patient, told).await? {
                 Begun::UnderWay(begun) => return Ok(Some(begun)),
                 // It waited for another one, or somebody was quick.
                 Begun::LiveChanged => told.line("live", "another version is live now: it is compared with that one"),
@@ -294,6 +297,17 @@ impl Deployment<'_> {
             told.line("known", &format!("{} is this file too, pushed at the same time: it is deployed, and {own} is not", named(&version)));
         }
         Ok(version)
+    }
+
+    /// That what is live by the version's name is this artefact, as far as the record and the router's registry know.
+    ///
+    /// # Errors
+    /// It is another one; or the router is away.
+    pub(super) async fn is_this_one(&self, scene: &Scene, version: &Version, told: &Told) -> Result<(), Failure> {
+        match scene.of_another_artefact(&named(version), Some(&version.manifest.sha256)) {
+            Some(why) => Err(Failure::refused(why)),
+            None => self.patient.check(Some(version), self.deadline, told).await.map(drop),
+        }
     }
 
     /// Nothing has to be done, but for what a deployment that was killed had left.

@@ -36,6 +36,8 @@ pub(super) enum Until {
 pub(super) struct RolloutSeen {
     pub(super) id: String,
     pub(super) candidate: String,
+    /// SHA-256 of the candidate's artefact, where whoever began it said so.
+    pub(super) sha256: Option<String>,
     pub(super) phase: String,
     pub(super) is_active: bool,
     /// `search:2 canary step 1 of 2 (10 %), paused`
@@ -126,6 +128,7 @@ impl RolloutSeen {
         rollout.is_object().then(|| RolloutSeen {
             id: plain(&rollout["id"]),
             candidate: plain(&rollout["candidate"]),
+            sha256: rollout["sha256"].as_str().map(str::to_owned),
             phase: plain(&rollout["phase"]),
             is_active: rollout["is_active"] == true,
             summary: plain(&rollout["summary"]),
@@ -168,6 +171,20 @@ impl Scene {
             _ if self.live == candidate => Next::LiveAlready,
             _ => Next::Start,
         }
+    }
+
+    /// Why what is under way, or live, by this candidate's name is something else: its rollout was begun with another artefact.
+    pub(super) fn of_another_artefact(&self, candidate: &str, sha256: Option<&str>) -> Option<String> {
+        let rollout = self.rollout.as_ref().filter(|rollout| rollout.candidate == candidate)?;
+        let (has, meant) = (rollout.sha256.as_deref()?, sha256?);
+        let counts = rollout.is_active || self.live == candidate;
+        (counts && has != meant).then(|| {
+            format!(
+                "{candidate} of the rollout that is at {} is artefact {has}, and not {meant}, which is meant here: the registry of the command is another \
+                 one than that of whoever began it",
+                rollout.state()
+            )
+        })
     }
 
     /// Whether this candidate is live because its rollout is done.
@@ -278,6 +295,24 @@ mod tests {
             let told = [IfBusy::Refuse, IfBusy::Supersede, IfBusy::Queue].map(|if_busy| next(&scene, if_busy));
             assert_eq!(told, [refuse, supersede, queue], "{scene:?}");
         }
+    }
+
+    #[test]
+    fn a_rollout_of_another_artefact_is_none_of_this_one() {
+        let with = |live: &str, phase: &str| {
+            let mut scene = scene(live, "search:2", phase);
+            scene.rollout.as_mut().unwrap().sha256 = Some("aa".to_owned());
+            scene
+        };
+        for (live, phase) in [("search:1", "canary"), ("search:2", "done")] {
+            let scene = with(live, phase);
+            let told = scene.of_another_artefact("search:2", Some("bb")).unwrap();
+            assert!(told.starts_with(&format!("search:2 of the rollout that is at {phase} is artefact aa, and not bb")), "{told}");
+            assert_eq!((scene.of_another_artefact("search:2", Some("aa")), scene.of_another_artefact("search:2", None)), (None, None));
+            assert_eq!(scene.of_another_artefact("search:3", Some("bb")), None);
+        }
+        assert_eq!(with("search:1", "aborted").of_another_artefact("search:2", Some("bb")), None, "the router looks at the next one");
+        assert_eq!(scene("search:1", "search:2", "canary").of_another_artefact("search:2", Some("bb")), None, "nobody said which");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How a deployment's rollout begins: what is in its way is looked at, ended, or waited for.
 
+#![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,6 +12,8 @@ use super::admin_client::AdminClient;
 use super::deploy_decide::{IfBusy, Next, RolloutSeen, Scene};
 use super::deploy_told::Told;
 use super::rollout::start_body;
+use super::validating::named;
+use crate::registry::Version;
 
 /// How often the route is looked at.
 pub(super) const EVERY: Duration = Duration::from_millis(500);
@@ -28,6 +32,8 @@ pub(super) struct Order {
     pub(super) route: String,
     /// `search:12`
     pub(super) candidate: String,
+    /// SHA-256 of its artefact, where that is known.
+    pub(super) sha256: Option<String>,
     /// The version that was live when the candidate was compared with it.
     pub(super) live: String,
     pub(super) steps: Option<Vec<String>>,
@@ -96,6 +102,21 @@ impl Patient {
         }
     }
 
+    /// What the router says of a rollout that would begin with this version, whose validation is another matter; without one, of any that would. Why its
+    /// registry cannot be asked, where it cannot.
+    ///
+    /// # Errors
+    /// None would begin, or the router is away.
+    pub(super) async fn check(&self, version: Option<&Version>, deadline: Instant, told: &Told) -> Result<Option<String>, Failure> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("unvalidated", "true");
+        if let Some(version) = version {
+            query.append_pair("candidate", &named(version)).append_pair("sha256", &version.manifest.sha256);
+        }
+        let found = self.get(&format!("/rollout/check?{}", query.finish()), deadline.min(Instant::now() + AWAY_FOR), told).await?;
+        Ok(found["why"].as_str().map(str::to_owned))
+    }
+
     /// The route, before a rollout is under way: nobody waits for hours for a router that is not there.
     ///
     /// # Errors
@@ -136,6 +157,9 @@ impl Order {
 
     /// One step towards it; `None` where it is to be looked at again.
     async fn take(&self, scene: &Scene, patient: &Patient, told: &mut Told) -> Result<Option<Begun>, Failure> {
+        if let Some(why) = scene.of_another_artefact(&self.candidate, self.sha256.as_deref()) {
+            return Err(Failure::refused(why));
+        }
         match scene.next(&self.candidate, self.if_busy) {
             Next::LiveAlready => Ok(Some(Begun::LiveAlready)),
             Next::Attach(rollout) => {
@@ -159,7 +183,7 @@ impl Order {
     }
 
     async fn start(&self, patient: &Patient, told: &Told) -> Result<Option<Begun>, Failure> {
-        let body = start_body(Some(&self.candidate), self.steps.as_deref(), self.at_once, &self.why);
+        let body = start_body((Some(&self.candidate), self.sha256.as_deref()), self.steps.as_deref(), self.at_once, &self.why);
         match patient.client.post(&format!("{}/rollout", patient.path), &body).await {
             Ok(rollout) => {
                 let begun = RolloutSeen::of(&rollout).ok_or_else(|| Failure::unreachable("the router answered with no rollout"))?;

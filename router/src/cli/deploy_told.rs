@@ -156,6 +156,7 @@ mod tests {
         RolloutSeen {
             id: "ab".to_owned(),
             candidate: "search:2".to_owned(),
+            sha256: None,
             phase: String::new(),
             is_active: !matches!(state, "done" | "rolled back"),
             summary: format!("search:2 {state}"),

@@ -54,8 +54,32 @@ impl Deployment<'_> {
             args.show(&report.table());
         }
         account.would.extend(scene.strays.iter().map(|stray| format!("warning: {stray}")));
+        let away = self.in_the_way(&next, &scene, (&candidate, version.as_ref()), told).await?;
+        account.would.extend(away.map(|why| format!("warning: the router's registry cannot be asked now: {why}")));
         account.would.push(self.last_line(next, scene, &candidate)?);
         Ok(account.would.iter().map(|line| format!("{line}\n")).collect())
+    }
+
+    /// Asks the router what would keep the rollout from beginning. Why its registry cannot be asked, where it cannot.
+    async fn in_the_way(
+        &self,
+        next: &Next,
+        scene: &Scene,
+        (candidate, version): (&str, Option<&Version>),
+        told: &Told,
+    ) -> Result<Option<String>, Failure> {
+        match (next, version) {
+            (Next::LiveAlready, Some(version)) => self.is_this_one(scene, version, told).await.map(|()| None),
+            (Next::Attach(_), Some(version)) => {
+                scene.of_another_artefact(candidate, Some(&version.manifest.sha256)).map_or(Ok(None), |why| Err(Failure::refused(why)))
+            }
+            (Next::Start | Next::Supersede(_), _) => self.patient.check(version, self.deadline, told).await.map_err(|failure| {
+                let why = format!("no rollout of {candidate} would begin on {}: {}", self.args.route, failure.message());
+                if failure.is_refused() { Failure::refused(why) } else { failure }
+            }),
+            // What is in the way now may be over by then.
+            _ => Ok(None),
+        }
     }
 
     fn last_line(&self, next: Next, scene: Scene, candidate: &str) -> Result<String, Failure> {
@@ -68,7 +92,7 @@ impl Deployment<'_> {
             Next::Start => format!("{begins}; live is {}", scene.live),
             Next::Supersede(rollout) => format!("{} would be aborted, and {begins}", rollout.summary),
             Next::Queue(rollout) => format!("{} would be waited for; then {begins}", rollout.summary),
-            Next::Refuse(rollout) => return Err(args.order(candidate.to_owned(), scene.live, self.deadline).busy(&rollout)),
+            Next::Refuse(rollout) => return Err(args.order((candidate.to_owned(), None), scene.live, self.deadline).busy(&rollout)),
         })
     }
 

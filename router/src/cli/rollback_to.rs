@@ -106,6 +106,7 @@ impl To<'_> {
             let order = Order {
                 route: self.route.to_owned(),
                 candidate: self.version.to_owned(),
+                sha256: None,
                 live: scene.live,
                 steps: None,
                 at_once: true,
@@ -142,7 +143,7 @@ fn check_form(route: &Value, version: &str) -> Result<(), Failure> {
     Err(Failure::usage(format!("--to {}: {rule}", free_text::cut(version))))
 }
 
-/// Begins what is said of a pool whose servers serve another version than the flags say.
+/// Begins what is said of a pool whose servers serve another version than the flags say, or are all unhealthy.
 const NOT_READY: &str = "it is not ready";
 
 /// How a version becomes live again, in words; and whether it has to be loaded for that.
@@ -162,6 +163,9 @@ fn way(route: &Value, version: &str) -> (String, bool) {
             return (format!("{NOT_READY}: {idle} {}; it has to load it again first", stray_line(version, stray)), false);
         }
         let healthy = format!("{} of {} endpoints healthy", plain(&pool["healthy"]), pool["endpoints"].as_array().map_or(0, Vec::len));
+        if pool["healthy"] == 0 {
+            return (format!("{NOT_READY}: {idle}, which has {version}, has no healthy endpoint ({healthy}); mend it first"), false);
+        }
         return (format!("{ends}{version} becomes live on {idle}, which still has it ({healthy}): at once"), false);
     }
     let last = match route["rollout"]["load_ms"].as_u64() {
@@ -220,6 +224,12 @@ mod tests {
         let (what, loads) = way(&lost, "search:1");
         assert!(what.starts_with("it is not ready: blue http://a:1 serves search:5 and not search:1") && !loads, "{what}");
         assert!(way_back(&lost).contains("it is not ready"));
+        let mut down = route.clone();
+        down["pools"]["blue"]["healthy"] = 0.into();
+        let says = "it is not ready: blue, which has search:1, has no healthy endpoint (0 of 2 endpoints healthy); mend it first";
+        assert_eq!((way(&down, "search:1"), way_back(&down)), ((says.to_owned(), false), format!("  way back: {says}\n")));
+        // One that is loaded anew may bring them back.
+        assert!(way(&down, "search:9").1);
         route["rollout"] =
             json!({ "phase": "canary", "is_active": true, "candidate": "search:3", "summary": "search:3 canary step 1 of 2 (1 %)" });
         assert!(way(&route, "search:1").0.starts_with("search:3 canary step 1 of 2 (1 %) is aborted; search:1 becomes live"));

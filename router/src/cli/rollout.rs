@@ -95,7 +95,7 @@ impl RolloutArgs {
             RolloutCommand::Status(of) => (of, None),
             RolloutCommand::Start(Start { ordered: said, candidate, steps }) => {
                 said.check()?;
-                (said.of, Some(("", start_body(candidate.as_deref(), steps.as_deref(), false, &said.why))))
+                (said.of, Some(("", start_body((candidate.as_deref(), None), steps.as_deref(), false, &said.why))))
             }
             RolloutCommand::Pause(said) => ordered(said, "/pause")?,
             RolloutCommand::Resume(said) => ordered(said, "/resume")?,
@@ -112,9 +112,13 @@ impl RolloutArgs {
     }
 }
 
-/// What a router is sent to begin a rollout. Steps are left out where nobody says any, so that a router that knows none takes it too.
-pub(super) fn start_body(candidate: Option<&str>, steps: Option<&[String]>, at_once: bool, why: &str) -> Value {
+/// What a router is sent to begin a rollout: the candidate with its artefact's SHA-256, where that is known. What nobody says is left out, so that a router
+/// that does not know it takes it too.
+pub(super) fn start_body((candidate, sha256): (Option<&str>, Option<&str>), steps: Option<&[String]>, at_once: bool, why: &str) -> Value {
     let mut body = json!({ "why": why, "candidate": candidate });
+    if let Some(sha256) = sha256 {
+        body["sha256"] = json!(sha256);
+    }
     if let Some(steps) = steps {
         body["steps"] = json!(steps);
     }
@@ -188,6 +192,15 @@ fn steps(rollout: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_says_which_artefact_it_is_of_where_that_is_known() {
+        assert_eq!(start_body((Some("search:2"), None), None, false, "so"), json!({ "why": "so", "candidate": "search:2" }));
+        assert_eq!(
+            start_body((Some("search:2"), Some("0a")), Some(&["5".to_owned()]), true, ""),
+            json!({ "why": "", "candidate": "search:2", "sha256": "0a", "steps": ["5"], "at_once": true })
+        );
+    }
 
     #[test]
     fn a_rollout_is_a_few_lines() {

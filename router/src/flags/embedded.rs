@@ -207,9 +207,9 @@ impl Inner {
             prev: String::new(),
         };
         // The ledger first: an entry whose epoch never came is left out when it is read; a change without an entry could not be told.
-        ledger.append(&entry).map_err(|error| ChangeError::NotSaved { why: format!("the ledger cannot be written: {error}") })?;
+        ledger.append(&entry).map_err(|error| ChangeError::NotWritten { why: format!("the ledger cannot be written: {error}") })?;
         let saved = self.disk.save(&copy_of(route, &known, &fields));
-        saved.map_err(|error| ChangeError::NotSaved {
+        saved.map_err(|error| ChangeError::NotWritten {
             why: format!("{} cannot be written: {error}", self.disk.path(&route.name).display()),
         })?;
         let epoch = known.epoch;

@@ -90,6 +90,12 @@ pub enum ChangeError {
         /// How it failed.
         why: String,
     },
+    /// The store has no room, or cannot write for another reason that passes: nothing is obeyed of it, and it may be asked again.
+    #[error("the flag store cannot write: {why}; nothing has changed")]
+    NotWritten {
+        /// Why not.
+        why: String,
+    },
     /// The store refused the write. Nothing was written.
     #[error("the flag store refused the change: {why}")]
     NotSaved {

@@ -27,6 +27,9 @@ pub struct Rollout {
     pub id: String,
     /// The version under test.
     pub candidate: String,
+    /// SHA-256 of the candidate's artefact, 64 hex digits in lower case, where whoever began it said so: no other one is loaded for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// The version that it is to replace.
     pub control: String,
     /// The pool that was live at the start.
@@ -201,6 +204,7 @@ impl Rollout {
             form: FORM,
             id,
             candidate,
+            sha256: None,
             control,
             from,
             to,
@@ -237,6 +241,7 @@ impl Rollout {
             && rollout.step < steps.len()
             && steps.iter().all(|step| step.percent > Ppm::ZERO)
             && is_rising
+            && rollout.sha256.as_deref().is_none_or(is_sha256)
             && is_short;
         is_good.then_some(rollout)
     }
@@ -287,6 +292,12 @@ impl Rollout {
     }
 }
 
+/// Whether a text is a SHA-256, as records and manifests have it: 64 hex digits, in lower case.
+#[must_use]
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// What the ledger and the log say of a field's value: a record in words.
 pub(crate) fn in_words(text: &str) -> String {
     Rollout::parse(text).map_or_else(|| "(not readable)".to_owned(), |rollout| rollout.summary())
@@ -319,6 +330,8 @@ pub(crate) mod tests {
     fn a_record_reads_back() {
         let mut rollout = rollout(&["1", "2.5", "50"]);
         rollout.paused = Some("canary_percent was changed by hand".to_owned());
+        assert!(!rollout.render().contains("sha256"), "what nobody said is left out");
+        rollout.sha256 = Some("0f".repeat(32));
         assert_eq!(Rollout::parse(&rollout.render()), Some(rollout.clone()));
         assert!(rollout.render().contains(r#""percent":"2.5""#));
         assert_eq!(rollout.summary(), "v2 canary step 1 of 3 (1 %), paused");
@@ -338,6 +351,8 @@ pub(crate) mod tests {
         assert_eq!(bad(|rollout| rollout.plan.steps.clear()), None);
         assert_eq!(bad(|rollout| rollout.plan.steps.swap(0, 1)), None);
         assert_eq!(bad(|rollout| rollout.why = "x".repeat(2_000)), None);
+        assert_eq!(bad(|rollout| rollout.sha256 = Some("0F".repeat(32))), None);
+        assert_eq!(bad(|rollout| rollout.sha256 = Some("0f".repeat(31))), None);
         assert_eq!(Rollout::parse(&good.render().replace("\"moves\"", "\"more\"")), None);
     }
 }

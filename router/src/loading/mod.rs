@@ -42,6 +42,8 @@ pub struct Load {
     pub pool: config::Pool,
     /// Of the route's model.
     pub number: u64,
+    /// SHA-256 of its artefact, where no other one will do.
+    pub sha256: Option<String>,
     /// On these of its servers alone, as [`Stray::server`] names them; `None`: on all.
     pub only: Option<Vec<String>>,
     /// Somebody goes back to it: what was good once is good enough, and what nobody ever looked at is as well, since it is named by an operator.
@@ -100,6 +102,14 @@ pub async fn check(load: &Load) -> Result<(), Trouble> {
     source::vetted(load).await.map(drop)
 }
 
+/// Whether the registry has this very artefact of a version, where it is said which one it has to be. Nothing is done.
+///
+/// # Errors
+/// [`Trouble`].
+pub async fn check_artefact(load: &Load) -> Result<(), Trouble> {
+    source::found(load).await.map(drop)
+}
+
 /// Takes a version away from every server of its pool, and out of the repository that the router fills.
 ///
 /// # Errors
@@ -131,7 +141,9 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
     let (route, pool, version) = (&load.route, &load.pool.name, load.number);
     let previous = load.loading.version_of(&load.pool.version).filter(|previous| is_over && *previous != version);
     let put_back = match previous {
-        Some(number) => bring(&Load { number, is_way_back: true, ..load.clone() }, &AtomicBool::new(false), progress).await.map(|_| ()),
+        Some(number) => {
+            bring(&Load { number, sha256: None, is_way_back: true, ..load.clone() }, &AtomicBool::new(false), progress).await.map(|_| ())
+        }
         None => Ok(()),
     };
     match put_back {

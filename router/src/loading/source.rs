@@ -6,6 +6,7 @@ use model_servers::Golden;
 use tempfile::NamedTempFile;
 
 use super::{Load, Trouble};
+use crate::config::Place;
 use crate::registry::{Manifest, Reference, Registry, RegistryError, TrustedKey, Version, Which};
 use crate::validation::Report;
 
@@ -28,12 +29,29 @@ pub(super) struct Vetted {
     report: Option<Report>,
 }
 
-/// Looks for a version, which has to be validated, and signed where that is asked for.
-pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
+/// Looks for a version, whose artefact has to be the one that is meant.
+pub(super) async fn found(load: &Load) -> Result<(Registry, Reference, Version), Trouble> {
     let registry = Registry::open(&load.registry).map_err(trouble)?;
     let model = load.loading.model.parse().map_err(|error| Trouble::Refused(format!("{error}")))?;
     let wanted = Reference { model, which: Which::Number(load.number) };
     let version = registry.version(&wanted).await.map_err(trouble)?;
+    match another(&wanted.to_string(), &load.registry.place, &version.manifest.sha256, load.sha256.as_deref()) {
+        None => Ok((registry, wanted, version)),
+        Some(why) => Err(Trouble::Refused(why)),
+    }
+}
+
+/// Why what a registry has is not what is meant.
+fn another(name: &str, place: &Place, has: &str, meant: Option<&str>) -> Option<String> {
+    let meant = meant.filter(|meant| *meant != has)?;
+    Some(format!(
+        "{name} in the router's registry ({place}) is artefact {has}, and not {meant}, which this rollout is of: the registry of the command is another one"
+    ))
+}
+
+/// Looks for a version, which has to be validated, and signed where that is asked for.
+pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
+    let (registry, wanted, version) = found(load).await?;
     if let Some(removed) = &version.removed {
         return Err(Trouble::Refused(format!("{wanted}: its artefact was removed from the registry by {}", removed.who)));
     }
@@ -127,4 +145,21 @@ fn trouble(error: RegistryError) -> Trouble {
         None => error.to_string(),
     };
     if error.is_away() || matches!(error, RegistryError::Denied { .. }) { Trouble::Away(why) } else { Trouble::Refused(why) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_artefact_is_told_with_both_digests_and_the_registry() {
+        let place = Place::Folder(PathBuf::from("/srv/models"));
+        let (has, meant) = ("0a".repeat(32), "0b".repeat(32));
+        let why = format!(
+            "search:12 in the router's registry (file:///srv/models) is artefact {has}, and not {meant}, which this rollout is of: the registry of the \
+             command is another one"
+        );
+        assert_eq!(another("search:12", &place, &has, Some(&meant)), Some(why));
+        assert_eq!((another("search:12", &place, &has, Some(&has)), another("search:12", &place, &has, None)), (None, None));
+    }
 }

@@ -105,7 +105,8 @@ fn in_words(state: &LoadState, to_load: &ToLoad) -> String {
 fn asked(to_load: &ToLoad, is_way_back: bool, config: &Config, route: &Route) -> Option<Load> {
     let pool = route.pools.iter().find(|pool| pool.name == to_load.pool)?.clone();
     let (registry, loading) = (config.registry.clone(), route.loading.clone()?);
-    Some(Load { registry, route: route.name.clone(), loading, pool, number: to_load.number, only: None, is_way_back })
+    let (route, sha256) = (route.name.clone(), to_load.sha256.clone());
+    Some(Load { registry, route, loading, pool, number: to_load.number, sha256, only: None, is_way_back })
 }
 
 async fn keep_trying(wanted: Load, say: watch::Sender<LoadState>, mut cancelled: oneshot::Receiver<()>) {

@@ -235,7 +235,8 @@ fn asked(look: &Look<'_>, (name, version): &(String, String), only: Option<Vec<S
     let loading = look.route.loading.clone()?;
     let number = loading.version_of(version)?;
     // What was good enough once is good enough to come back to.
-    Some(Load { registry: config.registry.clone(), route: look.route.name.clone(), loading, pool, number, only, is_way_back: true })
+    let (registry, route) = (config.registry.clone(), look.route.name.clone());
+    Some(Load { registry, route, loading, pool, number, sha256: None, only, is_way_back: true })
 }
 
 async fn ask(loads: Vec<Load>) -> RouteStrays {

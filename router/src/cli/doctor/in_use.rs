@@ -2,13 +2,14 @@
 
 #![allow(clippy::indexing_slicing, reason = "a JSON value indexed by a key that it does not have is null")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::finding::Finding;
 use super::registry::PART;
 use crate::cli::flag::plain;
+use crate::cli::model_validate::LIVE;
 use crate::cli::rollback_alias::numbered;
 use crate::config::Config;
 use crate::registry::{Found, Name, Registry, RegistryError};
@@ -16,9 +17,16 @@ use crate::registry::{Found, Name, Registry, RegistryError};
 const TO_DO: &str =
     "before a server has to load it: bring the file back from a backup, or deploy its file anew; docs/REGISTRY.md has the layout";
 
-/// By model and number, who uses a version.
+/// What routes use of the registry.
 #[derive(Debug, Default)]
-pub(super) struct InUse(BTreeMap<Name, BTreeMap<u64, String>>);
+pub(super) struct InUse {
+    /// By model and number, who uses a version.
+    users: BTreeMap<Name, BTreeMap<u64, String>>,
+    /// Of routes whose servers load the model: by number, where it is live.
+    live: BTreeMap<Name, BTreeMap<u64, String>>,
+    /// What the rollouts of those, as long as they are under way, may have to go back to: it is the champion until they are done.
+    before: BTreeSet<(Name, u64)>,
+}
 
 impl InUse {
     /// The models that routes of the config load; and of the routes of the router that runs, as its API has them, the versions.
@@ -26,7 +34,7 @@ impl InUse {
         let mut used = InUse::default();
         for loading in config.routes.iter().filter_map(|route| route.loading.as_ref()) {
             if let Ok(model) = loading.model.parse() {
-                used.0.entry(model).or_default();
+                used.users.entry(model).or_default();
             }
         }
         for route in routes["routes"].as_array().into_iter().flatten() {
@@ -39,19 +47,45 @@ impl InUse {
                 used.add(&plain(&rollout["control"]), format!("the way back of {name}"));
                 used.add(&plain(&rollout["candidate"]), format!("the rollout of {name}"));
             }
+            let loads = config.routes.iter().find(|one| one.name == name).and_then(|one| one.loading.as_ref());
+            if let Some(loads) = loads {
+                used.add_live(&loads.model, route);
+            }
         }
         used
     }
 
     fn add(&mut self, version: &str, by: String) {
         if let Some((model, number)) = numbered(version) {
-            self.0.entry(model).or_default().entry(number).or_insert(by);
+            self.users.entry(model).or_default().entry(number).or_insert(by);
         }
+    }
+
+    /// Of a route whose servers load this model.
+    fn add_live(&mut self, loads: &str, route: &Value) {
+        let of_model = |version: &Value| numbered(&plain(version)).filter(|(model, _)| model.as_str() == loads);
+        if let Some((model, number)) = of_model(&route["pools"][plain(&route["live"])]["version"]) {
+            self.live.entry(model).or_default().entry(number).or_insert_with(|| plain(&route["name"]));
+        }
+        if route["rollout"]["is_active"] == true {
+            self.before.extend(of_model(&route["rollout"]["control"]));
+        }
+    }
+
+    /// Whether the alias that deployments move, and candidates are compared with, points to what is live.
+    fn champion(&self, model: &Name, at: u64) -> Option<Finding> {
+        let live = self.live.get(model).filter(|live| !live.contains_key(&at) && !self.before.contains(&(model.clone(), at)))?;
+        let told: Vec<String> = live.iter().map(|(number, route)| format!("{model}:{number} on {route}")).collect();
+        let (number, _) = live.last_key_value()?;
+        let found = format!("it points to version {at}, and live is {}", told.join(", "));
+        let to_do =
+            format!("switchback model alias {model} {LIVE} {number}; `deploy --wait`, and `rollback` with --config, move it by themselves");
+        Some(Finding::warning(PART, format!("{model}@{LIVE}"), found, to_do))
     }
 
     /// Whether a route has to do with it.
     pub(super) fn has(&self, model: &Name) -> bool {
-        self.0.contains_key(model)
+        self.users.contains_key(model)
     }
 
     /// Whether the versions of a model that are in use are there, each with an artefact of the size that it had. `found` is what can be read of it.
@@ -59,12 +93,13 @@ impl InUse {
     /// # Errors
     /// The registry is away.
     pub(super) async fn look(&self, registry: &Registry, model: &Name, found: &Found) -> Result<Vec<Finding>, RegistryError> {
-        let Some(users) = self.0.get(model) else { return Ok(Vec::new()) };
+        let Some(users) = self.users.get(model) else { return Ok(Vec::new()) };
         let (mut users, mut findings, mut whole) = (users.clone(), Vec::new(), Vec::new());
         match registry.aliases(model).await {
             Ok(aliases) => {
                 for (alias, last) in aliases {
                     if let Some(number) = last.version {
+                        findings.extend(self.champion(model, number).filter(|_| alias.as_str() == LIVE));
                         users.entry(number).or_insert_with(|| format!("@{alias}"));
                     }
                 }
@@ -103,6 +138,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_champion_that_is_not_live_is_told_with_what_moves_it() {
+        let text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[registry]\n[[route]]\nname = \"web\"\n\
+                    [route.loading]\nmodel = \"search\"\n[route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\n";
+        let config = crate::config::parse("test", text).unwrap();
+        let model: Name = "search".parse().unwrap();
+        let of = |phase: &str| {
+            InUse::of(
+                &config,
+                &json!({ "routes": [{
+                    "name": "web", "live": "green", "pools": { "blue": { "version": "search:2" }, "green": { "version": "search:3" } },
+                    "rollout": { "phase": phase, "is_active": phase == "baking", "control": "search:2", "candidate": "search:3" },
+                }] }),
+            )
+        };
+        let told = of("done").champion(&model, 2).unwrap();
+        assert_eq!((told.name.as_str(), told.found.as_str()), ("search@champion", "it points to version 2, and live is search:3 on web"));
+        assert!(told.to_do.starts_with("switchback model alias search champion 3"), "{}", told.to_do);
+        assert_eq!((of("done").champion(&model, 3), of("baking").champion(&model, 2)), (None, None), "it moves when the rollout is done");
+        assert!(of("baking").champion(&model, 1).is_some());
+        assert_eq!(InUse::of(&config, &Value::Null).champion(&model, 2), None, "nobody says what is live");
+    }
+
+    #[test]
     fn what_pools_run_and_a_rollout_goes_back_to_is_in_use() {
         let text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[registry]\n[[route]]\nname = \"web\"\n\
                     [route.loading]\nmodel = \"search\"\n[route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\n";
@@ -116,6 +174,6 @@ mod tests {
         }] });
         let used = InUse::of(&config, &routes);
         let users = [(2, "the way back of web".to_owned()), (3, "pool blue of web".to_owned())];
-        assert_eq!(used.0.get(&name("search")), Some(&BTreeMap::from(users)));
+        assert_eq!(used.users.get(&name("search")), Some(&BTreeMap::from(users)));
     }
 }

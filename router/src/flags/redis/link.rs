@@ -123,6 +123,11 @@ pub(super) fn are_keys_apart(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain)
 }
 
+/// The server did nothing of what it was asked: its memory is full, or its disk.
+pub(super) fn has_no_room(error: &RedisError) -> bool {
+    matches!(error.code(), Some("OOM" | "MISCONF"))
+}
+
 /// The server did nothing of what it was asked, and says that it will later.
 pub(super) fn comes_back_later(error: &RedisError) -> bool {
     matches!(

@@ -6,7 +6,7 @@ use redis::RedisResult;
 
 use super::copy_of;
 use super::keys::Keys;
-use super::link::{comes_back_later, is_lost};
+use super::link::{comes_back_later, has_no_room, is_lost};
 use super::session::Session;
 use super::sync::{Sync, explain};
 use crate::config::Route;
@@ -247,6 +247,7 @@ impl Sync {
                 // The server says that it did nothing.
                 Err(error) if comes_back_later(&error) => return Err(error),
                 Err(error) if is_lost(&error) => return Ok(Err(ChangeError::Unanswered { why: explain(&error) })),
+                Err(error) if has_no_room(&error) => return Ok(Err(ChangeError::NotWritten { why: explain(&error) })),
                 Err(error) => return Ok(Err(ChangeError::NotSaved { why: explain(&error) })),
             }
         }

@@ -81,7 +81,7 @@ impl Scene {
 fn a_version_is_loaded_before_anybody_sees_it_and_again_for_the_colour_that_becomes_live() {
     let mut scene = scene();
     assert_eq!((scene.rollout().phase, scene.shares().1.as_str()), (Phase::Loading, "0 on canary"));
-    assert_eq!(scene.to_load(), ToLoad { pool: "canary".to_owned(), version: "search:2".to_owned(), number: 2 });
+    assert_eq!(scene.to_load(), ToLoad { pool: "canary".to_owned(), version: "search:2".to_owned(), number: 2, sha256: None });
     assert_eq!(scene.loads(), "canary");
     assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::StepBegan, "1 on canary"));
     scene.judge_well();
@@ -180,6 +180,21 @@ fn whoever_promotes_waits_for_the_servers_alone() {
 }
 
 #[test]
+fn what_a_rollout_is_of_is_said_to_whoever_loads_it_on_each_pool() {
+    let mut scene = Scene::quiet(route());
+    let sha256 = Some("0a".repeat(32));
+    let asked = Begin { candidate: Some("search:2".to_owned()), sha256: sha256.clone(), id: "cd".repeat(16), ..Begin::default() };
+    let begun = begin(&asked, &scene.flags(), &scene.route, &scene.healthy, scene.now_ms).unwrap();
+    scene.write(&begun);
+    assert_eq!((scene.rollout().sha256, scene.to_load().sha256), (sha256.clone(), sha256.clone()));
+    assert_eq!((scene.loads().as_str(), scene.go()), ("canary", Event::StepBegan));
+    scene.judge_well();
+    assert_eq!(scene.go(), Event::StepBegan);
+    scene.judge_well();
+    assert_eq!((scene.to_load().pool.as_str(), scene.to_load().sha256), ("green", sha256));
+}
+
+#[test]
 fn a_version_that_is_known_comes_back_at_once() {
     let mut scene = Scene::quiet(route());
     let at_once = |scene: &Scene, candidate: &str| {
@@ -239,7 +254,7 @@ fn servers_that_had_the_version_once_are_asked_before_anybody_is_sent_there() {
     scene.judge_well();
     assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::StepBegan, "5 on canary"), "the same servers are asked once");
     scene.judge_well();
-    assert_eq!(scene.to_load(), ToLoad { pool: "green".to_owned(), version: "search:2".to_owned(), number: 2 });
+    assert_eq!(scene.to_load(), ToLoad { pool: "green".to_owned(), version: "search:2".to_owned(), number: 2, sha256: None });
     // Before anybody was sent to the colour, that it cannot have it ends the rollout.
     scene.load(LoadState::Refused("scores are others".to_owned()));
     assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::Aborted, "0 on canary"));

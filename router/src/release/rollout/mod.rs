@@ -24,4 +24,4 @@ pub use event::Event;
 pub use next::{Move, Next, Seen, next};
 pub use order::{Order, Refusal, carry_out};
 pub use ready::{LoadSeen, LoadState, ToLoad};
-pub use start::{Begin, LEAST_LEFT, begin};
+pub use start::{Begin, LEAST_LEFT, begin, could_begin};

@@ -41,6 +41,8 @@ pub struct ToLoad {
     pub version: String,
     /// Its number in the registry.
     pub number: u64,
+    /// SHA-256 of its artefact, where the rollout is of that one alone.
+    pub sha256: Option<String>,
 }
 
 /// What a pool lacks for the candidate's traffic.
@@ -84,6 +86,10 @@ fn is_to_be_asked(name: &str, index: usize, seen: &Seen<'_>) -> bool {
 pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<Lack> {
     let name = used(after, seen.route)?;
     let other = |what: String| Some(Lack::Other(what));
+    let to_load = |number| {
+        let (pool, version, sha256) = (name.to_owned(), after.candidate.clone(), after.sha256.clone());
+        Some(Lack::Version(ToLoad { pool, version, number, sha256 }))
+    };
     let Some((index, pool)) = seen.route.pools.iter().enumerate().find(|(_, pool)| pool.name == name) else {
         return other(format!("there is no pool {name} any more"));
     };
@@ -95,10 +101,10 @@ pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<Lack> {
         let Some(number) = loadable(&after.candidate, seen.route) else {
             return other(format!("pool {name} runs {} and not {}", pool.version, after.candidate));
         };
-        return Some(Lack::Version(ToLoad { pool: name.to_owned(), version: after.candidate.clone(), number }));
+        return to_load(number);
     }
     if let Some(number) = loadable(&after.candidate, seen.route).filter(|_| is_to_be_asked(name, index, seen)) {
-        return Some(Lack::Version(ToLoad { pool: name.to_owned(), version: after.candidate.clone(), number }));
+        return to_load(number);
     }
     if seen.healthy.get(index).copied().unwrap_or(0) == 0 {
         return other(format!("pool {name} has no healthy endpoint"));

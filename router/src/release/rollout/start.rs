@@ -16,6 +16,8 @@ use crate::vocabulary::{PoolIndex, Ppm};
 pub struct Begin {
     /// The version; the one on the pool `canary`, or on the idle colour, unless it is said.
     pub candidate: Option<String>,
+    /// SHA-256 of its artefact, where it has to be that one.
+    pub sha256: Option<String>,
     /// The candidate's shares, rising; those of the route's plan unless they are said.
     pub steps: Option<Vec<Ppm>>,
     /// The rollout's id, 32 hex digits.
@@ -70,20 +72,10 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     if let Some(active) = flags.rollout.as_ref().filter(|rollout| rollout.phase.is_active()) {
         return Err(Refusal(format!("a rollout is under way: {}; end it with switchback rollout abort", active.summary())));
     }
-    if flags.is_frozen {
-        return Err(Refusal("freeze is set: take it back first (switchback flag set ROUTE freeze=false)".to_owned()));
-    }
-    if flags.candidate.share > Ppm::ZERO || flags.holdback.is_some() {
-        let why = "a candidate or a holdback has a share already, by hand: take it away first (canary_percent=0, holdback_percent=0)";
-        return Err(Refusal(why.to_owned()));
-    }
-    if let Some(left) = flags.experiments.as_ref().map(|all| all.left_for_rollouts()).filter(|left| *left < LEAST_LEFT) {
-        let why =
-            format!("experiments leave {left} % of the units, too few to see what a candidate does: stop one (switchback experiment stop)");
-        return Err(Refusal(why));
-    }
+    nothing_by_hand(flags)?;
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
     let planned = Rollout::begin(begin.id.clone(), sides, plan(route, begin.steps.as_deref()), now_ms, is_gated(route));
+    let planned = Rollout { sha256: begin.sha256.clone(), ..planned };
     let first = if begin.at_once { Rollout { phase: Phase::Baking, ..planned.clone() } } else { planned.clone() };
     // The way back waits for no server that is thought to have the version; a rollout asks first.
     let before = Rollout { phase: Phase::Loading, loaded_on: begin.at_once.then(|| planned.to.clone()), ..planned.clone() };
@@ -112,6 +104,42 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
         first.fields.insert("salt".to_owned(), Some(begin.salt.clone()));
     }
     Ok(first)
+}
+
+/// Whether a rollout could begin, as far as flags and pools go. One that is under way counts as ended; without a candidate it is about any.
+///
+/// # Errors
+/// What is in the way.
+pub fn could_begin(asked: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now_ms: u64) -> Result<(), Refusal> {
+    if flags.rollout.as_ref().is_some_and(|rollout| rollout.phase.is_active()) {
+        return not_frozen(flags);
+    }
+    let live = as_flagged(route, flags).pools.get(flags.live.get()).map(|pool| pool.version.clone());
+    match &asked.candidate {
+        None => nothing_by_hand(flags),
+        candidate if *candidate == live => Ok(()),
+        Some(_) => begin(asked, flags, route, healthy, now_ms).map(drop),
+    }
+}
+
+fn not_frozen(flags: &Flags) -> Result<(), Refusal> {
+    let why = "freeze is set: take it back first (switchback flag set ROUTE freeze=false)";
+    if flags.is_frozen { Err(Refusal(why.to_owned())) } else { Ok(()) }
+}
+
+/// That no flag which an operator set is in the way.
+fn nothing_by_hand(flags: &Flags) -> Result<(), Refusal> {
+    not_frozen(flags)?;
+    if flags.candidate.share > Ppm::ZERO || flags.holdback.is_some() {
+        let why = "a candidate or a holdback has a share already, by hand: take it away first (canary_percent=0, holdback_percent=0)";
+        return Err(Refusal(why.to_owned()));
+    }
+    if let Some(left) = flags.experiments.as_ref().map(|all| all.left_for_rollouts()).filter(|left| *left < LEAST_LEFT) {
+        let why =
+            format!("experiments leave {left} % of the units, too few to see what a candidate does: stop one (switchback experiment stop)");
+        return Err(Refusal(why));
+    }
+    Ok(())
 }
 
 /// The route with the versions that the flags say: the config in force follows them a moment later, and what was retired in between is gone.
@@ -191,7 +219,34 @@ fn former<'f>(flags: &'f Flags, live: &Pool) -> Option<(&'f str, &'static str)> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::scene::Scene;
     use super::*;
+
+    #[test]
+    fn what_is_in_the_way_is_told_before_anything_begins() {
+        let mut scene = Scene::quiet(crate::release::roles::tests::route(["v1", "v2", "v3"]));
+        let could = |scene: &Scene, candidate: Option<&str>| {
+            let asked = Begin { candidate: candidate.map(str::to_owned), ..Begin::default() };
+            could_begin(&asked, &scene.flags(), &scene.route, &scene.healthy, scene.now_ms).map_err(|refusal| refusal.0)
+        };
+        let says = |found: Result<(), String>, what: &str| assert!(found.as_ref().is_err_and(|why| why.contains(what)), "{found:?}");
+        assert_eq!((could(&scene, Some("v3")), could(&scene, Some("v1")), could(&scene, None)), (Ok(()), Ok(()), Ok(())));
+        says(could(&scene, Some("v9")), "no pool runs v9");
+        scene.healthy = vec![2, 2, 0];
+        says(could(&scene, Some("v3")), "pool canary has no healthy endpoint");
+        scene.healthy = vec![2, 2, 2];
+        for (field, value, what) in [("canary_percent", "7", "a share already, by hand"), ("freeze", "true", "freeze is set")] {
+            scene.fields.insert(field.to_owned(), value.to_owned());
+            for candidate in [Some("v3"), None] {
+                says(could(&scene, candidate), what);
+            }
+        }
+        // One that is under way counts as ended; a freeze does not.
+        scene = Scene::start();
+        assert_eq!(could(&scene, Some("v9")), Ok(()));
+        scene.fields.insert("freeze".to_owned(), "true".to_owned());
+        says(could(&scene, Some("v2")), "freeze is set");
+    }
 
     #[test]
     fn steps_that_the_plan_has_too_are_as_there() {
