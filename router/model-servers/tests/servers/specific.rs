@@ -75,8 +75,9 @@ async fn wrong_scores_are_refused_and_undone() {
 /// The pool had the version, and one of its endpoints lost it.
 #[tokio::test]
 async fn who_has_the_version_keeps_it_when_another_cannot_get_it_again() {
-    let (one, two, urls) = pair(&[3], &[1]).await;
-    two.goes_wrong(always("/load", Reply::Status(400, String::new())));
+    let one = Running::start(Triton::new(&[1, 3], &[3])).await;
+    let two = Running::start(Triton::new(&[1], &[1])).await;
+    let urls = vec![one.url.clone(), two.url.clone()];
     let golden = golden();
     let wanted = model_servers::Wanted { previous: Some(3), ..wanted(Some(&golden)) };
     bring_up(&client(), &settings(), &urls, &wanted, None, &silent).await.unwrap_err();
