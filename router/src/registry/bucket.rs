@@ -15,6 +15,8 @@ use crate::config;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a byte of an answer, while a part of an upload goes up or is put together; of everything else `registry.retry_for`, where that is shorter.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// Never less than this: a busy server is not one that hangs.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of one request, with its answer; an artefact that is read for longer is asked for anew from where it was.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// What a service says of a bucket that is in another region.
@@ -84,7 +86,7 @@ pub(super) fn open(config: &config::Registry, bucket: &str) -> Result<Opened, Re
     let builder = builder.with_virtual_hosted_style_request(!is_path_style).with_retry(retry);
     let wrong = |error: Error| RegistryError::Config { key: "registry.url", value: config.place.to_string(), why: chain(&error) };
     let patient = |time| builder.clone().with_client_options(client.clone().with_read_timeout(time)).build().map_err(wrong);
-    let (s3, uploads) = (patient(READ_TIMEOUT.min(config.retry_for))?, patient(READ_TIMEOUT)?);
+    let (s3, uploads) = (patient(config.retry_for.clamp(LEAST_TIMEOUT, READ_TIMEOUT))?, patient(READ_TIMEOUT)?);
     Ok(Opened { s3, uploads, access: Access { bucket: bucket.to_owned(), endpoint, key } })
 }
 
