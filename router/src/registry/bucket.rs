@@ -38,7 +38,7 @@ pub(super) struct Access {
 
 /// A bucket that is open: the same one twice, since whoever sends much hears nothing for longer than others would wait.
 pub(super) struct Opened {
-    /// For everything but uploads.
+    /// For what is read.
     pub(super) s3: AmazonS3,
     /// For the bytes of artefacts on their way there.
     pub(super) uploads: AmazonS3,

@@ -107,7 +107,7 @@ impl Registry {
 
     /// Creates an object. Whether it was created: `false` where there was one.
     pub(super) async fn create(&self, path: &Path, text: Vec<u8>) -> Result<bool, RegistryError> {
-        match self.store.put_opts(path, PutPayload::from(text), PutMode::Create.into()).await {
+        match self.writes().put_opts(path, PutPayload::from(text), PutMode::Create.into()).await {
             Ok(_) => Ok(true),
             // S3 says of a race between two creations that both should try again, and one of them is there then.
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
@@ -171,8 +171,8 @@ impl Registry {
         }
     }
 
-    /// Where an artefact goes that is sent whole.
-    pub(super) fn whole_uploads(&self) -> &dyn ObjectStore {
+    /// Where what is written whole goes: with many at once a server may take its time.
+    pub(super) fn writes(&self) -> &dyn ObjectStore {
         match &self.parts {
             Some(uploads) => &**uploads,
             None => &*self.store,

@@ -161,7 +161,7 @@ impl Registry {
             None if source.bytes <= part_bytes => {
                 let of = source.bytes;
                 let (source, whole) = source.next(part_bytes + 1).await?;
-                self.whole_uploads().put(path, PutPayload::from(whole)).await.map_err(|error| self.away(&error))?;
+                self.writes().put(path, PutPayload::from(whole)).await.map_err(|error| self.away(&error))?;
                 progress(Progress { done: of, of });
                 source.sent()
             }
