@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::Hasher as _;
 
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
 
 /// A share of the units in parts per million, 0..=1_000_000. 1 % is 10_000.
@@ -154,6 +155,59 @@ pub(crate) fn not_one_line(text: &str) -> Option<String> {
         letter => format!("the control character {}", letter.escape_default()),
     };
     Some(format!("{what} after {before} characters"))
+}
+
+/// What became of copies of queries: sums since they began. docs/ROLLOUTS.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Copies {
+    /// Copies of queries whose own answer was no server error: sent and over.
+    pub sent: u64,
+    /// Of these, copies without a whole answer in time, or answered with a 5xx.
+    pub failed: u64,
+    /// Of these, pairs of answers whose ranked lists were both read, and compared.
+    pub compared: u64,
+    /// Of these, pairs with another first result; a list that is empty beside one that is not is one, too.
+    pub top1_changed: u64,
+    /// Sum over the compared of Jaccard's index of the first ten results, in millionths.
+    pub jaccard_micros: u64,
+    /// Pairs of answers of which one has no list to read where the route says it is.
+    pub unread: u64,
+}
+
+impl Copies {
+    /// Adds those of another router.
+    pub fn add(&mut self, other: &Copies) {
+        let Copies { sent, failed, compared, top1_changed, jaccard_micros, unread } = other;
+        self.sent = self.sent.saturating_add(*sent);
+        self.failed = self.failed.saturating_add(*failed);
+        self.compared = self.compared.saturating_add(*compared);
+        self.top1_changed = self.top1_changed.saturating_add(*top1_changed);
+        self.jaccard_micros = self.jaccard_micros.saturating_add(*jaccard_micros);
+        self.unread = self.unread.saturating_add(*unread);
+    }
+
+    /// The part of the copies that failed, 0 to 1; `None` without one.
+    #[must_use]
+    pub fn failing(&self) -> Option<f64> {
+        part(self.failed, self.sent)
+    }
+
+    /// The part of the compared lists with another first result, 0 to 1; `None` without one.
+    #[must_use]
+    pub fn top1_change(&self) -> Option<f64> {
+        part(self.top1_changed, self.compared)
+    }
+
+    /// The mean of Jaccard's index of the first ten results, 0 to 1; `None` without a compared pair.
+    #[must_use]
+    pub fn jaccard(&self) -> Option<f64> {
+        part(self.jaccard_micros, self.compared).map(|mean| mean / 1e6)
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts of copies stay far below 2^53")]
+fn part(some: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| some as f64 / all as f64)
 }
 
 #[cfg(test)]

@@ -79,7 +79,8 @@ impl Embedded {
         let admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (epoch, seal) = (flags.epoch, flags.seal.clone());
         let trip = published.trip(index).map(|trip| TripSeen::of(&trip));
-        vec![RouterSeen { id: self.id.clone(), epoch, seal, seen_ms_ago: 0, is_known: true, admin, trip, down: published.down(index) }]
+        let (down, copies) = (published.down(index), published.copies(index));
+        vec![RouterSeen { id: self.id.clone(), epoch, seal, seen_ms_ago: 0, is_known: true, admin, trip, down, copies }]
     }
 
     pub(crate) fn set_admin(&self, address: String) {

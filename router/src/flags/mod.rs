@@ -60,7 +60,7 @@ pub(crate) use redis::survey;
 pub use redis::{FleetTime, Heard, Lease, Page, ServerSeen, ShelfWord, Survey};
 pub(crate) use rollout::TEXT_CHARS;
 pub use rollout::{Hurry, Phase, Plan, PlannedStep, ROLLOUT_BYTES, Rollout, STEPS, Sides, is_sha256};
-pub use routers::{RouterSeen, TripSeen};
+pub use routers::{CopiesSeen, RouterSeen, TripSeen};
 pub use seal::seal;
 pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, MAX_EPOCH, PolicyRef, Share, VALUE_BYTES, VERSION_OF};
 pub use store::{FlagStore, ShelfFields};

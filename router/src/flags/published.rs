@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::ledger::{difference, one_line, presentable};
-use super::{Fault, Fields, Flags, Trip};
+use super::{CopiesSeen, Fault, Fields, Flags, Trip};
 use crate::config::{Config, Route};
 use crate::vocabulary::RouteIndex;
 
@@ -86,6 +86,8 @@ struct Place {
     trip: watch::Sender<Option<Arc<Trip>>>,
     /// Pools without a healthy endpoint, as this router sees them.
     down: watch::Sender<Vec<String>>,
+    /// What became of the copies of queries that this router sent for the route's rollout.
+    copies: watch::Sender<Option<CopiesSeen>>,
     applied: watch::Sender<Arc<Applied>>,
     /// Microseconds from `opened` to when the store was last heard of this route.
     heard_micros: AtomicU64,
@@ -116,6 +118,7 @@ impl Published {
                 obeyed: watch::channel(flags).0,
                 trip: watch::channel(None).0,
                 down: watch::channel(Vec::new()).0,
+                copies: watch::channel(None).0,
                 applied: watch::channel(Arc::new(start)).0,
                 heard_micros: AtomicU64::new(0),
                 applied_micros: AtomicU64::new(0),
@@ -187,6 +190,17 @@ impl Published {
         });
         if is_new {
             self.trips.notify_one();
+        }
+    }
+
+    pub(crate) fn copies(&self, index: RouteIndex) -> Option<CopiesSeen> {
+        self.places.get(index.get()).and_then(|place| place.copies.borrow().clone())
+    }
+
+    /// So much became of copies so far; the other routers hear of it with the next heartbeat.
+    pub(crate) fn set_copies(&self, index: RouteIndex, copies: Option<CopiesSeen>) {
+        if let Some(place) = self.places.get(index.get()) {
+            place.copies.send_if_modified(|known| std::mem::replace(known, copies.clone()) != copies);
         }
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Trip;
+use crate::vocabulary::Copies;
 
 /// A router, as last heard of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +24,17 @@ pub struct RouterSeen {
     pub trip: Option<TripSeen>,
     /// Pools of the route asked for that have no healthy endpoint, as it sees them.
     pub down: Vec<String>,
+    /// What became of the copies of queries that it sent for the rollout of the route asked for, where it sent any.
+    pub copies: Option<CopiesSeen>,
+}
+
+/// What became of the copies of queries that one router sent for a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiesSeen {
+    /// The rollout's id.
+    pub rollout: String,
+    /// Since it began to send them; a router that was started anew counts from nothing.
+    pub copies: Copies,
 }
 
 /// What a router's breaker holds back.

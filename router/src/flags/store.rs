@@ -11,7 +11,9 @@ use super::owner::Owner;
 use super::published::{Applied, Published, View};
 use super::record_file::Revised;
 use super::redis::{self, FleetTime, Heard, Lease, RedisStore, ShelfWord};
-use super::{Change, ChangeError, Fault, Fields, Flags, FlagsError, HeldAt, HistoryError, Ledger, LedgerEntry, RouterSeen, Trip};
+use super::{
+    Change, ChangeError, CopiesSeen, Fault, Fields, Flags, FlagsError, HeldAt, HistoryError, Ledger, LedgerEntry, RouterSeen, Trip,
+};
 use crate::config::{Config, Route, StateUrl};
 use crate::vocabulary::{Ppm, RouteIndex};
 
@@ -152,6 +154,11 @@ impl FlagStore {
     /// Pools of the route that have no healthy endpoint, as this router sees them; the other routers hear of it as of a trip.
     pub(crate) fn set_down(&self, route: RouteIndex, pools: Vec<String>) {
         self.published.set_down(route, pools);
+    }
+
+    /// What became of the copies of queries that this router sent for the route's rollout; the other routers hear of it with the next heartbeat.
+    pub(crate) fn set_copies(&self, route: RouteIndex, copies: Option<CopiesSeen>) {
+        self.published.set_copies(route, copies);
     }
 
     /// An item whenever the route's fields were read from the store, also when nothing came of it.

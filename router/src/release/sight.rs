@@ -88,6 +88,7 @@ mod tests {
             admin: String::new(),
             trip: None,
             down: Vec::new(),
+            copies: None,
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::commands::Beat;
-use crate::flags::{RouterSeen, TripSeen};
+use crate::flags::{CopiesSeen, RouterSeen, TripSeen};
 
 /// A router that is silent for this long is no longer listed.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -27,6 +27,9 @@ pub(super) struct Report {
     /// Pools without a healthy endpoint, by route.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) down: BTreeMap<String, Vec<String>>,
+    /// What became of the copies of queries that it sent for a rollout, by route.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) copies: BTreeMap<String, CopiesSeen>,
 }
 
 /// The routers at one heartbeat.
@@ -65,6 +68,7 @@ impl Fleet {
                 admin: report.admin.clone(),
                 trip: report.trips.get(route).cloned(),
                 down: report.down.get(route).cloned().unwrap_or_default(),
+                copies: report.copies.get(route).cloned(),
             })
         };
         let mut routers: Vec<RouterSeen> = self.routers.iter().filter_map(seen).collect();

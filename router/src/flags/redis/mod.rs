@@ -156,6 +156,7 @@ impl RedisStore {
         if let (Some(own), Some(flags)) = (routers.iter_mut().find(|router| router.id == self.id), published.flags(index)) {
             (own.epoch, own.seal) = (flags.epoch, flags.seal.clone());
             own.trip = published.trip(index).map(|trip| TripSeen::of(&trip));
+            own.copies = published.copies(index);
         }
         routers
     }

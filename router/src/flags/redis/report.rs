@@ -68,8 +68,19 @@ impl Sync {
             let down = self.published.down(RouteIndex(u16::try_from(index).ok()?));
             (!down.is_empty()).then(|| (route.name.clone(), down))
         });
+        let copies = routes.iter().enumerate().filter_map(|(index, route)| {
+            let copies = self.published.copies(RouteIndex(u16::try_from(index).ok()?))?;
+            Some((route.name.clone(), copies))
+        });
         let admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Report { incarnation: self.incarnation.clone(), admin, routes: applied.collect(), trips: trips.collect(), down: down.collect() }
+        Report {
+            incarnation: self.incarnation.clone(),
+            admin,
+            routes: applied.collect(),
+            trips: trips.collect(),
+            down: down.collect(),
+            copies: copies.collect(),
+        }
     }
 
     /// Warns of servers that may drop flags when memory runs out. Each is asked once, when it is new.

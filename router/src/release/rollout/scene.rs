@@ -132,7 +132,17 @@ impl Scene {
 
 pub(super) fn router(id: &str) -> RouterSeen {
     let (seal, admin) = (String::new(), String::new());
-    RouterSeen { id: id.to_owned(), epoch: 1 << 40, seal, seen_ms_ago: 0, is_known: true, admin, trip: None, down: Vec::new() }
+    RouterSeen {
+        id: id.to_owned(),
+        epoch: 1 << 40,
+        seal,
+        seen_ms_ago: 0,
+        is_known: true,
+        admin,
+        trip: None,
+        down: Vec::new(),
+        copies: None,
+    }
 }
 
 pub(super) fn evidence(verdict: &'static str, requests: u64, now_ms: u64) -> EvidenceView {
