@@ -78,6 +78,10 @@ conformance: build ## h2spec, h1spec, WebSocket cases and slow attacks, with a r
 bench: wasm-targets ## What a request costs here and elsewhere: nginx, HAProxy, Envoy, Caddy, pingora (ARGS=--quick; bench/results/bench.md)
 	bench/run.sh $(ARGS)
 
+.PHONY: dist
+dist: wasm-targets instructions-tools ## Build the router as it is shipped: fat LTO and a profile of what it does under load (half an hour)
+	scripts/build_dist.sh $(ARGS)
+
 .PHONY: instructions
 instructions: build instructions-tools ## Instructions and system calls of a query against the kept ones (bench/instructions.json); names what grew
 	bench/instructions.py $(BINARY)

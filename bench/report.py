@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes the benchmark's report from what `switchback-bench rounds` measured: Markdown with tables, and SVG plots.
 
-    bench/report.py bench.json FOLDER [--command TEXT]
+    bench/report.py bench.json [more.json ...] FOLDER [--command TEXT]
 
-Figures of a round are compared with those of the same round alone. A figure is a median; what stands in brackets behind it are the quartiles.
+Several files are of one benchmark that was measured in parts: one program on one machine. Figures of a round are compared with those of the same round alone. A figure is a median; what stands in brackets behind it are the quartiles.
 """
 
 import argparse
@@ -306,13 +306,33 @@ def section(table, folder):
     return f"## {table.title}\n\n{text}{plot}"
 
 
+def in_one(paths):
+    """What was measured in parts, as if it had been at once."""
+    parts = [json.loads(path.read_text()) for path in paths]
+    whole = parts[0]
+    for path, part in zip(paths, parts):
+        for what, mine, first in [(key, part["machine"][key], whole["machine"][key]) for key in ("processor", "cores", "kernel", "commit")] + [
+                (key, part[key], whole[key]) for key in ("rounds", "seconds", "warm_up", "connections", "idle_clients")]:
+            if mine != first:
+                raise SystemExit(f"bench/report.py: {path}: {what} is {mine}, and {first} in {paths[0]}: parts of one report are of one program, one machine and alike")
+    for part in parts[1:]:
+        names = {one["name"] for one in part["workloads"]}
+        whole["workloads"] = [one for one in whole["workloads"] if one["name"] not in names] + part["workloads"]
+        whole["left_out"] = [one for one in whole["left_out"] if one["workload"] not in names] + part["left_out"]
+        whole["versions"].update(part["versions"])
+        whole["arms"].update(part["arms"])
+    loads = [float(part["machine"]["load_average"].split()[0]) for part in parts]
+    whole["machine"]["load_average"] = f"{min(loads)}" if min(loads) == max(loads) else f"{min(loads)} to {max(loads)}"
+    return whole
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("measured", type=pathlib.Path)
+    options.add_argument("measured", type=pathlib.Path, nargs="+")
     options.add_argument("folder", type=pathlib.Path)
     options.add_argument("--command", default="make bench")
     options = options.parse_args()
-    raw = json.loads(options.measured.read_text())
+    raw = in_one(options.measured)
     tables = {one["name"]: Table(one) for one in raw["workloads"]}
     for table in tables.values():
         table.connections = raw["idle_clients"]

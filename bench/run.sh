@@ -4,7 +4,8 @@
 #   bench/run.sh [--quick] [--only get,split,...] [--against switchback,nginx,...] [--rounds N] [--seconds S] [--as-is] ...
 #
 # The report of a whole run goes to bench/results (bench.md and its plots), that of one that is quick or of a part to $CARGO_TARGET_DIR/bench/report;
-# what was measured is in $CARGO_TARGET_DIR/bench/bench.json. --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is built here.
+# what was measured is in $CARGO_TARGET_DIR/bench/bench.json. --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is built here
+# (scripts/build_dist.sh: fat LTO and a profile).
 # All other options are those of `switchback-bench rounds --help`. Nothing else should run on the machine meanwhile.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,12 +25,11 @@ router=${SWITCHBACK_BIN:-$target/dist/switchback}
 mkdir -p "$folder" "$report"
 
 if [ -z "$as_is" ]; then
+  bench/install_peers.sh "$folder/tools"
   cargo build --release --locked -p switchback-bench
   if [ -z "${SWITCHBACK_BIN:-}" ]; then
-    echo "bench: building the router with the dist profile (fat LTO): some minutes the first time" >&2
-    cargo build --profile dist --locked -p switchback
+    scripts/build_dist.sh --as-is
   fi
-  bench/install_peers.sh "$folder/tools"
 fi
 command="make bench${*:+ ARGS=\"$*\"}"
 "$target/release/switchback-bench" rounds --switchback "$router" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json" "${options[@]}"

@@ -81,7 +81,7 @@ pub(crate) struct Changed {
 struct Place {
     /// What the store says.
     stored: watch::Sender<Arc<Flags>>,
-    /// What the data path obeys: the same, but for what the breaker holds back.
+    /// What the data path obeys: the same, but for what the breaker holds back, and for who would be counted for the wrong version.
     obeyed: watch::Sender<Arc<Flags>>,
     trip: watch::Sender<Option<Arc<Trip>>>,
     /// Pools without a healthy endpoint, as this router sees them.
@@ -291,6 +291,7 @@ impl Place {
         let stored = self.stored.borrow().clone();
         let held_back = self.trip.borrow().as_ref().and_then(|trip| trip.shed(&stored, route));
         let obeyed = held_back.map_or(stored, Arc::new);
+        let obeyed = obeyed.without_who_is_ahead(route).map_or(obeyed, Arc::new);
         self.obeyed.send_if_modified(|before| {
             let is_news = *before != obeyed;
             *before = obeyed;

@@ -142,6 +142,27 @@ impl Flags {
         self.candidate.share = Ppm::ZERO;
         self
     }
+
+    /// The flags with nobody on a candidate or a holdback whose pool runs another version by these flags than by the route, under which its queries
+    /// are counted: the config in force follows a moment later. A router that was stopped for seconds may hear of a version and of its share
+    /// at once. `None` where nobody is ahead.
+    pub(super) fn without_who_is_ahead(&self, route: &Route) -> Option<Flags> {
+        let is_ahead = |share: &Share| {
+            let version = self.versions.get(&share.pool);
+            share.share > Ppm::ZERO
+                && version.is_some_and(|version| route.pools.get(share.pool.get()).is_some_and(|pool| pool.version != *version))
+        };
+        let (candidate, holdback) = (is_ahead(&self.candidate), self.holdback.as_ref().is_some_and(is_ahead));
+        if !candidate && !holdback {
+            return None;
+        }
+        let mut flags = self.clone();
+        if candidate {
+            flags.candidate.share = Ppm::ZERO;
+        }
+        flags.holdback = flags.holdback.filter(|_| !holdback);
+        Some(flags)
+    }
 }
 
 struct Reader<'a> {

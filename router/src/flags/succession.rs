@@ -130,6 +130,38 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_sent_to_a_version_before_the_config_has_it() {
+        let before = published(&["blue", "green", "zebra"], &FIELDS);
+        let shares = |published: &Published| {
+            let flags = published.watch(RouteIndex(0)).unwrap().borrow().clone();
+            (flags.epoch, flags.candidate.share.get(), flags.holdback.map_or(0, |holdback| holdback.share.get()))
+        };
+        let route = before.route(RouteIndex(0)).unwrap().clone();
+        let mut fields = before.applied(RouteIndex(0)).unwrap().fields.clone();
+        for (name, value) in [("holdback_pool", "blue"), ("holdback_percent", "10"), ("version.zebra", "v9"), ("epoch", "8")] {
+            fields.insert(name.to_owned(), value.to_owned());
+        }
+        let (known, faults) = Flags::read(&fields, &Flags::initial(&route), &route);
+        assert!(faults.is_empty(), "{faults:?}");
+        before.apply(RouteIndex(0), Applied { fields, known, faults, source: Source::Redis });
+        assert_eq!(shares(&before), (8, 0, 100_000), "who is not ahead keeps the share");
+        assert_eq!(before.flags(RouteIndex(0)).unwrap().candidate.share.get(), 250_000, "what the store says is as it is");
+        let with_version = |version: &str| {
+            let text = format!(
+                "[listen]\ntraffic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n[[route]]\nname = \"search\"\n\
+                 [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\n[route.pools.green]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+                 [route.pools.zebra]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = {version:?}\n"
+            );
+            Arc::new(crate::config::parse("test", &text).unwrap())
+        };
+        let none = |_: &Route| -> Result<Applied, FlagsError> { panic!("no route is new") };
+        let other = before.successor(&with_version("v8"), none).unwrap();
+        assert_eq!(shares(&other), (8, 0, 100_000), "another config that does not have it either");
+        let followed = other.successor(&with_version("v9"), none).unwrap();
+        assert_eq!(shares(&followed), (8, 250_000, 100_000));
+    }
+
+    #[test]
     fn a_value_that_is_not_obeyed_leaves_the_last_good_one_in_force() {
         let before = published(&["blue", "green", "zebra"], &FIELDS);
         let route = before.route(RouteIndex(0)).unwrap().clone();
