@@ -178,7 +178,8 @@ pub(super) fn copies(copies: &Value) -> Option<String> {
     let (sent, compared, unread) = (copies["sent"].as_u64()?, count("compared"), count("unread"));
     let mut text = format!("{sent} sent, {} failed", count("failed"));
     if let Some(jaccard) = copies["jaccard"].as_f64().filter(|_| compared > 0) {
-        let percent = u32::try_from(count("top1_changed") * 1_000 / compared).map_or(100.0, |thousandths| f64::from(thousandths) / 10.0);
+        let percent = u32::try_from(count("top1_changed").saturating_mul(1_000) / compared)
+            .map_or(100.0, |thousandths| f64::from(thousandths) / 10.0);
         text.push_str(&format!("; another first result in {percent:.1} % of {compared} lists (Jaccard@10 {jaccard:.2})"));
     }
     if unread > 0 {
