@@ -18,8 +18,8 @@ use super::{AdminState, Shared, orders, routes};
 use crate::config::{Route, rollout_steps};
 use crate::flags::{Change, Flags, Kind, random_hex};
 use crate::loading::{Load, Trouble, unload as unload_version};
-use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out, grounds};
-use crate::vocabulary::RouteIndex;
+use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out, copies_before, copies_of, grounds};
+use crate::vocabulary::{Copies, RouteIndex};
 
 /// A router that is known and has not obeyed by then holds a retirement up.
 const OBEYED_WITHIN: Duration = Duration::from_secs(20);
@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
-    Ok(Json(of_route(&shared.state, route, &shared.state.flags.stored(index))))
+    Ok(Json(of_route(&shared.state, (index, route), &shared.state.flags.stored(index))))
 }
 
 /// What a start is asked with.
@@ -175,14 +175,15 @@ async fn write(
 ) -> Result<Json<Value>, ApiError> {
     let make = |flags: &Flags| {
         let Move { event, rollout, fields } = make(flags).map_err(|refusal| ApiError::Rollout(refusal.0))?;
-        let grounds = Some(Box::new(grounds(event.label(), &rollout, &state.process.board.of(&route.name))));
+        let copies = copies_before(flags, &state.flags.routers(index));
+        let grounds = Some(Box::new(grounds(event.label(), &rollout, &state.process.board.of(&route.name), copies)));
         let (who, why) = (who.to_owned(), why.to_owned());
         Ok((Change { fields, expected_epoch: None, kind: Kind::Rollout, who, why, grounds }, (event.label(), rollout.summary())))
     };
     let (epoch, (event, what)) = orders::write(state, index, make).await?;
     tracing::info!(route = route.name, event, what, epoch, who, why, "the rollout was moved by an operator");
     state.process.board.count_move(&route.name, event);
-    Ok(Json(orders::with(of_route(state, route, &state.flags.stored(index)), [("epoch", json!(epoch))])))
+    Ok(Json(orders::with(of_route(state, (index, route), &state.flags.stored(index)), [("epoch", json!(epoch))])))
 }
 
 pub(super) fn healthy(state: &AdminState, index: RouteIndex) -> Vec<usize> {
@@ -190,7 +191,7 @@ pub(super) fn healthy(state: &AdminState, index: RouteIndex) -> Vec<usize> {
 }
 
 /// As JSON; part of what there is about a route, too. `null` where there never was one.
-pub(super) fn of_route(state: &AdminState, route: &Route, flags: &Flags) -> Value {
+pub(super) fn of_route(state: &AdminState, (index, route): (RouteIndex, &Route), flags: &Flags) -> Value {
     let Some(rollout) = &flags.rollout else { return Value::Null };
     let board = state.process.board.rollout(&route.name);
     let Ok(Value::Object(mut json)) = serde_json::to_value(&**rollout) else { return Value::Null };
@@ -204,9 +205,17 @@ pub(super) fn of_route(state: &AdminState, route: &Route, flags: &Flags) -> Valu
         ("waits_for", json!(waits_for)),
         ("blocked", json!(board.blocked)),
         ("controller", json!(board.controller)),
+        ("copies", copies_of(rollout, &state.flags.routers(index)).map_or(Value::Null, |copies| shown(&copies))),
     ];
     json.extend(more.map(|(key, value)| (key.to_owned(), value)));
     Value::Object(json)
+}
+
+/// What became of the copies of queries, over all routers.
+fn shown(copies: &Copies) -> Value {
+    let Copies { sent, failed, compared, top1_changed, unread, .. } = copies;
+    let jaccard = copies.jaccard();
+    json!({ "sent": sent, "failed": failed, "compared": compared, "top1_changed": top1_changed, "jaccard": jaccard, "unread": unread })
 }
 
 pub(super) fn write_metrics(page: &mut Exposition, state: &AdminState) {

@@ -29,7 +29,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     add("policies", json!(policies(state, index, route)));
     add("evidence", super::evidence::of_route(state, route));
     add("breaker", super::breaker::of_route(state, index, route));
-    add("rollout", super::rollout::of_route(state, route, &state.flags.stored(index)));
+    add("rollout", super::rollout::of_route(state, (index, route), &state.flags.stored(index)));
     let candidates = route.mlflow.as_ref().map(|_| state.process.candidates.progress(&route.name));
     add("mlflow", json!(candidates));
     Value::Object(json)

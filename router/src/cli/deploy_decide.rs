@@ -46,6 +46,8 @@ pub(super) struct RolloutSeen {
     pub(super) why: String,
     /// What it waits for.
     pub(super) waits: Option<String>,
+    /// What became of the copies of queries that it was sent: in words.
+    pub(super) copies: Option<String>,
     /// When its phase, and step, began, in milliseconds since 1970.
     pub(super) since_ms: u64,
 }
@@ -134,6 +136,7 @@ impl RolloutSeen {
             summary: plain(&rollout["summary"]),
             why: rollout["why"].as_str().unwrap_or_default().to_owned(),
             waits: rollout["blocked"].as_str().or(rollout["waits_for"].as_str()).map(str::to_owned),
+            copies: super::rollout::copies(&rollout["copies"]),
             since_ms: rollout["since_ms"].as_u64().unwrap_or(0),
         })
     }

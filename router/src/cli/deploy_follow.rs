@@ -15,6 +15,9 @@ use super::{Failure, evidence};
 /// The newest entries of the ledger that are looked through for a rollout that another one followed.
 const ENTRIES: usize = 1_000;
 
+/// The state of a rollout whose candidate gets copies of queries.
+const MIRRORING: &str = "mirroring";
+
 /// Between two looks whether the router obeys what is written, and how many.
 const OBEYS: Duration = Duration::from_millis(50);
 const OBEYS_TRIES: u32 = 100;
@@ -70,7 +73,11 @@ impl Followed<'_> {
     }
 
     fn tell(&self, rollout: &RolloutSeen, told: &mut Told, account: &mut Account) {
+        let has_mirrored = account.state() == MIRRORING;
         if account.note(rollout) {
+            if let Some(copies) = rollout.copies.as_ref().filter(|_| has_mirrored) {
+                told.line("copies", &format!("    copies: {copies}"));
+            }
             told.state("phase", &format!("{} {}", self.candidate, rollout.state()));
         }
         if let Some(what) = &rollout.waits {

@@ -162,6 +162,7 @@ mod tests {
             summary: format!("search:2 {state}"),
             why: "so".to_owned(),
             waits: None,
+            copies: None,
             since_ms,
         }
     }

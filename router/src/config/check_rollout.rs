@@ -9,6 +9,8 @@ use crate::vocabulary::Ppm;
 
 /// Steps of a plan.
 pub const ROLLOUT_STEPS: usize = 32;
+/// Copies that may be waited for.
+const COPIES: u64 = 1_000_000_000;
 const SHARE_RULE: &str = "must be a percentage from 0 to 100 with up to 4 decimals, like \"2.5\"";
 const STEP_RULE: &str = "must be more than 0 and less than 100, with up to 4 decimals, like \"2.5\": everybody follows after the last step";
 const DAY: Duration = Duration::from_secs(86_400);
@@ -24,6 +26,12 @@ pub struct RolloutPlan {
     pub mirror: Ppm,
     /// For so long.
     pub mirror_for: Duration,
+    /// With fewer copies nothing is judged, and nothing goes on; 0..=1_000_000_000, and with 0 copies are not judged.
+    pub mirror_min_samples: u64,
+    /// Of the copies, so many may fail.
+    pub mirror_max_failing: Ppm,
+    /// Of the lists that are compared, so many may have another first result.
+    pub mirror_max_top1_change: Ppm,
     /// Share that stays on the version before.
     pub holdback: Ppm,
     /// For so long.
@@ -60,7 +68,10 @@ pub(super) fn check_rollout(checker: &mut Checker, route_key: &str, written: &wr
     };
     let canary_max = share("canary_max_percent", &written.canary_max_percent, "10");
     let mirror = share("mirror_percent", &written.mirror_percent, "0");
+    let mirror_max_failing = share("mirror_max_failing", &written.mirror_max_failing, "1");
+    let mirror_max_top1_change = share("mirror_max_top1_change", &written.mirror_max_top1_change, "70");
     let holdback = share("holdback_percent", &written.holdback_percent, "10");
+    let mirror_min_samples = checker.count(&key("mirror_min_samples"), written.mirror_min_samples, 100, 0, COPIES);
     let minutes = |count: u64| Duration::from_secs(count * 60);
     let mut duration = |name: &str, text: &Option<String>, default| {
         checker.duration(&key(name), text.as_deref(), default, Duration::from_millis(1), 30 * DAY)
@@ -70,6 +81,9 @@ pub(super) fn check_rollout(checker: &mut Checker, route_key: &str, written: &wr
         canary_max,
         mirror,
         mirror_for: duration("mirror", &written.mirror, minutes(1)),
+        mirror_min_samples,
+        mirror_max_failing,
+        mirror_max_top1_change,
         holdback,
         bake: duration("bake", &written.bake, minutes(60)),
         max_step: duration("max_step", &written.max_step, minutes(30)),
@@ -157,6 +171,29 @@ fn growing(checker: &mut Checker, key: &impl Fn(&str) -> String, weight: &str, m
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_copies_have_to_be_like_has_defaults_and_limits() {
+        let mut checker = Checker::default();
+        let plan = check_rollout(&mut checker, "route", &written::Rollout::default());
+        let told = [plan.mirror_max_failing, plan.mirror_max_top1_change].map(|share| share.to_string());
+        assert_eq!((plan.mirror_min_samples, told, checker.said()), (100, ["1", "70"].map(str::to_owned), String::new()));
+        let written = written::Rollout {
+            mirror_min_samples: Some(1_000_000_001),
+            mirror_max_failing: Some("101".to_owned()),
+            mirror_max_top1_change: Some("0,7".to_owned()),
+            ..written::Rollout::default()
+        };
+        check_rollout(&mut checker, "route", &written);
+        let said = checker.said();
+        for key in [
+            "mirror_min_samples = 1000000001: must be a whole number from 0 to 1000000000",
+            "mirror_max_failing = \"101\": must be a percentage from 0 to 100",
+            "mirror_max_top1_change = \"0,7\": must be a percentage from 0 to 100",
+        ] {
+            assert!(said.contains(&format!("route.rollout.{key}")), "{key}: {said}");
+        }
+    }
 
     #[test]
     fn steps_of_one_rollout_are_as_a_routes() {

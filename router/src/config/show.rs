@@ -155,6 +155,9 @@ fn rollout(lines: &mut Lines, key: &impl Fn(&str) -> String, plan: &RolloutPlan)
     lines.text(&key("canary_max_percent"), &plan.canary_max.to_string());
     lines.text(&key("mirror_percent"), &plan.mirror.to_string());
     lines.duration(&key("mirror"), plan.mirror_for);
+    lines.add(&key("mirror_min_samples"), plan.mirror_min_samples);
+    lines.text(&key("mirror_max_failing"), &plan.mirror_max_failing.to_string());
+    lines.text(&key("mirror_max_top1_change"), &plan.mirror_max_top1_change.to_string());
     lines.text(&key("holdback_percent"), &plan.holdback.to_string());
     lines.duration(&key("bake"), plan.bake);
     lines.duration(&key("max_step"), plan.max_step);

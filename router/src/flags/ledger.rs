@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fields, Flags, experiments, rollout};
 use crate::config::Route;
-use crate::vocabulary::Ppm;
+use crate::vocabulary::{Copies, Ppm};
 
 /// The longest value that the ledger keeps of a field, in characters.
 const VALUE_CHARS: usize = 256;
@@ -70,6 +70,9 @@ pub struct Grounds {
     /// What it said, and the numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<serde_json::Value>,
+    /// Of a transition out of mirroring, or within it: what became of the copies, over all routers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Copies>,
 }
 
 impl Grounds {

@@ -59,7 +59,7 @@ pub use record_file::Revised;
 pub(crate) use redis::survey;
 pub use redis::{FleetTime, Heard, Lease, Page, ServerSeen, ShelfWord, Survey};
 pub(crate) use rollout::TEXT_CHARS;
-pub use rollout::{Hurry, Phase, Plan, PlannedStep, ROLLOUT_BYTES, Rollout, STEPS, Sides, is_sha256};
+pub use rollout::{Hurry, MirrorGate, Phase, Plan, PlannedStep, ROLLOUT_BYTES, Rollout, STEPS, Sides, is_sha256};
 pub use routers::{CopiesSeen, RouterSeen, TripSeen};
 pub use seal::seal;
 pub use snapshot::{EXPERIMENTS_BYTES, FEATURES, Fault, Fields, Flags, MAX_EPOCH, PolicyRef, Share, VALUE_BYTES, VERSION_OF};

@@ -89,6 +89,9 @@ pub struct Plan {
     pub mirror: Ppm,
     /// For so long.
     pub mirror_ms: u64,
+    /// What the copies have to be like, where some are sent and judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror_gate: Option<MirrorGate>,
     /// Share that stays on the version before, once the candidate is live.
     #[serde(with = "percent")]
     pub holdback: Ppm,
@@ -96,6 +99,20 @@ pub struct Plan {
     pub bake_ms: u64,
     /// Operators are told of a step that takes longer.
     pub max_step_ms: u64,
+}
+
+/// What copies of queries have to be like before anybody is answered by the candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorGate {
+    /// Fewer copies, or compared lists, do not decide.
+    pub min_samples: u64,
+    /// Share of the copies that may fail.
+    #[serde(with = "percent")]
+    pub max_failing: Ppm,
+    /// Share of the compared lists whose first result may be another one.
+    #[serde(with = "percent")]
+    pub max_top1_change: Ppm,
 }
 
 /// One step.
@@ -315,6 +332,7 @@ pub(crate) mod tests {
             canary_max: share("10"),
             mirror: Ppm::ZERO,
             mirror_ms: 0,
+            mirror_gate: None,
             holdback: share("10"),
             bake_ms: 60_000,
             max_step_ms: 600_000,
@@ -334,6 +352,12 @@ pub(crate) mod tests {
         rollout.sha256 = Some("0f".repeat(32));
         assert_eq!(Rollout::parse(&rollout.render()), Some(rollout.clone()));
         assert!(rollout.render().contains(r#""percent":"2.5""#));
+        assert!(!rollout.render().contains("mirror_gate"), "a router of a version before reads what mirrors nothing");
+        let (max_failing, max_top1_change) = (Ppm::from_percent("0.5").unwrap(), Ppm::ALL);
+        let gated = MirrorGate { min_samples: 40, max_failing, max_top1_change };
+        rollout.plan.mirror_gate = Some(gated);
+        assert!(rollout.render().contains(r#""mirror_gate":{"min_samples":40,"max_failing":"0.5","max_top1_change":"100"}"#));
+        assert_eq!(Rollout::parse(&rollout.render()), Some(rollout.clone()));
         assert_eq!(rollout.summary(), "v2 canary step 1 of 3 (1 %), paused");
         assert_eq!(in_words("{}"), "(not readable)");
     }

@@ -4,19 +4,21 @@ use super::board::RouteBoard;
 use super::rollback::Rollback;
 use super::view::EvidenceView;
 use crate::flags::{Flags, Grounds, Phase, Rollout};
+use crate::vocabulary::Copies;
 
 /// Larger evidence is left out, but for its sums: a ledger keeps thousands of entries.
 const EVIDENCE_BYTES: usize = 16 << 10;
 
-/// Of a transition.
+/// Of a transition; `copies` are what became of those that were sent until then.
 #[must_use]
-pub fn grounds(event: &str, rollout: &Rollout, board: &RouteBoard) -> Grounds {
+pub fn grounds(event: &str, rollout: &Rollout, board: &RouteBoard, copies: Option<Copies>) -> Grounds {
     Grounds {
         event: event.to_owned(),
         rollout: Some(rollout.id.clone()),
         candidate: Some(rollout.candidate.clone()),
         control: Some(rollout.control.clone()),
         step: (rollout.phase == Phase::Canary).then(|| u32::try_from(rollout.step + 1).unwrap_or(u32::MAX)),
+        copies,
         ..judged(&rollout.candidate, board, rollout.started_ms)
     }
 }

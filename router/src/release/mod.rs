@@ -52,7 +52,8 @@ pub use log::LOG_FOLDER;
 pub use recorded::{Recorded, recorded};
 pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
 pub use rollout::{
-    Begin, Event, LEAST_LEFT, LoadSeen, LoadState, Move, Next, Order, Refusal, Seen, ToLoad, begin, carry_out, could_begin, next,
+    Begin, Event, LEAST_LEFT, LoadSeen, LoadState, Move, Next, Order, Refusal, Seen, ToLoad, begin, carry_out, copies_before, copies_of,
+    could_begin, next,
 };
 pub use store::{FleetWindows, fleet_windows};
 pub use strays::{PoolStrays, RouteStrays, in_words};

@@ -12,7 +12,7 @@ use super::board::{Board, RouteBoard};
 use super::gates::Gates;
 use super::grounds::grounds;
 use super::loader::Loader;
-use super::rollout::{Move, Next, Seen, next};
+use super::rollout::{Move, Next, Seen, copies_before, next};
 use super::strays::Strays;
 use super::under::Under;
 use crate::config::Route;
@@ -185,7 +185,8 @@ impl Mover {
         fields.insert("rollout".to_owned(), Some(rollout.render()));
         let (route, what, why) = (&look.route.name, rollout.summary(), rollout.why.clone());
         let who = format!("router:{}", look.router).chars().take(128).collect();
-        let grounds = Some(Box::new(grounds(event.label(), &rollout, &look.board.of(route))));
+        let copies = copies_before(look.flags, &look.under.flags.routers(look.index));
+        let grounds = Some(Box::new(grounds(event.label(), &rollout, &look.board.of(route), copies)));
         let change = Change { fields, expected_epoch: Some(look.flags.epoch), kind: Kind::Rollout, who, why: why.clone(), grounds };
         match look.under.flags.change(look.index, change).await {
             Ok(epoch) => {

@@ -9,7 +9,7 @@ use crate::notify::Notice;
 /// The notice of an entry; `None` where there is nothing to tell. Every router makes the same one, with the same id.
 pub(super) fn notice_of(route: &str, entry: &LedgerEntry) -> Option<Notice> {
     let grounds = entry.grounds.clone().unwrap_or_default();
-    let Grounds { event, rollout, experiment, candidate, control, step, policy, evidence } = grounds;
+    let Grounds { event, rollout, experiment, candidate, control, step, policy, evidence, copies: _ } = grounds;
     let share = entry.serves.iter().find(|serves| Some(&serves.version) == candidate.as_ref());
     Some(Notice {
         id: id(route, entry),

@@ -54,6 +54,7 @@ pub(super) fn fields(rollout: &Rollout, route: &Route) -> Fields {
             put("live", text(&rollout.to));
             put("canary_percent", text("0"));
             put("candidate_pool", None);
+            put("mirror_percent", None);
             put("holdback_pool", text(&rollout.from));
             put("holdback_percent", Some(rollout.plan.holdback.to_string()));
         }

@@ -7,6 +7,9 @@
 //!
 //! Every transition with its conditions is in docs/ROLLOUTS.md.
 
+mod copies;
+#[cfg(test)]
+mod copies_tests;
 mod event;
 mod layout;
 #[cfg(test)]
@@ -20,6 +23,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
+pub use copies::{copies_before, copies_of};
 pub use event::Event;
 pub use next::{Move, Next, Seen, next};
 pub use order::{Order, Refusal, carry_out};

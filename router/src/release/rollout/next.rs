@@ -1,5 +1,6 @@
 //! The next transition of a rollout, or what it waits for.
 
+use super::copies::{self, Verdict};
 use super::event::Event;
 use super::layout::{ByHand, Fields, by_hand, fields};
 use super::order::ended_by;
@@ -88,14 +89,16 @@ pub fn next(seen: &Seen<'_>) -> Next {
     match seen.waits_for() {
         Some(Wait::Silent(what)) => Next::Wait(what),
         Some(Wait::Told(what)) => seen.wait(what),
+        Some(Wait::Ended(why)) => seen.end(&why),
         None => seen.advance(),
     }
 }
 
-/// What has to come first; operators are told of what takes too long, but not of what one of them wanted.
+/// What has to come first; operators are told of what takes too long, but not of what one of them wanted. Or that nothing is to come.
 enum Wait {
     Silent(String),
     Told(String),
+    Ended(String),
 }
 
 impl Seen<'_> {
@@ -117,6 +120,10 @@ impl Seen<'_> {
         if rollout.hurry.is_some() {
             return None;
         }
+        let of_copies = copies::judge(self);
+        if let Verdict::Bad(why) = of_copies {
+            return Some(Wait::Ended(why));
+        }
         let elapsed = self.now_ms.saturating_sub(rollout.since_ms);
         let (least, what) = match rollout.phase {
             Phase::Loading | Phase::Pending => (0, ""),
@@ -126,6 +133,9 @@ impl Seen<'_> {
         };
         if elapsed < least {
             return Some(Wait::Silent(format!("{what}: {} of {} s", elapsed / 1_000, least.div_ceil(1_000))));
+        }
+        if let Verdict::Open(what) = of_copies {
+            return Some(Wait::Told(what));
         }
         self.evidence_lacks().map(|what| Wait::Told(what + &self.beside_experiments()))
     }
@@ -231,7 +241,7 @@ impl Seen<'_> {
                     None => evidence.summary.clone(),
                 })
             }
-            _ => "the time for copies is over".to_owned(),
+            _ => copies::time_is_over(self),
         };
         self.go(event_of(&after), after, why)
     }
@@ -253,11 +263,14 @@ impl Seen<'_> {
                 loaded.fields.insert(format!("version.{}", to_load.pool), Some(to_load.version));
                 Next::Go(Box::new(loaded))
             }
-            Some(LoadState::Refused(what)) => {
-                let ended = Rollout { phase: Phase::Aborted, ..self.rollout.clone() };
-                Next::Go(Box::new(ended_by(self, ended, &format!("not loaded: {what}"))))
-            }
+            Some(LoadState::Refused(what)) => self.end(&format!("not loaded: {what}")),
         }
+    }
+
+    /// The candidate gets nobody any more.
+    fn end(&self, why: &str) -> Next {
+        let ended = Rollout { phase: Phase::Aborted, ..self.rollout.clone() };
+        Next::Go(Box::new(ended_by(self, ended, why)))
     }
 
     /// Waits; operators are told once when that takes too long.

@@ -8,7 +8,7 @@ use super::next::{Move, Seen, is_gated};
 use super::order::Refusal;
 use super::ready::{Lack, not_ready};
 use crate::config::{Pool, RolloutStep, Route};
-use crate::flags::{Flags, Hurry, Phase, Plan, PlannedStep, Rollout, Sides, TEXT_CHARS};
+use crate::flags::{Flags, Hurry, MirrorGate, Phase, Plan, PlannedStep, Rollout, Sides, TEXT_CHARS};
 use crate::vocabulary::{PoolIndex, Ppm};
 
 /// What whoever starts a rollout says of it.
@@ -52,11 +52,17 @@ fn plan(route: &Route, wanted: Option<&[Ppm]>) -> Plan {
         same.or_else(|| first.map(|first| PlannedStep { percent: *percent, approval: false, ..first }))
     };
     let steps = wanted.map_or_else(|| config.steps.iter().map(planned).collect(), |wanted| wanted.iter().filter_map(step).collect());
+    let copies = (config.mirror > Ppm::ZERO && config.mirror_min_samples > 0).then_some(MirrorGate {
+        min_samples: config.mirror_min_samples,
+        max_failing: config.mirror_max_failing,
+        max_top1_change: config.mirror_max_top1_change,
+    });
     Plan {
         steps,
         canary_max: config.canary_max,
         mirror: config.mirror,
         mirror_ms: ms(config.mirror_for),
+        mirror_gate: copies,
         holdback: config.holdback,
         bake_ms: ms(config.bake),
         max_step_ms: ms(config.max_step),

@@ -275,6 +275,7 @@ fn copies_come_before_answers() {
     let mut scene = Scene::start();
     assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
     (scene.route.rollout.mirror, scene.route.rollout.mirror_for) = (Ppm::ALL, std::time::Duration::from_secs(60));
+    scene.route.rollout.mirror_min_samples = 0;
     let begun = scene.begin(None).unwrap();
     scene.write(&begun);
     assert_eq!((scene.flags().mirror, scene.flags().candidate.share), (Ppm::ALL, Ppm::ZERO));
