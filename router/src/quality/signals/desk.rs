@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::kept::Kept;
-use super::pairs::{Half, PairOf, Sums, Task, compared, task};
+use super::pairs::{Half, PairOf, SENT, Sums, Task, compared, task};
 use super::said::{BodyFault, Packing, Said, said};
 use crate::config::Signals;
 use crate::quality::events::{Cell, EventCounts};
@@ -27,7 +27,7 @@ pub struct SignalsDesk {
 #[derive(Debug, Default)]
 struct Shared {
     books: Mutex<Books>,
-    /// Beside the books: a worker may add to them, and they are never held for longer than that.
+    /// Beside the books, which are held for longer: a worker adds to them where the queue is full.
     sums: Mutex<Sums>,
     held: Arc<AtomicUsize>,
 }
@@ -61,6 +61,7 @@ impl Shared {
 /// What the thread does.
 enum Work {
     Read(Heard),
+    Count(PairOf, Copies),
     Compare(Pair),
 }
 
@@ -124,6 +125,7 @@ impl SignalsDesk {
                         drop(heard);
                         counted.books().take(&hearing, &read);
                     }
+                    Work::Count(of, copies) => counted.sums().add(&of, &copies),
                     Work::Compare(Pair { of, live, copy, signals }) => {
                         let copies = compared(&live, &copy, &signals);
                         drop((live, copy));
@@ -158,19 +160,18 @@ impl SignalsDesk {
 
     /// A query has its answer, and its copy has one. Waits for nobody: where too many wait, the pair counts, and is not compared.
     pub fn hand_in(&self, of: PairOf, live: Half, copy: Half, signals: Option<&Arc<Signals>>) {
-        let copies = match (task(live, copy), signals) {
+        let work = match (task(live, copy), signals) {
             (Task::Nothing, _) => return,
-            (Task::Count(copies), _) => copies,
-            (Task::Compare(live, copy), Some(signals)) => {
-                let pair = Pair { of: of.clone(), live, copy, signals: signals.clone() };
-                if self.queue.try_send(Work::Compare(pair)).is_ok() {
-                    return;
-                }
-                Copies { sent: 1, ..Copies::default() }
-            }
-            (Task::Compare(..), None) => Copies { sent: 1, ..Copies::default() },
+            (Task::Count(copies), _) => Work::Count(of, copies),
+            (Task::Compare(live, copy), Some(signals)) => Work::Compare(Pair { of, live, copy, signals: signals.clone() }),
+            (Task::Compare(..), None) => Work::Count(of, SENT),
         };
-        self.shared.sums().add(&of, &copies);
+        let Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) = self.queue.try_send(work) else { return };
+        match work {
+            Work::Count(of, copies) => self.shared.sums().add(&of, &copies),
+            Work::Compare(pair) => self.shared.sums().add(&pair.of, &SENT),
+            Work::Read(_) => {}
+        }
     }
 
     /// What became of the copies of queries that were sent for a rollout; nothing where it is none of the route's last ones.

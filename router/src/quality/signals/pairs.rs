@@ -12,6 +12,9 @@ use crate::vocabulary::Copies;
 /// Rollouts of one route whose sums are kept: the newest.
 const ROLLOUTS: usize = 4;
 
+/// What a copy counts of which nothing is known but that it was answered.
+pub(super) const SENT: Copies = Copies { sent: 1, failed: 0, compared: 0, top1_changed: 0, jaccard_micros: 0, unread: 0 };
+
 /// Whose pair it is.
 #[derive(Debug, Clone)]
 pub struct PairOf {
@@ -50,30 +53,28 @@ pub(super) enum Task {
 
 /// What a pair counts; a query that fails by itself says nothing of its copy.
 pub(super) fn task(live: Half, copy: Half) -> Task {
-    let sent = Copies { sent: 1, ..Copies::default() };
     match (live, copy) {
         (Half::Failed, _) => Task::Nothing,
-        (_, Half::Failed) => Task::Count(Copies { failed: 1, ..sent }),
-        (Half::Refused, _) => Task::Count(sent),
-        (_, Half::Refused) => Task::Count(Copies { failed: 1, ..sent }),
-        (Half::Unkept, _) | (_, Half::Unkept) => Task::Count(sent),
-        (Half::NoJson, _) | (_, Half::NoJson) => Task::Count(Copies { unread: 1, ..sent }),
+        (_, Half::Failed) => Task::Count(Copies { failed: 1, ..SENT }),
+        (Half::Refused, _) => Task::Count(SENT),
+        (_, Half::Refused) => Task::Count(Copies { failed: 1, ..SENT }),
+        (Half::Unkept, _) | (_, Half::Unkept) => Task::Count(SENT),
+        (Half::NoJson, _) | (_, Half::NoJson) => Task::Count(Copies { unread: 1, ..SENT }),
         (Half::Body(packing, live), Half::Body(packing_of_copy, copy)) => Task::Compare((packing, live), (packing_of_copy, copy)),
     }
 }
 
 /// What a pair counts whose lists are to be compared.
 pub(super) fn compared((packing, live): &(Packing, Kept), (packing_of_copy, copy): &(Packing, Kept), signals: &Signals) -> Copies {
-    let sent = Copies { sent: 1, ..Copies::default() };
     let read = |kept: &Kept, packing: Packing| kept.whole().and_then(|body| ranked(body, packing, signals));
     match (read(live, *packing), read(copy, *packing_of_copy)) {
         (Ok(live), Ok(copy)) => {
             let Likeness { is_top1_changed, jaccard_micros } = compare(&live, &copy);
-            Copies { compared: 1, top1_changed: u64::from(is_top1_changed), jaccard_micros, ..sent }
+            Copies { compared: 1, top1_changed: u64::from(is_top1_changed), jaccard_micros, ..SENT }
         }
         // The router had no room for it: the answer is not to blame.
-        (Err(BodyFault::Busy), _) | (_, Err(BodyFault::Busy)) => sent,
-        _ => Copies { unread: 1, ..sent },
+        (Err(BodyFault::Busy), _) | (_, Err(BodyFault::Busy)) => SENT,
+        _ => Copies { unread: 1, ..SENT },
     }
 }
 
@@ -132,7 +133,9 @@ mod tests {
         use Half::{Failed, NoJson, Refused, Unkept};
         let of = |live: Half, copy: Half| match task(live, copy) {
             Task::Nothing => "nothing".to_owned(),
-            Task::Count(Copies { sent: 1, failed, compared: 0, top1_changed: 0, jaccard_micros: 0, unread }) => format!("{failed} {unread}"),
+            Task::Count(Copies { sent: 1, failed, compared: 0, top1_changed: 0, jaccard_micros: 0, unread }) => {
+                format!("{failed} {unread}")
+            }
             Task::Count(other) => format!("{other:?}"),
             Task::Compare(..) => "lists".to_owned(),
         };
@@ -152,12 +155,11 @@ mod tests {
     fn lists_that_are_read_are_compared() {
         let rules = signals(["", "/ids", "", ""]);
         let of = |live: &str, copy: &str| compared(&kept(live), &kept(copy), &rules);
-        let sent = Copies { sent: 1, ..Copies::default() };
-        assert_eq!(of(r#"{"ids": ["a", "b"]}"#, r#"{"ids": ["a", "c"]}"#), Copies { compared: 1, jaccard_micros: 333_333, ..sent });
-        assert_eq!(of(r#"{"ids": ["a"]}"#, r#"{"ids": []}"#), Copies { compared: 1, top1_changed: 1, ..sent });
+        assert_eq!(of(r#"{"ids": ["a", "b"]}"#, r#"{"ids": ["a", "c"]}"#), Copies { compared: 1, jaccard_micros: 333_333, ..SENT });
+        assert_eq!(of(r#"{"ids": ["a"]}"#, r#"{"ids": []}"#), Copies { compared: 1, top1_changed: 1, ..SENT });
         let (list, long) = (r#"{"ids": ["a"]}"#, " ".repeat(5_000));
         for (live, copy) in [("{}", list), (list, "no json"), (list, long.as_str())] {
-            assert_eq!(of(live, copy), Copies { unread: 1, ..sent });
+            assert_eq!(of(live, copy), Copies { unread: 1, ..SENT });
         }
     }
 
@@ -165,9 +167,8 @@ mod tests {
     fn sums_are_kept_of_the_newest_rollouts() {
         let mut sums = Sums::default();
         let of = |rollout: &str| PairOf { route: 1, version: 2, rollout: rollout.into() };
-        let sent = Copies { sent: 1, ..Copies::default() };
         for rollout in ["a", "b", "a", "c", "d", "e"] {
-            sums.add(&of(rollout), &sent);
+            sums.add(&of(rollout), &SENT);
         }
         let counts = ["a", "b", "c", "d", "e", "f"].map(|rollout| sums.of_rollout(1, rollout).sent);
         assert_eq!(counts, [0, 1, 1, 1, 1, 0]);

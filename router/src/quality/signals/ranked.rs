@@ -133,7 +133,11 @@ mod tests {
     #[test]
     fn no_more_than_a_thousand_results_are_looked_at() {
         let many: Vec<String> = (0..1_500).map(|id| id.to_string()).collect();
-        let list = ranked(format!("[[{}]]", many.join(",")).as_bytes(), Packing::None, &Signals { max_body: 1 << 20, ..signals(["", "/0", "", ""]) });
+        let list = ranked(
+            format!("[[{}]]", many.join(",")).as_bytes(),
+            Packing::None,
+            &Signals { max_body: 1 << 20, ..signals(["", "/0", "", ""]) },
+        );
         assert_eq!(list.unwrap(), many[..1_000]);
     }
 
