@@ -49,8 +49,8 @@ impl Pair {
         self.rollout.is_some()
     }
 
-    /// The query that is compared has the head of its answer, from the live pool or another one, with which nothing is compared. The body is copied as it passes,
-    /// beside what `copy` is for.
+    /// The query has the head of its answer, from the live pool or another one, with which nothing is compared. The body is copied as it passes, beside
+    /// what `copy` is for.
     #[cold]
     pub(crate) fn listen(self: &Rc<Pair>, head: &Parts, is_live: bool, copy: Option<Box<BodyCopy>>) -> Option<Box<BodyCopy>> {
         if !is_live {
