@@ -198,7 +198,7 @@ fn lists_are_compared_however_they_come() {
         }
         assert_eq!(String::from_utf8(whole).unwrap(), list("abc"));
     });
-    // Both of /other have half of their results in common, /nothing none, and the others all.
+    // The two of /other share half of their results, those of /nothing none, and the others all.
     let all = Copies { sent: 9, failed: 0, compared: 9, top1_changed: 3, jaccard_micros: 7_000_000, unread: 0 };
     eventually_counted(&router, all);
     assert_eq!(["same_top1", "changed_top1", "unread"].map(|result| compared(&router, result)), [6.0, 3.0, 0.0]);
