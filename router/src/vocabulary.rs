@@ -162,7 +162,7 @@ pub(crate) fn not_one_line(text: &str) -> Option<String> {
 pub struct Copies {
     /// Copies of queries whose own answer was no server error: sent and over.
     pub sent: u64,
-    /// Of these, copies without a whole answer in time, or answered with a 5xx.
+    /// Of these, copies without a whole answer in time, or answered with a 5xx, or with no 2xx where the query itself was.
     pub failed: u64,
     /// Of these, pairs of answers whose ranked lists were both read, and compared.
     pub compared: u64,

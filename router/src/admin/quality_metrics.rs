@@ -22,6 +22,7 @@ const METRICS: [(&str, Number, Number, f64); 6] = [
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {
     bodies(page, state);
+    pairs(page, state);
     dropped(page, state);
     arms(page, state);
     let last_minute = last_minute(state);
@@ -106,6 +107,23 @@ fn bodies(page: &mut Exposition, state: &AdminState) {
             page.count(&[route, pool, version, ("reason", fault.label())], count);
         }
     });
+}
+
+/// Of pools that got copies of queries while a rollout mirrored.
+fn pairs(page: &mut Exposition, state: &AdminState) {
+    page.family(
+        "switchback_mirror_compared_total",
+        "counter",
+        "Copies of queries whose answers were compared with the queries' own, by what came of it.",
+    );
+    for (_, route, _, pool) in metrics::pools(state).filter(|(_, route, ..)| route.signals.is_some()) {
+        let copies = state.signals.copies_of_version(route_id(&route.name), version_id(&pool.name, &pool.version));
+        let same = copies.compared.saturating_sub(copies.top1_changed);
+        for (result, count) in [("same_top1", same), ("changed_top1", copies.top1_changed), ("unread", copies.unread)] {
+            let labels = [("route", route.name.as_str()), ("pool", &pool.name), ("version", &pool.version), ("result", result)];
+            page.count(&labels, count);
+        }
+    }
 }
 
 /// Route, pool and version.

@@ -353,5 +353,5 @@ fn under(generation: &Arc<Generation>, flags: &Arc<FlagStore>, policies: &Arc<Po
         pools.iter().map(|pool| PoolHealth { healthy: pool.healthy(), endpoints: pool.endpoints.len() }).collect()
     };
     let (config, flags, policies, quality) = (generation.config.clone(), flags.clone(), policies.clone(), generation.quality.clone());
-    Under { config, flags, policies, quality, health: Arc::new(health), gates, targets }
+    Under { config, flags, policies, quality, signals: generation.signals.clone(), health: Arc::new(health), gates, targets }
 }

@@ -19,8 +19,8 @@ use super::rollback::{Cause, of_breakers, rollback};
 use super::under::{Under, newest};
 use super::view::EvidenceView;
 use crate::config::Route;
-use crate::flags::{Change, ChangeError, Flags, Kind};
-use crate::quality::{DURATION_EDGES_MICROS, FleetClock};
+use crate::flags::{Change, ChangeError, CopiesSeen, Flags, Kind};
+use crate::quality::{DURATION_EDGES_MICROS, FleetClock, route_id};
 use crate::vocabulary::RouteIndex;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -121,6 +121,7 @@ impl Controller {
         let Some(known) = self.routes.get_mut(index.get()) else { return };
         let flags = under.flags.stored(index);
         known.tell_down(under, index, route);
+        tell_copies(under, index, route, &flags);
         if known.is_idle(&flags) {
             return;
         }
@@ -194,6 +195,15 @@ impl Controller {
             }
         }
     }
+}
+
+/// The other routers hear what became of the copies of queries that this one sent for the rollout that runs, or ran last.
+fn tell_copies(under: &Under, index: RouteIndex, route: &Route, flags: &Flags) {
+    let copies = flags.rollout.as_ref().map(|rollout| {
+        let copies = under.signals.copies(route_id(&route.name), &rollout.id);
+        CopiesSeen { rollout: rollout.id.clone(), copies }
+    });
+    under.flags.set_copies(index, copies.filter(|seen| seen.copies.sent > 0));
 }
 
 /// Whether the flags say that a pool runs another version than this config has: it follows in a moment, as at a router's start. Until then what a pool runs is not

@@ -11,6 +11,7 @@ use crate::flags::FlagStore;
 use crate::notify::{Delivery, OpenGate};
 use crate::policy::Policies;
 use crate::quality::Quality;
+use crate::quality::signals::SignalsDesk;
 use crate::vocabulary::RouteIndex;
 
 /// A route's pools, one by one, as this router sees them.
@@ -26,6 +27,8 @@ pub struct Under {
     pub policies: Arc<Policies>,
     /// What its workers count.
     pub quality: Quality,
+    /// What became of copies of queries.
+    pub signals: SignalsDesk,
     /// How its pools are.
     pub health: Health,
     /// Who is asked before a rollout goes on, by route.

@@ -33,6 +33,7 @@ use super::interim::Hearer;
 use super::listener::{Arrival, Place};
 use super::open::Spoken;
 use super::overrides::{Overrides, seconds_now};
+use super::pair::Pair;
 use super::query::{self, Unit};
 use super::routes::RouteWorker;
 use super::seen::Seen;
@@ -395,7 +396,7 @@ fn decide(worker: &Worker, client: &Client, head: &mut Head, seen: Seen, side: S
         if split.lacks_instance() {
             route.needs_instance.notify_one();
         }
-        let mirror = split.mirror(&unit, &chosen);
+        let mirror = split.mirror(&unit, &chosen).map(|pool| Pair::new(&route, pool, split.mirrors_for()));
         (chosen, split.flags.live, mirror)
     };
     let hearer = if let Side::Http2(side) = &side { Some(Hearer::Stream(side.hints.clone())) } else { None };

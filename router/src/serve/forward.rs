@@ -30,6 +30,7 @@ use super::incoming::Incoming;
 use super::interim::{Hearer, expects_continue};
 use super::issue;
 use super::mirror;
+use super::pair::Pair;
 use super::replay::{Replay, RequestBody};
 use super::routes::RouteWorker;
 use super::seen::Seen;
@@ -45,8 +46,8 @@ pub(crate) struct Plan {
     pub(crate) route: Rc<RouteWorker>,
     pub(crate) chosen: Chosen,
     pub(crate) live: PoolIndex,
-    /// The pool that gets a copy.
-    pub(crate) mirror: Option<PoolIndex>,
+    /// Of a query that is copied.
+    pub(crate) mirror: Option<Rc<Pair>>,
     pub(crate) tunnel: Option<Box<Tunnel>>,
     pub(crate) client: Rc<ClientFields>,
     /// What the response says of the decision.
@@ -62,7 +63,7 @@ pub(crate) struct Journey {
     route: Rc<RouteWorker>,
     chosen: Chosen,
     live: PoolIndex,
-    mirror: Option<PoolIndex>,
+    mirror: Option<Rc<Pair>>,
     /// Until an attempt sends it.
     first: Cell<Option<Outgoing>>,
     /// For further attempts; `None` where there can be none.
@@ -345,9 +346,9 @@ impl Journey {
 
     /// When the query has its answer: sends a copy to the pool that is to get one, and waits for nothing.
     pub(crate) fn mirror(&mut self) {
-        if let Some(pool) = self.mirror {
+        if let Some(pair) = self.mirror.take() {
             let again = self.again.take().filter(|again| !again.is_upgrade());
-            mirror::send(self.route.clone(), pool, again, self.client.clone(), self.body.as_ref());
+            mirror::send(pair, again, self.client.clone(), self.body.as_ref());
         }
     }
 
@@ -371,7 +372,8 @@ impl Journey {
         let (mut head, mut incoming) = response.into_parts();
         let mut lines = incoming.take_lines();
         // HTTP/2 has no lines, and who listens looks at the fields.
-        if (self.hearer.is_some() || self.route.ear.is_some())
+        let is_compared = self.mirror.as_ref().is_some_and(|pair| pair.is_compared());
+        if (self.hearer.is_some() || self.route.ear.is_some() || is_compared)
             && let Some(passed) = lines.take()
         {
             head.headers = passed.lines.to_map();
@@ -383,6 +385,9 @@ impl Journey {
             attempt.hear_signals(&head.headers);
         } else if let Some(ear) = &self.route.ear {
             copy = ear.hear(&head, &self.route, pool, &self.chosen);
+        }
+        if let Some(pair) = self.mirror.as_ref().filter(|_| is_compared) {
+            copy = pair.listen(&head, pool == self.live, copy);
         }
         headers::prepare_response(&mut head.headers, seen);
         if self.body.as_ref().is_some_and(|body| body.borrow().is_held_back()) {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -28,7 +29,7 @@ use super::query::{self, Unit};
 use super::seen::Seen;
 use super::signals::Signals;
 use crate::config::UnitSource;
-use crate::quality::signals::{Packing, Said, said};
+use crate::quality::signals::{Likeness, Packing, Said, compare, ranked, said};
 use crate::quality::{OverrideFault, Refusal};
 
 /// Polls that a connection in memory may take: it never waits for anybody.
@@ -274,7 +275,8 @@ fn override_field() {
     });
 }
 
-/// What a backend says of its response, in fields and in its body: numbers in range, or faults with a name, and no more memory than it may have.
+/// What a backend says of its response, in fields and in its body: numbers in range, or faults with a name, and no more memory than it may have. And its
+/// ranked list: each result once, and it is like itself.
 #[test]
 fn response_signals() {
     let pointer = |text: &str| Some(crate::config::Pointer::parse(text).unwrap());
@@ -292,6 +294,7 @@ fn response_signals() {
         std::io::Write::write_all(&mut packing, body).unwrap();
         packing.finish().unwrap()
     };
+    let by_score = crate::config::Signals { ids: None, ..rules.clone() };
     let seeds = vec![body.to_vec(), packed, b"0.5".to_vec(), b"12".to_vec()];
     let words: [&[u8]; 8] = [b"\"hits\"", b"\"_score\": ", b"1e999", b"-0.0", b"null", b"[[[[", b"0.999999", b"18446744073709551616"];
     Target { name: "response_signals", words: &words, seeds, most_bytes: 2_048 }.run(|bytes| {
@@ -300,7 +303,12 @@ fn response_signals() {
             let (Said { found, quality }, faults) = said(bytes, packing, &rules);
             assert!(quality.is_none_or(|quality| (0.0..=1.0).contains(&quality)), "{quality:?}");
             assert!(faults.len() <= 4 && (!faults.is_empty() || found.is_some()), "{faults:?}");
-            heard.push((found, quality.is_some(), faults));
+            let lists = [&rules, &by_score].map(|rules| ranked(bytes, packing, rules));
+            for list in lists.iter().flatten() {
+                assert!(list.len() <= 1_000 && list.iter().collect::<HashSet<_>>().len() == list.len(), "{list:?}");
+                assert_eq!(compare(list, list), Likeness { is_top1_changed: false, jaccard_micros: 1_000_000 });
+            }
+            heard.push((found, quality.is_some(), faults, lists.map(|list| list.map(|list| list.len().min(3)))));
         }
         let mut fields = None;
         if let Ok(value) = HeaderValue::from_bytes(bytes) {

@@ -1,4 +1,5 @@
-//! Which responses' bodies are heard, and the copy of one on its way: see [`crate::quality::signals`].
+//! Which responses' bodies are heard, and the copy of one on its way: see [`crate::quality::signals`]. What a copied query was answered is heard beside
+//! that: [`super::pair`].
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::response::Parts;
 
+use super::pair::LiveHalf;
 use super::routes::RouteWorker;
 use super::split::Chosen;
 use crate::config::Signals;
@@ -26,10 +28,10 @@ pub(crate) struct Ear {
     random: Cell<u64>,
 }
 
-/// A copy of a body, and where it is handed in.
+/// A copy of a body, and where it is handed in: of a sampled one, of one that is compared with another, or of both.
 pub(crate) struct BodyCopy {
-    heard: Heard,
-    desk: SignalsDesk,
+    heard: Option<(Heard, SignalsDesk)>,
+    half: Option<LiveHalf>,
 }
 
 impl Ear {
@@ -51,7 +53,7 @@ impl Ear {
         };
         let cell = events::Cell { window: route.quarter().window(), route: self.route, version };
         let heard = self.desk.hear(Hearing { cell, group: counted.group, packing }, &self.signals);
-        Some(Box::new(BodyCopy { heard, desk: self.desk.clone() }))
+        Some(Box::new(BodyCopy { heard: Some((heard, self.desk.clone())), half: None }))
     }
 
     /// xorshift64*, its upper 32 bits.
@@ -67,17 +69,34 @@ impl Ear {
 }
 
 impl BodyCopy {
+    /// For what `copy` is for, and to be compared.
+    pub(crate) fn and(copy: Option<Box<BodyCopy>>, half: LiveHalf) -> Box<BodyCopy> {
+        let mut copy = copy.unwrap_or_else(|| Box::new(BodyCopy { heard: None, half: None }));
+        copy.half = Some(half);
+        copy
+    }
+
     pub(crate) fn pass(&mut self, piece: &[u8]) {
-        self.heard.pass(piece);
+        if let Some((heard, _)) = &mut self.heard {
+            heard.pass(piece);
+        }
+        if let Some(half) = &mut self.half {
+            half.pass(piece);
+        }
     }
 
     pub(crate) fn deliver(self) {
-        self.desk.deliver(self.heard);
+        if let Some((heard, desk)) = self.heard {
+            desk.deliver(heard);
+        }
+        if let Some(half) = self.half {
+            half.deliver();
+        }
     }
 }
 
 /// How a body in JSON is packed; `None` for another kind of body, or another packing.
-fn packing(headers: &HeaderMap) -> Option<Packing> {
+pub(crate) fn packing(headers: &HeaderMap) -> Option<Packing> {
     let kind = headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
     let is_json = kind.eq_ignore_ascii_case("application/json") || kind.len() > 5 && kind.to_ascii_lowercase().ends_with("+json");
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();

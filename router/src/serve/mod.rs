@@ -42,6 +42,7 @@ mod log_limit;
 mod mirror;
 mod open;
 mod overrides;
+mod pair;
 mod pool;
 mod pools;
 mod position;

@@ -44,6 +44,8 @@ pub(crate) struct RouteWorker {
     pub(crate) tokens: Tokens,
     /// For what response bodies say.
     pub(crate) ear: Option<Ear>,
+    /// Where answers of queries and of their copies are handed in.
+    pub(crate) desk: SignalsDesk,
     counters: Arc<RouteCounters>,
     /// What this worker counts that is of no route.
     worker: Arc<WorkerTotals>,
@@ -79,6 +81,7 @@ impl RouteWorker {
             upgrade_idle_timeout: limits.upgrade_idle_timeout,
             tokens,
             ear: Ear::new(&config, desk),
+            desk: desk.clone(),
             config,
             worker,
             pools,

@@ -25,7 +25,7 @@ use super::query::Unit;
 use super::seat::Seat;
 use super::shadow::Shadow;
 use crate::config;
-use crate::flags::Flags;
+use crate::flags::{Flags, Phase};
 use crate::policy::{ShadowRun, SplitInForce, snapshot};
 use crate::quality::{DECISIONS, NewArms, Outcomes, PoolCounters, RouteCounters, Series};
 use crate::vocabulary::{PoolIndex, Ppm};
@@ -82,6 +82,8 @@ pub(crate) struct Split {
     groups: PositionKey,
     /// Under which units are chosen to be mirrored; `None` where none is.
     mirror: Option<PositionKey>,
+    /// The id of the rollout that mirrors, if one does.
+    mirrors_for: Option<Arc<str>>,
     native: WeightedSplit,
     seat: Seat,
     /// The last good policy, where the route wants one.
@@ -106,7 +108,7 @@ impl Split {
         let native = configure_native(&snapshot);
         let rollout = PositionKey::new(flags.salt.as_bytes());
         let groups = group_key(&flags);
-        let mirror = mirror_key(&flags);
+        let (mirror, mirrors_for) = (mirror_key(&flags), rollout_that_mirrors(&flags));
         let kept = before.and_then(|before| before.borrow_mut().give_up_seats(&policy));
         let (seat, standby) = kept.map_or_else(
             || (Seat::new(policy.clone(), &snapshot, rollout), standby(&policy, &snapshot, rollout)),
@@ -116,7 +118,8 @@ impl Split {
                 (seat, standby)
             },
         );
-        Split { pools: pools(route, &flags), flags, snapshot, experiments, rollout, groups, mirror, native, seat, standby, shadow: None }
+        let pools = pools(route, &flags);
+        Split { pools, flags, snapshot, experiments, rollout, groups, mirror, mirrors_for, native, seat, standby, shadow: None }
     }
 
     /// This one decides nothing any more: its instances, if they are of `policy`.
@@ -131,7 +134,7 @@ impl Split {
         self.native = configure_native(&self.snapshot);
         self.rollout = PositionKey::new(flags.salt.as_bytes());
         self.groups = group_key(&flags);
-        self.mirror = mirror_key(&flags);
+        (self.mirror, self.mirrors_for) = (mirror_key(&flags), rollout_that_mirrors(&flags));
         self.pools = pools(route, &flags);
         self.flags = flags;
         self.seat.apply(&self.snapshot, self.rollout);
@@ -237,6 +240,17 @@ impl Split {
         let pool = self.flags.candidate.pool;
         (pool != chosen.pool && key.position(unit.bytes()) < self.flags.mirror.get()).then_some(pool)
     }
+
+    /// The rollout for which queries are copied, and their answers compared; none where somebody set `mirror_percent` by hand.
+    pub(crate) fn mirrors_for(&self) -> Option<&Arc<str>> {
+        self.mirrors_for.as_ref()
+    }
+}
+
+/// Of this worker alone: a count of holders that all workers shared would be a cache line that they fight for.
+fn rollout_that_mirrors(flags: &Flags) -> Option<Arc<str>> {
+    let rollout = flags.rollout.as_ref().filter(|rollout| rollout.phase == Phase::Mirroring)?;
+    Some(rollout.id.as_str().into())
 }
 
 fn standby(policy: &SplitInForce, snapshot: &Snapshot, rollout: PositionKey) -> Option<Seat> {

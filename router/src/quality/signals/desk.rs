@@ -1,32 +1,35 @@
-//! Where sampled bodies are handed in: a thread of its own reads them, behind a bounded queue.
+//! Where sampled bodies and pairs of answers are handed in: a thread of its own reads them, behind a bounded queue.
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::kept::Kept;
+use super::pairs::{Half, PairOf, SENT, Sums, Task, compared, task};
 use super::said::{BodyFault, Packing, Said, said};
 use crate::config::Signals;
 use crate::quality::events::{Cell, EventCounts};
 use crate::quality::{Counts, Number, millionths};
+use crate::vocabulary::Copies;
 
-/// Bodies that may wait.
+/// Bodies, and pairs of them, that may wait.
 const QUEUE: usize = 256;
-/// What all copies together may hold.
-const HELD_BYTES: usize = 32 << 20;
 
 /// The desk; clones are the same one.
 #[derive(Debug, Clone)]
 pub struct SignalsDesk {
     shared: Arc<Shared>,
-    queue: SyncSender<Heard>,
+    queue: SyncSender<Work>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     books: Mutex<Books>,
-    held: AtomicUsize,
+    /// Beside the books, which are held for longer: a worker adds to them where the queue is full.
+    sums: Mutex<Sums>,
+    held: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +52,25 @@ impl Shared {
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the thread does.
+enum Work {
+    Read(Heard),
+    Count(PairOf, Copies),
+    Compare(Pair),
+}
+
+/// Two answers on their way.
+struct Pair {
+    of: PairOf,
+    live: (Packing, Kept),
+    copy: (Packing, Kept),
+    signals: Arc<Signals>,
 }
 
 /// Whose body it is.
@@ -67,31 +89,20 @@ pub struct Hearing {
 pub struct Heard {
     hearing: Hearing,
     signals: Arc<Signals>,
-    body: Vec<u8>,
-    is_too_long: bool,
-    desk: Arc<Shared>,
-}
-
-impl Drop for Heard {
-    fn drop(&mut self) {
-        self.desk.held.fetch_sub(self.body.len(), Ordering::Relaxed);
-    }
+    kept: Kept,
 }
 
 impl Heard {
     /// A piece of it has passed.
     pub fn pass(&mut self, piece: &[u8]) {
-        if self.is_too_long {
-            return;
+        self.kept.pass(piece);
+    }
+
+    fn said(&self) -> (Said, Vec<BodyFault>) {
+        match self.kept.whole() {
+            Ok(body) => said(body, self.hearing.packing, &self.signals),
+            Err(fault) => (Said::default(), vec![fault]),
         }
-        let is_much = self.desk.held.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() > HELD_BYTES;
-        if is_much || self.body.len() + piece.len() > self.signals.max_body {
-            self.is_too_long = true;
-            self.desk.held.fetch_sub(piece.len() + self.body.len(), Ordering::Relaxed);
-            self.body = Vec::new();
-            return;
-        }
-        self.body.extend_from_slice(piece);
     }
 }
 
@@ -102,14 +113,25 @@ impl SignalsDesk {
     /// When there is no thread to be had.
     pub fn open() -> std::io::Result<SignalsDesk> {
         let shared = Arc::<Shared>::default();
-        let (queue, bodies) = sync_channel::<Heard>(QUEUE);
+        let (queue, asked) = sync_channel::<Work>(QUEUE);
+        let counted = shared.clone();
         let work = move || {
-            while let Ok(heard) = bodies.recv() {
-                let read = match heard.is_too_long {
-                    true => (Said::default(), vec![BodyFault::TooLong]),
-                    false => said(&heard.body, heard.hearing.packing, &heard.signals),
-                };
-                heard.desk.books().take(&heard.hearing, &read);
+            while let Ok(work) = asked.recv() {
+                match work {
+                    Work::Read(heard) => {
+                        let read = heard.said();
+                        let hearing = heard.hearing;
+                        // First: whoever sees it counted finds its room given back.
+                        drop(heard);
+                        counted.books().take(&hearing, &read);
+                    }
+                    Work::Count(of, copies) => counted.sums().add(&of, &copies),
+                    Work::Compare(Pair { of, live, copy, signals }) => {
+                        let copies = compared(&live, &copy, &signals);
+                        drop((live, copy));
+                        counted.sums().add(&of, &copies);
+                    }
+                }
             }
         };
         std::thread::Builder::new().name("signals".to_owned()).spawn(work)?;
@@ -119,15 +141,49 @@ impl SignalsDesk {
     /// A body that is about to pass.
     #[must_use]
     pub fn hear(&self, hearing: Hearing, signals: &Arc<Signals>) -> Heard {
-        Heard { hearing, signals: signals.clone(), body: Vec::new(), is_too_long: false, desk: self.shared.clone() }
+        Heard { hearing, signals: signals.clone(), kept: self.keep(signals.max_body) }
+    }
+
+    /// A copy of a body that is about to pass, of at most so many bytes.
+    #[must_use]
+    pub fn keep(&self, most: usize) -> Kept {
+        Kept::new(most, &self.shared.held)
     }
 
     /// It has passed, whole. Waits for nobody.
     pub fn deliver(&self, heard: Heard) {
         let hearing = heard.hearing;
-        if self.queue.try_send(heard).is_err() {
+        if self.queue.try_send(Work::Read(heard)).is_err() {
             self.shared.books().take(&hearing, &(Said::default(), vec![BodyFault::Busy]));
         }
+    }
+
+    /// A query has its answer, and its copy has one. Waits for nobody: where too many wait, the pair counts, and is not compared.
+    pub fn hand_in(&self, of: PairOf, live: Half, copy: Half, signals: Option<&Arc<Signals>>) {
+        let work = match (task(live, copy), signals) {
+            (Task::Nothing, _) => return,
+            (Task::Count(copies), _) => Work::Count(of, copies),
+            (Task::Compare(live, copy), Some(signals)) => Work::Compare(Pair { of, live, copy, signals: signals.clone() }),
+            (Task::Compare(..), None) => Work::Count(of, SENT),
+        };
+        let Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) = self.queue.try_send(work) else { return };
+        match work {
+            Work::Count(of, copies) => self.shared.sums().add(&of, &copies),
+            Work::Compare(pair) => self.shared.sums().add(&pair.of, &SENT),
+            Work::Read(_) => {}
+        }
+    }
+
+    /// What became of the copies of queries that were sent for a rollout; nothing where it is none of the route's last ones.
+    #[must_use]
+    pub fn copies(&self, route: u32, rollout: &str) -> Copies {
+        self.shared.sums().of_rollout(route, rollout)
+    }
+
+    /// The same of all rollouts of a version since the process began.
+    #[must_use]
+    pub fn copies_of_version(&self, route: u32, version: u32) -> Copies {
+        self.shared.sums().of_version(route, version)
     }
 
     /// Takes the counts of these windows.
@@ -166,6 +222,7 @@ impl Books {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use super::super::said::tests::signals;
@@ -221,6 +278,32 @@ mod tests {
         let mut heard = desk.hear(hearing(), &signals);
         heard.pass(b"{");
         drop(heard);
+        assert_eq!(desk.shared.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn pairs_are_compared_and_counted_for_their_rollout() {
+        let desk = SignalsDesk::open().unwrap();
+        let signals = Arc::new(signals(["", "/ids", "", ""]));
+        let of = || PairOf { route: 1, version: 2, rollout: "abc".into() };
+        let half = |text: &str| {
+            let mut kept = desk.keep(signals.max_body);
+            kept.pass(text.as_bytes());
+            Half::Body(Packing::None, kept)
+        };
+        desk.hand_in(of(), half(r#"{"ids": ["a", "b"]}"#), half(r#"{"ids": ["b", "a"]}"#), Some(&signals));
+        desk.hand_in(of(), half("{}"), half("{}"), Some(&signals));
+        desk.hand_in(of(), half("{}"), Half::Failed, Some(&signals));
+        desk.hand_in(of(), Half::Failed, half("{}"), Some(&signals));
+        desk.hand_in(of(), Half::Unkept, Half::Unkept, None);
+        let began = tokio::time::Instant::now();
+        while desk.copies(1, "abc").sent < 4 {
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", desk.copies(1, "abc"));
+            std::thread::yield_now();
+        }
+        let all = Copies { sent: 4, failed: 1, compared: 1, top1_changed: 1, jaccard_micros: 1_000_000, unread: 1 };
+        assert_eq!((desk.copies(1, "abc"), desk.copies_of_version(1, 2)), (all, all));
+        assert_eq!((desk.copies(1, "other"), desk.copies(2, "abc")), (Copies::default(), Copies::default()));
         assert_eq!(desk.shared.held.load(Ordering::Relaxed), 0);
     }
 }

@@ -91,7 +91,7 @@ pub fn said(body: &[u8], packing: Packing, signals: &Signals) -> (Said, Vec<Body
     };
     let mut faults = Vec::new();
     let mut look = |pointer: &Option<Pointer>, read: fn(&[&Value]) -> Result<Seen, BodyFault>| {
-        let found = follow(&body, pointer.as_ref()?);
+        let found = follow(&body, pointer.as_ref()?.steps());
         let seen = if found.is_empty() && !has_each(pointer.as_ref()?) { Err(BodyFault::Missing) } else { read(&found) };
         seen.map_err(|fault| faults.push(fault)).ok()
     };
@@ -109,7 +109,7 @@ struct Seen {
     number: Option<f64>,
 }
 
-fn unpacked(body: &[u8], packing: Packing, most: usize) -> Result<Vec<u8>, BodyFault> {
+pub(super) fn unpacked(body: &[u8], packing: Packing, most: usize) -> Result<Vec<u8>, BodyFault> {
     if packing == Packing::None {
         return Ok(body.to_vec());
     }
@@ -124,10 +124,10 @@ fn has_each(pointer: &Pointer) -> bool {
     pointer.steps().iter().any(Option::is_none)
 }
 
-/// Everything where a pointer leads: one value, or one for each element of the arrays that it goes through.
-fn follow<'v>(body: &'v Value, pointer: &Pointer) -> Vec<&'v Value> {
+/// Everything where a pointer's steps lead: one value, or one for each element of the arrays that they go through.
+pub(super) fn follow<'v>(body: &'v Value, steps: &[Option<String>]) -> Vec<&'v Value> {
     let mut at = vec![body];
-    for step in pointer.steps() {
+    for step in steps {
         at = match step {
             None => at.into_iter().filter_map(Value::as_array).flatten().take(MOST_RESULTS).collect(),
             Some(name) => at.into_iter().filter_map(|value| child(value, name)).collect(),
@@ -145,7 +145,7 @@ fn child<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
 }
 
 /// One value that is an array is its elements.
-fn elements<'v>(found: &[&'v Value]) -> Vec<&'v Value> {
+pub(super) fn elements<'v>(found: &[&'v Value]) -> Vec<&'v Value> {
     match found {
         [Value::Array(array)] => array.iter().take(MOST_RESULTS).collect(),
         found => found.to_vec(),
@@ -164,17 +164,21 @@ fn results(found: &[&Value]) -> Result<Seen, BodyFault> {
 fn ids(found: &[&Value]) -> Result<Seen, BodyFault> {
     let elements = elements(found);
     let mut known = HashSet::with_capacity(elements.len());
-    for id in &elements {
-        let text = match id {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            _ => return Err(BodyFault::WrongType),
-        };
-        if !known.insert(text) {
+    for element in &elements {
+        if !known.insert(id(element)?) {
             return Err(BodyFault::RepeatedId);
         }
     }
     Ok(Seen { count: elements.len() as u64, number: None })
+}
+
+/// Text, or a number as text.
+pub(super) fn id(value: &Value) -> Result<String, BodyFault> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err(BodyFault::WrongType),
+    }
 }
 
 fn scores(found: &[&Value]) -> Result<Seen, BodyFault> {
