@@ -8,6 +8,9 @@
 //! Every transition with its conditions is in docs/ROLLOUTS.md.
 
 mod event;
+mod fresh;
+#[cfg(test)]
+mod fresh_tests;
 mod layout;
 #[cfg(test)]
 mod loading_tests;
@@ -21,6 +24,8 @@ mod start;
 mod tests;
 
 pub use event::Event;
+pub(super) use fresh::judged;
+pub use fresh::{Asked, ServersSeen, tellable};
 pub use next::{Move, Next, Seen, next};
 pub use order::{Order, Refusal, carry_out};
 pub use ready::{LoadSeen, LoadState, ToLoad};
