@@ -4,7 +4,8 @@
 //! would notice, and its answers count for a model that did not give them.
 //!
 //! It keeps out of the way of rollouts: while one is under way, only pools that it loads nothing on are looked at, those with users and the one
-//! that has the candidate already. A rollout has its own looks ([`super::looks`]) before it goes on; what those find is confirmed here.
+//! that has the candidate already. A rollout looks by itself before it goes on; what that finds is
+//! confirmed here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -100,7 +101,7 @@ impl Strays {
     }
 
     /// Pools, with their versions, that no rollout loads anything on at this moment.
-    fn looked_at<'l>(&'l self, look: &'l Look<'_>, is_moving: bool) -> impl Iterator<Item = (String, String)> + 'l {
+    fn looked_at(&self, look: &Look<'_>, is_moving: bool) -> impl Iterator<Item = (String, String)> {
         let pools = (0..=u8::MAX).map(PoolIndex).zip(&look.route.pools);
         let is_free = move |(index, pool): &(PoolIndex, &Pool)| {
             let is_used = has_users(look.flags, *index) || has_candidate(look.flags, &pool.name);

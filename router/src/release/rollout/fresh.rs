@@ -8,6 +8,7 @@ use super::next::{Move, Next, Seen, event_of};
 use super::ready::used;
 use crate::config::Route;
 use crate::flags::{Flags, Phase, Rollout};
+use crate::vocabulary::Ppm;
 
 /// A pool, and the version that it runs.
 pub type Asked = (String, String);
@@ -83,6 +84,8 @@ fn is_judging(rollout: &Rollout) -> bool {
 pub(in crate::release) fn judged(rollout: &Rollout, flags: &Flags, route: &Route) -> Vec<Asked> {
     let candidate = match rollout.phase {
         _ if !is_judging(rollout) => return Vec::new(),
+        // Nobody is compared with.
+        Phase::Baking if rollout.plan.holdback == Ppm::ZERO => return tellable([rollout.to.as_str()], route),
         Phase::Baking => rollout.to.as_str(),
         _ => route.pools.get(flags.candidate.pool.get()).map_or("", |pool| pool.name.as_str()),
     };
