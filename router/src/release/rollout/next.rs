@@ -295,7 +295,8 @@ impl Seen<'_> {
     /// A transition: `to` is the record after it, but for what every transition notes.
     pub(super) fn moved(&self, event: Event, to: Rollout, why: &str) -> Move {
         let mut rollout = Rollout { moves: to.moves.saturating_add(1), why: why.chars().take(1_024).collect(), ..to };
-        let begins = (rollout.phase, rollout.step) != (self.rollout.phase, self.rollout.step) || matches!(event, Event::Resumed | Event::StepBegan);
+        let begins =
+            (rollout.phase, rollout.step) != (self.rollout.phase, self.rollout.step) || matches!(event, Event::Resumed | Event::StepBegan);
         if begins {
             rollout.since_ms = self.now_ms;
             rollout.samples_before = self.evidence.map_or(0, |evidence| evidence.candidate_requests);

@@ -82,7 +82,8 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     // The way back waits for no server that is thought to have the version; a rollout asks first.
     let is_flipped = begin.at_once && begin.strays.is_none();
     let before = Rollout { phase: Phase::Loading, loaded_on: is_flipped.then(|| planned.to.clone()), ..planned.clone() };
-    let seen = Seen { route, flags, rollout: &before, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None, servers: None };
+    let seen =
+        Seen { route, flags, rollout: &before, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None, servers: None };
     let is_loaded = match not_ready(&first, &seen) {
         Some(Lack::Version(_)) => false,
         Some(Lack::Other(what)) => return Err(Refusal(what)),

@@ -187,7 +187,8 @@ fn a_record_that_is_removed_by_hand_ends_it() {
     let (flags, evidence) = (scene.flags(), evidence("advance", 1_000, scene.now_ms));
     let Scene { route, routers, healthy, .. } = &scene;
     let (rollout, now_ms, evidence) = (&last, scene.now_ms, Some(&evidence));
-    let Next::Go(go) = next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None, load: None, servers: None })
+    let Next::Go(go) =
+        next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None, load: None, servers: None })
     else {
         panic!()
     };
