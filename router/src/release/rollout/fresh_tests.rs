@@ -85,7 +85,7 @@ fn servers_are_asked_before_each_step_and_gates_before_them() {
     scene.servers = strays("green");
     let waits_for = waits(&scene);
     assert!(waits_for.ends_with("servers of pool green serve another version: http://127.0.0.1:9 (search:7)"), "{waits_for}");
-    scene.servers = Some(ServersSeen { asked: Vec::new(), ..had("green").unwrap() });
+    scene.servers = had("green");
     assert_eq!(scene.next(), looks(Event::StepBegan, &[CANARY, BLUE, GREEN]), "nobody was judged there");
     for _ in 0..2 {
         scene.servers = None;
