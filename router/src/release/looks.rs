@@ -90,7 +90,10 @@ fn loads(config: &Config, route: &Route, pools: &[Asked]) -> Vec<Load> {
 
 async fn ask(loads: &[Load], within: Duration) -> RouteStrays {
     let by = Instant::now() + within;
-    let looks = loads.iter().map(|load| async move { (load, strays(load, Some(by)).await) });
+    let mut looks = Vec::new();
+    for load in loads {
+        looks.push(async move { (load, strays(load, Some(by)).await) });
+    }
     let found = futures_util::future::join_all(looks).await;
     let of = |(load, strays): (&Load, Vec<_>)| {
         let version = load.pool.version.clone();

@@ -4,8 +4,7 @@
 //! would notice, and its answers count for a model that did not give them.
 //!
 //! It keeps out of the way of rollouts: while one is under way, only pools that it loads nothing on are looked at, those with users and the one
-//! that has the candidate already. A rollout looks by itself before it goes on; what that finds is
-//! confirmed here.
+//! that has the candidate already. A rollout looks by itself before it goes on, and what that finds is confirmed here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
