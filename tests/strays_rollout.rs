@@ -1,5 +1,5 @@
 //! The promise: a rollout goes on, and a way back is taken, on servers that serve what the flags say; one that was restarted without its state is
-//! found before that, and what was judged of its other model is judged anew.
+//! found before that, and a step in which it had another model begins anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use std::time::Duration;

@@ -345,6 +345,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_rollout_finds_is_in_its_way_until_it_is_looked_at_again() {
+        let (mut strays, pool) = (Strays::default(), ("blue".to_owned(), "search:2".to_owned()));
+        let one = || found("search:2", &["a"]);
+        strays.doubt(one(), std::slice::from_ref(&pool));
+        assert_eq!((strays.suspected(), strays.known.len(), strays.next.is_some()), (one(), 0, true));
+        strays.believe(one(), "search");
+        assert_eq!((strays.suspected(), &strays.known), (one(), &one()), "the first look counts");
+        strays.believe(RouteStrays::new(), "search");
+        assert_eq!(strays.suspected(), RouteStrays::new());
+        strays.doubt(one(), &[pool]);
+        strays.believe(RouteStrays::new(), "search");
+        assert_eq!(strays.suspected(), RouteStrays::new(), "it was for a moment alone");
+    }
+
+    #[test]
     fn a_pool_with_users_is_one_that_no_rollout_loads_on() {
         let file = route(["v1", "v2", "v3"]);
         let users = |fields: &[(&str, &str)]| [0, 1, 2].map(|pool| has_users(&flags(&file, fields), PoolIndex(pool)));
