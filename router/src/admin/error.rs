@@ -48,6 +48,10 @@ pub(super) enum ApiError {
          the flags by hand"
     )]
     TargetServesAnother { target: String, version: String, what: String },
+    #[error(
+        "no server of the live pool {pool} serves {version} ({what}): a candidate would be compared with another model; have them load {version} again first"
+    )]
+    ControlServesAnother { pool: String, version: String, what: String },
     #[error("the ledger does not go back to {}{}", at(*.time_ms), .oldest_ms.map_or_else(|| ": it is empty".to_owned(), |oldest| format!(": its oldest entry is of {}", at(oldest))))]
     NotKnown { time_ms: u64, oldest_ms: Option<u64> },
     #[error("{0}")]
@@ -104,7 +108,8 @@ impl ApiError {
             ApiError::NothingToRollBack(_)
             | ApiError::Rollout(_)
             | ApiError::TargetNotReady { .. }
-            | ApiError::TargetServesAnother { .. } => StatusCode::CONFLICT,
+            | ApiError::TargetServesAnother { .. }
+            | ApiError::ControlServesAnother { .. } => StatusCode::CONFLICT,
             ApiError::Busy | ApiError::TooManyStreams | ApiError::TooManyDeliveries | ApiError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Upload(UploadError::Rejected(_)) | ApiError::Shadow(ShadowError::NoPolicy(_) | ShadowError::Refused(_)) => {

@@ -13,17 +13,21 @@ use tokio::time::{Instant, sleep};
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
 use super::exposition::Exposition;
-use super::rollout_check::{Wanted, good_sha256, look};
+use super::rollout_check::{Wanted, control_is_served, good_sha256, look};
 use super::{AdminState, Shared, orders, routes};
 use crate::config::{Route, rollout_steps};
 use crate::flags::{Change, Flags, Kind, random_hex};
 use crate::loading::{Load, Trouble, unload as unload_version};
-use crate::release::{Begin, Event, Move, Order, Refusal, Seen, begin, carry_out, copies_before, copies_of, grounds};
+use crate::release::{
+    Begin, Event, Move, Order, Refusal, Seen, ServersSeen, begin, carry_out, copies_before, copies_of, grounds, servers_now, tellable,
+};
 use crate::vocabulary::{Copies, RouteIndex};
 
 /// A router that is known and has not obeyed by then holds a retirement up.
 const OBEYED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A server that does not tell by then what it serves holds no operator up.
+const TELLS_WITHIN: Duration = Duration::from_millis(900);
 
 pub(super) async fn show(Viewer(_): Viewer, State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
@@ -77,13 +81,33 @@ pub(super) async fn start(
     {
         return Err(ApiError::Rollout(format!("not loaded: {why}")));
     }
+    control_is_served(&shared.state, (index, route), asked.at_once)?;
+    let strays = match asked.candidate.as_deref().filter(|_| asked.at_once) {
+        Some(candidate) => strays_of_way_back(&shared.state, (index, route), candidate).await,
+        None => None,
+    };
     let (id, salt) = (random_hex(16), random_hex(16));
     let steps = asked.steps.as_deref().map(rollout_steps).transpose().map_err(ApiError::BadRequest)?;
     let (who, why, at_once) = (caller.name.clone(), asked.why.clone(), asked.at_once);
-    let first = Begin { candidate: asked.candidate, sha256: asked.sha256, steps, id, salt, who, why, at_once };
+    let first = Begin { candidate: asked.candidate, sha256: asked.sha256, steps, id, salt, who, why, at_once, strays };
     let clock = &shared.state.process.clock;
     let make = |flags: &Flags| begin(&first, flags, route, &healthy(&shared.state, index), clock.now_ms());
     write(&shared.state, (index, route), (&caller.name, &asked.why), make).await
+}
+
+/// Servers of the colour that becomes live at once, where they serve another version than it runs, in words.
+async fn strays_of_way_back(state: &AdminState, (index, route): (RouteIndex, &Route), candidate: &str) -> Option<String> {
+    let live = route.pools.get(state.flags.stored(index).live.get()).map_or("", |pool| pool.name.as_str());
+    let idle = if live == "blue" { "green" } else { "blue" };
+    let pools = tellable([idle], route).into_iter().filter(|(_, version)| version == candidate).collect();
+    servers_now(&state.config, route, pools, TELLS_WITHIN).await.strays.remove(idle)
+}
+
+/// What servers serve before an order that does not wait for evidence; of another order nobody asks.
+async fn servers_before(state: &AdminState, route: &Route, order: Order) -> Option<ServersSeen> {
+    let is_hurry = matches!(order, Order::Promote | Order::PromoteFully);
+    let pools = tellable(route.pools.iter().map(|pool| pool.name.as_str()), route);
+    if is_hurry { Some(servers_now(&state.config, route, pools, TELLS_WITHIN).await) } else { None }
 }
 
 pub(super) async fn order(
@@ -111,6 +135,7 @@ pub(super) async fn order(
     let state = &shared.state;
     // What is ordered of one step is not done to the next one, which somebody else began meanwhile.
     let moves = asked.moves.or_else(|| state.flags.stored(index).rollout.as_ref().map(|rollout| rollout.moves));
+    let servers = servers_before(state, route, order).await;
     let make = |flags: &Flags| {
         let Some(rollout) = &flags.rollout else {
             return Err(Refusal(format!("{name} has no rollout: switchback rollout start {name}")));
@@ -130,6 +155,7 @@ pub(super) async fn order(
             healthy: &healthy,
             gate: None,
             load: None,
+            servers: servers.as_ref(),
         };
         carry_out(order, &seen, &caller.name, &asked.why)
     };

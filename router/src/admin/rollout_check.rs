@@ -14,7 +14,7 @@ use super::{AdminState, Shared, routes};
 use crate::config::{Pool, Route};
 use crate::flags::is_sha256;
 use crate::loading::{Load, Trouble, check as check_load, check_artefact};
-use crate::release::{Begin, could_begin};
+use crate::release::{Begin, could_begin, in_words};
 use crate::vocabulary::RouteIndex;
 
 /// A registry that does not answer by then is away.
@@ -66,10 +66,25 @@ pub(super) async fn check(
             Err(Trouble::Refused(why)) => return Err(ApiError::Rollout(why)),
         },
     };
+    control_is_served(state, (index, route), asked.at_once)?;
     let first = Begin { candidate: asked.candidate.clone(), at_once: asked.at_once, ..Begin::default() };
     could_begin(&first, &state.flags.stored(index), route, &healthy(state, index), state.process.clock.now_ms())
         .map_err(|refusal| ApiError::Rollout(refusal.0))?;
     Ok(Json(json!({ "candidate": asked.candidate, "registry": registry, "why": why })))
+}
+
+/// That some server of the live pool serves what it runs, as far as is known: who is compared with another model proves nothing. A rollout that is
+/// under way has its own look.
+pub(super) fn control_is_served(state: &AdminState, (index, route): (RouteIndex, &Route), at_once: bool) -> Result<(), ApiError> {
+    let flags = state.flags.stored(index);
+    let is_underway = flags.rollout.as_ref().is_some_and(|rollout| rollout.phase.is_active());
+    let Some(live) = route.pools.get(flags.live.get()).filter(|_| !at_once && !is_underway) else { return Ok(()) };
+    let Some(known) = state.process.board.strays(&route.name).remove(&live.name) else { return Ok(()) };
+    if known.strays.len() < state.health(index, &live.name).endpoints {
+        return Ok(());
+    }
+    let (pool, version, what) = (live.name.clone(), known.version, in_words(&known.strays));
+    Err(ApiError::ControlServesAnother { pool, version, what })
 }
 
 /// That a digest is one, and of a candidate that is named.

@@ -287,6 +287,12 @@ impl Rollout {
         self.phase == Phase::Baking && self.plan.bake_ms == 0 && self.plan.holdback == Ppm::ZERO
     }
 
+    /// It is to be live as soon as its servers have the version, and nothing comes after that.
+    #[must_use]
+    pub fn goes_back(&self) -> bool {
+        self.phase == Phase::Loading && self.hurry == Some(Hurry::Live) && self.plan.bake_ms == 0 && self.plan.holdback == Ppm::ZERO
+    }
+
     /// For people: `v42 canary step 2 of 4 (5 %)`.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -29,6 +29,7 @@ mod judging;
 mod kept;
 mod loader;
 mod log;
+mod looks;
 mod mover;
 mod notices;
 mod record;
@@ -49,11 +50,12 @@ pub use experiments::view::{ArmView, ComparisonView, ExperimentEvidence, Quality
 pub use grounds::{grounds, grounds_of_rollback};
 pub use judging::Judging;
 pub use log::LOG_FOLDER;
+pub use looks::servers_now;
 pub use recorded::{Recorded, recorded};
 pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
 pub use rollout::{
-    Begin, Event, LEAST_LEFT, LoadSeen, LoadState, Move, Next, Order, Refusal, Seen, ToLoad, begin, carry_out, copies_before, copies_of,
-    could_begin, next,
+    Asked, Begin, Event, LEAST_LEFT, LoadSeen, LoadState, Move, Next, Order, Refusal, Seen, ServersSeen, ToLoad, begin, carry_out,
+    copies_before, copies_of, could_begin, next, tellable,
 };
 pub use store::{FleetWindows, fleet_windows};
 pub use strays::{PoolStrays, RouteStrays, in_words};

@@ -12,7 +12,8 @@ use super::board::{Board, RouteBoard};
 use super::gates::Gates;
 use super::grounds::grounds;
 use super::loader::Loader;
-use super::rollout::{Move, Next, Seen, copies_before, next};
+use super::looks::Looks;
+use super::rollout::{Move, Next, Seen, ToLoad, copies_before, next};
 use super::strays::Strays;
 use super::under::Under;
 use crate::config::Route;
@@ -51,6 +52,7 @@ pub(super) struct Mover {
     gates: Gates,
     loader: Loader,
     strays: Strays,
+    looks: Looks,
     /// The one that was last under way.
     last: Option<Arc<Rollout>>,
     /// The gate that says that the candidate is to go.
@@ -69,6 +71,7 @@ impl Mover {
         let Some(rollout) = underway else {
             self.gates.forget();
             self.loader.take_back();
+            self.looks.forget();
             return self.rest(look).await;
         };
         self.rests = false;
@@ -90,35 +93,34 @@ impl Mover {
         }
         self.loader.end_others(&rollout.id);
         let (evidence, load) = (evidence.as_ref(), self.loader.seen(&rollout.id));
-        let load = load.as_ref();
-        let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence, routers: &routers, healthy: &healthy, gate: None, load };
+        let servers = self.looks.see(look, &rollout, &mut self.strays).await;
+        let (routers, healthy, load, servers) = (routers.as_slice(), healthy.as_slice(), load.as_ref(), Some(&servers));
+        let seen = Seen { route, flags, rollout: &rollout, now_ms, evidence, routers, healthy, gate: None, load, servers };
         let open = look.under.gates.get(&route.name).map(Vec::as_slice).unwrap_or_default();
         let mut next = next(&seen);
-        if let Next::Go(go) = &next
+        if let Some(event) = next.gated(&rollout)
             && is_ours
-            && let Some(gate) = self.gates.wait_for(open, &rollout, go.event, &route.name).await
+            && let Some(gate) = self.gates.wait_for(open, &rollout, event, &route.name).await
         {
             next = super::rollout::next(&Seen { gate: Some(&gate), ..seen });
         }
         self.wants_rollback = if is_ours { self.gates.wants_rollback(open, &rollout, &route.name).await } else { None };
-        let mut loads = None;
-        if let Next::Load(to_load) = &next
-            && is_ours
-        {
-            let is_way_back = rollout.hurry == Some(Hurry::Live);
-            let begin = || self.loader.begin((&rollout.id, is_way_back), to_load.clone(), &look.under.config, route);
-            loads = Some(self.strays.leave(&to_load.pool).unwrap_or_else(begin));
-        }
+        let by = self.lease.as_ref().map_or("nobody yet", |lease| lease.holder.as_str()).to_owned();
         let waits_for = match &next {
-            Next::Wait(_) if let Some(why) = away => Some((rollout.moves, format!("nothing is judged: {why}"))),
-            Next::Wait(what) => Some((rollout.moves, what.clone())),
-            Next::Load(to_load) => {
-                let by = self.lease.as_ref().map_or("nobody yet", |lease| lease.holder.as_str());
-                let not_ours = || format!("{} is loaded on {}, by {by}", to_load.version, to_load.pool);
-                Some((rollout.moves, loads.unwrap_or_else(not_ours)))
+            Next::Wait(_) if let Some(why) = away => Some(format!("nothing is judged: {why}")),
+            Next::Wait(what) => Some(what.clone()),
+            Next::Load(to_load) if is_ours => Some(self.load(look, &rollout, to_load)),
+            Next::Load(to_load) => Some(format!("{} is loaded on {}, by {by}", to_load.version, to_load.pool)),
+            Next::Look { pools, .. } => {
+                if is_ours {
+                    self.looks.begin(look, pools);
+                }
+                let pools: Vec<&str> = pools.iter().map(|(pool, _)| pool.as_str()).collect();
+                Some(format!("the servers of {} are asked what they serve, by {by}", pools.join(", ")))
             }
             Next::Rest | Next::Go(_) => None,
         };
+        let waits_for = waits_for.map(|what| (rollout.moves, what));
         look.board.put_rollout(&route.name, waits_for, self.lease.as_ref().map(|lease| lease.holder.clone()));
         let now = Instant::now();
         let is_early = self.not_before.is_some_and(|not_before| now < not_before);
@@ -128,6 +130,13 @@ impl Mover {
         {
             self.write(look, *go).await;
         }
+    }
+
+    /// Begins a load, unless it is under way: how far it is.
+    fn load(&mut self, look: &Look<'_>, rollout: &Rollout, to_load: &ToLoad) -> String {
+        let is_way_back = rollout.hurry == Some(Hurry::Live);
+        let begin = || self.loader.begin((&rollout.id, is_way_back), to_load.clone(), &look.under.config, look.route);
+        self.strays.leave(&to_load.pool).unwrap_or_else(begin)
     }
 
     /// No rollout is under way.

@@ -4,7 +4,7 @@
 //! would notice, and its answers count for a model that did not give them.
 //!
 //! It keeps out of the way of rollouts: while one is under way, only pools that it loads nothing on are looked at, those with users and the one
-//! that has the candidate already.
+//! that has the candidate already. A rollout looks by itself before it goes on, and what that finds is confirmed here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::mover::Look;
+use super::rollout::Asked;
 use crate::config::{Config, Pool, Route};
 use crate::flags::Flags;
 use crate::loading::{Load, Stray, Trouble, load, strays};
@@ -21,6 +22,8 @@ use crate::vocabulary::{PoolIndex, Ppm};
 
 /// What is found is looked at again this much later, or earlier where looks are, before it is believed.
 const CONFIRM: Duration = Duration::from_secs(2);
+/// While a rollout is under way, it waits for them: what failed is tried again this much later.
+const AGAIN_AFTER: Duration = Duration::from_secs(15);
 
 /// The strays of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +48,10 @@ pub(super) struct Strays {
     found: RouteStrays,
     /// Found by two looks, one after the other.
     known: RouteStrays,
+    /// Found by a look for a rollout, and not looked at again yet.
+    doubted: RouteStrays,
+    /// Pools that a rollout stands on: it loads nothing there.
+    attended: BTreeSet<String>,
     restore: Option<Restore>,
     /// Pools that were tried, and when that began.
     tried: BTreeMap<String, Instant>,
@@ -77,15 +84,55 @@ impl Strays {
             self.believe(looking.await.unwrap_or_default(), &look.route.name);
             let known = |pool: &String| self.known.get(pool).map_or(0, |known| known.strays.len());
             let is_open = self.found.iter().any(|(pool, found)| found.strays.len() > known(pool));
-            self.next = Some(now + if is_open { CONFIRM.min(every) } else { every });
+            // A rollout waits for those that are known.
+            let is_soon = is_open || (is_moving && !self.known.is_empty());
+            self.next = Some(now + if is_soon { CONFIRM.min(every) } else { every });
         } else if self.looking.is_none() && now >= next {
-            let loads: Vec<Load> = looked_at(look, is_moving).filter_map(|pool| asked(look, &pool, None)).collect();
+            let loads: Vec<Load> = self.looked_at(look, is_moving).filter_map(|pool| asked(look, &pool, None)).collect();
             self.looking = Some(tokio::spawn(ask(loads)));
         }
-        let is_of_now: BTreeSet<(String, String)> = looked_at(look, is_moving).collect();
-        self.known.retain(|pool, known| is_of_now.contains(&(pool.clone(), known.version.clone())));
+        let is_of_now: BTreeSet<(String, String)> = self.looked_at(look, is_moving).collect();
+        for found in [&mut self.known, &mut self.doubted] {
+            found.retain(|pool, found| is_of_now.contains(&(pool.clone(), found.version.clone())));
+        }
         self.failed.retain(|pool, _| self.known.contains_key(pool));
         self.tell(look);
+    }
+
+    /// Pools, with their versions, that no rollout loads anything on at this moment.
+    fn looked_at(&self, look: &Look<'_>, is_moving: bool) -> impl Iterator<Item = (String, String)> {
+        let pools = (0..=u8::MAX).map(PoolIndex).zip(&look.route.pools);
+        let is_free = move |(index, pool): &(PoolIndex, &Pool)| {
+            let is_used = has_users(look.flags, *index) || has_candidate(look.flags, &pool.name);
+            !is_moving || is_used || self.attended.contains(&pool.name)
+        };
+        pools.filter(is_free).map(|(_, pool)| (pool.name.clone(), pool.version.clone()))
+    }
+
+    /// A rollout stands on these pools.
+    pub(super) fn attend(&mut self, pools: &[Asked]) {
+        self.attended = pools.iter().map(|(pool, _)| pool.clone()).collect();
+    }
+
+    /// What a look for a rollout found on these pools is looked at again at once.
+    pub(super) fn doubt(&mut self, found: RouteStrays, pools: &[Asked]) {
+        self.attend(pools);
+        if found.is_empty() {
+            return;
+        }
+        // It may have begun before.
+        if let Some(looking) = self.looking.take() {
+            looking.abort();
+        }
+        self.found.extend(found.clone());
+        (self.doubted, self.next) = (found, Some(Instant::now()));
+    }
+
+    /// What is known, and what was found by a look for a rollout.
+    pub(super) fn suspected(&self) -> RouteStrays {
+        let mut all = self.doubted.clone();
+        all.extend(self.known.clone());
+        all
     }
 
     /// No look is due, and nothing is being done about one.
@@ -111,6 +158,7 @@ impl Strays {
             tracing::info!(route, pool, version = before.version, "no server of the pool is known to serve another version any more");
         }
         (self.found, self.known) = (found, known);
+        self.doubted.clear();
     }
 
     fn tell(&mut self, look: &Look<'_>) {
@@ -133,6 +181,8 @@ impl Strays {
 
     fn next_pool(&self, look: &Look<'_>) -> Option<(&String, &PoolStrays)> {
         let every = checked_every(look.route)?;
+        let is_moving = look.flags.rollout.as_ref().is_some_and(|rollout| rollout.phase.is_active());
+        let every = if is_moving { every.min(AGAIN_AFTER) } else { every };
         let is_early = |pool: &String| self.tried.get(pool).is_some_and(|at| at.elapsed() < every);
         self.known.iter().find(|(pool, known)| !is_early(pool) && is_ours(look, (pool, &known.version)))
     }
@@ -153,6 +203,7 @@ impl Strays {
 
     /// A rollout wants to load something on this pool: what it waits for, if anything.
     pub(super) fn leave(&mut self, pool: &str) -> Option<String> {
+        self.attended.remove(pool);
         let restore = self.restore.as_mut().filter(|restore| restore.pool == pool)?;
         restore.cancel();
         Some(format!("pool {pool} gets back what it had before another version is loaded"))
@@ -204,14 +255,6 @@ fn checked_every(route: &Route) -> Option<Duration> {
     route.loading.as_ref().filter(|loading| loading.is_checked()).map(|loading| loading.check_every)
 }
 
-/// Pools, with their versions, that no rollout loads anything on at this moment.
-fn looked_at(look: &Look<'_>, is_moving: bool) -> impl Iterator<Item = (String, String)> {
-    let pools = (0..=u8::MAX).map(PoolIndex).zip(&look.route.pools);
-    let is_free =
-        move |(index, pool): &(PoolIndex, &Pool)| !is_moving || has_users(look.flags, *index) || has_candidate(look.flags, &pool.name);
-    pools.filter(is_free).map(|(_, pool)| (pool.name.clone(), pool.version.clone()))
-}
-
 fn has_users(flags: &Flags, pool: PoolIndex) -> bool {
     let is_candidate = flags.candidate.pool == pool && flags.candidate.share > Ppm::ZERO;
     flags.live == pool || flags.pin == Some(pool) || is_candidate || flags.holdback.is_some_and(|holdback| holdback.pool == pool)
@@ -229,20 +272,24 @@ fn is_ours(look: &Look<'_>, (pool, version): (&String, &String)) -> bool {
     is_restored && index.and_then(|index| look.flags.versions.get(&index)) == Some(version)
 }
 
-fn asked(look: &Look<'_>, (name, version): &(String, String), only: Option<Vec<String>>) -> Option<Load> {
-    let config: &Config = &look.under.config;
-    let pool = look.route.pools.iter().find(|pool| pool.name == *name)?.clone();
-    let loading = look.route.loading.clone()?;
+fn asked(look: &Look<'_>, pool: &Asked, only: Option<Vec<String>>) -> Option<Load> {
+    load_of(&look.under.config, look.route, pool, only)
+}
+
+/// A version on a pool, or on these of its servers alone.
+pub(super) fn load_of(config: &Config, route: &Route, (name, version): &Asked, only: Option<Vec<String>>) -> Option<Load> {
+    let pool = route.pools.iter().find(|pool| pool.name == *name)?.clone();
+    let loading = route.loading.clone()?;
     let number = loading.version_of(version)?;
     // What was good enough once is good enough to come back to.
-    let (registry, route) = (config.registry.clone(), look.route.name.clone());
+    let (registry, route) = (config.registry.clone(), route.name.clone());
     Some(Load { registry, route, loading, pool, number, sha256: None, only, is_way_back: true })
 }
 
 async fn ask(loads: Vec<Load>) -> RouteStrays {
     let mut found = RouteStrays::new();
     for load in &loads {
-        let strays = strays(load).await;
+        let strays = strays(load, None).await;
         if !strays.is_empty() {
             let version = load.pool.version.clone();
             found.insert(load.pool.name.clone(), PoolStrays { version, strays, restore: None });
@@ -295,6 +342,21 @@ mod tests {
         assert_eq!(strays.known, RouteStrays::new(), "what is found of another version is new");
         strays.believe(RouteStrays::new(), "search");
         assert_eq!((strays.found.len(), strays.known.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_a_rollout_finds_is_in_its_way_until_it_is_looked_at_again() {
+        let (mut strays, pool) = (Strays::default(), ("blue".to_owned(), "search:2".to_owned()));
+        let one = || found("search:2", &["a"]);
+        strays.doubt(one(), std::slice::from_ref(&pool));
+        assert_eq!((strays.suspected(), strays.known.len(), strays.next.is_some()), (one(), 0, true));
+        strays.believe(one(), "search");
+        assert_eq!((strays.suspected(), &strays.known), (one(), &one()), "the first look counts");
+        strays.believe(RouteStrays::new(), "search");
+        assert_eq!(strays.suspected(), RouteStrays::new());
+        strays.doubt(one(), &[pool]);
+        strays.believe(RouteStrays::new(), "search");
+        assert_eq!(strays.suspected(), RouteStrays::new(), "it was for a moment alone");
     }
 
     #[test]

@@ -11,6 +11,9 @@ mod copies;
 #[cfg(test)]
 mod copies_tests;
 mod event;
+mod fresh;
+#[cfg(test)]
+mod fresh_tests;
 mod layout;
 #[cfg(test)]
 mod loading_tests;
@@ -25,6 +28,8 @@ mod tests;
 
 pub use copies::{copies_before, copies_of};
 pub use event::Event;
+pub(super) use fresh::judged;
+pub use fresh::{Asked, ServersSeen, tellable};
 pub use next::{Move, Next, Seen, next};
 pub use order::{Order, Refusal, carry_out};
 pub use ready::{LoadSeen, LoadState, ToLoad};

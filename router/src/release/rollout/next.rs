@@ -2,6 +2,7 @@
 
 use super::copies::{self, Verdict};
 use super::event::Event;
+use super::fresh::{Asked, ServersSeen};
 use super::layout::{ByHand, Fields, by_hand, fields};
 use super::order::ended_by;
 use super::ready::{Lack, LoadSeen, LoadState, ToLoad, not_ready};
@@ -40,6 +41,8 @@ pub struct Seen<'a> {
     pub gate: Option<&'a str>,
     /// The load that is under way, or was last.
     pub load: Option<&'a LoadSeen>,
+    /// What its servers serve; `None`: nobody asked.
+    pub servers: Option<&'a ServersSeen>,
 }
 
 /// What comes next.
@@ -51,6 +54,13 @@ pub enum Next {
     Wait(String),
     /// The servers of a pool have to load the version first.
     Load(ToLoad),
+    /// The servers that a transition stands on have to be asked first what they serve.
+    Look {
+        /// What the transition is.
+        event: Event,
+        /// Whose servers.
+        pools: Vec<Asked>,
+    },
     /// This is to be written.
     Go(Box<Move>),
 }
@@ -85,6 +95,9 @@ pub fn next(seen: &Seen<'_>) -> Next {
     }
     if let Some(why) = seen.trips().filter(|_| !rollout.is_tripped) {
         return seen.go(Event::BreakerTripped, Rollout { is_tripped: true, ..rollout.clone() }, why);
+    }
+    if let Some(next) = seen.lost() {
+        return next;
     }
     match seen.waits_for() {
         Some(Wait::Silent(what)) => Next::Wait(what),
@@ -229,6 +242,9 @@ impl Seen<'_> {
         if let Some(what) = self.gate.filter(|_| rollout.hurry.is_none()) {
             return self.wait(what.to_owned());
         }
+        if let Some(next) = self.looks_first(&after) {
+            return next;
+        }
         let why = match rollout.phase {
             _ if rollout.hurry.is_some() || rollout.is_at_once() => rollout.why.clone(),
             Phase::Loading => "the servers have the version".to_owned(),
@@ -274,7 +290,7 @@ impl Seen<'_> {
     }
 
     /// Waits; operators are told once when that takes too long.
-    fn wait(&self, what: String) -> Next {
+    pub(super) fn wait(&self, what: String) -> Next {
         let rollout = self.rollout;
         let most = rollout.plan.max_step_ms + if rollout.phase == Phase::Baking { rollout.plan.bake_ms } else { 0 };
         let elapsed = self.now_ms.saturating_sub(rollout.since_ms);
@@ -285,14 +301,15 @@ impl Seen<'_> {
         self.go(Event::Stalled, Rollout { is_stalled: true, ..rollout.clone() }, why)
     }
 
-    fn go(&self, event: Event, rollout: Rollout, why: String) -> Next {
+    pub(super) fn go(&self, event: Event, rollout: Rollout, why: String) -> Next {
         Next::Go(Box::new(self.moved(event, rollout, &why)))
     }
 
     /// A transition: `to` is the record after it, but for what every transition notes.
     pub(super) fn moved(&self, event: Event, to: Rollout, why: &str) -> Move {
         let mut rollout = Rollout { moves: to.moves.saturating_add(1), why: why.chars().take(1_024).collect(), ..to };
-        let begins = (rollout.phase, rollout.step) != (self.rollout.phase, self.rollout.step) || event == Event::Resumed;
+        let begins =
+            (rollout.phase, rollout.step) != (self.rollout.phase, self.rollout.step) || matches!(event, Event::Resumed | Event::StepBegan);
         if begins {
             rollout.since_ms = self.now_ms;
             rollout.samples_before = self.evidence.map_or(0, |evidence| evidence.candidate_requests);

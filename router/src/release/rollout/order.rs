@@ -118,9 +118,10 @@ fn promote(order: Order, seen: &Seen<'_>, why: &str) -> Result<Move, Refusal> {
     };
     let why = format!("promoted by {why}");
     match not_ready(&next, seen) {
-        None => Ok(seen.moved(event_of(&next), next, &why)),
+        None if seen.looks_first(&next).is_none() => Ok(seen.moved(event_of(&next), next, &why)),
         // As soon as its servers have it.
-        Some(Lack::Version(_)) if rollout.hurry != Some(hurry) => Ok(seen.moved(Event::Promoted, hurried, &why)),
+        None | Some(Lack::Version(_)) if rollout.hurry != Some(hurry) => Ok(seen.moved(Event::Promoted, hurried, &why)),
+        None => Err(Refusal("it is promoted already, as soon as its servers serve what they should".to_owned())),
         Some(lack) => Err(Refusal(lack.what())),
     }
 }

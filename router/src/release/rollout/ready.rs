@@ -64,7 +64,7 @@ impl Lack {
 }
 
 /// The pool that a state sends the candidate's traffic to.
-fn used<'r>(rollout: &'r Rollout, route: &'r Route) -> Option<&'r str> {
+pub(super) fn used<'r>(rollout: &'r Rollout, route: &'r Route) -> Option<&'r str> {
     match rollout.phase {
         Phase::Pending | Phase::Mirroring | Phase::Canary => Some(carrier(rollout, route)),
         Phase::Baking => Some(&rollout.to),
@@ -77,7 +77,7 @@ fn used<'r>(rollout: &'r Rollout, route: &'r Route) -> Option<&'r str> {
 fn is_to_be_asked(name: &str, index: usize, seen: &Seen<'_>) -> bool {
     let Seen { rollout, route, flags, .. } = seen;
     let can_tell = route.loading.as_ref().is_some_and(|loading| loading.protocol == LoadProtocol::V2);
-    let is_ours = flags.versions.keys().any(|at| at.get() == index);
+    let is_ours = flags.versions.keys().any(|at| at.get() == index) || rollout.goes_back();
     let was_asked = rollout.loaded_on.as_deref() == Some(name) || used(rollout, route) == Some(name);
     can_tell && is_ours && !was_asked
 }

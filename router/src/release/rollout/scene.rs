@@ -16,6 +16,8 @@ pub(super) struct Scene {
     pub(super) healthy: Vec<usize>,
     pub(super) gate: Option<&'static str>,
     pub(super) load: Option<LoadSeen>,
+    /// Unless it is said, all were asked just now, and serve what they should.
+    pub(super) servers: Option<ServersSeen>,
 }
 
 impl Scene {
@@ -37,6 +39,7 @@ impl Scene {
             healthy: vec![2, 2, 2],
             gate: None,
             load: None,
+            servers: None,
         };
         scene.fields.insert("epoch".to_owned(), "7".to_owned());
         scene
@@ -66,6 +69,8 @@ impl Scene {
 
     pub(super) fn seen<T>(&self, look: impl FnOnce(&Seen<'_>) -> T) -> T {
         let (flags, rollout) = (self.flags(), self.rollout());
+        let asked = self.route.pools.iter().map(|pool| (pool.name.clone(), pool.version.clone())).collect();
+        let servers = self.servers.clone().unwrap_or_else(|| ServersSeen { asked, ..ServersSeen::default() });
         look(&Seen {
             route: &self.route,
             flags: &flags,
@@ -76,6 +81,7 @@ impl Scene {
             healthy: &self.healthy,
             gate: self.gate,
             load: self.load.as_ref(),
+            servers: Some(&servers),
         })
     }
 

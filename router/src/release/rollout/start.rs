@@ -30,6 +30,8 @@ pub struct Begin {
     pub why: String,
     /// It becomes live as soon as the servers have it, and nobody is held back: the way back to a version that is known.
     pub at_once: bool,
+    /// Servers that it would go back to at once and that serve another version, in words: they load it first.
+    pub strays: Option<String>,
 }
 
 /// Of the units: with less than this nothing could be seen of a candidate.
@@ -84,18 +86,23 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     let planned = Rollout { sha256: begin.sha256.clone(), ..planned };
     let first = if begin.at_once { Rollout { phase: Phase::Baking, ..planned.clone() } } else { planned.clone() };
     // The way back waits for no server that is thought to have the version; a rollout asks first.
-    let before = Rollout { phase: Phase::Loading, loaded_on: begin.at_once.then(|| planned.to.clone()), ..planned.clone() };
-    let seen = Seen { route, flags, rollout: &before, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None };
+    let is_flipped = begin.at_once && begin.strays.is_none();
+    let before = Rollout { phase: Phase::Loading, loaded_on: is_flipped.then(|| planned.to.clone()), ..planned.clone() };
+    let seen =
+        Seen { route, flags, rollout: &before, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None, servers: None };
     let is_loaded = match not_ready(&first, &seen) {
         Some(Lack::Version(_)) => false,
         Some(Lack::Other(what)) => return Err(Refusal(what)),
-        None => true,
+        None => is_flipped || !begin.at_once,
     };
     let mut rollout = planned.clone();
     if !is_loaded {
         rollout.phase = Phase::Loading;
     }
-    let why = if begin.why.is_empty() { begin.who.clone() } else { format!("{}: {}", begin.who, begin.why) };
+    let mut why = if begin.why.is_empty() { begin.who.clone() } else { format!("{}: {}", begin.who, begin.why) };
+    if let Some(strays) = begin.strays.as_ref().filter(|_| begin.at_once) {
+        why.push_str(&format!("; servers of pool {} serve another version: {strays}: it is loaded there first", planned.to));
+    }
     if begin.at_once {
         (rollout.plan.holdback, rollout.plan.bake_ms, rollout.hurry) = (Ppm::ZERO, 0, (!is_loaded).then_some(Hurry::Live));
         if is_loaded {

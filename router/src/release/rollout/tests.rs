@@ -187,7 +187,9 @@ fn a_record_that_is_removed_by_hand_ends_it() {
     let (flags, evidence) = (scene.flags(), evidence("advance", 1_000, scene.now_ms));
     let Scene { route, routers, healthy, .. } = &scene;
     let (rollout, now_ms, evidence) = (&last, scene.now_ms, Some(&evidence));
-    let Next::Go(go) = next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None, load: None }) else {
+    let Next::Go(go) =
+        next(&Seen { route, flags: &flags, rollout, now_ms, evidence, routers, healthy, gate: None, load: None, servers: None })
+    else {
         panic!()
     };
     assert_eq!((go.event, go.rollout.why.as_str()), (Event::Aborted, "changed by hand: the field rollout was removed"));
