@@ -340,6 +340,27 @@ fn a_dry_run_says_what_is_in_the_way() {
     }
 }
 
+/// It is no reason not to deploy another one.
+#[test]
+fn a_version_that_nobody_can_read_is_told_on_the_way() {
+    let site = Site::start(LONG);
+    let (other, file) = (site.model("ranker_shuffled.onnx"), site.model("ranker_v2.onnx"));
+    site.registry.done(&["push", text(&other), "--model", "search"]);
+    std::fs::write(site.registry.path("registry/models/search/versions/2/manifest.json"), "{").unwrap();
+    let warning = "warning: models/search/versions/2/manifest.json is not readable: ";
+    let to_do = "; nobody can deploy or go back to that version: push its file anew";
+    let (code, told, error) = site.deploy(&["--file", text(&file), "--dry-run"]);
+    assert_eq!(code, 0, "{told}{error}");
+    let warnings = |error: &str| error.lines().filter(|line| line.starts_with(warning) && line.ends_with(to_do)).count();
+    assert_eq!(warnings(&error), 1, "{error}");
+    site.runs("search:3");
+    let (code, told, error) = site.deploy(&["--file", text(&file)]);
+    assert!(code == 0 && told.starts_with("search:3 is under way on search: "), "{told}{error}");
+    assert_eq!(warnings(&error), 1, "{error}");
+    let mut watched = site.watch(&["--file", text(&file)]);
+    assert!(watched.tells("warning") && watched.said().contains(warning), "{}", watched.said());
+}
+
 /// Each of them finds no version, and pushes; and then sees that the other one was first.
 #[test]
 fn those_who_deploy_one_file_at_once_mean_one_version() {
