@@ -100,6 +100,8 @@ fn a_candidate_that_fails_is_rolled_back_and_said_so_with_the_evidence() {
     site.pools[2].behave(Behaviour::Answer);
     let (code, told, error) = site.router.run(&["rollback", "search", "--to", "search:2", "--why", "it was the canary"]);
     assert!(code == 0 && told == "rolled back: search:2 is live on search\n", "{told}{error}");
+    // What is done at once is told as that.
+    assert!(error.contains("search:2 is live on green, epoch ") && !error.contains("began"), "{error}");
     let (_, told, _) = site.router.run(&["status"]);
     assert!(told.contains("rollout of search:2 over search:1: done\n    last move: local-operator: it was the canary\n"), "{told}");
     assert!(!told.contains("against search:2"), "{told}");
