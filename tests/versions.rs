@@ -68,11 +68,11 @@ fn a_version_that_flags_change_is_a_generation_and_no_reload() {
     assert_eq!(router.generation(), 1);
     router.set_flags(&["version.blue=search:7"]);
     eventually("it is in force", SOON, || (router.generation() == 2).then_some(()));
-    let reloads = |router: &Router| router.status().unwrap()["reloads"].clone();
-    assert_eq!(reloads(&router)["applied"], 0, "{:#}", reloads(&router));
+    let reloads = || router.status().unwrap()["reloads"]["applied"].clone();
+    assert_eq!(reloads(), 0);
     router.signal("HUP");
-    eventually("it is read again", SOON, || (router.generation() == 3).then_some(()));
-    assert_eq!(reloads(&router)["applied"], 1, "{:#}", reloads(&router));
+    eventually("it is read again", SOON, || (reloads() == 1).then_some(()));
+    assert_eq!(router.generation(), 3);
 }
 
 #[test]
