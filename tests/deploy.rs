@@ -100,6 +100,8 @@ fn a_candidate_that_fails_is_rolled_back_and_said_so_with_the_evidence() {
     site.pools[2].behave(Behaviour::Answer);
     let (code, told, error) = site.router.run(&["rollback", "search", "--to", "search:2", "--why", "it was the canary"]);
     assert!(code == 0 && told == "rolled back: search:2 is live on search\n", "{told}{error}");
+    // What is done at once is told as that.
+    assert!(error.contains("search:2 is live on green, epoch ") && !error.contains("began"), "{error}");
     let (_, told, _) = site.router.run(&["status"]);
     assert!(told.contains("rollout of search:2 over search:1: done\n    last move: local-operator: it was the canary\n"), "{told}");
     assert!(!told.contains("against search:2"), "{told}");
@@ -338,6 +340,27 @@ fn a_dry_run_says_what_is_in_the_way() {
         let (is, answer) = site.router.admin("GET", &format!("/api/v1/routes/search/rollout/check?{query}"), b"");
         assert_eq!(is, status, "{query}: {answer}");
     }
+}
+
+/// It is no reason not to deploy another one.
+#[test]
+fn a_version_that_nobody_can_read_is_told_on_the_way() {
+    let site = Site::start(LONG);
+    let (other, file) = (site.model("ranker_shuffled.onnx"), site.model("ranker_v2.onnx"));
+    site.registry.done(&["push", text(&other), "--model", "search"]);
+    std::fs::write(site.registry.path("registry/models/search/versions/2/manifest.json"), "{").unwrap();
+    let warning = "warning: models/search/versions/2/manifest.json is not readable: ";
+    let to_do = "; nobody can deploy or go back to that version: push its file anew";
+    let (code, told, error) = site.deploy(&["--file", text(&file), "--dry-run"]);
+    assert_eq!(code, 0, "{told}{error}");
+    let warnings = |error: &str| error.lines().filter(|line| line.starts_with(warning) && line.ends_with(to_do)).count();
+    assert_eq!(warnings(&error), 1, "{error}");
+    site.runs("search:3");
+    let (code, told, error) = site.deploy(&["--file", text(&file)]);
+    assert!(code == 0 && told.starts_with("search:3 is under way on search: "), "{told}{error}");
+    assert_eq!(warnings(&error), 1, "{error}");
+    let mut watched = site.watch(&["--file", text(&file)]);
+    assert!(watched.tells("warning") && watched.said().contains(warning), "{}", watched.said());
 }
 
 /// Each of them finds no version, and pushes; and then sees that the other one was first.

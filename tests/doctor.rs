@@ -133,17 +133,24 @@ fn a_good_set_up_is_all_well_and_what_breaks_is_named() {
     assert_failed(&of(&router), "store", "flag store");
 }
 
-#[test]
-fn what_routes_use_of_the_registry_is_there_or_named() {
+/// A registry with so many versions of `search`, of which the second is `champion`, two backends, and a router with these keys of its route.
+fn with_versions(versions: usize, route: &str) -> (Registry, [Backend; 2], Router) {
     let registry = Registry::in_folder();
     let file = registry.file("model", b"a model");
-    for _ in 0..3 {
+    for _ in 0..versions {
         registry.done(&["push", file.to_str().unwrap(), "--format", "opaque", "--model", "search"]);
     }
     registry.done(&["alias", "search", "champion", "2"]);
-    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
+    let backends = ["blue", "green"].map(Backend::start);
     let top = format!("[registry]\nurl = \"file://{}\"\n[limits]\nconnections = 100", registry.path("registry").display());
-    let router = Setup::default().pool("blue", &[&blue]).pool("green", &[&green]).top(&top).start();
+    let setup = Setup::default().pool("blue", &[&backends[0]]).pool("green", &[&backends[1]]).top(&top);
+    let router = setup.route(route).start();
+    (registry, backends, router)
+}
+
+#[test]
+fn what_routes_use_of_the_registry_is_there_or_named() {
+    let (registry, _backends, router) = with_versions(3, "");
     router.set_flags(&["version.blue=search:1"]);
     let in_use = eventually("the pool runs it", SOON, || {
         let is_it = |finding: &&Value| finding["name"] == "in use" && finding["found"].as_str().unwrap().contains("search:1");
@@ -162,20 +169,13 @@ fn what_routes_use_of_the_registry_is_there_or_named() {
     assert_failed(&found, "registry", "search:2: used by @champion: models/search/artefacts/");
     assert_failed(&found, "registry", "it has 5 bytes and not 7");
     assert_failed(&found, "registry", "search:3: models/search/versions/3/manifest.json is not readable");
+    std::fs::remove_dir_all(registry.path("registry/models/search")).unwrap();
+    assert_failed(&of(&router), "registry", "search:1: used by pool blue of search: the registry has no version of search at all");
 }
 
 #[test]
 fn a_champion_that_is_not_live_is_named_with_the_command_that_moves_it() {
-    let registry = Registry::in_folder();
-    let file = registry.file("model", b"a model");
-    for _ in 0..2 {
-        registry.done(&["push", file.to_str().unwrap(), "--format", "opaque", "--model", "search"]);
-    }
-    registry.done(&["alias", "search", "champion", "2"]);
-    let (blue, green) = (Backend::start("blue"), Backend::start("green"));
-    let top = format!("[registry]\nurl = \"file://{}\"\n[limits]\nconnections = 100", registry.path("registry").display());
-    let setup = Setup::default().pool("blue", &[&blue]).pool("green", &[&green]).top(&top);
-    let router = setup.route("[route.loading]\nmodel = \"search\"\n").start();
+    let (registry, _backends, router) = with_versions(2, "[route.loading]\nmodel = \"search\"\n");
     let told = || of(&router).1.into_iter().find(|finding| finding["name"] == "search@champion");
     assert_eq!(told(), None, "what is live is no version of a model");
     router.set_flags(&["version.blue=search:1"]);

@@ -356,9 +356,17 @@ fn what_never_ends_is_no_file_and_what_changes_nothing_is_no_push_and_no_move() 
     for version in ["1", "2", "2"] {
         registry.done(&["alias", "search", "champion", version]);
     }
-    let moves = registry.done(&["alias", "search", "champion"])["moves"].as_array().unwrap().len();
-    assert_eq!(moves, 2, "where it is already is no move: what was before stays known");
+    let moves = registry.done(&["alias", "search", "champion"])["moves"].as_array().unwrap().clone();
+    assert_eq!(moves.len(), 2, "where it is already is no move: what was before stays known");
     let alias = |more: &[&str]| registry.model(&[&["alias", "search", "champion"], more].concat());
+    // Each has its time, in UTC.
+    let (_, said, _) = alias(&[]);
+    for moved in &moves {
+        let time = moved["moved_at"].as_str().unwrap();
+        assert!(time.starts_with("20") && time.ends_with('Z') && said.contains(time), "{time} of {said}");
+    }
+    let last = registry.done(&["alias", "search"])["aliases"][0]["last"].clone();
+    assert_eq!((&last["moved_at"], &last["version"]), (&moves[1]["moved_at"], &2.into()));
     let (code, said, error) = alias(&["2"]);
     assert_eq!((code, said.as_str()), (0, "search@champion points to version 2 already; nothing was moved\n"), "{error}");
     let (code, said, error) = alias(&["--remove"]);

@@ -41,13 +41,16 @@ fn a_server_that_comes_back_with_another_version_is_named() {
 
     eventually("it is noticed", SOON, || (strays(&router, "blue") == 1.0).then_some(()));
     assert_eq!((strays(&router, "green"), strays(&router, "canary")), (0.0, 0.0));
-    let found = router.route()["pools"]["blue"]["strays"].clone();
+    let mut found = router.route()["pools"]["blue"]["strays"].clone();
+    let age = found[0].as_object_mut().unwrap().remove("seen_seconds_ago").unwrap();
+    assert!(age.as_f64().is_some_and(|age| (0.0..60.0).contains(&age)), "{age}");
     assert_eq!(found, json!([{ "server": server, "serves": ["search:2"], "restore": null }]));
     let line = format!("{server} serves search:2 and not search:1");
     let (_, said, _) = router.run(&["status"]);
-    assert!(said.contains(&format!("  blue {line}\n")), "{said}");
+    assert!(said.contains(&format!("  blue {line}")), "{said}");
     let (code, findings) = examined(&router, BLUE);
-    assert_eq!((code, findings.len(), &findings[0]["status"], &findings[0]["found"]), (2, 1, &json!("failed"), &json!(line)));
+    assert_eq!((code, findings.len(), &findings[0]["status"]), (2, 1, &json!("failed")));
+    assert!(findings[0]["found"].as_str().unwrap().starts_with(&line), "{findings:?}");
     let to_do = findings[0]["to_do"].as_str().unwrap();
     assert!(to_do.contains("switchback flag set search version.blue=search:1") && to_do.contains("--state"), "{to_do}");
     let told = |log: String| log.lines().filter(|line| line.contains("serve another version than their pool runs")).count();

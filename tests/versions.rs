@@ -62,6 +62,20 @@ fn every_router_follows_the_flags_and_no_query_notices() {
 }
 
 #[test]
+fn a_version_that_flags_change_is_a_generation_and_no_reload() {
+    let blue = Backend::start("blue");
+    let router = Setup::default().pool("blue", &[&blue]).pool_keys("version = \"v1\"").start();
+    assert_eq!(router.generation(), 1);
+    router.set_flags(&["version.blue=search:7"]);
+    eventually("it is in force", SOON, || (router.generation() == 2).then_some(()));
+    let reloads = || router.status().unwrap()["reloads"]["applied"].clone();
+    assert_eq!(reloads(), 0);
+    router.signal("HUP");
+    eventually("it is read again", SOON, || (reloads() == 1).then_some(()));
+    assert_eq!(router.generation(), 3);
+}
+
+#[test]
 fn a_router_starts_with_what_the_flags_say() {
     let blue = Backend::start("blue");
     let folder = tempfile::tempdir().unwrap();

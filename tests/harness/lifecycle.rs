@@ -39,7 +39,7 @@ impl Router {
         if status == 200 { serde_json::from_str(&body).ok() } else { None }
     }
 
-    /// The config in force, counted from 1.
+    /// What is in force, counted from 1: each reload, and each change of a pool's version by the flags.
     pub fn generation(&self) -> u64 {
         eventually("the status is told", SOON, || self.status()?["generation"].as_u64())
     }

@@ -6,7 +6,11 @@ use crate::serve::Spoken;
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {
     let reloads = &state.process.reloads;
-    page.family("switchback_config_generation", "gauge", "Counts the configs that this process has had in force, from 1.");
+    page.family(
+        "switchback_config_generation",
+        "gauge",
+        "Counts what this process has had in force, from 1: each reload, and each change of a pool's version by the flags.",
+    );
     page.count(&[], state.generation);
     page.family("switchback_config_reloads_total", "counter", "Reloads of the config, by what became of them.");
     page.count(&[("result", "applied")], reloads.applied());

@@ -89,7 +89,7 @@ fn pools(pools: &[Arc<SharedPool>], flags: &Flags, strays: &RouteStrays) -> Valu
             "healthy": pool.healthy(),
             "is_panicking": pool.is_panicking(),
             "in_flight": pool.in_flight(),
-            "strays": strays.get(&pool.config.name).map_or_else(Vec::new, stray_servers),
+            "strays": strays.get(&pool.config.name).map_or_else(Vec::new, |found| stray_servers(found, now)),
             "endpoints": pool.endpoints.iter().map(|shared| endpoint(shared, now)).collect::<Vec<_>>(),
         });
         (pool.config.name.clone(), value)
@@ -97,8 +97,9 @@ fn pools(pools: &[Arc<SharedPool>], flags: &Flags, strays: &RouteStrays) -> Valu
     Value::Object((0..=u8::MAX).map(PoolIndex).zip(pools).map(entry).collect())
 }
 
-fn stray_servers(found: &PoolStrays) -> Vec<Value> {
-    let one = |stray: &crate::loading::Stray| json!({ "server": stray.server, "serves": stray.serves, "restore": found.restore });
+fn stray_servers(found: &PoolStrays, now: Instant) -> Vec<Value> {
+    let age = found.seen.map(|seen| now.saturating_duration_since(seen).as_secs_f64());
+    let one = |stray: &crate::loading::Stray| json!({ "server": stray.server, "serves": stray.serves, "restore": found.restore, "seen_seconds_ago": age });
     found.strays.iter().map(one).collect()
 }
 

@@ -11,6 +11,7 @@ use super::Failure;
 use super::admin_client::AdminClient;
 use super::deploy_decide::{IfBusy, Next, RolloutSeen, Scene};
 use super::deploy_told::Told;
+use super::flag::plain;
 use super::rollout::start_body;
 use super::validating::named;
 use crate::registry::Version;
@@ -187,7 +188,7 @@ impl Order {
         match patient.client.post(&format!("{}/rollout", patient.path), &body).await {
             Ok(rollout) => {
                 let begun = RolloutSeen::of(&rollout).ok_or_else(|| Failure::unreachable("the router answered with no rollout"))?;
-                told.line("started", &format!("the rollout of {} began: {}", self.candidate, begun.state()));
+                told.line("started", &began(&begun, &rollout));
                 Ok(Some(Begun::UnderWay(begun)))
             }
             Err(failure) if failure.is_refused() => {
@@ -241,5 +242,27 @@ impl Order {
             }
             Err(failure) => Err(failure),
         }
+    }
+}
+
+/// What came of an order to begin. Where a colour still has the version it is live with the answer, and nothing is under way.
+fn began(begun: &RolloutSeen, answer: &Value) -> String {
+    match begun.phase == "done" {
+        true => format!("{} is live on {}, epoch {}", begun.candidate, plain(&answer["to"]), plain(&answer["epoch"])),
+        false => format!("the rollout of {} began: {}", begun.candidate, begun.state()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_at_once_is_no_rollout_that_began() {
+        let mut answer = json!({ "id": "ab", "candidate": "search:1", "to": "blue", "phase": "done", "is_active": false, "summary": "search:1 done", "epoch": 12 });
+        let told = |answer: &Value| began(&RolloutSeen::of(answer).unwrap(), answer);
+        assert_eq!(told(&answer), "search:1 is live on blue, epoch 12");
+        (answer["phase"], answer["is_active"], answer["summary"]) = ("loading".into(), true.into(), "search:1 loading, promoted".into());
+        assert_eq!(told(&answer), "the rollout of search:1 began: loading");
     }
 }

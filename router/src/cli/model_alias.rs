@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::explain::at;
 use super::model::who;
 use super::model_show::{alias_history, alias_list};
 use super::registry_args::{RegistryArgs, failed};
@@ -52,12 +53,13 @@ impl AliasArgs {
         let model = &self.model;
         let Some(alias) = &self.alias else {
             let all = registry.aliases(model).await.map_err(failed)?;
-            let json: Vec<Value> = all.iter().map(|(alias, last)| json!({ "alias": alias, "last": last })).collect();
+            let json: Vec<Value> = all.iter().map(|(alias, last)| json!({ "alias": alias, "last": timed(last) })).collect();
             return Ok((json!({ "model": model, "aliases": json }), alias_list(model.as_str(), &all)));
         };
         if self.version.is_none() && !self.remove {
             let moves = registry.alias_history(model, alias).await.map_err(failed)?;
-            return Ok((json!({ "model": model, "alias": alias, "moves": moves }), alias_history(model.as_str(), alias.as_str(), &moves)));
+            let json: Vec<Value> = moves.iter().map(timed).collect();
+            return Ok((json!({ "model": model, "alias": alias, "moves": json }), alias_history(model.as_str(), alias.as_str(), &moves)));
         }
         if self.remove && registry.alias(model, alias).await.map_err(failed)?.is_none() {
             return Err(Failure::refused(format!("{model}@{alias}: there is no such alias; switchback model alias {model} lists them")));
@@ -68,8 +70,17 @@ impl AliasArgs {
         let own = to.id.clone();
         let moved = registry.move_alias(model, alias, to, expected).await.map_err(failed)?;
         let text = moved_line((model, alias), &moved, &own);
-        Ok((json!({ "model": model, "alias": alias, "moved": moved }), text))
+        Ok((json!({ "model": model, "alias": alias, "moved": timed(&moved) }), text))
     }
+}
+
+/// A move for programs, with its time as people read it beside the milliseconds: RFC 3339, in UTC.
+fn timed(moved: &AliasMove) -> Value {
+    let mut json = json!(moved);
+    if let Some(fields) = json.as_object_mut() {
+        fields.insert("moved_at".to_owned(), at(&json!(moved.moved_ms)).into());
+    }
+    json
 }
 
 /// What became of the move `own`, on a line: from what to what. Another move is the last one where it pointed there already.

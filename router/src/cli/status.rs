@@ -201,12 +201,15 @@ fn endpoint_lines(route: &Value) -> String {
     text
 }
 
-/// `http://127.0.0.1:9001 serves search:1 and not search:2: it is loaded there again`
+/// `http://127.0.0.1:9001 serves search:1 and not search:2, as of 25 s ago: it is loaded there again`. Servers are asked now and then, and may have loaded
+/// it since.
 pub(super) fn stray_line(version: &str, stray: &Value) -> String {
     let serves = list(&stray["serves"]).iter().map(plain).collect::<Vec<_>>().join(", ");
     let serves = if serves.is_empty() { "nothing" } else { &serves };
     let restore = stray["restore"].as_str().map_or_else(String::new, |restore| format!(": {restore}"));
-    format!("{} serves {serves} and not {version}{restore}", plain(&stray["server"]))
+    let age =
+        stray["seen_seconds_ago"].as_f64().filter(|age| *age >= 1.0).map_or_else(String::new, |age| format!(", as of {age:.0} s ago"));
+    format!("{} serves {serves} and not {version}{age}{restore}", plain(&stray["server"]))
 }
 
 fn routers(route: &Value) -> String {
@@ -287,6 +290,10 @@ mod tests {
         stray["serves"] = json!([]);
         stray["restore"] = json!("it is loaded there again");
         assert_eq!(stray_line("search:2", &stray), "http://h:1 serves nothing and not search:2: it is loaded there again");
+        stray["seen_seconds_ago"] = json!(0.4);
+        assert!(stray_line("search:2", &stray).contains("and not search:2: it"), "that is now");
+        stray["seen_seconds_ago"] = json!(25.3);
+        assert!(stray_line("search:2", &stray).ends_with("and not search:2, as of 25 s ago: it is loaded there again"));
     }
 
     #[test]

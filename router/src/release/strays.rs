@@ -34,6 +34,8 @@ pub struct PoolStrays {
     pub strays: Vec<Stray>,
     /// What is done about it, in words; `None`: nothing, since somebody else loads versions there.
     pub restore: Option<String>,
+    /// When the look that found them ended.
+    pub seen: Option<Instant>,
 }
 
 /// Strays by pool.
@@ -52,6 +54,8 @@ pub(super) struct Strays {
     doubted: RouteStrays,
     /// Pools that a rollout stands on: it loads nothing there.
     attended: BTreeSet<String>,
+    /// When the last look ended.
+    seen: Option<Instant>,
     restore: Option<Restore>,
     /// Pools that were tried, and when that began.
     tried: BTreeMap<String, Instant>,
@@ -82,6 +86,7 @@ impl Strays {
             && let Some(looking) = self.looking.take()
         {
             self.believe(looking.await.unwrap_or_default(), &look.route.name);
+            self.seen = Some(now);
             let known = |pool: &String| self.known.get(pool).map_or(0, |known| known.strays.len());
             let is_open = self.found.iter().any(|(pool, found)| found.strays.len() > known(pool));
             // A rollout waits for those that are known.
@@ -163,6 +168,7 @@ impl Strays {
 
     fn tell(&mut self, look: &Look<'_>) {
         for (pool, known) in &mut self.known {
+            known.seen = self.seen;
             let is_underway = self.restore.as_ref().is_some_and(|restore| restore.pool == *pool);
             known.restore = match self.failed.get(pool) {
                 _ if is_underway => Some("it is loaded there again".to_owned()),
@@ -292,7 +298,7 @@ async fn ask(loads: Vec<Load>) -> RouteStrays {
         let strays = strays(load, None).await;
         if !strays.is_empty() {
             let version = load.pool.version.clone();
-            found.insert(load.pool.name.clone(), PoolStrays { version, strays, restore: None });
+            found.insert(load.pool.name.clone(), PoolStrays { version, strays, ..PoolStrays::default() });
         }
     }
     found
@@ -327,7 +333,7 @@ mod tests {
 
     fn found(version: &str, servers: &[&str]) -> RouteStrays {
         let stray = |server: &&str| Stray { server: (*server).to_owned(), serves: vec!["search:1".to_owned()] };
-        let strays = PoolStrays { version: version.to_owned(), strays: servers.iter().map(stray).collect(), restore: None };
+        let strays = PoolStrays { version: version.to_owned(), strays: servers.iter().map(stray).collect(), ..PoolStrays::default() };
         RouteStrays::from([("blue".to_owned(), strays)])
     }
 

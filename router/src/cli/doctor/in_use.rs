@@ -17,11 +17,16 @@ use crate::registry::{Found, Name, Registry, RegistryError};
 const TO_DO: &str =
     "before a server has to load it: bring the file back from a backup, or deploy its file anew; docs/REGISTRY.md has the layout";
 
+const NO_MODEL: &str = "before a server has to load it: mend registry.url, bring the model's folder back from a backup, or deploy its file anew \
+                        (docs/REGISTRY.md has the layout); what is no model of this registry is better named without `:NUMBER`";
+
 /// What routes use of the registry.
 #[derive(Debug, Default)]
 pub(super) struct InUse {
     /// By model and number, who uses a version.
     users: BTreeMap<Name, BTreeMap<u64, String>>,
+    /// Of pools of which no router says anything: by model, the version that the config has, which flags may have replaced, and who it is of.
+    written: BTreeMap<Name, (u64, String)>,
     /// Of routes whose servers load the model: by number, where it is live.
     live: BTreeMap<Name, BTreeMap<u64, String>>,
     /// What the rollouts of those, as long as they are under way, may have to go back to: it is the champion until they are done.
@@ -37,7 +42,15 @@ impl InUse {
                 used.users.entry(model).or_default();
             }
         }
-        for route in routes["routes"].as_array().into_iter().flatten() {
+        let told = || routes["routes"].as_array().into_iter().flatten();
+        for route in config.routes.iter().filter(|route| told().all(|told| told["name"] != route.name.as_str())) {
+            for pool in &route.pools {
+                if let Some((model, number)) = numbered(&pool.version) {
+                    used.written.entry(model).or_insert_with(|| (number, format!("pool {} of {}", pool.name, route.name)));
+                }
+            }
+        }
+        for route in told() {
             let name = plain(&route["name"]);
             for (pool, about) in route["pools"].as_object().into_iter().flatten() {
                 used.add(&plain(&about["version"]), format!("pool {pool} of {name}"));
@@ -86,6 +99,23 @@ impl InUse {
     /// Whether a route has to do with it.
     pub(super) fn has(&self, model: &Name) -> bool {
         self.users.contains_key(model)
+    }
+
+    /// The versions in use of models of which the registry has none at all; `there` are those that it has.
+    pub(super) fn gone(&self, there: &[Name]) -> Vec<Finding> {
+        let failed = |model: &Name, number: u64, by: &str| {
+            let found = format!("used by {by}: the registry has no version of {model} at all");
+            Finding::failed(PART, format!("{model}:{number}"), found, NO_MODEL)
+        };
+        let mut findings = Vec::new();
+        for (model, numbers) in self.users.iter().filter(|(model, _)| !there.contains(model)) {
+            findings.extend(numbers.iter().map(|(number, by)| failed(model, *number, by)));
+        }
+        let is_told = |model: &Name| self.users.get(model).is_some_and(|numbers| !numbers.is_empty());
+        for (model, (number, by)) in self.written.iter().filter(|(model, _)| !there.contains(model) && !is_told(model)) {
+            findings.push(failed(model, *number, by));
+        }
+        findings
     }
 
     /// Whether the versions of a model that are in use are there, each with an artefact of the size that it had. `found` is what can be read of it.
@@ -158,6 +188,26 @@ mod tests {
         assert_eq!((of("done").champion(&model, 3), of("baking").champion(&model, 2)), (None, None), "it moves when the rollout is done");
         assert!(of("baking").champion(&model, 1).is_some());
         assert_eq!(InUse::of(&config, &Value::Null).champion(&model, 2), None, "nobody says what is live");
+    }
+
+    #[test]
+    fn a_model_that_is_gone_is_told_of_with_whoever_uses_it() {
+        let text = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[registry]\n[[route]]\nname = \"web\"\n\
+                    [route.loading]\nmodel = \"search\"\n[route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"search:7\"\n\
+                    [route.pools.green]\nendpoints = [\"http://127.0.0.1:2\"]\nversion = \"v8\"\n";
+        let config = crate::config::parse("test", text).unwrap();
+        let model = || vec!["search".parse::<Name>().unwrap()];
+        let told = |routes: &Value, there: &[Name]| -> Vec<String> {
+            let line = |finding: Finding| format!("{}: {}", finding.name, finding.found);
+            InUse::of(&config, routes).gone(there).into_iter().map(line).collect()
+        };
+        let gone = |number: u64| vec![format!("search:{number}: used by pool blue of web: the registry has no version of search at all")];
+        assert_eq!((told(&Value::Null, &[]), told(&Value::Null, &model())), (gone(7), Vec::new()), "what the config names");
+        let running =
+            json!({ "routes": [{ "name": "web", "pools": { "blue": { "version": "search:9" }, "green": { "version": "none" } } }] });
+        assert_eq!((told(&running, &[]), told(&running, &model())), (gone(9), Vec::new()), "what the flags name");
+        let other = json!({ "routes": [{ "name": "web", "pools": { "blue": { "version": "v9" } } }] });
+        assert_eq!(told(&other, &[]), Vec::<String>::new(), "nobody has pushed it yet");
     }
 
     #[test]

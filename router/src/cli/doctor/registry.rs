@@ -99,7 +99,7 @@ fn writable(place: &Place) -> Finding {
 async fn objects(registry: &Registry, used: &InUse) -> Result<Vec<Finding>, RegistryError> {
     let mut models = registry.models_there().await?;
     models.sort_by_key(|model| !used.has(model));
-    let (mut versions, mut signed, mut findings) = (0, 0, Vec::new());
+    let (mut versions, mut signed, mut findings) = (0, 0, used.gone(&models));
     for model in models.iter().take(MODELS_READ) {
         let found = registry.versions_found(model).await?;
         versions += found.versions.len();

@@ -54,15 +54,20 @@ async fn echo(asked: Asked) -> Response<ResponseBody> {
     }
 }
 
+/// Runs what has the two ends of a pipe, on a thread of its own tasks.
+fn over_a_pipe<C: Future>(test: impl FnOnce(DuplexStream, DuplexStream) -> C) -> C::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (ours, theirs) = tokio::io::duplex(1 << 12);
+    tokio::task::LocalSet::new().block_on(&runtime, test(ours, theirs))
+}
+
 /// Runs a connection to its end with `answer`, and beside it a client.
 fn serve<F, C>(answer: impl Fn(Asked) -> F + 'static, client: impl FnOnce(DuplexStream, Arc<Signals>) -> C) -> C::Output
 where
     F: Future<Output = Response<ResponseBody>> + 'static,
     C: Future,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let (ours, theirs) = tokio::io::duplex(1 << 12);
-    tokio::task::LocalSet::new().block_on(&runtime, async move {
+    over_a_pipe(|ours, theirs| async move {
         let signals = Arc::<Signals>::default();
         let told = signals.clone();
         tokio::task::spawn_local(async move {
@@ -311,9 +316,7 @@ fn an_upgraded_connection_is_handed_over_with_what_came_behind_the_request() {
 
 #[test]
 fn a_connection_that_waits_holds_no_memory_for_what_came() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let (ours, mut theirs) = tokio::io::duplex(1 << 12);
-    tokio::task::LocalSet::new().block_on(&runtime, async move {
+    over_a_pipe(|ours, mut theirs| async move {
         let connection = Connection::new(Stream::Piped(ours), 1_000, 10, Arc::default(), echo, refused);
         let connection = Rc::new(RefCell::new(connection));
         let polled = connection.clone();
@@ -341,9 +344,7 @@ fn tls_on_a_port_for_plain_http_is_called_that() {
 
 /// Runs a connection that waits so long for a client that still sends, and beside it the client; ready when both have ended.
 fn ended_beside<C: Future>(time: Duration, client: impl FnOnce(DuplexStream) -> C) -> C::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let (ours, theirs) = tokio::io::duplex(1 << 12);
-    tokio::task::LocalSet::new().block_on(&runtime, async move {
+    over_a_pipe(|ours, theirs| async move {
         let connection = tokio::task::spawn_local(async move {
             let mut connection = Connection::new(Stream::Piped(ours), 1_000, 10, Arc::default(), echo, refused).lingering_for(time);
             std::future::poll_fn(|cx| connection.poll(cx)).await;
@@ -403,9 +404,7 @@ fn a_client_that_never_closes_is_let_go() {
 
 #[test]
 fn a_head_that_took_too_long_is_told_so_while_more_of_it_comes() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let (ours, mut theirs) = tokio::io::duplex(1 << 12);
-    tokio::task::LocalSet::new().block_on(&runtime, async move {
+    over_a_pipe(|ours, mut theirs| async move {
         let signals = Arc::<Signals>::default();
         let told = signals.clone();
         theirs.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n").await.unwrap();
