@@ -37,7 +37,7 @@ ALLOWED_CALLS = 0.15
 WAITING = {"epoll_wait", "futex"}
 FEW, MANY = 1_000, 5_000
 # In what is counted of a worker's thread, and of no other.
-WORKER = re.compile(r"serve::http[12]::server|serve::worker::run")
+WORKER = re.compile(r"switchback::serve::(http[12]::server|worker::run|connection|forward|attempt)")
 # Of a kept list; a function that is not in it took less than the last one.
 FUNCTIONS = 40
 HEADERS = [

@@ -97,7 +97,7 @@ async fn ask(loads: &[Load], within: Duration) -> RouteStrays {
     let found = futures_util::future::join_all(looks).await;
     let of = |(load, strays): (&Load, Vec<_>)| {
         let version = load.pool.version.clone();
-        (load.pool.name.clone(), PoolStrays { version, strays, restore: None })
+        (load.pool.name.clone(), PoolStrays { version, strays, ..PoolStrays::default() })
     };
     found.into_iter().filter(|(_, strays)| !strays.is_empty()).map(of).collect()
 }
