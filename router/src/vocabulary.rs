@@ -186,6 +186,19 @@ impl Copies {
         self.unread = self.unread.saturating_add(*unread);
     }
 
+    /// What came after these; nothing where somebody counts anew.
+    #[must_use]
+    pub fn since(&self, before: &Copies) -> Copies {
+        Copies {
+            sent: self.sent.saturating_sub(before.sent),
+            failed: self.failed.saturating_sub(before.failed),
+            compared: self.compared.saturating_sub(before.compared),
+            top1_changed: self.top1_changed.saturating_sub(before.top1_changed),
+            jaccard_micros: self.jaccard_micros.saturating_sub(before.jaccard_micros),
+            unread: self.unread.saturating_sub(before.unread),
+        }
+    }
+
     /// The part of the copies that failed, 0 to 1; `None` without one.
     #[must_use]
     pub fn failing(&self) -> Option<f64> {

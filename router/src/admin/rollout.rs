@@ -19,7 +19,8 @@ use crate::config::{Route, rollout_steps};
 use crate::flags::{Change, Flags, Kind, random_hex};
 use crate::loading::{Load, Trouble, unload as unload_version};
 use crate::release::{
-    Begin, Event, Move, Order, Refusal, Seen, ServersSeen, begin, carry_out, copies_before, copies_of, grounds, servers_now, tellable,
+    Begin, Event, Move, Order, Refusal, Seen, ServersSeen, begin, carry_out, copies_before, copies_of, grounds, in_words, servers_now,
+    strays_now, tellable,
 };
 use crate::vocabulary::{Copies, RouteIndex};
 
@@ -95,12 +96,14 @@ pub(super) async fn start(
     write(&shared.state, (index, route), (&caller.name, &asked.why), make).await
 }
 
-/// Servers of the colour that becomes live at once, where they serve another version than it runs, in words.
+/// Servers of the colour that becomes live at once, where each of them serves another version than it runs, in words.
 async fn strays_of_way_back(state: &AdminState, (index, route): (RouteIndex, &Route), candidate: &str) -> Option<String> {
     let live = route.pools.get(state.flags.stored(index).live.get()).map_or("", |pool| pool.name.as_str());
     let idle = if live == "blue" { "green" } else { "blue" };
-    let pools = tellable([idle], route).into_iter().filter(|(_, version)| version == candidate).collect();
-    servers_now(&state.config, route, pools, TELLS_WITHIN).await.strays.remove(idle)
+    let pools: Vec<_> = tellable([idle], route).into_iter().filter(|(_, version)| version == candidate).collect();
+    let found = strays_now(&state.config, route, &pools, TELLS_WITHIN).await.remove(idle)?;
+    // With one that has it, users are better off at once than after a load.
+    (found.strays.len() >= state.health(index, idle).endpoints).then(|| in_words(&found.strays))
 }
 
 /// What servers serve before an order that does not wait for evidence; of another order nobody asks.

@@ -143,7 +143,7 @@ fn check_form(route: &Value, version: &str) -> Result<(), Failure> {
     Err(Failure::usage(format!("--to {}: {rule}", free_text::cut(version))))
 }
 
-/// Begins what is said of a pool whose servers serve another version than the flags say, or are all unhealthy.
+/// Begins what is said of a pool whose servers are all unhealthy.
 const NOT_READY: &str = "it is not ready";
 
 /// How a version becomes live again, in words; and whether it has to be loaded for that.
@@ -158,20 +158,24 @@ fn way(route: &Value, version: &str) -> (String, bool) {
     };
     let idle = if live == "blue" { "green" } else { "blue" };
     let pool = &route["pools"][idle];
+    let last = match route["rollout"]["load_ms"].as_u64() {
+        Some(millis) => format!("the last load took {:.1} s", std::time::Duration::from_millis(millis).as_secs_f64()),
+        None => "how long that takes is not known yet".to_owned(),
+    };
+    let strays = list(&pool["strays"]);
+    if let Some(stray) = strays.first().filter(|_| plain(&pool["version"]) == version && strays.len() >= list(&pool["endpoints"]).len()) {
+        return (
+            format!("{ends}{version} is loaded on {idle} again, where {}, and becomes live then; {last}", stray_line(version, stray)),
+            true,
+        );
+    }
     if plain(&pool["version"]) == version {
-        if let Some(stray) = list(&pool["strays"]).first() {
-            return (format!("{NOT_READY}: {idle} {}; it has to load it again first", stray_line(version, stray)), false);
-        }
         let healthy = format!("{} of {} endpoints healthy", plain(&pool["healthy"]), pool["endpoints"].as_array().map_or(0, Vec::len));
         if pool["healthy"] == 0 {
             return (format!("{NOT_READY}: {idle}, which has {version}, has no healthy endpoint ({healthy}); mend it first"), false);
         }
         return (format!("{ends}{version} becomes live on {idle}, which still has it ({healthy}): at once"), false);
     }
-    let last = match route["rollout"]["load_ms"].as_u64() {
-        Some(millis) => format!("the last load took {:.1} s", std::time::Duration::from_millis(millis).as_secs_f64()),
-        None => "how long that takes is not known yet".to_owned(),
-    };
     (format!("{ends}{version} is loaded on {idle}, which runs {}, and becomes live then; {last}", plain(&pool["version"])), true)
 }
 
@@ -222,8 +226,12 @@ mod tests {
         let mut lost = route.clone();
         lost["pools"]["blue"]["strays"] = json!([{ "server": "http://a:1", "serves": ["search:5"], "restore": null }]);
         let (what, loads) = way(&lost, "search:1");
-        assert!(what.starts_with("it is not ready: blue http://a:1 serves search:5 and not search:1") && !loads, "{what}");
-        assert!(way_back(&lost).contains("it is not ready"));
+        assert!(what.starts_with("search:1 becomes live on blue") && !loads, "the other one has it: {what}");
+        lost["pools"]["blue"]["endpoints"] = json!([{}]);
+        let (what, loads) = way(&lost, "search:1");
+        let says = "search:1 is loaded on blue again, where http://a:1 serves search:5 and not search:1, and becomes live then; ";
+        assert!(what.starts_with(says) && loads, "{what}");
+        assert!(way_back(&lost).contains("is loaded on blue again"));
         let mut down = route.clone();
         down["pools"]["blue"]["healthy"] = 0.into();
         let says = "it is not ready: blue, which has search:1, has no healthy endpoint (0 of 2 endpoints healthy); mend it first";

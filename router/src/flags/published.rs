@@ -124,7 +124,8 @@ impl Published {
                 applied_micros: AtomicU64::new(0),
             }
         };
-        let places = starts.into_iter().map(place).collect();
+        let places: Vec<Place> = starts.into_iter().map(place).collect();
+        config.routes.iter().zip(&places).for_each(|(route, place)| place.obey(route));
         let (warnings, _) = watch::channel(Vec::new());
         Published { config, places, opened: Instant::now(), warnings, trips: Arc::default(), next: OnceLock::new() }
     }
@@ -136,6 +137,7 @@ impl Published {
         for (route, place) in next.config.routes.iter().zip(&next.places) {
             let before = self.index_of(&route.name).and_then(|index| self.places.get(index.get()));
             place.trip.send_replace(before.and_then(|before| before.trip.borrow().clone()));
+            place.copies.send_replace(before.and_then(|before| before.copies.borrow().clone()));
             place.obey(route);
             let heard = before.map_or(0, |before| before.heard_micros.load(Ordering::Relaxed));
             place.heard_micros.store(heard, Ordering::Relaxed);

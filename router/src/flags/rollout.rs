@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::percent;
-use crate::vocabulary::Ppm;
+use crate::vocabulary::{Copies, Ppm};
 
 /// The longest record, in bytes.
 pub const ROLLOUT_BYTES: usize = 16 << 10;
@@ -71,6 +71,9 @@ pub struct Rollout {
     /// The pool whose servers it last asked for the version: they have it, whatever became of them before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded_on: Option<String>,
+    /// Copies of queries from before the step began anew in which they are judged: they say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies_before: Option<Copies>,
     /// Why it was last moved.
     pub why: String,
 }
@@ -241,6 +244,7 @@ impl Rollout {
             hurry: None,
             load_ms: None,
             loaded_on: None,
+            copies_before: None,
             why: String::new(),
         }
     }

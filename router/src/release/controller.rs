@@ -19,10 +19,12 @@ use super::rollback::{Cause, of_breakers, rollback};
 use super::under::{Under, newest};
 use super::view::EvidenceView;
 use crate::config::Route;
-use crate::flags::{Change, ChangeError, CopiesSeen, Flags, Kind};
+use crate::flags::{Change, ChangeError, CopiesSeen, Flags, Kind, Rollout};
 use crate::quality::{DURATION_EDGES_MICROS, FleetClock, route_id};
 use crate::vocabulary::RouteIndex;
 
+/// What became of copies is told for so long after the last transition of a rollout that is over.
+const COPIES_TOLD_MS: u64 = 600_000;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After a write that failed, the next one is tried so much later.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -121,7 +123,7 @@ impl Controller {
         let Some(known) = self.routes.get_mut(index.get()) else { return };
         let flags = under.flags.stored(index);
         known.tell_down(under, index, route);
-        tell_copies(under, index, route, &flags);
+        tell_copies(under, (index, route), &flags, self.clock.now_ms());
         if known.is_idle(&flags) {
             return;
         }
@@ -197,9 +199,10 @@ impl Controller {
     }
 }
 
-/// The other routers hear what became of the copies of queries that this one sent for the rollout that runs, or ran last.
-fn tell_copies(under: &Under, index: RouteIndex, route: &Route, flags: &Flags) {
-    let copies = flags.rollout.as_ref().map(|rollout| {
+/// The other routers hear what became of the copies of queries that this one sent for the rollout that runs, or ran some minutes ago.
+fn tell_copies(under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags, now_ms: u64) {
+    let is_told = |rollout: &&Arc<Rollout>| rollout.phase.is_active() || now_ms.saturating_sub(rollout.since_ms) < COPIES_TOLD_MS;
+    let copies = flags.rollout.as_ref().filter(is_told).map(|rollout| {
         let copies = under.signals.copies(route_id(&route.name), &rollout.id);
         CopiesSeen { rollout: rollout.id.clone(), copies }
     });

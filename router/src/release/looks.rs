@@ -77,9 +77,14 @@ impl Looks {
     }
 }
 
+/// The strays of these pools that a look of so long finds.
+pub async fn strays_now(config: &Config, route: &Route, pools: &[Asked], within: Duration) -> RouteStrays {
+    ask(&loads(config, route, pools), within).await
+}
+
 /// What a look of so long finds of these pools. For whoever cannot wait: a server that does not tell in time is no stray.
 pub async fn servers_now(config: &Config, route: &Route, pools: Vec<Asked>, within: Duration) -> ServersSeen {
-    let found = ask(&loads(config, route, &pools), within).await;
+    let found = strays_now(config, route, &pools, within).await;
     let strays = found.iter().map(|(pool, found)| (pool.clone(), in_words(&found.strays))).collect();
     ServersSeen { asked: pools, strays, had: BTreeSet::new() }
 }

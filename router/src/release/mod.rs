@@ -50,7 +50,7 @@ pub use experiments::view::{ArmView, ComparisonView, ExperimentEvidence, Quality
 pub use grounds::{grounds, grounds_of_rollback};
 pub use judging::Judging;
 pub use log::LOG_FOLDER;
-pub use looks::servers_now;
+pub use looks::{servers_now, strays_now};
 pub use recorded::{Recorded, recorded};
 pub use rollback::{PoolHealth, Rollback, hold_back, rollback};
 pub use rollout::{

@@ -262,7 +262,8 @@ fn checked_every(route: &Route) -> Option<Duration> {
 }
 
 fn has_users(flags: &Flags, pool: PoolIndex) -> bool {
-    let is_candidate = flags.candidate.pool == pool && flags.candidate.share > Ppm::ZERO;
+    // Copies are judged as answers are.
+    let is_candidate = flags.candidate.pool == pool && (flags.candidate.share > Ppm::ZERO || flags.mirror > Ppm::ZERO);
     flags.live == pool || flags.pin == Some(pool) || is_candidate || flags.holdback.is_some_and(|holdback| holdback.pool == pool)
 }
 

@@ -48,21 +48,32 @@ pub(crate) fn send(pair: Rc<Pair>, again: Option<Again>, client: Rc<ClientFields
     tokio::task::spawn_local(async move {
         let (result, half) = copy.run().await;
         count(&copy.pair, result);
-        copy.pair.is_copied(half);
+        if let Some(half) = half {
+            copy.pair.is_copied(half);
+        }
     });
 }
 
 /// It was not answered, not in time, or not to the end.
-fn failed() -> (Mirrored, Half) {
-    (Mirrored::Failed, Half::Failed)
+fn failed() -> (Mirrored, Option<Half>) {
+    (Mirrored::Failed, Some(Half::Failed))
+}
+
+/// The same. What a query would be asked again for, or is this router's own limit, says nothing about the candidate.
+fn failed_by(failure: &Failure) -> (Mirrored, Option<Half>) {
+    let is_nobodys = matches!(failure, Failure::Closed { was_reused: true } | Failure::Refused | Failure::Full);
+    (Mirrored::Failed, (!is_nobodys).then_some(Half::Failed))
 }
 
 impl Copy {
     /// As a query would be, within the time that all of a query's attempts have; there is one attempt.
-    async fn run(&self) -> (Mirrored, Half) {
+    async fn run(&self) -> (Mirrored, Option<Half>) {
         let now = Instant::now();
         let deadline = now + self.pair.route.config.timeouts.total;
-        let Ok(attempt) = Attempt::start(&self.pair.route, self.pair.pool, None, None, now) else { return failed() };
+        let attempt = match Attempt::start(&self.pair.route, self.pair.pool, None, None, now) {
+            Ok(attempt) => attempt,
+            Err(failure) => return failed_by(&failure),
+        };
         match self.ask(&attempt, deadline).await {
             Ok(response) => match tokio::time::timeout_at(deadline, self.read(response, &attempt)).await {
                 Ok(result) => result,
@@ -73,7 +84,7 @@ impl Copy {
             },
             Err(failure) => {
                 attempt.is_followed_by_another(&failure);
-                failed()
+                failed_by(&failure)
             }
         }
     }
@@ -95,7 +106,7 @@ impl Copy {
     }
 
     /// Reads the answer to its end, so that its connection can be used again.
-    async fn read(&self, response: Response<Incoming>, attempt: &Attempt) -> (Mirrored, Half) {
+    async fn read(&self, response: Response<Incoming>, attempt: &Attempt) -> (Mirrored, Option<Half>) {
         let (mut head, mut body) = response.into_parts();
         if self.pair.is_compared()
             && let Some(passed) = body.take_lines()
@@ -113,7 +124,7 @@ impl Copy {
             }
         }
         attempt.completed();
-        (if head.status.is_server_error() { Mirrored::ServerError } else { Mirrored::Answered }, half)
+        (if head.status.is_server_error() { Mirrored::ServerError } else { Mirrored::Answered }, Some(half))
     }
 }
 

@@ -24,9 +24,16 @@ pub(super) enum Verdict {
     Bad(String),
 }
 
-/// The copies of a rollout: sums over all routers that are heard of; `None` where none of them sent any for it.
+/// The copies of a rollout, since the step in which they are judged began: sums over all routers that are heard of; `None` where none of them sent
+/// any for it.
 #[must_use]
 pub fn copies_of(rollout: &Rollout, routers: &[RouterSeen]) -> Option<Copies> {
+    let all = all_copies_of(rollout, routers)?;
+    Some(rollout.copies_before.as_ref().map_or(all, |before| all.since(before)))
+}
+
+/// The same, from the rollout's beginning.
+pub(super) fn all_copies_of(rollout: &Rollout, routers: &[RouterSeen]) -> Option<Copies> {
     let of_this = routers.iter().filter(|router| router.is_known).filter_map(|router| router.copies.as_ref());
     let of_this = of_this.filter(|seen| seen.rollout == rollout.id).map(|seen| seen.copies);
     of_this.reduce(|mut sum, more| {
@@ -52,12 +59,16 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
     let failed = Part { some: copies.failed, all: copies.sent, most: gate.max_failing };
     let changed = Part { some: copies.top1_changed, all: copies.compared, most: gate.max_top1_change };
     let (failing, moving) = (failed.in_words("copies", "failed"), changed.in_words("compared lists", "have another first result"));
+    let bad = |what: String| match seen.route.is_observed_only {
+        false => Verdict::Bad(format!("the copies speak against it: {what}")),
+        true => Verdict::Open(format!("observe_only: the copies would end it: {what}")),
+    };
     if failed.all >= least && failed.is_beyond_chance() {
-        return Verdict::Bad(format!("the copies speak against it: {failing}"));
+        return bad(failing);
     }
     if changed.all >= least && changed.is_beyond_chance() {
         let jaccard = copies.jaccard().unwrap_or_default();
-        return Verdict::Bad(format!("the copies speak against it: {moving}, Jaccard@10 {jaccard:.2}"));
+        return bad(format!("{moving}, Jaccard@10 {jaccard:.2}"));
     }
     let chance = "more copies tell whether that is chance";
     if failed.all < least {

@@ -43,21 +43,27 @@ impl Seen<'_> {
     /// Servers that are judged serve another version, or did so in this step: it waits for them, and then begins anew.
     pub(super) fn lost(&self) -> Option<Next> {
         let (rollout, servers) = (self.rollout, self.servers?);
-        if rollout.paused.is_some() || self.flags.is_frozen || self.flags.pin.is_some() {
+        // Whoever promotes wants no evidence.
+        let is_held = rollout.paused.is_some() || self.flags.is_frozen || self.flags.pin.is_some();
+        if is_held || rollout.hurry.is_some() {
             return None;
         }
         let judged = judged(rollout, self.flags, self.route);
         if let Some(what) = in_the_way(&judged, servers) {
             return Some(self.wait(what));
         }
-        // Whoever promotes wants no evidence.
-        let (pool, version) = judged.iter().find(|(pool, _)| servers.had.contains(pool)).filter(|_| rollout.hurry.is_none())?;
+        let (pool, version) = judged.iter().find(|(pool, _)| servers.had.contains(pool))?;
         let why = format!("servers of pool {pool} had lost {version} and have it again: this step begins anew");
         Some(self.go(Event::StepBegan, rollout.clone(), why))
     }
 
     /// What has to be known of servers before a transition; `None`: they serve what they should, or nobody can tell.
     pub(super) fn looks_first(&self, after: &Rollout) -> Option<Next> {
+        self.looks_before(event_of(after), after)
+    }
+
+    /// The same before this event.
+    pub(super) fn looks_before(&self, event: Event, after: &Rollout) -> Option<Next> {
         let stands_on = stands_on(self, after);
         let nothing = ServersSeen::default();
         let servers = self.servers.unwrap_or(&nothing);
@@ -65,7 +71,7 @@ impl Seen<'_> {
             return Some(self.wait(what));
         }
         let is_fresh = stands_on.iter().all(|one| servers.asked.contains(one));
-        (!is_fresh).then(|| Next::Look { event: event_of(after), pools: stands_on })
+        (!is_fresh).then(|| Next::Look { event, pools: stands_on })
     }
 }
 
@@ -92,12 +98,12 @@ pub(in crate::release) fn judged(rollout: &Rollout, flags: &Flags, route: &Route
     tellable([candidate, rollout.from.as_str()], route)
 }
 
-/// Those, and the pool that comes next.
+/// Those, and the pool that comes next; for whoever promotes, that one alone.
 fn stands_on(seen: &Seen<'_>, after: &Rollout) -> Vec<Asked> {
     if !is_judging(seen.rollout) {
         return Vec::new();
     }
-    let mut pools = judged(seen.rollout, seen.flags, seen.route);
+    let mut pools = if seen.rollout.hurry.is_some() { Vec::new() } else { judged(seen.rollout, seen.flags, seen.route) };
     for next in tellable(used(after, seen.route), seen.route) {
         if !pools.contains(&next) {
             pools.push(next);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::scene::Scene;
 use super::*;
 use crate::config::Route;
-use crate::flags::{Hurry, Phase};
-use crate::vocabulary::Ppm;
+use crate::flags::{CopiesSeen, Hurry, Phase};
+use crate::vocabulary::{Copies, Ppm};
 
 /// Blue runs search:1 and is live; green and canary run search:2, and somebody else brought it there.
 fn route(more: &str) -> Route {
@@ -136,9 +136,17 @@ fn copies_and_bakes_begin_anew_as_well() {
     (scene.route.rollout.mirror, scene.route.rollout.mirror_for) = (Ppm::from_percent("10").unwrap(), Duration::from_secs(60));
     let begun = scene.begin(Some("search:2")).unwrap();
     scene.write(&begun);
+    hears(&mut scene, Copies { sent: 500, compared: 500, ..Copies::default() });
     scene.servers = had("canary");
     scene.now_ms += 1_000;
     assert_eq!((scene.go(), scene.rollout().phase), (Event::StepBegan, Phase::Mirroring));
+    assert_eq!(copies_of(&scene.rollout(), &scene.routers), Some(Copies::default()), "they were another model's");
+    hears(&mut scene, Copies { sent: 507, failed: 1, compared: 503, ..Copies::default() });
+    let since = Copies { sent: 7, failed: 1, compared: 3, ..Copies::default() };
+    assert_eq!(copies_of(&scene.rollout(), &scene.routers), Some(since));
+    scene.servers = None;
+    scene.now_ms += 60_000;
+    assert_eq!(scene.waits_for(), "7 of 100 copies are over");
     assert_eq!((scene.rollout().since_ms, scene.fields["mirror_percent"].as_str()), (scene.now_ms, "10"));
 
     let mut scene = self::scene("");
@@ -152,14 +160,40 @@ fn copies_and_bakes_begin_anew_as_well() {
 }
 
 #[test]
+fn copies_that_speak_against_it_may_be_those_of_another_model() {
+    let mut scene = Scene::quiet(route(""));
+    (scene.route.rollout.mirror, scene.route.rollout.mirror_for) = (Ppm::from_percent("10").unwrap(), Duration::from_secs(60));
+    let begun = scene.begin(Some("search:2")).unwrap();
+    scene.write(&begun);
+    hears(&mut scene, Copies { sent: 400, failed: 400, ..Copies::default() });
+    scene.servers = nobody_asked();
+    assert_eq!(scene.next(), looks(Event::Aborted, &[CANARY, BLUE]));
+    scene.servers = strays("canary");
+    assert!(waits(&scene).starts_with("servers of pool canary serve another version"), "{}", waits(&scene));
+    scene.servers = None;
+    assert_eq!((scene.go(), scene.rollout().phase), (Event::Aborted, Phase::Aborted));
+}
+
+fn hears(scene: &mut Scene, copies: Copies) {
+    let rollout = scene.rollout().id;
+    scene.routers[0].copies = Some(CopiesSeen { rollout, copies });
+}
+
+#[test]
 fn whoever_promotes_waits_for_a_look_and_for_no_evidence() {
     let mut scene = scene("");
     scene.servers = nobody_asked();
     assert_eq!(scene.order(Order::Promote), Ok(Event::Promoted));
-    assert_eq!((scene.rollout().hurry, scene.next()), (Some(Hurry::Next), looks(Event::StepBegan, &[CANARY, BLUE])));
+    assert_eq!(
+        (scene.rollout().hurry, scene.next()),
+        (Some(Hurry::Next), looks(Event::StepBegan, &[CANARY])),
+        "control is not judged any more"
+    );
     assert!(scene.order(Order::Promote).unwrap_err().starts_with("it is promoted already"));
     scene.servers = strays("canary");
     assert!(waits(&scene).starts_with("servers of pool canary serve another version"), "{}", waits(&scene));
+    scene.servers = strays("blue");
+    assert_eq!(scene.next(), looks(Event::StepBegan, &[CANARY]), "and holds nobody up");
     scene.servers = Some(ServersSeen {
         asked: [CANARY, BLUE].map(|(pool, version)| (pool.to_owned(), version.to_owned())).to_vec(),
         ..had("canary").unwrap()

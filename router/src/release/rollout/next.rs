@@ -1,6 +1,6 @@
 //! The next transition of a rollout, or what it waits for.
 
-use super::copies::{self, Verdict};
+use super::copies::{self, Verdict, all_copies_of};
 use super::event::Event;
 use super::fresh::{Asked, ServersSeen};
 use super::layout::{ByHand, Fields, by_hand, fields};
@@ -102,7 +102,8 @@ pub fn next(seen: &Seen<'_>) -> Next {
     match seen.waits_for() {
         Some(Wait::Silent(what)) => Next::Wait(what),
         Some(Wait::Told(what)) => seen.wait(what),
-        Some(Wait::Ended(why)) => seen.end(&why),
+        // What speaks against it may be another model's.
+        Some(Wait::Ended(why)) => seen.looks_before(Event::Aborted, rollout).unwrap_or_else(|| seen.end(&why)),
         None => seen.advance(),
     }
 }
@@ -316,6 +317,10 @@ impl Seen<'_> {
             (rollout.is_approved, rollout.is_asked) = (false, false);
             (rollout.is_stalled, rollout.is_tripped) = (false, false);
         }
+        let is_anew = (rollout.phase, rollout.step) == (self.rollout.phase, self.rollout.step) && event == Event::StepBegan;
+        if begins && self.rollout.phase == Phase::Mirroring && rollout.phase == Phase::Mirroring {
+            rollout.copies_before = all_copies_of(self.rollout, self.routers);
+        }
         if begins && event != Event::Resumed {
             rollout.hurry = None;
         }
@@ -332,6 +337,8 @@ impl Seen<'_> {
             | Event::Loaded
             | Event::Promoted
             | Event::Aborted => Fields::from([("rollout".to_owned(), Some(rollout.render()))]),
+            // Nobody is sent anywhere by it.
+            Event::StepBegan if is_anew => Fields::from([("rollout".to_owned(), Some(rollout.render()))]),
             _ => fields(&rollout, self.route),
         };
         Move { event, rollout, fields }

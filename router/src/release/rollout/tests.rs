@@ -344,7 +344,7 @@ proptest! {
                         scene.write(&go);
                         true
                     }
-                    Next::Wait(_) | Next::Load(_) | Next::Rest => false,
+                    Next::Wait(_) | Next::Load(_) | Next::Look { .. } | Next::Rest => false,
                 },
             };
             let now = scene.rollout();
