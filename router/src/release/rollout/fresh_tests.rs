@@ -140,6 +140,7 @@ fn copies_and_bakes_begin_anew_as_well() {
     scene.servers = had("canary");
     scene.now_ms += 1_000;
     assert_eq!((scene.go(), scene.rollout().phase), (Event::StepBegan, Phase::Mirroring));
+    assert_eq!((scene.rollout().since_ms, scene.fields["mirror_percent"].as_str()), (scene.now_ms, "10"));
     assert_eq!(copies_of(&scene.rollout(), &scene.routers), Some(Copies::default()), "they were another model's");
     hears(&mut scene, Copies { sent: 507, failed: 1, compared: 503, ..Copies::default() });
     let since = Copies { sent: 7, failed: 1, compared: 3, ..Copies::default() };
@@ -147,7 +148,6 @@ fn copies_and_bakes_begin_anew_as_well() {
     scene.servers = None;
     scene.now_ms += 60_000;
     assert_eq!(scene.waits_for(), "7 of 100 copies are over");
-    assert_eq!((scene.rollout().since_ms, scene.fields["mirror_percent"].as_str()), (scene.now_ms, "10"));
 
     let mut scene = self::scene("");
     assert_eq!(scene.order(Order::PromoteFully), Ok(Event::Switched));
