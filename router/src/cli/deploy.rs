@@ -252,7 +252,7 @@ impl Deployment<'_> {
             }
             let what = (candidate.clone(), Some(version.manifest.sha256.clone()));
             match args.order(what, scene.live, self.deadline).begin(&self.patient, told).await? {
-                Begun::UnderWay(begun) => return Ok(Some(begun)),
+                Begun::UnderWay(begun) => return Ok(Some(*begun)),
                 // It waited for another one, or somebody was quick.
                 Begun::LiveChanged => told.line("live", "another version is live now: it is compared with that one"),
                 Begun::LiveAlready => {}

@@ -49,7 +49,7 @@ pub(super) struct Order {
 #[derive(Debug)]
 pub(super) enum Begun {
     /// Its rollout is under way.
-    UnderWay(RolloutSeen),
+    UnderWay(Box<RolloutSeen>),
     LiveAlready,
     /// None: another version than the one that it was compared with is live now.
     LiveChanged,
@@ -168,7 +168,7 @@ impl Order {
                 if self.steps.is_some() {
                     told.line("warning", "warning: it goes on with the steps that it began with");
                 }
-                Ok(Some(Begun::UnderWay(rollout)))
+                Ok(Some(Begun::UnderWay(Box::new(rollout))))
             }
             Next::Refuse(rollout) => Err(self.busy(&rollout)),
             Next::Queue(rollout) => self.wait_for(&rollout, patient, told).await.map(|()| None),
@@ -189,7 +189,7 @@ impl Order {
             Ok(rollout) => {
                 let begun = RolloutSeen::of(&rollout).ok_or_else(|| Failure::unreachable("the router answered with no rollout"))?;
                 told.line("started", &began(&begun, &rollout));
-                Ok(Some(Begun::UnderWay(begun)))
+                Ok(Some(Begun::UnderWay(Box::new(begun))))
             }
             Err(failure) if failure.is_refused() => {
                 // Somebody else may have been first: then what they began is what is in the way.

@@ -115,7 +115,7 @@ impl To<'_> {
                 deadline: self.deadline,
             };
             let begun = match order.begin(patient, told).await? {
-                Begun::UnderWay(begun) => begun,
+                Begun::UnderWay(begun) => *begun,
                 Begun::LiveAlready => return Ok(None),
                 Begun::LiveChanged => continue,
             };

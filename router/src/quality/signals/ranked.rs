@@ -165,7 +165,8 @@ mod tests {
             prop_assert_eq!(likeness, compare(&copy, &live));
             prop_assert!(likeness.jaccard_micros <= 1_000_000);
             prop_assert_eq!(compare(&live, &live), Likeness { is_top1_changed: false, jaccard_micros: 1_000_000 });
-            let shares_none = !live.iter().any(|id| copy.contains(id)) && !(live.is_empty() && copy.is_empty());
+            let are_both_empty = live.is_empty() && copy.is_empty();
+            let shares_none = !are_both_empty && !live.iter().any(|id| copy.contains(id));
             prop_assert_eq!(likeness.jaccard_micros == 0, shares_none);
         }
 

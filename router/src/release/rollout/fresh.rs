@@ -71,7 +71,7 @@ impl Seen<'_> {
             return Some(self.wait(what));
         }
         let is_fresh = stands_on.iter().all(|one| servers.asked.contains(one));
-        (!is_fresh).then(|| Next::Look { event, pools: stands_on })
+        (!is_fresh).then_some(Next::Look { event, pools: stands_on })
     }
 }
 
