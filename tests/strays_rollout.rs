@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchback_tests::model_pools::{ModelPools, QUICK};
-use switchback_tests::{Router, eventually};
+use switchback_tests::{Router, Running, eventually};
 
 const SOON: Duration = Duration::from_secs(90);
 /// Nobody else looks in the time of a test.
@@ -82,16 +82,22 @@ fn a_rollout_says_which_servers_it_waits_for() {
     assert_eq!(report.failures(), 0, "{report:?}");
 }
 
-#[test]
-fn a_way_back_whose_server_lost_its_version_is_loaded_first() {
+/// search:2 is live on green, under load; blue's server serves it, too, and not search:1 any more.
+fn with_a_lost_way_back(loading: &str) -> (ModelPools, Router, Running) {
     let mut pools = ModelPools::start(&["ranker_v2.onnx"]);
-    let router = pools.router("one", QUICK, &format!("{}{SELDOM}", pools.filled()));
+    let router = pools.router("one", QUICK, &format!("{}{loading}", pools.filled()));
     done(&router, &["rollout", "start", "search", "--candidate", "search:2"]);
     done(&router, &["rollout", "promote", "search", "--full"]);
     let load = pools.load(&router, 50).start();
     reaches(&router, "done");
     live(&router, "green");
     restart(&mut pools, (0, 0), "2");
+    (pools, router, load)
+}
+
+#[test]
+fn a_way_back_whose_server_lost_its_version_is_loaded_first() {
+    let (pools, router, load) = with_a_lost_way_back(SELDOM);
     assert_eq!(pools.served(&pools.rankers[0][0]), [2]);
     eventually("its server is healthy again", SOON, || (router.route()["pools"]["blue"]["healthy"] == 1).then_some(()));
     assert_eq!(done(&router, &["rollback", "search", "--to", "search:1"]), "rolled back: search:1 is live on search\n");
@@ -130,14 +136,7 @@ fn nothing_begins_against_a_live_pool_that_serves_another_version() {
 /// The old colour's server is known to serve another version: nobody is sent there.
 #[test]
 fn a_plain_rollback_to_servers_of_another_version_is_refused() {
-    let mut pools = ModelPools::start(&["ranker_v2.onnx"]);
-    let router = pools.router("one", QUICK, &format!("{}{OFTEN}", pools.filled()));
-    done(&router, &["rollout", "start", "search", "--candidate", "search:2"]);
-    done(&router, &["rollout", "promote", "search", "--full"]);
-    let load = pools.load(&router, 50).start();
-    reaches(&router, "done");
-    live(&router, "green");
-    restart(&mut pools, (0, 0), "2");
+    let (pools, router, load) = with_a_lost_way_back(OFTEN);
     eventually("it is noticed", SOON, || (router.metric("switchback_pool_stray_servers", &["pool=\"blue\""]) == 1.0).then_some(()));
     let server = format!("http://{}", pools.rankers[0][0].address);
     let says =

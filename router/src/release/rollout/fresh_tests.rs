@@ -130,12 +130,18 @@ fn a_step_whose_servers_lost_their_version_begins_anew_when_they_have_it_again()
     }
 }
 
-#[test]
-fn copies_and_bakes_begin_anew_as_well() {
+/// A tenth of the queries is copied to its candidate.
+fn mirroring() -> Scene {
     let mut scene = Scene::quiet(route(""));
     (scene.route.rollout.mirror, scene.route.rollout.mirror_for) = (Ppm::from_percent("10").unwrap(), Duration::from_secs(60));
     let begun = scene.begin(Some("search:2")).unwrap();
     scene.write(&begun);
+    scene
+}
+
+#[test]
+fn copies_and_bakes_begin_anew_as_well() {
+    let mut scene = mirroring();
     hears(&mut scene, Copies { sent: 500, compared: 500, ..Copies::default() });
     scene.servers = had("canary");
     scene.now_ms += 1_000;
@@ -161,10 +167,7 @@ fn copies_and_bakes_begin_anew_as_well() {
 
 #[test]
 fn copies_that_speak_against_it_may_be_those_of_another_model() {
-    let mut scene = Scene::quiet(route(""));
-    (scene.route.rollout.mirror, scene.route.rollout.mirror_for) = (Ppm::from_percent("10").unwrap(), Duration::from_secs(60));
-    let begun = scene.begin(Some("search:2")).unwrap();
-    scene.write(&begun);
+    let mut scene = mirroring();
     hears(&mut scene, Copies { sent: 400, failed: 400, ..Copies::default() });
     scene.servers = nobody_asked();
     assert_eq!(scene.next(), looks(Event::Aborted, &[CANARY, BLUE]));
