@@ -74,6 +74,9 @@ pub struct Rollout {
     /// Copies of queries from before the step began anew in which they are judged: they say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies_before: Option<Copies>,
+    /// When this step first began, in milliseconds since 1970, where it began anew since: what takes too long takes so from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_began_ms: Option<u64>,
     /// Why it was last moved.
     pub why: String,
 }
@@ -245,6 +248,7 @@ impl Rollout {
             load_ms: None,
             loaded_on: None,
             copies_before: None,
+            first_began_ms: None,
             why: String::new(),
         }
     }

@@ -15,15 +15,24 @@ use crate::loading::{Load, strays};
 
 /// A server that does not tell by then what it serves is not waited for.
 const TELLS_WITHIN: Duration = Duration::from_secs(3);
+/// Whoever watches is told of a look that takes longer.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
 /// What a look found is of now for so long.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// A look that is under way.
+struct Looking {
+    pools: Vec<Asked>,
+    task: JoinHandle<RouteStrays>,
+    began: Instant,
+}
 
 /// The looks of one route, one at a time.
 #[derive(Default)]
 pub(super) struct Looks {
     /// Rollout, phase, step and when that began.
     step: Option<(String, Phase, usize, u64)>,
-    looking: Option<(Vec<Asked>, JoinHandle<RouteStrays>)>,
+    looking: Option<Looking>,
     /// By the last look, and until when that is of now.
     asked: Vec<Asked>,
     until: Option<Instant>,
@@ -41,7 +50,7 @@ impl Looks {
             self.step = Some(step);
         }
         let now = Instant::now();
-        if let Some((pools, task)) = self.looking.take_if(|(_, task)| task.is_finished())
+        if let Some(Looking { pools, task, .. }) = self.looking.take_if(|looking| looking.task.is_finished())
             && let Ok(found) = task.await
         {
             strays.doubt(found, &pools);
@@ -59,20 +68,25 @@ impl Looks {
 
     /// Begins a look, unless it is under way. Only for the router that has the route's lease.
     pub(super) fn begin(&mut self, look: &Look<'_>, pools: &[Asked]) {
-        if self.looking.as_ref().is_some_and(|(asked, _)| asked == pools) {
+        if self.looking.as_ref().is_some_and(|looking| looking.pools == pools) {
             return;
         }
         let loads = loads(&look.under.config, look.route, pools);
         let task = tokio::spawn(async move { ask(&loads, TELLS_WITHIN).await });
-        if let Some((_, before)) = self.looking.replace((pools.to_vec(), task)) {
-            before.abort();
+        if let Some(before) = self.looking.replace(Looking { pools: pools.to_vec(), task, began: Instant::now() }) {
+            before.task.abort();
         }
+    }
+
+    /// One takes so long that whoever watches wants to know.
+    pub(super) fn is_slow(&self) -> bool {
+        self.looking.as_ref().is_some_and(|looking| looking.began.elapsed() > TOLD_AFTER)
     }
 
     /// Another step, or none: what was found is of the one before.
     pub(super) fn forget(&mut self) {
-        if let Some((_, task)) = std::mem::take(self).looking {
-            task.abort();
+        if let Some(looking) = std::mem::take(self).looking {
+            looking.task.abort();
         }
     }
 }

@@ -116,7 +116,7 @@ impl Mover {
                     self.looks.begin(look, pools);
                 }
                 let pools: Vec<&str> = pools.iter().map(|(pool, _)| pool.as_str()).collect();
-                Some(format!("the servers of {} are asked what they serve, by {by}", pools.join(", ")))
+                self.looks.is_slow().then(|| format!("the servers of {} are asked what they serve", pools.join(", ")))
             }
             Next::Rest | Next::Go(_) => None,
         };

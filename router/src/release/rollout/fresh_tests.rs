@@ -130,6 +130,31 @@ fn a_step_whose_servers_lost_their_version_begins_anew_when_they_have_it_again()
     }
 }
 
+#[test]
+fn a_step_that_begins_again_and_again_is_told_as_stalled_once() {
+    let mut scene = scene("");
+    let began_ms = scene.rollout().since_ms;
+    let most_ms = scene.rollout().plan.max_step_ms;
+    for nth in 1..=3 {
+        scene.now_ms = began_ms + nth * most_ms / 3;
+        scene.servers = had("canary");
+        assert_eq!(scene.go(), Event::StepBegan);
+        assert_eq!((scene.rollout().since_ms, scene.rollout().first_began_ms), (scene.now_ms, Some(began_ms)));
+        scene.servers = strays("canary");
+        assert!(scene.waits_for().starts_with("servers of pool canary"), "{}", scene.waits_for());
+    }
+    scene.now_ms += 1;
+    assert_eq!((scene.go(), scene.rollout().is_stalled), (Event::Stalled, true));
+    scene.servers = had("canary");
+    assert_eq!((scene.go(), scene.rollout().is_stalled), (Event::StepBegan, true), "told once");
+    scene.servers = strays("canary");
+    assert!(scene.waits_for().starts_with("servers of pool canary"), "{}", scene.waits_for());
+    scene.servers = None;
+    judge_well(&mut scene, 1_000);
+    assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::StepBegan, "5 on canary"));
+    assert_eq!((scene.rollout().first_began_ms, scene.rollout().is_stalled), (None, false));
+}
+
 /// A tenth of the queries is copied to its candidate.
 fn mirroring() -> Scene {
     let mut scene = Scene::quiet(route(""));

@@ -294,7 +294,7 @@ impl Seen<'_> {
     pub(super) fn wait(&self, what: String) -> Next {
         let rollout = self.rollout;
         let most = rollout.plan.max_step_ms + if rollout.phase == Phase::Baking { rollout.plan.bake_ms } else { 0 };
-        let elapsed = self.now_ms.saturating_sub(rollout.since_ms);
+        let elapsed = self.now_ms.saturating_sub(rollout.first_began_ms.unwrap_or(rollout.since_ms));
         if rollout.is_stalled || elapsed <= most {
             return Next::Wait(what);
         }
@@ -311,13 +311,15 @@ impl Seen<'_> {
         let mut rollout = Rollout { moves: to.moves.saturating_add(1), why: why.chars().take(1_024).collect(), ..to };
         let begins =
             (rollout.phase, rollout.step) != (self.rollout.phase, self.rollout.step) || matches!(event, Event::Resumed | Event::StepBegan);
+        let is_anew = (rollout.phase, rollout.step) == (self.rollout.phase, self.rollout.step) && event == Event::StepBegan;
         if begins {
             rollout.since_ms = self.now_ms;
             rollout.samples_before = self.evidence.map_or(0, |evidence| evidence.candidate_requests);
-            (rollout.is_approved, rollout.is_asked) = (false, false);
-            (rollout.is_stalled, rollout.is_tripped) = (false, false);
+            (rollout.is_approved, rollout.is_asked, rollout.is_tripped) = (false, false, false);
+            // One that begins again and again is told as stalled all the same, and once.
+            rollout.first_began_ms = is_anew.then(|| self.rollout.first_began_ms.unwrap_or(self.rollout.since_ms));
+            rollout.is_stalled &= is_anew;
         }
-        let is_anew = (rollout.phase, rollout.step) == (self.rollout.phase, self.rollout.step) && event == Event::StepBegan;
         if begins && self.rollout.phase == Phase::Mirroring && rollout.phase == Phase::Mirroring {
             rollout.copies_before = all_copies_of(self.rollout, self.routers);
         }
