@@ -11,6 +11,7 @@
 mod body;
 mod client;
 mod hints;
+mod hpack;
 mod pings;
 mod send;
 mod server;

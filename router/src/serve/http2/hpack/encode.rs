@@ -1,0 +1,219 @@
+//! Writes blocks (RFC 7541, 6), without Huffman codes, and with nothing ever taken out of the peer's table.
+//!
+//! Each name has one slot by its ends, and a slot knows one field that stands in the peer's table. What changes each time would fill the table,
+//! so a slot's field is another only when a value has come that was not known twice in a row, and only a few times.
+
+use super::letters::{Ends, is_same_within};
+use super::statics::{STATICS, index_of};
+use super::{ENTRY_BYTES, TABLE_BYTES, integer};
+
+/// Slots for names.
+const SLOTS: usize = 64;
+/// How often a slot gets another value.
+const TURNS: u8 = 3;
+
+/// A literal that goes into the peer's table, one that does not, and one that goes into nobody's.
+const KEPT: (u8, u8) = (0x40, 0x3f);
+const PASSING: (u8, u8) = (0x00, 0x0f);
+const NEVER: (u8, u8) = (0x10, 0x0f);
+
+/// Writes the blocks of one connection, which all must come from it, in their order.
+#[derive(Debug)]
+pub(in crate::serve::http2) struct Encoder {
+    /// None before the first field is kept.
+    slots: Vec<Slot>,
+    /// The bytes of all entries of the peer's table: name and value.
+    bytes: Vec<u8>,
+    /// How many entries it has.
+    entries: u16,
+    /// What they count.
+    size: usize,
+    /// What it may have.
+    limit: usize,
+    /// The peer has not been told.
+    is_new: bool,
+}
+
+/// A field in the peer's table.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    ends: Ends,
+    /// Where the name stands among the bytes, and the value behind it.
+    at: u16,
+    value: u16,
+    /// The how manieth entry it was; 0 is none.
+    number: u16,
+    /// The name's index in the table that both sides know, or 0.
+    known: u8,
+    /// Values that it had before.
+    turns: u8,
+    /// The last value was another.
+    is_doubted: bool,
+}
+
+impl Slot {
+    #[inline]
+    fn is_named(&self, ends: &Ends, name: &[u8], bytes: &[u8]) -> bool {
+        self.ends == *ends && (ends.are_all() || is_same_within(name, bytes.get(self.at.into()..).unwrap_or_default()))
+    }
+
+    #[inline]
+    fn value<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = usize::from(self.at) + self.ends.length;
+        bytes.get(start..start + usize::from(self.value)).unwrap_or_default()
+    }
+}
+
+impl Encoder {
+    /// For a peer with a table of 4,096 bytes.
+    pub(in crate::serve::http2) fn new() -> Encoder {
+        Encoder { slots: Vec::new(), bytes: Vec::new(), entries: 0, size: 0, limit: TABLE_BYTES, is_new: false }
+    }
+
+    /// The peer's SETTINGS_HEADER_TABLE_SIZE, in bytes; of more than 4,096, as many are used.
+    pub(in crate::serve::http2) fn limit(&mut self, bytes: u32) {
+        let limit = usize::try_from(bytes).unwrap_or(TABLE_BYTES).min(TABLE_BYTES);
+        if limit != self.limit {
+            *self = Encoder { limit, is_new: true, ..Encoder::new() };
+        }
+    }
+
+    /// Begins a block: says what has to be said of the table's size.
+    #[inline]
+    pub(in crate::serve::http2) fn begin(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.is_new) {
+            // First of none: that empties it.
+            out.push(0x20);
+            integer::write(0x20, 0x1f, self.limit, out);
+        }
+    }
+
+    /// The status (100 to 999).
+    #[inline]
+    pub(in crate::serve::http2) fn status(&mut self, status: u16, out: &mut Vec<u8>) {
+        let index = match status {
+            200 => 8,
+            204 => 9,
+            206 => 10,
+            304 => 11,
+            400 => 12,
+            404 => 13,
+            500 => 14,
+            _ => {
+                let digit = |number: u16| b'0' + (number % 10) as u8;
+                out.extend_from_slice(&[8, 3, digit(status / 100), digit(status / 10), digit(status)]);
+                return;
+            }
+        };
+        out.push(0x80 | index);
+    }
+
+    /// A field. Its name is written in lower case whatever it comes in; both must be sound beyond that.
+    pub(in crate::serve::http2) fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let ends = Ends::of(name);
+        let place = ends.place(SLOTS);
+        let Some(slot) = self.slots.get_mut(place).filter(|slot| slot.number != 0) else {
+            self.first(ends, name, value, out);
+            return;
+        };
+        if !slot.is_named(&ends, name, &self.bytes) {
+            literal(PASSING, index_of(name).into(), name, value, out);
+        } else if slot.value(&self.bytes) == value {
+            slot.is_doubted = false;
+            integer::write(0x80, 0x7f, index(self.entries, slot.number), out);
+        } else {
+            let slot = *slot;
+            self.other(slot, name, value, out);
+        }
+    }
+
+    /// The same of one that is another each time, or secret: nobody on the way keeps it.
+    pub(in crate::serve::http2) fn field_once(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        literal(NEVER, index_of(name).into(), name, value, out);
+    }
+
+    /// A field whose slot is empty.
+    #[inline(never)]
+    fn first(&mut self, ends: Ends, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let known = index_of(name);
+        if is_known(known, value) {
+            out.push(0x80 | known);
+            return;
+        }
+        self.keep(Slot { ends, known, ..Slot::default() }, known.into(), name, value, out);
+    }
+
+    /// A field whose slot has another value.
+    #[inline(never)]
+    fn other(&mut self, slot: Slot, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        if is_known(slot.known, value) {
+            out.push(0x80 | slot.known);
+            return;
+        }
+        let index = if slot.known == 0 { index(self.entries, slot.number) } else { slot.known.into() };
+        if slot.is_doubted && slot.turns < TURNS {
+            self.keep(Slot { turns: slot.turns + 1, is_doubted: false, ..slot }, index, name, value, out);
+            return;
+        }
+        literal(PASSING, index, name, value, out);
+        if let Some(slot) = self.slots.get_mut(slot.ends.place(SLOTS)) {
+            slot.is_doubted = true;
+        }
+    }
+
+    /// Writes a field, and puts it into the peer's table and the slot if there is room.
+    fn keep(&mut self, slot: Slot, index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let size = name.len().saturating_add(value.len()).saturating_add(ENTRY_BYTES).saturating_add(self.size);
+        let (true, Ok(at), Ok(length)) = (size <= self.limit, u16::try_from(self.bytes.len()), u16::try_from(value.len())) else {
+            literal(PASSING, index, name, value, out);
+            return;
+        };
+        literal(KEPT, index, name, value, out);
+        put_name(name, &mut self.bytes);
+        self.bytes.extend_from_slice(value);
+        self.size = size;
+        self.entries += 1;
+        if self.slots.is_empty() {
+            self.slots = vec![Slot::default(); SLOTS];
+        }
+        if let Some(place) = self.slots.get_mut(slot.ends.place(SLOTS)) {
+            *place = Slot { at, value: length, number: self.entries, ..slot };
+        }
+    }
+
+    /// How many entries the peer's table has, and what they count.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (usize, usize) {
+        (self.entries.into(), self.size)
+    }
+}
+
+/// The index of the entry with this number: the newest has the first behind those that both sides know.
+#[inline]
+fn index(entries: u16, number: u16) -> usize {
+    STATICS.len() + 1 + usize::from(entries.saturating_sub(number))
+}
+
+/// Whether both sides know a field of this name (by its index) with this value.
+fn is_known(name: u8, value: &[u8]) -> bool {
+    STATICS.get(usize::from(name).wrapping_sub(1)).is_some_and(|(_, known)| *known == value)
+}
+
+/// A field in letters, its name by its index if there is one.
+fn literal((bits, mask): (u8, u8), index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(name.len() + value.len() + 16);
+    integer::write(bits, mask, index, out);
+    if index == 0 {
+        integer::write(0, 0x7f, name.len(), out);
+        put_name(name, out);
+    }
+    integer::write(0, 0x7f, value.len(), out);
+    out.extend_from_slice(value);
+}
+
+/// Puts a name there in lower case.
+fn put_name(name: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(name);
+    out.get_mut(start..).unwrap_or_default().make_ascii_lowercase();
+}

@@ -1,0 +1,185 @@
+//! Names and values, eight letters at a time: lower case, whether two names are the same, and whether a field is sound.
+
+/// The same byte eight times.
+const fn eight(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Eight letters in lower case; what is none stays.
+#[inline]
+const fn lower(word: u64) -> u64 {
+    let letters = word & eight(0x7f);
+    let from_a = letters.wrapping_add(eight(0x80 - b'A'));
+    let beyond_z = letters.wrapping_add(eight(0x7f - b'Z'));
+    let upper = (from_a ^ beyond_z) & !word & eight(0x80);
+    word | (upper >> 2)
+}
+
+/// The ends of a name, in lower case. Names of up to 16 bytes are the same when these are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) head: u64,
+    pub(super) tail: u64,
+    pub(super) length: usize,
+}
+
+impl Ends {
+    /// Of a name in whatever case.
+    #[inline]
+    pub(super) fn of(name: &[u8]) -> Ends {
+        let length = name.len();
+        if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+            return Ends { head: lower(u64::from_le_bytes(*head)), tail: lower(u64::from_le_bytes(*tail)), length };
+        }
+        if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+            let word = u64::from(u32::from_le_bytes(*head)) | (u64::from(u32::from_le_bytes(*tail)) << 32);
+            return Ends { head: lower(word), tail: 0, length };
+        }
+        let word = name.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
+        Ends { head: lower(word), tail: 0, length }
+    }
+
+    /// One of so many places (a power of two) for it.
+    #[inline]
+    pub(super) fn place(&self, places: usize) -> usize {
+        let mixed = (self.head ^ self.tail.rotate_left(23)).wrapping_add(self.length as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 40) as usize & (places - 1)
+    }
+
+    /// Whether these are the ends of all that there is.
+    #[inline]
+    pub(super) fn are_all(&self) -> bool {
+        self.length <= 16
+    }
+}
+
+/// Whether two names of one length, `known` in lower case, are the same between their ends.
+pub(super) fn is_same_within(name: &[u8], known: &[u8]) -> bool {
+    let ((names, _), (knowns, _)) = (name.as_chunks(), known.as_chunks());
+    names.iter().zip(knowns).all(|(name, known)| lower(u64::from_le_bytes(*name)) == u64::from_le_bytes(*known))
+}
+
+/// Whether a name in whatever case is `known`, which is in lower case.
+pub(super) fn is_same(name: &[u8], known: &[u8]) -> bool {
+    name.len() == known.len() && Ends::of(name) == Ends::of(known) && (name.len() <= 16 || is_same_within(name, known))
+}
+
+/// What names are made of: letters of a token (RFC 9110, 5.6.2), but none in upper case.
+static TOKEN: [bool; 256] = token();
+
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler")]
+const fn token() -> [bool; 256] {
+    let mut token = [false; 256];
+    let others = *b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < others.len() {
+        token[others[at] as usize] = true;
+        at += 1;
+    }
+    let mut byte = 0_u8;
+    while byte < 0x80 {
+        token[byte as usize] |= byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        byte += 1;
+    }
+    token
+}
+
+/// A token in lower case, perhaps behind a colon.
+pub(super) fn is_sound_name(name: &[u8]) -> bool {
+    let token = name.strip_prefix(b":").unwrap_or(name);
+    !token.is_empty()
+        && token.iter().fold(true, |is_token, byte| is_token & TOKEN.get(usize::from(*byte)).is_some_and(|is_token| *is_token))
+}
+
+/// No control character but tab, and no blank at either end.
+pub(super) fn is_sound_value(value: &[u8]) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let (words, rest) = value.as_chunks();
+    let has_control = match value.last_chunk() {
+        // The last eight may be looked at twice in part, which does not matter.
+        Some(last) => words.iter().any(|word| may_have_control(*word)) || may_have_control(*last),
+        None => !rest.is_empty(),
+    };
+    !is_blank(value.first()) && !is_blank(value.last()) && !(has_control && value.iter().any(|byte| is_control(*byte)))
+}
+
+/// Whether any of eight bytes is a control character or a tab.
+#[inline]
+const fn may_have_control(bytes: [u8; 8]) -> bool {
+    let word = u64::from_le_bytes(bytes);
+    let deleted = word ^ eight(0x7f);
+    let low = word.wrapping_sub(eight(0x20)) & !word;
+    let delete = deleted.wrapping_sub(eight(1)) & !deleted;
+    (low | delete) & eight(0x80) != 0
+}
+
+/// Tab is none.
+const fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_become_lower_and_nothing_else_changes() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                let mut bytes = *b"aZ-@[{\xc1\xff";
+                bytes[place] = byte;
+                assert_eq!(lower(u64::from_le_bytes(bytes)).to_le_bytes(), bytes.map(|byte| byte.to_ascii_lowercase()), "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_the_same_in_any_case_and_no_other_is() {
+        let name = b"Strict-Transport-Security-And-More";
+        for length in 0..=name.len() {
+            let (name, lower) = (&name[..length], name[..length].to_ascii_lowercase());
+            assert!(is_same(name, &lower));
+            for place in 0..length {
+                let mut other = name.to_vec();
+                other[place] = b'0';
+                assert!(!is_same(&other, &lower), "{length} {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_tokens_in_lower_case_perhaps_behind_a_colon() {
+        for sound in ["a", ":path", "x-2", "!#$%&'*+-.^_`|~", "0"] {
+            assert!(is_sound_name(sound.as_bytes()), "{sound}");
+        }
+        for bad in ["", ":", "::a", "a:", "A", "aB", "a b", "a\t", "\0", "a\x7f", "a\u{e9}", "a(", "a\"", "a,", "a/", "{", "a@", "[", "\\"]
+        {
+            assert!(!is_sound_name(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn values_have_no_control_character_but_tab_and_no_blank_at_an_end() {
+        for sound in ["", "a", "a b", "a\tb", "0123456789\tabcdef", "\u{e9}", "~", "\u{e9}0123456789\u{e9}"] {
+            assert!(is_sound_value(sound.as_bytes()), "{sound}");
+        }
+        for bad in [" ", "\t", " a", "a ", "\ta", "a\t", "0123456789 ", " 0123456789", "a\r\nb", "\0", "a\x7f"] {
+            assert!(!is_sound_value(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_byte_counts_at_every_place_of_a_value() {
+        for length in 1..20 {
+            for place in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut value = vec![b'x'; length];
+                    value[place] = byte;
+                    let is_end = place == 0 || place + 1 == length;
+                    let is_sound = !is_control(byte) && !(is_end && matches!(byte, b' ' | b'\t'));
+                    assert_eq!(is_sound_value(&value), is_sound, "{value:?}");
+                }
+            }
+        }
+    }
+}
