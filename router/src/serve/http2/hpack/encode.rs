@@ -3,12 +3,16 @@
 //! Each name has one slot by its ends, and a slot knows one field that stands in the peer's table. What changes each time would fill the table,
 //! so a slot's field is another only when a value has come that was not known twice in a row, and only a few times.
 
-use super::letters::{Ends, is_same_within};
+use super::letters::{ALL, Ends, KnownEnds, is_equal, is_same_within};
 use super::statics::{STATICS, index_of};
 use super::{ENTRY_BYTES, TABLE_BYTES, integer};
 
-/// Slots for names.
+/// Slots for names, as many as [`Ends::place`] has places.
 const SLOTS: usize = 64;
+/// Room for entries that is there from the first on.
+const FIRST_BYTES: usize = 512;
+/// Values of up to so many bytes are looked at without a call.
+const SHORT: usize = 64;
 /// How often a slot gets another value.
 const TURNS: u8 = 3;
 
@@ -35,12 +39,12 @@ pub(in crate::serve::http2) struct Encoder {
 }
 
 /// A field in the peer's table.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Slot {
-    ends: Ends,
-    /// Where the name stands among the bytes, and the value behind it.
-    at: u16,
+    ends: KnownEnds,
+    /// Where the value stands among the bytes, behind the name, and where it ends.
     value: u16,
+    end: u16,
     /// The how manieth entry it was; 0 is none.
     number: u16,
     /// The name's index in the table that both sides know, or 0.
@@ -52,15 +56,22 @@ struct Slot {
 }
 
 impl Slot {
+    const EMPTY: Slot = Slot { ends: KnownEnds::NONE, value: 0, end: 0, number: 0, known: 0, turns: 0, is_doubted: false };
+
+    /// Whether it has this name.
     #[inline]
     fn is_named(&self, ends: &Ends, name: &[u8], bytes: &[u8]) -> bool {
-        self.ends == *ends && (ends.are_all() || is_same_within(name, bytes.get(self.at.into()..).unwrap_or_default()))
+        self.ends.are(ends) && (name.len() <= ALL || is_same_within(name, self.name(bytes)))
     }
 
     #[inline]
-    fn value<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        let start = usize::from(self.at) + self.ends.length;
-        bytes.get(start..start + usize::from(self.value)).unwrap_or_default()
+    fn name<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(usize::from(self.value).wrapping_sub(self.ends.length())..self.value.into()).unwrap_or_default()
+    }
+
+    #[inline]
+    fn value<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        bytes.get(self.value.into()..self.end.into())
     }
 }
 
@@ -109,21 +120,38 @@ impl Encoder {
     }
 
     /// A field. Its name is written in lower case whatever it comes in; both must be sound beyond that.
+    #[inline]
     pub(in crate::serve::http2) fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        // Mostly it is known, and one byte says it; to see that takes no call.
         let ends = Ends::of(name);
-        let place = ends.place(SLOTS);
-        let Some(slot) = self.slots.get_mut(place).filter(|slot| slot.number != 0) else {
-            self.first(ends, name, value, out);
-            return;
-        };
-        if !slot.is_named(&ends, name, &self.bytes) {
-            literal(PASSING, index_of(name).into(), name, value, out);
-        } else if slot.value(&self.bytes) == value {
+        if value.len() <= SHORT
+            && out.len() < out.capacity()
+            && let Some(slot) = self.slots.get_mut(ends.place())
+            && slot.is_named(&ends, name, &self.bytes)
+            && slot.value(&self.bytes).is_some_and(|known| is_equal(value, known))
+            && let index = index(self.entries, slot.number)
+            && index < 0x7f
+        {
             slot.is_doubted = false;
-            integer::write(0x80, 0x7f, index(self.entries, slot.number), out);
-        } else {
-            let slot = *slot;
-            self.other(slot, name, value, out);
+            out.push(0x80 | index as u8);
+            return;
+        }
+        self.any_field(name, value, out);
+    }
+
+    /// A field, whatever it is.
+    #[inline(never)]
+    fn any_field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let ends = Ends::of(name);
+        let place = ends.place();
+        match self.slots.get_mut(place) {
+            Some(slot) if !slot.is_named(&ends, name, &self.bytes) => self.unknown(place, name, value, out),
+            Some(slot) if slot.value(&self.bytes) == Some(value) => {
+                slot.is_doubted = false;
+                integer::write(0x80, 0x7f, index(self.entries, slot.number), out);
+            }
+            Some(_) => self.other(place, name, value, out),
+            None => self.unknown(place, name, value, out),
         }
     }
 
@@ -132,52 +160,55 @@ impl Encoder {
         literal(NEVER, index_of(name).into(), name, value, out);
     }
 
-    /// A field whose slot is empty.
-    #[inline(never)]
-    fn first(&mut self, ends: Ends, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    /// A field whose slot does not have its name.
+    fn unknown(&mut self, place: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
         let known = index_of(name);
         if is_known(known, value) {
             out.push(0x80 | known);
-            return;
+        } else if self.slots.get(place).is_some_and(|slot| slot.number != 0) {
+            literal(PASSING, known.into(), name, value, out);
+        } else {
+            self.keep(place, Slot { known, ..Slot::EMPTY }, known.into(), name, value, out);
         }
-        self.keep(Slot { ends, known, ..Slot::default() }, known.into(), name, value, out);
     }
 
     /// A field whose slot has another value.
-    #[inline(never)]
-    fn other(&mut self, slot: Slot, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    fn other(&mut self, place: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let Some(slot) = self.slots.get_mut(place) else { return };
         if is_known(slot.known, value) {
             out.push(0x80 | slot.known);
             return;
         }
         let index = if slot.known == 0 { index(self.entries, slot.number) } else { slot.known.into() };
         if slot.is_doubted && slot.turns < TURNS {
-            self.keep(Slot { turns: slot.turns + 1, is_doubted: false, ..slot }, index, name, value, out);
-            return;
-        }
-        literal(PASSING, index, name, value, out);
-        if let Some(slot) = self.slots.get_mut(slot.ends.place(SLOTS)) {
+            let next = Slot { turns: slot.turns + 1, is_doubted: false, ..*slot };
+            self.keep(place, next, index, name, value, out);
+        } else {
             slot.is_doubted = true;
+            literal(PASSING, index, name, value, out);
         }
     }
 
     /// Writes a field, and puts it into the peer's table and the slot if there is room.
-    fn keep(&mut self, slot: Slot, index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    fn keep(&mut self, place: usize, slot: Slot, index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
         let size = name.len().saturating_add(value.len()).saturating_add(ENTRY_BYTES).saturating_add(self.size);
-        let (true, Ok(at), Ok(length)) = (size <= self.limit, u16::try_from(self.bytes.len()), u16::try_from(value.len())) else {
+        let (at, start) = (self.bytes.len(), self.bytes.len() + name.len());
+        let (true, Ok(value_at), Ok(end)) = (size <= self.limit, u16::try_from(start), u16::try_from(start + value.len())) else {
             literal(PASSING, index, name, value, out);
             return;
         };
         literal(KEPT, index, name, value, out);
+        if self.slots.is_empty() {
+            self.slots = vec![Slot::EMPTY; SLOTS];
+            self.bytes.reserve_exact(FIRST_BYTES);
+        }
         put_name(name, &mut self.bytes);
         self.bytes.extend_from_slice(value);
         self.size = size;
         self.entries += 1;
-        if self.slots.is_empty() {
-            self.slots = vec![Slot::default(); SLOTS];
-        }
-        if let Some(place) = self.slots.get_mut(slot.ends.place(SLOTS)) {
-            *place = Slot { at, value: length, number: self.entries, ..slot };
+        let ends = KnownEnds::of(self.bytes.get(at..start).unwrap_or_default());
+        if let Some(place) = self.slots.get_mut(place) {
+            *place = Slot { ends, value: value_at, end, number: self.entries, ..slot };
         }
     }
 
@@ -191,7 +222,7 @@ impl Encoder {
 /// The index of the entry with this number: the newest has the first behind those that both sides know.
 #[inline]
 fn index(entries: u16, number: u16) -> usize {
-    STATICS.len() + 1 + usize::from(entries.saturating_sub(number))
+    STATICS.len() + 1 + usize::from(entries.wrapping_sub(number))
 }
 
 /// Whether both sides know a field of this name (by its index) with this value.

@@ -5,63 +5,127 @@ const fn eight(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// Eight letters in lower case; what is none stays.
+/// Of eight bytes, the bit of the case (0x20) where a letter in lower case stands.
 #[inline]
-const fn lower(word: u64) -> u64 {
-    let letters = word & eight(0x7f);
-    let from_a = letters.wrapping_add(eight(0x80 - b'A'));
-    let beyond_z = letters.wrapping_add(eight(0x7f - b'Z'));
-    let upper = (from_a ^ beyond_z) & !word & eight(0x80);
-    word | (upper >> 2)
+const fn letters(word: u64) -> u64 {
+    let low = word & eight(0x7f);
+    let from_a = low.wrapping_add(eight(0x80 - b'a'));
+    let beyond_z = low.wrapping_add(eight(0x7f - b'z'));
+    ((from_a ^ beyond_z) & !word & eight(0x80)) >> 2
 }
 
-/// The ends of a name, in lower case. Names of up to 16 bytes are the same when these are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Names of up to so many bytes have nothing between their ends.
+pub(super) const ALL: usize = 16;
+
+/// The ends of a name: eight bytes each, or all of a shorter one in the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ends {
-    pub(super) head: u64,
-    pub(super) tail: u64,
-    pub(super) length: usize,
+    head: u64,
+    tail: u64,
+    length: usize,
 }
 
 impl Ends {
-    /// Of a name in whatever case.
     #[inline]
     pub(super) fn of(name: &[u8]) -> Ends {
         let length = name.len();
-        if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
-            return Ends { head: lower(u64::from_le_bytes(*head)), tail: lower(u64::from_le_bytes(*tail)), length };
+        if let Some(head) = name.first_chunk()
+            && let Some(tail) = name.last_chunk()
+        {
+            return Ends { head: u64::from_le_bytes(*head), tail: u64::from_le_bytes(*tail), length };
         }
-        if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+        if let Some(head) = name.first_chunk()
+            && let Some(tail) = name.last_chunk()
+        {
             let word = u64::from(u32::from_le_bytes(*head)) | (u64::from(u32::from_le_bytes(*tail)) << 32);
-            return Ends { head: lower(word), tail: 0, length };
+            return Ends { head: word, tail: 0, length };
         }
         let word = name.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
-        Ends { head: lower(word), tail: 0, length }
+        Ends { head: word, tail: 0, length }
     }
 
-    /// One of so many places (a power of two) for it.
+    /// One of 64 places for it, the same in whatever case.
     #[inline]
-    pub(super) fn place(&self, places: usize) -> usize {
-        let mixed = (self.head ^ self.tail.rotate_left(23)).wrapping_add(self.length as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 40) as usize & (places - 1)
+    pub(super) fn place(&self) -> usize {
+        // In which case a letter is, one bit says.
+        let mixed = (self.head ^ self.tail.rotate_left(8)) | eight(0x20);
+        (mixed.wrapping_add(self.length as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - 6)) as usize
+    }
+}
+
+/// The ends of a name that others are compared with, in whatever case those come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KnownEnds {
+    head: u64,
+    tail: u64,
+    /// The bits that must be the same: where a letter stands, not the one of its case.
+    head_bits: u64,
+    tail_bits: u64,
+    length: u16,
+}
+
+impl KnownEnds {
+    /// Those of no name.
+    pub(super) const NONE: KnownEnds = KnownEnds { head: 1, tail: 1, head_bits: u64::MAX, tail_bits: u64::MAX, length: 0 };
+
+    /// Of a name in lower case, of less than 64 KiB.
+    pub(super) fn of(name: &[u8]) -> KnownEnds {
+        let Ends { head, tail, .. } = Ends::of(name);
+        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        KnownEnds { head, tail, head_bits: !letters(head), tail_bits: !letters(tail), length }
     }
 
-    /// Whether these are the ends of all that there is.
+    /// Whether they are the same.
     #[inline]
-    pub(super) fn are_all(&self) -> bool {
-        self.length <= 16
+    pub(super) fn are(&self, ends: &Ends) -> bool {
+        let others = ((self.head ^ ends.head) & self.head_bits) | ((self.tail ^ ends.tail) & self.tail_bits);
+        others == 0 && usize::from(self.length) == ends.length
+    }
+
+    /// How many bytes the name has.
+    #[inline]
+    pub(super) fn length(&self) -> usize {
+        self.length.into()
     }
 }
 
 /// Whether two names of one length, `known` in lower case, are the same between their ends.
+#[inline]
 pub(super) fn is_same_within(name: &[u8], known: &[u8]) -> bool {
     let ((names, _), (knowns, _)) = (name.as_chunks(), known.as_chunks());
-    names.iter().zip(knowns).all(|(name, known)| lower(u64::from_le_bytes(*name)) == u64::from_le_bytes(*known))
+    names.iter().zip(knowns).skip(1).all(|(name, known)| {
+        let known = u64::from_le_bytes(*known);
+        let others = u64::from_le_bytes(*name) ^ known;
+        others == 0 || others & !letters(known) == 0
+    })
 }
 
 /// Whether a name in whatever case is `known`, which is in lower case.
 pub(super) fn is_same(name: &[u8], known: &[u8]) -> bool {
-    name.len() == known.len() && Ends::of(name) == Ends::of(known) && (name.len() <= 16 || is_same_within(name, known))
+    name.len() == known.len() && KnownEnds::of(known).are(&Ends::of(name)) && (name.len() <= ALL || is_same_within(name, known))
+}
+
+/// Whether two values are the same: for short ones, where a call costs more than to look.
+#[inline]
+pub(super) fn is_equal(value: &[u8], known: &[u8]) -> bool {
+    if value.len() != known.len() {
+        return false;
+    }
+    // The last piece may be looked at twice in part, which does not matter.
+    if let Some(last) = value.last_chunk::<16>()
+        && let Some(known_last) = known.last_chunk()
+    {
+        let ((pieces, _), (knowns, _)) = (value.as_chunks::<16>(), known.as_chunks());
+        return last == known_last && pieces.iter().zip(knowns).all(|(piece, known)| piece == known);
+    }
+    if let Some(first) = value.first_chunk::<8>()
+        && let Some(known_first) = known.first_chunk()
+        && let Some(last) = value.last_chunk::<8>()
+        && let Some(known_last) = known.last_chunk()
+    {
+        return first == known_first && last == known_last;
+    }
+    value.iter().zip(known).all(|(byte, known)| byte == known)
 }
 
 /// What names are made of: letters of a token (RFC 9110, 5.6.2), but none in upper case.
@@ -100,7 +164,7 @@ pub(super) fn is_sound_value(value: &[u8]) -> bool {
         Some(last) => words.iter().any(|word| may_have_control(*word)) || may_have_control(*last),
         None => !rest.is_empty(),
     };
-    !is_blank(value.first()) && !is_blank(value.last()) && !(has_control && value.iter().any(|byte| is_control(*byte)))
+    !(is_blank(value.first()) || is_blank(value.last()) || (has_control && value.iter().any(|byte| is_control(*byte))))
 }
 
 /// Whether any of eight bytes is a control character or a tab.
@@ -123,12 +187,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_become_lower_and_nothing_else_changes() {
+    fn letters_are_found_and_nothing_else_is() {
         for byte in 0..=u8::MAX {
             for place in 0..8 {
-                let mut bytes = *b"aZ-@[{\xc1\xff";
+                let mut bytes = *b"aZ-`[{\xe1\xff";
                 bytes[place] = byte;
-                assert_eq!(lower(u64::from_le_bytes(bytes)).to_le_bytes(), bytes.map(|byte| byte.to_ascii_lowercase()), "{bytes:?}");
+                let expected = bytes.map(|byte| if byte.is_ascii_lowercase() { 0x20 } else { 0 });
+                assert_eq!(letters(u64::from_le_bytes(bytes)).to_le_bytes(), expected, "{bytes:?}");
             }
         }
     }
@@ -143,6 +208,20 @@ mod tests {
                 let mut other = name.to_vec();
                 other[place] = b'0';
                 assert!(!is_same(&other, &lower), "{length} {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_the_same_only_when_each_byte_is() {
+        let value: Vec<u8> = (0..70).collect();
+        for length in 0..=value.len() {
+            let value = &value[..length];
+            assert!(is_equal(value, &[value, b""].concat()) && !is_equal(value, &[value, b"x"].concat()));
+            for place in 0..length {
+                let mut other = value.to_vec();
+                other[place] ^= 0x20;
+                assert!(!is_equal(value, &other), "{length} {place}");
             }
         }
     }
@@ -176,7 +255,7 @@ mod tests {
                     let mut value = vec![b'x'; length];
                     value[place] = byte;
                     let is_end = place == 0 || place + 1 == length;
-                    let is_sound = !is_control(byte) && !(is_end && matches!(byte, b' ' | b'\t'));
+                    let is_sound = !(is_control(byte) || (is_end && matches!(byte, b' ' | b'\t')));
                     assert_eq!(is_sound_value(&value), is_sound, "{value:?}");
                 }
             }

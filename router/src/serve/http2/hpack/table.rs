@@ -11,6 +11,9 @@ use super::{ENTRY_BYTES, Fault, Field};
 
 /// Bytes of no use that are put up with.
 const SLACK: usize = 1_024;
+/// Room that a table has from its first entry on.
+const FIRST_BYTES: usize = 1_024;
+const FIRST_ENTRIES: usize = 32;
 
 /// The table, and the one that both sides know before it.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub(super) struct Table {
 }
 
 /// Where an entry's name stands among the bytes, and its value behind that.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Entry {
     at: u16,
     name: u16,
@@ -44,15 +47,15 @@ pub(super) enum Name<'a> {
 }
 
 impl Entry {
-    fn end(self) -> usize {
+    fn end(&self) -> usize {
         self.start() + usize::from(self.name) + usize::from(self.value)
     }
 
-    fn start(self) -> usize {
+    fn start(&self) -> usize {
         self.at.into()
     }
 
-    fn size(self) -> usize {
+    fn size(&self) -> usize {
         usize::from(self.name) + usize::from(self.value) + ENTRY_BYTES
     }
 }
@@ -73,15 +76,15 @@ impl Table {
             return Ok(Field { name, value, is_sound: true });
         }
         let entry = self.entry(index).ok_or(Fault::Index)?;
-        let (name, value) =
-            self.bytes.get(entry.start()..entry.end()).and_then(|both| both.split_at_checked(entry.name.into())).unwrap_or_default();
+        let both = self.bytes.get(entry.start()..entry.end()).ok_or(Fault::Index)?;
+        let (name, value) = both.split_at_checked(entry.name.into()).ok_or(Fault::Index)?;
         Ok(Field { name, value, is_sound: entry.is_sound })
     }
 
     #[inline]
-    fn entry(&self, index: usize) -> Option<Entry> {
+    fn entry(&self, index: usize) -> Option<&Entry> {
         // The newest has the first index behind those that both sides know.
-        self.entries.get(self.entries.len().wrapping_sub(index.wrapping_sub(STATICS.len()))).copied()
+        self.entries.get(self.entries.len().wrapping_sub(index.wrapping_sub(STATICS.len())))
     }
 
     /// The name of the field with this index, and whether its field is known to be sound.
@@ -123,6 +126,10 @@ impl Table {
         let name_length = self.bytes_of(name).len();
         let size = name_length.saturating_add(value.len()).saturating_add(ENTRY_BYTES);
         self.make_room(size);
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(FIRST_BYTES);
+            self.entries.reserve_exact(FIRST_ENTRIES);
+        }
         let at = self.bytes.len();
         if size <= self.limit
             && let (Ok(at), Ok(length), Ok(value_length)) = (u16::try_from(at), u16::try_from(name_length), u16::try_from(value.len()))
