@@ -232,13 +232,18 @@ fn is_known(name: u8, value: &[u8]) -> bool {
 
 /// A field in letters, its name by its index if there is one.
 fn literal((bits, mask): (u8, u8), index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.reserve(name.len() + value.len() + 16);
-    integer::write(bits, mask, index, out);
-    if index == 0 {
-        integer::write(0, 0x7f, name.len(), out);
-        put_name(name, out);
+    // Mostly the name has an index of two bytes at most, and the value a length of one.
+    let beyond = index.wrapping_sub(mask.into());
+    if value.len() >= 0x7f || index == 0 || beyond >= 0x80 {
+        integer::write(bits, mask, index, out);
+        if index == 0 {
+            integer::write(0, 0x7f, name.len(), out);
+            put_name(name, out);
+        }
+        integer::write(0, 0x7f, value.len(), out);
+    } else {
+        out.extend_from_slice(&[bits | mask, beyond as u8, value.len() as u8]);
     }
-    integer::write(0, 0x7f, value.len(), out);
     out.extend_from_slice(value);
 }
 

@@ -1,6 +1,6 @@
 //! The table that both sides know (RFC 7541, appendix A), and how a name is found in it.
 
-use super::letters::is_same;
+use super::letters::{is_equal, is_same};
 
 /// Entries by their index less one.
 pub(super) static STATICS: [(&[u8], &[u8]); 61] = [
@@ -67,64 +67,34 @@ pub(super) static STATICS: [(&[u8], &[u8]); 61] = [
     (b"www-authenticate", b""),
 ];
 
-/// The index of the first entry with this name, in whatever case it comes; 0 when there is none. Names of status and request lines are not looked for.
-pub(super) fn index_of(name: &[u8]) -> u8 {
-    let index = candidate(name);
-    let is_it = STATICS.get(usize::from(index).wrapping_sub(1)).is_some_and(|(known, _)| is_same(name, known));
-    if is_it { index } else { 0 }
+/// The index of the only entry that a name can be, by its place; 0 is none.
+static BY_PLACE: [u8; 256] = by_place();
+
+/// Where a name is looked for, by its length and its first and last letter: each that both sides know has a place of its own.
+#[inline]
+const fn place(length: usize, first: u8, last: u8) -> u8 {
+    (length as u8).wrapping_add((first | 0x20).wrapping_mul(10)).wrapping_add((last | 0x20).wrapping_mul(4))
 }
 
-/// The only one that it can be, by its length and its first and last letter.
-fn candidate(name: &[u8]) -> u8 {
-    let (Some(first), Some(last)) = (name.first(), name.last()) else { return 0 };
-    match (name.len(), first | 0x20, last | 0x20) {
-        (3, b'a', b'e') => 21,
-        (3, b'v', b'a') => 60,
-        (4, b'd', b'e') => 33,
-        (4, b'e', b'g') => 34,
-        (4, b'f', b'm') => 37,
-        (4, b'h', b't') => 38,
-        (4, b'l', b'k') => 45,
-        (4, b'v', b'y') => 59,
-        (5, b'a', b'w') => 22,
-        (5, b'r', b'e') => 50,
-        (6, b'a', b't') => 19,
-        (6, b'c', b'e') => 32,
-        (6, b'e', b't') => 35,
-        (6, b's', b'r') => 54,
-        (7, b'e', b's') => 36,
-        (7, b'r', b'r') => 51,
-        (7, b'r', b'h') => 52,
-        (8, b'i', b'h') => 39,
-        (8, b'i', b'e') => 42,
-        (8, b'l', b'n') => 46,
-        (10, b's', b'e') => 55,
-        (10, b'u', b't') => 58,
-        (11, b'r', b'r') => 53,
-        (12, b'c', b'e') => 31,
-        (12, b'm', b's') => 47,
-        (13, b'a', b's') => 18,
-        (13, b'a', b'n') => 23,
-        (13, b'c', b'l') => 24,
-        (13, b'c', b'e') => 30,
-        (13, b'i', b'h') => 41,
-        (13, b'l', b'd') => 44,
-        (14, b'a', b't') => 15,
-        (14, b'c', b'h') => 28,
-        (15, b'a', b'g') => 16,
-        (15, b'a', b'e') => 17,
-        (16, b'c', b'g') => 26,
-        (16, b'c', b'e') => 27,
-        (16, b'c', b'n') => 29,
-        (16, b'w', b'e') => 61,
-        (17, b'i', b'e') => 40,
-        (17, b't', b'g') => 57,
-        (18, b'p', b'e') => 48,
-        (19, b'c', b'n') => 25,
-        (19, b'i', b'e') => 43,
-        (19, b'p', b'n') => 49,
-        (25, b's', b'y') => 56,
-        (27, b'a', b'n') => 20,
-        _ => 0,
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler")]
+const fn by_place() -> [u8; 256] {
+    let mut by_place = [0; 256];
+    let mut at = STATICS.len();
+    while at > 0 {
+        let (name, _) = STATICS[at - 1];
+        // Status and request lines are written in another way.
+        if name[0] != b':' {
+            by_place[place(name.len(), name[0], name[name.len() - 1]) as usize] = at as u8;
+        }
+        at -= 1;
     }
+    by_place
+}
+
+/// The index of the entry with this name, in whatever case it comes; 0 when there is none. Names behind a colon are not looked for.
+pub(super) fn index_of(name: &[u8]) -> u8 {
+    let (Some(first), Some(last)) = (name.first(), name.last()) else { return 0 };
+    let index = BY_PLACE.get(usize::from(place(name.len(), *first, *last))).copied().unwrap_or_default();
+    let is_it = STATICS.get(usize::from(index).wrapping_sub(1)).is_some_and(|(known, _)| is_equal(name, known) || is_same(name, known));
+    if is_it { index } else { 0 }
 }
