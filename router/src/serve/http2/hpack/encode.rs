@@ -1,7 +1,7 @@
 //! Writes blocks (RFC 7541, 6), without Huffman codes, and with nothing ever taken out of the peer's table.
 //!
 //! Each name has one slot by its ends, and a slot knows one field that stands in the peer's table. What changes each time would fill the table,
-//! so a slot's field is another only when a value has come that was not known twice in a row, and only a few times.
+//! so a slot takes another value only when twice in a row one has come that it did not have, and only a few times.
 
 use super::letters::{ALL, Ends, KnownEnds, is_equal, is_same_within};
 use super::statics::{STATICS, index_of};
@@ -41,11 +41,12 @@ pub(in crate::serve::http2) struct Encoder {
 /// A field in the peer's table.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
+    /// Of its name, in lower case.
     ends: KnownEnds,
-    /// Where the value stands among the bytes, behind the name, and where it ends.
+    /// Where the value stands among the bytes, behind the name, and how long it is.
     value: u16,
-    end: u16,
-    /// The how manieth entry it was; 0 is none.
+    length: u16,
+    /// The number of its entry, from 1 on; 0 is none.
     number: u16,
     /// The name's index in the table that both sides know, or 0.
     known: u8,
@@ -56,22 +57,23 @@ struct Slot {
 }
 
 impl Slot {
-    const EMPTY: Slot = Slot { ends: KnownEnds::NONE, value: 0, end: 0, number: 0, known: 0, turns: 0, is_doubted: false };
+    const EMPTY: Slot = Slot { ends: KnownEnds::NONE, value: 0, length: 0, number: 0, known: 0, turns: 0, is_doubted: false };
 
     /// Whether it has this name.
     #[inline]
     fn is_named(&self, ends: &Ends, name: &[u8], bytes: &[u8]) -> bool {
-        self.ends.are(ends) && (name.len() <= ALL || is_same_within(name, self.name(bytes)))
+        self.ends.are(ends) && (name.len() <= ALL || self.name(bytes).is_some_and(|known| is_same_within(name, known)))
     }
 
     #[inline]
-    fn name<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        bytes.get(usize::from(self.value).wrapping_sub(self.ends.length())..self.value.into()).unwrap_or_default()
+    fn name<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        bytes.get(usize::from(self.value).wrapping_sub(self.ends.length())..self.value.into())
     }
 
     #[inline]
     fn value<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        bytes.get(self.value.into()..self.end.into())
+        let start = usize::from(self.value);
+        bytes.get(start..start + usize::from(self.length))
     }
 }
 
@@ -128,6 +130,7 @@ impl Encoder {
             && out.len() < out.capacity()
             && let Some(slot) = self.slots.get_mut(ends.place())
             && slot.is_named(&ends, name, &self.bytes)
+            && usize::from(slot.length) == value.len()
             && slot.value(&self.bytes).is_some_and(|known| is_equal(value, known))
             && let index = index(self.entries, slot.number)
             && index < 0x7f
@@ -193,7 +196,7 @@ impl Encoder {
     fn keep(&mut self, place: usize, slot: Slot, index: usize, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
         let size = name.len().saturating_add(value.len()).saturating_add(ENTRY_BYTES).saturating_add(self.size);
         let (at, start) = (self.bytes.len(), self.bytes.len() + name.len());
-        let (true, Ok(value_at), Ok(end)) = (size <= self.limit, u16::try_from(start), u16::try_from(start + value.len())) else {
+        let (true, Ok(value_at), Ok(length)) = (size <= self.limit, u16::try_from(start), u16::try_from(value.len())) else {
             literal(PASSING, index, name, value, out);
             return;
         };
@@ -208,7 +211,7 @@ impl Encoder {
         self.entries += 1;
         let ends = KnownEnds::of(self.bytes.get(at..start).unwrap_or_default());
         if let Some(place) = self.slots.get_mut(place) {
-            *place = Slot { ends, value: value_at, end, number: self.entries, ..slot };
+            *place = Slot { ends, value: value_at, length, number: self.entries, ..slot };
         }
     }
 

@@ -1,4 +1,4 @@
-//! Names and values, eight letters at a time: lower case, whether two names are the same, and whether a field is sound.
+//! Names and values, many letters at a time: whether two are the same, names in whatever case, and whether a field is sound.
 
 /// The same byte eight times.
 const fn eight(byte: u8) -> u64 {
@@ -26,6 +26,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
+    /// Of a name in whatever case.
     #[inline]
     pub(super) fn of(name: &[u8]) -> Ends {
         let length = name.len();
@@ -106,7 +107,7 @@ pub(super) fn is_same(name: &[u8], known: &[u8]) -> bool {
 }
 
 /// Whether two values are the same: for short ones, where a call costs more than to look.
-#[inline]
+#[inline(always)]
 pub(super) fn is_equal(value: &[u8], known: &[u8]) -> bool {
     if value.len() != known.len() {
         return false;
@@ -114,8 +115,9 @@ pub(super) fn is_equal(value: &[u8], known: &[u8]) -> bool {
     // The last piece may be looked at twice in part, which does not matter.
     if let Some(last) = value.last_chunk::<16>()
         && let Some(known_last) = known.last_chunk()
+        && let Some((_, before)) = value.split_last()
     {
-        let ((pieces, _), (knowns, _)) = (value.as_chunks::<16>(), known.as_chunks());
+        let ((pieces, _), (knowns, _)) = (before.as_chunks::<16>(), known.as_chunks());
         return last == known_last && pieces.iter().zip(knowns).all(|(piece, known)| piece == known);
     }
     if let Some(first) = value.first_chunk::<8>()

@@ -1,6 +1,6 @@
 //! The table that both sides know (RFC 7541, appendix A), and how a name is found in it.
 
-use super::letters::{is_equal, is_same};
+use super::letters::is_same;
 
 /// Entries by their index less one.
 pub(super) static STATICS: [(&[u8], &[u8]); 61] = [
@@ -95,6 +95,6 @@ const fn by_place() -> [u8; 256] {
 pub(super) fn index_of(name: &[u8]) -> u8 {
     let (Some(first), Some(last)) = (name.first(), name.last()) else { return 0 };
     let index = BY_PLACE.get(usize::from(place(name.len(), *first, *last))).copied().unwrap_or_default();
-    let is_it = STATICS.get(usize::from(index).wrapping_sub(1)).is_some_and(|(known, _)| is_equal(name, known) || is_same(name, known));
+    let is_it = STATICS.get(usize::from(index).wrapping_sub(1)).is_some_and(|(known, _)| name == *known || is_same(name, known));
     if is_it { index } else { 0 }
 }
