@@ -112,22 +112,20 @@ pub(super) fn is_equal(value: &[u8], known: &[u8]) -> bool {
     if value.len() != known.len() {
         return false;
     }
-    // The last piece may be looked at twice in part, which does not matter.
-    if let Some(last) = value.last_chunk::<16>()
-        && let Some(known_last) = known.last_chunk()
-        && let Some((_, before)) = value.split_last()
-    {
-        let ((pieces, _), (knowns, _)) = (before.as_chunks::<16>(), known.as_chunks());
-        return last == known_last && pieces.iter().zip(knowns).all(|(piece, known)| piece == known);
+    if let Some(is_equal) = are_ends_equal::<16>(value, known) {
+        let is_all = value.len() <= 32;
+        return is_equal && (is_all || value.as_chunks::<16>().0 == known.as_chunks::<16>().0);
     }
-    if let Some(first) = value.first_chunk::<8>()
-        && let Some(known_first) = known.first_chunk()
-        && let Some(last) = value.last_chunk::<8>()
-        && let Some(known_last) = known.last_chunk()
-    {
-        return first == known_first && last == known_last;
-    }
-    value.iter().zip(known).all(|(byte, known)| byte == known)
+    are_ends_equal::<8>(value, known)
+        .or_else(|| are_ends_equal::<4>(value, known))
+        .unwrap_or_else(|| value.iter().zip(known).all(|(byte, known)| byte == known))
+}
+
+/// Whether the first and the last so many bytes are the same, which may be looked at twice in part; `None` when there are fewer.
+#[inline(always)]
+fn are_ends_equal<const BYTES: usize>(value: &[u8], known: &[u8]) -> Option<bool> {
+    let (first, last) = (value.first_chunk::<BYTES>()?, value.last_chunk::<BYTES>()?);
+    Some(known.first_chunk() == Some(first) && known.last_chunk() == Some(last))
 }
 
 /// What names are made of: letters of a token (RFC 9110, 5.6.2), but none in upper case.
