@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName};
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{Method, Uri, Version};
 use switchback_policy::split::Field;
 
 use super::head::Head;

@@ -1,7 +1,7 @@
 //! What a client connection's bytes tell its clock, and what others have to say to its client.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 /// What the bytes tell: relaxed stores, and no look at the time. Both ends are on one thread, so that the lock never waits; these are

@@ -93,9 +93,10 @@ mod tests {
         let Drafted { target, lines, seen } = draft.end();
         assert_eq!((&target[..], seen.hosts), (&b"/rank?q=a"[..], 1));
         assert_eq!(lines.head(), &b"GET /rank?q=a HTTP/1.1\r\nhost: search.test\r\nx-user-id: u1\r\nx-empty: \r\n\r\n"[..]);
-        assert_eq!((lines.get("x-user-id"), lines.get("x-empty"), lines.len()), (Some(&b"u1"[..]), Some(&b""[..]), 3));
+        assert_eq!((lines.get("x-user-id"), lines.get("x-empty")), (Some(&b"u1"[..]), Some(&b""[..])));
         let mut said = Vec::new();
         lines.each(|name, value| said.push((name.to_vec(), value.to_vec())));
+        assert_eq!(said.len(), 3);
         assert_eq!(said[1], (b"x-user-id".to_vec(), b"u1".to_vec()));
         let mut out = Vec::new();
         lines.write(&mut out);

@@ -106,10 +106,6 @@ impl Lines {
         Said { lines: Lines { head, list, gone, added: Bytes::new() }, seen, wishes }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
-    }
-
     /// The whole head.
     pub(crate) fn head(&self) -> &Bytes {
         &self.head

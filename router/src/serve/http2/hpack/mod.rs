@@ -38,7 +38,7 @@ pub(super) struct Field<'a> {
     pub(in crate::serve::http2) name: &'a [u8],
     /// As it was sent.
     pub(in crate::serve::http2) value: &'a [u8],
-    /// The name is a token in lower case, perhaps behind a colon; the value has no control character but tab, and no blank (SP, HTAB) at either end.
+    /// The name is a token in lower case, perhaps behind a colon; the value has no control character but tab.
     pub(in crate::serve::http2) is_sound: bool,
 }
 

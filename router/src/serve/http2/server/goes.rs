@@ -8,6 +8,9 @@ use super::super::hpack::Encoder;
 use super::frame::{self, Head, LARGEST_WINDOW, Settings, flag, kind};
 use super::streams::Streams;
 
+/// A head takes about as much as this.
+const ROOM: usize = 512;
+
 impl Streams {
     /// Somebody begins to answer it.
     pub(super) fn is_begun(&mut self, id: u32) {
@@ -41,6 +44,8 @@ impl Streams {
         }
         let from = self.out.len();
         let room = Head { length: 0, kind: kind::HEADERS, flags: 0, stream: id };
+        // Fields that are known need one byte each, if there is room.
+        self.out.reserve(ROOM);
         room.write(&mut self.out);
         self.encoder.begin(&mut self.out);
         fill(&mut self.encoder, &mut self.out);

@@ -49,9 +49,9 @@ use super::super::incoming::Incoming;
 use super::super::interim::expects_continue;
 use super::super::seen::Seen;
 use super::super::watched::Signals;
-use super::STREAM_WINDOW;
 use super::hints::Hints;
 use super::hpack::Decoder;
+use super::{PING_PATIENCE, STREAM_WINDOW};
 use crate::config::Limits;
 use crate::quality::Refusal;
 use alive::{ALIVE, Alive, Due, GOING};
@@ -141,7 +141,7 @@ where
             decoder: Decoder::new(),
             partial: None,
             pseudo: Pseudo::default(),
-            alive: Alive::new(limits.keepalive_timeout),
+            alive: Alive::new(limits.keepalive_timeout, PING_PATIENCE),
             limits,
             last: 0,
             has_preface: false,
@@ -216,7 +216,10 @@ where
             match self.take_next() {
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(reason) => return Poll::Ready(self.ends(reason)),
+                Err(reason) => {
+                    self.ends(reason);
+                    return Poll::Ready(());
+                }
             }
             if self.read.is_empty() {
                 // Memory that others share is not held by who waits.
