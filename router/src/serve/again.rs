@@ -12,8 +12,8 @@ use super::seen::Seen;
 
 /// Next to no query needs it, so it is kept in the form that costs least.
 pub(crate) enum Again {
-    /// As an HTTP/1 client sent it: it is parsed and prepared a second time.
-    Raw(Bytes),
+    /// As a client sent it, in this version: it is parsed and prepared a second time.
+    Raw(Bytes, Version),
     /// As it was prepared.
     Prepared { method: Method, uri: Uri, fields: Vec<(HeaderName, HeaderValue)> },
 }
@@ -42,8 +42,9 @@ impl Again {
     /// The request with this body; `None` if the head cannot be read, which it was before.
     pub(crate) fn request(&self, body: RequestBody, client: &ClientFields) -> Option<Outgoing> {
         match self {
-            Again::Raw(bytes) => {
+            Again::Raw(bytes, version) => {
                 let mut head = Box::new(parse(bytes)?);
+                head.version = *version;
                 let seen = Seen::of(head.fields.as_map());
                 prepare_request(&mut head, seen, client);
                 ask_of_server(&mut head, bytes);
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn both_forms_give_the_same_request() {
         let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
-        let raw = Again::Raw(Bytes::from_static(RAW.as_bytes()));
+        let raw = Again::Raw(Bytes::from_static(RAW.as_bytes()), Version::HTTP_11);
         let first = raw.request(RequestBody::Empty, &client).unwrap();
         let headers = first.head.fields.as_map();
         assert_eq!(headers["x-forwarded-for"], "10.0.0.7");
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn what_is_asked_of_the_server_is_the_second_time_too() {
         let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
-        let raw = Again::Raw(Bytes::from_static(b"OPTIONS http://a.test HTTP/1.1\r\nHost: b.test\r\n\r\n"));
+        let raw = Again::Raw(Bytes::from_static(b"OPTIONS http://a.test HTTP/1.1\r\nHost: b.test\r\n\r\n"), Version::HTTP_11);
         let request = raw.request(RequestBody::Empty, &client).unwrap();
         assert_eq!(
             (shown(&request).0.as_str(), &request.head.fields.as_map()["host"]),
@@ -127,7 +128,7 @@ mod tests {
     fn half_a_head_is_none() {
         let client = ClientFields::new([10, 0, 0, 7].into(), false, &[], Default::default());
         for end in 0..RAW.len() - 1 {
-            let raw = Again::Raw(Bytes::from_static(&RAW.as_bytes()[..end]));
+            let raw = Again::Raw(Bytes::from_static(&RAW.as_bytes()[..end]), Version::HTTP_11);
             assert!(raw.request(RequestBody::Empty, &client).is_none(), "{end}");
         }
     }

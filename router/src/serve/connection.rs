@@ -1,17 +1,14 @@
 //! One client connection: HTTP/1.1, or HTTP/2 with prior knowledge, told apart by its first bytes.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::request::Parts;
 use http::{Response, Version};
 use http_body::Body as _;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
@@ -23,11 +20,10 @@ use super::clock::{Ask, ConnectionClock};
 use super::events::EventsDoor;
 use super::forward::{Journey, Plan};
 use super::forwarded::ClientFields;
-use super::hang_up::HangUp;
 use super::head::Head;
 use super::headers;
 use super::http1::{self, Asked as Http1Asked, Stream, Upgraded};
-use super::http2::{self, StreamSide};
+use super::http2::{self, Asked as Http2Asked, StreamSide};
 use super::incoming::Incoming;
 use super::interim::Hearer;
 use super::listener::{Arrival, Place};
@@ -38,7 +34,6 @@ use super::query::{self, Unit};
 use super::routes::RouteWorker;
 use super::seen::Seen;
 use super::tunnel::{ClientEnd, Tunnel};
-use super::watched::{Signals, Watched};
 use super::worker::Worker;
 use crate::config::Expose;
 use crate::quality::Refusal;
@@ -85,7 +80,7 @@ async fn serve_in_the_clear(worker: &Rc<Worker>, client: Rc<Client>, stream: Tcp
         _ = std::future::poll_fn(|cx| clock.poll_asked(cx)) => None,
     };
     match is_h2 {
-        Some(true) => Box::pin(serve_h2(worker, client, stream, clock)).await,
+        Some(true) => Box::pin(serve_h2(worker, client, Stream::Plain(stream), clock)).await,
         Some(false) => serve_h1(worker, client, Stream::Plain(stream), clock).await,
         None => {}
     }
@@ -96,11 +91,9 @@ async fn serve_over_tls(worker: &Rc<Worker>, client: Rc<Client>, stream: TcpStre
         Ok(stream) => stream,
         Err(refusal) => return worker.refuse(refusal),
     };
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_h2(worker, client, stream, clock).await;
-    } else {
-        serve_h1(worker, client, Stream::Tls(Box::new(stream.into())), clock).await;
-    }
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = Stream::Tls(Box::new(stream.into()));
+    if is_h2 { serve_h2(worker, client, stream, clock).await } else { serve_h1(worker, client, stream, clock).await }
 }
 
 /// # Errors
@@ -213,30 +206,27 @@ where
     }
 }
 
-/// One of HTTP/2, and who is told that its client takes nothing.
-struct Http2<C>(Pin<Box<C>>, Arc<Signals>);
-
-impl<S, A, F> Driven for Http2<http2::Connection<S, A>>
+impl<A, R, F> Driven for http2::Connection<A, R>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
-    A: Fn(Parts, Incoming, StreamSide) -> F + Unpin,
+    A: Fn(Http2Asked) -> F,
+    R: Fn(Refusal) -> Response<ResponseBody>,
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
-    type End = Result<(), h2::Error>;
+    type End = Result<(), h2::Reason>;
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        self.0.as_mut().poll(cx)
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Reason>> {
+        http2::Connection::poll(self, cx)
     }
 
     fn graceful_shutdown(&mut self) {
-        self.0.as_mut().graceful_shutdown();
+        http2::Connection::graceful_shutdown(self);
     }
 
-    /// Its heads are h2's business.
+    /// Between its streams, bytes are no head.
     fn time_out(&mut self, _: &mut Context<'_>) {}
 
     fn hang_up(&mut self) {
-        self.1.hang_up();
+        http2::Connection::hang_up(self);
     }
 }
 
@@ -257,27 +247,24 @@ async fn serve_h1(worker: &Rc<Worker>, client: Rc<Client>, stream: Stream, clock
     drive(clock, http1::Connection::new(stream, heads, fields, clock.signals.clone(), answer, refuse)).await;
 }
 
-async fn serve_h2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, clock: &Rc<ConnectionClock>)
-where
-    S: AsyncRead + AsyncWrite + HangUp + Unpin + 'static,
-{
+async fn serve_h2(worker: &Rc<Worker>, client: Rc<Client>, stream: Stream, clock: &Rc<ConnectionClock>) {
     client.place.becomes(Spoken::Http2);
     clock.is_h2();
-    let answer =
-        |head, body, side| answer(worker.clone(), client.clone(), clock.clone(), Box::new(Head::of(head)), body, From::Http2(side));
-    let io = Watched::new(stream, clock.signals.clone());
-    let connection = http2::Connection::new(io, &worker.routes().limits, answer);
-    let ended = drive(clock, Http2(Box::pin(connection), clock.signals.clone())).await;
-    if let Some(Err(error)) = ended
-        && is_protocol_error(&error)
-    {
+    let limits = worker.routes().limits.clone();
+    let answer = |asked: Http2Asked| {
+        let Http2Asked { head, seen, body, side } = asked;
+        answer(worker.clone(), client.clone(), clock.clone(), head, body, From::Http2 { seen, side })
+    };
+    let refuse = |refusal| {
+        worker.refuse(refusal);
+        answer::refused(refusal)
+    };
+    let connection = http2::Connection::new(stream, limits, clock.signals.clone(), answer, refuse);
+    // Its client broke the protocol, or one of its limits, and was told so.
+    if let Some(Err(reason)) = drive(clock, connection).await {
+        tracing::debug!(%reason, "a connection of HTTP/2 was ended");
         worker.refuse(Refusal::Http2);
     }
-}
-
-/// The client broke the protocol, or one of its limits, and was told so (GOAWAY).
-fn is_protocol_error(error: &h2::Error) -> bool {
-    error.is_library() && error.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR)
 }
 
 /// What a request is known by beside its head.
@@ -287,7 +274,10 @@ enum From {
         /// What its connection is once a 101 was sent.
         upgrade: Option<oneshot::Receiver<Upgraded>>,
     },
-    Http2(StreamSide),
+    Http2 {
+        seen: Seen,
+        side: StreamSide,
+    },
 }
 
 /// What a request is.
@@ -309,18 +299,19 @@ async fn answer(
 ) -> Response<ResponseBody> {
     let in_progress = clock.begin();
     let announces_close = (worker.is_draining() || clock.is_old()) && matches!(from, From::Http1 { .. });
-    let (asked, raw) = match from {
+    let raw = head.fields.raw();
+    let version = head.version;
+    let asked = match from {
         From::Http1 { seen, upgrade } => {
-            let raw = head.fields.raw();
             let asked = decide(&worker, &client, &mut head, seen, Side::Http1(upgrade));
             headers::ask_of_server(&mut head, raw.as_deref().unwrap_or_default());
-            (asked, raw)
+            asked
         }
-        From::Http2(side) => (decide_h2(&worker, &client, &clock, &mut head, side), None),
+        From::Http2 { seen, side } => decide_h2(&worker, &client, &clock, &mut head, seen, side),
     };
     let mut response = match asked {
         Ok(Asked::Query(plan)) => {
-            let mut journey = Journey::new(plan, raw, head, body);
+            let mut journey = Journey::new(plan, raw.map(|raw| (raw, version)), head, body);
             let response = journey.forward().await;
             journey.mirror();
             response
@@ -346,20 +337,21 @@ async fn answer(
     response
 }
 
-/// What the parser of HTTP/1 sees to by itself, and then the same.
-fn decide_h2(worker: &Worker, client: &Client, clock: &ConnectionClock, head: &mut Head, side: StreamSide) -> Result<Asked, Refusal> {
+/// Only HTTP/2 has streams that can be reset; then the same.
+fn decide_h2(
+    worker: &Worker,
+    client: &Client,
+    clock: &ConnectionClock,
+    head: &mut Head,
+    seen: Seen,
+    side: StreamSide,
+) -> Result<Asked, Refusal> {
     if clock.has_too_many_resets(&worker.routes().limits) {
         if clock.cut() {
             worker.refuse(Refusal::Resets);
         }
         return Err(Refusal::Resets);
     }
-    if head.fields.len() > worker.routes().limits.headers {
-        return Err(Refusal::HeadSize);
-    }
-    query::check_h2_host(head)?;
-    query::join_cookies(head.fields.map());
-    let seen = Seen::of(head.fields.map());
     decide(worker, client, head, seen, Side::Http2(side))
 }
 

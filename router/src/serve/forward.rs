@@ -98,9 +98,9 @@ fn calls_for_fallback(failure: &Failure) -> bool {
 }
 
 impl Journey {
-    /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, if in
-    /// HTTP/1.
-    pub(crate) fn new(plan: Plan, raw: Option<Bytes>, mut head: Box<Head>, incoming: Incoming) -> Journey {
+    /// A query that is about to be sent to the chosen pool. `head` is as a backend shall have it, `raw` as the client sent it, and in
+    /// which version; what came in HTTP/2 is as HTTP/1.1 would have it.
+    pub(crate) fn new(plan: Plan, raw: Option<(Bytes, Version)>, mut head: Box<Head>, incoming: Incoming) -> Journey {
         let Plan { route, chosen, live, mirror, tunnel, client, expose, hears_interim, hearer } = plan;
         let started = Instant::now();
         let body = (!http_body::Body::is_end_stream(&incoming)).then(|| {
@@ -110,7 +110,7 @@ impl Journey {
         let first_body = request_body(body.as_ref());
         say_length(&mut head.fields, &first_body);
         let again = route.config.replayable_methods.contains(&head.method).then(|| match raw {
-            Some(bytes) if tunnel.is_none() => Again::Raw(bytes),
+            Some((bytes, version)) if tunnel.is_none() => Again::Raw(bytes, version),
             _ => Again::prepared(&head),
         });
         let first = Cell::new(Some(Outgoing { head, body: first_body }));
@@ -371,9 +371,9 @@ impl Journey {
         }
         let (mut head, mut incoming) = response.into_parts();
         let mut lines = incoming.take_lines();
-        // HTTP/2 has no lines, and who listens looks at the fields.
+        // Who listens looks at the fields.
         let is_compared = self.mirror.as_ref().is_some_and(|pair| pair.is_compared());
-        if (self.hearer.is_some() || self.route.ear.is_some() || is_compared)
+        if (self.route.ear.is_some() || is_compared)
             && let Some(passed) = lines.take()
         {
             head.headers = passed.lines.to_map();

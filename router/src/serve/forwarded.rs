@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Version;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -22,8 +23,8 @@ pub(crate) struct ClientFields {
     forwarded_for: HeaderValue,
     /// `http` or `https`.
     proto: HeaderValue,
-    /// What nearly all requests are sent with behind the client's own fields, as lines.
-    pub(crate) lines: Bytes,
+    /// What nearly all requests are sent with behind the client's own fields, as lines: of HTTP/1.1, and of HTTP/2.
+    lines: [Bytes; 2],
     /// The client is a proxy whose word is taken.
     is_trusted: bool,
     /// Where interim responses go, unless a stream has a place of its own for them.
@@ -37,9 +38,20 @@ impl ClientFields {
             // The text of an address is always a header value.
             forwarded_for: HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             proto: HeaderValue::from_static(proto),
-            lines: format!("x-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\nvia: 1.1 switchback\r\n").into(),
+            lines: ["1.1", "2"]
+                .map(|version| format!("x-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\nvia: {version} switchback\r\n").into()),
             is_trusted: is_in(trusted, address),
             hearer: Hearer::Connection(signals),
+        }
+    }
+
+    /// What goes behind the client's own fields, where those need no change: whole lines. `None` of HTTP/1.0.
+    pub(crate) fn lines(&self, version: Version) -> Option<&Bytes> {
+        let [http1, http2] = &self.lines;
+        match version {
+            Version::HTTP_11 => Some(http1),
+            Version::HTTP_2 => Some(http2),
+            _ => None,
         }
     }
 

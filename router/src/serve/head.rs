@@ -121,9 +121,4 @@ impl Fields {
     pub(crate) fn raw(&self) -> Option<Bytes> {
         self.lines.as_ref().map(|lines| lines.head().clone())
     }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.lines.as_ref().map_or(self.map.len(), Lines::len)
-    }
 }

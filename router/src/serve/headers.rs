@@ -23,12 +23,13 @@ const END_TO_END: [&str; 9] =
 ///
 /// Nearly all heads need no change but a few lines behind them, which are the same for all of a client's connection.
 pub(crate) fn prepare_request(head: &mut Head, seen: Seen, client: &ClientFields) {
-    if head.version == Version::HTTP_11
-        && head.uri.authority().is_none()
+    if head.uri.authority().is_none()
         && seen.passes_as_it_is()
+        && let Some(added) = client.lines(head.version)
         && let Some(lines) = head.fields.lines_mut()
     {
-        return lines.add(client.lines.clone());
+        head.version = Version::HTTP_11;
+        return lines.add(added.clone());
     }
     if let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())

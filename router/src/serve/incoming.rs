@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::http1::{BackendBody, BackendBroke, ClientBody, ClientBroke, PassedLines};
-use super::http2::{Http2Body, StreamIo};
+use super::http2::{Http2Body, StreamBody, StreamBroke, StreamIo};
 
 /// The body.
 pub(crate) enum Incoming {
@@ -17,7 +17,9 @@ pub(crate) enum Incoming {
     Http1(hyper::body::Incoming),
     /// A backend's.
     Backend(BackendBody),
-    /// Of one stream.
+    /// A client's, on a stream of HTTP/2.
+    Stream(StreamBody),
+    /// A backend's, on a stream of HTTP/2.
     Http2(Box<Http2Body>),
     /// There is none.
     None,
@@ -37,6 +39,9 @@ pub(crate) enum BrokenOff {
     /// As our own HTTP/1.1 has it, of a backend.
     #[error(transparent)]
     Backend(#[from] BackendBroke),
+    /// As our own HTTP/2 has it, of a client.
+    #[error(transparent)]
+    Stream(#[from] StreamBroke),
     /// As h2 has it.
     #[error(transparent)]
     Http2(#[from] Box<h2::Error>),
@@ -53,6 +58,7 @@ impl BrokenOff {
             }
             BrokenOff::Client(error) => *error == ClientBroke::Malformed,
             BrokenOff::Backend(error) => *error == BackendBroke::Malformed,
+            BrokenOff::Stream(error) => *error == StreamBroke::Malformed,
             BrokenOff::Http2(error) => error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
         }
     }
@@ -87,6 +93,7 @@ impl Body for Incoming {
             Incoming::Client(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Client),
             Incoming::Http1(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Http1),
             Incoming::Backend(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Backend),
+            Incoming::Stream(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Stream),
             Incoming::Http2(body) => body.poll_frame(cx).map_err(|error| BrokenOff::Http2(Box::new(error))),
             Incoming::None | Incoming::Tunnel(_) => Poll::Ready(None),
         }
@@ -97,6 +104,7 @@ impl Body for Incoming {
             Incoming::Client(body) => body.is_end_stream(),
             Incoming::Http1(body) => body.is_end_stream(),
             Incoming::Backend(body) => body.is_end_stream(),
+            Incoming::Stream(body) => body.is_end_stream(),
             Incoming::Http2(body) => body.is_end_stream(),
             Incoming::None | Incoming::Tunnel(_) => true,
         }
@@ -107,6 +115,7 @@ impl Body for Incoming {
             Incoming::Client(body) => body.size_hint(),
             Incoming::Http1(body) => body.size_hint(),
             Incoming::Backend(body) => body.size_hint(),
+            Incoming::Stream(body) => body.size_hint(),
             Incoming::Http2(body) => body.size_hint(),
             Incoming::None | Incoming::Tunnel(_) => SizeHint::with_exact(0),
         }

@@ -11,7 +11,9 @@ use super::split::Chosen;
 use crate::quality::{Token, TokenKeys, TokenText, version_id};
 use crate::vocabulary::PoolIndex;
 
-const X_SWITCHBACK_TOKEN: HeaderName = HeaderName::from_static("x-switchback-token");
+/// Where it stands.
+pub(crate) const TOKEN: &str = "x-switchback-token";
+const X_SWITCHBACK_TOKEN: HeaderName = HeaderName::from_static(TOKEN);
 
 /// One worker's tokens of one route.
 pub(crate) struct Tokens {
@@ -65,13 +67,6 @@ pub(crate) fn issue(headers: &mut HeaderMap, lines: Option<&mut PassedLines>, ro
     }
     if let (Some(counted), Some(counters)) = (counts, route.counters().pools.get(pool.get())) {
         counted.outcomes(counters).issued(at, counted.group);
-    }
-}
-
-/// No other response has this token: in a table of fields (HPACK) it would only be in the way of those that come again.
-pub(crate) fn is_of_its_own(headers: &mut HeaderMap) {
-    if let Some(token) = headers.get_mut(X_SWITCHBACK_TOKEN) {
-        token.set_sensitive(true);
     }
 }
 

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName};
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{Method, Uri, Version};
 use switchback_policy::split::Field;
 
 use super::head::Head;
@@ -92,30 +92,6 @@ pub(crate) fn check(head: &Head, seen: Seen) -> Result<(), Refusal> {
 /// Whether a target with a host in it is one of HTTP. A host alone is CONNECT's, and other schemes are other proxies' business.
 fn is_of_the_web(target: &Uri) -> bool {
     target.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
-}
-
-/// Over HTTP/2 a target's host comes before `Host`, which would be lost: both must say the same.
-///
-/// # Errors
-/// [`Refusal::Host`].
-pub(crate) fn check_h2_host(head: &Head) -> Result<(), Refusal> {
-    let (Some(host), Some(authority)) = (head.fields.get(&HOST), head.uri.authority()) else { return Ok(()) };
-    if host.eq_ignore_ascii_case(authority.as_str().as_bytes()) { Ok(()) } else { Err(Refusal::Host) }
-}
-
-/// HTTP/2 may send a `Cookie` in pieces, HTTP/1.1 may not: they become one (RFC 9113, 8.2.3).
-pub(crate) fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_some() {
-        join_pieces(headers);
-    }
-}
-
-#[cold]
-fn join_pieces(headers: &mut HeaderMap) {
-    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
-        headers.insert(COOKIE, whole);
-    }
 }
 
 /// Whether the head says that its body is larger than this.
@@ -260,24 +236,6 @@ mod tests {
             assert_eq!(refused(Request::get(target).header("host", "a.example")), None, "{target}");
         }
         assert_eq!(refused(Request::trace("/").header("host", "a")), Some(Refusal::Method));
-    }
-
-    #[test]
-    fn two_hosts_of_http2_must_agree() {
-        let checked = |target: &str, host: &str| check_h2_host(&head(Request::get(target).header("host", host)));
-        assert_eq!(checked("http://a.example/", "A.example"), Ok(()));
-        assert_eq!(checked("/", "a.example"), Ok(()));
-        assert_eq!(checked("http://a.example/", "b.example"), Err(Refusal::Host));
-        assert_eq!(checked("http://a.example/", "a.example:80"), Err(Refusal::Host));
-        assert_eq!(check_h2_host(&head(Request::get("http://a.example/"))), Ok(()));
-    }
-
-    #[test]
-    fn a_cookie_in_pieces_becomes_one() {
-        let mut parts =
-            head(Request::get("/").header("cookie", "a=b").header("x", "1").header("cookie", "c=d; e=f").header("cookie", "g="));
-        join_cookies(parts.fields.map());
-        assert_eq!(parts.fields.map().get_all("cookie").iter().collect::<Vec<_>>(), ["a=b; c=d; e=f; g="]);
     }
 
     #[test]

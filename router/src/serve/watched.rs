@@ -1,13 +1,8 @@
 //! What a client connection's bytes tell its clock, and what others have to say to its client.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use super::hang_up::HangUp;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 /// What the bytes tell: relaxed stores, and no look at the time. Both ends are on one thread, so that the lock never waits; these are
 /// atomics and a lock because hyper's client, which tells of interim responses too, lets only what could go to another thread be upgraded.
@@ -20,7 +15,6 @@ pub(crate) struct Signals {
     has_interim: AtomicBool,
     /// The connection's.
     task: Mutex<Option<Waker>>,
-    is_hung_up: AtomicBool,
     is_lingering: AtomicBool,
 }
 
@@ -78,11 +72,6 @@ impl Signals {
         std::mem::take(&mut *locked(&self.interim))
     }
 
-    /// The connection is about to be dropped because the client does not take what is there for it.
-    pub(crate) fn hang_up(&self) {
-        self.is_hung_up.store(true, Ordering::Relaxed);
-    }
-
     /// All was answered, and the connection ends by itself as soon as its client has seen that.
     pub(crate) fn lingers(&self) {
         self.is_lingering.store(true, Ordering::Relaxed);
@@ -111,65 +100,5 @@ impl Signals {
                 Some(state == STILL_STUCK)
             }
         }
-    }
-}
-
-/// The bytes of a connection of HTTP/2. That of HTTP/1 tells by itself.
-pub(crate) struct Watched<S: HangUp> {
-    stream: S,
-    signals: Arc<Signals>,
-}
-
-impl<S: HangUp> Watched<S> {
-    pub(crate) fn new(stream: S, signals: Arc<Signals>) -> Watched<S> {
-        Watched { stream, signals }
-    }
-}
-
-impl<S: HangUp> Drop for Watched<S> {
-    fn drop(&mut self) {
-        if self.signals.is_hung_up.load(Ordering::Relaxed) {
-            self.stream.reset_on_close();
-        }
-    }
-}
-
-impl<S: AsyncRead + HangUp + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if result.is_ready() {
-            self.signals.received();
-        }
-        result
-    }
-}
-
-impl<S: AsyncWrite + HangUp + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.signals.wrote(result.is_pending());
-        result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.signals.wrote(result.is_pending());
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn roomy(fields: usize) -> HeaderMap {
 }
 
 /// Nobody needs it any more: its room is used again.
-pub(super) fn give_back(mut headers: HeaderMap) {
+pub(crate) fn give_back(mut headers: HeaderMap) {
     if headers.capacity() <= 2 * FIELDS {
         headers.clear();
         SPARE.with_borrow_mut(|spare| {
@@ -32,7 +32,7 @@ pub(super) fn give_back(mut headers: HeaderMap) {
 }
 
 /// Digits and nothing else.
-pub(super) fn number(text: &[u8]) -> Option<u64> {
+pub(crate) fn number(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| number.checked_mul(10)?.checked_add(char::from(*byte).to_digit(10)?.into());
     if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }

@@ -32,11 +32,19 @@ pub(crate) struct Lines {
 
 /// Places in the head.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+pub(super) struct Line {
     at: u32,
     name: u32,
     value_at: u32,
     value: u32,
+}
+
+impl Line {
+    /// Places beyond 4 GiB are none: no head is as long.
+    pub(super) fn new(at: usize, name: usize, value_at: usize, value: usize) -> Line {
+        let place = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        Line { at: place(at), name: place(name), value_at: place(value_at), value: place(value) }
+    }
 }
 
 /// What `Connection` says of the connection's end.
@@ -59,10 +67,20 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// An empty list, with room where one waits to be used again.
+pub(super) fn spare_list() -> Vec<Line> {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
 impl Lines {
+    /// Of a whole head that was put together with these lines in it.
+    pub(super) fn drafted(head: Bytes, list: Vec<Line>) -> Lines {
+        Lines { head, list, gone: None, added: Bytes::new() }
+    }
+
     /// Of a whole head, in which `parsed` was found.
     pub(super) fn of(head: Bytes, parsed: &[Header<'_>]) -> Said {
-        let mut list = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut list = spare_list();
         list.reserve(parsed.len());
         let start = head.as_ptr() as usize;
         let place = |part: &[u8]| u32::try_from(part.as_ptr() as usize - start).unwrap_or(u32::MAX);
@@ -86,10 +104,6 @@ impl Lines {
             gone = None;
         }
         Said { lines: Lines { head, list, gone, added: Bytes::new() }, seen, wishes }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
     }
 
     /// The whole head.
@@ -133,6 +147,18 @@ impl Lines {
         out.extend_from_slice(&self.added);
     }
 
+    /// Calls `take` with the name and value of each that passes, and of what was added.
+    pub(crate) fn each(&self, mut take: impl FnMut(&[u8], &[u8])) {
+        for (place, line) in self.list.iter().enumerate() {
+            if self.gone != Some(place) {
+                take(self.part(line.at, line.name), self.part(line.value_at, line.value));
+            }
+        }
+        for (name, value) in added(&self.added) {
+            take(name, value);
+        }
+    }
+
     fn gone_range(&self) -> Option<Range<usize>> {
         let gone = self.gone?;
         let from = self.list.get(gone)?.at as usize;
@@ -154,16 +180,23 @@ impl Lines {
                 headers.append(name, value);
             }
         }
-        for line in self.added.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\r")) {
-            let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-            let (name, value) = line.split_at(colon);
-            let value = value.strip_prefix(b": ").unwrap_or_default();
+        for (name, value) in added(&self.added) {
             if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
                 headers.append(name, value);
             }
         }
         headers
     }
+}
+
+/// Names and values of whole lines, as the router writes them.
+fn added(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = lines.split(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\r"));
+    lines.map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        (name, value.strip_prefix(b": ").unwrap_or_default())
+    })
 }
 
 impl Drop for Lines {

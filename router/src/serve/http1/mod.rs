@@ -16,6 +16,7 @@
 mod chunks;
 mod client;
 mod download;
+mod draft;
 mod fields;
 mod io;
 mod lines;
@@ -35,8 +36,11 @@ mod server_tests;
 
 pub(crate) use client::{Unanswered, Wire};
 pub(crate) use download::{BackendBody, BackendBroke, PassedLines};
+pub(crate) use draft::{Draft, Drafted};
+pub(crate) use fields::{give_back, number};
 pub(crate) use io::Upgraded;
 pub(crate) use lines::{FIELDS, Lines};
+pub(crate) use reply::date_now;
 #[cfg(test)]
 pub(crate) use request::{RequestHead, RequestReader};
 pub(crate) use response::HEAD_BYTES;

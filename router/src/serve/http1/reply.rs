@@ -280,6 +280,15 @@ fn write_length(out: &mut Vec<u8>, length: u64) {
 }
 
 fn write_date(out: &mut Vec<u8>) {
+    date_now(|date| {
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(date);
+        out.extend_from_slice(b"\r\n");
+    });
+}
+
+/// The time, as `Date` says it.
+pub(crate) fn date_now(write: impl FnOnce(&[u8])) {
     thread_local! {
         /// The last one, and its second.
         static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
@@ -290,8 +299,6 @@ fn write_date(out: &mut Vec<u8>) {
         if *last != second {
             (*last, *text) = (second, httpdate::fmt_http_date(now));
         }
-        out.extend_from_slice(b"date: ");
-        out.extend_from_slice(text.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        write(text.as_bytes());
     });
 }

@@ -40,7 +40,7 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// Appends what has come to `read`, and at most what there is room for; 0 is the end.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, read: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
+    pub(in super::super) fn poll_fill(&mut self, cx: &mut Context<'_>, read: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
         if !read.is_empty() {
             if read.capacity() - read.len() < room / 4 {
                 read.reserve(room);
@@ -71,7 +71,7 @@ impl Stream {
     }
 
     /// Writes of both, the first one first; how many bytes were taken.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+    pub(in super::super) fn poll_send(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
         match (self, first.is_empty(), second.is_empty()) {
             (Stream::Plain(stream), false, false) => Pin::new(stream).poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)]),
             (Stream::Plain(stream), true, _) => Pin::new(stream).poll_write(cx, second),
@@ -85,7 +85,7 @@ impl Stream {
     }
 
     /// What was written is on its way.
-    pub(super) fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(in super::super) fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Plain(_) | Stream::Gone => Poll::Ready(Ok(())),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),

@@ -1,40 +1,26 @@
-//! What comes on a stream: a client's upload, or a backend's answer.
+//! What comes on a stream of a backend's: its answer.
 
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
-use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::{Frame, SizeHint};
 
 use super::client::Exchange;
-use super::hints::Hints;
 
 /// A body as it comes.
 pub(crate) struct Http2Body {
     stream: RecvStream,
     /// What is still to come, where that was said.
     left: Option<u64>,
-    side: Side,
-}
-
-enum Side {
-    /// A client's. It may wait to hear that its body is wanted (`Expect: 100-continue`).
-    Request { asked_by: Option<Arc<Hints>> },
-    /// A backend's, and what else goes on of that exchange.
-    Response(Exchange),
+    /// What else goes on of that exchange.
+    exchange: Exchange,
 }
 
 impl Http2Body {
-    /// `waiting` is to be told when the body is wanted.
-    pub(super) fn of_request(headers: &HeaderMap, stream: RecvStream, waiting: Option<Arc<Hints>>) -> Http2Body {
-        Http2Body { left: announced(headers), stream, side: Side::Request { asked_by: waiting } }
-    }
-
     pub(super) fn of_response(headers: &HeaderMap, stream: RecvStream, exchange: Exchange) -> Http2Body {
-        Http2Body { left: announced(headers), stream, side: Side::Response(exchange) }
+        Http2Body { left: announced(headers), stream, exchange }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -49,28 +35,20 @@ impl Http2Body {
     }
 
     /// A backend may lose interest in the rest of a request once its answer is complete, and says so without an error
-    /// (RFC 9113, 8.1). From a client that is the end of the query.
+    /// (RFC 9113, 8.1).
     fn is_whole_in_spite_of(&self, error: &h2::Error) -> bool {
-        let is_response = matches!(self.side, Side::Response(_));
-        is_response && error.is_remote() && error.reason() == Some(Reason::NO_ERROR) && self.left.unwrap_or(0) == 0
+        error.is_remote() && error.reason() == Some(Reason::NO_ERROR) && self.left.unwrap_or(0) == 0
     }
 
     fn ended(&mut self, error: Option<h2::Error>) -> Option<Result<Frame<Bytes>, h2::Error>> {
         let error = error.filter(|error| !self.is_whole_in_spite_of(error));
-        if error.is_none()
-            && let Side::Response(exchange) = &mut self.side
-        {
-            exchange.is_answered();
+        if error.is_none() {
+            self.exchange.is_answered();
         }
         error.map(Err)
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if let Side::Request { asked_by } = &mut self.side
-            && let Some(hints) = asked_by.take()
-        {
-            hints.say(StatusCode::CONTINUE, HeaderMap::new());
-        }
         match ready!(self.stream.poll_data(cx)) {
             Some(Ok(data)) => {
                 // Whoever asks for a frame takes it: the sender may go on.

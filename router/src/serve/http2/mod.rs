@@ -1,16 +1,18 @@
-//! HTTP/2, of clients and towards backends, on the `h2` crate itself.
+//! HTTP/2: the router's own of clients ([`server`]), and on the `h2` crate itself towards backends.
 //!
 //! hyper speaks it too, but keeps to itself what a proxy has to pass on: interim responses, why a stream was reset, whether a peer takes
-//! WebSockets (RFC 8441), and whether a body that ends has all come or was cancelled. `docs/decisions/http2-without-hyper.md` has the whole story.
+//! WebSockets (RFC 8441), and whether a body that ends has all come or was cancelled. `docs/decisions/http2-without-hyper.md` has the whole story, and
+//! `docs/decisions/http2.md` that of clients.
 //!
 //! ```text
 //! client -- Connection -> stream -> answer -> Sender -- backend
-//!              (server)   (hints, body)  (client)
+//!              (server)      (hints)       (client)
 //! ```
 
 mod body;
 mod client;
 mod hints;
+mod hpack;
 mod pings;
 mod send;
 mod server;
@@ -19,7 +21,7 @@ mod tunnel;
 pub(crate) use body::Http2Body;
 pub(crate) use client::{SendError, Sender, was_refused};
 pub(crate) use hints::Hints;
-pub(crate) use server::{Connection, StreamSide};
+pub(crate) use server::{Asked, ClientTunnel, Connection, StreamBody, StreamBroke, StreamSide};
 pub(crate) use tunnel::StreamIo;
 
 use std::time::Duration;

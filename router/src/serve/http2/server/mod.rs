@@ -1,0 +1,320 @@
+//! A client's connection of HTTP/2, the router's own: frames are read as they come, each stream is answered by a task of its own, and what all of them have to
+//! say at one time is one write.
+//!
+//! ```text
+//! client -- frames --> Connection -- head as lines --> answer (a task for each stream)
+//!            ^            |  (receive, request)           |
+//!            |            `-- data --> Streams --> body   | (reply)
+//!            |                          |                 |
+//!            `------- one write --------'<-- head, data --'
+//! ```
+//!
+//! A request's head becomes what a client of HTTP/1.1 would have sent, so that all that comes after it is the same for both, and fields of a response pass from a
+//! backend's lines into a block without a map between them. `docs/decisions/http2.md` says why it is our own.
+
+mod alive;
+mod comes;
+mod frame;
+mod goes;
+mod receive;
+mod reply;
+mod request;
+mod streams;
+mod upload;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use streams::StreamBroke;
+pub(crate) use upload::{ClientTunnel, StreamBody};
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use h2::Reason;
+use http::header::EXPECT;
+use http::{Method, Response};
+use tokio::io::AsyncWrite as _;
+use tokio::sync::oneshot;
+
+use super::super::body::ResponseBody;
+use super::super::hang_up::HangUp as _;
+use super::super::head::Head;
+use super::super::http1::Stream;
+use super::super::incoming::Incoming;
+use super::super::interim::expects_continue;
+use super::super::seen::Seen;
+use super::super::watched::Signals;
+use super::hints::Hints;
+use super::hpack::Decoder;
+use super::{PING_PATIENCE, STREAM_WINDOW};
+use crate::config::Limits;
+use crate::quality::Refusal;
+use alive::{ALIVE, Alive, Due, GOING};
+use frame::kind;
+use receive::Partial;
+use reply::Reply;
+use request::{Pseudo, Request};
+use streams::Streams;
+use upload::Reads;
+
+/// What a client says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Room for what comes next, at least.
+const ROOM: usize = 32 << 10;
+/// Before anybody said anything, both may send so much on all streams.
+const FIRST_WINDOW: u32 = 65_535;
+
+/// A request.
+pub(crate) struct Asked {
+    pub(crate) head: Box<Head>,
+    pub(crate) seen: Seen,
+    pub(crate) body: Incoming,
+    pub(crate) side: StreamSide,
+}
+
+/// What a query has of its stream, beside head and body.
+pub(crate) struct StreamSide {
+    /// Where interim responses go.
+    pub(crate) hints: Arc<Hints>,
+    /// Where the tunnel comes from that was asked for (RFC 8441), once a success was sent. `None` as well when somebody has taken it.
+    pub(crate) tunnel: Option<oneshot::Receiver<ClientTunnel>>,
+}
+
+/// How far a connection's end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Going {
+    /// Streams are begun.
+    On,
+    /// The client was told, and what it sent before it knew still comes.
+    Told,
+    /// No stream is begun any more.
+    Last,
+    /// The same, at the client's wish.
+    Gone,
+}
+
+/// The connection, as a future that ends with it. `A` answers requests, `R` those that are refused as they are read.
+pub(crate) struct Connection<A, R> {
+    stream: Stream,
+    signals: Arc<Signals>,
+    read: BytesMut,
+    streams: Rc<RefCell<Streams>>,
+    decoder: Decoder,
+    partial: Option<Partial>,
+    pseudo: Pseudo,
+    limits: Limits,
+    alive: Alive,
+    /// The last stream that was begun.
+    last: u32,
+    has_preface: bool,
+    has_settings: bool,
+    going: Going,
+    /// Nothing more is read; `Some`: for this fault of the client's.
+    closing: Option<Option<Reason>>,
+    needs_flush: bool,
+    answer: A,
+    refuse: R,
+}
+
+impl<A, R, F> Connection<A, R>
+where
+    A: Fn(Asked) -> F,
+    R: Fn(Refusal) -> Response<ResponseBody>,
+    F: Future<Output = Response<ResponseBody>> + 'static,
+{
+    /// Before anything has come.
+    pub(crate) fn new(stream: Stream, limits: Limits, signals: Arc<Signals>, answer: A, refuse: R) -> Connection<A, R> {
+        let mut streams = Streams::new();
+        let list_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+        frame::write_settings(streams.out(), limits.h2_streams, STREAM_WINDOW, list_bytes);
+        frame::write_window(streams.out(), 0, STREAM_WINDOW - FIRST_WINDOW);
+        Connection {
+            stream,
+            signals,
+            read: BytesMut::new(),
+            streams: Rc::new(RefCell::new(streams)),
+            decoder: Decoder::new(),
+            partial: None,
+            pseudo: Pseudo::default(),
+            alive: Alive::new(limits.keepalive_timeout, PING_PATIENCE),
+            limits,
+            last: 0,
+            has_preface: false,
+            has_settings: false,
+            going: Going::On,
+            closing: None,
+            needs_flush: false,
+            answer,
+            refuse,
+        }
+    }
+
+    /// Takes no more streams, and says so (GOAWAY): those that the client had sent before it knew are answered.
+    pub(crate) fn graceful_shutdown(&mut self) {
+        if self.going == Going::On {
+            self.going = Going::Told;
+            let mut streams = self.streams.borrow_mut();
+            frame::write_go_away(streams.out(), frame::LARGEST_WINDOW, Reason::NO_ERROR);
+            frame::write(streams.out(), kind::PING, 0, 0, GOING);
+        }
+    }
+
+    /// Its client takes nothing, and it is dropped next.
+    pub(crate) fn hang_up(&self) {
+        self.stream.reset_on_close();
+    }
+
+    /// Ready at its end: with an error where the client broke the protocol, or one of its limits, and was told so (GOAWAY).
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        self.streams.borrow_mut().is_driven_by(cx.waker());
+        loop {
+            if self.closing.is_none() {
+                self.look_after(cx);
+            }
+            let is_all_read = self.closing.is_some() || self.poll_frames(cx).is_pending();
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(fault) = self.closing {
+                let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+                return Poll::Ready(fault.map_or(Ok(()), Err));
+            }
+            if matches!(self.going, Going::Last | Going::Gone) && self.streams.borrow().is_empty() {
+                self.closing = Some(None);
+            } else if is_all_read {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Asks now and then whether the client is there.
+    fn look_after(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(due) = self.alive.poll(cx) {
+            match due {
+                Due::Ask => frame::write(self.streams.borrow_mut().out(), kind::PING, 0, 0, ALIVE),
+                Due::Gone => {
+                    self.closing = Some(None);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads what has come. Pending when all of it is done; ready when something has to be written first, or it ends.
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.streams.borrow().is_full() {
+                return Poll::Ready(());
+            }
+            match self.take_next() {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(reason) => {
+                    self.ends(reason);
+                    return Poll::Ready(());
+                }
+            }
+            if self.read.is_empty() {
+                // Memory that others share is not held by who waits.
+                self.read = BytesMut::new();
+            }
+            let count = ready!(self.stream.poll_fill(cx, &mut self.read, ROOM));
+            self.signals.received();
+            if !matches!(count, Ok(1..)) {
+                self.closing = Some(None);
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn take_next(&mut self) -> Result<bool, Reason> {
+        if self.has_preface {
+            return self.take_frame();
+        }
+        let here = self.read.len().min(PREFACE.len());
+        if self.read.get(..here) != PREFACE.get(..here) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        self.has_preface = here == PREFACE.len();
+        if self.has_preface {
+            self.read.advance(here);
+        }
+        Ok(self.has_preface)
+    }
+
+    /// The client broke the protocol, or a limit.
+    #[cold]
+    fn ends(&mut self, reason: Reason) {
+        self.closing = Some(Some(reason));
+        let mut streams = self.streams.borrow_mut();
+        frame::write_go_away(streams.out(), self.last, reason);
+        let farewell = streams.unwritten().to_vec();
+        streams.end_all();
+        streams.out().extend_from_slice(&farewell);
+    }
+
+    /// Writes all that there is.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let mut streams = self.streams.borrow_mut();
+        while !streams.unwritten().is_empty() {
+            let wrote = self.stream.poll_send(cx, streams.unwritten(), &[]);
+            self.signals.wrote(wrote.is_pending());
+            match ready!(wrote)? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                count => streams.wrote(count),
+            }
+            self.needs_flush = true;
+        }
+        if self.needs_flush {
+            ready!(self.stream.poll_forward(cx))?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Begins to answer a request.
+    fn answer(&self, id: u32, request: Request, ends: bool) {
+        let Request { head, seen, length, wants_tunnel } = request;
+        let hints = Arc::<Hints>::default();
+        self.streams.borrow_mut().begin(id, length, ends);
+        let is_head = head.method == Method::HEAD;
+        let (mut opening, mut tunnel) = (None, None);
+        let body = if wants_tunnel {
+            let (open, opened) = oneshot::channel();
+            (opening, tunnel) = (Some((Reads::new(&self.streams, id), open)), Some(opened));
+            Incoming::None
+        } else if ends {
+            Incoming::None
+        } else {
+            let waiting = expects_continue(head.fields.get(&EXPECT)).then(|| hints.clone());
+            Incoming::Stream(StreamBody::new(&self.streams, id, length, waiting))
+        };
+        let side = StreamSide { hints: hints.clone(), tunnel };
+        let answering = (self.answer)(Asked { head, seen, body, side });
+        let reply = Reply { streams: self.streams.clone(), id, hints, is_head, opening, is_tunnel: false };
+        // It is large, and a task moves what it is made of several times.
+        tokio::task::spawn_local(reply.run(Box::pin(answering)));
+    }
+
+    #[cold]
+    fn refuse(&self, id: u32, refusal: Refusal, ends: bool) {
+        self.streams.borrow_mut().begin(id, None, ends);
+        let response = (self.refuse)(refusal);
+        let (streams, hints) = (self.streams.clone(), Arc::default());
+        let reply = Reply { streams, id, hints, is_head: false, opening: None, is_tunnel: false };
+        tokio::task::spawn_local(reply.run(Box::pin(std::future::ready(response))));
+    }
+}
+
+impl<A, R> Drop for Connection<A, R> {
+    fn drop(&mut self) {
+        self.streams.borrow_mut().end_all();
+    }
+}

@@ -1,0 +1,303 @@
+//! All streams of a client's connection, and what is to be written on it: shared by the connection, by the tasks that answer its streams and by their bodies.
+//!
+//! Invariant: a stream is here as long as somebody reads from it or writes to it; what is told of another one changes nothing.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use bytes::Bytes;
+use h2::Reason;
+use http::HeaderMap;
+
+use super::super::STREAM_WINDOW;
+use super::super::hpack::Encoder;
+use super::frame;
+
+/// Streams wait with their bodies while so many bytes were not written.
+const GATHERED: usize = 128 << 10;
+/// Windows before anybody has said anything.
+const FIRST_WINDOW: i64 = 65_535;
+/// Streams that we reset last, of which frames may still be on their way.
+const RESET_LAST: usize = 64;
+/// Room of the buffer that is kept for what is written next.
+const KEPT: usize = 32 << 10;
+
+/// Why what comes on a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StreamBroke {
+    /// The client reset it, for this reason.
+    #[error("the client reset the stream: {0}")]
+    Reset(Reason),
+    /// It is not as it should be, and was reset.
+    #[error("what came on the stream makes no sense")]
+    Malformed,
+    /// The connection ended.
+    #[error("the client closed the connection before the end")]
+    Closed,
+}
+
+/// The streams.
+pub(super) struct Streams {
+    /// By number, which only grows.
+    pub(super) all: Vec<Stream>,
+    /// To be written, from `written` on.
+    pub(super) out: Vec<u8>,
+    written: usize,
+    pub(super) encoder: Encoder,
+    /// What may still be sent on all of them.
+    pub(super) window: i64,
+    /// With which a stream begins.
+    pub(super) first_window: i64,
+    /// What the client may still send on all of them, and what was taken of it.
+    pub(super) comes_window: u32,
+    pub(super) taken: u32,
+    /// Streams that wait for room, on the connection or in `out`.
+    pub(super) starved: Vec<u32>,
+    task: Option<Waker>,
+    is_woken: bool,
+    reset_last: VecDeque<u32>,
+    /// How many have not ended.
+    pub(super) open: usize,
+    /// Reset by the client before anybody began to answer them.
+    pub(super) never_begun: usize,
+    /// Reset for what the client did.
+    pub(super) forced: usize,
+    /// The connection is gone.
+    pub(super) is_over: bool,
+}
+
+pub(super) struct Stream {
+    pub(super) id: u32,
+    pub(super) came: VecDeque<Bytes>,
+    pub(super) trailers: Option<HeaderMap>,
+    pub(super) comes: Comes,
+    /// What is still to come of what the head announces.
+    pub(super) left: Option<u64>,
+    pub(super) comes_window: u32,
+    pub(super) taken: u32,
+    pub(super) has_reader: bool,
+    pub(super) reader: Option<Waker>,
+    pub(super) window: i64,
+    pub(super) has_writer: bool,
+    pub(super) writer: Option<Waker>,
+    /// It is among those that are starved.
+    pub(super) is_starved: bool,
+    /// Somebody began to answer it.
+    pub(super) is_begun: bool,
+    /// It ended before its time.
+    pub(super) reset: Option<Reason>,
+}
+
+/// What still comes of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comes {
+    More,
+    Ended,
+    Broken(StreamBroke),
+}
+
+impl Streams {
+    /// Before the client has said anything.
+    pub(super) fn new() -> Streams {
+        Streams {
+            all: Vec::new(),
+            out: Vec::new(),
+            written: 0,
+            encoder: Encoder::new(),
+            window: FIRST_WINDOW,
+            first_window: FIRST_WINDOW,
+            comes_window: STREAM_WINDOW,
+            taken: 0,
+            starved: Vec::new(),
+            task: None,
+            is_woken: false,
+            reset_last: VecDeque::new(),
+            open: 0,
+            never_begun: 0,
+            forced: 0,
+            is_over: false,
+        }
+    }
+
+    /// The connection's task, which writes. It looks at everything now.
+    pub(super) fn is_driven_by(&mut self, task: &Waker) {
+        self.is_woken = false;
+        if !self.task.as_ref().is_some_and(|known| known.will_wake(task)) {
+            self.task = Some(task.clone());
+        }
+    }
+
+    /// There is something to write.
+    pub(super) fn wake(&mut self) {
+        if !self.is_woken
+            && let Some(task) = &self.task
+        {
+            self.is_woken = true;
+            task.wake_by_ref();
+        }
+    }
+
+    /// For frames of the connection's own.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// What is to be written.
+    pub(super) fn unwritten(&self) -> &[u8] {
+        self.out.get(self.written..).unwrap_or_default()
+    }
+
+    /// So much of it was.
+    pub(super) fn wrote(&mut self, count: usize) {
+        self.written += count;
+        if self.written >= self.out.len() {
+            self.written = 0;
+            if self.all.is_empty() || self.out.capacity() > 2 * GATHERED {
+                self.out = Vec::new();
+            } else {
+                self.out.clear();
+            }
+        } else if self.written > GATHERED {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+        if self.unwritten().len() < KEPT {
+            self.feed();
+        }
+    }
+
+    /// The client does not take what there is for it: nothing more of it is read.
+    pub(super) fn is_full(&self) -> bool {
+        self.unwritten().len() >= GATHERED
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn place(&self, id: u32) -> Option<usize> {
+        // Mostly it is one of few.
+        self.all.binary_search_by_key(&id, |stream| stream.id).ok()
+    }
+
+    pub(super) fn get(&mut self, id: u32) -> Option<&mut Stream> {
+        let place = self.place(id)?;
+        self.all.get_mut(place)
+    }
+
+    pub(super) fn look(&self, id: u32) -> Option<&Stream> {
+        self.all.get(self.place(id)?)
+    }
+
+    /// Frames of a stream that we reset may still be on their way.
+    pub(super) fn was_reset(&self, id: u32) -> bool {
+        self.reset_last.contains(&id)
+    }
+
+    /// A stream, with a number larger than all before. `length`: what comes is so long, where that is known; `ends`: nothing does.
+    pub(super) fn begin(&mut self, id: u32, length: Option<u64>, ends: bool) {
+        self.open += 1;
+        self.all.push(Stream {
+            id,
+            came: VecDeque::new(),
+            trailers: None,
+            comes: if ends { Comes::Ended } else { Comes::More },
+            left: length,
+            comes_window: STREAM_WINDOW,
+            taken: 0,
+            has_reader: false,
+            reader: None,
+            window: self.first_window,
+            has_writer: true,
+            writer: None,
+            is_starved: false,
+            is_begun: false,
+            reset: None,
+        });
+    }
+
+    /// A stream goes away when nobody reads from it or writes to it any more.
+    pub(super) fn settle(&mut self, id: u32) {
+        let Some(place) = self.place(id) else { return };
+        let Some(stream) = self.all.get(place).filter(|stream| !(stream.has_reader || stream.has_writer)) else { return };
+        // The response is whole, and nobody wants the rest of what the client sends (RFC 9113, 8.1).
+        if stream.comes == Comes::More && stream.reset.is_none() {
+            self.say_reset(id, Reason::NO_ERROR);
+        }
+        let stream = self.all.remove(place);
+        self.open -= usize::from(stream.reset.is_none());
+        if self.all.is_empty() {
+            // Whoever wants the connection to end waits for this.
+            self.wake();
+        }
+    }
+
+    fn say_reset(&mut self, id: u32, reason: Reason) {
+        frame::write_reset(&mut self.out, id, reason);
+        if self.reset_last.len() >= RESET_LAST {
+            self.reset_last.pop_front();
+        }
+        self.reset_last.push_back(id);
+        self.wake();
+    }
+
+    /// Ends a stream before its time, and says so; `broke`: what its reader hears.
+    pub(super) fn reset(&mut self, id: u32, reason: Reason, broke: StreamBroke) {
+        self.say_reset(id, reason);
+        self.breaks(id, reason, broke);
+    }
+
+    /// The same for something that the client did.
+    pub(super) fn faulty(&mut self, id: u32, reason: Reason) {
+        self.forced += 1;
+        self.reset(id, reason, StreamBroke::Malformed);
+    }
+
+    /// It ended before its time.
+    fn breaks(&mut self, id: u32, reason: Reason, broke: StreamBroke) {
+        let Some(stream) = self.get(id) else { return };
+        let is_first = stream.reset.is_none();
+        stream.reset.get_or_insert(reason);
+        let unread = stream.drop_unread();
+        if stream.comes != Comes::Ended || unread > 0 {
+            stream.comes = Comes::Broken(broke);
+        }
+        stream.wake_both();
+        self.open -= usize::from(is_first);
+        self.took(unread);
+    }
+
+    /// The client reset it. Whether anybody had begun to answer it.
+    pub(super) fn is_reset(&mut self, id: u32, reason: Reason) -> bool {
+        let Some(stream) = self.get(id).filter(|stream| stream.reset.is_none()) else { return true };
+        let is_begun = stream.is_begun;
+        self.never_begun += usize::from(!is_begun);
+        self.breaks(id, reason, StreamBroke::Reset(reason));
+        is_begun
+    }
+
+    /// The connection is gone, and all of its streams with it.
+    pub(super) fn end_all(&mut self) {
+        self.is_over = true;
+        (self.out, self.written) = (Vec::new(), 0);
+        for stream in &mut self.all {
+            self.open -= usize::from(stream.reset.is_none());
+            stream.reset.get_or_insert(Reason::CANCEL);
+            if stream.comes == Comes::More {
+                stream.comes = Comes::Broken(StreamBroke::Closed);
+            }
+            stream.wake_both();
+        }
+    }
+}
+
+impl Stream {
+    fn wake_both(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
