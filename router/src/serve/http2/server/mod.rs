@@ -23,6 +23,8 @@ mod streams;
 mod upload;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use streams::StreamBroke;

@@ -54,7 +54,7 @@ async fn answer(told: Rc<Told>, asked: Asked) -> Response<ResponseBody> {
     Response::builder().header("x-path", path).body(body).unwrap()
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     let config = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[limits]\nh2_streams = 8\nh2_pending_resets = 4\nh2_forced_resets = 4\n\
                   header_bytes = \"4KiB\"\n[[route]]\nname = \"search\"\n[route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\n";
     crate::config::parse("test", config).unwrap().limits
@@ -84,18 +84,18 @@ fn connected<F: Future>(test: impl FnOnce(DuplexStream, Rc<Told>, Rc<Cell<bool>>
     }))
 }
 
-fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::write(&mut out, kind, flags, stream, payload);
     out
 }
 
-fn hello(settings: &[u8]) -> Vec<u8> {
+pub(super) fn hello(settings: &[u8]) -> Vec<u8> {
     [&PREFACE[..], &frame_of(kind::SETTINGS, 0, 0, settings)].concat()
 }
 
 /// A head without Huffman codes and without a table.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let one = |(name, value): &(&str, &str)| {
         let length = |text: &str| u8::try_from(text.len()).unwrap();
         [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
