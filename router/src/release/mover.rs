@@ -18,6 +18,7 @@ use super::strays::Strays;
 use super::under::Under;
 use crate::config::Route;
 use crate::flags::{Change, ChangeError, Flags, Hurry, Kind, Lease, Rollout, Source};
+use crate::loading::Purpose;
 use crate::vocabulary::RouteIndex;
 
 /// How long a lease lasts, and how often it is asked for.
@@ -135,7 +136,8 @@ impl Mover {
     /// Begins a load, unless it is under way: how far it is.
     fn load(&mut self, look: &Look<'_>, rollout: &Rollout, to_load: &ToLoad) -> String {
         let is_way_back = rollout.hurry == Some(Hurry::Live);
-        let begin = || self.loader.begin((&rollout.id, is_way_back), to_load.clone(), &look.under.config, look.route);
+        let purpose = if is_way_back { Purpose::WayBack } else { Purpose::candidate(look.route, &rollout.control) };
+        let begin = || self.loader.begin((&rollout.id, purpose), to_load.clone(), &look.under.config, look.route);
         self.strays.leave(&to_load.pool).unwrap_or_else(begin)
     }
 
