@@ -257,6 +257,7 @@ impl Deployment<'_> {
             if !report.passed {
                 return Err(args.refused(&report));
             }
+            self.exam.is_clear(registry, version, &report).await?;
             let what = (candidate.clone(), Some(version.manifest.sha256.clone()));
             match args.order(what, scene.live, self.deadline).begin(&self.patient, told).await? {
                 Begun::UnderWay(begun) => return Ok(Some(*begun)),

@@ -55,6 +55,9 @@ impl Deployment<'_> {
             if !report.passed {
                 return Err(args.refused(&report));
             }
+            if let (Some(registry), Some(version)) = (&registry, &version) {
+                self.exam.is_clear(registry, version, &report).await?;
+            }
             args.show(&report.table());
         }
         account.would.extend(scene.strays.iter().map(|stray| format!("warning: {stray}")));

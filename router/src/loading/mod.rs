@@ -9,7 +9,6 @@
 mod servers;
 mod source;
 mod strays;
-mod vouched;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -172,9 +171,9 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
     let (route, pool, version) = (&load.route, &load.pool.name, load.number);
     let previous = load.loading.version_of(&load.pool.version).filter(|previous| is_over && *previous != version);
     let put_back = match previous {
-        Some(number) => {
-            bring(&Load { number, sha256: None, purpose: Purpose::Restore, ..load.clone() }, &AtomicBool::new(false), progress).await.map(|_| ())
-        }
+        Some(number) => bring(&Load { number, sha256: None, purpose: Purpose::Restore, ..load.clone() }, &AtomicBool::new(false), progress)
+            .await
+            .map(|_| ()),
         None => Ok(()),
     };
     match put_back {

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use model_servers::Golden;
 use tempfile::NamedTempFile;
 
-use super::vouched::{Judging, Stored, Subject};
 use super::{Load, Purpose, Trouble};
 use crate::config::Place;
 use crate::registry::{Format, Manifest, Reference, Registry, RegistryError, TrustedKey, Version, Which};
-use crate::validation::Report;
+use crate::validation::{Judging, Numbered, Report, Reports};
 
 /// A version, checked and at hand.
 pub(super) struct Source {
@@ -66,16 +65,16 @@ pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
     let (registry, wanted, version) = trusted(load).await?;
     let Manifest { model, version: number, sha256, .. } = &version.manifest;
     let stored = registry.reports(model, *number).await.map_err(trouble)?;
-    let reports: Vec<Stored> = stored.iter().map(|stored| (stored.number, Report::read(&stored.report))).collect();
+    let reports: Vec<Numbered> = stored.iter().map(|stored| (stored.number, Report::read(&stored.report))).collect();
     let name = wanted.to_string();
-    let subject = Subject { name: &name, sha256, reports: &reports };
+    let all = Reports { name: &name, sha256, reports: &reports };
     let report = match &load.purpose {
-        Purpose::Restore => Ok(subject.passed_once()),
-        Purpose::WayBack => subject.way_back(),
-        Purpose::Candidate { live: None } => subject.candidate(None).map(Some),
+        Purpose::Restore => Ok(all.passed_once()),
+        Purpose::WayBack => all.way_back(),
+        Purpose::Candidate { live: None } => all.candidate(None).map(Some),
         Purpose::Candidate { live: Some(live) } => {
             let has_live = is_run_here(&registry, &wanted, live).await?;
-            subject.candidate(Some(Judging { route: &load.route, has_live })).map(Some)
+            all.candidate(Some(Judging { route: &load.route, has_live })).map(Some)
         }
     };
     let report = report.map_err(Trouble::Refused)?.cloned();

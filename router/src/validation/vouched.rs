@@ -1,42 +1,42 @@
 //! Which of a version's reports counts, and whether it vouches for the version. Pure.
 
+use super::report::{Outcome, Report};
 use crate::registry::Format;
-use crate::validation::{Outcome, Report};
 
 /// The check that says how well a model ranks.
 const QUALITY: &str = "ndcg@10";
 
 /// A report that is stored: its number, and what it says, or why it cannot be read.
-pub(super) type Stored = (u64, Result<Report, String>);
+pub type Numbered = (u64, Result<Report, String>);
 
-/// What is vouched for.
+/// The reports on a version.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Subject<'a> {
+pub struct Reports<'a> {
     /// `search:12`
-    pub(super) name: &'a str,
+    pub name: &'a str,
     /// SHA-256 of its artefact.
-    pub(super) sha256: &'a str,
-    /// Everything that was found, the first report first.
-    pub(super) reports: &'a [Stored],
+    pub sha256: &'a str,
+    /// The first one first.
+    pub reports: &'a [Numbered],
 }
 
 /// That a route has its candidates tried on judged queries.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Judging<'a> {
+pub struct Judging<'a> {
     /// The route's name.
-    pub(super) route: &'a str,
+    pub route: &'a str,
     /// Its live model can be compared with others here.
-    pub(super) has_live: bool,
+    pub has_live: bool,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> Reports<'a> {
     /// The report that lets a candidate on: the newest that passed, and looked at what the route asks for. What an earlier one refused has to be looked at
     /// again before it counts no more.
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) fn candidate(&self, judging: Option<Judging<'_>>) -> Result<&'a Report, String> {
-        let Subject { name, sha256, reports } = *self;
+    pub fn candidate(&self, judging: Option<Judging<'_>>) -> Result<&'a Report, String> {
+        let Reports { name, sha256, reports } = *self;
         let how = format!("switchback model validate {name}");
         let Some((number, newest)) = reports.last() else { return Err(format!("{name} was never validated: {how}")) };
         let newest = newest.as_ref().map_err(|why| format!("report {number} on {name}: {why}"))?;
@@ -47,7 +47,9 @@ impl<'a> Subject<'a> {
         if let Some((by, _)) = refusals.last() {
             let names: Vec<&str> = refusals.iter().filter(|(number, _)| number == by).map(|(_, check)| *check).collect();
             let later = if newest.passed {
-                format!("; report {number}, which passed, did not look at that: {how} with what report {by} was made with (--judged FILE, or --route and --config)")
+                format!(
+                    "; report {number}, which passed, did not look at that: {how} with what report {by} was made with (--judged FILE, or --route and --config)"
+                )
             } else {
                 String::new()
             };
@@ -68,7 +70,7 @@ impl<'a> Subject<'a> {
     ///
     /// # Errors
     /// There are reports, and none of them passed.
-    pub(super) fn way_back(&self) -> Result<Option<&'a Report>, String> {
+    pub fn way_back(&self) -> Result<Option<&'a Report>, String> {
         let (Some((number, newest)), None) = (self.reports.last(), self.passed_once()) else { return Ok(self.passed_once()) };
         let name = self.name;
         let said = match newest {
@@ -85,7 +87,8 @@ impl<'a> Subject<'a> {
     }
 
     /// The newest report that passed.
-    pub(super) fn passed_once(&self) -> Option<&'a Report> {
+    #[must_use]
+    pub fn passed_once(&self) -> Option<&'a Report> {
         self.own().rev().map(|(_, report)| report).find(|report| report.passed)
     }
 
@@ -169,16 +172,16 @@ mod tests {
         report("onnx", &[("size", "passed"), ("latency", "passed"), ("ndcg@10", "refused"), ("mrr", "refused"), ("movement", "passed")])
     }
 
-    fn stored(reports: &[Report]) -> Vec<Stored> {
+    fn stored(reports: &[Report]) -> Vec<Numbered> {
         (1..).zip(reports).map(|(number, report)| (number, Ok(report.clone()))).collect()
     }
 
-    fn candidate(reports: &[Stored], judging: Option<Judging<'_>>) -> Result<(), String> {
-        Subject { name: "search:2", sha256: "aa", reports }.candidate(judging).map(drop)
+    fn candidate(reports: &[Numbered], judging: Option<Judging<'_>>) -> Result<(), String> {
+        Reports { name: "search:2", sha256: "aa", reports }.candidate(judging).map(drop)
     }
 
-    fn way_back(reports: &[Stored]) -> Result<Option<bool>, String> {
-        Subject { name: "search:2", sha256: "aa", reports }.way_back().map(|report| report.map(|report| report.passed))
+    fn way_back(reports: &[Numbered]) -> Result<Option<bool>, String> {
+        Reports { name: "search:2", sha256: "aa", reports }.way_back().map(|report| report.map(|report| report.passed))
     }
 
     #[test]
