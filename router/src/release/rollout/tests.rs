@@ -196,6 +196,19 @@ fn a_record_that_is_removed_by_hand_ends_it() {
     assert_eq!(go.fields.keys().collect::<Vec<_>>(), ["rollout"], "the share stays as it is");
 }
 
+/// A plain rollback has nothing to do there; somebody may want to go back further.
+#[test]
+fn the_other_colour_is_a_way_back_unless_it_runs_what_just_failed() {
+    let mut scene = Scene::start();
+    assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
+    let other = |scene: &Scene| other_colour(&scene.flags(), &scene.route);
+    assert_eq!(other(&scene), None, "green runs the candidate that was aborted");
+    scene.route.pools[1].version = "v0".to_owned();
+    assert_eq!(other(&scene), Some(("green".to_owned(), "v0".to_owned())));
+    scene.route.pools[1].version = "v1".to_owned();
+    assert_eq!(other(&scene), None, "that is live");
+}
+
 /// What the last rollout replaced or took back has to be named to come again.
 #[test]
 fn what_was_put_away_does_not_come_again_by_itself() {
