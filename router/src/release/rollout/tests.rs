@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::scene::{Scene, evidence, router};
 use super::*;
 use crate::flags::{Phase, RouterSeen, TripSeen};
+use crate::release::other_colour;
 use crate::vocabulary::Ppm;
 
 #[test]
@@ -273,7 +274,7 @@ fn orders_are_carried_out_or_refused_with_a_reason() {
     assert!(scene.order(Order::Promote).unwrap_err().starts_with("freeze is set"));
     scene.fields.remove("freeze");
     scene.healthy = vec![2, 0, 2];
-    assert_eq!(scene.order(Order::Promote), Err("pool green has no healthy endpoint".to_owned()));
+    assert_eq!(scene.order(Order::Promote), Err("pool green has no healthy endpoint (http://127.0.0.1:2)".to_owned()));
     scene.healthy = vec![2, 2, 2];
     assert_eq!(scene.order(Order::PromoteFully), Ok(Event::Switched));
     assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
