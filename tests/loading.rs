@@ -97,9 +97,9 @@ fn what_is_retired_comes_back_by_a_load() {
 fn after_a_later_deployment_that_failed_the_version_before_has_to_be_named() {
     let pools = ModelPools::start(&["ranker_v2.onnx", "ranker_v1.onnx"]);
     let router = pools.router("one", QUICK, &pools.filled());
+    let load = pools.load(&router, 100).start();
     start(&router, "search:2");
     done(&router, &["rollout", "promote", "search", "--full"]);
-    let load = pools.load(&router, 100).start();
     reaches(&router, "done");
     let said = done(&router, &["rollout", "start", "search", "--candidate", "search:3"]);
     assert!(said.starts_with("search: rollout of search:3 over search:2: loading\n"), "{said}");
@@ -273,14 +273,8 @@ fn a_pool_whose_servers_are_dead_is_told_before_anything_begins() {
     let router = pools.router("one", QUICK, &pools.filled());
     let address = pools.rankers[2][0].address.clone();
     let says = format!("pool canary has no healthy server (http://{address})");
-    start(&router, "search:2");
     pools.rankers[2].clear();
-    let healthy = |count: u64| {
-        eventually("the canary's health is known", SOON, || (router.route()["pools"]["canary"]["healthy"] == count).then_some(()));
-    };
-    healthy(0);
-    done(&router, &["rollout", "abort", "search"]);
-    let begun = rollout(&router)["id"].clone();
+    eventually("the canary is known to be dead", SOON, || (router.route()["pools"]["canary"]["healthy"] == 0).then_some(()));
     let (code, _, error) = router.run(&["rollout", "start", "search", "--candidate", "search:2"]);
     assert!(code == 2 && error.contains(&says), "{code}: {error}");
     let deploy = |more: &[&str]| {
@@ -294,7 +288,7 @@ fn a_pool_whose_servers_are_dead_is_told_before_anything_begins() {
     }
     let (status, answer) = router.admin("GET", "/api/v1/routes/search/rollout/check?candidate=search:2", b"");
     assert!(status == 409 && answer["error"].as_str().unwrap().contains(&says), "{status}: {answer}");
-    assert_eq!(rollout(&router)["id"], begun, "nothing began");
+    assert_eq!(rollout(&router), Value::Null, "nothing began");
 }
 
 #[test]
