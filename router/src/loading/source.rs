@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 use super::{Load, Purpose, Trouble};
 use crate::config::Place;
 use crate::registry::{Format, Manifest, Reference, Registry, RegistryError, TrustedKey, Version, Which};
-use crate::validation::{Judging, Numbered, Report, Reports};
+use crate::validation::{Numbered, QualityAsked, Report, Reports};
 
 /// A version, checked and at hand.
 pub(super) struct Source {
@@ -74,7 +74,7 @@ pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
         Purpose::Candidate { live: None } => all.candidate(None).map(Some),
         Purpose::Candidate { live: Some(live) } => {
             let has_live = is_run_here(&registry, &wanted, live).await?;
-            all.candidate(Some(Judging { route: &load.route, has_live })).map(Some)
+            all.candidate(Some(QualityAsked { route: &load.route, has_live })).map(Some)
         }
     };
     let report = report.map_err(Trouble::Refused)?.cloned();

@@ -27,7 +27,7 @@ pub use report::{Check, Compared, Outcome, REPORT_BYTES, REPORT_FORM, Report};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
-pub use vouched::{Judging, Numbered, Reports};
+pub use vouched::{Numbered, QualityAsked, Reports};
 
 use crate::config::Criteria;
 use crate::onnx::load_library;

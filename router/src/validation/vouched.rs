@@ -22,7 +22,7 @@ pub struct Reports<'a> {
 
 /// That a route has its candidates tried on judged queries.
 #[derive(Debug, Clone, Copy)]
-pub struct Judging<'a> {
+pub struct QualityAsked<'a> {
     /// The route's name.
     pub route: &'a str,
     /// Its live model can be compared with others here.
@@ -35,7 +35,7 @@ impl<'a> Reports<'a> {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn candidate(&self, judging: Option<Judging<'_>>) -> Result<&'a Report, String> {
+    pub fn candidate(&self, asked: Option<QualityAsked<'_>>) -> Result<&'a Report, String> {
         let Reports { name, sha256, reports } = *self;
         let how = format!("switchback model validate {name}");
         let Some((number, newest)) = reports.last() else { return Err(format!("{name} was never validated: {how}")) };
@@ -55,13 +55,13 @@ impl<'a> Reports<'a> {
             };
             return Err(format!("{name} was refused when it was validated: {} (report {by}){later}", names.join(", ")));
         }
-        let Some(judging) = judging else { return Ok(newest) };
+        let Some(asked) = asked else { return Ok(newest) };
         let mut passed = self.own().filter(|(_, report)| report.passed).rev();
-        passed.find(|(_, report)| knows_enough(report, judging.has_live)).map(|(_, report)| report).ok_or_else(|| {
+        passed.find(|(_, report)| knows_enough(report, asked.has_live)).map(|(_, report)| report).ok_or_else(|| {
             format!(
                 "report {number} on {name} passed without a look at {QUALITY}, which the route {} asks for (route.validation.judged): deploy it with --config \
                  (the router's config) or --judged FILE, or {how} with them",
-                judging.route
+                asked.route
             )
         })
     }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::config::Criteria;
 
-    const JUDGED: Judging<'_> = Judging { route: "search", has_live: true };
+    const JUDGED: QualityAsked<'_> = QualityAsked { route: "search", has_live: true };
 
     /// Of the artefact `aa`, against a live model, on judged queries where one of the last two checks was made.
     fn report(format: &str, checks: &[(&str, &str)]) -> Report {
@@ -176,8 +176,8 @@ mod tests {
         (1..).zip(reports).map(|(number, report)| (number, Ok(report.clone()))).collect()
     }
 
-    fn candidate(reports: &[Numbered], judging: Option<Judging<'_>>) -> Result<(), String> {
-        Reports { name: "search:2", sha256: "aa", reports }.candidate(judging).map(drop)
+    fn candidate(reports: &[Numbered], asked: Option<QualityAsked<'_>>) -> Result<(), String> {
+        Reports { name: "search:2", sha256: "aa", reports }.candidate(asked).map(drop)
     }
 
     fn way_back(reports: &[Numbered]) -> Result<Option<bool>, String> {
@@ -227,7 +227,7 @@ mod tests {
         // Nothing to compare with: where there is no live model that is run here, that is all there can be.
         let alone = Report { live: None, judged: good().judged, ..weak() };
         assert!(told(std::slice::from_ref(&alone)).is_err());
-        let nobody = Some(Judging { has_live: false, ..JUDGED });
+        let nobody = Some(QualityAsked { has_live: false, ..JUDGED });
         assert_eq!(candidate(&stored(std::slice::from_ref(&alone)), nobody), Ok(()));
         assert!(candidate(&stored(&[Report { live: None, ..weak() }]), nobody).is_err(), "nor were there judged queries");
         // What is not run here cannot be looked at better.
