@@ -97,11 +97,13 @@ impl Exam {
         let mut reports: Vec<Numbered> = stored.iter().map(|stored| (stored.number, Report::read(&stored.report))).collect();
         // A dry run stores none.
         let is_it = |newest: &Report| (newest.at_ms, newest.took_ms, &newest.sha256) == (report.at_ms, report.took_ms, &report.sha256);
-        if !reports.last().is_some_and(|(_, newest)| newest.as_ref().is_ok_and(is_it)) {
+        let is_stored = reports.last().is_some_and(|(_, newest)| newest.as_ref().is_ok_and(is_it));
+        if !is_stored {
             let next = reports.last().map_or(1, |(number, _)| number.saturating_add(1));
             reports.push((next, Ok(report.clone())));
         }
-        let all = Reports { name: &named(version), sha256, reports: &reports };
+        let name = named(version);
+        let all = Reports { name: &name, sha256, reports: &reports };
         all.candidate(None).map(drop).map_err(Failure::refused)
     }
 

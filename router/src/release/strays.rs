@@ -17,7 +17,7 @@ use super::mover::Look;
 use super::rollout::Asked;
 use crate::config::{Config, Pool, Route};
 use crate::flags::Flags;
-use crate::loading::{Load, Stray, Trouble, load, strays};
+use crate::loading::{Load, Purpose, Stray, Trouble, load, strays};
 use crate::vocabulary::{PoolIndex, Ppm};
 
 /// What is found is looked at again this much later, or earlier where looks are, before it is believed.
