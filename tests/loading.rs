@@ -92,6 +92,32 @@ fn what_is_retired_comes_back_by_a_load() {
     assert_eq!(report.failures(), 0, "{report:?}");
 }
 
+/// A plain rollback is not repeated into the version before: two who act at the same moment would take the good one away.
+#[test]
+fn after_a_later_deployment_that_failed_the_version_before_has_to_be_named() {
+    let pools = ModelPools::start(&["ranker_v2.onnx", "ranker_v1.onnx"]);
+    let router = pools.router("one", QUICK, &pools.filled());
+    let load = pools.load(&router, 100).start();
+    start(&router, "search:2");
+    done(&router, &["rollout", "promote", "search", "--full"]);
+    reaches(&router, "done");
+    let said = done(&router, &["rollout", "start", "search", "--candidate", "search:3"]);
+    assert!(said.starts_with("search: rollout of search:3 over search:2: loading\n"), "{said}");
+    done(&router, &["rollout", "abort", "search", "--why", "not tonight"]);
+    for more in [&["--dry-run"][..], &[]] {
+        let (code, _, error) = router.run(&[&["rollback", "search"], more].concat());
+        let says = "so nothing to roll back; blue runs search:1: to make that live: switchback rollback search --to search:1";
+        assert!(code == 2 && error.contains(says), "{code}: {error}");
+    }
+    assert_eq!(router.route()["live"], "green");
+    let said = done(&router, &["status"]);
+    let says = "way back: rollback --to search:1: search:1 becomes live on blue, which still has it (1 of 1 endpoints healthy): at once";
+    assert!(said.contains(says), "{said}");
+    assert_eq!(done(&router, &["rollback", "search", "--to", "search:1"]), "rolled back: search:1 is live on search\n");
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
+}
+
 /// The servers of the canary find their versions themselves, and what they find as the second one is another model.
 #[test]
 fn a_server_that_scores_otherwise_than_the_registry_says_gets_nobody() {
@@ -238,6 +264,44 @@ fn a_way_back_that_is_none_ends_nothing() {
     assert!(code == 0 && said.starts_with("would be done: nothing: search:3 is live already on "), "{code}: {said}{error}");
     let (code, _, error) = router.run(&alias);
     assert!(code == 64 && error.contains("--to search@champion: an alias is one of the registry of --config"), "{code}: {error}");
+}
+
+/// Nobody could load it there, nor answer with it: nothing begins, a dry run says so, and a load that is under way says for what it waits.
+#[test]
+fn a_pool_whose_servers_are_dead_is_told_before_anything_begins() {
+    let mut pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let router = pools.router("one", QUICK, &pools.filled());
+    let address = pools.rankers[2][0].address.clone();
+    let says = format!("pool canary has no healthy server (http://{address})");
+    pools.rankers[2].clear();
+    eventually("the canary is known to be dead", SOON, || (router.route()["pools"]["canary"]["healthy"] == 0).then_some(()));
+    let (code, _, error) = router.run(&["rollout", "start", "search", "--candidate", "search:2"]);
+    assert!(code == 2 && error.contains(&says), "{code}: {error}");
+    let deploy = |more: &[&str]| {
+        let arguments = [&["deploy", "--route", "search", "--model", "search"], more].concat();
+        registry::said(&pools.command(&router, &arguments).output().unwrap())
+    };
+    let file = demo("models/ranker_shuffled.onnx");
+    for more in [&["--version", "2", "--dry-run"][..], &["--version", "2"], &["--file", file.to_str().unwrap(), "--dry-run"]] {
+        let (code, told, error) = deploy(more);
+        assert!(code == 2 && error.contains(&says), "{more:?}: {code}: {told}{error}");
+    }
+    let (status, answer) = router.admin("GET", "/api/v1/routes/search/rollout/check?candidate=search:2", b"");
+    assert!(status == 409 && answer["error"].as_str().unwrap().contains(&says), "{status}: {answer}");
+    assert_eq!(rollout(&router), Value::Null, "nothing began");
+}
+
+#[test]
+fn a_load_that_nobody_can_do_says_which_servers_it_waits_for() {
+    let mut pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let router = pools.router("one", QUICK, &format!("{}request_timeout = \"2s\"\n", pools.filled()));
+    let canary = &pools.rankers[2][0];
+    let says = format!("pool canary has no healthy server (http://{}), so search:2 is not loaded there yet", canary.address);
+    assert!(Command::new("kill").args(["-STOP", &canary.pid().to_string()]).status().unwrap().success());
+    start(&router, "search:2");
+    waits_for(&router, &says);
+    pools.rankers[2].clear();
+    done(&router, &["rollout", "abort", "search"]);
 }
 
 /// Queries go to a service that asks a model server beside it: what is loaded is the server's.

@@ -35,10 +35,12 @@ pub(super) enum ApiError {
     NoPath(String),
     #[error("this path does not take that method; GET /api/v1/openapi.json lists what there is")]
     NoMethod,
-    #[error(
-        "{0}: there is no candidate, no holdback and no rollout that is done, so nothing to roll back; to change who is live: switchback flag set {0} live=..."
-    )]
-    NothingToRollBack(String),
+    #[error("{route}: there is no candidate, no holdback and no rollout that is done, so nothing to roll back; {}", other_way(.route, .other.as_ref()))]
+    NothingToRollBack {
+        route: String,
+        /// The colour that is not live, and the version that it runs, where that is one to go back to.
+        other: Option<(String, String)>,
+    },
     #[error(
         "the pool {target} has no healthy endpoint: a rollback would leave everybody without an answer; mend it first, or set the flags by hand"
     )]
@@ -105,7 +107,7 @@ impl ApiError {
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) | ApiError::Experiment(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::NothingToRollBack(_)
+            ApiError::NothingToRollBack { .. }
             | ApiError::Rollout(_)
             | ApiError::TargetNotReady { .. }
             | ApiError::TargetServesAnother { .. }
@@ -160,6 +162,14 @@ pub(super) fn at(ms: u64) -> String {
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms after 1970"))
 }
 
+/// A plain rollback is not repeated into the version before: two who act at the same moment would take the good one away. So it has to be named.
+fn other_way(route: &str, other: Option<&(String, String)>) -> String {
+    match other {
+        Some((pool, version)) => format!("{pool} runs {version}: to make that live: switchback rollback {route} --to {version}"),
+        None => format!("to change who is live: switchback flag set {route} live=..."),
+    }
+}
+
 fn known_experiments(names: &[String]) -> String {
     if names.is_empty() { ": it has none".to_owned() } else { format!("; those that it has are {}", names.join(", ")) }
 }
@@ -171,6 +181,18 @@ pub(super) async fn no_such_method() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_there_is_nothing_to_roll_back_the_version_of_the_other_colour_is_named() {
+        let told = |other: Option<(&str, &str)>| {
+            let other = other.map(|(pool, version)| (pool.to_owned(), version.to_owned()));
+            ApiError::NothingToRollBack { route: "search".to_owned(), other }.to_string()
+        };
+        let says = "search: there is no candidate, no holdback and no rollout that is done, so nothing to roll back; ";
+        let named = "blue runs search:1: to make that live: switchback rollback search --to search:1";
+        assert_eq!(told(Some(("blue", "search:1"))), format!("{says}{named}"));
+        assert_eq!(told(None), format!("{says}to change who is live: switchback flag set search live=..."));
+    }
 
     #[test]
     fn a_store_that_cannot_write_is_one_that_is_not_there() {

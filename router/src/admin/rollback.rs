@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::exposition::{Buckets, Exposition};
 use super::{AdminState, Shared, orders, routes};
 use crate::flags::{Change, ChangeError, Kind};
-use crate::release::{PoolHealth, Rollback, grounds_of_rollback, hold_back, in_words, rollback};
+use crate::release::{PoolHealth, Rollback, grounds_of_rollback, hold_back, in_words, other_colour, rollback};
 
 /// What is asked.
 #[derive(Debug, Default, Deserialize)]
@@ -41,7 +41,7 @@ pub(super) async fn roll_back(
     for _ in 0..orders::TRIES {
         let flags = shared.state.flags.stored(index);
         let Some(mut back) = rollback(&flags, route, shared.state.process.clock.now_ms(), &said) else {
-            return Err(ApiError::NothingToRollBack(name));
+            return Err(ApiError::NothingToRollBack { route: name, other: other_colour(&flags, route) });
         };
         let health = shared.state.health(index, &back.target);
         let PoolHealth { healthy, endpoints } = health;

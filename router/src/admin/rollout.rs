@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep};
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
 use super::exposition::Exposition;
-use super::rollout_check::{Wanted, control_is_served, good_sha256, look};
+use super::rollout_check::{Wanted, control_is_served, good_sha256, look, purpose};
 use super::{AdminState, Shared, orders, routes};
 use crate::config::{Route, rollout_steps};
 use crate::flags::{Change, Flags, Kind, random_hex};
-use crate::loading::{Load, Trouble, unload as unload_version};
+use crate::loading::{Load, Purpose, Trouble, unload as unload_version};
 use crate::release::{
     Begin, Event, Move, Order, Refusal, Seen, ServersSeen, begin, carry_out, copies_before, copies_of, grounds, in_words, servers_now,
     strays_now, tellable,
@@ -74,8 +74,8 @@ pub(super) async fn start(
     let asked: Started = orders::read(body, r#"{"candidate": "v42", "why": "tonight's model"}"#)?;
     orders::one_line("why", &asked.why)?;
     good_sha256(asked.sha256.as_deref(), asked.candidate.as_deref())?;
-    let wanted =
-        asked.candidate.as_deref().map(|candidate| Wanted { candidate, sha256: asked.sha256.as_deref(), is_way_back: asked.at_once });
+    let purpose = purpose(&shared.state, (index, route), asked.at_once);
+    let wanted = asked.candidate.as_deref().map(|candidate| Wanted { candidate, sha256: asked.sha256.as_deref(), purpose: Some(purpose) });
     // What cannot be loaded is no candidate: nothing begins. A registry that is away holds nobody up; the load is tried again.
     if let Some(wanted) = wanted
         && let Err(Trouble::Refused(why)) = look(&shared.state, (index, route), &wanted).await
@@ -187,7 +187,7 @@ async fn unload(state: &AdminState, (index, route): (RouteIndex, &Route)) -> Res
         return Ok(());
     };
     let (registry, route, pool) = (state.config.registry.clone(), route.name.clone(), pool.clone());
-    unload_version(&Load { registry, route, loading, pool, number, sha256: None, only: None, is_way_back: false }).await.map_err(
+    unload_version(&Load { registry, route, loading, pool, number, sha256: None, only: None, purpose: Purpose::Restore }).await.map_err(
         |trouble| {
             let (Trouble::Refused(why) | Trouble::Away(why)) = trouble;
             ApiError::Rollout(format!("{} is retired, and not every server let go of it: {why}; order it again", rollout.control))

@@ -13,7 +13,7 @@ use super::rollout::healthy;
 use super::{AdminState, Shared, routes};
 use crate::config::{Pool, Route};
 use crate::flags::is_sha256;
-use crate::loading::{Load, Trouble, check as check_load, check_artefact};
+use crate::loading::{Load, Purpose, Trouble, check as check_load, check_artefact, check_unvalidated};
 use crate::release::{Begin, could_begin, in_words};
 use crate::vocabulary::RouteIndex;
 
@@ -30,7 +30,7 @@ pub(super) struct Asked {
     candidate: Option<String>,
     /// Of its artefact, where no other one will do.
     sha256: Option<String>,
-    /// It is a way back: what was validated once may be loaded, whatever a later look said.
+    /// It is a way back: what passed a validation once may be loaded, whatever a later look said.
     #[serde(default)]
     at_once: bool,
     /// It is still to be validated: nobody asks for its report.
@@ -43,8 +43,8 @@ pub(super) struct Wanted<'a> {
     pub(super) candidate: &'a str,
     /// Of its artefact, where no other one will do.
     pub(super) sha256: Option<&'a str>,
-    /// No report that passed has to be its newest one.
-    pub(super) is_way_back: bool,
+    /// What it is loaded for; `None`: it is still to be validated.
+    pub(super) purpose: Option<Purpose>,
 }
 
 pub(super) async fn check(
@@ -56,8 +56,8 @@ pub(super) async fn check(
     let (index, route) = routes::find(&shared, &name)?;
     let state = &shared.state;
     good_sha256(asked.sha256.as_deref(), asked.candidate.as_deref())?;
-    let is_way_back = asked.at_once || asked.unvalidated;
-    let wanted = asked.candidate.as_deref().map(|candidate| Wanted { candidate, sha256: asked.sha256.as_deref(), is_way_back });
+    let purpose = (!asked.unvalidated).then(|| purpose(state, (index, route), asked.at_once));
+    let wanted = asked.candidate.as_deref().map(|candidate| Wanted { candidate, sha256: asked.sha256.as_deref(), purpose });
     let (registry, why) = match &wanted {
         None => ("not_loaded", None),
         Some(wanted) => match look(state, (index, route), wanted).await {
@@ -71,6 +71,16 @@ pub(super) async fn check(
     could_begin(&first, &state.flags.stored(index), route, &healthy(state, index), state.process.clock.now_ms())
         .map_err(|refusal| ApiError::Rollout(refusal.0))?;
     Ok(Json(json!({ "candidate": asked.candidate, "registry": registry, "why": why })))
+}
+
+/// What a candidate would be loaded for.
+pub(super) fn purpose(state: &AdminState, (index, route): (RouteIndex, &Route), at_once: bool) -> Purpose {
+    if at_once {
+        return Purpose::WayBack;
+    }
+    let flags = state.flags.stored(index);
+    let of_config = || route.pools.get(flags.live.get()).map_or("", |pool| pool.version.as_str());
+    Purpose::candidate(route, flags.versions.get(&flags.live).map_or_else(of_config, String::as_str))
 }
 
 /// That some server of the live pool serves what it runs, as far as is known: who is compared with another model proves nothing. A rollout that is
@@ -110,7 +120,13 @@ pub(super) async fn look(state: &AdminState, (index, route): (RouteIndex, &Route
         return Ok("not_loaded");
     }
     // What a pool has is not loaded for it; it is what the registry has, all the same.
-    let looked = async { if is_there { check_artefact(&load).await } else { check_load(&load).await } };
+    let looked = async {
+        match wanted.purpose {
+            _ if is_there => check_artefact(&load).await,
+            None => check_unvalidated(&load).await,
+            Some(_) => check_load(&load).await,
+        }
+    };
     match tokio::time::timeout(ANSWERS_WITHIN, looked).await {
         Ok(found) => found.map(|()| if is_there { "not_loaded" } else { "ready" }),
         Err(_) => Err(Trouble::Away(format!("the registry did not answer within {ANSWERS_WITHIN:?}"))),
@@ -122,8 +138,9 @@ fn load_of(state: &AdminState, route: &Route, wanted: &Wanted<'_>) -> Option<Loa
     let loading = route.loading.clone()?;
     let number = loading.version_of(wanted.candidate)?;
     let (registry, pool) = (state.config.registry.clone(), route.pools.first()?.clone());
-    let (sha256, is_way_back) = (wanted.sha256.map(str::to_owned), wanted.is_way_back);
-    Some(Load { registry, route: route.name.clone(), loading, pool, number, sha256, only: None, is_way_back })
+    // Where its reports are still to come, nobody asks what for.
+    let (sha256, purpose) = (wanted.sha256.map(str::to_owned), wanted.purpose.clone().unwrap_or(Purpose::WayBack));
+    Some(Load { registry, route: route.name.clone(), loading, pool, number, sha256, only: None, purpose })
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     add("rollout", super::rollout::of_route(state, (index, route), &state.flags.stored(index)));
     let candidates = route.mlflow.as_ref().map(|_| state.process.candidates.progress(&route.name));
     add("mlflow", json!(candidates));
+    add("needs_judged_queries", json!(route.validation.judged.is_some()));
     Value::Object(json)
 }
 

@@ -206,10 +206,11 @@ impl Deployment<'_> {
     async fn carry_out(&self, told: &mut Told, account: &mut Account) -> Result<String, Failure> {
         let args = self.args;
         // A file is not pushed for a router that is not there, nor for a route of another model.
-        let scene = self.scene(&self.patient.first(self.deadline, told).await?)?;
+        let route = self.patient.first(self.deadline, told).await?;
+        let scene = self.scene(&route)?;
         // Nor into a folder that is not there: it may be one that is not mounted.
         let registry = Registry::open(&self.registry).map_err(failed)?;
-        let version = self.version(&registry, &scene, told).await?;
+        let version = self.version(&registry, (&route, &scene), told).await?;
         let (number, candidate) = (version.manifest.version, named(&version));
         account.version = Some(number);
         let Some(begun) = self.begun(&registry, &version, (told, account)).await? else {
@@ -237,11 +238,17 @@ impl Deployment<'_> {
     ) -> Result<Option<RolloutSeen>, Failure> {
         let (args, candidate) = (self.args, named(version));
         loop {
-            let scene = Scene::of(&self.patient.first(self.deadline, told).await?);
-            if scene.next(&candidate, args.if_busy) == Next::LiveAlready {
-                self.is_this_one(&scene, version, told).await?;
-                self.live_already(registry, &scene, version, (told, account)).await;
-                return Ok(None);
+            let route = self.patient.first(self.deadline, told).await?;
+            let scene = Scene::of(&route);
+            match scene.next(&candidate, args.if_busy) {
+                Next::LiveAlready => {
+                    self.is_this_one(&scene, version, told).await?;
+                    self.live_already(registry, &scene, version, (told, account)).await;
+                    return Ok(None);
+                }
+                // What has begun was looked at.
+                Next::Attach(_) => {}
+                Next::Start | Next::Refuse(_) | Next::Supersede(_) | Next::Queue(_) => self.has_what_the_route_asks_for(&route)?,
             }
             version.check_signature(&self.keys).map_err(failed)?;
             let live = live_version(registry, &args.model, &scene.live).await?;
@@ -250,6 +257,7 @@ impl Deployment<'_> {
             if !report.passed {
                 return Err(args.refused(&report));
             }
+            self.exam.is_clear(registry, version, &report).await?;
             let what = (candidate.clone(), Some(version.manifest.sha256.clone()));
             match args.order(what, scene.live, self.deadline).begin(&self.patient, told).await? {
                 Begun::UnderWay(begun) => return Ok(Some(*begun)),
@@ -272,8 +280,24 @@ impl Deployment<'_> {
         }
     }
 
+    /// That there are judged queries, where the router lets no candidate on without.
+    ///
+    /// # Errors
+    /// There are none.
+    pub(super) fn has_what_the_route_asks_for(&self, route: &Value) -> Result<(), Failure> {
+        let is_asked = route.get("needs_judged_queries") == Some(&Value::Bool(true));
+        if !is_asked || self.exam.judged.is_some() {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "the route {} has candidates tried on judged queries (route.validation.judged of the router's config), and none are named here: say --config FILE \
+             (the router's config) or --judged FILE; nothing was done",
+            self.args.route
+        )))
+    }
+
     /// The version, pushed if it has to be.
-    async fn version(&self, registry: &Registry, scene: &Scene, told: &Told) -> Result<Version, Failure> {
+    async fn version(&self, registry: &Registry, (route, scene): (&Value, &Scene), told: &Told) -> Result<Version, Failure> {
         let model = &self.args.model;
         let Some(file) = &self.args.file else {
             let number = self.args.version.ok_or_else(|| Failure::usage("--version or --file is needed"))?;
@@ -287,6 +311,7 @@ impl Deployment<'_> {
             told.line("known", &format!("{} is this file already", named(&version)));
             return Ok(version);
         }
+        self.has_what_the_route_asks_for(route)?;
         let trusted = deploy_push::would_be_vouched_for(&self.args.described, &self.keys);
         trusted.map_err(|failure| failure.about(&format!("{} is not pushed", file.display())))?;
         let version = deploy_push::push(registry, model, file, (&self.args.described, &self.args.why), self.args.json).await?;

@@ -9,8 +9,8 @@ use super::model::who;
 use super::registry_args::failed;
 use super::validating::{as_live, is_comparable, looked_at, named, pulled, store, unusable};
 use crate::config::Criteria;
-use crate::registry::{Format, Name, Reference, Registry, RegistryError, Version, Which};
-use crate::validation::{Live, Report, Subject, Validated, digest};
+use crate::registry::{Format, Manifest, Name, Reference, Registry, RegistryError, Version, Which};
+use crate::validation::{Live, Numbered, Report, Reports, Subject, Validated, digest};
 
 /// What is asked of a model.
 #[derive(Debug)]
@@ -85,6 +85,26 @@ impl Exam {
         let word = if report.passed { "passed" } else { "is refused" };
         told.line("validated", &format!("{} {word}{against}, in {} ms{stored}", report.name, report.took_ms));
         Ok(report)
+    }
+
+    /// That nothing is left of what an earlier report on this artefact refused: one that passed without a look at that is no answer to it.
+    ///
+    /// # Errors
+    /// Something is left; or the registry is away.
+    pub(super) async fn is_clear(&self, registry: &Registry, version: &Version, report: &Report) -> Result<(), Failure> {
+        let Manifest { model, version: number, sha256, .. } = &version.manifest;
+        let stored = registry.reports(model, *number).await.map_err(failed)?;
+        let mut reports: Vec<Numbered> = stored.iter().map(|stored| (stored.number, Report::read(&stored.report))).collect();
+        // A dry run stores none.
+        let is_it = |newest: &Report| (newest.at_ms, newest.took_ms, &newest.sha256) == (report.at_ms, report.took_ms, &report.sha256);
+        let is_stored = reports.last().is_some_and(|(_, newest)| newest.as_ref().is_ok_and(is_it));
+        if !is_stored {
+            let next = reports.last().map_or(1, |(number, _)| number.saturating_add(1));
+            reports.push((next, Ok(report.clone())));
+        }
+        let name = named(version);
+        let all = Reports { name: &name, sha256, reports: &reports };
+        all.candidate(None).map(drop).map_err(Failure::refused)
     }
 
     /// The newest report, if it answers what is asked now.

@@ -20,7 +20,8 @@ impl Deployment<'_> {
     /// It would be refused, or what has to be asked is away.
     pub(super) async fn would(&self, told: &Told, account: &mut Account) -> Result<String, Failure> {
         let args = self.args;
-        let scene = self.scene(&self.patient.first(self.deadline, told).await?)?;
+        let route = self.patient.first(self.deadline, told).await?;
+        let scene = self.scene(&route)?;
         // Who only looks makes no folder.
         let is_there = !matches!(&self.registry.place, Place::Folder(folder) if !folder.is_dir());
         let registry = if is_there || args.file.is_none() { Some(Registry::open(&self.registry).map_err(failed)?) } else { None };
@@ -41,6 +42,9 @@ impl Deployment<'_> {
             (None, None) => return Err(Failure::usage("--version or --file is needed")),
         };
         let next = scene.next(&candidate, args.if_busy);
+        if !matches!(next, Next::LiveAlready | Next::Attach(_)) {
+            self.has_what_the_route_asks_for(&route)?;
+        }
         if next != Next::LiveAlready {
             let live = match &registry {
                 Some(registry) => live_version(registry, &args.model, &scene.live).await?,
@@ -50,6 +54,9 @@ impl Deployment<'_> {
             account.report = Some(report.clone());
             if !report.passed {
                 return Err(args.refused(&report));
+            }
+            if let (Some(registry), Some(version)) = (&registry, &version) {
+                self.exam.is_clear(registry, version, &report).await?;
             }
             args.show(&report.table());
         }

@@ -143,6 +143,8 @@ fn check_form(route: &Value, version: &str) -> Result<(), Failure> {
     Err(Failure::usage(format!("--to {}: {rule}", free_text::cut(version))))
 }
 
+/// What a pool runs whose servers let go of their version.
+const NO_VERSION: &str = "none";
 /// Begins what is said of a pool whose servers are all unhealthy.
 const NOT_READY: &str = "it is not ready";
 
@@ -182,11 +184,18 @@ fn way(route: &Value, version: &str) -> (String, bool) {
 /// The way back from what is live, or on its way, for a screen; empty where there is none.
 pub(super) fn way_back(route: &Value) -> String {
     let rollout = &route["rollout"];
-    let is_back = matches!(rollout["phase"].as_str(), Some("baking" | "done"));
-    if !is_back || route["pools"][plain(&route["live"])]["version"] != rollout["candidate"] {
-        return String::new();
+    let live = &route["pools"][plain(&route["live"])]["version"];
+    match rollout["phase"].as_str() {
+        Some("baking" | "done") if *live == rollout["candidate"] => format!("  way back: {}\n", way(route, &plain(&rollout["control"])).0),
+        // A plain rollback is not repeated into the version before: that has to be named.
+        Some("rolled_back" | "aborted") if *live == rollout["control"] => {
+            let idle = if plain(&route["live"]) == "blue" { "green" } else { "blue" };
+            let before = route["pools"][idle]["version"].as_str();
+            let before = before.filter(|before| *before != NO_VERSION && rollout["candidate"] != *before && *live != *before);
+            before.map_or_else(String::new, |before| format!("  way back: rollback --to {before}: {}\n", way(route, before).0))
+        }
+        _ => String::new(),
     }
-    format!("  way back: {}\n", way(route, &plain(&rollout["control"])).0)
 }
 
 #[cfg(test)]
@@ -238,6 +247,18 @@ mod tests {
         assert_eq!((way(&down, "search:1"), way_back(&down)), ((says.to_owned(), false), format!("  way back: {says}\n")));
         // One that is loaded anew may bring them back.
         assert!(way(&down, "search:9").1);
+        // After a later rollout that failed the version before has to be named.
+        for phase in ["rolled_back", "aborted"] {
+            let mut failed = route.clone();
+            failed["rollout"] = json!({ "phase": phase, "is_active": false, "candidate": "search:3", "control": "search:2" });
+            assert_eq!(way_back(&failed), format!("  way back: rollback --to search:1: {at_once}\n"));
+            for version in ["search:3", "search:2", "none"] {
+                failed["pools"]["blue"]["version"] = version.into();
+                assert_eq!(way_back(&failed), "", "{version}");
+            }
+            failed["rollout"]["control"] = "search:7".into();
+            assert_eq!(way_back(&failed), "", "somebody changed who is live");
+        }
         route["rollout"] =
             json!({ "phase": "canary", "is_active": true, "candidate": "search:3", "summary": "search:3 canary step 1 of 2 (1 %)" });
         assert!(way(&route, "search:1").0.starts_with("search:3 canary step 1 of 2 (1 %) is aborted; search:1 becomes live"));

@@ -46,8 +46,30 @@ pub struct Load {
     pub sha256: Option<String>,
     /// On these of its servers alone, as [`Stray::server`] names them; `None`: on all.
     pub only: Option<Vec<String>>,
-    /// Somebody goes back to it: what was good once is good enough, and what nobody ever looked at is as well, since it is named by an operator.
-    pub is_way_back: bool,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What a version is loaded for, and so what is asked of its reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is to get users: its newest report has passed, and nothing is left of what an earlier one refused.
+    Candidate {
+        /// The live version, where the route has candidates tried on judged queries: a report has to have done that, too.
+        live: Option<String>,
+    },
+    /// Somebody goes back to it: one report that passed is good enough; and so is none, since it is named by an operator. Refused reports alone are not.
+    WayBack,
+    /// Its servers get back what they had, whatever is said of it by now.
+    Restore,
+}
+
+impl Purpose {
+    /// A candidate of this route, where this version is live.
+    #[must_use]
+    pub fn candidate(route: &config::Route, live: &str) -> Purpose {
+        Purpose::Candidate { live: route.validation.judged.as_ref().map(|_| live.to_owned()) }
+    }
 }
 
 /// Every server of the pool has the version.
@@ -102,6 +124,14 @@ pub async fn check(load: &Load) -> Result<(), Trouble> {
     source::vetted(load).await.map(drop)
 }
 
+/// The same before anybody validated it: its reports are still to come.
+///
+/// # Errors
+/// [`Trouble`].
+pub async fn check_unvalidated(load: &Load) -> Result<(), Trouble> {
+    source::trusted(load).await.map(drop)
+}
+
 /// Whether the registry has this very artefact of a version, where it is said which one it has to be. Nothing is done.
 ///
 /// # Errors
@@ -141,9 +171,9 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
     let (route, pool, version) = (&load.route, &load.pool.name, load.number);
     let previous = load.loading.version_of(&load.pool.version).filter(|previous| is_over && *previous != version);
     let put_back = match previous {
-        Some(number) => {
-            bring(&Load { number, sha256: None, is_way_back: true, ..load.clone() }, &AtomicBool::new(false), progress).await.map(|_| ())
-        }
+        Some(number) => bring(&Load { number, sha256: None, purpose: Purpose::Restore, ..load.clone() }, &AtomicBool::new(false), progress)
+            .await
+            .map(|_| ()),
         None => Ok(()),
     };
     match put_back {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use model_servers::Golden;
 use tempfile::NamedTempFile;
 
-use super::{Load, Trouble};
+use super::{Load, Purpose, Trouble};
 use crate::config::Place;
-use crate::registry::{Manifest, Reference, Registry, RegistryError, TrustedKey, Version, Which};
-use crate::validation::Report;
+use crate::registry::{Format, Manifest, Reference, Registry, RegistryError, TrustedKey, Version, Which};
+use crate::validation::{Numbered, QualityAsked, Report, Reports};
 
 /// A version, checked and at hand.
 pub(super) struct Source {
@@ -25,7 +25,7 @@ pub(super) struct Vetted {
     registry: Registry,
     wanted: Reference,
     version: Version,
-    /// The report that vouches for it; `None` on a way back to a version that nobody ever validated.
+    /// The report that vouches for it; `None` on a way back to a version that nobody ever validated, and where a pool gets back what it had.
     report: Option<Report>,
 }
 
@@ -49,19 +49,47 @@ fn another(name: &str, place: &Place, has: &str, meant: Option<&str>) -> Option<
     ))
 }
 
-/// Looks for a version, which has to be validated, and signed where that is asked for.
-pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
+/// Looks for a version that may be loaded as soon as somebody validated it: its artefact is there, and signed where that is asked for.
+pub(super) async fn trusted(load: &Load) -> Result<(Registry, Reference, Version), Trouble> {
     let (registry, wanted, version) = found(load).await?;
     if let Some(removed) = &version.removed {
         return Err(Trouble::Refused(format!("{wanted}: its artefact was removed from the registry by {}", removed.who)));
     }
     let keys: Result<Vec<TrustedKey>, RegistryError> = load.registry.trusted_keys.iter().map(|path| TrustedKey::read(path)).collect();
     version.check_signature(&keys.map_err(trouble)?).map_err(trouble)?;
-    let report = match report(&registry, &wanted, &version).await {
-        Err(Trouble::Refused(_)) if load.is_way_back => passed_once(&registry, &version).await?,
-        report => Some(report?),
+    Ok((registry, wanted, version))
+}
+
+/// Looks for a version, which has to be validated, and signed where that is asked for.
+pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
+    let (registry, wanted, version) = trusted(load).await?;
+    let Manifest { model, version: number, sha256, .. } = &version.manifest;
+    let stored = registry.reports(model, *number).await.map_err(trouble)?;
+    let reports: Vec<Numbered> = stored.iter().map(|stored| (stored.number, Report::read(&stored.report))).collect();
+    let name = wanted.to_string();
+    let all = Reports { name: &name, sha256, reports: &reports };
+    let report = match &load.purpose {
+        Purpose::Restore => Ok(all.passed_once()),
+        Purpose::WayBack => all.way_back(),
+        Purpose::Candidate { live: None } => all.candidate(None).map(Some),
+        Purpose::Candidate { live: Some(live) } => {
+            let has_live = is_run_here(&registry, &wanted, live).await?;
+            all.candidate(Some(QualityAsked { route: &load.route, has_live })).map(Some)
+        }
     };
+    let report = report.map_err(Trouble::Refused)?.cloned();
     Ok(Vetted { registry, wanted, version, report })
+}
+
+/// Whether the live version is one that others can be compared with: of the same model, there, and ONNX.
+async fn is_run_here(registry: &Registry, wanted: &Reference, live: &str) -> Result<bool, Trouble> {
+    let live = live.parse::<Reference>().ok().filter(|live| live.model == wanted.model && matches!(live.which, Which::Number(_)));
+    let Some(live) = live else { return Ok(false) };
+    match registry.version(&live).await {
+        Ok(live) => Ok(live.removed.is_none() && live.manifest.format == Format::Onnx),
+        Err(error) if error.is_away() => Err(trouble(error)),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Reads a version that may be loaded; its artefact goes into `beside`, the folder that it is wanted in.
@@ -80,32 +108,6 @@ pub(super) async fn read(load: &Load, beside: Option<&Path>, progress: &(dyn Fn(
         None => None,
     };
     Ok(Source { golden, input, artefact })
-}
-
-/// The newest report, which has to be there, to have passed, and to be of this very artefact.
-async fn report(registry: &Registry, wanted: &Reference, version: &Version) -> Result<Report, Trouble> {
-    let Manifest { model, version: number, sha256, .. } = &version.manifest;
-    let how = format!("switchback model validate {wanted}");
-    let Some(stored) = registry.newest_report(model, *number).await.map_err(trouble)? else {
-        return Err(Trouble::Refused(format!("{wanted} was never validated: {how}")));
-    };
-    let report = Report::read(&stored.report).map_err(|why| Trouble::Refused(format!("report {} on {wanted}: {why}", stored.number)))?;
-    if report.sha256 != *sha256 {
-        return Err(Trouble::Refused(format!("report {} on {wanted} is of another artefact: {how}", stored.number)));
-    }
-    if !report.passed {
-        let names: Vec<&str> = report.refusals().map(|check| check.name.as_str()).collect();
-        return Err(Trouble::Refused(format!("{wanted} was refused when it was validated: {}", names.join(", "))));
-    }
-    Ok(report)
-}
-
-/// The newest report that passed, of this very artefact: stricter looks since then do not block the way back.
-async fn passed_once(registry: &Registry, version: &Version) -> Result<Option<Report>, Trouble> {
-    let Manifest { model, version: number, sha256, .. } = &version.manifest;
-    let reports = registry.reports(model, *number).await.map_err(trouble)?;
-    let mut reports = reports.iter().rev().filter_map(|stored| Report::read(&stored.report).ok());
-    Ok(reports.find(|report| report.passed && report.sha256 == *sha256))
 }
 
 async fn golden(registry: &Registry, wanted: &Reference, version: &Version, report: &Report) -> Result<Option<Golden>, Trouble> {

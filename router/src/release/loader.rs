@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::rollout::{LoadSeen, LoadState, ToLoad};
 use crate::config::{Config, Route};
-use crate::loading::{Load, Loaded, Trouble, load};
+use crate::loading::{Load, Loaded, Purpose, Trouble, load};
 
 /// Between two tries, where servers or the registry are away; a longer time after each, up to the last.
 const AGAIN_AFTER: [u64; 4] = [1, 2, 5, 15];
@@ -46,7 +46,7 @@ impl Loader {
     }
 
     /// Begins a load, unless it is under way; in words, how far it is.
-    pub(super) fn begin(&mut self, (rollout, is_way_back): (&str, bool), to_load: ToLoad, config: &Arc<Config>, route: &Route) -> String {
+    pub(super) fn begin(&mut self, (rollout, purpose): (&str, Purpose), to_load: ToLoad, config: &Arc<Config>, route: &Route) -> String {
         if let Some(job) = self.job.as_ref().filter(|job| job.rollout == rollout && job.to_load == to_load) {
             return in_words(&job.state.borrow(), &to_load);
         }
@@ -55,7 +55,7 @@ impl Loader {
         if self.is_leaving() {
             return format!("pool {} gets back what it had before another version is loaded", to_load.pool);
         }
-        let Some(load) = asked(&to_load, is_way_back, config, route) else {
+        let Some(load) = asked(&to_load, purpose, config, route) else {
             return format!("there is no pool {} any more", to_load.pool);
         };
         let (say, state) = watch::channel(LoadState::Underway(format!("{} is loaded on {}", to_load.version, to_load.pool)));
@@ -102,11 +102,11 @@ fn in_words(state: &LoadState, to_load: &ToLoad) -> String {
     }
 }
 
-fn asked(to_load: &ToLoad, is_way_back: bool, config: &Config, route: &Route) -> Option<Load> {
+fn asked(to_load: &ToLoad, purpose: Purpose, config: &Config, route: &Route) -> Option<Load> {
     let pool = route.pools.iter().find(|pool| pool.name == to_load.pool)?.clone();
     let (registry, loading) = (config.registry.clone(), route.loading.clone()?);
     let (route, sha256) = (route.name.clone(), to_load.sha256.clone());
-    Some(Load { registry, route, loading, pool, number: to_load.number, sha256, only: None, is_way_back })
+    Some(Load { registry, route, loading, pool, number: to_load.number, sha256, only: None, purpose })
 }
 
 async fn keep_trying(wanted: Load, say: watch::Sender<LoadState>, mut cancelled: oneshot::Receiver<()>) {

@@ -18,6 +18,7 @@ use super::strays::Strays;
 use super::under::Under;
 use crate::config::Route;
 use crate::flags::{Change, ChangeError, Flags, Hurry, Kind, Lease, Rollout, Source};
+use crate::loading::Purpose;
 use crate::vocabulary::RouteIndex;
 
 /// How long a lease lasts, and how often it is asked for.
@@ -105,12 +106,13 @@ impl Mover {
             next = super::rollout::next(&Seen { gate: Some(&gate), ..seen });
         }
         self.wants_rollback = if is_ours { self.gates.wants_rollback(open, &rollout, &route.name).await } else { None };
-        let by = self.lease.as_ref().map_or("nobody yet", |lease| lease.holder.as_str()).to_owned();
         let waits_for = match &next {
             Next::Wait(_) if let Some(why) = away => Some(format!("nothing is judged: {why}")),
             Next::Wait(what) => Some(what.clone()),
-            Next::Load(to_load) if is_ours => Some(self.load(look, &rollout, to_load)),
-            Next::Load(to_load) => Some(format!("{} is loaded on {}, by {by}", to_load.version, to_load.pool)),
+            Next::Load(to_load) => {
+                let told = self.load(look, &rollout, to_load, is_ours);
+                Some(seen.cannot_load(to_load).unwrap_or(told))
+            }
             Next::Look { pools, .. } => {
                 if is_ours {
                     self.looks.begin(look, pools);
@@ -132,10 +134,15 @@ impl Mover {
         }
     }
 
-    /// Begins a load, unless it is under way: how far it is.
-    fn load(&mut self, look: &Look<'_>, rollout: &Rollout, to_load: &ToLoad) -> String {
+    /// Begins a load, unless it is under way or another router's: how far it is.
+    fn load(&mut self, look: &Look<'_>, rollout: &Rollout, to_load: &ToLoad, is_ours: bool) -> String {
+        if !is_ours {
+            let by = self.lease.as_ref().map_or("nobody yet", |lease| lease.holder.as_str());
+            return format!("{} is loaded on {}, by {by}", to_load.version, to_load.pool);
+        }
         let is_way_back = rollout.hurry == Some(Hurry::Live);
-        let begin = || self.loader.begin((&rollout.id, is_way_back), to_load.clone(), &look.under.config, look.route);
+        let purpose = if is_way_back { Purpose::WayBack } else { Purpose::candidate(look.route, &rollout.control) };
+        let begin = || self.loader.begin((&rollout.id, purpose), to_load.clone(), &look.under.config, look.route);
         self.strays.leave(&to_load.pool).unwrap_or_else(begin)
     }
 

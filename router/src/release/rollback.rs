@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::roles::{Arm, Arms, Setting};
+use super::rollout::NO_VERSION;
 use crate::config::{Pool, Route};
 use crate::flags::{Flags, Phase, Rollout as Record, TEXT_CHARS, Trip};
 
@@ -88,6 +89,23 @@ fn of_nobody(flags: &Flags) -> Option<Rollback> {
         .filter(|rollout| matches!(rollout.phase, Phase::Loading | Phase::Pending | Phase::Mirroring | Phase::Canary))?;
     let Record { candidate, control, from, .. } = Record::clone(rollout);
     Some(Rollback { candidate, control, target: from, fields: BTreeMap::from([("canary_percent".to_owned(), Some("0".to_owned()))]) })
+}
+
+/// The colour that is not live and the version that it runs, where somebody might want to go back to that: another one than what is live, and not the
+/// candidate that the last rollout did not bring live.
+#[must_use]
+pub fn other_colour(flags: &Flags, route: &Route) -> Option<(String, String)> {
+    let runs = |pool: usize| {
+        let flagged = flags.versions.iter().find(|(at, _)| at.get() == pool).map(|(_, version)| version);
+        flagged.or_else(|| route.pools.get(pool).map(|pool| &pool.version))
+    };
+    let live = route.pools.get(flags.live.get())?;
+    let name = if live.name == "blue" { "green" } else { "blue" };
+    let version = runs(route.pools.iter().position(|pool| pool.name == name)?)?;
+    let ended = flags.rollout.as_ref().filter(|rollout| matches!(rollout.phase, Phase::RolledBack | Phase::Aborted));
+    let is_failed = ended.is_some_and(|rollout| rollout.candidate == *version);
+    let is_one = version != NO_VERSION && !is_failed && runs(flags.live.get()) != Some(version);
+    is_one.then(|| (name.to_owned(), version.clone()))
 }
 
 fn flip(target: &str) -> [(String, Option<String>); 3] {
@@ -185,6 +203,16 @@ mod tests {
         assert_eq!((back.candidate.as_str(), back.target.as_str()), ("v2", "blue"));
         assert_eq!(fields(&back), [("canary_percent", "0"), ("holdback_percent", "0"), ("live", "blue")]);
         assert_eq!(rollback(&flags(&route, &[]), &route, 7, ""), None);
+    }
+
+    #[test]
+    fn the_other_colour_is_a_way_back_where_it_runs_another_version() {
+        let route = route(["v1", "v2", "v3"]);
+        let live_green = flags(&route, &[("live", "green")]);
+        assert_eq!(other_colour(&live_green, &route), Some(("blue".to_owned(), "v1".to_owned())));
+        let named =
+            |blue: &str| other_colour(&flags(&route, &[("live", "green"), ("version.blue", blue)]), &route).map(|(_, version)| version);
+        assert_eq!((named("v0").as_deref(), named("v2"), named("none")), (Some("v0"), None, None), "as the flags have it; retired");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::mover::Look;
 use super::rollout::Asked;
 use crate::config::{Config, Pool, Route};
 use crate::flags::Flags;
-use crate::loading::{Load, Stray, Trouble, load, strays};
+use crate::loading::{Load, Purpose, Stray, Trouble, load, strays};
 use crate::vocabulary::{PoolIndex, Ppm};
 
 /// What is found is looked at again this much later, or earlier where looks are, before it is believed.
@@ -288,9 +288,8 @@ pub(super) fn load_of(config: &Config, route: &Route, (name, version): &Asked, o
     let pool = route.pools.iter().find(|pool| pool.name == *name)?.clone();
     let loading = route.loading.clone()?;
     let number = loading.version_of(version)?;
-    // What was good enough once is good enough to come back to.
     let (registry, route) = (config.registry.clone(), route.name.clone());
-    Some(Load { registry, route, loading, pool, number, sha256: None, only, is_way_back: true })
+    Some(Load { registry, route, loading, pool, number, sha256: None, only, purpose: Purpose::Restore })
 }
 
 async fn ask(loads: Vec<Load>) -> RouteStrays {

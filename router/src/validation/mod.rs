@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Everything that touches a model's bytes happens in a child process with limits on memory, processor time and time ([`child`]); the parent reads checks.
-//! A file that kills the child is refused, with what it was doing. `measures`, `paired`, `judged`, `formats` and `pickle` are pure. docs/VALIDATION.md.
+//! A file that kills the child is refused, with what it was doing. `measures`, `paired`, `judged`, `vouched`, `formats` and `pickle` are pure. docs/VALIDATION.md.
 
 mod child;
 mod judged;
@@ -16,6 +16,7 @@ mod measures;
 mod onnx;
 mod paired;
 mod report;
+mod vouched;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use report::{Check, Compared, Outcome, REPORT_BYTES, REPORT_FORM, Report};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+pub use vouched::{Numbered, QualityAsked, Reports};
 
 use crate::config::Criteria;
 use crate::onnx::load_library;

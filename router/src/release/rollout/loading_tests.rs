@@ -145,6 +145,37 @@ fn a_version_that_cannot_be_loaded_ends_the_rollout_and_one_that_is_late_is_wait
 }
 
 #[test]
+fn a_pool_without_a_healthy_server_is_not_begun_with_and_is_told_while_it_loads() {
+    let dead = "pool canary has no healthy server (http://127.0.0.1:3)";
+    let mut quiet = Scene::quiet(route());
+    let could = |scene: &Scene, candidate: Option<&str>, at_once: bool| {
+        let asked = Begin { candidate: candidate.map(str::to_owned), at_once, ..Begin::default() };
+        could_begin(&asked, &scene.flags(), &scene.route, &scene.healthy, scene.now_ms).map_err(|refusal| refusal.0)
+    };
+    quiet.healthy = vec![1, 1, 0];
+    assert_eq!(quiet.begin(Some("search:2")).unwrap_err().0, dead);
+    for candidate in [Some("search:2"), None] {
+        assert_eq!(could(&quiet, candidate, false), Err(dead.to_owned()), "whichever it is");
+    }
+    // The pool that comes later may be mended by then, and a load may bring one back that is wanted at once, or that has nothing.
+    quiet.healthy = vec![1, 0, 1];
+    assert_eq!((could(&quiet, Some("search:2"), false), could(&quiet, Some("search:2"), true)), (Ok(()), Ok(())));
+    quiet.healthy = vec![1, 1, 0];
+    quiet.route.pools[2].version = "none".to_owned();
+    assert_eq!(could(&quiet, Some("search:2"), false), Ok(()));
+    let mut scene = scene();
+    scene.healthy = vec![1, 1, 0];
+    scene.load(LoadState::Underway("search:2 is loaded on canary".to_owned()));
+    let (to_load, says) = (scene.to_load(), format!("{dead}, so search:2 is not loaded there yet"));
+    assert_eq!(scene.seen(|seen| seen.cannot_load(&to_load)), Some(says.clone()));
+    scene.now_ms += 3_600_000;
+    let Next::Go(told) = scene.next() else { panic!() };
+    assert!(told.event == Event::Stalled && told.rollout.why.ends_with(&says), "{told:?}");
+    scene.healthy = vec![1, 1, 1];
+    assert_eq!(scene.seen(|seen| seen.cannot_load(&to_load)), None);
+}
+
+#[test]
 fn nothing_is_loaded_while_somebody_holds_it_up() {
     let mut scene = scene();
     for (field, value) in [("freeze", "true"), ("pin", "blue")] {

@@ -268,7 +268,7 @@ impl Seen<'_> {
         let load = self.load.filter(|load| (&load.pool, &load.version) == (&to_load.pool, &to_load.version));
         match load.map(|load| &load.state) {
             None => Next::Load(to_load),
-            Some(LoadState::Underway(what)) => match self.wait(what.clone()) {
+            Some(LoadState::Underway(what)) => match self.wait(self.cannot_load(&to_load).unwrap_or_else(|| what.clone())) {
                 Next::Wait(_) => Next::Load(to_load),
                 told => told,
             },

@@ -2,8 +2,11 @@
 
 use super::layout::{carrier, loadable};
 use super::next::Seen;
-use crate::config::{LoadProtocol, Route};
+use crate::config::{LoadProtocol, Pool, Route};
 use crate::flags::{Phase, Rollout};
+
+/// Of more servers than these only the number is told.
+const TOLD_SERVERS: usize = 4;
 
 /// How far the loading of a version is, as whoever does it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +66,31 @@ impl Lack {
     }
 }
 
+impl Seen<'_> {
+    /// That no server of a pool is healthy, as this router sees them: which those are.
+    pub(super) fn without_servers(&self, pool: &str) -> Option<String> {
+        let (index, pool) = self.route.pools.iter().enumerate().find(|(_, one)| one.name == pool)?;
+        let is_dead = self.healthy.get(index).copied().unwrap_or(0) == 0;
+        is_dead.then(|| format!("pool {} has no healthy server ({})", pool.name, servers(pool)))
+    }
+
+    /// The same of a pool that is to load something.
+    pub(in crate::release) fn cannot_load(&self, to_load: &ToLoad) -> Option<String> {
+        self.without_servers(&to_load.pool).map(|what| format!("{what}, so {} is not loaded there yet", to_load.version))
+    }
+}
+
+/// `http://10.0.0.7:9001, http://10.0.0.8:9001`
+fn servers(pool: &Pool) -> String {
+    let endpoints = &pool.endpoints;
+    let named = endpoints.iter().take(TOLD_SERVERS).map(|one| format!("http{}://{}", if one.is_tls { "s" } else { "" }, one.authority));
+    let named = named.collect::<Vec<_>>().join(", ");
+    match endpoints.len().saturating_sub(TOLD_SERVERS) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 /// The pool that a state sends the candidate's traffic to.
 pub(super) fn used<'r>(rollout: &'r Rollout, route: &'r Route) -> Option<&'r str> {
     match rollout.phase {
@@ -107,7 +135,7 @@ pub(super) fn not_ready(after: &Rollout, seen: &Seen<'_>) -> Option<Lack> {
         return to_load(number);
     }
     if seen.healthy.get(index).copied().unwrap_or(0) == 0 {
-        return other(format!("pool {name} has no healthy endpoint"));
+        return other(format!("pool {name} has no healthy endpoint ({})", servers(pool)));
     }
     // Each router's users are sent there.
     let router = seen.routers.iter().find(|router| router.is_known && router.down.iter().any(|down| down == name))?;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::event::Event;
-use super::layout::{fields, loadable};
+use super::layout::{NO_VERSION, fields, loadable};
 use super::next::{Move, Seen, is_gated};
 use super::order::Refusal;
 use super::ready::{Lack, not_ready};
@@ -91,7 +91,10 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     let seen =
         Seen { route, flags, rollout: &before, now_ms, evidence: None, routers: &[], healthy, gate: None, load: None, servers: None };
     let is_loaded = match not_ready(&first, &seen) {
-        Some(Lack::Version(_)) => false,
+        Some(Lack::Version(to_load)) => match seen.without_servers(&to_load.pool) {
+            Some(what) if !may_revive(begin, &to_load.pool, route) => return Err(Refusal(what)),
+            _ => false,
+        },
         Some(Lack::Other(what)) => return Err(Refusal(what)),
         None => is_flipped || !begin.at_once,
     };
@@ -119,6 +122,11 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     Ok(first)
 }
 
+/// Whether servers that are not healthy may be so again by a load: nobody is kept from a way back, and what was retired has nothing to answer with.
+fn may_revive(begin: &Begin, pool: &str, route: &Route) -> bool {
+    begin.at_once || route.pools.iter().any(|one| one.name == pool && one.version == NO_VERSION)
+}
+
 /// Whether a rollout could begin, as far as flags and pools go. One that is under way counts as ended; without a candidate it is about any.
 ///
 /// # Errors
@@ -129,7 +137,13 @@ pub fn could_begin(asked: &Begin, flags: &Flags, route: &Route, healthy: &[usize
     }
     let live = as_flagged(route, flags).pools.get(flags.live.get()).map(|pool| pool.version.clone());
     match &asked.candidate {
-        None => nothing_by_hand(flags),
+        None => {
+            nothing_by_hand(flags)?;
+            // Whichever comes next, its servers have to load it.
+            let Some(loading) = &route.loading else { return Ok(()) };
+            let next = Begin { candidate: Some(format!("{}:{}", loading.model, u64::MAX)), ..asked.clone() };
+            begin(&next, flags, route, healthy, now_ms).map(drop)
+        }
         candidate if *candidate == live => Ok(()),
         Some(_) => begin(asked, flags, route, healthy, now_ms).map(drop),
     }

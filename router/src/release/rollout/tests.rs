@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::scene::{Scene, evidence, router};
 use super::*;
 use crate::flags::{Phase, RouterSeen, TripSeen};
+use crate::release::other_colour;
 use crate::vocabulary::Ppm;
 
 #[test]
@@ -196,6 +197,19 @@ fn a_record_that_is_removed_by_hand_ends_it() {
     assert_eq!(go.fields.keys().collect::<Vec<_>>(), ["rollout"], "the share stays as it is");
 }
 
+/// A plain rollback has nothing to do there; somebody may want to go back further.
+#[test]
+fn the_other_colour_is_a_way_back_unless_it_runs_what_just_failed() {
+    let mut scene = Scene::start();
+    assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
+    let other = |scene: &Scene| other_colour(&scene.flags(), &scene.route);
+    assert_eq!(other(&scene), None, "green runs the candidate that was aborted");
+    scene.route.pools[1].version = "v0".to_owned();
+    assert_eq!(other(&scene), Some(("green".to_owned(), "v0".to_owned())));
+    scene.route.pools[1].version = "v1".to_owned();
+    assert_eq!(other(&scene), None, "that is live");
+}
+
 /// What the last rollout replaced or took back has to be named to come again.
 #[test]
 fn what_was_put_away_does_not_come_again_by_itself() {
@@ -260,7 +274,7 @@ fn orders_are_carried_out_or_refused_with_a_reason() {
     assert!(scene.order(Order::Promote).unwrap_err().starts_with("freeze is set"));
     scene.fields.remove("freeze");
     scene.healthy = vec![2, 0, 2];
-    assert_eq!(scene.order(Order::Promote), Err("pool green has no healthy endpoint".to_owned()));
+    assert_eq!(scene.order(Order::Promote), Err("pool green has no healthy endpoint (http://127.0.0.1:2)".to_owned()));
     scene.healthy = vec![2, 2, 2];
     assert_eq!(scene.order(Order::PromoteFully), Ok(Event::Switched));
     assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
