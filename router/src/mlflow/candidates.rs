@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_away_is_tried_again_until_he_is_back() {
+    async fn who_is_away_is_asked_again_until_the_answer_comes() {
         let folder = tempfile::tempdir().unwrap();
         let asked = folder.path().join("asked").display().to_string();
         let push = format!("[ $(grep -c 'model push' {asked}) -gt 3 ] || {{ echo away >&2; exit 69; }}; echo '{{\"version\": 7}}'");
@@ -461,7 +461,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let waits = candidates.progress("search").waits.unwrap();
-        assert_eq!(waits, "tried again in 3600 s: not pushed: exit status: 69: away");
+        assert!(waits.starts_with("tried again in 3") && waits.ends_with(" s: not pushed: exit status: 69: away"), "{waits}");
         assert_eq!(candidates.submit(wish(MINUTE)), Told::Waits);
         while candidates.ended("search", Ended::Replaced) == 0 || !is_seen(&|progress| progress.waits.is_some()) {
             tokio::task::yield_now().await;
