@@ -155,6 +155,26 @@ fn another_rollout_is_left_alone_ended_or_waited_for() {
 }
 
 #[test]
+fn a_version_that_waits_for_its_turn_never_goes_live_over_a_newer_one() {
+    let site = Site::with_users(PLAN);
+    for model in ["ranker_v2.onnx", "ranker_shuffled.onnx"] {
+        site.registry.done(&["push", text(&site.model(model)), "--model", "search"]);
+    }
+    site.runs("search:3");
+    assert_eq!(site.router.run(&["rollout", "start", "search", "--candidate", "search:3"]).0, 0);
+    let mut queued = site.watch(&["--version", "2", "--if-busy", "queue", "--timeout", "90s"]);
+    let newer = "; that is a newer version, and once it is live search:2 is not begun";
+    assert!(queued.tells("queued") && queued.said().contains(newer), "{}", queued.said());
+    assert_eq!(site.router.run(&["rollout", "promote", "search", "--full"]).0, 0);
+    let (code, account) = queued.ended();
+    assert_eq!((code, &account["outcome"], &account["rollout"]), (2, &"refused".into(), &Value::Null), "{account:#}");
+    let why = "search:2 is not begun: search:3, which is newer, went live while it was waited for";
+    assert!(account["error"].as_str().unwrap().starts_with(why), "{account:#}");
+    let route = site.router.route();
+    assert_eq!((&route["live"], &route["rollout"]["candidate"], site.rollouts()), (&"green".into(), &"search:3".into(), 1));
+}
+
+#[test]
 fn whoever_stops_waiting_can_attach_again() {
     let mut site = Site::start(PLAN);
     site.runs("search:2");

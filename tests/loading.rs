@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchback_tests::model_pools::{ModelPools, QUICK};
-use switchback_tests::ranker::demo;
+use switchback_tests::ranker::{demo, with_one_more_feature};
 use switchback_tests::registry;
-use switchback_tests::{Backend, Router, eventually};
+use switchback_tests::{Backend, Router, eventually, http};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -302,6 +302,44 @@ fn a_load_that_nobody_can_do_says_which_servers_it_waits_for() {
     waits_for(&router, &says);
     pools.rankers[2].clear();
     done(&router, &["rollout", "abort", "search"]);
+}
+
+/// A model that takes one more feature, which its deployment declares, is loaded beside the live one; and the way back is one write, as ever.
+#[test]
+fn a_model_with_another_number_of_features_goes_live_where_that_is_declared() {
+    let pools = ModelPools::start(&[]);
+    let router = pools.router("one", QUICK, &pools.filled());
+    let wider = with_one_more_feature(&fs::read(demo("models/ranker_v2.onnx")).unwrap());
+    let file = pools.registry.file("wider.onnx", &wider);
+    let deploy = |more: &[&str]| {
+        let arguments = ["deploy", "--route", "search", "--model", "search", "--file", file.to_str().unwrap()];
+        registry::said(&pools.command(&router, &[&arguments, more].concat()).output().unwrap())
+    };
+    let (code, said, error) = deploy(&[]);
+    assert!(code == 2 && error.contains("search:2 is refused by its validation: signature"), "{code}: {said}{error}");
+    let (code, said, error) = deploy(&["--signature-change"]);
+    assert_eq!(code, 0, "{said}{error}");
+    reaches(&router, "canary");
+    assert_eq!(pools.served(&pools.rankers[2][0]), [2]);
+    done(&router, &["rollout", "promote", "search", "--full"]);
+    eventually("it is live", SOON, || (router.route()["live"] == "green").then_some(()));
+    assert_eq!(pools.rankers[1].iter().map(|ranker| pools.served(ranker)).collect::<Vec<_>>(), [[2], [2]]);
+    let rank = |user: &str, features: usize| {
+        let query = json!({ "query": "x", "documents": [{ "id": "a", "features": vec![0.5; features] }] }).to_string();
+        http::send(router.traffic, "POST", "/rank", &[("x-user-id", user)], query.as_bytes()).unwrap()
+    };
+    // Somebody who is not held back.
+    let mut users = (0..).map(|user| format!("user{user}"));
+    let user = eventually("rows of 41 are ranked", SOON, || users.next().filter(|user| rank(user, 41).0 == 200));
+    let (status, answer, _) = rank(&user, 40);
+    assert!(status == 400 && answer.contains("40 features; the model takes 41"), "{status}: {answer}");
+    done(&router, &["rollback", "search", "--why", "callers send the old rows"]);
+    eventually("rows of 40 are ranked", SOON, || (rank(&user, 40).0 == 200).then_some(()));
+    // And the other way round, on the canary's server.
+    pools.push("ranker_v2.onnx");
+    start(&router, "search:3");
+    reaches(&router, "canary");
+    assert_eq!(pools.served(&pools.rankers[2][0]), [3]);
 }
 
 /// Queries go to a service that asks a model server beside it: what is loaded is the server's.

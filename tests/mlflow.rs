@@ -288,6 +288,37 @@ fn a_candidate_outlives_the_router_that_was_told_of_it() {
     assert!(two.log().contains("is taken up again"), "{}", two.log());
 }
 
+/// An outage takes no candidate away; and what failed for good is taken again when MLflow delivers it again.
+#[test]
+fn a_candidate_waits_for_a_server_that_is_away() {
+    let (server, backend, folder) = (Pretender::start(b"a model"), Backend::start("blue"), tempfile::tempdir().unwrap());
+    let alias = "/api/2.0/mlflow/registered-models/alias";
+    server.answers(alias, Answer::error("503 SERVICE UNAVAILABLE", "starting"));
+    let router = router(&server.url(), folder.path(), &backend).start();
+    let body = set("search", "champion");
+    assert_eq!(deliver(&router, &signed(SECRET, "f1", now(), &body), &body).0, 202);
+    let waits = |router: &Router| router.route()["mlflow"]["waits"].as_str().map(str::to_owned);
+    let said = eventually("it is to be tried again", SOON, || waits(&router));
+    assert!(said.starts_with("tried again in ") && said.contains("not pushed: exit status: 69"), "{said}");
+    assert!(router.run(&["status"]).1.contains("  mlflow: a candidate is tried again in "), "{}", router.run(&["status"]).1);
+    assert!(router.data_dir.join("mlflow-candidates.json").exists(), "the next router would take it up");
+    // A newer one takes its place, and waits as well.
+    let headers = signed(SECRET, "f2", now(), &body);
+    assert_eq!(deliver(&router, &headers, &body).1["routes"][0]["state"], "waits");
+    eventually("it takes the place", SOON, || (router.metric(CANDIDATES, &["replaced"]) == 1.0).then_some(()));
+    eventually("and waits", SOON, || waits(&router));
+    let again = deliver(&router, &headers, &body);
+    assert_eq!((again.0, &again.1["why"]), (200, &json!("this delivery was taken before")));
+    let version = json!({ "name": "search", "version": "3", "status": "READY", "run_id": "r1" });
+    server.answers(alias, Answer::of(json!({ "model_version": version }).to_string()));
+    eventually("it is pushed once the server is back", SOON, || pushed(&router));
+    // It is no model: it is refused for good.
+    eventually("it ends", SOON, || (router.metric(CANDIDATES, &["not_deployed"]) == 1.0).then_some(()));
+    assert_eq!(router.route()["mlflow"]["waits"], Value::Null);
+    assert_eq!(deliver(&router, &headers, &body).0, 202, "it is taken again");
+    eventually("it ends again", SOON, || (router.metric(CANDIDATES, &["not_deployed"]) == 2.0).then_some(()));
+}
+
 /// From the alias to users, with nobody's hand on it.
 #[test]
 fn a_candidate_of_its_goes_live() {

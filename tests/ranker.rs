@@ -10,7 +10,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use switchback_tests::binary;
-use switchback_tests::ranker::{Client, Ranker, demo, queries, report};
+use switchback_tests::ranker::{Client, Ranker, demo, queries, report, with_one_more_feature};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -248,74 +248,46 @@ async fn a_broken_file_leaves_the_served_version_untouched() {
     assert!(index[1]["reason"].as_str().unwrap().contains("model.onnx"), "{index}");
 }
 
-/// A field of a protocol buffer at the start of these bytes: its number, the length of its head, and where it ends.
-fn field(bytes: &[u8]) -> (u64, usize, usize) {
-    let varint = |at: usize| {
-        let length = bytes[at..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
-        let value = bytes[at..at + length].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
-        (value, at + length)
-    };
-    let (tag, after_tag) = varint(0);
-    let (value, after) = varint(after_tag);
-    match tag & 7 {
-        0 => (tag >> 3, after_tag, after),
-        2 => (tag >> 3, after, after + usize::try_from(value).unwrap()),
-        kind => panic!("a field of the wire type {kind}"),
-    }
-}
-
-/// A model with one more feature, that no tree asks for, and without names for them.
-fn with_one_more_feature(model: &[u8]) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::new(), model);
-    while !rest.is_empty() {
-        let (number, head, end) = field(rest);
-        let mut bytes = rest[..end].to_vec();
-        if number == 7 {
-            let mut at = head;
-            while at < bytes.len() {
-                let (number, _, length) = field(&bytes[at..]);
-                if number == 11 {
-                    let dimension = bytes[at..at + length].windows(2).rposition(|pair| pair == [8, 40]).unwrap();
-                    bytes[at + dimension + 1] = 41;
-                }
-                at += length;
-            }
-        }
-        // Field 14 is the metadata.
-        if number != 14 {
-            out.extend(bytes);
-        }
-        rest = &rest[end..];
-    }
-    out
-}
-
 #[tokio::test]
-async fn a_model_of_another_shape_does_not_stand_beside_the_served_one() {
+async fn a_model_of_another_shape_stands_beside_the_served_one_where_it_is_named() {
     let folder = repository(&["ranker_v1", "ranker_v2", "ranker_v2"]);
     let file = folder.path().join("shop/2/model.onnx");
     fs::write(&file, with_one_more_feature(&fs::read(&file).unwrap())).unwrap();
-    let path = folder.path().display().to_string();
-    let ranker = Ranker::start(&["--name", "shop", "--model", &model("ranker_v1"), "--version", "1", "--repository", &path]);
+    let (path, state) = (folder.path().display().to_string(), folder.path().join("served.json").display().to_string());
+    let arguments = ["--name", "shop", "--model", &model("ranker_v1"), "--version", "1", "--repository", &path, "--state", &state];
+    let mut ranker = Ranker::start(&arguments);
     let (load, query) = ("/v2/repository/models/shop/load", queries(1)[0].to_string());
     let before = ranker.post("/rank", query.clone()).await.body;
-    for (wanted, why) in [
-        (&[1, 2][..], "version 2: it takes 41 features, and the model beside it 40"),
-        (&[2, 3], "version 3: it takes 40 features, and the model beside it 41"),
-    ] {
-        let refused = ranker.post(load, versions(wanted)).await;
-        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wanted:?}: {}", refused.body);
-        assert!(refused.error().contains(why), "{}", refused.body);
-        assert_eq!(ranker.post("/rank", query.clone()).await.body, before);
+    let rows = |features: usize| {
+        let input = json!({ "name": "features", "shape": [1, features], "datatype": "FP32", "data": vec![0.5; features] });
+        json!({ "inputs": [input] }).to_string()
+    };
+    assert_eq!(ranker.post(load, versions(&[1, 2])).await.status, StatusCode::OK);
+    // It comes back with both.
+    for _ in 0..2 {
+        assert_eq!(ranker.get("/v2/models/shop").await.body["versions"], json!(["1", "2"]));
+        for (version, takes, other) in [(1, 40, 41), (2, 41, 40)] {
+            let path = format!("/v2/models/shop/versions/{version}");
+            let input = ranker.get(&path).await.body["inputs"][0].clone();
+            assert_eq!((&input["name"], &input["shape"]), (&json!("features"), &json!([-1, takes])));
+            assert_eq!(ranker.post(&format!("{path}/infer"), rows(takes)).await.status, StatusCode::OK);
+            let refused = ranker.post(&format!("{path}/infer"), rows(other)).await;
+            let told = format!("inputs[0].shape: [1, {other}]; the model takes [documents, {takes}]");
+            assert_eq!((refused.status, refused.error()), (StatusCode::BAD_REQUEST, told.as_str()));
+        }
+        // Who names none gets the newest.
+        let refused = ranker.post("/rank", query.clone()).await;
+        assert!(refused.status == StatusCode::BAD_REQUEST && refused.error().contains("41"), "{}", refused.body);
+        ranker.restart(&arguments);
     }
-    // Whoever names it, and not the served one, wants it.
-    let alone = ranker.post(load, versions(&[2])).await;
-    assert_eq!(alone.status, StatusCode::OK, "{}", alone.body);
-    assert_eq!(ranker.get("/v2/models/shop").await.body["versions"], json!(["2"]));
-    assert_eq!(ranker.get("/v2/models/shop/versions/2").await.body["inputs"][0]["shape"], json!([-1, 41]));
-    // Whoever asks for the newest does not.
+    assert_eq!(ranker.post(load, versions(&[1])).await.status, StatusCode::OK);
+    assert_eq!(ranker.post("/rank", query).await.body, before);
+    assert_eq!(ranker.post(load, versions(&[2])).await.status, StatusCode::OK);
+    // Whoever asks for the newest does not ask for another shape.
     let newest = ranker.post(load, "").await;
+    assert_eq!(newest.status, StatusCode::BAD_REQUEST);
     assert!(newest.error().contains("version 3: it takes 40 features, and the model beside it 41"), "{}", newest.body);
+    assert_eq!(ranker.get("/v2/models/shop").await.body["versions"], json!(["2"]));
     assert_eq!(ranker.post("/v2/repository/models/shop/unload", "").await.status, StatusCode::OK);
     assert_eq!(ranker.post(load, "").await.status, StatusCode::OK);
     assert_eq!(ranker.get("/v2/models/shop").await.body["versions"], json!(["3"]));

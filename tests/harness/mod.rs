@@ -10,6 +10,7 @@ pub mod flags;
 pub mod fleet;
 pub mod frames;
 pub mod guests;
+pub mod hooked;
 pub mod http;
 mod lifecycle;
 mod load;

@@ -33,6 +33,48 @@ pub fn queries(count: usize) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
 }
 
+/// A field of a protocol buffer at the start of these bytes: its number, the length of its head, and where it ends.
+fn field(bytes: &[u8]) -> (u64, usize, usize) {
+    let varint = |at: usize| {
+        let length = bytes[at..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+        let value = bytes[at..at + length].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+        (value, at + length)
+    };
+    let (tag, after_tag) = varint(0);
+    let (value, after) = varint(after_tag);
+    match tag & 7 {
+        0 => (tag >> 3, after_tag, after),
+        2 => (tag >> 3, after, after + usize::try_from(value).unwrap()),
+        kind => panic!("a field of the wire type {kind}"),
+    }
+}
+
+/// A model with one more feature, that no tree asks for, and without names for them.
+pub fn with_one_more_feature(model: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::new(), model);
+    while !rest.is_empty() {
+        let (number, head, end) = field(rest);
+        let mut bytes = rest[..end].to_vec();
+        if number == 7 {
+            let mut at = head;
+            while at < bytes.len() {
+                let (number, _, length) = field(&bytes[at..]);
+                if number == 11 {
+                    let dimension = bytes[at..at + length].windows(2).rposition(|pair| pair == [8, 40]).unwrap();
+                    bytes[at + dimension + 1] = 41;
+                }
+                at += length;
+            }
+        }
+        // Field 14 is the metadata.
+        if number != 14 {
+            out.extend(bytes);
+        }
+        rest = &rest[end..];
+    }
+    out
+}
+
 /// A running ranker; killed when dropped.
 pub struct Ranker {
     child: Child,

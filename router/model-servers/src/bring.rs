@@ -41,7 +41,7 @@ impl<'a> Run<'a> {
             |endpoint: &String| EndpointReport { endpoint: endpoint.clone(), server: "hooks".to_owned(), ..EndpointReport::default() };
         let hooked = |endpoint| {
             let Run { settings, wanted, .. } = *self;
-            Hooked { caller: self.caller(), settings, hooks, wanted, is_touched: false, report: report(endpoint) }
+            Hooked { caller: self.caller(), settings, hooks, wanted, is_touched: false, is_dropped: false, report: report(endpoint) }
         };
         endpoints.iter().map(hooked).collect()
     }
@@ -104,9 +104,7 @@ pub async fn bring_up(
         }
         Protocol::Hooks(hooks) => {
             let mut hooked = run.hooked(hooks, &endpoints);
-            let tasks =
-                hooked.iter_mut().map(|one| async { one.load().await.map_err(|trouble| trouble.at(&one.report.endpoint)) }).collect();
-            match run.each(Some(Stage::Loading), tasks).await {
+            match hook(&run, &mut hooked).await {
                 Ok(()) => Ok(Report { endpoints: hooked.into_iter().map(|one| one.report).collect() }),
                 Err(fault) => Err(Fault { undone: unhook(&run, &mut hooked).await, ..fault }),
             }
@@ -375,13 +373,21 @@ async fn restore(server: &mut Server<'_>, set: &BTreeSet<u64>, version: u64, is_
     )))
 }
 
-/// Calls the unload hook where the load hook was called.
+/// Loads on every endpoint, and then has each let go of the version before.
+async fn hook(run: &Run<'_>, hooked: &mut [Hooked<'_>]) -> Result<(), Fault> {
+    let loads = hooked.iter_mut().map(|one| async { one.load().await.map_err(|trouble| trouble.at(&one.report.endpoint)) }).collect();
+    run.each(Some(Stage::Loading), loads).await?;
+    let commits = hooked.iter_mut().map(|one| async { one.commit().await.map_err(|trouble| trouble.at(&one.report.endpoint)) }).collect();
+    run.each(Some(Stage::Committing), commits).await
+}
+
+/// Undoes what was done where anything was.
 async fn unhook(run: &Run<'_>, hooked: &mut [Hooked<'_>]) -> Option<Result<(), String>> {
-    let touched = hooked.iter_mut().filter(|one| one.is_touched);
+    let touched = hooked.iter_mut().filter(|one| one.is_changed());
     let tasks: Vec<_> = touched
         .map(|one| async {
             one.caller.stop = None;
-            one.unload().await.map_err(|trouble| trouble.at(&one.report.endpoint))
+            one.undo().await.map_err(|trouble| trouble.at(&one.report.endpoint))
         })
         .collect();
     let is_touched = !tasks.is_empty();

@@ -23,9 +23,11 @@ pub enum Protocol {
 pub struct Hooks {
     /// POST: loads the version. Without `ready` a yes means that it is ready.
     pub load: Template,
-    /// GET: whether the version is ready. One that names `{version}` is asked before the load too, which a yes makes needless.
+    /// GET: whether the version is ready. One that names `{version}` is asked before the load too, which a yes makes needless where `unload`
+    /// names `{version}` as well. Without that a load alone says which version is served, and is always asked for.
     pub ready: Option<Template>,
-    /// POST: takes the version away again.
+    /// POST: takes the version away again. One that names `{version}` takes away the version that the pool ran before, too, once the new one is
+    /// ready everywhere.
     pub unload: Option<Template>,
 }
 
@@ -137,6 +139,9 @@ pub struct EndpointReport {
     pub compared: u64,
     /// The largest difference among them.
     pub worst_difference: f64,
-    /// Versions that are served beside it, because they cannot be dropped here: the server takes every version of a folder that is not ours.
+    /// Versions that are served beside it, because they cannot be dropped here: the server takes every version of a folder that is not ours, or
+    /// its hook said no.
     pub beside: Vec<u64>,
+    /// What the hook said that did not drop them.
+    pub why_beside: Option<String>,
 }

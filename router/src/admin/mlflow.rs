@@ -75,7 +75,7 @@ fn carry_out(state: &AdminState, event: &Event, delivery: &str) -> (StatusCode, 
         .into_iter()
         .map(|wish| {
             let route = wish.route.clone();
-            let is_begun = candidates.submit(wish) == Told::Begun;
+            let is_begun = candidates.submit(Wish { delivery: Some(delivery.to_owned()), ..wish }) == Told::Begun;
             tracing::info!(route, model, alias, version, delivery, is_begun, "MLflow names a candidate");
             json!({ "route": route, "state": if is_begun { "begun" } else { "waits" } })
         })

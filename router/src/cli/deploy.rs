@@ -67,7 +67,7 @@ pub(super) struct DeployArgs {
     /// The candidate's shares in percent, rising, like 1,5,25 [default: those of the route's plan].
     #[arg(long, value_name = "PERCENT,...", value_delimiter = ',')]
     pub(super) steps: Option<Vec<String>>,
-    /// Where another rollout is under way: refuse, supersede (abort it) or queue (wait until it is over).
+    /// Where another rollout is under way: refuse, supersede (abort it) or queue (wait until it is over; in no order, but never over a newer version that goes live meanwhile).
     #[arg(long, value_name = "WHAT", default_value = "refuse", hide_possible_values = true)]
     pub(super) if_busy: IfBusy,
     /// Follow the rollout until it is over.
@@ -213,7 +213,7 @@ impl Deployment<'_> {
         let version = self.version(&registry, (&route, &scene), told).await?;
         let (number, candidate) = (version.manifest.version, named(&version));
         account.version = Some(number);
-        let Some(begun) = self.begun(&registry, &version, (told, account)).await? else {
+        let Some(begun) = self.begun(&registry, &version, &scene.live, (told, account)).await? else {
             return Ok(format!("{candidate} is live already on {}\n", args.route));
         };
         account.rollout = Some(begun.id.clone());
@@ -229,11 +229,12 @@ impl Deployment<'_> {
         self.over(&registry, (&candidate, number), ended, (told, account)).await
     }
 
-    /// Validates it and begins its rollout; `None` where it is live already.
+    /// Validates it and begins its rollout; `None` where it is live already. `before` was live when the command began.
     async fn begun(
         &self,
         registry: &Registry,
         version: &Version,
+        before: &str,
         (told, account): (&mut Told, &mut Account),
     ) -> Result<Option<RolloutSeen>, Failure> {
         let (args, candidate) = (self.args, named(version));
@@ -249,6 +250,10 @@ impl Deployment<'_> {
                 // What has begun was looked at.
                 Next::Attach(_) => {}
                 Next::Start | Next::Refuse(_) | Next::Supersede(_) | Next::Queue(_) => self.has_what_the_route_asks_for(&route)?,
+            }
+            // Whoever waits for a turn does not take users back to an older version.
+            if let Some(why) = scene.overtaken(&candidate, before).filter(|_| args.if_busy == IfBusy::Queue) {
+                return Err(Failure::refused(why));
             }
             version.check_signature(&self.keys).map_err(failed)?;
             let live = live_version(registry, &args.model, &scene.live).await?;

@@ -118,6 +118,15 @@ fn model_of(version: &str) -> Option<&str> {
     read_version(number).map(|_| model)
 }
 
+/// Whether `version` is a later one of the candidate's model.
+pub(super) fn is_newer(version: &str, candidate: &str) -> bool {
+    let read = |text: &str| text.rsplit_once(':').and_then(|(model, number)| Some((model.to_owned(), read_version(number)?)));
+    match (read(version), read(candidate)) {
+        (Some((model, number)), Some((own, own_number))) => model == own && number > own_number,
+        _ => false,
+    }
+}
+
 fn strays_of((name, pool): (&String, &Value)) -> Vec<String> {
     let version = plain(&pool["version"]);
     let strays = pool["strays"].as_array().into_iter().flatten();
@@ -174,6 +183,14 @@ impl Scene {
             _ if self.live == candidate => Next::LiveAlready,
             _ => Next::Start,
         }
+    }
+
+    /// Why a candidate that waited for its turn has none: a newer version went live since `before` was, when the command began.
+    pub(super) fn overtaken(&self, candidate: &str, before: &str) -> Option<String> {
+        let live = &self.live;
+        (live != before && is_newer(live, candidate)).then(|| {
+            format!("{candidate} is not begun: {live}, which is newer, went live while it was waited for; to deploy {candidate} over it, run it again")
+        })
     }
 
     /// Why what is under way, or live, by this candidate's name is something else: its rollout was begun with another artefact.
@@ -298,6 +315,20 @@ mod tests {
             let told = [IfBusy::Refuse, IfBusy::Supersede, IfBusy::Queue].map(|if_busy| next(&scene, if_busy));
             assert_eq!(told, [refuse, supersede, queue], "{scene:?}");
         }
+    }
+
+    #[test]
+    fn a_newer_version_that_went_live_takes_the_turn_of_an_older_one() {
+        let overtaken = |live: &str, before: &str| scene(live, "search:9", "aborted").overtaken("search:4", before);
+        let told = overtaken("search:6", "search:1").unwrap();
+        assert!(told.starts_with("search:4 is not begun: search:6, which is newer, went live while it was waited for"), "{told}");
+        // It was live already, an older one went live, or nothing did; and versions of other models have no order.
+        for (live, before) in
+            [("search:6", "search:6"), ("search:3", "search:1"), ("search:1", "search:1"), ("shop:6", "shop:1"), ("v6", "v1")]
+        {
+            assert_eq!(overtaken(live, before), None, "{live} {before}");
+        }
+        assert!(is_newer("search:10", "search:9") && !is_newer("search:9", "search:9") && !is_newer("search:09", "search:1"));
     }
 
     #[test]

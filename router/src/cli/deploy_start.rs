@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Failure;
 use super::admin_client::AdminClient;
-use super::deploy_decide::{IfBusy, Next, RolloutSeen, Scene};
+use super::deploy_decide::{IfBusy, Next, RolloutSeen, Scene, is_newer};
 use super::deploy_told::Told;
 use super::flag::plain;
 use super::rollout::start_body;
@@ -215,7 +215,11 @@ impl Order {
     }
 
     async fn wait_for(&self, other: &RolloutSeen, patient: &Patient, told: &mut Told) -> Result<(), Failure> {
-        told.state("queued", &format!("waits until another rollout is over: {}", other.summary));
+        let newer = match is_newer(&other.candidate, &self.candidate) {
+            true => format!("; that is a newer version, and once it is live {} is not begun", self.candidate),
+            false => String::new(),
+        };
+        told.state("queued", &format!("waits until another rollout is over: {}{newer}", other.summary));
         told.spin();
         loop {
             let scene = Scene::of(&patient.route(self.deadline, told).await?);

@@ -117,7 +117,8 @@ fn mlflow(mlflow: &Value) -> String {
     let mut said = Vec::new();
     if mlflow["is_working"] == true {
         let another = if mlflow["is_waiting"] == true { ", and another one waits" } else { "" };
-        said.push(format!("a candidate is pushed and deployed{another}"));
+        let what = mlflow["waits"].as_str().unwrap_or("pushed and deployed");
+        said.push(format!("a candidate is {what}{another}"));
     }
     if let last @ Value::Object(_) = &mlflow["last"] {
         let ago = evidence::span(mlflow["last_ms_ago"].as_u64().unwrap_or(0) / 1_000);
@@ -276,6 +277,8 @@ mod tests {
     fn what_becomes_of_mlflows_candidates_is_said() {
         let working = json!({ "is_working": true, "is_waiting": true, "last": null, "last_ms_ago": null });
         assert_eq!(mlflow(&working), "  mlflow: a candidate is pushed and deployed, and another one waits\n");
+        let waits = json!({ "is_working": true, "is_waiting": false, "waits": "tried again in 5 s: not pushed: exit status: 69: away" });
+        assert_eq!(mlflow(&waits), "  mlflow: a candidate is tried again in 5 s: not pushed: exit status: 69: away\n");
         let last = json!({ "candidate": "models:/a@b", "version": 3, "result": "not_deployed", "why": "busy" });
         let over = json!({ "is_working": false, "is_waiting": false, "last": last, "last_ms_ago": 12_400 });
         assert_eq!(mlflow(&over), "  mlflow: models:/a@b (version 3), 12 s ago: not deployed: busy\n");

@@ -171,9 +171,14 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
     let (route, pool, version) = (&load.route, &load.pool.name, load.number);
     let previous = load.loading.version_of(&load.pool.version).filter(|previous| is_over && *previous != version);
     let put_back = match previous {
-        Some(number) => bring(&Load { number, sha256: None, purpose: Purpose::Restore, ..load.clone() }, &AtomicBool::new(false), progress)
-            .await
-            .map(|_| ()),
+        Some(number) => {
+            let back = Load { number, sha256: None, purpose: Purpose::Restore, ..load.clone() };
+            match bring(&back, &AtomicBool::new(false), progress).await {
+                // With the protocol the load has done that.
+                Ok(_) if unloads_one(load) => unload(load).await,
+                done => done.map(|_| ()),
+            }
+        }
         None => Ok(()),
     };
     match put_back {
@@ -187,6 +192,14 @@ async fn put_back(load: &Load, is_over: bool, progress: &(dyn Fn(String) + Sync)
                 "the load of a version could not be taken back: the pool runs another one than the flags say"
             );
         }
+    }
+}
+
+/// There is a hook that unloads one version and leaves the others.
+fn unloads_one(load: &Load) -> bool {
+    match &load.loading.protocol {
+        LoadProtocol::Hooks(hooks) => hooks.unload.as_ref().is_some_and(model_servers::Template::names_version),
+        LoadProtocol::V2 => false,
     }
 }
 
@@ -278,6 +291,9 @@ fn in_words(load: &Load, report: &Report, took_ms: u64) -> String {
     if let Some(server) = servers.iter().find(|server| !server.beside.is_empty()) {
         let beside: Vec<String> = server.beside.iter().map(u64::to_string).collect();
         text.push_str(&format!("; {} goes on with {} beside it", server.endpoint, beside.join(", ")));
+        if let Some(why) = &server.why_beside {
+            text.push_str(&format!(", which it did not unload: {why}"));
+        }
     }
     text
 }

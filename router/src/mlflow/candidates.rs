@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -32,8 +32,10 @@ pub struct Wish {
     pub url: String,
     /// `http://HOST:PORT` of this router's admin API.
     pub admin: String,
-    /// For all of it.
+    /// For each try.
     pub timeout: Duration,
+    /// The delivery that named it, where that was in this process.
+    pub delivery: Option<String>,
 }
 
 impl Wish {
@@ -48,6 +50,7 @@ impl Wish {
             url: mlflow.url.clone(),
             admin: admin_of(config),
             timeout: mlflow.timeout,
+            delivery: None,
         };
         let routes = config.routes.iter().filter_map(|route| Some((route, route.mlflow.as_ref()?)));
         routes.filter(|(_, wanted)| asks(wanted)).map(|(route, wanted)| wish(&route.name, wanted)).collect()
@@ -87,7 +90,7 @@ pub enum Ended {
     NotPushed,
     /// It was pushed, and not deployed.
     NotDeployed,
-    /// A newer one came while it waited.
+    /// A newer one came while it waited for its turn, or for another try.
     Replaced,
     /// It took too long.
     Late,
@@ -130,6 +133,8 @@ pub struct Progress {
     pub is_working: bool,
     /// Another one waits for it.
     pub is_waiting: bool,
+    /// When it is tried again, and why, where somebody is away.
+    pub waits: Option<String>,
     /// The last one that ended, in this process.
     pub last: Option<Outcome>,
     /// So long ago, in milliseconds.
@@ -142,8 +147,21 @@ pub struct Candidates {
     shared: Arc<Shared>,
 }
 
+/// How long one that met somebody who is away is tried again.
+struct Patience {
+    /// Before the second try; twice as long before each further one.
+    first: Duration,
+    /// The longest pause.
+    longest: Duration,
+    /// From the first try on.
+    all: Duration,
+}
+
+const PATIENCE: Patience = Patience { first: Duration::from_secs(5), longest: Duration::from_secs(600), all: Duration::from_secs(86_400) };
+
 struct Shared {
     program: Program,
+    patience: Patience,
     room: Semaphore,
     state: Mutex<State>,
 }
@@ -166,6 +184,10 @@ struct State {
 struct Slot {
     next: Option<Wish>,
     work: AbortHandle,
+    /// Told when there is a next one.
+    wake: Arc<Notify>,
+    /// When the next try is, and why.
+    waits: Option<(Instant, String)>,
 }
 
 impl Candidates {
@@ -175,7 +197,8 @@ impl Candidates {
         let config_file = std::path::absolute(config_file).unwrap_or_else(|_| config_file.to_owned());
         let state = State { kept: Kept::in_folder(data_dir), ..State::default() };
         let program = Program { program, config_file };
-        Candidates { shared: Arc::new(Shared { program, room: Semaphore::new(AT_A_TIME), state: Mutex::new(state) }) }
+        let room = Semaphore::new(AT_A_TIME);
+        Candidates { shared: Arc::new(Shared { program, patience: PATIENCE, room, state: Mutex::new(state) }) }
     }
 
     /// Whether this delivery is new; `None` when so many came lately that it cannot be remembered.
@@ -205,13 +228,15 @@ impl Candidates {
         }
         if let Some(slot) = state.slots.get_mut(&route) {
             let is_replaced = slot.next.replace(wish).is_some();
+            slot.wake.notify_one();
             if is_replaced {
                 state.count(&route, Ended::Replaced);
             }
             return Told::Waits;
         }
-        let work = tokio::spawn(work(self.clone(), wish)).abort_handle();
-        state.slots.insert(route, Slot { next: None, work });
+        let wake = Arc::new(Notify::new());
+        let work = tokio::spawn(work(self.clone(), wish, Arc::clone(&wake))).abort_handle();
+        state.slots.insert(route, Slot { next: None, work, wake, waits: None });
         Told::Begun
     }
 
@@ -272,8 +297,56 @@ impl Candidates {
         Progress {
             is_working: slot.is_some(),
             is_waiting: slot.is_some_and(|slot| slot.next.is_some()),
+            waits: slot.and_then(|slot| slot.waits.as_ref()).map(|(at, why)| {
+                let seconds = at.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+                format!("tried again in {seconds} s: {why}")
+            }),
             last: last.map(|(outcome, _)| outcome.clone()),
             last_ms_ago: last.map(|(_, at)| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Tries one until it is deployed or refused, a newer one waits, or it was tried for long enough.
+    async fn to_its_end(&self, wish: &Wish, wake: &Notify) -> Outcome {
+        let Shared { program, patience, room, .. } = &*self.shared;
+        let (began, mut pause) = (Instant::now(), patience.first);
+        loop {
+            self.waits(&wish.route, None);
+            // It is never closed.
+            let permit = room.acquire().await;
+            let child::Tried { outcome, is_for_now } = child::deploy(program, wish).await;
+            drop(permit);
+            if !is_for_now || began.elapsed() + pause > patience.all {
+                return outcome;
+            }
+            let (route, why) = (wish.route.as_str(), outcome.in_words());
+            tracing::warn!(route, candidate = outcome.candidate, why, ?pause, "a candidate of MLflow's is tried again");
+            let until = Instant::now() + pause;
+            self.waits(route, Some((until, why)));
+            if self.is_replaced(route, wake, until).await {
+                return Outcome { result: Ended::Replaced, ..outcome };
+            }
+            pause = (pause * 2).min(patience.longest);
+        }
+    }
+
+    /// Whether another one of the route comes before then.
+    async fn is_replaced(&self, route: &str, wake: &Notify, until: Instant) -> bool {
+        loop {
+            let is_there = self.state().slots.get(route).is_some_and(|slot| slot.next.is_some());
+            if is_there {
+                return true;
+            }
+            tokio::select! {
+                () = wake.notified() => {}
+                () = tokio::time::sleep_until(until) => return false,
+            }
+        }
+    }
+
+    fn waits(&self, route: &str, waits: Option<(Instant, String)>) {
+        if let Some(slot) = self.state().slots.get_mut(route) {
+            slot.waits = waits;
         }
     }
 
@@ -287,9 +360,14 @@ impl State {
         *self.counts.entry((route.to_owned(), ended)).or_default() += 1;
     }
 
-    /// The next one of the route, or none, and then nobody works for it.
-    fn next(&mut self, route: &str, outcome: Outcome) -> Option<Wish> {
+    /// The next one of the route, or none, and then nobody works for it. Who delivers again what failed wants it again.
+    fn next(&mut self, wish: &Wish, outcome: Outcome) -> Option<Wish> {
+        let route = wish.route.as_str();
         self.count(route, outcome.result);
+        let has_failed = matches!(outcome.result, Ended::NotPushed | Ended::NotDeployed | Ended::Late);
+        if let Some(delivery) = wish.delivery.as_ref().filter(|_| has_failed) {
+            self.seen.remove(delivery);
+        }
         self.last.insert(route.to_owned(), (outcome, Instant::now()));
         let next = self.slots.get_mut(route).and_then(|slot| slot.next.take());
         if next.is_none() {
@@ -300,17 +378,113 @@ impl State {
     }
 }
 
+impl Outcome {
+    /// `not pushed: exit status: 69: ...`
+    fn in_words(&self) -> String {
+        let result = self.result.label().replace('_', " ");
+        self.why.as_ref().map_or_else(|| result.clone(), |why| format!("{result}: {why}"))
+    }
+
+    fn log(&self, route: &str) {
+        let (candidate, version, result) = (&self.candidate, self.version.unwrap_or_default(), self.result.label());
+        match (&self.why, self.result) {
+            (_, Ended::Replaced) => tracing::info!(route, candidate, version, "a newer candidate of MLflow's takes the place of one"),
+            (None, _) => tracing::info!(route, candidate, version, "the rollout of a candidate of MLflow's has begun"),
+            (Some(why), _) => {
+                tracing::error!(route, candidate, version, result, why, "a candidate of MLflow's is not deployed");
+            }
+        }
+    }
+}
+
 /// One wish after the other.
-async fn work(candidates: Candidates, mut wish: Wish) {
+async fn work(candidates: Candidates, mut wish: Wish, wake: Arc<Notify>) {
     loop {
-        // It is never closed.
-        let permit = candidates.shared.room.acquire().await;
-        let outcome = child::deploy(&candidates.shared.program, &wish).await;
-        drop(permit);
-        let next = candidates.state().next(&wish.route, outcome);
+        let outcome = candidates.to_its_end(&wish, &wake).await;
+        outcome.log(&wish.route);
+        let next = candidates.state().next(&wish, outcome);
         match next {
             Some(next) => wish = next,
             None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::child::tests::{program, wish};
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn candidates(folder: &Path, push: &str, [first, longest, all]: [Duration; 3]) -> Candidates {
+        let (program, patience) = (program(folder, push, "true"), Patience { first, longest, all });
+        let shared = Shared { program, patience, room: Semaphore::new(AT_A_TIME), state: Mutex::default() };
+        Candidates { shared: Arc::new(shared) }
+    }
+
+    fn tries(folder: &Path) -> usize {
+        let asked = std::fs::read_to_string(folder.join("asked")).unwrap();
+        asked.lines().filter(|line| line.contains("model push")).count()
+    }
+
+    #[tokio::test]
+    async fn who_is_away_is_asked_again_until_the_answer_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = folder.path().join("asked").display().to_string();
+        let push = format!("[ $(grep -c 'model push' {asked}) -gt 3 ] || {{ echo away >&2; exit 69; }}; echo '{{\"version\": 7}}'");
+        let short = Duration::from_millis(1);
+        let candidates = candidates(folder.path(), &push, [short, short * 3, MINUTE]);
+        let outcome = candidates.to_its_end(&wish(MINUTE), &Notify::new()).await;
+        assert_eq!((outcome.result, outcome.version, tries(folder.path())), (Ended::Deployed, Some(7), 4));
+    }
+
+    #[tokio::test]
+    async fn it_is_not_tried_for_ever_and_not_where_it_is_refused() {
+        for (push, all, least, most) in [("exit 75", 40, 2, 40), ("exit 2", 60_000, 1, 1)] {
+            let folder = tempfile::tempdir().unwrap();
+            let short = Duration::from_millis(1);
+            let candidates = candidates(folder.path(), push, [short, short * 8, Duration::from_millis(all)]);
+            let outcome = candidates.to_its_end(&wish(MINUTE), &Notify::new()).await;
+            let tries = tries(folder.path());
+            assert!(outcome.result == Ended::NotPushed && tries <= most && (tries >= least || all < 60_000), "{push}: {tries}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_one_takes_the_place_of_one_that_waits_for_another_try() {
+        let folder = tempfile::tempdir().unwrap();
+        let candidates = candidates(folder.path(), "echo away >&2; exit 69", [MINUTE * 60, MINUTE * 60, MINUTE * 600]);
+        let is_seen = |what: &dyn Fn(&Progress) -> bool| what(&candidates.progress("search"));
+        assert_eq!(candidates.submit(wish(MINUTE)), Told::Begun);
+        while !is_seen(&|progress| progress.waits.is_some()) {
+            tokio::task::yield_now().await;
+        }
+        let waits = candidates.progress("search").waits.unwrap();
+        assert!(waits.starts_with("tried again in 3") && waits.ends_with(" s: not pushed: exit status: 69: away"), "{waits}");
+        assert_eq!(candidates.submit(wish(MINUTE)), Told::Waits);
+        while candidates.ended("search", Ended::Replaced) == 0 || !is_seen(&|progress| progress.waits.is_some()) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((tries(folder.path()), candidates.progress("search").is_waiting), (2, false));
+        candidates.stop();
+    }
+
+    #[test]
+    fn a_delivery_whose_candidate_failed_may_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let candidates = candidates(folder.path(), "true", [MINUTE; 3]);
+        let signed = Signed { id: "a1".to_owned(), unix_seconds: 100 };
+        let is_new = || candidates.is_new(&signed, MINUTE, 100_000);
+        let delivered = Wish { delivery: Some("a1".to_owned()), ..wish(MINUTE) };
+        for (result, comes_again) in
+            [(Ended::Deployed, false), (Ended::Replaced, false), (Ended::NotPushed, true), (Ended::NotDeployed, true), (Ended::Late, true)]
+        {
+            candidates.state().seen.clear();
+            assert_eq!((is_new(), is_new()), (Some(true), Some(false)));
+            let outcome = Outcome { candidate: "models:/a@b".to_owned(), version: None, result, why: None };
+            assert_eq!(candidates.state().next(&delivered, outcome), None);
+            assert_eq!(is_new(), Some(comes_again), "{result:?}");
         }
     }
 }

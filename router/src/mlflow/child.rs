@@ -18,6 +18,8 @@ const LINES: usize = 200;
 const LINE_BYTES: u64 = 4_096;
 /// The most that is kept of what one says to programs: a manifest has 256 KiB.
 const SAID_BYTES: u64 = 4 << 20;
+/// Exit codes that say that it is another matter later: somebody is away, or something else is under way.
+const FOR_NOW: [i32; 2] = [69, 75];
 /// What belongs to the router alone: its sockets, its supervisor, and what would go over its config.
 const NOT_FOR_CHILDREN: [&str; 11] = [
     "LISTEN_FDS",
@@ -47,24 +49,31 @@ enum Failed {
     Late,
     /// With the end of what it said.
     Because(String),
+    /// The same, and it may be another matter later: who it needs is away, or busy.
+    ForNow(String),
+}
+
+/// How one try ended.
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub(super) outcome: Outcome,
+    /// Another try may end otherwise.
+    pub(super) is_for_now: bool,
 }
 
 /// Pushes what the alias points to, and begins its rollout.
-pub(super) async fn deploy(program: &Program, wish: &Wish) -> Outcome {
+pub(super) async fn deploy(program: &Program, wish: &Wish) -> Tried {
     let (until, candidate, mut version) = (Instant::now() + wish.timeout, wish.from().to_string(), None);
-    let (result, why) = match begin(program, wish, until, &mut version).await {
+    let begun = begin(program, wish, until, &mut version).await;
+    let is_for_now = matches!(begun, Err(Failed::ForNow(_)));
+    let (result, why) = match begun {
         Ok(()) => (Ended::Deployed, None),
         Err(Failed::Late) => (Ended::Late, Some(format!("it took longer than mlflow.timeout, {:?}", wish.timeout))),
-        Err(Failed::Because(why)) => (if version.is_some() { Ended::NotDeployed } else { Ended::NotPushed }, Some(why)),
-    };
-    let (route, number) = (wish.route.as_str(), version.unwrap_or_default());
-    match &why {
-        None => tracing::info!(route, candidate, version = number, "the rollout of a candidate of MLflow's has begun"),
-        Some(why) => {
-            tracing::error!(route, candidate, version = number, result = result.label(), why, "a candidate of MLflow's is not deployed");
+        Err(Failed::Because(why) | Failed::ForNow(why)) => {
+            (if version.is_some() { Ended::NotDeployed } else { Ended::NotPushed }, Some(why))
         }
-    }
-    Outcome { candidate, version, result, why }
+    };
+    Tried { outcome: Outcome { candidate, version, result, why }, is_for_now }
 }
 
 async fn begin(program: &Program, wish: &Wish, until: Instant, version: &mut Option<u64>) -> Result<(), Failed> {
@@ -137,7 +146,12 @@ async fn run(program: &Program, arguments: Vec<String>, (route, until): (&str, I
         return Err(Failed::Late);
     };
     let status = status.map_err(because)?;
-    if status.success() { Ok(said) } else { Err(Failed::Because(format!("{status}: {last}"))) }
+    let why = || format!("{status}: {last}");
+    match status.code() {
+        Some(0) => Ok(said),
+        Some(code) if FOR_NOW.contains(&code) => Err(Failed::ForNow(why())),
+        _ => Err(Failed::Because(why())),
+    }
 }
 
 /// As much as may be kept; the rest is read all the same, so that nobody waits for it to be.
@@ -169,7 +183,7 @@ async fn log(from: impl AsyncRead + Unpin, route: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
@@ -177,7 +191,7 @@ mod tests {
     use crate::config::{MlflowAlias, MlflowIfBusy};
 
     /// A program that writes down what it is asked, and does what a test says for each of the two commands.
-    fn program(folder: &Path, push: &str, deploy: &str) -> Program {
+    pub(in super::super) fn program(folder: &Path, push: &str, deploy: &str) -> Program {
         let script = format!(
             "#!/bin/sh\necho \"$SWITCHBACK_WHO: $*\" >> {}/asked\ncase $1 in model) {push};; deploy) {deploy};; esac\n",
             folder.display()
@@ -188,20 +202,21 @@ mod tests {
         Program { program: path, config_file: PathBuf::from("/etc/switchback.toml") }
     }
 
-    fn wish(timeout: Duration) -> Wish {
+    pub(in super::super) fn wish(timeout: Duration) -> Wish {
         let alias = MlflowAlias {
             model: "Query Ranker".to_owned(),
             alias: "champion".to_owned(),
             registry_model: "ranker".to_owned(),
             if_busy: MlflowIfBusy::Supersede,
         };
-        Wish { route: "search".to_owned(), alias, url: "http://mlflow:5000".to_owned(), admin: "http://127.0.0.1:9090".to_owned(), timeout }
+        let (route, url, admin) = ("search".to_owned(), "http://mlflow:5000".to_owned(), "http://127.0.0.1:9090".to_owned());
+        Wish { route, alias, url, admin, timeout, delivery: None }
     }
 
     async fn ends(push: &str, deploy: &str) -> (Outcome, String) {
         let folder = tempfile::tempdir().unwrap();
-        let outcome = self::deploy(&program(folder.path(), push, deploy), &wish(Duration::from_secs(60))).await;
-        (outcome, std::fs::read_to_string(folder.path().join("asked")).unwrap())
+        let tried = self::deploy(&program(folder.path(), push, deploy), &wish(Duration::from_secs(60))).await;
+        (tried.outcome, std::fs::read_to_string(folder.path().join("asked")).unwrap())
     }
 
     #[tokio::test]
@@ -225,7 +240,13 @@ mod tests {
         assert_eq!((outcome.result, outcome.version), (Ended::NotDeployed, Some(7)));
         assert!(outcome.why.unwrap().ends_with(": busy"));
         let nowhere = Program { program: PathBuf::from("/nowhere/switchback"), config_file: PathBuf::new() };
-        assert_eq!(self::deploy(&nowhere, &wish(Duration::from_secs(60))).await.result, Ended::NotPushed);
+        let tried = self::deploy(&nowhere, &wish(Duration::from_secs(60))).await;
+        assert_eq!((tried.outcome.result, tried.is_for_now), (Ended::NotPushed, false));
+        for (exit, is_for_now) in [("exit 69", true), ("exit 75", true), ("exit 2", false), ("exit 64", false)] {
+            let folder = tempfile::tempdir().unwrap();
+            let tried = self::deploy(&program(folder.path(), exit, "true"), &wish(Duration::from_secs(60))).await;
+            assert_eq!((tried.outcome.result, tried.is_for_now), (Ended::NotPushed, is_for_now), "{exit}");
+        }
     }
 
     #[tokio::test]
@@ -233,7 +254,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (limit, began) = (Duration::from_millis(300), Instant::now());
         for push in ["exec sleep 600", "exec yes", "exec yes >&2"] {
-            assert_eq!(self::deploy(&program(folder.path(), push, "true"), &wish(limit)).await.result, Ended::Late, "{push}");
+            assert_eq!(self::deploy(&program(folder.path(), push, "true"), &wish(limit)).await.outcome.result, Ended::Late, "{push}");
         }
         assert!(began.elapsed() < Duration::from_secs(60));
     }

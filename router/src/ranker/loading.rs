@@ -13,6 +13,14 @@ use crate::onnx::Model;
 /// What is served of each of these models from now on; `None`: nothing.
 pub(super) type Changes = BTreeMap<String, Option<Versions>>;
 
+/// How many features versions may take that are made ready.
+pub(super) enum Fit {
+    /// As many as each does: whoever asks names them by their numbers.
+    Any,
+    /// All as many, and so many where that is known: what clients send fits that.
+    Same(Option<usize>),
+}
+
 /// Why one version could not be loaded.
 pub(super) struct Fault {
     version: u64,
@@ -66,7 +74,7 @@ impl Ranker {
             let (wanted, most) = (chosen.len(), self.limits.versions);
             return Err(Refusal::bad(format!("the model `{name}`: {wanted} versions at the same time; allowed are {most}")));
         }
-        match self.make_ready(name, &chosen, &found.places, self.features(name, policy)).await {
+        match self.make_ready(name, &chosen, &found.places, self.fit(name, policy)).await {
             Ok(versions) => self.commit(Changes::from([(name.to_owned(), Some(versions))])).await,
             Err(fault) => {
                 self.replace(|catalog| {
@@ -101,21 +109,21 @@ impl Ranker {
         Ok(found)
     }
 
-    /// How many features the new versions have to take, where what is served says so: what clients send fits that. Only whoever names
-    /// versions, and none of those that are served, may want another shape.
-    fn features(&self, name: &str, policy: &VersionPolicy) -> Option<usize> {
-        let catalog = self.catalog.load();
-        let is_replaced = policy.named().is_some_and(|named| !named.iter().any(|version| catalog.version(name, *version).is_some()));
-        catalog.newest(name).filter(|_| !is_replaced).map(|model| model.signature.features)
+    /// Only whoever names versions may want them in another shape than what is served, or in more than one.
+    fn fit(&self, name: &str, policy: &VersionPolicy) -> Fit {
+        match policy.named() {
+            Some(_) => Fit::Any,
+            None => Fit::Same(self.catalog.load().newest(name).map(|model| model.signature.features)),
+        }
     }
 
-    /// Loads and warms what is not served yet, on blocking threads. Without `features` the versions at least fit each other.
+    /// Loads and warms what is not served yet, on blocking threads.
     pub(super) async fn make_ready(
         &self,
         name: &str,
         chosen: &BTreeSet<u64>,
         places: &BTreeMap<u64, Place>,
-        mut features: Option<usize>,
+        mut fit: Fit,
     ) -> Result<Versions, Fault> {
         let served = self.catalog.load_full();
         let mut versions = Versions::new();
@@ -123,7 +131,7 @@ impl Ranker {
             let Some(place) = places.get(version) else { continue };
             let kept = served.version(name, *version).cloned();
             let model = self.load_one(name, *version, place.clone(), kept).await;
-            let fits = model.and_then(|model| check_shape(&model, *features.get_or_insert(model.signature.features)).map(|()| model));
+            let fits = model.and_then(|model| fit.check(&model).map(|()| model));
             versions.insert(*version, fits.map_err(|why| Fault { version: *version, why })?);
         }
         Ok(versions)
@@ -180,16 +188,22 @@ impl Ranker {
     }
 }
 
-/// A model that takes other rows than the one before it would have every query refused.
-fn check_shape(model: &Model, features: usize) -> Result<(), Unread> {
-    let found = model.signature.features;
-    if found == features {
-        return Ok(());
+impl Fit {
+    /// A model that takes other rows than the one before it would have every query refused.
+    fn check(&mut self, model: &Model) -> Result<(), Unread> {
+        let found = model.signature.features;
+        let features = match self {
+            Fit::Any => found,
+            Fit::Same(features) => *features.get_or_insert(found),
+        };
+        if found == features {
+            return Ok(());
+        }
+        Err(Unread::Bad(format!(
+            "it takes {found} features, and the model beside it {features}: to serve one of another shape, name the versions that are to be \
+             served by their numbers, or unload the model first"
+        )))
     }
-    Err(Unread::Bad(format!(
-        "it takes {found} features, and the model beside it {features}: versions that are served together take the same; unload the model \
-         first, or load this version alone by its number, to serve one of another shape"
-    )))
 }
 
 /// Runs work on a blocking thread; a panic there becomes an error here.

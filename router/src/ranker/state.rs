@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::write_whole;
 use super::catalog::Catalog;
-use super::loading::{Changes, blocking};
+use super::loading::{Changes, Fit, blocking};
 use super::repository::{Available, Place, Repository};
 use super::{Ranker, RankerError};
 use crate::vocabulary::is_model_name;
@@ -95,7 +95,7 @@ impl Ranker {
             if chosen.is_empty() {
                 continue;
             }
-            let ready = self.make_ready(&name, &chosen, &found.places, None).await;
+            let ready = self.make_ready(&name, &chosen, &found.places, Fit::Any).await;
             let loaded = ready.map_err(|fault| fault.at_start(&name))?;
             changes.insert(name, Some(loaded));
         }
