@@ -286,7 +286,9 @@ fn retention_keeps_what_is_new_aliased_or_in_use() {
         (0..6).for_each(|_| drop(registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"])));
         registry.done(&["alias", "search", "champion", "2"]);
         let gc = |more: &[&str]| {
-            registry.done(&[&["gc", "search", "--keep", "2", "--younger", "0s", "--in-use", "3"], more].concat())["models"][0].clone()
+            registry.done(&[&["gc", "search", "--no-router", "--keep", "2", "--younger", "0s", "--in-use", "3"], more].concat())["models"]
+                [0]
+            .clone()
         };
         let would = gc(&["--dry-run"]);
         assert_eq!(would["removed"], serde_json::json!([1, 4]));
@@ -298,7 +300,7 @@ fn retention_keeps_what_is_new_aliased_or_in_use() {
         assert_eq!(numbers(&registry), [1, 2, 3, 4, 5, 6]);
         assert_eq!(registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"])["version"], 7);
         assert!(registry.model(&["alias", "search", "champion", "4"]).2.contains("its artefact was removed"));
-        assert!(registry.model(&["gc", "search", "--dry-run"]).1.contains("nothing would be removed"));
+        assert!(registry.model(&["gc", "search", "--no-router", "--dry-run"]).1.contains("nothing would be removed"));
     }
 }
 
@@ -400,8 +402,8 @@ fn what_is_broken_or_unfinished_breaks_nothing_else() {
         assert!(code == 64 && error.contains("262144 at most are allowed"), "{code}: {error}");
         let (code, said, error) = registry.model(&["list"]);
         assert!(code == 0 && said.contains("search") && !said.contains("other"), "{code}: {said}{error}");
-        registry.done(&["gc", "--dry-run"]);
-        assert_eq!(registry.model(&["gc", "nobody"]).0, 2);
+        registry.done(&["gc", "--no-router", "--dry-run"]);
+        assert_eq!(registry.model(&["gc", "nobody", "--no-router"]).0, 2);
     }
     // Somebody broke a manifest: the others are told, and nothing of that model is removed.
     let registry = Registry::in_folder();
@@ -417,7 +419,7 @@ fn what_is_broken_or_unfinished_breaks_nothing_else() {
     );
     let (code, said, _) = registry.model(&["verify", "search", "--all"]);
     assert!(code == 2 && said.lines().count() == 3, "{said}");
-    let (code, said, error) = registry.model(&["gc", "--keep", "1", "--younger", "0s"]);
+    let (code, said, error) = registry.model(&["gc", "--no-router", "--keep", "1", "--younger", "0s"]);
     assert!(code == 2 && error.contains("nothing of search is removed") && said.contains("shop"), "{code}: {said}{error}");
     assert_eq!(registry.model(&["verify", "search:1"]).0, 0);
 }
@@ -430,7 +432,7 @@ fn retention_keeps_what_an_alias_was_moved_from() {
         registry.done(&["push", text(&file), "--format", "opaque", "--model", "search"]);
         registry.done(&["alias", "search", "champion", version]);
     }
-    let gone = registry.done(&["gc", "search", "--keep", "1", "--younger", "0s"]);
+    let gone = registry.done(&["gc", "search", "--no-router", "--keep", "1", "--younger", "0s"]);
     assert_eq!(gone["models"][0]["removed"], serde_json::json!([1, 2]));
     registry.done(&["alias", "search", "champion", "3"]);
 }

@@ -230,16 +230,49 @@ fn parts_of_killed_pushes_are_told_of_and_removed() {
     let day = Duration::from_secs(86_400);
     let old = [part("artefacts/00ff#1", 2 * day), part("versions/1/manifest.json#12", 2 * day)];
     let young = part("artefacts/00ff#2", day / 2);
-    let (code, told, error) = registry.model(&["gc", "search", "--dry-run"]);
+    let (code, told, error) = registry.model(&["gc", "search", "--no-router", "--dry-run"]);
     assert!(code == 0 && told.contains("2 files of pushes that were never done would be removed, 20 B"), "{told}{error}");
     assert!(old.iter().all(|part| part.exists()), "a dry run removes nothing");
-    let done = registry.done(&["gc", "search"])["models"][0].clone();
+    let done = registry.done(&["gc", "search", "--no-router"])["models"][0].clone();
     assert_eq!(
         done["unfinished_pushes"],
         serde_json::json!(["models/search/artefacts/00ff#1", "models/search/versions/1/manifest.json#12"])
     );
     assert!(old.iter().all(|part| !part.exists()) && young.exists());
     assert_eq!(registry.model(&["verify", "search:1"]).0, 0);
+}
+
+/// Whatever names the registry: what is in use only a router says.
+#[test]
+fn nothing_is_removed_before_a_router_said_what_is_in_use() {
+    let (registry, file) = with_one();
+    (0..2).for_each(|_| assert_eq!(push(&registry, &file, &[]).0, 0));
+    let url = format!("file://{}", registry.path("registry").display());
+    let gc = |more: &[&str], admin: Option<&str>| {
+        let mut command = registry.command(&[&["model", "gc", "search", "--keep", "1", "--younger", "0s"], more].concat());
+        command.env_remove("SWITCHBACK_CONFIG").env("SWITCHBACK_REGISTRY", &url);
+        if let Some(admin) = admin {
+            command.env("SWITCHBACK_ADMIN", admin);
+        }
+        said(&command.output().unwrap())
+    };
+    for more in [&[][..], &["--dry-run"], &["--json"], &["--dry-run", "--json"]] {
+        let (code, told, error) = gc(more, Some("http://127.0.0.1:1"));
+        let says = "nothing is removed while it cannot be said what is in use: name the router with --admin URL; where no router uses this registry, say --no-router";
+        assert!(
+            code == 69 && error.contains("the router at http://127.0.0.1:1 cannot be reached") && error.contains(says),
+            "{code}: {told}{error}"
+        );
+        assert!(!told.contains("would be removed"), "{told}");
+    }
+    // A config whose router takes a free port names none.
+    let (code, _, error) = registry.model(&["gc", "search", "--keep", "1", "--younger", "0s"]);
+    assert!(code == 64 && error.contains("listen.admin takes a free port") && error.contains("--no-router"), "{code}: {error}");
+    assert_eq!(registry.done(&["pull", "search:1", "--to", "out"])["version"]["version"], 1, "it is there");
+    for admin in [None, Some("http://127.0.0.1:1")] {
+        let (code, told, error) = gc(&["--no-router", "--dry-run"], admin);
+        assert!(code == 0 && told.contains("the artefacts of 1, 2 would be removed"), "{code}: {told}{error}");
+    }
 }
 
 #[test]
