@@ -242,6 +242,43 @@ fn parts_of_killed_pushes_are_told_of_and_removed() {
     assert_eq!(registry.model(&["verify", "search:1"]).0, 0);
 }
 
+/// A disk that is full is a limit on what one file may have here: the signal of that is ignored, so that it is an error.
+#[test]
+fn a_push_that_finds_no_room_leaves_nothing_behind() {
+    let (registry, _) = with_one();
+    for (blocks, bytes) in [(20 << 10, 24 * MIB), (1 << 10, 2 * MIB)] {
+        let file = registry.file("large", &vec![7; bytes]);
+        let asked = registry.command(&["model", "push", text(&file), "--format", "opaque", "--model", "search"]);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "sh", &blocks.to_string()]);
+        limited.arg(asked.get_program()).args(asked.get_args()).current_dir(registry.path("."));
+        limited.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        let (code, told, error) = said(&limited.output().unwrap());
+        assert!(code == 69 && error.contains("cannot be used") && error.contains("File too large"), "{code}: {told}{error}");
+        let model = registry.path("registry/models/search");
+        assert_eq!(files_in(&model.join("artefacts")).len(), 1, "{:?}", files_in(&model.join("artefacts")));
+        assert_eq!(files_in(&model.join("versions")).len(), 1);
+        assert_eq!(push(&registry, &file, &["--dry-run"]).0, 0);
+    }
+    assert!(
+        registry.model(&["push", text(&registry.path("large")), "--format", "opaque", "--model", "search"]).1.starts_with("search:2\n")
+    );
+}
+
+/// Its manifest is what cannot be written: the artefact that nobody will ever see goes as well.
+#[test]
+fn an_artefact_whose_manifest_cannot_be_written_goes_with_its_push() {
+    let (registry, file) = with_one();
+    let versions = registry.path("registry/models/search/versions");
+    // A file where the folder of the next version would be: no number, so that it is not seen before.
+    fs::write(versions.join("2"), "in the way").unwrap();
+    let (code, told, error) = push(&registry, &file, &[]);
+    assert!(code == 69 && error.contains("cannot be used"), "{code}: {told}{error}");
+    assert_eq!(files_in(&registry.path("registry/models/search/artefacts")).len(), 1);
+    fs::remove_file(versions.join("2")).unwrap();
+    assert!(push(&registry, &file, &[]).1.starts_with("search:2\n"));
+}
+
 /// Whatever names the registry: what is in use only a router says.
 #[test]
 fn nothing_is_removed_before_a_router_said_what_is_in_use() {
@@ -256,7 +293,7 @@ fn nothing_is_removed_before_a_router_said_what_is_in_use() {
         }
         said(&command.output().unwrap())
     };
-    for more in [&[][..], &["--dry-run"], &["--json"], &["--dry-run", "--json"]] {
+    for more in [&[] as &[&str], &["--dry-run"], &["--json"], &["--dry-run", "--json"]] {
         let (code, told, error) = gc(more, Some("http://127.0.0.1:1"));
         let says = "nothing is removed while it cannot be said what is in use: name the router with --admin URL; where no router uses this registry, say --no-router";
         assert!(
