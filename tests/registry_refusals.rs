@@ -242,18 +242,33 @@ fn parts_of_killed_pushes_are_told_of_and_removed() {
     assert_eq!(registry.model(&["verify", "search:1"]).0, 0);
 }
 
-/// A disk that is full is a limit on what one file may have here: the signal of that is ignored, so that it is an error.
+/// `model ARGUMENTS` on a disk that is full, which is here a limit on what one file may have, in blocks of 512 bytes: the signal of that is ignored, so
+/// that it is an error.
+fn limited(registry: &Registry, blocks: u32, arguments: &[&str]) -> (i32, String, String) {
+    let asked = registry.command(&[&["model"], arguments].concat());
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "sh", &blocks.to_string()]);
+    limited.arg(asked.get_program()).args(asked.get_args()).current_dir(registry.path("."));
+    limited.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    said(&limited.output().unwrap())
+}
+
+#[test]
+fn a_pull_that_finds_no_room_says_so() {
+    let registry = Registry::in_folder();
+    let file = registry.file("large", &vec![7; 2 * MIB]);
+    assert_eq!(push(&registry, &file, &[]).0, 0);
+    let (code, told, error) = limited(&registry, 1 << 10, &["pull", "search:1", "--to", "out"]);
+    assert!(code == 74 && error.contains("out: cannot write it: File too large"), "{code}: {told}{error}");
+    assert!(!registry.path("out").exists());
+}
+
 #[test]
 fn a_push_that_finds_no_room_leaves_nothing_behind() {
     let (registry, _) = with_one();
     for (blocks, bytes) in [(20 << 10, 24 * MIB), (1 << 10, 2 * MIB)] {
         let file = registry.file("large", &vec![7; bytes]);
-        let asked = registry.command(&["model", "push", text(&file), "--format", "opaque", "--model", "search"]);
-        let mut limited = Command::new("sh");
-        limited.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "sh", &blocks.to_string()]);
-        limited.arg(asked.get_program()).args(asked.get_args()).current_dir(registry.path("."));
-        limited.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
-        let (code, told, error) = said(&limited.output().unwrap());
+        let (code, told, error) = limited(&registry, blocks, &["push", text(&file), "--format", "opaque", "--model", "search"]);
         assert!(code == 69 && error.contains("cannot be used") && error.contains("File too large"), "{code}: {told}{error}");
         let model = registry.path("registry/models/search");
         assert_eq!(files_in(&model.join("artefacts")).len(), 1, "{:?}", files_in(&model.join("artefacts")));

@@ -145,8 +145,7 @@ fn number_of(model: &Name, label: &str) -> Option<u64> {
 
 /// Days are what people think in here.
 fn younger(text: &str) -> Result<Duration, Failure> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()).map(|days| Duration::from_secs(u64::from(days) * 86_400));
-    days.or_else(|| units::duration(text)).ok_or_else(|| Failure::usage(format!("--younger {text}: must be a duration like 12h or 30d")))
+    units::long_duration(text).ok_or_else(|| Failure::usage(format!("--younger {text}: must be a duration like 12h or 30d")))
 }
 
 fn told(model: &Name, plan: &Plan) -> Value {

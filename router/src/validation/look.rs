@@ -128,7 +128,8 @@ fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &m
 fn other_format(request: &Request) -> Option<Check> {
     let live = request.live.as_ref().filter(|live| live.format != request.format)?;
     let outcome = if request.criteria.signature_change { Outcome::Declared } else { Outcome::Refused };
-    let said = format!("{}, and the live model is {}: declare that with --signature-change", request.format, live.format);
+    let to_do = if outcome == Outcome::Refused { ": declare that with --signature-change" } else { "" };
+    let said = format!("{}, and the live model is {}{to_do}", request.format, live.format);
     Some(Check::new("format", outcome, said))
 }
 
