@@ -6,7 +6,7 @@ use std::io::Read;
 
 use serde_json::{Map, Value};
 
-use super::allowed::Allowed;
+use super::allowed::{Allowed, Rule, Use};
 use super::error::shown;
 
 /// The entry that says what is in it.
@@ -76,6 +76,10 @@ fn made_type(fields: &Map<String, Value>, made: &Value, allowed: &Allowed) -> Re
         return Ok(None);
     }
     match allowed.find(module, class) {
+        // What these hold is looked at in a pickle; here it is not.
+        Some(Use::Checked(Rule::NoFunctions | Rule::Texts)) => {
+            Err(format!("names {}, which may hold functions: keep it as a pickle", shown(&format!("{module}.{class}"))))
+        }
         Some(_) => Ok(Some(format!("{module}.{class}"))),
         None => Err(format!("names {}, which is not among the allowed globals", shown(&format!("{module}.{class}")))),
     }

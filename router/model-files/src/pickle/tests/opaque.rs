@@ -85,6 +85,8 @@ fn types_of_skops_are_those_that_a_pickle_may_name() {
     contains(&skops(&node("builtins", "function", "FunctionNode", "{}")), "a part is made by FunctionNode, which is not allowed");
     let of_type = node("builtins", "system", "TypeNode", "{\"__module__\": \"os\", \"__class__\": \"system\"}");
     contains(&skops(&of_type), "names os.system");
+    let texts = node("sklearn.feature_extraction.text", "TfidfVectorizer", "ObjectNode", "{}");
+    contains(&skops(&texts), "names sklearn.feature_extraction.text.TfidfVectorizer, which may hold functions");
     contains(&skops("{"), "schema.json: ");
 }
 
