@@ -262,7 +262,7 @@ fn what_is_not_there_is_said() {
     let missing = site.registry.path("missing");
     let away = format!("file://{}", missing.display());
     let (code, _, error) = site.deploy(&["--version", "1", "--registry", &away]);
-    assert!(code == 64 && error.contains("there is no such folder"), "{code}: {error}");
+    assert!(code == 69 && error.contains("there is no such folder"), "{code}: {error}");
     for (arguments, code, says) in [
         (&["--version", "1", "--steps", "5,1"][..], 64, "each larger than the one before"),
         (&["--version", "1", "--steps", "0"], 64, "must be more than 0 and less than 100"),

@@ -226,7 +226,7 @@ async fn while_the_registry_is_away_what_is_served_goes_on() {
     drop(ranker);
     // A bucket may be away at the start; a folder may not.
     let (code, said) = fails(&registry, &arguments);
-    assert!(code == 64 && said.contains("there is no such folder"), "{code}: {said}");
+    assert!(code == 69 && said.contains("there is no such folder"), "{code}: {said}");
 }
 
 #[tokio::test]

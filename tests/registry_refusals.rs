@@ -230,16 +230,101 @@ fn parts_of_killed_pushes_are_told_of_and_removed() {
     let day = Duration::from_secs(86_400);
     let old = [part("artefacts/00ff#1", 2 * day), part("versions/1/manifest.json#12", 2 * day)];
     let young = part("artefacts/00ff#2", day / 2);
-    let (code, told, error) = registry.model(&["gc", "search", "--dry-run"]);
+    let (code, told, error) = registry.model(&["gc", "search", "--no-router", "--dry-run"]);
     assert!(code == 0 && told.contains("2 files of pushes that were never done would be removed, 20 B"), "{told}{error}");
     assert!(old.iter().all(|part| part.exists()), "a dry run removes nothing");
-    let done = registry.done(&["gc", "search"])["models"][0].clone();
+    let done = registry.done(&["gc", "search", "--no-router"])["models"][0].clone();
     assert_eq!(
         done["unfinished_pushes"],
         serde_json::json!(["models/search/artefacts/00ff#1", "models/search/versions/1/manifest.json#12"])
     );
     assert!(old.iter().all(|part| !part.exists()) && young.exists());
     assert_eq!(registry.model(&["verify", "search:1"]).0, 0);
+}
+
+/// `model ARGUMENTS` on a disk that is full, which is here a limit on what one file may have, in blocks of 512 bytes: the signal of that is ignored, so
+/// that it is an error.
+fn limited(registry: &Registry, blocks: u32, arguments: &[&str]) -> (i32, String, String) {
+    let asked = registry.command(&[&["model"], arguments].concat());
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "sh", &blocks.to_string()]);
+    limited.arg(asked.get_program()).args(asked.get_args()).current_dir(registry.path("."));
+    limited.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    said(&limited.output().unwrap())
+}
+
+#[test]
+fn a_pull_that_finds_no_room_says_so() {
+    let registry = Registry::in_folder();
+    let file = registry.file("large", &vec![7; 2 * MIB]);
+    assert_eq!(push(&registry, &file, &[]).0, 0);
+    let (code, told, error) = limited(&registry, 1 << 10, &["pull", "search:1", "--to", "out"]);
+    assert!(code == 74 && error.contains("out: cannot write it: File too large"), "{code}: {told}{error}");
+    assert!(!registry.path("out").exists());
+}
+
+#[test]
+fn a_push_that_finds_no_room_leaves_nothing_behind() {
+    let (registry, _) = with_one();
+    for (blocks, bytes) in [(20 << 10, 24 * MIB), (1 << 10, 2 * MIB)] {
+        let file = registry.file("large", &vec![7; bytes]);
+        let (code, told, error) = limited(&registry, blocks, &["push", text(&file), "--format", "opaque", "--model", "search"]);
+        assert!(code == 69 && error.contains("cannot be used") && error.contains("File too large"), "{code}: {told}{error}");
+        let model = registry.path("registry/models/search");
+        assert_eq!(files_in(&model.join("artefacts")).len(), 1, "{:?}", files_in(&model.join("artefacts")));
+        assert_eq!(files_in(&model.join("versions")).len(), 1);
+        assert_eq!(push(&registry, &file, &["--dry-run"]).0, 0);
+    }
+    assert!(
+        registry.model(&["push", text(&registry.path("large")), "--format", "opaque", "--model", "search"]).1.starts_with("search:2\n")
+    );
+}
+
+/// Its manifest is what cannot be written: the artefact that nobody will ever see goes as well.
+#[test]
+fn an_artefact_whose_manifest_cannot_be_written_goes_with_its_push() {
+    let (registry, file) = with_one();
+    let versions = registry.path("registry/models/search/versions");
+    // A file where the folder of the next version would be: no number, so that it is not seen before.
+    fs::write(versions.join("2"), "in the way").unwrap();
+    let (code, told, error) = push(&registry, &file, &[]);
+    assert!(code == 69 && error.contains("cannot be used"), "{code}: {told}{error}");
+    assert_eq!(files_in(&registry.path("registry/models/search/artefacts")).len(), 1);
+    fs::remove_file(versions.join("2")).unwrap();
+    assert!(push(&registry, &file, &[]).1.starts_with("search:2\n"));
+}
+
+/// Whatever names the registry: what is in use only a router says.
+#[test]
+fn nothing_is_removed_before_a_router_said_what_is_in_use() {
+    let (registry, file) = with_one();
+    (0..2).for_each(|_| assert_eq!(push(&registry, &file, &[]).0, 0));
+    let url = format!("file://{}", registry.path("registry").display());
+    let gc = |more: &[&str], admin: Option<&str>| {
+        let mut command = registry.command(&[&["model", "gc", "search", "--keep", "1", "--younger", "0s"], more].concat());
+        command.env_remove("SWITCHBACK_CONFIG").env("SWITCHBACK_REGISTRY", &url);
+        if let Some(admin) = admin {
+            command.env("SWITCHBACK_ADMIN", admin);
+        }
+        said(&command.output().unwrap())
+    };
+    for more in [&[] as &[&str], &["--dry-run"], &["--json"], &["--dry-run", "--json"]] {
+        let (code, told, error) = gc(more, Some("http://127.0.0.1:1"));
+        let says = "nothing is removed while it cannot be said what is in use: name the router with --admin URL; where no router uses this registry, say --no-router";
+        assert!(
+            code == 69 && error.contains("the router at http://127.0.0.1:1 cannot be reached") && error.contains(says),
+            "{code}: {told}{error}"
+        );
+        assert!(!told.contains("would be removed"), "{told}");
+    }
+    // A config whose router takes a free port names none.
+    let (code, _, error) = registry.model(&["gc", "search", "--keep", "1", "--younger", "0s"]);
+    assert!(code == 64 && error.contains("listen.admin takes a free port") && error.contains("--no-router"), "{code}: {error}");
+    assert_eq!(registry.done(&["pull", "search:1", "--to", "out"])["version"]["version"], 1, "it is there");
+    for admin in [None, Some("http://127.0.0.1:1")] {
+        let (code, told, error) = gc(&["--no-router", "--dry-run"], admin);
+        assert!(code == 0 && told.contains("the artefacts of 1, 2 would be removed"), "{code}: {told}{error}");
+    }
 }
 
 #[test]

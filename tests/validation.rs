@@ -244,6 +244,7 @@ fn another_kind_of_model_has_to_be_declared() {
     assert!(code == 2 && told.contains("pickle, and the live model is onnx: declare that with --signature-change"), "{code}: {told}");
     let declared = [&judged[..], &["--signature-change"]].concat();
     let (code, told, _) = validate("good/pickle/linear.pkl", &declared);
+    assert!(!told.contains("declare that with"), "{told}");
     assert!(code == 0 && told.contains("declared") && told.contains("; how well it ranks was not looked at"), "{code}: {told}");
     // One row for the format, whatever there is to say of it.
     for file in ["good/lightgbm/plain.txt", "good/xgboost/indented.json", "good/pickle/linear.pkl"] {
@@ -276,6 +277,46 @@ fn what_is_no_pickle_is_told_what_it_looks_like() {
     assert!(code == 2 && told.contains("it is no pickle, but looks like JSON; allowed here are pickles, joblib"), "{code}: {told}{error}");
 }
 
+/// What would be unpickled is walked, whatever somebody calls it; and it is told by what is in it where its name says nothing.
+#[test]
+fn a_label_or_a_name_turns_no_look_at_pickles_off() {
+    let registry = Registry::in_folder();
+    let validate = |name: &str, bytes: &[u8], more: &[&str]| {
+        let file = registry.file(name, bytes);
+        registry.model(&[&["validate", "--file", file.to_str().unwrap(), "--json"], more].concat())
+    };
+    let says = "names os.system, which is not among the allowed globals";
+    let is_refused = |name: &str, bytes: &[u8], more: &[&str]| {
+        let (code, told, error) = validate(name, bytes, more);
+        assert!(code == 2 && told.contains(says), "{name}: {code}: {told}{error}");
+    };
+    for (how, name) in [
+        ("plain", "model.bin"),
+        ("zlib", "model.z"),
+        ("gzip", "model.joblib.gz"),
+        ("bz2", "model.joblib.bz2"),
+        ("xz", "model.xz"),
+        ("lz4", "model"),
+    ] {
+        let evil = fs::read(CORPUS.join(format!("bad/joblib/{how}.joblib"))).unwrap();
+        is_refused(name, &evil, &[]);
+        is_refused(name, &evil, &["--format", "opaque"]);
+        let good = fs::read(CORPUS.join(format!("good/joblib/mlp_{how}.joblib"))).unwrap();
+        let (code, told, error) = validate(name, &good, &[]);
+        assert!(code == 0 && told.contains("\"format\": \"pickle\""), "{name}: {code}: {told}{error}");
+        let (code, told, error) = validate(name, &good, &["--format", "opaque"]);
+        assert!(code == 0 && told.contains("globals known") && told.contains("its backend has to tell"), "{name}: {code}: {told}{error}");
+    }
+    // Protocol 0 does not say what it is.
+    let old = b"cos\nsystem\n(S'true'\ntR.";
+    is_refused("old.bin", old, &[]);
+    is_refused("old.cbm", old, &["--format", "opaque"]);
+    let (code, told, error) = validate("model.cbm", b"CBM1 and what only its library can read", &["--format", "opaque"]);
+    assert!(code == 0 && !told.contains("globals known"), "{code}: {told}{error}");
+    let (code, told, error) = validate("model.cbm", b"CBM1 and what only its library can read", &[]);
+    assert!(code == 64 && format!("{told}{error}").contains("what it is cannot be told"), "{code}: {told}{error}");
+}
+
 #[test]
 fn what_is_not_the_models_fault_is_not_its_refusal() {
     let registry = Registry::in_folder();
@@ -287,7 +328,7 @@ fn what_is_not_the_models_fault_is_not_its_refusal() {
         (&["validate", "--file", model, "--judged", broken][..], 64, "the judged queries"),
         (&["validate", "--file", model, "--judged", missing], 64, "missing: cannot read it"),
         (&["validate", "--file", missing], 64, "missing: cannot read it"),
-        (&["validate", "search:1"], 64, "there is no such folder; the first push makes it"),
+        (&["validate", "search:1"], 69, "there is no such folder; the first push makes it"),
         (&["validate", "--file", model, "--margin", "2"], 64, "--margin 2: must be from 0 to 1"),
         (&["validate", "--file", model, "--margin", "-1"], 64, "--margin -1: must be from 0 to 1"),
         (&["validate", "--file", model, "--time", "-1s"], 64, "--time -1s: must be a duration from 1s to 1h"),

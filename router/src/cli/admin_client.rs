@@ -103,11 +103,6 @@ impl AdminAt {
         format!("{admin}{token_file}{}", again::option("data-dir", self.data_dir.as_deref().map(Path::as_os_str), None))
     }
 
-    /// Whether a router was named.
-    pub(crate) fn is_named(&self) -> bool {
-        self.admin.is_some()
-    }
-
     /// Finds the router and the token; `config` is the router's, where one was named.
     ///
     /// # Errors

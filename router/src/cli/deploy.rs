@@ -168,9 +168,9 @@ impl DeployArgs {
         if let (None, Some(option)) = (&self.file, self.described.said()) {
             return Err(Failure::usage(format!("{option} is said of a --file, and --version is there already")));
         }
-        let time = units::duration(&self.timeout).filter(|time| !time.is_zero() && *time <= MONTH);
+        let time = units::long_duration(&self.timeout).filter(|time| !time.is_zero() && *time <= MONTH);
         let time =
-            time.ok_or_else(|| Failure::usage(format!("--timeout {}: must be from 1ms to 30d, like 90s, 30m or 2h", self.timeout)))?;
+            time.ok_or_else(|| Failure::usage(format!("--timeout {}: must be from 1ms to 30d, like 90s, 30m, 2h or 1d", self.timeout)))?;
         if let Some(steps) = &self.steps {
             rollout_steps(steps).map_err(|why| Failure::usage(format!("--{why}")))?;
         }

@@ -116,8 +116,8 @@ impl ExplainArgs {
             return unix_ms("--time", text).map(Some);
         }
         let Some(text) = &self.ago else { return Ok(None) };
-        let ago =
-            crate::config::units::duration(text).ok_or_else(|| Failure::usage(format!("--ago {text}: must be like 90s, 15m or 2h")))?;
+        let ago = crate::config::units::long_duration(text)
+            .ok_or_else(|| Failure::usage(format!("--ago {text}: must be like 90s, 15m, 2h or 3d")))?;
         let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
         Ok(Some(crate::admin::now_unix_ms().saturating_sub(ago)))
     }

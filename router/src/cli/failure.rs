@@ -12,6 +12,9 @@ pub(crate) const USAGE: u8 = 64;
 /// Something needed is unreachable (EX_UNAVAILABLE).
 pub(crate) const UNREACHABLE: u8 = 69;
 
+/// A file of this machine cannot be written: there is no room (EX_IOERR).
+pub(crate) const NO_ROOM: u8 = 74;
+
 /// Still running when the time was up (EX_TEMPFAIL).
 pub(crate) const TIMED_OUT: u8 = 75;
 /// Somebody pressed Ctrl-C (128 and SIGINT's number, as shells have it).
@@ -104,6 +107,11 @@ impl Failure {
     /// A router, a port, a file or a library that is needed cannot be used.
     pub(crate) fn unreachable(message: impl Into<String>) -> Failure {
         Failure::new(UNREACHABLE, message)
+    }
+
+    /// There is no room for a file on this machine.
+    pub(crate) fn no_room(message: impl Into<String>) -> Failure {
+        Failure::new(NO_ROOM, message)
     }
 
     /// The time was up before all was done.

@@ -15,11 +15,11 @@ use crate::registry::{Keep, Name, Plan, Reference, RegistryError, Which};
 
 /// Remove the artefacts of old versions, and what pushes left that were never done. Manifests stay.
 ///
-/// A version stays while it is in use, has an alias, is one of the newest, or is young. What is in use the router says: the one of --admin, or of
-/// --config where that has routes that load versions. When it does not answer, nothing is removed.
+/// A version stays while it is in use, has an alias, is one of the newest, or is young. What is in use the router says, whom a dry run asks too. When
+/// it does not answer, nothing is removed; where no router uses this registry, say --no-router.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  switchback model gc search --dry-run\n  switchback model gc --keep 20 --younger 90d\n  switchback model gc search --in-use 12 --in-use 11 --json"
+    after_help = "Examples:\n  switchback model gc search --dry-run\n  switchback model gc --keep 20 --younger 90d\n  switchback model gc search --no-router --in-use 12 --in-use 11 --json"
 )]
 pub(super) struct Gc {
     /// The models [default: all].
@@ -33,6 +33,9 @@ pub(super) struct Gc {
     /// A version that is in use and stays; may be said again.
     #[arg(long = "in-use", value_name = "N")]
     in_use: Vec<u64>,
+    /// No router uses this registry: none is asked what is in use.
+    #[arg(long)]
+    no_router: bool,
     /// Only say what would be removed.
     #[arg(long)]
     dry_run: bool,
@@ -44,6 +47,9 @@ pub(super) struct Gc {
     #[arg(long)]
     json: bool,
 }
+
+/// Why nothing goes when no router answers, and what to do.
+const UNKNOWN: &str = "nothing is removed while it cannot be said what is in use: name the router with --admin URL; where no router uses this registry, say --no-router";
 
 /// What became of each model, and what is said of those that cannot be read.
 type Collected = (Vec<(Name, Plan)>, Vec<String>);
@@ -63,13 +69,15 @@ impl Gc {
 
     /// What the pools of a fleet run, and what is on its way, as its flags say.
     async fn labels_in_use(&self) -> Result<Vec<String>, Failure> {
-        let config = self.registry.config()?;
-        let loads = config.as_ref().is_some_and(|config| config.routes.iter().any(|route| route.loading.is_some()));
-        if !self.admin.is_named() && !loads {
+        if self.no_router {
             return Ok(Vec::new());
         }
-        let asked = self.admin.client(config.as_ref())?.get("/api/v1/routes").await;
-        let answer = asked.map_err(|failure| failure.with_hint("nothing is removed while it cannot be said what is in use"))?;
+        let config = self.registry.config()?;
+        let asked = match self.admin.client(config.as_ref()) {
+            Ok(client) => client.get("/api/v1/routes").await,
+            Err(failure) => Err(failure),
+        };
+        let answer = asked.map_err(|failure| failure.with_hint(UNKNOWN))?;
         let texts = |value: &Value, keys: &[&str]| -> Vec<String> {
             keys.iter().filter_map(|key| value.get(key)?.as_str().map(str::to_owned)).collect()
         };
@@ -137,8 +145,7 @@ fn number_of(model: &Name, label: &str) -> Option<u64> {
 
 /// Days are what people think in here.
 fn younger(text: &str) -> Result<Duration, Failure> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()).map(|days| Duration::from_secs(u64::from(days) * 86_400));
-    days.or_else(|| units::duration(text)).ok_or_else(|| Failure::usage(format!("--younger {text}: must be a duration like 12h or 30d")))
+    units::long_duration(text).ok_or_else(|| Failure::usage(format!("--younger {text}: must be a duration like 12h or 30d")))
 }
 
 fn told(model: &Name, plan: &Plan) -> Value {

@@ -108,6 +108,7 @@ pub(super) fn failed(error: RegistryError) -> Failure {
     let message = Failure::chain(&error);
     match () {
         () if error.is_away() => Failure::unreachable(message),
+        () if error.is_no_room() => Failure::no_room(message),
         () if error.is_usage() => Failure::usage(message),
         () => Failure::refused(message),
     }

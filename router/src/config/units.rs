@@ -17,6 +17,14 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_micros(number.checked_mul(micros)?))
 }
 
+/// Reads a duration that a person asks for: as [`duration`], or days, `30d`. Written settings have no days.
+pub(crate) fn long_duration(text: &str) -> Option<Duration> {
+    match split_number(text)? {
+        (days, "d") => Some(Duration::from_micros(days.checked_mul(24 * 3_600_000_000)?)),
+        _ => duration(text),
+    }
+}
+
 /// Reads a size: a whole number and one of `B`, `KiB`, `MiB`, `GiB`.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
@@ -69,6 +77,15 @@ mod tests {
         }
         for text in ["1B", "64KiB", "16MiB", "2GiB"] {
             assert_eq!(bytes(text).map(show_bytes).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn people_ask_in_days_too() {
+        assert_eq!(long_duration("2d"), Some(Duration::from_secs(172_800)));
+        assert_eq!(long_duration("90m"), duration("90m"));
+        for text in ["d", "1.5d", "1w", "18446744073709551615d"] {
+            assert_eq!(long_duration(text), None, "{text:?}");
         }
     }
 

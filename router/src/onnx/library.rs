@@ -23,7 +23,7 @@ pub enum LibraryError {
     /// It is nowhere.
     #[error(
         "the ONNX Runtime library ({FILE_NAME}) was not found. Get it with `make onnxruntime` or `scripts/fetch_onnxruntime.sh`, or \
-         point --onnxruntime or the variable ORT_DYLIB_PATH at it. Looked at: {}", .tried.join("; ")
+         point the variable ORT_DYLIB_PATH at it, or `switchback ranker --onnxruntime`. Looked at: {}", .tried.join("; ")
     )]
     Missing {
         /// Every place, with what was wrong there.

@@ -26,6 +26,9 @@ const CREDENTIALS: [&str; 5] = ["AccessDenied", "InvalidAccessKeyId", "Signature
 /// Where a machine's own credentials are asked for: a part of the URL.
 const OF_MACHINE: [&str; 2] = ["/latest/api/token", "/latest/meta-data/"];
 
+/// What errors of the library begin with.
+const OF_LIBRARY: [&str; 2] = ["Generic S3 error: ", "Generic LocalFileSystem error: "];
+
 /// How a bucket is reached, as everybody may be told: without secrets.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Access {
@@ -138,6 +141,14 @@ impl Access {
     }
 }
 
+/// Without how often it was tried: `, after 3 retries, max_retries: 1000, retry_timeout: 2s `. How long is in `registry.retry_for`.
+fn without_retries(said: &str) -> String {
+    let Some((before, rest)) = said.split_once(", after ") else { return said.to_owned() };
+    let Some((_, rest)) = rest.split_once("retry_timeout: ") else { return said.to_owned() };
+    let end = rest.find([' ', ',']).unwrap_or(rest.len());
+    format!("{before}{}", rest.get(end..).unwrap_or_default())
+}
+
 /// The code in an error of S3's, which is XML.
 fn code_of(said: &str) -> Option<&str> {
     let (_, rest) = said.split_once("<Code>")?;
@@ -152,8 +163,10 @@ fn status_of(said: &str) -> Option<u16> {
     rest.get(..3)?.parse().ok()
 }
 
-/// An error on one line, with the code of what is XML.
+/// An error on one line, with the code of what is XML, and without what the library says of itself.
 pub(super) fn in_short(said: &str) -> String {
+    let said = OF_LIBRARY.iter().find_map(|start| said.strip_prefix(start)).unwrap_or(said);
+    let said = &without_retries(said);
     let start = ["<?xml", "<Error"].iter().find_map(|start| said.find(start));
     let short = start
         .and_then(|start| said.get(..start))
@@ -203,5 +216,14 @@ mod tests {
         assert!(in_short(&status("503 Service Unavailable", "SlowDown")).ends_with("status code: 503 Service Unavailable: SlowDown"));
         assert!(in_short(&status("500 x", "<a>")).ends_with("500 x: an answer that cannot be read"));
         assert_eq!(in_short("one\ntwo"), "one two");
+    }
+
+    #[test]
+    fn the_library_is_nobodys_business() {
+        assert_eq!(in_short("Generic LocalFileSystem error: Unable to open file /a: x"), "Unable to open file /a: x");
+        let retried =
+            "Generic S3 error: Error performing GET http://a in 2s, after 75 retries, max_retries: 1000, retry_timeout: 2s  - HTTP error";
+        assert_eq!(in_short(retried), "Error performing GET http://a in 2s  - HTTP error");
+        assert_eq!(in_short("closed, after all"), "closed, after all");
     }
 }

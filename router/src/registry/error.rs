@@ -184,6 +184,13 @@ impl RegistryError {
         matches!(self, RegistryError::Away { .. } | RegistryError::Busy { .. })
     }
 
+    /// A file on this machine cannot be written for want of room.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(self, RegistryError::File { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    }
+
     /// What was asked makes no sense, whatever is in the registry.
     #[must_use]
     pub fn is_usage(&self) -> bool {

@@ -9,17 +9,25 @@ use super::manifest::Format;
 
 /// So much is looked at.
 const HEAD_BYTES: u64 = 4_096;
+/// So much of what may be a pickle: the largest block of a compressor is in it.
+const PICKLE_BYTES: u64 = 5 << 20;
 
 /// What a file looks like; `None` where that cannot be told. It may be something else all the same: validation tells.
 ///
 /// # Errors
 /// [`RegistryError::File`].
 pub fn format_of(path: &Path) -> Result<Option<Format>, RegistryError> {
+    let failed = |source| RegistryError::File { path: path.to_owned(), what: "read it", source };
+    let mut file = File::open(path).map_err(failed)?;
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
-    read.map_err(|source| RegistryError::File { path: path.to_owned(), what: "read it", source })?;
+    file.by_ref().take(HEAD_BYTES).read_to_end(&mut head).map_err(failed)?;
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    Ok(guess(extension.as_deref().unwrap_or_default(), &head))
+    if let Some(format) = guess(extension.as_deref().unwrap_or_default(), &head) {
+        return Ok(Some(format));
+    }
+    // Named as no pickle: compressed ones, and those of the first protocols, which do not say that they are.
+    file.take(PICKLE_BYTES).read_to_end(&mut head).map_err(failed)?;
+    Ok(model_files::pickle::is_pickle(&head).then_some(Format::Pickle))
 }
 
 fn guess(extension: &str, head: &[u8]) -> Option<Format> {

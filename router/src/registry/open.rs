@@ -10,7 +10,7 @@ use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 
-use super::bucket::{self, Access, Opened};
+use super::bucket::{self, Access, Opened, in_short};
 use super::error::RegistryError;
 use super::manifest::{MANIFEST_BYTES, ManifestFault};
 use super::names::Name;
@@ -36,11 +36,14 @@ impl Registry {
     /// Opens it, and makes its folder where there is none; of a bucket nothing is asked yet.
     ///
     /// # Errors
-    /// [`RegistryError::Config`] for what makes no sense, [`RegistryError::File`] for a folder that cannot be used.
+    /// [`RegistryError::Config`] for what makes no sense, [`RegistryError::Away`] for a folder that cannot be used.
     pub fn open_or_make(config: &config::Registry) -> Result<Registry, RegistryError> {
         if let Place::Folder(folder) = &config.place {
-            let failed = |source| RegistryError::File { path: folder.clone(), what: "make the registry's folder", source };
-            std::fs::create_dir_all(folder).map_err(failed)?;
+            let away = |error: std::io::Error| RegistryError::Away {
+                place: config.place.to_string(),
+                why: format!("its folder cannot be made: {error}"),
+            };
+            std::fs::create_dir_all(folder).map_err(away)?;
         }
         Registry::open(config)
     }
@@ -48,18 +51,16 @@ impl Registry {
     /// Opens it; of a bucket nothing is asked yet.
     ///
     /// # Errors
-    /// [`RegistryError::Config`] for what makes no sense, [`RegistryError::File`] for a folder that cannot be used, or is not there.
+    /// [`RegistryError::Config`] for what makes no sense, [`RegistryError::Away`] for a folder that cannot be used, or is not there.
     pub fn open(config: &config::Registry) -> Result<Registry, RegistryError> {
         let config = config.clone();
         match &config.place {
             Place::Folder(folder) => {
-                let file = |what, source| RegistryError::File { path: folder.clone(), what, source };
+                let away = |why: String| RegistryError::Away { place: config.place.to_string(), why };
                 if !folder.is_dir() {
-                    let none = std::io::Error::other("there is no such folder; the first push makes it");
-                    return Err(file("find a registry there", none));
+                    return Err(away("there is no such folder; the first push makes it".to_owned()));
                 }
-                let store = LocalFileSystem::new_with_prefix(folder)
-                    .map_err(|error| file("use it as the registry's folder", std::io::Error::other(error)))?;
+                let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| away(in_short(&chain(&error))))?;
                 let store = Arc::new(store.with_fsync(true));
                 Ok(Registry { store, parts: None, config, access: None, root: Path::default() })
             }
@@ -97,10 +98,10 @@ impl Registry {
     pub(super) fn away(&self, error: &Error) -> RegistryError {
         let place = self.place();
         match &self.access {
-            None => RegistryError::Away { place, why: whole_names(&chain(error)) },
+            None => RegistryError::Away { place, why: in_short(&whole_names(&chain(error))) },
             Some(access) => match access.refusal(error) {
                 Some(why) => RegistryError::Denied { place, why },
-                None => RegistryError::Away { place, why: bucket::in_short(&chain(error)) },
+                None => RegistryError::Away { place, why: in_short(&chain(error)) },
             },
         }
     }

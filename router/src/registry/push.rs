@@ -3,6 +3,8 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
+use object_store::path::Path;
+
 use super::Progress;
 use super::error::RegistryError;
 use super::manifest::{About, FORM, Format, MANIFEST_BYTES, Manifest, ManifestFault, Sealed, Tensor};
@@ -10,6 +12,7 @@ use super::names::Name;
 use super::open::{Registry, after};
 use super::sign::SigningKey;
 use super::upload::{Notes, Source};
+use crate::config::Place;
 
 /// So many others may be first.
 const TRIES: u32 = 1_000;
@@ -81,9 +84,33 @@ impl Registry {
             manifest.push = id;
         }
         let artefact = self.path(&push.model, &format!("artefacts/{}", manifest.push));
-        let sent = self.send(&artefact, source, &notes, progress).await?;
+        let sent = match self.send(&artefact, source, &notes, progress).await {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.remove_parts(&artefact);
+                return Err(error);
+            }
+        };
         (manifest.sha256, manifest.bytes) = (sent.sha256, sent.bytes);
-        self.number(manifest, push.clock, key).await
+        let id = manifest.push.clone();
+        match self.number(manifest, push.clock, key).await {
+            Err(error) => {
+                self.withdraw(&push.model, &id, &artefact).await;
+                Err(error)
+            }
+            numbered => numbered,
+        }
+    }
+
+    /// Removes an artefact that got no number, from a folder: a bucket goes on with it. It stays where that cannot be told for sure.
+    async fn withdraw(&self, model: &Name, push: &str, artefact: &Path) {
+        if matches!(self.config.place, Place::Folder(_))
+            && let Ok(versions) = self.versions(model).await
+            && versions.iter().all(|version| version.manifest.push != push)
+        {
+            // Retention finds it later.
+            let _ = self.delete(artefact).await;
+        }
     }
 
     /// Creates the manifest at the first number that nobody has.

@@ -169,6 +169,21 @@ impl Registry {
         self.delete(&self.path(&manifest.model, &format!("artefacts/{}", manifest.push))).await.map(|()| true)
     }
 
+    /// Removes the parts of an object in a folder whose push ended with an error: there is nothing to go on with. A bucket keeps its own.
+    pub(super) fn remove_parts(&self, object: &object_store::path::Path) {
+        let Place::Folder(root) = &self.config.place else { return };
+        let path = root.join(object.as_ref());
+        let (Some(folder), Some(name)) = (path.parent(), object.filename()) else { return };
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let file = file.to_string_lossy();
+            if is_part(&file) && file.rsplit_once('#').is_some_and(|(whole, _)| whole == name) {
+                // Who cannot remove it here finds it by `model gc`.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Removes an artefact that no version has, or a part.
     ///
     /// # Errors

@@ -169,7 +169,7 @@ impl Registry {
         }
     }
 
-    /// Into a folder: one part after the other, into a file that gets its name at the end.
+    /// Into a folder: one part after the other, into a file that gets its name at the end. Whoever pushes removes it when this fails.
     async fn send_in_order(
         &self,
         path: &Path,

@@ -120,7 +120,7 @@ fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &m
         Format::Pickle => walk(request, &bytes, teller),
         Format::LightGbm => trees(request, teller, lightgbm::read(&bytes, &Limits::default())),
         Format::XgBoost => trees(request, teller, xgboost::read(&bytes, &Limits::default())),
-        Format::Opaque => teller.tell(Check::new("format", Outcome::Skipped, "opaque: nothing here can read it; its backend has to tell")),
+        Format::Opaque => opaque(request, &bytes, teller),
     }
 }
 
@@ -128,7 +128,8 @@ fn all<W: std::io::Write>(request: &Request, library: Option<Loaded>, teller: &m
 fn other_format(request: &Request) -> Option<Check> {
     let live = request.live.as_ref().filter(|live| live.format != request.format)?;
     let outcome = if request.criteria.signature_change { Outcome::Declared } else { Outcome::Refused };
-    let said = format!("{}, and the live model is {}: declare that with --signature-change", request.format, live.format);
+    let to_do = if outcome == Outcome::Refused { ": declare that with --signature-change" } else { "" };
+    let said = format!("{}, and the live model is {}{to_do}", request.format, live.format);
     Some(Check::new("format", outcome, said))
 }
 
@@ -173,19 +174,39 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
 }
 
 fn walk<W: std::io::Write>(request: &Request, bytes: &[u8], teller: &mut Teller<W>) -> Result<(), Stop> {
-    let extra: Vec<&str> = request.criteria.allowed_globals.iter().map(String::as_str).collect();
     teller.begin("globals")?;
-    match pickle::examine(bytes, &pickle::Allowed::with(&extra), &pickle::Limits::default()) {
+    match pickle::examine(bytes, &allowed(request), &pickle::Limits::default()) {
         Err(refused) => Err(teller.refuse("globals", format!("{refused}{}", instead(&refused, bytes)))),
-        Ok(found) => {
-            let compressed = found.compression.map_or_else(String::new, |how| format!(", {}", format!("{how:?}").to_lowercase()));
-            let (pickles, globals) = (found.pickles, found.globals.len());
-            let container = format!("{:?}", found.container).to_lowercase();
-            let said = format!("{container}{compressed}: {pickles} pickles of protocol {}, all {globals} globals known", found.protocol);
-            teller.tell(Check::new("globals", Outcome::Passed, said))?;
-            teller.say(&Line::Facts { inputs: Vec::new(), outputs: Vec::new(), globals: found.globals })
-        }
+        Ok(found) => known(found, teller),
     }
+}
+
+/// Whatever somebody calls it: what of it would be unpickled is walked.
+fn opaque<W: std::io::Write>(request: &Request, bytes: &[u8], teller: &mut Teller<W>) -> Result<(), Stop> {
+    teller.begin("globals")?;
+    // Whatever it is, it may be as large as a model may be here.
+    let (most, limits) = (request.criteria.artefact_bytes, pickle::Limits::default());
+    let limits = pickle::Limits { bytes: most, unpacked_bytes: limits.unpacked_bytes.max(most.saturating_mul(2)), ..limits };
+    match pickle::examine_opaque(bytes, &allowed(request), &limits) {
+        Err(refused) => return Err(teller.refuse("globals", refused.to_string())),
+        Ok(found) => found.map_or(Ok(()), |found| known(found, teller))?,
+    }
+    teller.tell(Check::new("format", Outcome::Skipped, "opaque: nothing here can read it; its backend has to tell"))
+}
+
+fn allowed(request: &Request) -> pickle::Allowed {
+    let extra: Vec<&str> = request.criteria.allowed_globals.iter().map(String::as_str).collect();
+    pickle::Allowed::with(&extra)
+}
+
+/// What it names is all on the list.
+fn known<W: std::io::Write>(found: pickle::Examined, teller: &mut Teller<W>) -> Result<(), Stop> {
+    let compressed = found.compression.map_or_else(String::new, |how| format!(", {}", format!("{how:?}").to_lowercase()));
+    let (pickles, globals) = (found.pickles, found.globals.len());
+    let container = format!("{:?}", found.container).to_lowercase();
+    let said = format!("{container}{compressed}: {pickles} pickles of protocol {}, all {globals} globals known", found.protocol);
+    teller.tell(Check::new("globals", Outcome::Passed, said))?;
+    teller.say(&Line::Facts { inputs: Vec::new(), outputs: Vec::new(), globals: found.globals })
 }
 
 /// What a file looks like that is no pickle at all.

@@ -61,6 +61,8 @@ pub(super) enum Rule {
     Wrapper,
     /// A transformer that holds functions: they have to be none.
     NoFunctions,
+    /// A reader of texts: it calls no functions and opens no files.
+    Texts,
     /// A tensor over a storage of the archive.
     Tensor,
     /// A parameter over a tensor.

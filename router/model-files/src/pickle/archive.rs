@@ -25,7 +25,7 @@ pub(super) enum Archive {
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     TorchPickle,
     Raw,
     Text,
@@ -113,11 +113,13 @@ fn has_code_name(name: &str) -> bool {
     )
 }
 
-fn unpacked<'a>(entry: &Entry<'a>) -> Box<dyn Read + 'a> {
+/// An entry's bytes as they were before they were packed.
+pub(super) fn unpacked<'a>(entry: &Entry<'a>) -> Box<dyn Read + 'a> {
     if entry.is_deflated { Box::new(flate2::bufread::DeflateDecoder::new(entry.packed)) } else { Box::new(entry.packed) }
 }
 
-fn look(entry: &Entry<'_>, kind: Kind, rules: Rules<'_>, budget: &mut Budget, report: &mut Report) -> Option<Fault> {
+/// Walks an entry, or reads it to its end; a fault is about the place that `report` has.
+pub(super) fn look(entry: &Entry<'_>, kind: Kind, rules: Rules<'_>, budget: &mut Budget, report: &mut Report) -> Option<Fault> {
     let stream = Checked { reader: unpacked(entry), hash: crc32fast::Hasher::new(), bytes: 0 };
     let input = Input::new(stream, *budget);
     let contents = match kind {

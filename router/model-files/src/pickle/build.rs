@@ -33,6 +33,7 @@ impl Machine<'_> {
             Some(Use::Own | Use::Checked(Rule::Random)) => self.own_state(state),
             Some(Use::New | Use::Items | Use::Mapping | Use::Checked(Rule::Arrays)) => self.dict_state(state),
             Some(Use::Checked(Rule::NoFunctions)) => self.dict_state(state).or_else(|| self.functions(state)),
+            Some(Use::Checked(Rule::Texts)) => self.dict_state(state).or_else(|| self.texts(state)),
             Some(Use::Checked(Rule::Ndarray)) => self.array_state(state, report),
             Some(Use::Checked(Rule::Wrapper)) => return self.joblib_array(state, report),
             _ => Some("which has none".to_owned()),
@@ -67,6 +68,19 @@ impl Machine<'_> {
     fn functions(&self, state: Value) -> Option<String> {
         let is_none = |key| self.heap.item(state, key) == Some(Value::Nothing);
         if is_none("func") && is_none("inverse_func") { None } else { Some("which has functions".to_owned()) }
+    }
+
+    /// What reads texts: with functions it would call them, and with other inputs open the files that they name.
+    fn texts(&self, state: Value) -> Option<String> {
+        let item = |key| self.heap.item(state, key);
+        let is_none = |key| item(key) == Some(Value::Nothing);
+        let is_one_of = |key, known: &[&str]| item(key).and_then(|value| self.heap.text(value)).is_some_and(|text| known.contains(&text));
+        if !is_one_of("input", &["content"]) {
+            return Some("whose input is not said to be the texts themselves".to_owned());
+        }
+        let has_none = is_none("preprocessor") && is_none("tokenizer") && is_one_of("analyzer", &["word", "char", "char_wb"]);
+        let has_accents = is_none("strip_accents") || is_one_of("strip_accents", &["ascii", "unicode"]);
+        if has_none && has_accents { None } else { Some("which has functions".to_owned()) }
     }
 
     /// `(version, shape, dtype, is_fortran, data)`.

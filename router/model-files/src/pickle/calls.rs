@@ -230,7 +230,7 @@ fn is_made_bare(uses: Option<Use>) -> bool {
                 | Use::Mapping
                 | Use::Sequence
                 | Use::Trusted
-                | Use::Checked(Rule::Wrapper | Rule::NoFunctions)
+                | Use::Checked(Rule::Wrapper | Rule::NoFunctions | Rule::Texts)
         )
     )
 }

@@ -29,6 +29,8 @@ pub enum Container {
     Npy,
     /// An archive of them: `numpy.load`.
     Npz,
+    /// Another archive, in which something is unpickled.
+    Archive,
 }
 
 /// What is known of an artefact that may be handed on.
@@ -63,14 +65,19 @@ pub fn examine(bytes: &[u8], allowed: &Allowed, limits: &Limits) -> Result<Exami
     let mut report = Report::default();
     let (container, compression) = look(bytes, rules, &mut report)?;
     let container = if report.has_joblib_arrays || compression.is_some() { Container::Joblib } else { container };
-    Ok(Examined {
+    Ok(examined(container, compression, &report))
+}
+
+/// What is known after a walk that refused nothing.
+pub(super) fn examined(container: Container, compression: Option<Compression>, report: &Report) -> Examined {
+    Examined {
         container,
         compression,
         pickles: report.pickles,
         protocol: report.protocol,
         globals: report.labels(),
         opcodes: report.opcodes,
-    })
+    }
 }
 
 fn look(bytes: &[u8], rules: Rules<'_>, report: &mut Report) -> Result<(Container, Option<Compression>), Unsafe> {
@@ -105,7 +112,7 @@ fn look(bytes: &[u8], rules: Rules<'_>, report: &mut Report) -> Result<(Containe
 }
 
 /// How much may come out of a file: less for a small one, so that it cannot make much work.
-fn budget(bytes: &[u8], limits: &Limits) -> Budget {
+pub(super) fn budget(bytes: &[u8], limits: &Limits) -> Budget {
     let by_ratio = (bytes.len() as u64).saturating_mul(limits.ratio).max(limits.ratio_from);
     if by_ratio < limits.unpacked_bytes {
         return Budget { spent: 0, limit: by_ratio, what: "bytes after decompression for a file of this size" };

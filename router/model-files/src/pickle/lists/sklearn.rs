@@ -2,7 +2,7 @@
 //! dict of attributes.
 //!
 //! Left out on purpose: what holds functions and calls them (`FunctionTransformer` and `TransformedTargetRegressor` are let through where
-//! they hold none), what opens files named by its input (`sklearn.feature_extraction.text`), neighbours and Gaussian processes, whose trees
+//! they hold none, `CountVectorizer` and `TfidfVectorizer` where they hold none and open no files named by their input), neighbours and Gaussian processes, whose trees
 //! and metrics are made of whatever class the pickle says (`newObj`).
 
 use super::super::allowed::{Rule, Use};
@@ -55,6 +55,8 @@ pub(super) const LIST: &[Entry] = &[
     ("sklearn.ensemble._stacking", Use::New, "StackingClassifier StackingRegressor"),
     ("sklearn.ensemble._voting", Use::New, "VotingClassifier VotingRegressor"),
     ("sklearn.ensemble._weight_boosting", Use::New, "AdaBoostClassifier AdaBoostRegressor"),
+    ("sklearn.feature_extraction.text", Use::New, "TfidfTransformer"),
+    ("sklearn.feature_extraction.text", Use::Checked(Rule::Texts), "CountVectorizer TfidfVectorizer"),
     ("sklearn.feature_selection._from_model", Use::New, "SelectFromModel"),
     ("sklearn.feature_selection._rfe", Use::New, "RFE RFECV"),
     ("sklearn.feature_selection._sequential", Use::New, "SequentialFeatureSelector"),

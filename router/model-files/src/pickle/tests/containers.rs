@@ -8,15 +8,15 @@ use super::{look, refused, refused_globals};
 
 /// An entry of an archive that is written by hand.
 #[derive(Clone)]
-struct Part {
+pub(super) struct Part {
     name: &'static str,
     local_name: &'static str,
     data: Vec<u8>,
     flags: u16,
-    deflated: bool,
+    pub(super) deflated: bool,
 }
 
-fn part(name: &'static str, data: &[u8]) -> Part {
+pub(super) fn part(name: &'static str, data: &[u8]) -> Part {
     Part { name, local_name: name, data: data.to_vec(), flags: 0, deflated: false }
 }
 
@@ -27,7 +27,7 @@ fn deflated(data: &[u8]) -> Vec<u8> {
 }
 
 /// The archive, and where the central directory is.
-fn zip(parts: &[Part]) -> (Vec<u8>, usize) {
+pub(super) fn zip(parts: &[Part]) -> (Vec<u8>, usize) {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for part in parts {
         let packed = if part.deflated { deflated(&part.data) } else { part.data.clone() };

@@ -64,7 +64,7 @@ const PAYLOADS: &str = "
     http.client:HTTPSConnection httplib:HTTPConnection requests.api:get requests:get aiohttp.client:ClientSession ftplib:FTP smtplib:SMTP
     telnetlib:Telnet poplib:POP3 socketserver:TCPServer xmlrpc.client:ServerProxy sqlite3:connect sqlite3.dbapi2:Connection.load_extension
     dbm:open whichdb:whichdb tarfile:open zipfile:ZipFile lightgbm:Booster lightgbm.basic:Dataset xgboost:DMatrix xgboost.core:DataIter
-    sklearn.datasets:load_files sklearn.feature_extraction.text:CountVectorizer joblib.memory:Memory fickling:always_check_safety
+    sklearn.datasets:load_files sklearn.feature_extraction.text:HashingVectorizer joblib.memory:Memory fickling:always_check_safety
     picklescan.scanner:scan_pickle_bytes
 ";
 

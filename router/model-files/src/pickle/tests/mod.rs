@@ -5,6 +5,7 @@ mod containers;
 mod golden;
 mod joblib;
 mod malicious;
+mod opaque;
 mod properties;
 mod rules;
 

@@ -240,3 +240,19 @@ fn what_python_could_not_read_is_broken() {
         }
     }
 }
+
+#[test]
+fn what_reads_texts_calls_nothing_and_opens_nothing() {
+    let state = |input: &str, tokenizer: &[u8], accents: &[u8]| {
+        let made = Asm::protocol(4).stack_global("sklearn.feature_extraction.text", "TfidfVectorizer").raw(b")\x81}(");
+        let made = made.text("input").text(input).text("preprocessor").raw(b"N").text("tokenizer").raw(tokenizer);
+        made.text("analyzer").text("word").text("strip_accents").raw(accents).raw(b"ub").stop()
+    };
+    let function = Asm::default().stack_global("sklearn.feature_selection._univariate_selection", "chi2").0;
+    assert!(look(&state("content", b"N", b"N")).is_ok());
+    contains(&state("filename", b"N", b"N"), "whose input is not said to be the texts themselves");
+    contains(&state("content", &function, b"N"), "which has functions");
+    contains(&state("content", b"N", &function), "which has functions");
+    let bare = Asm::protocol(4).stack_global("sklearn.feature_extraction.text", "CountVectorizer").raw(b")\x81}b").stop();
+    contains(&bare, "whose input is not said");
+}
