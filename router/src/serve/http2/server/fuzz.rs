@@ -54,7 +54,7 @@ fn serve_ours(far: DuplexStream, heard: Heard) -> tokio::task::JoinHandle<()> {
     tokio::task::spawn_local(async move {
         let answer = move |asked| our_answer(heard.clone(), asked);
         let mut connection = Connection::new(Stream::Piped(far), limits(), Arc::default(), answer, refused);
-        drop(std::future::poll_fn(|cx| connection.poll(cx)).await);
+        let _ = std::future::poll_fn(|cx| connection.poll(cx)).await;
     })
 }
 
