@@ -19,6 +19,11 @@ fn length(data: &Bytes) -> u32 {
 }
 
 impl Stream {
+    /// The client has said that nothing more comes.
+    fn was_ended_by_client(&self) -> bool {
+        matches!(self.comes, Comes::Ended | Comes::Broken(StreamBroke::Reset(_)))
+    }
+
     /// Nobody wants what came: how much it was.
     pub(super) fn drop_unread(&mut self) -> u32 {
         self.came.drain(..).map(|data| length(&data)).sum()
@@ -34,7 +39,7 @@ impl Streams {
         self.passed_over(whole)?;
         let Some(stream) = self.get(id) else { return Ok(()) };
         if stream.comes != Comes::More {
-            if stream.comes == Comes::Ended {
+            if stream.was_ended_by_client() {
                 self.faulty(id, Reason::STREAM_CLOSED);
             }
             return Ok(());
@@ -77,11 +82,11 @@ impl Streams {
         Ok(())
     }
 
-    /// Trailers came on a stream that is known.
-    pub(super) fn trailers(&mut self, id: u32, trailers: HeaderMap) {
+    /// Trailers came on a stream that is known; `None`: they make no sense.
+    pub(super) fn trailers(&mut self, id: u32, trailers: Option<HeaderMap>) {
         let Some(stream) = self.get(id) else { return };
-        match stream.comes {
-            Comes::More if stream.left.unwrap_or(0) == 0 => {
+        match (stream.comes, trailers) {
+            (Comes::More, Some(trailers)) if stream.left.unwrap_or(0) == 0 => {
                 stream.comes = Comes::Ended;
                 stream.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
                 if let Some(reader) = stream.reader.take() {
@@ -89,9 +94,9 @@ impl Streams {
                 }
                 self.settle(id);
             }
-            Comes::More => self.faulty(id, Reason::PROTOCOL_ERROR),
-            Comes::Ended => self.faulty(id, Reason::STREAM_CLOSED),
-            Comes::Broken(_) => {}
+            (Comes::More, _) => self.faulty(id, Reason::PROTOCOL_ERROR),
+            _ if stream.was_ended_by_client() => self.faulty(id, Reason::STREAM_CLOSED),
+            _ => {}
         }
     }
 

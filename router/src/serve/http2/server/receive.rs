@@ -161,8 +161,7 @@ where
             })
             .map_err(|_| Reason::COMPRESSION_ERROR)?;
         match (is_here, was_reset) {
-            (true, _) if is_malformed => self.streams.borrow_mut().faulty(id, Reason::PROTOCOL_ERROR),
-            (true, _) => self.streams.borrow_mut().trailers(id, trailers),
+            (true, _) => self.streams.borrow_mut().trailers(id, (!is_malformed).then_some(trailers)),
             (false, true) => {}
             (false, false) => return Err(Reason::STREAM_CLOSED),
         }
