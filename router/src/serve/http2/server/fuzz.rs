@@ -15,6 +15,7 @@ use super::frame::{self, flag, kind};
 use super::tests::{block, frame_of, hello, limits};
 use super::*;
 use crate::serve::answer::refused;
+use crate::serve::query;
 
 /// What a request says: method, target, and fields by their names; and its body, if all of that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,9 @@ struct Said {
 }
 
 type Heard = Rc<RefCell<Vec<Said>>>;
+
+/// True where it ended the connection for a fault of the client's.
+type Served = tokio::task::JoinHandle<bool>;
 
 /// By name; what RFC 9113 has changed on the way is changed in both.
 fn sorted(mut fields: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
@@ -40,7 +44,10 @@ fn sorted(mut fields: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
 }
 
 async fn our_answer(heard: Heard, asked: Asked) -> Response<ResponseBody> {
-    let Asked { head, body, .. } = asked;
+    let Asked { head, seen, body, .. } = asked;
+    if query::check(&head, seen).is_err() {
+        return refused(Refusal::Host);
+    }
     let mut fields = Vec::new();
     head.fields.lines().unwrap().each(|name, value| fields.push((String::from_utf8(name.to_vec()).unwrap(), value.to_vec())));
     let place = heard.borrow().len();
@@ -50,11 +57,11 @@ async fn our_answer(heard: Heard, asked: Asked) -> Response<ResponseBody> {
     Response::new(ResponseBody::own(None))
 }
 
-fn serve_ours(far: DuplexStream, heard: Heard) -> tokio::task::JoinHandle<()> {
+fn serve_ours(far: DuplexStream, heard: Heard) -> Served {
     tokio::task::spawn_local(async move {
         let answer = move |asked| our_answer(heard.clone(), asked);
         let mut connection = Connection::new(Stream::Piped(far), limits(), Arc::default(), answer, refused);
-        let _ = std::future::poll_fn(|cx| connection.poll(cx)).await;
+        std::future::poll_fn(|cx| connection.poll(cx)).await.is_err()
     })
 }
 
@@ -81,20 +88,24 @@ async fn their_answer(heard: Heard, request: http::Request<h2::RecvStream>, mut 
     }
 }
 
-fn serve_theirs(far: DuplexStream, heard: Heard) -> tokio::task::JoinHandle<()> {
+fn serve_theirs(far: DuplexStream, heard: Heard) -> Served {
     tokio::task::spawn_local(async move {
         let mut builder = h2::server::Builder::new();
         builder.initial_window_size(STREAM_WINDOW).initial_connection_window_size(STREAM_WINDOW).max_frame_size(16 << 10);
         builder.max_concurrent_streams(8).max_header_list_size(4 << 10).enable_connect_protocol();
-        let Ok(mut connection) = builder.handshake::<_, Bytes>(far).await else { return };
-        while let Some(Ok((request, respond))) = connection.accept().await {
-            tokio::task::spawn_local(their_answer(heard.clone(), request, respond));
+        let Ok(mut connection) = builder.handshake::<_, Bytes>(far).await else { return true };
+        loop {
+            match connection.accept().await {
+                Some(Ok((request, respond))) => drop(tokio::task::spawn_local(their_answer(heard.clone(), request, respond))),
+                Some(Err(error)) => return !error.is_io(),
+                None => return false,
+            }
         }
     })
 }
 
 /// Says it frame by frame, so that each is looked at before the next.
-async fn tell(frames: &[Vec<u8>], serve: impl FnOnce(DuplexStream, Heard) -> tokio::task::JoinHandle<()>) -> Vec<Said> {
+async fn tell(frames: &[Vec<u8>], serve: impl FnOnce(DuplexStream, Heard) -> Served) -> (Vec<Said>, bool) {
     let (mut near, far) = tokio::io::duplex(1 << 20);
     let heard = Heard::default();
     let served = serve(far, heard.clone());
@@ -107,11 +118,11 @@ async fn tell(frames: &[Vec<u8>], serve: impl FnOnce(DuplexStream, Heard) -> tok
         }
     }
     drop(near);
-    served.await.unwrap();
+    let is_broken = served.await.unwrap();
     for _ in 0..4 {
         tokio::task::yield_now().await;
     }
-    heard.borrow().clone()
+    (heard.borrow().clone(), is_broken)
 }
 
 /// Frames as the bytes say: kind, flags, stream, length, payload.
@@ -125,11 +136,12 @@ fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     frames
 }
 
-/// Every request that we take is one of theirs, in their order.
+/// Every request that we take is one of theirs, in their order; of one that comes after they have given up, nobody can tell: what is malformed ends their connection, where it
+/// resets our stream.
 fn look(bytes: &[u8]) -> Trace {
     let frames = frames(bytes);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (ours, theirs) = runtime.block_on(tokio::task::LocalSet::new().run_until(async {
+    let ((ours, _), (theirs, is_broken)) = runtime.block_on(tokio::task::LocalSet::new().run_until(async {
         let ours = tell(&frames, serve_ours).await;
         (ours, tell(&frames, serve_theirs).await)
     }));
@@ -137,8 +149,16 @@ fn look(bytes: &[u8]) -> Trace {
     let mut ways = Vec::new();
     for our in ours.iter().filter(|our| !our.head.2.iter().any(|(name, _)| name == "upgrade")) {
         let their = left.find(|their| their.head == our.head);
-        let Some(their) = their else { panic!("nobody else reads {our:?}, but {theirs:?}") };
-        assert!(our.body.is_none() || our.body == their.body, "{our:?} is {their:?} to somebody else");
+        let Some(their) = their else {
+            if is_broken {
+                break;
+            }
+            panic!("nobody else reads {our:?}, but {theirs:?}");
+        };
+        assert!(
+            our.body.is_none() || our.body == their.body || (is_broken && their.body.is_none()),
+            "{our:?} is {their:?} to somebody else"
+        );
         ways.push((our.head.2.len().min(4), our.body.as_ref().map(|body| body.len().min(3))));
     }
     trace((ways, theirs.len().min(5), frames.len().min(6)))

@@ -45,6 +45,7 @@ pub(super) struct Reading<'s> {
     is_malformed: bool,
     is_too_large: bool,
     has_odd_scheme: bool,
+    has_host: bool,
     is_connect: bool,
 }
 
@@ -84,6 +85,7 @@ impl Reading<'_> {
             is_malformed: false,
             is_too_large: false,
             has_odd_scheme: false,
+            has_host: false,
             is_connect: false,
         }
     }
@@ -113,8 +115,9 @@ impl Reading<'_> {
             }
             return cookie.extend_from_slice(value);
         }
-        // The host is said already; another one is refused with it.
-        if name == b"host" && value.eq_ignore_ascii_case(self.pseudo.part(self.pseudo.authority.as_ref())) {
+        // The host is said already; another one, or a second time, is refused with it.
+        let is_said = |value: &[u8]| value.eq_ignore_ascii_case(self.pseudo.part(self.pseudo.authority.as_ref()));
+        if name == b"host" && !std::mem::replace(&mut self.has_host, true) && is_said(value) {
             return;
         }
         if let Some(draft) = &mut self.draft {
@@ -249,6 +252,11 @@ mod tests {
             "GET /rank?q=a HTTP/1.1|host: a.test|x: 1|cookie: a=b; c=d||"
         );
         assert_eq!(with(&[("host", "A.test")]), "GET /rank?q=a HTTP/1.1|host: a.test||");
+        assert_eq!(
+            with(&[("host", "a.test"), ("host", "a.test")]),
+            "GET /rank?q=a HTTP/1.1|host: a.test|host: a.test||",
+            "refused later on"
+        );
         assert_eq!(shown(&[(":method", "GET"), (":scheme", "https"), (":path", "/"), ("host", "b")]), "GET / HTTP/1.1|host: b||");
     }
 
