@@ -147,7 +147,9 @@ fn look(bytes: &[u8]) -> Trace {
     }));
     let mut left = theirs.iter();
     let mut ways = Vec::new();
-    for our in ours.iter().filter(|our| !our.head.2.iter().any(|(name, _)| name == "upgrade")) {
+    // Tunnels are others' business; and codings have no capitals and small letters (RFC 9110, 10.1.4), which they tell apart.
+    let is_odd = |(name, value): &(String, Vec<u8>)| name == "upgrade" || (name == "te" && value != b"trailers");
+    for our in ours.iter().filter(|our| !our.head.2.iter().any(is_odd)) {
         let their = left.find(|their| their.head == our.head);
         let Some(their) = their else {
             if is_broken {
