@@ -99,12 +99,17 @@ impl Decoder {
         let (own_name, rest) = if index == 0 { string(rest, &mut self.scratch)? } else { (Text::Plain(&[]), rest) };
         let (value, rest) = string(rest, &mut self.scratch)?;
         let value = value.bytes(&self.scratch);
-        let (name, is_known) = if index == 0 { (Name::Given(own_name.bytes(&self.scratch)), false) } else { self.table.name(index)? };
+        let (name, is_name_sound) = if index == 0 {
+            let name = own_name.bytes(&self.scratch);
+            (Name::Given(name), is_sound_name(name))
+        } else {
+            self.table.name(index)?
+        };
         let name_bytes = self.table.bytes_of(&name);
-        let is_sound = is_sound_value(value) && (is_known || is_sound_name(name_bytes));
+        let is_sound = is_name_sound && is_sound_value(value);
         take(Field { name: name_bytes, value, is_sound });
         if is_kept {
-            self.table.insert(&name, value, is_sound);
+            self.table.insert(&name, value, is_name_sound, is_sound);
         }
         Ok(rest)
     }

@@ -36,6 +36,7 @@ struct Entry {
     name: u16,
     value: u16,
     is_sound: bool,
+    is_name_sound: bool,
 }
 
 /// Where a name stands that a literal has from the tables.
@@ -87,7 +88,7 @@ impl Table {
         self.entries.get(self.entries.len().wrapping_sub(index.wrapping_sub(STATICS.len())))
     }
 
-    /// The name of the field with this index, and whether its field is known to be sound.
+    /// The name of the field with this index, and whether that is sound.
     ///
     /// # Errors
     /// [`Fault::Index`] when there is none.
@@ -96,7 +97,7 @@ impl Table {
             return Ok((Name::Given(name), true));
         }
         let entry = self.entry(index).ok_or(Fault::Index)?;
-        Ok((Name::Kept(entry.start()..entry.start() + usize::from(entry.name)), entry.is_sound))
+        Ok((Name::Kept(entry.start()..entry.start() + usize::from(entry.name)), entry.is_name_sound))
     }
 
     /// The bytes of a name, as long as nothing was put in since.
@@ -122,7 +123,8 @@ impl Table {
     }
 
     /// Puts a field in, for which others are taken out; one that is larger than the table empties it (RFC 7541, 4.4).
-    pub(super) fn insert(&mut self, name: &Name<'_>, value: &[u8], is_sound: bool) {
+    /// Each is judged already: the name, and the whole.
+    pub(super) fn insert(&mut self, name: &Name<'_>, value: &[u8], is_name_sound: bool, is_sound: bool) {
         let name_length = self.bytes_of(name).len();
         let size = name_length.saturating_add(value.len()).saturating_add(ENTRY_BYTES);
         self.make_room(size);
@@ -140,7 +142,7 @@ impl Table {
                 Name::Kept(range) => self.bytes.extend_from_within(range.clone()),
             }
             self.bytes.extend_from_slice(value);
-            self.entries.push_back(Entry { at, name: length, value: value_length, is_sound });
+            self.entries.push_back(Entry { at, name: length, value: value_length, is_sound, is_name_sound });
             self.size += size;
         }
         self.tidy();

@@ -363,7 +363,7 @@ fn apply(done: Done, table: &mut Table, simple: &mut Simple) {
         },
     };
     let own = kept.map_or(Name::Given(&name), |index| table.name(index).unwrap().0);
-    table.insert(&own, &value, is_sound);
+    table.insert(&own, &value, is_sound, is_sound);
     simple.entries.insert(0, (name, value, is_sound));
     simple.shrink();
 }

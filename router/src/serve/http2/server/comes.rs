@@ -14,6 +14,11 @@ use super::streams::{Comes, Stream, StreamBroke, Streams};
 /// A window is opened again when so much of it was taken.
 const TAKEN: u32 = STREAM_WINDOW / 2;
 
+/// So many pieces are looked at together.
+const PIECES: usize = 256;
+/// What they are all of them together, where they are small.
+const SMALL: usize = 16 << 10;
+
 fn length(data: &Bytes) -> u32 {
     u32::try_from(data.len()).unwrap_or(u32::MAX)
 }
@@ -22,6 +27,15 @@ impl Stream {
     /// The client has said that nothing more comes.
     fn was_ended_by_client(&self) -> bool {
         matches!(self.comes, Comes::Ended | Comes::Broken(StreamBroke::Reset(_)))
+    }
+
+    /// Pieces of a few bytes take more room than bytes: many of them become one.
+    fn gather(&mut self) {
+        let Some(from) = self.came.len().checked_sub(PIECES).filter(|_| self.came.len().is_multiple_of(PIECES)) else { return };
+        if self.came.range(from..).map(Bytes::len).sum::<usize>() < SMALL {
+            let whole: Vec<u8> = self.came.drain(from..).flatten().collect();
+            self.came.push_back(whole.into());
+        }
     }
 
     /// Nobody wants what came: how much it was.
@@ -61,15 +75,30 @@ impl Streams {
         if let Some(reader) = stream.reader.take() {
             reader.wake();
         }
-        if stream.has_reader && !data.is_empty() {
+        let here = if stream.has_reader { length(&data) } else { 0 };
+        // Padding is taken at once.
+        stream.taken += whole - here;
+        if here > 0 {
             // It is taken when somebody reads it.
-            let here = length(&data);
             stream.came.push_back(data);
+            stream.gather();
             self.taken = self.taken.saturating_sub(here);
         }
+        self.open_window_of(id);
         self.settle(id);
         self.open_window();
         Ok(())
+    }
+
+    /// What was taken of a stream may be sent again.
+    fn open_window_of(&mut self, id: u32) {
+        let Some(stream) = self.get(id).filter(|stream| stream.taken >= TAKEN && stream.comes == Comes::More && stream.has_reader) else {
+            return;
+        };
+        let taken = std::mem::take(&mut stream.taken);
+        stream.comes_window += taken;
+        frame::write_window(&mut self.out, id, taken);
+        self.wake();
     }
 
     /// Data that nobody reads: its room is there again.
@@ -137,12 +166,7 @@ impl Streams {
         if let Some(data) = stream.came.pop_front() {
             let bytes = length(&data);
             stream.taken += bytes;
-            if stream.taken >= TAKEN && stream.comes == Comes::More {
-                let taken = std::mem::take(&mut stream.taken);
-                stream.comes_window += taken;
-                frame::write_window(&mut self.out, id, taken);
-                self.wake();
-            }
+            self.open_window_of(id);
             self.took(bytes);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -159,5 +183,30 @@ impl Streams {
     /// Nothing more is to be read of it.
     pub(super) fn has_ended(&self, id: u32) -> bool {
         self.look(id).is_none_or(|stream| stream.comes == Comes::Ended && stream.came.is_empty() && stream.trailers.is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[test]
+    fn many_small_pieces_become_few() {
+        let mut streams = Streams::new(1);
+        streams.begin(1, None, false);
+        streams.is_read(1);
+        let all: Vec<u8> = (0..100_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        for byte in &all {
+            streams.data(1, Bytes::copy_from_slice(&[*byte]), 1, false).unwrap();
+        }
+        let pieces = streams.look(1).unwrap().came.len();
+        assert!(pieces < 2 * PIECES, "{pieces}");
+        let mut read = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(Ok(frame))) = streams.poll_comes(&mut cx, 1) {
+            read.extend_from_slice(frame.data_ref().unwrap());
+        }
+        assert_eq!(read, all);
     }
 }

@@ -15,8 +15,8 @@ impl Streams {
     /// Somebody begins to answer it.
     pub(super) fn is_begun(&mut self, id: u32) {
         let Some(stream) = self.get(id) else { return };
-        let is_first = !std::mem::replace(&mut stream.is_begun, true);
-        if is_first && stream.reset.is_some() {
+        stream.is_begun = true;
+        if std::mem::take(&mut stream.is_counted) {
             self.never_begun = self.never_begun.saturating_sub(1);
         }
     }
@@ -132,7 +132,10 @@ impl Streams {
         if self.window <= 0 || self.is_full() || self.starved.is_empty() {
             return;
         }
-        for id in std::mem::take(&mut self.starved) {
+        let mut starved = std::mem::take(&mut self.starved);
+        // Whoever was the first takes all there is: next time it is another one.
+        starved.rotate_left(1);
+        for id in starved {
             if let Some(stream) = self.get(id) {
                 stream.is_starved = false;
                 if let Some(writer) = stream.writer.take() {

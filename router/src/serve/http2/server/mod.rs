@@ -113,6 +113,8 @@ pub(crate) struct Connection<A, R> {
     alive: Alive,
     /// The last stream that was begun.
     last: u32,
+    /// The last one that was not, since we were going.
+    passed_over: u32,
     has_preface: bool,
     has_settings: bool,
     going: Going,
@@ -131,7 +133,7 @@ where
 {
     /// Before anything has come.
     pub(crate) fn new(stream: Stream, limits: Limits, signals: Arc<Signals>, answer: A, refuse: R) -> Connection<A, R> {
-        let mut streams = Streams::new();
+        let mut streams = Streams::new(limits.h2_streams);
         let list_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
         frame::write_settings(streams.out(), limits.h2_streams, STREAM_WINDOW, list_bytes);
         frame::write_window(streams.out(), 0, STREAM_WINDOW - FIRST_WINDOW);
@@ -146,6 +148,7 @@ where
             alive: Alive::new(limits.keepalive_timeout, PING_PATIENCE),
             limits,
             last: 0,
+            passed_over: 0,
             has_preface: false,
             has_settings: false,
             going: Going::On,
@@ -175,8 +178,9 @@ where
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         self.streams.borrow_mut().is_driven_by(cx.waker());
         loop {
-            if self.closing.is_none() {
-                self.look_after(cx);
+            if self.closing.is_none() && self.poll_gone(cx).is_ready() {
+                // What is still to be written finds nobody.
+                return Poll::Ready(Ok(()));
             }
             let is_all_read = self.closing.is_some() || self.poll_frames(cx).is_pending();
             match self.poll_write(cx) {
@@ -196,15 +200,12 @@ where
         }
     }
 
-    /// Asks now and then whether the client is there.
-    fn look_after(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(due) = self.alive.poll(cx) {
-            match due {
+    /// Asks now and then whether the client is there; ready when it is not.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match ready!(self.alive.poll(cx)) {
                 Due::Ask => frame::write(self.streams.borrow_mut().out(), kind::PING, 0, 0, ALIVE),
-                Due::Gone => {
-                    self.closing = Some(None);
-                    return;
-                }
+                Due::Gone => return Poll::Ready(()),
             }
         }
     }
@@ -212,7 +213,7 @@ where
     /// Reads what has come. Pending when all of it is done; ready when something has to be written first, or it ends.
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.streams.borrow().is_full() {
+            if self.streams.borrow().is_flooded() {
                 return Poll::Ready(());
             }
             match self.take_next() {
@@ -306,11 +307,11 @@ where
     }
 
     #[cold]
-    fn refuse(&self, id: u32, refusal: Refusal, ends: bool) {
+    fn refuse(&self, id: u32, refusal: Refusal, is_head: bool, ends: bool) {
         self.streams.borrow_mut().begin(id, None, ends);
         let response = (self.refuse)(refusal);
         let (streams, hints) = (self.streams.clone(), Arc::default());
-        let reply = Reply { streams, id, hints, is_head: false, opening: None, is_tunnel: false };
+        let reply = Reply { streams, id, hints, is_head, opening: None, is_tunnel: false };
         tokio::task::spawn_local(reply.run(Box::pin(std::future::ready(response))));
     }
 }

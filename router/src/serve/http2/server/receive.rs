@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use super::super::super::body::ResponseBody;
 use super::alive::{ALIVE, GOING};
 use super::frame::{self, Head, Settings, flag, kind};
-use super::request::{Outcome, Reading};
+use super::request::{EACH, Outcome, Reading};
 use super::{Asked, Connection, Going};
 use crate::quality::Refusal;
 
@@ -89,9 +89,9 @@ where
         Ok(())
     }
 
-    /// A stream of the client's that there has been.
+    /// A stream of the client's that there has been, or that it began although we were going.
     fn is_known(&self, id: u32) -> Result<(), Reason> {
-        if id == 0 || id.is_multiple_of(2) || id > self.last { Err(Reason::PROTOCOL_ERROR) } else { Ok(()) }
+        if id == 0 || id.is_multiple_of(2) || id > self.last.max(self.passed_over) { Err(Reason::PROTOCOL_ERROR) } else { Ok(()) }
     }
 
     fn take_data(&mut self, head: Head, payload: Bytes) -> Result<(), Reason> {
@@ -104,7 +104,7 @@ where
         }
         streams.passed_over(whole)?;
         streams.took(0);
-        if !streams.was_reset(head.stream) {
+        if head.stream <= self.last && !streams.was_reset(head.stream) {
             streams.faulty(head.stream, Reason::STREAM_CLOSED);
         }
         Ok(())
@@ -148,13 +148,20 @@ where
         };
         let mut trailers = HeaderMap::new();
         let (mut is_malformed, mut left) = (!ends, self.limits.header_bytes);
+        let most = self.limits.headers;
         self.decoder
             .decode(block, &mut |field| {
-                let cost = field.name.len() + field.value.len() + 32;
-                is_malformed |= !field.is_sound || field.name.first() == Some(&b':') || is_of_connection(field.name) || cost > left;
+                // What nobody wants is read for the table alone.
+                if !is_here || is_malformed {
+                    return;
+                }
+                let cost = field.name.len() + field.value.len() + EACH;
+                is_malformed = !field.is_sound || field.name.first() == Some(&b':') || is_of_connection(field.name);
+                is_malformed |= cost > left || trailers.len() >= most;
                 left = left.saturating_sub(cost);
-                if let (Ok(name), Ok(value), false) =
-                    (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value.trim_ascii()), is_malformed)
+                if !is_malformed
+                    && let Ok(name) = HeaderName::from_bytes(field.name)
+                    && let Ok(value) = HeaderValue::from_bytes(field.value.trim_ascii())
                 {
                     trailers.append(name, value);
                 }
@@ -162,8 +169,8 @@ where
             .map_err(|_| Reason::COMPRESSION_ERROR)?;
         match (is_here, was_reset) {
             (true, _) => self.streams.borrow_mut().trailers(id, (!is_malformed).then_some(trailers)),
-            (false, true) => {}
-            (false, false) => return Err(Reason::STREAM_CLOSED),
+            (false, false) if id <= self.last => return Err(Reason::STREAM_CLOSED),
+            (false, _) => {}
         }
         Ok(())
     }
@@ -174,6 +181,7 @@ where
         self.decoder.decode(block, &mut |field| reading.take(field)).map_err(|_| Reason::COMPRESSION_ERROR)?;
         if !is_wanted {
             // They were told, and may send it elsewhere.
+            self.passed_over = id;
             return Ok(());
         }
         self.last = id;
@@ -184,7 +192,7 @@ where
         }
         match reading.end(ends) {
             Outcome::Whole(request) => self.answer(id, *request, ends),
-            Outcome::Refused(refusal) => self.refuse(id, refusal, ends),
+            Outcome::Refused { refusal, is_head } => self.refuse(id, refusal, is_head, ends),
             Outcome::Malformed => self.streams.borrow_mut().faulty(id, Reason::PROTOCOL_ERROR),
         }
         Ok(())

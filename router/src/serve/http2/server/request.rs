@@ -13,14 +13,14 @@ use super::super::hpack::Field;
 use crate::quality::Refusal;
 
 /// What each field costs of the limit on a list, beside its name and value (RFC 9113, 6.5.2).
-const EACH: usize = 32;
+pub(super) const EACH: usize = 32;
 
 /// What a head came to.
 pub(super) enum Outcome {
     /// It can be answered.
     Whole(Box<Request>),
-    /// It is answered with this refusal.
-    Refused(Refusal),
+    /// It is answered with this refusal; to a HEAD, without a body.
+    Refused { refusal: Refusal, is_head: bool },
     /// Nobody can say what it means: its stream is reset.
     Malformed,
 }
@@ -186,15 +186,17 @@ impl Reading<'_> {
             draft.field(b"upgrade", self.pseudo.part(self.pseudo.protocol.as_ref()));
         }
         let Drafted { target, lines, seen } = draft.end();
+        let method = self.pseudo.part(self.pseudo.method.as_ref());
+        let is_head = method == b"HEAD";
         if self.is_too_large {
-            return Outcome::Refused(Refusal::HeadSize);
+            return Outcome::Refused { refusal: Refusal::HeadSize, is_head };
         }
-        let method = if wants_tunnel { Some(Method::GET) } else { Method::from_bytes(self.pseudo.part(self.pseudo.method.as_ref())).ok() };
+        let method = if wants_tunnel { Some(Method::GET) } else { Method::from_bytes(method).ok() };
         let (Some(method), Ok(uri), false) = (method, Uri::from_maybe_shared(target), self.is_malformed) else {
             return Outcome::Malformed;
         };
         if self.has_odd_scheme {
-            return Outcome::Refused(Refusal::Host);
+            return Outcome::Refused { refusal: Refusal::Host, is_head };
         }
         let head = Box::new(Head { method, uri, version: Version::HTTP_2, fields: lines.into() });
         match length(&head, seen, ends) {
@@ -232,7 +234,7 @@ mod tests {
     fn shown(fields: &[(&str, &str)]) -> String {
         match read(fields, true) {
             Outcome::Whole(request) => String::from_utf8(request.head.fields.raw().unwrap().to_vec()).unwrap().replace("\r\n", "|"),
-            Outcome::Refused(refusal) => format!("{refusal:?}"),
+            Outcome::Refused { refusal, .. } => format!("{refusal:?}"),
             Outcome::Malformed => "malformed".to_owned(),
         }
     }

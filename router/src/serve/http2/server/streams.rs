@@ -17,8 +17,10 @@ use super::frame;
 const GATHERED: usize = 128 << 10;
 /// Windows before anybody has said anything.
 const FIRST_WINDOW: i64 = 65_535;
-/// Streams that we reset last, of which frames may still be on their way.
+/// Of so many streams that we reset last, at least, frames may still be on their way.
 const RESET_LAST: usize = 64;
+/// Nothing more is read while so many were not: beyond what bodies wait for, these are answers to frames.
+const FLOOD: usize = 2 * GATHERED;
 /// Room of the buffer that is kept for what is written next.
 const KEPT: usize = 32 << 10;
 
@@ -56,6 +58,7 @@ pub(super) struct Streams {
     task: Option<Waker>,
     is_woken: bool,
     reset_last: VecDeque<u32>,
+    most_reset: usize,
     /// How many have not ended.
     pub(super) open: usize,
     /// Reset by the client before anybody began to answer them.
@@ -84,6 +87,8 @@ pub(super) struct Stream {
     pub(super) is_starved: bool,
     /// Somebody began to answer it.
     pub(super) is_begun: bool,
+    /// The client reset it before that, which is counted.
+    pub(super) is_counted: bool,
     /// It ended before its time.
     pub(super) reset: Option<Reason>,
 }
@@ -97,8 +102,8 @@ pub(super) enum Comes {
 }
 
 impl Streams {
-    /// Before the client has said anything.
-    pub(super) fn new() -> Streams {
+    /// Before the client has said anything; of at most so many streams.
+    pub(super) fn new(streams: u32) -> Streams {
         Streams {
             all: Vec::new(),
             out: Vec::new(),
@@ -112,6 +117,7 @@ impl Streams {
             task: None,
             is_woken: false,
             reset_last: VecDeque::new(),
+            most_reset: RESET_LAST.max(2 * streams as usize),
             open: 0,
             never_begun: 0,
             forced: 0,
@@ -166,9 +172,14 @@ impl Streams {
         }
     }
 
-    /// The client does not take what there is for it: nothing more of it is read.
+    /// The client does not take what there is for it: bodies wait.
     pub(super) fn is_full(&self) -> bool {
         self.unwritten().len() >= GATHERED
+    }
+
+    /// The same, and what it sends wants answers all the time: nothing more of it is read.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.unwritten().len() >= FLOOD
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -212,6 +223,7 @@ impl Streams {
             writer: None,
             is_starved: false,
             is_begun: false,
+            is_counted: false,
             reset: None,
         });
     }
@@ -225,6 +237,9 @@ impl Streams {
             self.say_reset(id, Reason::NO_ERROR);
         }
         let stream = self.all.remove(place);
+        if stream.is_starved {
+            self.starved.retain(|starved| *starved != id);
+        }
         self.open -= usize::from(stream.reset.is_none());
         if self.all.is_empty() {
             // Whoever wants the connection to end waits for this.
@@ -234,10 +249,12 @@ impl Streams {
 
     fn say_reset(&mut self, id: u32, reason: Reason) {
         frame::write_reset(&mut self.out, id, reason);
-        if self.reset_last.len() >= RESET_LAST {
-            self.reset_last.pop_front();
+        if !self.was_reset(id) {
+            if self.reset_last.len() >= self.most_reset {
+                self.reset_last.pop_front();
+            }
+            self.reset_last.push_back(id);
         }
-        self.reset_last.push_back(id);
         self.wake();
     }
 
@@ -272,6 +289,7 @@ impl Streams {
         let Some(stream) = self.get(id).filter(|stream| stream.reset.is_none()) else { return true };
         let is_begun = stream.is_begun;
         self.never_begun += usize::from(!is_begun);
+        stream.is_counted = !is_begun;
         self.breaks(id, reason, StreamBroke::Reset(reason));
         is_begun
     }

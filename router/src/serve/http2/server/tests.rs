@@ -110,14 +110,20 @@ fn get(path: &str) -> Vec<u8> {
 
 const WHOLE: u8 = flag::END_HEADERS | flag::END_STREAM;
 
+/// The next frame; `None` at the end.
+async fn any(stream: &mut DuplexStream) -> Option<(frame::Head, Vec<u8>)> {
+    let mut head = [0; frame::HEAD];
+    stream.read_exact(&mut head).await.ok()?;
+    let head = frame::Head::read(&head).unwrap();
+    let mut payload = vec![0; head.length];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((head, payload))
+}
+
 /// The next frame that is neither SETTINGS nor a window; `None` at the end.
 async fn next(stream: &mut DuplexStream) -> Option<(frame::Head, Vec<u8>)> {
     loop {
-        let mut head = [0; frame::HEAD];
-        stream.read_exact(&mut head).await.ok()?;
-        let head = frame::Head::read(&head).unwrap();
-        let mut payload = vec![0; head.length];
-        stream.read_exact(&mut payload).await.ok()?;
+        let (head, payload) = any(stream).await?;
         if !matches!(head.kind, kind::SETTINGS | kind::WINDOW_UPDATE) {
             return Some((head, payload));
         }
@@ -297,6 +303,57 @@ fn windows_are_kept_and_opened() {
     });
 }
 
+#[test]
+fn a_window_that_all_share_is_shared() {
+    connected(async |mut near, _, _| {
+        // Each stream may have a MiB, all of them together 65,535 bytes.
+        let heads = [1, 3].map(|stream| frame_of(kind::HEADERS, WHOLE, stream, &get("/text/400000")));
+        near.write_all(&[hello(&[0, 4, 0, 0x10, 0, 0]), heads.concat()].concat()).await.unwrap();
+        let mut had = [0; 4];
+        for nth in 0..9 {
+            let window = frame_of(kind::WINDOW_UPDATE, 0, 0, &32_768_u32.to_be_bytes());
+            near.write_all(&[window, frame_of(kind::PING, 0, 0, &[nth; 8])].concat()).await.unwrap();
+            loop {
+                let (head, _) = next(&mut near).await.unwrap();
+                match head.kind {
+                    kind::DATA => had[head.stream as usize] += head.length,
+                    kind::PING => break,
+                    _ => {}
+                }
+            }
+        }
+        assert!(had[1].min(had[3]) > 2 * 32_768, "{had:?}");
+    });
+}
+
+#[test]
+fn padding_opens_a_streams_window_as_data_does() {
+    connected(async |mut near, told, _| {
+        let post = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/body")]);
+        near.write_all(&[hello(&[]), frame_of(kind::HEADERS, flag::END_HEADERS, 1, &post)].concat()).await.unwrap();
+        let padded = frame_of(kind::DATA, flag::PADDED, 1, &[&[255, b'x'][..], &[0; 255]].concat());
+        let mut opened = 0;
+        // Three windows of it, of which one byte of 257 is data.
+        let mut left = 3 * STREAM_WINDOW;
+        let mut window = STREAM_WINDOW;
+        while left > 0 {
+            while window >= 257 && left > 0 {
+                near.write_all(&padded).await.unwrap();
+                (window, left) = (window - 257, left.saturating_sub(257));
+            }
+            let (head, payload) = any(&mut near).await.unwrap();
+            if head.kind == kind::WINDOW_UPDATE && head.stream == 1 {
+                window += frame::number(&payload).unwrap();
+                opened += 1;
+            }
+        }
+        near.write_all(&frame_of(kind::DATA, flag::END_STREAM, 1, b"")).await.unwrap();
+        wait_for(|| !told.bodies.borrow().is_empty()).await;
+        assert_eq!(told.bodies.borrow()[0].as_ref().unwrap().len(), (3 * STREAM_WINDOW).div_ceil(257) as usize);
+        assert!(opened >= 2, "{opened}");
+    });
+}
+
 /// A client of the h2 crate's.
 async fn client(near: DuplexStream) -> SendRequest<Bytes> {
     let (sender, connection) = h2::client::Builder::new().initial_window_size(100_000).handshake(near).await.unwrap();
@@ -389,7 +446,15 @@ fn who_is_told_to_go_has_its_answers_first() {
             }
         }
         assert_eq!(last, [frame::LARGEST_WINDOW, 3]);
-        near.write_all(&frame_of(kind::HEADERS, WHOLE, 5, &get("/text/1"))).await.unwrap();
+        // One that comes too late, with all that may come behind its head.
+        for (kind, flags, payload) in [
+            (kind::HEADERS, flag::END_HEADERS, post.as_slice()),
+            (kind::DATA, 0, b"x"),
+            (kind::WINDOW_UPDATE, 0, &[0, 0, 0, 9]),
+            (kind::RESET, 0, &[0, 0, 0, 8]),
+        ] {
+            near.write_all(&frame_of(kind, flags, 5, payload)).await.unwrap();
+        }
         near.write_all(&frame_of(kind::DATA, flag::END_STREAM, 1, b"all")).await.unwrap();
         while next(&mut near).await.is_some() {}
         assert_eq!(*told.end.borrow(), Some(Ok(())));
