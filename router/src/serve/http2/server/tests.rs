@@ -336,10 +336,13 @@ fn padding_opens_a_streams_window_as_data_does() {
         // Three windows of it, of which one byte of 257 is data.
         let mut left = 3 * STREAM_WINDOW;
         let mut window = STREAM_WINDOW;
-        while left > 0 {
+        loop {
             while window >= 257 && left > 0 {
                 near.write_all(&padded).await.unwrap();
                 (window, left) = (window - 257, left.saturating_sub(257));
+            }
+            if left == 0 {
+                break;
             }
             let (head, payload) = any(&mut near).await.unwrap();
             if head.kind == kind::WINDOW_UPDATE && head.stream == 1 {
