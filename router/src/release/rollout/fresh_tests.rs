@@ -124,7 +124,7 @@ fn a_step_whose_servers_lost_their_version_begins_anew_when_they_have_it_again()
         assert_eq!(after.why, format!("servers of pool {pool} had lost {version} and have it again: this step begins anew"));
         // Whoever looks knows of none in the step that began.
         scene.servers = None;
-        assert!(matches!(scene.next(), Next::Wait(_)), "no window of it was judged yet");
+        assert!(waits(&scene).ends_with("no window of this step was judged yet"), "{}", waits(&scene));
         judge_well(&mut scene, 2_000);
         assert_eq!((scene.go(), scene.shares().1.as_str()), (Event::StepBegan, "5 on canary"));
     }
