@@ -79,7 +79,7 @@ pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
                     version,
                     report,
                     why,
-                    "no report on a version can be read that passed: it comes back as one that nobody validated"
+                    "no report on a version passed, and one cannot be read: it comes back as one that nobody validated"
                 );
             }
             all.way_back()
