@@ -52,6 +52,28 @@ fn nobody_goes_back_to_what_was_only_ever_refused() {
     }
 }
 
+/// What a pool has already is shown to nobody for that; and where the idle colour would load it, a way back is looked at before anything is ended for it.
+#[test]
+fn what_was_refused_is_no_candidate_where_a_pool_has_it_already() {
+    let pools = ModelPools::start(&["ranker_v2.onnx"]);
+    let judged = judged(&pools);
+    push(&pools, "ranker_inverted.onnx");
+    assert_eq!(pools.registry.model(&["validate", "search:3", "--live", "search:1", "--judged", &judged]).0, 2);
+    let router = pools.router("one", QUICK, &format!("{}check_every = \"0s\"\n", pools.filled()));
+    router.set_flags(&["version.canary=search:3"]);
+    eventually("the canary is said to have it", SOON, || (router.route()["pools"]["canary"]["version"] == "search:3").then_some(()));
+    let says = "search:3 was refused when it was validated: ndcg@10, mrr";
+    refused(&router, &["rollout", "start", "search", "--candidate", "search:3"], &["not loaded: ", says]);
+    let (status, answer) = router.admin("GET", "/api/v1/routes/search/rollout/check?candidate=search:3", b"");
+    assert!(status == 409 && answer["error"].as_str().unwrap().contains(says), "{status}: {answer}");
+    refused(
+        &router,
+        &["rollback", "search", "--to", "search:3"],
+        &["search:3 never passed a validation (report 1 refused it: ndcg@10, mrr"],
+    );
+    assert_eq!(router.route()["rollout"], Value::Null, "nothing began");
+}
+
 #[test]
 fn where_a_route_has_judged_queries_a_look_without_them_is_none() {
     let pools = ModelPools::start(&["ranker_v2.onnx"]);

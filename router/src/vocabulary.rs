@@ -142,6 +142,20 @@ pub(crate) fn read_version(text: &str) -> Option<u64> {
     if is_number { text.parse().ok() } else { None }
 }
 
+/// Whether both labels are versions of one model of a registry, as `search:9` and `search:12` are, and the first has the lower number.
+#[must_use]
+pub(crate) fn is_earlier(version: &str, than: &str) -> bool {
+    match (numbered(version), numbered(than)) {
+        (Some((model, number)), Some((other, later))) => model == other && number < later,
+        _ => false,
+    }
+}
+
+fn numbered(label: &str) -> Option<(&str, u64)> {
+    let (model, number) = label.rsplit_once(':')?;
+    if is_registry_name(model) { Some((model, read_version(number)?)) } else { None }
+}
+
 /// What a reason, a description or a name that is shown to people must be.
 pub(crate) const ONE_LINE_RULE: &str = "must be one line of text, without control characters";
 
@@ -227,6 +241,16 @@ fn part(some: u64, all: u64) -> Option<f64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn versions_of_one_model_come_one_after_the_other() {
+        assert!(is_earlier("search:9", "search:12"));
+        for (version, than) in
+            [("search:12", "search:9"), ("search:9", "search:9"), ("ads:9", "search:12"), ("v9", "v12"), ("none", "search:1")]
+        {
+            assert!(!is_earlier(version, than), "{version} {than}");
+        }
+    }
 
     #[test]
     fn percentages_are_read_to_four_decimals() {

@@ -29,7 +29,7 @@ const MODULES: [(&str, &[&str], &str); 23] = [
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
     ("ranker", &["config", "onnx", "registry", "vocabulary"], "the ONNX ranking server"),
     ("onnx", &[], "ONNX Runtime, and models that it runs"),
-    ("validation", &["config", "onnx", "registry"], "whether a model may be shown to users"),
+    ("validation", &["config", "onnx", "registry", "vocabulary"], "whether a model may be shown to users"),
     ("admin", &["config", "flags", "loading", "mlflow", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),
     (
         "lifecycle",

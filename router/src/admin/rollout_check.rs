@@ -109,20 +109,30 @@ pub(super) fn good_sha256(sha256: Option<&str>, candidate: Option<&str>) -> Resu
     }
 }
 
-/// What the registry says of a candidate: `ready`, or `not_loaded` where a pool has it already or it is no version that can be loaded.
+/// What the registry says of a candidate: `ready`, or `not_loaded` where a pool has it already or it is no version that can be loaded. Who has it already
+/// may show it to users no more than who loads it: its reports are asked for all the same. A way back that is one write asks for none.
 pub(super) async fn look(state: &AdminState, (index, route): (RouteIndex, &Route), wanted: &Wanted<'_>) -> Result<&'static str, Trouble> {
     let Some(load) = load_of(state, route, wanted) else { return Ok("not_loaded") };
     let flags = state.flags.stored(index);
     let runs = |place: usize| flags.versions.iter().find(|(pool, _)| pool.get() == place).map(|(_, version)| version.as_str());
     let has_it = |(place, pool): (usize, &Pool)| runs(place).unwrap_or(&pool.version) == wanted.candidate;
     let is_there = route.pools.iter().enumerate().any(has_it);
-    if is_there && wanted.sha256.is_none() {
+    let live = route.pools.get(flags.live.get()).map_or("", |pool| pool.name.as_str());
+    let idle = if live == "blue" { "green" } else { "blue" };
+    let has = |name: &str| route.pools.iter().enumerate().any(|at| at.1.name == name && has_it(at));
+    let is_asked_for_nothing = match wanted.purpose {
+        None => is_there,
+        Some(Purpose::WayBack) => has(live) || (has(idle) && !is_lost(state, (index, route), idle)),
+        // That it is live already is told by others.
+        Some(_) => has(live),
+    };
+    if is_asked_for_nothing && wanted.sha256.is_none() {
         return Ok("not_loaded");
     }
-    // What a pool has is not loaded for it; it is what the registry has, all the same.
+    // What is not loaded for it is what the registry has, all the same.
     let looked = async {
         match wanted.purpose {
-            _ if is_there => check_artefact(&load).await,
+            _ if is_asked_for_nothing => check_artefact(&load).await,
             None => check_unvalidated(&load).await,
             Some(_) => check_load(&load).await,
         }
@@ -131,6 +141,12 @@ pub(super) async fn look(state: &AdminState, (index, route): (RouteIndex, &Route
         Ok(found) => found.map(|()| if is_there { "not_loaded" } else { "ready" }),
         Err(_) => Err(Trouble::Away(format!("the registry did not answer within {ANSWERS_WITHIN:?}"))),
     }
+}
+
+/// Whether every server of a pool is known to serve another version than the pool runs: a way back is loaded there first.
+fn is_lost(state: &AdminState, (index, route): (RouteIndex, &Route), pool: &str) -> bool {
+    let known = state.process.board.strays(&route.name).remove(pool);
+    known.is_some_and(|known| known.strays.len() >= state.health(index, pool).endpoints)
 }
 
 /// What would be loaded for it; nothing, where it is no version that can be.

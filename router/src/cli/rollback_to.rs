@@ -14,6 +14,7 @@ use super::flag::plain;
 use super::status::{list, stray_line};
 use super::{Failure, free_text, print, rollback_alias};
 use crate::config::Config;
+use crate::vocabulary::is_earlier;
 
 /// So often live may change under it.
 const TRIES: u32 = 5;
@@ -143,8 +144,6 @@ fn check_form(route: &Value, version: &str) -> Result<(), Failure> {
     Err(Failure::usage(format!("--to {}: {rule}", free_text::cut(version))))
 }
 
-/// What a pool runs whose servers let go of their version.
-const NO_VERSION: &str = "none";
 /// Begins what is said of a pool whose servers are all unhealthy.
 const NOT_READY: &str = "it is not ready";
 
@@ -187,11 +186,11 @@ pub(super) fn way_back(route: &Value) -> String {
     let live = &route["pools"][plain(&route["live"])]["version"];
     match rollout["phase"].as_str() {
         Some("baking" | "done") if *live == rollout["candidate"] => format!("  way back: {}\n", way(route, &plain(&rollout["control"])).0),
-        // A plain rollback is not repeated into the version before: that has to be named.
+        // A plain rollback is not repeated into the version before: that has to be named. A later version is no way back: it came as a candidate, and went.
         Some("rolled_back" | "aborted") if *live == rollout["control"] => {
             let idle = if plain(&route["live"]) == "blue" { "green" } else { "blue" };
             let before = route["pools"][idle]["version"].as_str();
-            let before = before.filter(|before| *before != NO_VERSION && rollout["candidate"] != *before && *live != *before);
+            let before = before.filter(|before| rollout["candidate"] != *before && is_earlier(before, &plain(live)));
             before.map_or_else(String::new, |before| format!("  way back: rollback --to {before}: {}\n", way(route, before).0))
         }
         _ => String::new(),
@@ -252,7 +251,7 @@ mod tests {
             let mut failed = route.clone();
             failed["rollout"] = json!({ "phase": phase, "is_active": false, "candidate": "search:3", "control": "search:2" });
             assert_eq!(way_back(&failed), format!("  way back: rollback --to search:1: {at_once}\n"));
-            for version in ["search:3", "search:2", "none"] {
+            for version in ["search:3", "search:2", "search:9", "v1", "none"] {
                 failed["pools"]["blue"]["version"] = version.into();
                 assert_eq!(way_back(&failed), "", "{version}");
             }

@@ -58,7 +58,8 @@ pub enum Purpose {
         /// The live version, where the route has candidates tried on judged queries: a report has to have done that, too.
         live: Option<String>,
     },
-    /// Somebody goes back to it: one report that passed is good enough; and so is none, since it is named by an operator. Refused reports alone are not.
+    /// Somebody goes back to it: one report that passed is good enough; and so is none, since it is named by an operator. Refused reports alone are not, but
+    /// where all they say is how a later version compares with it.
     WayBack,
     /// Its servers get back what they had, whatever is said of it by now.
     Restore,

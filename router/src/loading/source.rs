@@ -25,7 +25,8 @@ pub(super) struct Vetted {
     registry: Registry,
     wanted: Reference,
     version: Version,
-    /// The report that vouches for it; `None` on a way back to a version that nobody ever validated, and where a pool gets back what it had.
+    /// The report that vouches for it; `None` on a way back to a version that nobody ever validated, so far as can be read, and where a pool gets back what it
+    /// had.
     report: Option<Report>,
 }
 
@@ -70,7 +71,19 @@ pub(super) async fn vetted(load: &Load) -> Result<Vetted, Trouble> {
     let all = Reports { name: &name, sha256, reports: &reports };
     let report = match &load.purpose {
         Purpose::Restore => Ok(all.passed_once()),
-        Purpose::WayBack => all.way_back(),
+        Purpose::WayBack => {
+            if let (None, Some((report, why))) = (all.passed_once(), all.unreadable()) {
+                let (route, version) = (&load.route, name.as_str());
+                tracing::warn!(
+                    route,
+                    version,
+                    report,
+                    why,
+                    "no report on a version passed, and one cannot be read: it comes back as one that nobody validated"
+                );
+            }
+            all.way_back()
+        }
         Purpose::Candidate { live: None } => all.candidate(None).map(Some),
         Purpose::Candidate { live: Some(live) } => {
             let has_live = is_run_here(&registry, &wanted, live).await?;

@@ -17,7 +17,7 @@ use super::rollout::{Move, Next, Seen, ToLoad, copies_before, next};
 use super::strays::Strays;
 use super::under::Under;
 use crate::config::Route;
-use crate::flags::{Change, ChangeError, Flags, Hurry, Kind, Lease, Rollout, Source};
+use crate::flags::{Change, ChangeError, Flags, Kind, Lease, Rollout, Source};
 use crate::loading::Purpose;
 use crate::vocabulary::RouteIndex;
 
@@ -140,9 +140,7 @@ impl Mover {
             let by = self.lease.as_ref().map_or("nobody yet", |lease| lease.holder.as_str());
             return format!("{} is loaded on {}, by {by}", to_load.version, to_load.pool);
         }
-        let is_way_back = rollout.hurry == Some(Hurry::Live);
-        let purpose = if is_way_back { Purpose::WayBack } else { Purpose::candidate(look.route, &rollout.control) };
-        let begin = || self.loader.begin((&rollout.id, purpose), to_load.clone(), &look.under.config, look.route);
+        let begin = || self.loader.begin((&rollout.id, purpose(rollout, look.route)), to_load.clone(), &look.under.config, look.route);
         self.strays.leave(&to_load.pool).unwrap_or_else(begin)
     }
 
@@ -219,5 +217,37 @@ impl Mover {
                 self.not_before = Some(Instant::now() + AGAIN_AFTER);
             }
         }
+    }
+}
+
+/// What a rollout's version is loaded for. What is promoted without further steps is a candidate all the same: nobody had it before.
+fn purpose(rollout: &Rollout, route: &Route) -> Purpose {
+    if rollout.goes_back() { Purpose::WayBack } else { Purpose::candidate(route, &rollout.control) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::Hurry;
+    use crate::release::roles::tests::flags;
+    use crate::release::rollout::{Begin, begin};
+
+    #[test]
+    fn what_is_promoted_is_a_candidate_and_what_comes_back_at_once_is_none() {
+        let route = "listen = { traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }\n[registry]\nurl = \"file:///tmp/models\"\n\
+                     [[route]]\nname = \"search\"\n[route.loading]\nmodel = \"search\"\n\
+                     [route.pools.blue]\nendpoints = [\"http://127.0.0.1:1\"]\nversion = \"search:1\"\n\
+                     [route.pools.green]\nendpoints = [\"http://127.0.0.1:2\"]\nversion = \"search:2\"\n\
+                     [route.pools.canary]\nendpoints = [\"http://127.0.0.1:3\"]\nversion = \"search:2\"\n";
+        let route = crate::config::parse("test", route).unwrap().routes.remove(0);
+        let begun = |at_once| {
+            let asked = Begin { candidate: Some("search:3".to_owned()), at_once, id: "cd".repeat(16), ..Begin::default() };
+            begin(&asked, &flags(&route, &[]), &route, &[1, 1, 1], 7).unwrap().rollout
+        };
+        let (back, rollout) = (begun(true), begun(false));
+        assert_eq!((back.hurry, purpose(&back, &route)), (Some(Hurry::Live), Purpose::WayBack));
+        let candidate = Purpose::Candidate { live: None };
+        let promoted = Rollout { hurry: Some(Hurry::Live), ..rollout.clone() };
+        assert_eq!((purpose(&rollout, &route), purpose(&promoted, &route)), (candidate.clone(), candidate));
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::roles::{Arm, Arms, Setting};
-use super::rollout::NO_VERSION;
 use crate::config::{Pool, Route};
 use crate::flags::{Flags, Phase, Rollout as Record, TEXT_CHARS, Trip};
+use crate::vocabulary::is_earlier;
 
 /// Everything that a rollback changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +91,9 @@ fn of_nobody(flags: &Flags) -> Option<Rollback> {
     Some(Rollback { candidate, control, target: from, fields: BTreeMap::from([("canary_percent".to_owned(), Some("0".to_owned()))]) })
 }
 
-/// The colour that is not live and the version that it runs, where somebody might want to go back to that: another one than what is live, and not the
-/// candidate that the last rollout did not bring live.
+/// The colour that is not live and the version that it runs, where somebody might want to go back to that: an earlier one of the same model than what is
+/// live, and not the candidate that the last rollout did not bring live. A later one came to that colour as a candidate, and did not stay. Of labels without
+/// a number nobody knows which is the earlier.
 #[must_use]
 pub fn other_colour(flags: &Flags, route: &Route) -> Option<(String, String)> {
     let runs = |pool: usize| {
@@ -104,7 +105,7 @@ pub fn other_colour(flags: &Flags, route: &Route) -> Option<(String, String)> {
     let version = runs(route.pools.iter().position(|pool| pool.name == name)?)?;
     let ended = flags.rollout.as_ref().filter(|rollout| matches!(rollout.phase, Phase::RolledBack | Phase::Aborted));
     let is_failed = ended.is_some_and(|rollout| rollout.candidate == *version);
-    let is_one = version != NO_VERSION && !is_failed && runs(flags.live.get()) != Some(version);
+    let is_one = !is_failed && runs(flags.live.get()).is_some_and(|live| is_earlier(version, live));
     is_one.then(|| (name.to_owned(), version.clone()))
 }
 
@@ -206,13 +207,17 @@ mod tests {
     }
 
     #[test]
-    fn the_other_colour_is_a_way_back_where_it_runs_another_version() {
-        let route = route(["v1", "v2", "v3"]);
+    fn the_other_colour_is_a_way_back_where_it_runs_an_earlier_version() {
+        let route = route(["search:9", "search:12", "search:13"]);
         let live_green = flags(&route, &[("live", "green")]);
-        assert_eq!(other_colour(&live_green, &route), Some(("blue".to_owned(), "v1".to_owned())));
+        assert_eq!(other_colour(&live_green, &route), Some(("blue".to_owned(), "search:9".to_owned())));
         let named =
             |blue: &str| other_colour(&flags(&route, &[("live", "green"), ("version.blue", blue)]), &route).map(|(_, version)| version);
-        assert_eq!((named("v0").as_deref(), named("v2"), named("none")), (Some("v0"), None, None), "as the flags have it; retired");
+        assert_eq!(named("search:8").as_deref(), Some("search:8"), "as the flags have it");
+        // Live already; retired; what came after it, and was rolled back; nobody knows which was before.
+        for blue in ["search:12", "none", "search:13", "v1", "ads:1"] {
+            assert_eq!(named(blue), None, "{blue}");
+        }
     }
 
     #[test]

@@ -189,7 +189,9 @@ fn opaque<W: std::io::Write>(request: &Request, bytes: &[u8], teller: &mut Telle
     let limits = pickle::Limits { bytes: most, unpacked_bytes: limits.unpacked_bytes.max(most.saturating_mul(2)), ..limits };
     match pickle::examine_opaque(bytes, &allowed(request), &limits) {
         Err(refused) => return Err(teller.refuse("globals", refused.to_string())),
-        Ok(found) => found.map_or(Ok(()), |found| known(found, teller))?,
+        Ok(Some(found)) => known(found, teller)?,
+        // A row of its own: it may have been refused before the list had what it names.
+        Ok(None) => teller.tell(Check::new("globals", Outcome::Passed, "nothing in it is unpickled"))?,
     }
     teller.tell(Check::new("format", Outcome::Skipped, "opaque: nothing here can read it; its backend has to tell"))
 }

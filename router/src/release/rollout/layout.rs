@@ -7,7 +7,7 @@ use crate::flags::{Flags, Phase, Rollout};
 use crate::vocabulary::{PoolIndex, Ppm};
 
 /// What a pool runs whose servers let go of their version.
-pub(in crate::release) const NO_VERSION: &str = "none";
+pub(super) const NO_VERSION: &str = "none";
 
 /// Fields of the flags, as [`crate::flags::Change`] has them.
 pub(super) type Fields = BTreeMap<String, Option<String>>;

@@ -30,7 +30,6 @@ pub use copies::{copies_before, copies_of};
 pub use event::Event;
 pub(super) use fresh::judged;
 pub use fresh::{Asked, ServersSeen, tellable};
-pub(super) use layout::NO_VERSION;
 pub use next::{Move, Next, Seen, next};
 pub use order::{Order, Refusal, carry_out};
 pub use ready::{LoadSeen, LoadState, ToLoad};

@@ -200,14 +200,19 @@ fn a_record_that_is_removed_by_hand_ends_it() {
 /// A plain rollback has nothing to do there; somebody may want to go back further.
 #[test]
 fn the_other_colour_is_a_way_back_unless_it_runs_what_just_failed() {
-    let mut scene = Scene::start();
+    let mut scene = Scene::quiet(crate::release::roles::tests::route(["search:3", "search:2", "search:2"]));
+    let begun = scene.begin(Some("search:2")).unwrap();
+    scene.write(&begun);
     assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
     let other = |scene: &Scene| other_colour(&scene.flags(), &scene.route);
     assert_eq!(other(&scene), None, "green runs the candidate that was aborted");
-    scene.route.pools[1].version = "v0".to_owned();
-    assert_eq!(other(&scene), Some(("green".to_owned(), "v0".to_owned())));
-    scene.route.pools[1].version = "v1".to_owned();
+    scene.route.pools[1].version = "search:1".to_owned();
+    assert_eq!(other(&scene), Some(("green".to_owned(), "search:1".to_owned())));
+    scene.route.pools[1].version = "search:3".to_owned();
     assert_eq!(other(&scene), None, "that is live");
+    // It was rolled back one night, and another one on another pool was the last rollout's candidate.
+    scene.route.pools[1].version = "search:4".to_owned();
+    assert_eq!(other(&scene), None, "nobody goes back to a later version");
 }
 
 /// What the last rollout replaced or took back has to be named to come again.
