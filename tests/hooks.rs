@@ -29,9 +29,14 @@ impl Site {
     }
 
     fn router(&self, unload: &str) -> Router {
+        self.router_on([0, 1, 2], unload)
+    }
+
+    /// With each pool on the server of this place.
+    fn router_on(&self, places: [usize; 3], unload: &str) -> Router {
         let mut setup = Setup::default();
-        for (pool, server) in ["blue", "green", "canary"].iter().zip(&self.servers) {
-            setup = setup.pool_of(pool, &[server.url()]).pool_keys("version = \"search:1\"");
+        for (pool, place) in ["blue", "green", "canary"].iter().zip(places) {
+            setup = setup.pool_of(pool, &[self.servers[place].url()]).pool_keys("version = \"search:1\"");
         }
         let hooks = "load_url = \"{endpoint}/load/{version}\"\nready_url = \"{endpoint}/ready/{version}\"\n";
         let loading = format!("[route.loading]\nmodel = \"search\"\nprotocol = \"hooks\"\npoll_every = \"20ms\"\n{hooks}{unload}");
@@ -102,4 +107,15 @@ fn where_nothing_is_unloaded_a_version_that_is_ready_is_loaded_again() {
     let router = site.router("");
     there_and_back(&site, &router);
     assert_eq!(site.servers[1].told(), ["load/2", "load/1"], "it had kept the first");
+}
+
+/// Canary is on blue's server, which answers everybody.
+#[test]
+fn what_another_pool_runs_on_the_same_server_is_not_unloaded() {
+    let site = Site::start(Serves::Newest);
+    let router = site.router_on([0, 1, 0], "unload_url = \"{endpoint}/unload/{version}\"\n");
+    goes_live(&router, "search:2");
+    answers(&router, "2");
+    assert_eq!(site.servers[0].told(), ["load/2"]);
+    assert_eq!(site.servers[1].told(), ["load/2", "unload/1"]);
 }

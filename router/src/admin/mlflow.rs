@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::exposition::Exposition;
 use super::{AdminState, Shared, now_unix_ms, routes};
-use crate::mlflow::{Ended, Event, Refused, Told, Wish};
+use crate::mlflow::{Delivered, Ended, Event, Refused, Told, Wish};
 
 /// Results of deliveries, for metrics.
 const ACCEPTED: &str = "accepted";
@@ -36,13 +36,14 @@ pub(super) async fn deliver(
         candidates.count_delivery(refused.label());
         ApiError::Webhook(refused)
     })?;
-    match candidates.is_new(&signed, webhook.max_age(), now_ms) {
-        Some(true) => {}
-        Some(false) => {
+    let delivered = candidates.take(&signed, webhook.max_age(), now_ms);
+    match delivered {
+        Delivered::New | Delivered::Again(_) => {}
+        Delivered::Repeated => {
             candidates.count_delivery(REPEATED);
             return Ok((StatusCode::OK, Json(json!({ "routes": [], "why": "this delivery was taken before" }))));
         }
-        None => {
+        Delivered::TooMany => {
             candidates.count_delivery(TOO_MANY);
             return Err(ApiError::TooManyDeliveries);
         }
@@ -51,10 +52,10 @@ pub(super) async fn deliver(
         candidates.count_delivery(MALFORMED);
         ApiError::BadRequest(why)
     })?;
-    Ok(carry_out(state, &event, &signed.id))
+    Ok(carry_out(state, &event, (&signed.id, &delivered)))
 }
 
-fn carry_out(state: &AdminState, event: &Event, delivery: &str) -> (StatusCode, Json<Value>) {
+fn carry_out(state: &AdminState, event: &Event, (delivery, delivered): (&str, &Delivered)) -> (StatusCode, Json<Value>) {
     let candidates = &state.process.candidates;
     let ignored = |why: String| {
         candidates.count_delivery(IGNORED);
@@ -66,7 +67,8 @@ fn carry_out(state: &AdminState, event: &Event, delivery: &str) -> (StatusCode, 
         Event::Other(what) => return ignored(format!("{what} is of no interest: only model_version_alias.created is")),
         Event::Elsewhere(workspace) => return ignored(format!("the workspace {workspace} is of no interest: only default is")),
     };
-    let wishes = Wish::of(&state.config, model, alias);
+    let mut wishes = Wish::of(&state.config, model, alias);
+    wishes.retain(|wish| delivered.is_for(&wish.route));
     if wishes.is_empty() {
         return ignored(format!("no route asks for models:/{model}@{alias} ([route.mlflow])"));
     }
@@ -74,13 +76,21 @@ fn carry_out(state: &AdminState, event: &Event, delivery: &str) -> (StatusCode, 
     let routes: Vec<Value> = wishes
         .into_iter()
         .map(|wish| {
-            let route = wish.route.clone();
-            let is_begun = candidates.submit(Wish { delivery: Some(delivery.to_owned()), ..wish }) == Told::Begun;
+            let (route, before) = (wish.route.clone(), live(state, &wish.route));
+            let is_begun = candidates.submit(Wish { delivery: Some(delivery.to_owned()), before, ..wish }) == Told::Begun;
             tracing::info!(route, model, alias, version, delivery, is_begun, "MLflow names a candidate");
             json!({ "route": route, "state": if is_begun { "begun" } else { "waits" } })
         })
         .collect();
     (StatusCode::ACCEPTED, Json(json!({ "routes": routes, "why": format!("models:/{model}@{alias} is version {version}") })))
+}
+
+/// The version that is live on a route.
+fn live(state: &AdminState, name: &str) -> Option<String> {
+    let (index, route) = state.routes().find(|(_, route)| route.name == name)?;
+    let flags = state.flags.stored(index);
+    let of_config = || route.pools.get(flags.live.get()).map(|pool| pool.version.clone());
+    flags.versions.get(&flags.live).cloned().or_else(of_config)
 }
 
 pub(super) fn write_metrics(page: &mut Exposition, state: &AdminState) {

@@ -187,12 +187,22 @@ async fn unload(state: &AdminState, (index, route): (RouteIndex, &Route)) -> Res
         return Ok(());
     };
     let (registry, route, pool) = (state.config.registry.clone(), route.name.clone(), pool.clone());
-    unload_version(&Load { registry, route, loading, pool, number, sha256: None, only: None, purpose: Purpose::Restore }).await.map_err(
-        |trouble| {
-            let (Trouble::Refused(why) | Trouble::Away(why)) = trouble;
-            ApiError::Rollout(format!("{} is retired, and not every server let go of it: {why}; order it again", rollout.control))
-        },
-    )
+    unload_version(&Load {
+        registry,
+        route,
+        loading,
+        pool,
+        others: Vec::new(),
+        number,
+        sha256: None,
+        only: None,
+        purpose: Purpose::Restore,
+    })
+    .await
+    .map_err(|trouble| {
+        let (Trouble::Refused(why) | Trouble::Away(why)) = trouble;
+        ApiError::Rollout(format!("{} is retired, and not every server let go of it: {why}; order it again", rollout.control))
+    })
 }
 
 /// Writes what `make` makes of the flags, on the epoch of those flags.

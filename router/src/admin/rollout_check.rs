@@ -156,7 +156,7 @@ fn load_of(state: &AdminState, route: &Route, wanted: &Wanted<'_>) -> Option<Loa
     let (registry, pool) = (state.config.registry.clone(), route.pools.first()?.clone());
     // Where its reports are still to come, nobody asks what for.
     let (sha256, purpose) = (wanted.sha256.map(str::to_owned), wanted.purpose.clone().unwrap_or(Purpose::WayBack));
-    Some(Load { registry, route: route.name.clone(), loading, pool, number, sha256, only: None, purpose })
+    Some(Load { registry, route: route.name.clone(), loading, pool, others: Vec::new(), number, sha256, only: None, purpose })
 }
 
 #[cfg(test)]

@@ -70,6 +70,9 @@ pub(super) struct DeployArgs {
     /// Where another rollout is under way: refuse, supersede (abort it) or queue (wait until it is over; in no order, but never over a newer version that goes live meanwhile).
     #[arg(long, value_name = "WHAT", default_value = "refuse", hide_possible_values = true)]
     pub(super) if_busy: IfBusy,
+    /// What was live when this was first wanted, where an earlier try failed: with --if-busy=queue a newer version that went live since is not replaced.
+    #[arg(long, value_name = "VERSION", hide = true)]
+    before: Option<String>,
     /// Follow the rollout until it is over.
     #[arg(long)]
     wait: bool,
@@ -213,7 +216,7 @@ impl Deployment<'_> {
         let version = self.version(&registry, (&route, &scene), told).await?;
         let (number, candidate) = (version.manifest.version, named(&version));
         account.version = Some(number);
-        let Some(begun) = self.begun(&registry, &version, &scene.live, (told, account)).await? else {
+        let Some(begun) = self.begun(&registry, &version, args.before.as_deref().unwrap_or(&scene.live), (told, account)).await? else {
             return Ok(format!("{candidate} is live already on {}\n", args.route));
         };
         account.rollout = Some(begun.id.clone());
@@ -229,7 +232,7 @@ impl Deployment<'_> {
         self.over(&registry, (&candidate, number), ended, (told, account)).await
     }
 
-    /// Validates it and begins its rollout; `None` where it is live already. `before` was live when the command began.
+    /// Validates it and begins its rollout; `None` where it is live already. `before` was live when it was first wanted.
     async fn begun(
         &self,
         registry: &Registry,

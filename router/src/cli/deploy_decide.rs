@@ -185,7 +185,7 @@ impl Scene {
         }
     }
 
-    /// Why a candidate that waited for its turn has none: a newer version went live since `before` was, when the command began.
+    /// Why a candidate that waited for its turn has none: a newer version went live since `before` was, when it was first wanted.
     pub(super) fn overtaken(&self, candidate: &str, before: &str) -> Option<String> {
         let live = &self.live;
         (live != before && is_newer(live, candidate)).then(|| {

@@ -267,7 +267,7 @@ impl Running {
         let socket = listeners.admin.try_clone().map_err(LifecycleError::of_sockets)?;
         let (stop, stopped) = watch::channel(false);
         self.admin = Some((stop, tokio::spawn(admin::run(socket, self.states.subscribe(), stopped))));
-        self.process.candidates.resume(self.config());
+        self.process.candidates.resume(&self.generation.config);
         Ok(())
     }
 

@@ -130,6 +130,7 @@ impl Running {
             waiting: waiting.clone(),
         };
         self.states.send_replace(Arc::new(AdminState::new(parts, self.process.clone())));
+        self.process.candidates.follow(&generation.config);
         (self.asked, self.generation, self.flags, self.policies) = (asked, generation, flags, policies);
         Ok(Reloaded { generation: self.generation.number, changed, waiting_for_restart: waiting, warnings })
     }

@@ -7,6 +7,7 @@
 //! Nothing is kept here: a load that is begun again, by this router or another, finds what is there and goes on.
 
 mod servers;
+mod shared;
 mod source;
 mod strays;
 
@@ -40,6 +41,8 @@ pub struct Load {
     pub loading: config::Loading,
     /// On whose servers.
     pub pool: config::Pool,
+    /// The route's other pools: what they run is not unloaded from servers that they share with this one. Empty where nothing is loaded with hooks.
+    pub others: Vec<config::Pool>,
     /// Of the route's model.
     pub number: u64,
     /// SHA-256 of its artefact, where no other one will do.
@@ -212,7 +215,7 @@ async fn bring(load: &Load, stop: &AtomicBool, progress: &(dyn Fn(String) + Sync
     let (client, servers) = (servers::client(load)?, servers::asked(load).await?);
     let wanted = Wanted {
         version: load.number,
-        previous: load.loading.version_of(&load.pool.version),
+        previous: shared::not_shared(load, &servers, load.loading.version_of(&load.pool.version)).await,
         golden: source.golden.as_ref(),
         input: source.input.as_deref(),
         pool: &load.pool.name,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use model_servers::Filling;
 
 use super::{Load, Trouble};
+use crate::config::Pool;
 use crate::tls::ClientTls;
 
 /// For a connection.
@@ -14,8 +15,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `http://host:port` of every server: a name in the clear stands for all its addresses, as it does for queries. One with a certificate keeps its
 /// name, which the certificate is for. Where an endpoint is no model server, `server_url` says where its server is.
 pub(super) async fn of(load: &Load) -> Result<Vec<String>, Trouble> {
+    of_pool(load, &load.pool).await
+}
+
+/// The same of another pool of the route.
+pub(super) async fn of_pool(load: &Load, pool: &Pool) -> Result<Vec<String>, Trouble> {
     let mut servers = Vec::new();
-    for endpoint in &load.pool.endpoints {
+    for endpoint in &pool.endpoints {
         let authority = &endpoint.authority;
         if endpoint.is_tls {
             servers.push(format!("https://{authority}"));
@@ -27,7 +33,7 @@ pub(super) async fn of(load: &Load) -> Result<Vec<String>, Trouble> {
     }
     if let Some(url) = &load.loading.server_url {
         let of = |endpoint: &String| {
-            let (model, version, pool, route) = (&load.loading.server_model, load.number, &load.pool.name, &load.route);
+            let (model, version, pool, route) = (&load.loading.server_model, load.number, &pool.name, &load.route);
             url.fill(&Filling { endpoint, model, version, pool, route })
         };
         servers = servers.iter().map(of).collect();

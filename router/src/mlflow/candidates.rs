@@ -1,6 +1,6 @@
 //! Candidates that webhooks named: one at a time for each route, and of those that wait the newest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,65 +11,16 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::child::{self, Program};
-use super::kept::Kept;
-use super::model_uri::ModelUri;
+use super::deliveries::{Delivered, Deliveries};
+use super::kept::{Kept, Left};
 use super::webhook::Signed;
-use crate::config::{Config, MlflowAlias};
+use super::wish::Wish;
+use crate::config::Config;
 
 /// Candidates of all routes that are worked on at the same time.
 const AT_A_TIME: usize = 4;
-/// Deliveries whose ids are remembered. Only signed ones are.
-const DELIVERIES: usize = 4_096;
-
-/// A candidate for a route: what an alias points to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// The route.
-    pub route: String,
-    /// The alias.
-    pub alias: MlflowAlias,
-    /// The MLflow server.
-    pub url: String,
-    /// `http://HOST:PORT` of this router's admin API.
-    pub admin: String,
-    /// For each try.
-    pub timeout: Duration,
-    /// The delivery that named it, where that was in this process.
-    pub delivery: Option<String>,
-}
-
-impl Wish {
-    /// Those of all routes that ask for this alias of this model.
-    #[must_use]
-    pub fn of(config: &Config, model: &str, alias: &str) -> Vec<Wish> {
-        let Some(mlflow) = &config.mlflow else { return Vec::new() };
-        let asks = |wanted: &MlflowAlias| wanted.model == model && wanted.alias == alias;
-        let wish = |route: &str, wanted: &MlflowAlias| Wish {
-            route: route.to_owned(),
-            alias: wanted.clone(),
-            url: mlflow.url.clone(),
-            admin: admin_of(config),
-            timeout: mlflow.timeout,
-            delivery: None,
-        };
-        let routes = config.routes.iter().filter_map(|route| Some((route, route.mlflow.as_ref()?)));
-        routes.filter(|(_, wanted)| asks(wanted)).map(|(route, wanted)| wish(&route.name, wanted)).collect()
-    }
-
-    /// What the alias is called in MLflow.
-    pub(super) fn from(&self) -> ModelUri {
-        ModelUri::of_alias(&self.alias.model, &self.alias.alias)
-    }
-}
-
-/// A router that listens on every address is asked on loopback.
-fn admin_of(config: &Config) -> String {
-    let mut address = config.listen.admin;
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
-    }
-    format!("http://{address}")
-}
+/// Why one was withdrawn.
+const WITHDRAWN: &str = "the router's config does not ask for it any more";
 
 /// What becomes of a wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,13 +43,15 @@ pub enum Ended {
     NotDeployed,
     /// A newer one came while it waited for its turn, or for another try.
     Replaced,
+    /// The config in force does not ask for it any more.
+    Withdrawn,
     /// It took too long.
     Late,
 }
 
 impl Ended {
     /// All of them.
-    pub const ALL: [Ended; 5] = [Ended::Deployed, Ended::NotPushed, Ended::NotDeployed, Ended::Replaced, Ended::Late];
+    pub const ALL: [Ended; 6] = [Ended::Deployed, Ended::NotPushed, Ended::NotDeployed, Ended::Replaced, Ended::Withdrawn, Ended::Late];
 
     /// In metrics.
     #[must_use]
@@ -108,6 +61,7 @@ impl Ended {
             Ended::NotPushed => "not_pushed",
             Ended::NotDeployed => "not_deployed",
             Ended::Replaced => "replaced",
+            Ended::Withdrawn => "withdrawn",
             Ended::Late => "late",
         }
     }
@@ -169,12 +123,13 @@ struct Shared {
 #[derive(Default)]
 struct State {
     kept: Kept,
+    /// The config in force, once it was told.
+    config: Option<Arc<Config>>,
     /// What comes now is kept, for the next process.
     is_stopped: bool,
     /// By route.
     slots: BTreeMap<String, Slot>,
-    /// Ids of deliveries, with the second in which each is forgotten.
-    seen: HashMap<String, u64>,
+    taken: Deliveries,
     counts: BTreeMap<(String, Ended), u64>,
     /// By route.
     last: BTreeMap<String, (Outcome, Instant)>,
@@ -201,27 +156,17 @@ impl Candidates {
         Candidates { shared: Arc::new(Shared { program, patience: PATIENCE, room, state: Mutex::new(state) }) }
     }
 
-    /// Whether this delivery is new; `None` when so many came lately that it cannot be remembered.
+    /// Takes a delivery.
     #[must_use]
-    pub fn is_new(&self, signed: &Signed, max_age: Duration, now_unix_ms: u64) -> Option<bool> {
-        let now = now_unix_ms / 1_000;
-        let mut state = self.state();
-        state.seen.retain(|_, until| *until >= now);
-        if state.seen.contains_key(&signed.id) {
-            return Some(false);
-        }
-        if state.seen.len() >= DELIVERIES {
-            return None;
-        }
-        // As long as its own time is good.
-        state.seen.insert(signed.id.clone(), signed.unix_seconds.saturating_add(max_age.as_secs()).saturating_add(1));
-        Some(true)
+    pub fn take(&self, signed: &Signed, max_age: Duration, now_unix_ms: u64) -> Delivered {
+        self.state().taken.take(signed, max_age, now_unix_ms)
     }
 
     /// Works on a wish as soon as the one before it is done. To be called on the runtime that it is worked on.
     pub fn submit(&self, wish: Wish) -> Told {
         let mut state = self.state();
-        state.kept.add(&wish.route, &wish.alias.model, &wish.alias.alias);
+        let (model, alias, before) = (wish.alias.model.clone(), wish.alias.alias.clone(), wish.before.clone());
+        state.kept.add(&wish.route, Left { model, alias, before });
         let route = wish.route.clone();
         if state.is_stopped {
             return Told::Waits;
@@ -241,21 +186,30 @@ impl Candidates {
     }
 
     /// Takes up what the process before this one did not finish, as far as this config still asks for it.
-    pub fn resume(&self, config: &Config) {
+    pub fn resume(&self, config: &Arc<Config>) {
         let kept = {
             let mut state = self.state();
-            state.is_stopped = false;
+            (state.is_stopped, state.config) = (false, Some(Arc::clone(config)));
             state.kept.read()
         };
-        for (route, (model, alias)) in kept {
+        for (route, Left { model, alias, before }) in kept {
             let wish = Wish::of(config, &model, &alias).into_iter().find(|wish| wish.route == route);
             match wish {
                 Some(wish) => {
                     tracing::info!(route, candidate = %wish.from(), "a candidate of MLflow's is taken up again");
-                    self.submit(wish);
+                    self.submit(Wish { before, ..wish });
                 }
                 None => self.state().kept.remove(&route),
             }
+        }
+    }
+
+    /// Another config is in force: what it does not ask for is not tried again.
+    pub fn follow(&self, config: &Arc<Config>) {
+        let mut state = self.state();
+        state.config = Some(Arc::clone(config));
+        for slot in state.slots.values() {
+            slot.wake.notify_one();
         }
     }
 
@@ -306,15 +260,19 @@ impl Candidates {
         }
     }
 
-    /// Tries one until it is deployed or refused, a newer one waits, or it was tried for long enough.
+    /// Tries one until it is deployed or refused, a newer one waits, the config asks for it no more, or it was tried for long enough.
     async fn to_its_end(&self, wish: &Wish, wake: &Notify) -> Outcome {
         let Shared { program, patience, room, .. } = &*self.shared;
-        let (began, mut pause) = (Instant::now(), patience.first);
+        let (began, mut pause, mut version) = (Instant::now(), patience.first, None);
         loop {
             self.waits(&wish.route, None);
             // It is never closed.
             let permit = room.acquire().await;
-            let child::Tried { outcome, is_for_now } = child::deploy(program, wish).await;
+            let Some(wish) = self.in_force(wish) else {
+                let (candidate, why) = (wish.from().to_string(), Some(WITHDRAWN.to_owned()));
+                return Outcome { candidate, version, result: Ended::Withdrawn, why };
+            };
+            let child::Tried { outcome, is_for_now } = child::deploy(program, &wish).await;
             drop(permit);
             if !is_for_now || began.elapsed() + pause > patience.all {
                 return outcome;
@@ -323,24 +281,34 @@ impl Candidates {
             tracing::warn!(route, candidate = outcome.candidate, why, ?pause, "a candidate of MLflow's is tried again");
             let until = Instant::now() + pause;
             self.waits(route, Some((until, why)));
-            if self.is_replaced(route, wake, until).await {
+            if self.is_replaced(&wish, wake, until).await {
                 return Outcome { result: Ended::Replaced, ..outcome };
             }
+            version = outcome.version;
             pause = (pause * 2).min(patience.longest);
         }
     }
 
-    /// Whether another one of the route comes before then.
-    async fn is_replaced(&self, route: &str, wake: &Notify, until: Instant) -> bool {
+    /// Whether another one of the route comes before then. It is known at once where the config asks for this one no more.
+    async fn is_replaced(&self, wish: &Wish, wake: &Notify, until: Instant) -> bool {
         loop {
-            let is_there = self.state().slots.get(route).is_some_and(|slot| slot.next.is_some());
-            if is_there {
-                return true;
+            let is_there = self.state().slots.get(&wish.route).is_some_and(|slot| slot.next.is_some());
+            if is_there || self.in_force(wish).is_none() {
+                return is_there;
             }
             tokio::select! {
                 () = wake.notified() => {}
                 () = tokio::time::sleep_until(until) => return false,
             }
+        }
+    }
+
+    /// A wish as the config in force has it; `None` where that asks for it no more.
+    fn in_force(&self, wish: &Wish) -> Option<Wish> {
+        let config = self.state().config.clone();
+        match config {
+            Some(config) => wish.under(&config),
+            None => Some(wish.clone()),
         }
     }
 
@@ -364,9 +332,9 @@ impl State {
     fn next(&mut self, wish: &Wish, outcome: Outcome) -> Option<Wish> {
         let route = wish.route.as_str();
         self.count(route, outcome.result);
-        let has_failed = matches!(outcome.result, Ended::NotPushed | Ended::NotDeployed | Ended::Late);
+        let has_failed = matches!(outcome.result, Ended::NotPushed | Ended::NotDeployed | Ended::Withdrawn | Ended::Late);
         if let Some(delivery) = wish.delivery.as_ref().filter(|_| has_failed) {
-            self.seen.remove(delivery);
+            self.taken.fail(delivery, route);
         }
         self.last.insert(route.to_owned(), (outcome, Instant::now()));
         let next = self.slots.get_mut(route).and_then(|slot| slot.next.take());
@@ -389,6 +357,7 @@ impl Outcome {
         let (candidate, version, result) = (&self.candidate, self.version.unwrap_or_default(), self.result.label());
         match (&self.why, self.result) {
             (_, Ended::Replaced) => tracing::info!(route, candidate, version, "a newer candidate of MLflow's takes the place of one"),
+            (_, Ended::Withdrawn) => tracing::info!(route, candidate, version, "a candidate of MLflow's is given up: {WITHDRAWN}"),
             (None, _) => tracing::info!(route, candidate, version, "the rollout of a candidate of MLflow's has begun"),
             (Some(why), _) => {
                 tracing::error!(route, candidate, version, result, why, "a candidate of MLflow's is not deployed");
@@ -412,6 +381,7 @@ async fn work(candidates: Candidates, mut wish: Wish, wake: Arc<Notify>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wish::tests::config;
     use super::child::tests::{program, wish};
     use super::*;
 
@@ -441,14 +411,33 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_not_tried_for_ever_and_not_where_it_is_refused() {
-        for (push, all, least, most) in [("exit 75", 40, 2, 40), ("exit 2", 60_000, 1, 1)] {
+        for (push, all, least, most) in [("exit 75", Duration::from_secs(2), 2, usize::MAX), ("exit 2", MINUTE, 1, 1)] {
             let folder = tempfile::tempdir().unwrap();
-            let short = Duration::from_millis(1);
-            let candidates = candidates(folder.path(), push, [short, short * 8, Duration::from_millis(all)]);
-            let outcome = candidates.to_its_end(&wish(MINUTE), &Notify::new()).await;
+            let candidates = candidates(folder.path(), push, [Duration::from_millis(1), Duration::from_millis(400), all]);
+            let (wish, wake) = (wish(MINUTE), Notify::new());
+            let outcome = tokio::time::timeout(MINUTE, candidates.to_its_end(&wish, &wake)).await.unwrap();
             let tries = tries(folder.path());
-            assert!(outcome.result == Ended::NotPushed && tries <= most && (tries >= least || all < 60_000), "{push}: {tries}");
+            assert!(outcome.result == Ended::NotPushed && (least..=most).contains(&tries), "{push}: {tries}");
         }
+    }
+
+    #[tokio::test]
+    async fn one_that_the_config_asks_for_no_more_is_not_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let candidates = candidates(folder.path(), "echo away >&2; exit 69", [MINUTE * 60, MINUTE * 60, MINUTE * 600]);
+        candidates.follow(&config("champion"));
+        assert_eq!(candidates.submit(wish(MINUTE)), Told::Begun);
+        while candidates.progress("search").waits.is_none() {
+            tokio::task::yield_now().await;
+        }
+        candidates.follow(&config("champion"));
+        candidates.follow(&config("live"));
+        while candidates.ended("search", Ended::Withdrawn) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let Progress { is_working, waits, last, .. } = candidates.progress("search");
+        assert_eq!((is_working, waits, tries(folder.path())), (false, None, 1));
+        assert_eq!(last.unwrap().why.unwrap(), WITHDRAWN);
     }
 
     #[tokio::test]
@@ -474,17 +463,16 @@ mod tests {
     fn a_delivery_whose_candidate_failed_may_come_again() {
         let folder = tempfile::tempdir().unwrap();
         let candidates = candidates(folder.path(), "true", [MINUTE; 3]);
-        let signed = Signed { id: "a1".to_owned(), unix_seconds: 100 };
-        let is_new = || candidates.is_new(&signed, MINUTE, 100_000);
-        let delivered = Wish { delivery: Some("a1".to_owned()), ..wish(MINUTE) };
-        for (result, comes_again) in
-            [(Ended::Deployed, false), (Ended::Replaced, false), (Ended::NotPushed, true), (Ended::NotDeployed, true), (Ended::Late, true)]
-        {
-            candidates.state().seen.clear();
-            assert_eq!((is_new(), is_new()), (Some(true), Some(false)));
+        for result in Ended::ALL {
+            let signed = Signed { id: format!("{result:?}"), unix_seconds: 100 };
+            let take = || candidates.take(&signed, MINUTE, 100_000);
+            assert_eq!((take(), take()), (Delivered::New, Delivered::Repeated));
+            let delivered = Wish { delivery: Some(signed.id.clone()), ..wish(MINUTE) };
             let outcome = Outcome { candidate: "models:/a@b".to_owned(), version: None, result, why: None };
             assert_eq!(candidates.state().next(&delivered, outcome), None);
-            assert_eq!(is_new(), Some(comes_again), "{result:?}");
+            let comes_again = !matches!(result, Ended::Deployed | Ended::Replaced);
+            let again = if comes_again { Delivered::Again(["search".to_owned()].into()) } else { Delivered::Repeated };
+            assert_eq!(take(), again, "{result:?}");
         }
     }
 }

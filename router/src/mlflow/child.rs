@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
-use super::candidates::{Ended, Outcome, Wish};
+use super::candidates::{Ended, Outcome};
+use super::wish::Wish;
 
 /// Lines of one process that are logged; further ones are read, and dropped.
 const LINES: usize = 200;
@@ -111,7 +112,8 @@ fn deploy_arguments(wish: &Wish, version: u64) -> Vec<String> {
         &wish.admin,
         "--json",
     ];
-    said.map(str::to_owned).to_vec()
+    let before = wish.before.iter().map(|before| format!("--before={before}"));
+    said.map(str::to_owned).into_iter().chain(before).collect()
 }
 
 /// The version of a manifest.
@@ -210,7 +212,7 @@ pub(super) mod tests {
             if_busy: MlflowIfBusy::Supersede,
         };
         let (route, url, admin) = ("search".to_owned(), "http://mlflow:5000".to_owned(), "http://127.0.0.1:9090".to_owned());
-        Wish { route, alias, url, admin, timeout, delivery: None }
+        Wish { route, alias, url, admin, timeout, delivery: None, before: None }
     }
 
     async fn ends(push: &str, deploy: &str) -> (Outcome, String) {
@@ -228,6 +230,12 @@ pub(super) mod tests {
             "mlflow: deploy --route search --model ranker --version 7 --if-busy=supersede --why models:/Query Ranker@champion was set in MLflow --admin http://127.0.0.1:9090 --json --config /etc/switchback.toml",
         ];
         assert_eq!(asked.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_was_live_when_it_was_named_is_said_in_every_try() {
+        let wish = Wish { before: Some("ranker:3".to_owned()), ..wish(Duration::from_secs(60)) };
+        assert_eq!(deploy_arguments(&wish, 4).last().unwrap(), "--before=ranker:3");
     }
 
     #[tokio::test]

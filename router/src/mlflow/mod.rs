@@ -14,6 +14,7 @@
 mod answers;
 mod candidates;
 mod child;
+mod deliveries;
 mod described;
 mod error;
 #[cfg(test)]
@@ -24,11 +25,14 @@ mod model_uri;
 mod tracking;
 mod version;
 mod webhook;
+mod wish;
 
-pub use candidates::{Candidates, Ended, Outcome, Progress, Told, Wish};
+pub use candidates::{Candidates, Ended, Outcome, Progress, Told};
+pub use deliveries::Delivered;
 pub use error::MlflowError;
 pub use mlmodel::{Artefact, MlModel, is_inside};
 pub use model_uri::{ModelUri, ModelUriError, Picked};
 pub use tracking::{Credentials, Tracking};
 pub use version::Version;
 pub use webhook::{Event, Refused, Signed, Webhook, WebhookError};
+pub use wish::Wish;

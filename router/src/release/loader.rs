@@ -104,9 +104,10 @@ fn in_words(state: &LoadState, to_load: &ToLoad) -> String {
 
 fn asked(to_load: &ToLoad, purpose: Purpose, config: &Config, route: &Route) -> Option<Load> {
     let pool = route.pools.iter().find(|pool| pool.name == to_load.pool)?.clone();
+    let others = route.pools.iter().filter(|other| other.name != pool.name).cloned().collect();
     let (registry, loading) = (config.registry.clone(), route.loading.clone()?);
     let (route, sha256) = (route.name.clone(), to_load.sha256.clone());
-    Some(Load { registry, route, loading, pool, number: to_load.number, sha256, only: None, purpose })
+    Some(Load { registry, route, loading, pool, others, number: to_load.number, sha256, only: None, purpose })
 }
 
 async fn keep_trying(wanted: Load, say: watch::Sender<LoadState>, mut cancelled: oneshot::Receiver<()>) {

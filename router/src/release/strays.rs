@@ -289,7 +289,7 @@ pub(super) fn load_of(config: &Config, route: &Route, (name, version): &Asked, o
     let loading = route.loading.clone()?;
     let number = loading.version_of(version)?;
     let (registry, route) = (config.registry.clone(), route.name.clone());
-    Some(Load { registry, route, loading, pool, number, sha256: None, only, purpose: Purpose::Restore })
+    Some(Load { registry, route, loading, pool, others: Vec::new(), number, sha256: None, only, purpose: Purpose::Restore })
 }
 
 async fn ask(loads: Vec<Load>) -> RouteStrays {
