@@ -62,7 +62,7 @@ fn what_nobody_unpickles_is_let_through() {
 /// What says a protocol is held to be a pickle as soon as anything in it finds a global, by whatever name, or it comes to its end.
 #[test]
 fn a_protocol_alone_is_no_pickle_and_whatever_finds_a_global_after_it_is_one() {
-    let long = vec!["path.os"; 1_000].join(".");
+    let long = ["path.os"; 1_000].join(".");
     for evil in [
         Asm::protocol(4).raw(b"N0").stack_global("os", "system").stop(),
         Asm::protocol(4).global("os", &format!("{long}.system")).stop(),
