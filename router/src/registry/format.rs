@@ -129,8 +129,9 @@ mod tests {
 
     #[test]
     fn an_archive_of_skops_is_told_by_its_last_entry() {
+        // An array first, as skops and numpy both write it.
         let listed = |name: &[u8]| {
-            let mut bytes = b"PK\x03\x04 what is in it PK\x01\x02".to_vec();
+            let mut bytes = [&b"PK\x03\x04"[..], &[0; 22], &[5, 0, 0, 0], b"7.npy", &[0; 6_000], b"PK\x01\x02"].concat();
             bytes.extend_from_slice(&[0; 24]);
             bytes.extend_from_slice(&u16::try_from(name.len()).unwrap().to_le_bytes());
             bytes.extend_from_slice(&[0; 16]);
@@ -140,6 +141,12 @@ mod tests {
         };
         assert!(is_skops(&listed(b"schema.json")));
         assert!(!is_skops(&listed(b"schema.json.npy")) && !is_skops(&listed(b"w.npy")) && !is_skops(b"schema.json") && !is_skops(b""));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.bin");
+        for (last, format) in [(&b"schema.json"[..], Format::Opaque), (b"w.npy", Format::Pickle)] {
+            std::fs::write(&file, listed(last)).unwrap();
+            assert_eq!(format_of(&file).unwrap(), Some(format));
+        }
     }
 
     #[test]
