@@ -38,9 +38,11 @@ pub(super) enum Unpacked<'a> {
 }
 
 impl Compression {
-    /// By the first bytes, as joblib tells them; none of these begins a pickle that could be loaded.
+    /// By the first bytes, as joblib tells them; none of these begins a pickle that could be loaded. Two bytes of zlib begin numbers as well, as
+    /// the length that a safetensors file has first: where nothing can come out of what is after them, it is no stream.
     pub(super) fn guess(bytes: &[u8]) -> Option<Compression> {
         match bytes {
+            [0x78, _, rest @ ..] if !may_be_deflated(rest) => None,
             [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => Some(Compression::Zlib),
             [0x1f, 0x8b, ..] => Some(Compression::Gzip),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Compression::Bzip2),
@@ -68,6 +70,16 @@ impl Compression {
             Compression::Xz => Unpacked::Xz(Box::new(lzma_rust2::XzReader::new_mem_limit(bytes, false, kibibytes))),
             Compression::Lz4 => Unpacked::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(Whole(bytes)))),
         })
+    }
+}
+
+/// Whether a first block may begin here: RFC 1951 has three kinds of them, and one that is stored says its length twice, the second time inverted. Every
+/// decoder stops at any other before it gives a byte. What is too short for that may be one.
+fn may_be_deflated(bytes: &[u8]) -> bool {
+    match (bytes.first().map(|first| (first >> 1) & 3), bytes) {
+        (Some(3), _) => false,
+        (Some(0), [_, low, high, inverted_low, inverted_high, ..]) => *low == !*inverted_low && *high == !*inverted_high,
+        _ => true,
     }
 }
 
@@ -139,5 +151,25 @@ impl Read for Whole<'_> {
             0 if !buffer.is_empty() => Err(io::Error::other("it ends in the middle")),
             count => Ok(count),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_bytes_are_no_zlib_stream() {
+        for second in [0x01, 0x5e, 0x9c, 0xda] {
+            // Lengths: 376 and others, after which JSON begins.
+            assert_eq!(Compression::guess(&[0x78, second, 0, 0, 0, 0, 0, 0, b'{']), None);
+            assert_eq!(Compression::guess(&[0x78, second, 0x07, 0, 0, 0, 0]), None);
+            // A stored block, others, and what is too short to tell.
+            assert_eq!(Compression::guess(&[0x78, second, 0x01, 0x02, 0, 0xfd, 0xff, b'N', b'.']), Some(Compression::Zlib));
+            assert_eq!(Compression::guess(&[0x78, second, 0x03, 0]), Some(Compression::Zlib));
+            assert_eq!(Compression::guess(&[0x78, second, 0xed, 0xc1]), Some(Compression::Zlib));
+            assert_eq!(Compression::guess(&[0x78, second, 0]), Some(Compression::Zlib));
+        }
+        assert_eq!(Compression::guess(&[0x78, 0x02, 0x03, 0]), None);
     }
 }

@@ -20,8 +20,10 @@ const NAME_AT: usize = 30;
 /// What bytes are, read as a pickle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reads {
-    /// It says that it is one, or names a global.
+    /// It names a global, or says that it is one and comes to its end.
     Pickle,
+    /// It says that it is one, and ends before it names anything.
+    Cut,
     /// It names nothing, and is one from its first byte to its last.
     Plain,
     /// It is none.
@@ -49,7 +51,7 @@ pub fn is_pickle(head: &[u8]) -> bool {
             Err(_) => return false,
         },
     };
-    matches!(read, Ok(Reads::Pickle | Reads::Plain))
+    matches!(read, Ok(Reads::Pickle | Reads::Cut | Reads::Plain))
 }
 
 /// Whether some loader would unpickle these bytes, which are no archive; also where that cannot be told, since a stream cannot be unpacked here.
@@ -77,24 +79,41 @@ pub(super) fn names_something<R: Read>(input: &mut Input<R>, limits: &Limits) ->
     matches!(read(input, limits), Ok(Reads::Pickle) | Err(Fault::Limit { .. }))
 }
 
-/// Reads opcodes until a global is named or there is none. Python takes numbers and texts on a line in more ways than one: they are not looked at.
+/// Reads opcodes until a global is named or there is none.
 fn read<R: Read>(input: &mut Input<R>, limits: &Limits) -> Result<Reads, Fault> {
+    let mut has_protocol = false;
+    match opcodes(input, limits, &mut has_protocol) {
+        Err(Fault::Broken(_)) if has_protocol => Ok(Reads::Cut),
+        read => read,
+    }
+}
+
+/// Python takes numbers and texts on a line in more ways than one: they are not looked at. Two bytes that say a protocol also begin numbers, as the length that a
+/// safetensors file has first: opcodes have to come after them, and then whatever finds a global is one, by whatever name.
+fn opcodes<R: Read>(input: &mut Input<R>, limits: &Limits, has_protocol: &mut bool) -> Result<Reads, Fault> {
     let (mut scratch, mut line) = (Scratch::default(), Vec::new());
     let (mut has_text, mut is_whole) = (false, false);
     for count in 0..limits.opcodes {
         if input.is_at_end()? {
-            return Ok(if is_whole { Reads::Plain } else { Reads::Other });
+            return Ok(match (is_whole, *has_protocol) {
+                (true, _) => Reads::Plain,
+                (false, true) => Reads::Cut,
+                (false, false) => Reads::Other,
+            });
         }
         let Ok(opcode) = next_opcode(input) else { return Ok(Reads::Other) };
+        *has_protocol |= opcode.name == "PROTO";
+        // What is after the end of a pickle does not matter, and neither whether a name could be read.
+        if *has_protocol && matches!(opcode.name, "GLOBAL" | "INST" | "STACK_GLOBAL" | "EXT1" | "EXT2" | "EXT4" | "STOP") {
+            return Ok(Reads::Pickle);
+        }
         if matches!(opcode.form, Form::IntLine | Form::LongLine | Form::FloatLine | Form::QuotedLine | Form::Line) {
             input.line(limits.text_bytes, &mut line)?;
             has_text = true;
             is_whole = false;
             continue;
         }
-        let arg = argument(opcode, input, limits.text_bytes, &mut scratch)?;
-        match (opcode.name, arg) {
-            ("PROTO", Arg::Int(2..=5)) if count == 0 => return Ok(Reads::Pickle),
+        match (opcode.name, argument(opcode, input, limits.text_bytes, &mut scratch)?) {
             ("GLOBAL" | "INST", Arg::Names(Some((module, name)))) if is_path(module) && is_path(name) => return Ok(Reads::Pickle),
             ("STACK_GLOBAL", _) if has_text => return Ok(Reads::Pickle),
             (_, Arg::Text(Some(text))) => has_text |= is_path(text),

@@ -23,11 +23,13 @@ use super::zip_layout::{Entry, LOCAL, entries};
 
 /// So many of an entry's first bytes say whether it is something else in turn.
 const HEAD_BYTES: u64 = 8;
+/// So many of what is compressed: the header of a tar archive.
+const INNER_BYTES: u64 = 512;
 
 /// Examines a file that is said to be none of ours. `bytes` is the whole file. `None`: nothing in it is unpickled.
 ///
 /// # Errors
-/// As [`examine`]; also an archive in which another one is, or something compressed, and one of skops whose types are not allowed.
+/// As [`examine`]; also an archive in which another one is, or something compressed; a compressed archive, array file or stream; and one of skops whose types are not allowed.
 pub fn examine_opaque(bytes: &[u8], allowed: &Allowed, limits: &Limits) -> Result<Option<Examined>, Unsafe> {
     if bytes.len() as u64 > limits.bytes {
         return Err(Unsafe::Container(format!("the file has {} bytes: at most {} are looked at", bytes.len(), limits.bytes)));
@@ -39,10 +41,27 @@ pub fn examine_opaque(bytes: &[u8], allowed: &Allowed, limits: &Limits) -> Resul
             known => known.map(Some),
         };
     }
+    if let Some(what) = compressed(bytes, limits) {
+        return Err(Unsafe::Container(format!("the file is {what} that is compressed, which is not looked into")));
+    }
     if second_nature(bytes).is_some() || is_unpickled(bytes, limits) {
         return examine(bytes, allowed, limits).map(Some);
     }
     Ok(None)
+}
+
+/// What is in a compressed file, where that is no stream of opcodes: others open it when they have unpacked it. A file that cannot be unpacked is refused by who reads all of it.
+fn compressed(bytes: &[u8], limits: &Limits) -> Option<&'static str> {
+    let stream = Compression::guess(bytes)?.open(bytes, limits.dictionary_bytes).ok()?;
+    let mut head = Vec::new();
+    // What comes before an error counts.
+    drop(stream.take(INNER_BYTES).read_to_end(&mut head));
+    match second_nature(&head) {
+        _ if head.starts_with(LOCAL) => Some("a ZIP archive"),
+        _ if head.starts_with(npy::MAGIC) => Some("an array file"),
+        _ if Compression::guess(&head).is_some() => Some("something compressed"),
+        other => other,
+    }
 }
 
 /// Each entry is what its bytes are.

@@ -14,24 +14,36 @@ pub(super) const SCHEMA: &str = "schema.json";
 /// The longest that is read, in bytes.
 const SCHEMA_BYTES: u64 = 64 << 20;
 
-/// Ways of making a part: data, containers, and instances that get their attributes. Those of functions, methods, partials and operators are not here.
-const MAKES: [&str; 16] = [
+/// Ways of making a part: data, containers, and instances that get their attributes. Those of functions, methods, partials and operators are not here. `SparseMatrixNode` is
+/// not, since it is an archive in the archive, and `RandomGeneratorNode` is not: skops calls whatever of `numpy.random` a text in it names.
+const MAKES: [&str; 19] = [
     "BytearrayNode",
     "BytesNode",
     "CachedNode",
+    "DTypeNode",
     "DefaultDictNode",
     "DictNode",
     "JsonNode",
     "ListNode",
+    "MaskedArrayNode",
     "NdArrayNode",
     "ObjectNode",
     "OrderedDictNode",
+    "RandomStateNode",
     "SGDNode",
     "SetNode",
     "SliceNode",
     "TreeNode",
     "TupleNode",
     "TypeNode",
+];
+
+/// Types of data that no pickle names so: each is made by its own way alone, from parts that are looked at.
+const MADE_BY: [(&str, &str, &str); 4] = [
+    ("MaskedArrayNode", "numpy.ma", "MaskedArray"),
+    ("MaskedArrayNode", "numpy.ma.core", "MaskedArray"),
+    ("RandomStateNode", "numpy.random", "RandomState"),
+    ("RandomStateNode", "numpy.random.mtrand", "RandomState"),
 ];
 
 /// The types that it names, all of them allowed.
@@ -74,6 +86,13 @@ fn made_type(fields: &Map<String, Value>, made: &Value, allowed: &Allowed) -> Re
     let (module, class) = (text("__module__"), text("__class__"));
     if how == "JsonNode" || (module, class) == ("builtins", "NoneType") {
         return Ok(None);
+    }
+    if MADE_BY.contains(&(how, module, class)) {
+        return Ok(Some(format!("{module}.{class}")));
+    }
+    // Whatever it names is called.
+    if how == "RandomStateNode" {
+        return Err(format!("a part is made by {how} of {}, which is not allowed", shown(&format!("{module}.{class}"))));
     }
     match allowed.find(module, class) {
         // What these hold is looked at in a pickle; here it is not.

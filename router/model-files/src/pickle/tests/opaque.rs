@@ -48,8 +48,61 @@ fn what_nobody_unpickles_is_let_through() {
         assert_eq!(look(bytes), Ok(None), "{bytes:?}");
         assert!(!is_pickle(bytes), "{bytes:?}");
     }
+    // A safetensors file begins with the length of its header: 640 is PROTO 2, and 376 begins as zlib.
+    let tensors = |length: u64| [&length.to_le_bytes()[..], b"{\"w\":{\"dtype\":\"F32\"}}"].concat();
+    for length in [376_u64, 640, 896, 1_152, 1_408, 24_184, 40_056, 55_928] {
+        assert_eq!(look(&tensors(length)), Ok(None), "{length}");
+        assert!(!is_pickle(&tensors(length)), "{length}");
+        assert_eq!(look(&zip(&[part("model/config", b"{}"), part("model/weights/0", &tensors(length))]).0), Ok(None), "{length}");
+    }
     let keras = zip(&[part("metadata.json", b"{}"), part("model.weights.h5", b"\x89HDF\r\n\x1a\n")]).0;
     assert_eq!(look(&keras), Ok(None));
+}
+
+/// What says a protocol is held to be a pickle as soon as anything in it finds a global, by whatever name, or it comes to its end.
+#[test]
+fn a_protocol_alone_is_no_pickle_and_whatever_finds_a_global_after_it_is_one() {
+    let long = ["path.os"; 1_000].join(".");
+    for evil in [
+        Asm::protocol(4).raw(b"N0").stack_global("os", "system").stop(),
+        Asm::protocol(4).global("os", &format!("{long}.system")).stop(),
+        Asm::protocol(2).raw(b"\x82\x01").stop(),
+        b"\x80\x04N0cos\nsystem\n\xff".to_vec(),
+        b"N0\x80\x04c\xff\n\xfe\n".to_vec(),
+    ] {
+        assert!(look(&evil).is_err(), "{evil:?}");
+        assert!(look(&gzip(&evil)).is_err(), "{evil:?}");
+        assert!(look(&zip(&[part("model/0", &evil), part("model/config", b"{}")]).0).is_err(), "{evil:?}");
+    }
+    for harmless in [&b"\x80\x04\0\0"[..], b"\x80\x04N\xff", b"\x80\x02"] {
+        assert_eq!(look(harmless), Ok(None), "{harmless:?}");
+    }
+    assert!(look(b"\x80\x02N.").unwrap().is_some());
+}
+
+#[test]
+fn what_others_would_open_is_not_looked_into_where_it_is_compressed() {
+    let evil = Asm::protocol(2).global("os", "system").stop();
+    let mut array = b"\x93NUMPY\x01\0\x76\0".to_vec();
+    array.extend_from_slice(format!("{:<117}\n", "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }").as_bytes());
+    array.extend_from_slice(&evil);
+    // A tar archive whose first name is a pickle, too.
+    let mut tar = vec![0_u8; 1_536];
+    tar[..4].copy_from_slice(b"\x80\x02N.");
+    let sum: u32 = tar.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    for (inner, what) in [
+        (array, "an array file"),
+        (zip(&[part("a/data.pkl", &evil)]).0, "a ZIP archive"),
+        (tar, "a tar archive"),
+        (gzip(&evil), "something compressed"),
+    ] {
+        contains(&gzip(&inner), &format!("the file is {what} that is compressed, which is not looked into"));
+    }
+    // Its beginning counts, also where the rest cannot be unpacked.
+    let mut cut = gzip(&zip(&[part("a/data.pkl", &evil)]).0);
+    cut.truncate(cut.len() - 6);
+    contains(&cut, "the file is a ZIP archive that is compressed");
 }
 
 #[test]
@@ -88,6 +141,22 @@ fn types_of_skops_are_those_that_a_pickle_may_name() {
     let texts = node("sklearn.feature_extraction.text", "TfidfVectorizer", "ObjectNode", "{}");
     contains(&skops(&texts), "names sklearn.feature_extraction.text.TfidfVectorizer, which may hold functions");
     contains(&skops("{"), "schema.json: ");
+    // Data that is made in ways of its own.
+    for (module, class, made) in [
+        ("numpy", "dtype", "DTypeNode"),
+        ("numpy.ma", "MaskedArray", "MaskedArrayNode"),
+        ("numpy.random.mtrand", "RandomState", "RandomStateNode"),
+    ] {
+        let found = look(&skops(&node(module, class, made, &number))).unwrap().unwrap();
+        assert_eq!(found.globals, [format!("{module}.{class}")]);
+        contains(&skops(&node(module, class, made, &hidden)), "names os._wrap_close");
+    }
+    contains(&skops(&node("numpy.random.mtrand", "RandomState", "ObjectNode", "{}")), "names numpy.random.mtrand.RandomState");
+    contains(&skops(&node("os", "abort", "RandomStateNode", "{}")), "made by RandomStateNode of os.abort, which is not allowed");
+    contains(&skops(&node("os", "abort", "MaskedArrayNode", "{}")), "names os.abort, which is not among the allowed globals");
+    for made in ["RandomGeneratorNode", "SparseMatrixNode"] {
+        contains(&skops(&node("numpy.random._generator", "Generator", made, "{}")), &format!("a part is made by {made}"));
+    }
 }
 
 #[test]
