@@ -288,8 +288,8 @@ impl Streams {
     pub(super) fn is_reset(&mut self, id: u32, reason: Reason) -> bool {
         let Some(stream) = self.get(id).filter(|stream| stream.reset.is_none()) else { return true };
         let is_begun = stream.is_begun;
-        self.never_begun += usize::from(!is_begun);
         stream.is_counted = !is_begun;
+        self.never_begun += usize::from(!is_begun);
         self.breaks(id, reason, StreamBroke::Reset(reason));
         is_begun
     }

@@ -111,7 +111,7 @@ fn get(path: &str) -> Vec<u8> {
 const WHOLE: u8 = flag::END_HEADERS | flag::END_STREAM;
 
 /// The next frame; `None` at the end.
-async fn any(stream: &mut DuplexStream) -> Option<(frame::Head, Vec<u8>)> {
+async fn next_of_all(stream: &mut DuplexStream) -> Option<(frame::Head, Vec<u8>)> {
     let mut head = [0; frame::HEAD];
     stream.read_exact(&mut head).await.ok()?;
     let head = frame::Head::read(&head).unwrap();
@@ -123,7 +123,7 @@ async fn any(stream: &mut DuplexStream) -> Option<(frame::Head, Vec<u8>)> {
 /// The next frame that is neither SETTINGS nor a window; `None` at the end.
 async fn next(stream: &mut DuplexStream) -> Option<(frame::Head, Vec<u8>)> {
     loop {
-        let (head, payload) = any(stream).await?;
+        let (head, payload) = next_of_all(stream).await?;
         if !matches!(head.kind, kind::SETTINGS | kind::WINDOW_UPDATE) {
             return Some((head, payload));
         }
@@ -344,7 +344,7 @@ fn padding_opens_a_streams_window_as_data_does() {
             if left == 0 {
                 break;
             }
-            let (head, payload) = any(&mut near).await.unwrap();
+            let (head, payload) = next_of_all(&mut near).await.unwrap();
             if head.kind == kind::WINDOW_UPDATE && head.stream == 1 {
                 window += frame::number(&payload).unwrap();
                 opened += 1;
