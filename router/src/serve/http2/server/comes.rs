@@ -14,10 +14,10 @@ use super::streams::{Comes, Stream, StreamBroke, Streams};
 /// A window is opened again when so much of it was taken.
 const TAKEN: u32 = STREAM_WINDOW / 2;
 
-/// So many pieces are looked at together.
+/// Each time that so many more wait, small ones are put together.
 const PIECES: usize = 256;
-/// What they are all of them together, where they are small.
-const SMALL: usize = 16 << 10;
+/// Smaller ones are small.
+const SMALL: usize = 1 << 10;
 
 fn length(data: &Bytes) -> u32 {
     u32::try_from(data.len()).unwrap_or(u32::MAX)
@@ -31,9 +31,12 @@ impl Stream {
 
     /// Pieces of a few bytes take more room than bytes: many of them become one.
     fn gather(&mut self) {
-        let Some(from) = self.came.len().checked_sub(PIECES).filter(|_| self.came.len().is_multiple_of(PIECES)) else { return };
-        if self.came.range(from..).map(Bytes::len).sum::<usize>() < SMALL {
-            let whole: Vec<u8> = self.came.drain(from..).flatten().collect();
+        if !self.came.len().is_multiple_of(PIECES) {
+            return;
+        }
+        let small = self.came.iter().rev().take_while(|piece| piece.len() < SMALL).count();
+        if small > 1 {
+            let whole: Vec<u8> = self.came.drain(self.came.len() - small..).flatten().collect();
             self.came.push_back(whole.into());
         }
     }
