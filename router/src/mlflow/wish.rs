@@ -78,7 +78,7 @@ pub(super) mod tests {
         let route =
             format!("[route.mlflow]\nmodel = \"Query Ranker\"\nalias = \"{alias}\"\nregistry_model = \"ranker\"\nif_busy = \"queue\"");
         let text = format!(
-            "listen = {{ traffic = \"127.0.0.1:0\", admin = \"0.0.0.0:9091\" }}\n{mlflow}\n[[route]]\nname = \"search\"\n{route}\n[route.pools.blue]\nendpoints = [\"http://127.0.0.1:9001\"]\n"
+            "listen = {{ traffic = \"127.0.0.1:0\", admin = \"127.0.0.1:9091\" }}\n{mlflow}\n[[route]]\nname = \"search\"\n{route}\n[route.pools.blue]\nendpoints = [\"http://127.0.0.1:9001\"]\n"
         );
         Arc::new(crate::config::parse("test", &text).unwrap())
     }
