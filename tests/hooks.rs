@@ -114,8 +114,12 @@ fn where_nothing_is_unloaded_a_version_that_is_ready_is_loaded_again() {
 fn what_another_pool_runs_on_the_same_server_is_not_unloaded() {
     let site = Site::start(Serves::Newest);
     let router = site.router_on([0, 1, 0], "unload_url = \"{endpoint}/unload/{version}\"\n");
+    // A bake ends with evidence.
+    let load = Load::new(router.traffic, 50).start();
     goes_live(&router, "search:2");
     answers(&router, "2");
     assert_eq!(site.servers[0].told(), ["load/2"]);
     assert_eq!(site.servers[1].told(), ["load/2", "unload/1"]);
+    let report = load.stop();
+    assert_eq!(report.failures(), 0, "{report:?}");
 }
