@@ -29,7 +29,7 @@ use switchback_tests::{Load, Router, eventually, python};
 const SOON: Duration = Duration::from_secs(60);
 /// What takes minutes takes seconds.
 const PLAN: &str = "rollout = { steps = [\"10\", \"50\"], holdback_percent = \"10\", bake = \"2s\", max_step = \"60s\" }\n\
-    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
+    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false, ignore_below_ms = 250 } }";
 const SEED: u64 = 9;
 /// Queries a second, of each of two kinds.
 const RATE: u32 = 100;

@@ -310,7 +310,7 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
 #[test]
 fn a_rollout_goes_live_beside_an_experiment_of_its_layer() {
     const PLAN: &str = "rollout = { steps = [\"30\"], holdback_percent = \"20\", canary_max_percent = \"0\", dwell = \"8s\", bake = \"3s\" }\n\
-        rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
+        rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false, ignore_below_ms = 250 } }";
     let (_runtime, redis) = redis();
     let backends = backends();
     let routers = fleet_with(&redis, &backends, PLAN);

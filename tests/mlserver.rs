@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(120);
 const POOLS: [&str; 3] = ["blue", "green", "canary"];
 const INFER: &str = "/v2/models/search/infer";
 const PLAN: &str = "rollout = { steps = [\"20\", \"50\"], holdback_percent = \"20\", bake = \"3s\", max_step = \"120s\" }\n\
-    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
+    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false, ignore_below_ms = 250 } }";
 
 /// One MLServer; killed when dropped.
 struct MlServer {

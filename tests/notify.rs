@@ -11,7 +11,7 @@ use switchback_tests::{Act, Load, Router, Scripted, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
 const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"";
-const ROUTE: &str = "rollout = { steps = [\"10\", \"50\"], holdback_percent = \"20\", bake = \"2s\" }\nrollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
+const ROUTE: &str = "rollout = { steps = [\"10\", \"50\"], holdback_percent = \"20\", bake = \"2s\" }\nrollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false, ignore_below_ms = 250 } }";
 /// Of a whole rollout.
 const EVENTS: [&str; 4] = ["rollout-started", "step-began", "promoted", "rollout-done"];
 

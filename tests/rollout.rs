@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// Clicks are mature sooner, so that tests are.
 const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"";
 /// A policy that lets on after little, so that a rollout takes seconds.
-const EAGER: &str = "rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
+const EAGER: &str = "rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false, ignore_below_ms = 250 } }";
 const PLAN: &str = "rollout = { steps = [\"10\", \"50\"], holdback_percent = \"20\", bake = \"3s\", max_step = \"60s\" }";
 
 fn start(fleet: &Fleet, plan: &str) -> [Router; 2] {

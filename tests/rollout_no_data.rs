@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(40);
 /// Clicks are mature sooner, so that tests are.
 const QUICK: &str = "[evidence]\ntraffic_seal = \"1500ms\"\nmaturity = \"2s\"";
 /// A policy that lets on after little: what it waits for here is data.
-const EAGER: &str = "rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false }, \
+const EAGER: &str = "rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false, ignore_below_ms = 250 }, \
                      metrics = { clicks = { relative_margin = 0.4, last_relative_margin = 0.4 }, quality = { margin = 0.2, last_margin = 0.2 } } }";
 const RATE: u32 = 300;
 

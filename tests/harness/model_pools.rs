@@ -17,7 +17,7 @@ use crate::{Load, Router, Setup};
 pub const POOLS: [&str; 3] = ["blue", "green", "canary"];
 /// Keys of the route: a plan and a policy that take seconds.
 pub const QUICK: &str = "rollout = { steps = [\"10\", \"50\"], holdback_percent = \"20\", bake = \"2s\", max_step = \"60s\" }\n\
-    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false } }";
+    rollback_config = { min_samples = 20, min_dwell_seconds = 1, errors = { margin = 0.2, last_margin = 0.2 }, latency = { gated = false, ignore_below_ms = 250 } }";
 /// Versions are loaded as fast as tests are.
 const LOADING: &str =
     "[route.loading]\nmodel = \"search\"\npoll_every = \"20ms\"\nload_timeout = \"20s\"\nwarm_up_timeout = \"20s\"\nwarm_up_rounds = 2\n";
