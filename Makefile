@@ -86,6 +86,12 @@ dist: wasm-targets instructions-tools ## Build the router as it is shipped: fat 
 instructions: build instructions-tools ## Instructions and system calls of a query against the kept ones (bench/instructions.json); names what grew
 	bench/instructions.py $(BINARY)
 
+.PHONY: growth
+growth: instructions-tools ## How the cost of a query grows with routes, rules, connections, workers, fields and bodies (bench/results/growth.md)
+	scripts/build_dist.sh --as-is
+	cargo build --release --locked -p switchback-bench
+	bench/growth.py $(CARGO_TARGET_DIR)/dist/switchback --out bench/results/growth.md
+
 .PHONY: instructions-tools
 instructions-tools:
 	@scripts/install_test_tools.sh instructions

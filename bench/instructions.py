@@ -51,7 +51,7 @@ CONFIG = """
 [listen]
 traffic = "127.0.0.1:0"
 admin = "127.0.0.1:0"
-workers = 1
+workers = {workers}
 [state]
 data_dir = "{work}/data"
 # Valgrind is no policy's fault.
@@ -69,6 +69,7 @@ initial = {{ live = "blue", canary_percent = "{percent}" }}
 endpoints = ["http://{blue}"]
 [route.pools.canary]
 endpoints = ["http://{canary}"]
+{routes}
 """
 RULES = """split_policy = "split-rules"
 [[route.split_config.rules]]
@@ -77,7 +78,8 @@ when = [{ field = "header:x-beta", equals = "1" }]
 pool = "canary"
 """
 
-Workload = collections.namedtuple("Workload", "says percent policy load")
+# `policy` are keys of the route, `routes` more routes; `path` is asked for; options of h2load stand in `load`.
+Workload = collections.namedtuple("Workload", "says percent policy load routes workers path", defaults=["", 1, "/search?q=hello"])
 WORKLOADS = {
     "get": Workload("GET, 1 KiB back, everybody on live", 0, "", ["--h1"]),
     "split": Workload("the same, a tenth of the users on the candidate", 10, "", ["--h1"]),
@@ -124,7 +126,8 @@ class Bench:
         """Runs the router under a command, to its end. Of each phase, the number of queries, and what is done after them with its process."""
         config = self.work / "switchback.toml"
         at = self.backends.at
-        config.write_text(CONFIG.format(work=self.work, percent=workload.percent, policy=workload.policy, blue=at["blue"], canary=at["canary"]))
+        filled = {"percent": workload.percent, "policy": workload.policy, "workers": workload.workers, "routes": workload.routes.format(**at)}
+        config.write_text(CONFIG.format(work=self.work, **filled, blue=at["blue"], canary=at["canary"]))
         log = (self.work / "log").open("w")
         wrapped = subprocess.Popen([*under, self.router, "serve", "--config", config], stdout=subprocess.PIPE, stderr=log, text=True)
         try:
@@ -171,8 +174,9 @@ class Bench:
     def load(self, workload, queries, traffic):
         options = [option.format(body=self.body) for option in workload.load]
         headers = [part for header in HEADERS for part in ("-H", header)]
-        clients = "1" if "-m" in options else "8"
-        command = ["h2load", "-n", str(queries), "-c", clients, "-t", "1", *options, *headers, f"http://{traffic}/search?q=hello"]
+        if "-c" not in options:
+            options += ["-c", "1" if "-m" in options else "8"]
+        command = ["h2load", "-n", str(queries), "-t", "1", *options, *headers, f"http://{traffic}{workload.path}"]
         told = subprocess.run(command, capture_output=True, text=True, check=False)
         if f" {queries} succeeded, 0 failed" not in told.stdout:
             fail(1, f"not all queries were answered: {told.stdout}{told.stderr}")
@@ -219,8 +223,11 @@ class Bench:
         del counts["total"]
         return sum(counts.values()), sum(count for name, count in counts.items() if name not in WAITING)
 
-    def measure(self, name):
-        workload = WORKLOADS[name]
+    def warm_up(self, workload):
+        """The first start compiles the policy, which the others then find in the cache: once for each kind of machine, and valgrind is one."""
+        self.run(workload, ["valgrind", "--tool=none", f"--log-file={self.work}/valgrind.log"], [(100, None)], is_warm=False)
+
+    def measure(self, name, workload):
         print(f"counting: {name}, {workload.says}", file=sys.stderr)
         total, counted = self.functions(workload, [(FEW, self.control("--zero")), (MANY, self.control("--dump"))])
         costs = {function: cost / MANY for function, cost in counted.items()}
@@ -275,11 +282,10 @@ def main():
     try:
         with tempfile.TemporaryDirectory() as work:
             bench = Bench(router, pathlib.Path(work), backends)
-            # The first start compiles the policies, which the others then find in the cache: once for each kind of machine, and valgrind is one.
             print("warming up", file=sys.stderr)
             for name in {"split", "rules"} & set(names) or {"split"}:
-                bench.run(WORKLOADS[name], ["valgrind", "--tool=none", f"--log-file={work}/valgrind.log"], [(100, None)], is_warm=False)
-            now = {name: bench.measure(name) for name in names}
+                bench.warm_up(WORKLOADS[name])
+            now = {name: bench.measure(name, WORKLOADS[name]) for name in names}
     finally:
         backends.stop()
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
