@@ -51,10 +51,13 @@ GitLab:
 END
 }
 
+# Who reads the log may go; the deployment goes on, and its exit code is told.
+trap '' PIPE
+
 # A line with its time, to stderr and to the log.
 say() {
     line="$(date -u +%Y-%m-%dT%H:%M:%SZ) deploy_model: $*"
-    printf '%s\n' "$line" >&2
+    printf '%s\n' "$line" >&2 2>/dev/null || :
     if [ -n "${DEPLOY_LOG:-}" ]; then printf '%s\n' "$line" >>"$DEPLOY_LOG"; fi
 }
 

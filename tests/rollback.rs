@@ -225,3 +225,43 @@ fn with_redis_dead_each_router_is_told_and_the_flags_follow_when_it_is_back() {
     assert_eq!(entries.len(), 1, "{entries:#?}");
     assert!(entries[0]["why"].as_str().unwrap().ends_with("rolled back by local-operator: it ranks worse"), "{entries:#?}");
 }
+
+/// Nobody is compared any more: the new version has everybody, and its rollout is done.
+#[test]
+fn with_redis_dead_a_rollout_that_is_done_is_taken_back_too() {
+    let mut scene = Fleet::start();
+    let routers = routers(&scene, "rollout = { steps = [\"50\"], holdback_percent = \"10\", bake = \"10m\" }");
+    let is = |phase: &str| {
+        for router in &routers {
+            eventually(phase, SOON, || (router.route()["rollout"]["phase"] == phase).then_some(()));
+        }
+    };
+    for (arguments, phase) in
+        [(&["start", "search"][..], "canary"), (&["promote", "search", "--full"], "baking"), (&["promote", "search"], "done")]
+    {
+        let (code, said, error) = routers[0].run(&[&["rollout"], arguments].concat());
+        assert_eq!(code, 0, "{said}{error}");
+        is(phase);
+    }
+    let dump = scene.runtime.block_on(scene.redis.dump()).unwrap();
+    scene.redis.kill().unwrap();
+    let load = Load::new(routers[1].traffic, 100).start();
+    load.wait_for(100);
+    let (code, said, error) = routers[0].run(&["rollback", "search", "--why", "it ranks worse"]);
+    let held = ["one", "other"].map(|router| format!("  {router}: v2 gives its traffic to v1 on blue\n"));
+    assert!(code == 0 && held.iter().all(|line| said.contains(line)), "{code}: {said}{error}");
+    let before = arrivals_later(&load, &scene.pools[1]);
+    let sent = load.sent();
+    load.wait_for(sent + 200);
+    assert_eq!((load.stop().failures(), scene.pools[1].arrivals()), (0, before), "nobody is sent to the new version");
+    scene.runtime.block_on(scene.redis.restart_with(&dump)).unwrap();
+    is("rolled_back");
+    let why = rollbacks(&routers[0]).iter().map(|entry| entry["why"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert!(why.len() == 1 && why[0].ends_with("rolled back by local-operator: it ranks worse"), "{why:?}");
+    for router in &routers {
+        eventually("nothing is held back any more", SOON, || (router.route()["breaker"]["state"] == "idle").then_some(()));
+        assert_eq!(router.route()["live"], "blue");
+    }
+    let (code, _, error) = routers[0].run(&["rollback", "search"]);
+    assert!(code == 2 && error.contains("nothing to roll back"), "{code}: {error}");
+}

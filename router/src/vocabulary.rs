@@ -142,6 +142,9 @@ pub(crate) fn read_version(text: &str) -> Option<u64> {
     if is_number { text.parse().ok() } else { None }
 }
 
+/// What a pool runs whose servers let go of their version: nobody can be answered there.
+pub(crate) const NO_VERSION: &str = "none";
+
 /// Whether both labels are versions of one model of a registry, as `search:9` and `search:12` are, and the first has the lower number.
 #[must_use]
 pub(crate) fn is_earlier(version: &str, than: &str) -> bool {

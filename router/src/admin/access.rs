@@ -24,6 +24,9 @@ pub const TOKEN_FILE: &str = "admin.token";
 /// A header line by which whoever may do more is answered as a viewer: what a viewer may not see is not to be taken elsewhere.
 pub(crate) const AS_VIEWER: (&str, &str) = ("switchback-role", "viewer");
 
+/// Who reads without a token.
+const ANONYMOUS: &str = "anonymous";
+
 const TOKEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=1_024;
 
 /// The tokens in force.
@@ -177,7 +180,7 @@ impl Access {
         if !is_this_machine(host) {
             return Err(ApiError::ForeignHost(host.chars().take(128).collect()));
         }
-        Ok(Caller { name: "anonymous".to_owned(), role: Role::Viewer })
+        Ok(Caller { name: ANONYMOUS.to_owned(), role: Role::Viewer })
     }
 
     /// Who asks, if they may change flags.
@@ -205,6 +208,17 @@ pub(super) struct Caller {
     /// For the ledger.
     pub(super) name: String,
     pub(super) role: Role,
+}
+
+impl Caller {
+    /// That they may change flags.
+    pub(super) fn may_change(&self) -> Result<(), ApiError> {
+        match self.role {
+            Role::Operator => Ok(()),
+            Role::Viewer if self.name == ANONYMOUS => Err(ApiError::NoToken),
+            Role::Viewer => Err(ApiError::NotOperator(self.name.clone())),
+        }
+    }
 }
 
 /// Anybody who may read.

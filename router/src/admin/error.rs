@@ -35,21 +35,26 @@ pub(super) enum ApiError {
     NoPath(String),
     #[error("this path does not take that method; GET /api/v1/openapi.json lists what there is")]
     NoMethod,
-    #[error("{route}: there is no candidate, no holdback and no rollout that is done, so nothing to roll back; {}", other_way(.route, .other.as_ref()))]
+    #[error("{route}: there is no candidate, no holdback and no rollout that is done, so nothing to roll back; {way}")]
     NothingToRollBack {
         route: String,
-        /// The colour that is not live, and the version that it runs, where that is one to go back to.
-        other: Option<(String, String)>,
+        /// What to do instead.
+        way: String,
     },
+    #[error(
+        "pool {pool} runs no version, since its servers let go of it: as the live pool it would leave everybody without an answer; switchback rollback {route} \
+         --to VERSION loads one and makes it live"
+    )]
+    LiveRunsNothing { route: String, pool: String },
     #[error(
         "the pool {target} has no healthy endpoint: a rollback would leave everybody without an answer; mend it first, or set the flags by hand"
     )]
     TargetNotReady { target: String },
     #[error(
-        "no server of the pool {target} serves {version} ({what}): a rollback would give its traffic to another model; have them load {version} again, or set \
-         the flags by hand"
+        "no server of the pool {target} serves {version} ({what}): a rollback would give its traffic to another model; switchback rollback {route} --to \
+         {version} has them load it again first"
     )]
-    TargetServesAnother { target: String, version: String, what: String },
+    TargetServesAnother { route: String, target: String, version: String, what: String },
     #[error(
         "no server of the live pool {pool} serves {version} ({what}): a candidate would be compared with another model; have them load {version} again first"
     )]
@@ -108,6 +113,7 @@ impl ApiError {
             ApiError::BadRequest(_) | ApiError::Upload(UploadError::Name(_)) => StatusCode::BAD_REQUEST,
             ApiError::Reload(_) | ApiError::Experiment(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::NothingToRollBack { .. }
+            | ApiError::LiveRunsNothing { .. }
             | ApiError::Rollout(_)
             | ApiError::TargetNotReady { .. }
             | ApiError::TargetServesAnother { .. }
@@ -163,13 +169,6 @@ pub(super) fn at(ms: u64) -> String {
 }
 
 /// A plain rollback is not repeated into the version before: two who act at the same moment would take the good one away. So it has to be named.
-fn other_way(route: &str, other: Option<&(String, String)>) -> String {
-    match other {
-        Some((pool, version)) => format!("{pool} runs {version}: to make that live: switchback rollback {route} --to {version}"),
-        None => format!("to change who is live: switchback flag set {route} live=..."),
-    }
-}
-
 fn known_experiments(names: &[String]) -> String {
     if names.is_empty() { ": it has none".to_owned() } else { format!("; those that it has are {}", names.join(", ")) }
 }
@@ -181,18 +180,6 @@ pub(super) async fn no_such_method() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn where_there_is_nothing_to_roll_back_the_version_of_the_other_colour_is_named() {
-        let told = |other: Option<(&str, &str)>| {
-            let other = other.map(|(pool, version)| (pool.to_owned(), version.to_owned()));
-            ApiError::NothingToRollBack { route: "search".to_owned(), other }.to_string()
-        };
-        let says = "search: there is no candidate, no holdback and no rollout that is done, so nothing to roll back; ";
-        let named = "blue runs search:1: to make that live: switchback rollback search --to search:1";
-        assert_eq!(told(Some(("blue", "search:1"))), format!("{says}{named}"));
-        assert_eq!(told(None), format!("{says}to change who is live: switchback flag set search live=..."));
-    }
 
     #[test]
     fn a_store_that_cannot_write_is_one_that_is_not_there() {

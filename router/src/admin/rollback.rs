@@ -1,6 +1,7 @@
 //! `POST /api/v1/routes/{route}/rollback`: takes the candidate out of traffic, through the store; where that is away, on this router alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -9,12 +10,18 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::access::Operator;
+use super::access::Viewer;
 use super::error::ApiError;
 use super::exposition::{Buckets, Exposition};
 use super::{AdminState, Shared, orders, routes};
+use crate::config::Route;
 use crate::flags::{Change, ChangeError, Kind};
-use crate::release::{PoolHealth, Rollback, grounds_of_rollback, hold_back, in_words, other_colour, rollback};
+use crate::release::{
+    PoolHealth, Rollback, RouteStrays, grounds_of_rollback, hold_back, in_words, other_way, rollback, strays_now, tellable,
+};
+
+/// A rollback asks the servers of the pool that becomes live what they serve, for so long: one that does not tell by then is thought to have its version.
+const TELLS_WITHIN: Duration = Duration::from_millis(300);
 
 /// What is asked.
 #[derive(Debug, Default, Deserialize)]
@@ -29,19 +36,22 @@ struct Order {
 }
 
 pub(super) async fn roll_back(
-    Operator(caller): Operator,
+    Viewer(caller): Viewer,
     State(shared): State<Shared>,
     Path(name): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let (index, route) = routes::find(&shared, &name)?;
     let order: Order = orders::read(body, r#"{"why": "it ranks worse"}"#)?;
+    if !order.dry_run {
+        caller.may_change()?;
+    }
     orders::one_line("why", &order.why)?;
     let said = if order.why.is_empty() { caller.name.clone() } else { format!("{}: {}", caller.name, order.why) };
     for _ in 0..orders::TRIES {
         let flags = shared.state.flags.stored(index);
         let Some(mut back) = rollback(&flags, route, shared.state.process.clock.now_ms(), &said) else {
-            return Err(ApiError::NothingToRollBack { route: name, other: other_colour(&flags, route) });
+            return Err(ApiError::NothingToRollBack { route: name, way: other_way(&flags, route) });
         };
         let health = shared.state.health(index, &back.target);
         let PoolHealth { healthy, endpoints } = health;
@@ -59,8 +69,8 @@ pub(super) async fn roll_back(
         if healthy == 0 {
             return Err(ApiError::TargetNotReady { target: back.target });
         }
-        if let Some(what) = serves_another(&shared.state, &route.name, &back, endpoints) {
-            return Err(ApiError::TargetServesAnother { target: back.target, version: back.control, what });
+        if let Some(what) = serves_another(&shared.state, route, &back, endpoints).await {
+            return Err(ApiError::TargetServesAnother { route: name, target: back.target, version: back.control, what });
         }
         if order.dry_run {
             return Ok(Json(answer));
@@ -81,27 +91,32 @@ pub(super) async fn roll_back(
             Err(error) => {
                 // Without its store, each router can do so much for its own users; the flags follow when the store is back and half of the routers did.
                 let trip = hold_back(&flags, route, super::now_unix_ms(), format!("rolled back by {said}"));
-                let route = &route.name;
-                tracing::warn!(route, candidate, who = caller.name, %error, "rolled back on this router alone: the store is away");
-                let held_back = json!(trip.is_some());
+                // Nobody is on the candidate yet: there is nothing to hold back.
+                let Some(trip) = trip else { return Err(error.into()) };
+                tracing::warn!(route = route.name, candidate, who = caller.name, %error, "rolled back on this router alone: the store is away");
                 // Why it was held back first stays.
-                let is_held =
-                    shared.state.flags.trip(index).is_some_and(|held| trip.as_ref().is_some_and(|trip| trip.version == held.version));
-                if !is_held {
-                    shared.state.flags.set_trip(index, trip.map(Arc::new));
+                if !shared.state.flags.trip(index).is_some_and(|held| held.version == trip.version && held.is_undo == trip.is_undo) {
+                    shared.state.flags.set_trip(index, Some(Arc::new(trip)));
                 }
-                return Ok(Json(orders::with(answer, [("held_back_here", held_back), ("error", json!(error.to_string()))])));
+                return Ok(Json(orders::with(answer, [("held_back_here", json!(true)), ("error", json!(error.to_string()))])));
             }
         }
     }
     Err(ApiError::Busy)
 }
 
-/// What the servers of the pool that would become live serve, where that is known to be another model on each of them. A live pool goes on as it is.
-fn serves_another(state: &AdminState, route: &str, back: &Rollback, endpoints: usize) -> Option<String> {
-    let strays = state.process.board.strays(route).remove(&back.target).filter(|_| back.fields.contains_key("live"))?;
-    let all = strays.strays.len() >= endpoints;
-    all.then(|| in_words(&strays.strays))
+/// What the servers of the pool that would become live serve, where that is another model on each of them: as the last look found, or one of now, for which
+/// nobody waits long. A live pool goes on as it is.
+async fn serves_another(state: &AdminState, route: &Route, back: &Rollback, endpoints: usize) -> Option<String> {
+    if !back.fields.contains_key("live") {
+        return None;
+    }
+    let all = |mut found: RouteStrays| found.remove(&back.target).filter(|found| found.strays.len() >= endpoints);
+    let strays = match all(state.process.board.strays(&route.name)) {
+        Some(known) => Some(known),
+        None => all(strays_now(&state.config, route, &tellable([back.target.as_str()], route), TELLS_WITHIN).await),
+    };
+    strays.map(|found| in_words(&found.strays))
 }
 
 pub(super) fn write(page: &mut Exposition, state: &AdminState) {

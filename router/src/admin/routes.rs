@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::access::{Operator, Viewer};
 use super::error::ApiError;
-use super::{Shared, orders, redact, view};
+use super::{AdminState, Shared, orders, redact, view};
 use crate::config::Route;
 use crate::flags::{Change, Kind};
-use crate::vocabulary::RouteIndex;
+use crate::vocabulary::{NO_VERSION, RouteIndex};
 
 const HISTORY_DEFAULT: usize = 20;
 const HISTORY_MOST: usize = 1_000;
@@ -77,6 +77,7 @@ pub(super) async fn change(
     orders::one_line("why", &patch.why)?;
     let is_holdback_asked = patch.set.contains_key("holdback_percent");
     let (fields, expected_epoch) = (fields(patch.set, patch.unset)?, if_match(&headers)?);
+    live_runs_something(&shared.state, (index, route), &fields)?;
     let change = Change { fields, expected_epoch, kind: Kind::Change, who: caller.name, why: patch.why, grounds: None };
     let epoch = shared.state.flags.change(index, change).await?;
     let mut warnings = view::without_health(&shared.state, index, route);
@@ -85,6 +86,21 @@ pub(super) async fn change(
         warnings.push("holdback_percent does nothing until holdback_pool names another pool than live".to_owned());
     }
     Ok(([(header::ETAG, format!("\"{epoch}\""))], Json(json!({ "name": name, "epoch": epoch, "warnings": warnings }))).into_response())
+}
+
+/// That a pool which is to be live has a version, as far as the flags say.
+fn live_runs_something(
+    state: &AdminState,
+    (index, route): (RouteIndex, &Route),
+    fields: &BTreeMap<String, Option<String>>,
+) -> Result<(), ApiError> {
+    let Some(Some(live)) = fields.get("live") else { return Ok(()) };
+    let flagged = state.flags.stored(index);
+    let is_it = |place: usize| route.pools.get(place).is_some_and(|pool| pool.name == *live);
+    let runs = flagged.versions.iter().find(|(pool, _)| is_it(pool.get())).map(|(_, version)| version.as_str());
+    let set = fields.get(&format!("version.{live}"));
+    let is_none = set.map_or(runs == Some(NO_VERSION), |set| set.as_deref() == Some(NO_VERSION));
+    if is_none { Err(ApiError::LiveRunsNothing { route: route.name.clone(), pool: live.clone() }) } else { Ok(()) }
 }
 
 /// What is against the policies that the flags name now.

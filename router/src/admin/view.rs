@@ -33,6 +33,7 @@ pub(super) fn route(state: &AdminState, index: RouteIndex, route: &Route, role: 
     let candidates = route.mlflow.as_ref().map(|_| state.process.candidates.progress(&route.name));
     add("mlflow", json!(candidates));
     add("needs_judged_queries", json!(route.validation.judged.is_some()));
+    add("role", json!(if role == Role::Operator { "operator" } else { "viewer" }));
     Value::Object(json)
 }
 

@@ -23,7 +23,7 @@ use crate::admin::now_unix_ms;
 use crate::config::{self, Config, Validation, rollout_steps, units};
 use crate::flags::TEXT_CHARS;
 use crate::registry::{Name, Registry, TrustedKey, Version};
-use crate::validation::{Report, digest};
+use crate::validation::{Outcome, Report, digest};
 
 /// The longest that a deployment may be followed.
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
@@ -205,14 +205,34 @@ impl DeployArgs {
     }
 }
 
+/// What to know of a version that takes other inputs than the live one, as was declared.
+pub(super) fn takes_others(report: &Report) -> Option<String> {
+    let declared = report.checks.iter().find(|check| check.name == "signature" && check.outcome == Outcome::Declared)?;
+    Some(format!(
+        "{}: {}; a query that it refuses (4xx) is no error of it, but while the rollout mirrors (`mirror` of [route.rollout])",
+        report.name, declared.said
+    ))
+}
+
+/// Why whoever asks begins no rollout, where that is so.
+pub(super) fn may_not_begin(route: &Value) -> Option<&'static str> {
+    (route["role"] == "viewer")
+        .then_some("a deployment needs a token with the role operator, and this one may read alone (--token-file, SWITCHBACK_TOKEN)")
+}
+
 impl Deployment<'_> {
     async fn carry_out(&self, told: &mut Told, account: &mut Account) -> Result<String, Failure> {
         let args = self.args;
         // A file is not pushed for a router that is not there, nor for a route of another model.
         let route = self.patient.first(self.deadline, told).await?;
+        if let Some(why) = may_not_begin(&route) {
+            return Err(Failure::refused(format!("{why}; nothing was done")));
+        }
         let scene = self.scene(&route)?;
         // Nor into a folder that is not there: it may be one that is not mounted.
         let registry = Registry::open(&self.registry).map_err(failed)?;
+        // What would be compared with a version that is not here is not pushed first.
+        live_version(&registry, &args.model, &scene.live).await.map_err(|failure| failure.with_hint("nothing was done"))?;
         let version = self.version(&registry, (&route, &scene), told).await?;
         let (number, candidate) = (version.manifest.version, named(&version));
         account.version = Some(number);
@@ -266,6 +286,9 @@ impl Deployment<'_> {
                 return Err(args.refused(&report));
             }
             self.exam.is_clear(registry, version, &report).await?;
+            if let Some(why) = takes_others(&report) {
+                told.line("warning", &format!("warning: {why}"));
+            }
             let what = (candidate.clone(), Some(version.manifest.sha256.clone()));
             match args.order(what, scene.live, self.deadline).begin(&self.patient, told).await? {
                 Begun::UnderWay(begun) => return Ok(Some(*begun)),

@@ -266,7 +266,8 @@ mod tests {
         let mut answer = json!({ "id": "ab", "candidate": "search:1", "to": "blue", "phase": "done", "is_active": false, "summary": "search:1 done", "epoch": 12 });
         let told = |answer: &Value| began(&RolloutSeen::of(answer).unwrap(), answer);
         assert_eq!(told(&answer), "search:1 is live on blue, epoch 12");
-        (answer["phase"], answer["is_active"], answer["summary"]) = ("loading".into(), true.into(), "search:1 loading, promoted".into());
+        (answer["phase"], answer["is_active"], answer["summary"]) =
+            ("loading".into(), true.into(), "search:1 loading, promoted to the end".into());
         assert_eq!(told(&answer), "the rollout of search:1 began: loading");
     }
 }

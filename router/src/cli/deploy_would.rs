@@ -1,6 +1,6 @@
 //! `switchback deploy --dry-run`: what would be done, and nothing of it.
 
-use super::deploy::Deployment;
+use super::deploy::{Deployment, may_not_begin, takes_others};
 use super::deploy_check::{Examined, live_version};
 use super::deploy_decide::{Next, Scene};
 use super::deploy_push::Wanted;
@@ -55,11 +55,13 @@ impl Deployment<'_> {
             if !report.passed {
                 return Err(args.refused(&report));
             }
+            account.would.extend(takes_others(&report).map(|why| format!("warning: {why}")));
             if let (Some(registry), Some(version)) = (&registry, &version) {
                 self.exam.is_clear(registry, version, &report).await?;
             }
             args.show(&report.table());
         }
+        account.would.extend(may_not_begin(&route).map(|why| format!("warning: {why}")));
         account.would.extend(scene.strays.iter().map(|stray| format!("warning: {stray}")));
         let away = self.in_the_way(&next, &scene, (&candidate, version.as_ref()), told).await?;
         account.would.extend(away.map(|why| format!("warning: the router's registry cannot be asked now: {why}")));

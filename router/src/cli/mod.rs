@@ -120,9 +120,7 @@ pub fn run() -> ExitCode {
             // Nothing can be said when stdout or stderr is gone.
             let _ = error.print();
             if !is_answer && std::env::args().any(|argument| argument == "--json") {
-                let said = error.render().to_string();
-                let said = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
-                let _ = print(&format!("{}\n", serde_json::json!({ "error": said })));
+                let _ = print(&format!("{}\n", serde_json::json!({ "error": before_usage(&error.render().to_string()) })));
             }
             return if is_answer { ExitCode::SUCCESS } else { ExitCode::from(failure::USAGE) };
         }
@@ -153,6 +151,12 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// All that a wrong command line is told but its usage, on one line.
+fn before_usage(said: &str) -> String {
+    let lines = said.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// The error with the usage that the help has: clap's own begins with the options that variables of the environment stand for.
@@ -191,6 +195,7 @@ fn write(text: &str) -> Result<(), Failure> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::quiet()),
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Err(Failure::no_room(format!("stdout: {error}"))),
         Err(error) => Err(Failure::unreachable(format!("stdout: {error}"))),
     }
 }
@@ -216,6 +221,18 @@ mod tests {
     fn a_terminal_obeys_nothing_that_somebody_wrote_into_the_store() {
         assert_eq!(plain("a\tb\n"), "a\tb\n");
         assert_eq!(plain("\u{1b}[2J\u{7}\r\u{9b}x"), r"\u{1b}[2J\u{7}\r\u{9b}x");
+    }
+
+    #[test]
+    fn machines_are_told_all_that_is_wrong_with_a_command_line() {
+        let said = |arguments: &[&str]| before_usage(&CommandLine::try_parse_from(arguments).unwrap_err().render().to_string());
+        let missing = said(&["switchback", "deploy", "--json"]);
+        assert!(missing.starts_with("the following required arguments were not provided: --route <ROUTE>"), "{missing}");
+        assert!(
+            said(&["switchback", "status", "--jsn"]).starts_with("unexpected argument '--jsn' found"),
+            "{}",
+            said(&["switchback", "status", "--jsn"])
+        );
     }
 
     #[test]

@@ -123,6 +123,9 @@ fn is_another_live(done: &Value, route: &Value) -> bool {
     done["epoch"].is_u64() && route["pools"][plain(&route["live"])]["version"] == done["candidate"]
 }
 
+/// A store that was not heard for so many seconds is thought to be away.
+const HEARD_WITHIN: f64 = 5.0;
+
 /// Who gives its traffic to whom, and what of those endpoints is healthy.
 fn what_and_health(done: &Value) -> (String, String) {
     let (candidate, control, target) = (plain(&done["candidate"]), plain(&done["control"]), plain(&done["target"]));
@@ -136,7 +139,17 @@ fn would(done: &Value, route: &Value) -> String {
     let (what, health) = what_and_health(done);
     let (control, target) = (plain(&done["control"]), plain(&done["target"]));
     let strays = list(&route["pools"][&target]["strays"]).iter().map(|stray| format!("; {target} {}", stray_line(&control, stray)));
-    format!("{what}{health}: at once, by one write{}", strays.collect::<String>())
+    format!(
+        "{what}{health}: at once, by one write{}{}",
+        strays.collect::<String>(),
+        store_is_away(route, "each router goes back by itself")
+    )
+}
+
+/// That the store was not heard lately, and what that means; empty where it was.
+pub(super) fn store_is_away(route: &Value, means: &str) -> String {
+    let age = route["age_seconds"].as_f64().filter(|age| *age > HEARD_WITHIN);
+    age.map_or_else(String::new, |age| format!("; the store was last heard {age:.0} s ago: while it is away {means}"))
 }
 
 fn shown(done: &Value) -> String {
@@ -187,6 +200,10 @@ mod tests {
         let mut route = json!({ "live": "green", "pools": { "blue": { "version": "v1", "strays": [] }, "green": { "version": "v2" } } });
         let at_once = "v2 gives its traffic to v1 on blue (2 of 3 endpoints healthy): at once, by one write";
         assert_eq!(would(&done, &route), at_once);
+        route["age_seconds"] = 12.3.into();
+        let away = "; the store was last heard 12 s ago: while it is away each router goes back by itself";
+        assert_eq!(would(&done, &route), format!("{at_once}{away}"));
+        route["age_seconds"] = 0.3.into();
         route["pools"]["blue"]["strays"] = json!([{ "server": "http://h:1", "serves": ["v9"], "restore": null }]);
         assert_eq!(would(&done, &route), format!("{at_once}; blue http://h:1 serves v9 and not v1"));
         done["would"] = at_once.into();

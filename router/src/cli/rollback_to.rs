@@ -11,10 +11,11 @@ use super::deploy_follow::Followed;
 use super::deploy_start::{Begun, Order, Patient};
 use super::deploy_told::{Account, Told};
 use super::flag::plain;
+use super::rollback::store_is_away;
 use super::status::{list, stray_line};
 use super::{Failure, free_text, print, rollback_alias};
 use crate::config::Config;
-use crate::vocabulary::is_earlier;
+use crate::vocabulary::{NO_VERSION, is_earlier};
 
 /// So often live may change under it.
 const TRIES: u32 = 5;
@@ -41,8 +42,9 @@ impl To<'_> {
     pub(super) async fn would(&self, client: &AdminClient) -> Result<(), Failure> {
         let route = client.get(&format!("/api/v1/routes/{}", self.route)).await?;
         check_form(&route, self.version)?;
-        let (what, loads) = way(&route, self.version);
+        let (mut what, loads) = way(&route, self.version);
         self.check(client, &(what.clone(), loads)).await?;
+        what.push_str(&store_is_away(&route, "nothing is written, and this ends with 69"));
         print(&match self.is_json {
             true => format!("{:#}\n", serde_json::json!({ "route": self.route, "version": self.version, "would": what, "loads": loads })),
             false => format!("would be done: {what}\n"),
@@ -75,8 +77,9 @@ impl To<'_> {
         let route = patient.client.get(&patient.path).await?;
         check_form(&route, self.version)?;
         self.check(&patient.client, &way(&route, self.version)).await?;
-        let (mut told, mut account) = (Told::new(self.is_json), Account::of(self.route, self.version));
+        let (mut told, mut account) = (Told::new(self.is_json), self.account());
         let Some(ended) = self.gone(&patient, &mut told, &mut account).await? else {
+            account.outcome = Some("live");
             // Whoever went back may have ended before it was moved.
             let printed = self.end(&format!("{} is live already on {}", self.version, self.route), &account);
             self.move_champion(&told).await;
@@ -85,16 +88,26 @@ impl To<'_> {
         let why = account.why.clone().unwrap_or_default();
         match ended {
             Ended::Live => {
+                account.outcome = Some("live");
                 // The registry comes last: whether it answers is no business of whoever waits for this.
                 let printed = self.end(&format!("rolled back: {} is live on {}", self.version, self.route), &account);
                 self.move_champion(&told).await;
                 printed
             }
             Ended::RolledBack | Ended::Aborted => {
+                account.outcome = Some(if ended == Ended::Aborted { "aborted" } else { "rolled_back" });
                 Err(Failure::refused(format!("{} did not come back on {}: {why}", self.version, self.route))
                     .with_details(account.object(crate::admin::now_unix_ms())))
             }
         }
+    }
+
+    /// Of the model and its number, where the version has them.
+    fn account(&self) -> Account {
+        let numbered = rollback_alias::numbered(self.version);
+        let mut account = Account::of(self.route, numbered.as_ref().map_or(self.version, |(model, _)| model.as_str()));
+        account.version = numbered.map(|(_, number)| number);
+        account
     }
 
     async fn move_champion(&self, told: &Told) {
@@ -185,7 +198,13 @@ pub(super) fn way_back(route: &Value) -> String {
     let rollout = &route["rollout"];
     let live = &route["pools"][plain(&route["live"])]["version"];
     match rollout["phase"].as_str() {
-        Some("baking" | "done") if *live == rollout["candidate"] => format!("  way back: {}\n", way(route, &plain(&rollout["control"])).0),
+        Some("baking" | "done" | "retired") if *live == rollout["candidate"] => {
+            let before = plain(&rollout["control"]);
+            // What is gone, and what was gone back from, has to be named.
+            let is_plain = rollout["phase"] != "retired" && !is_earlier(&plain(live), &before);
+            let how = if is_plain { String::new() } else { format!("rollback --to {before}: ") };
+            if before == NO_VERSION { String::new() } else { format!("  way back: {how}{}\n", way(route, &before).0) }
+        }
         // A plain rollback is not repeated into the version before: that has to be named. A later version is no way back: it came as a candidate, and went.
         Some("rolled_back" | "aborted") if *live == rollout["control"] => {
             let idle = if plain(&route["live"]) == "blue" { "green" } else { "blue" };
@@ -246,6 +265,17 @@ mod tests {
         assert_eq!((way(&down, "search:1"), way_back(&down)), ((says.to_owned(), false), format!("  way back: {says}\n")));
         // One that is loaded anew may bring them back.
         assert!(way(&down, "search:9").1);
+        // What was retired, and what was gone back from, has to be named; nobody goes back to nothing.
+        let mut gone = route.clone();
+        (gone["rollout"]["phase"], gone["pools"]["blue"]["version"]) = ("retired".into(), "none".into());
+        let loaded = "search:1 is loaded on blue, which runs none, and becomes live then; the last load took 4.2 s";
+        assert_eq!(way_back(&gone), format!("  way back: rollback --to search:1: {loaded}\n"));
+        let mut over = route.clone();
+        (over["rollout"]["control"], over["pools"]["blue"]["version"]) = ("search:3".into(), "search:3".into());
+        let again = "search:3 becomes live on blue, which still has it (1 of 2 endpoints healthy): at once";
+        assert_eq!(way_back(&over), format!("  way back: rollback --to search:3: {again}\n"));
+        over["rollout"]["control"] = "none".into();
+        assert_eq!(way_back(&over), "");
         // After a later rollout that failed the version before has to be named.
         for phase in ["rolled_back", "aborted"] {
             let mut failed = route.clone();

@@ -316,6 +316,7 @@ impl Rollout {
             (Some(_), _, _) => ", paused",
             (None, true, _) => ", stalled",
             (None, false, true) => ", waits for approval",
+            (None, false, false) if self.hurry == Some(Hurry::Live) => ", promoted to the end",
             (None, false, false) if self.hurry.is_some() => ", promoted",
             (None, false, false) => "",
         };

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Flags, Share};
+use super::{Flags, Phase, Rollout, Share};
 use crate::config::Route;
-use crate::vocabulary::{PoolIndex, Ppm};
+use crate::vocabulary::{NO_VERSION, PoolIndex, Ppm};
 
 /// A candidate that this router sends nobody to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Trip {
     pub since_unix_ms: u64,
     /// The evidence, in a sentence.
     pub why: String,
+    /// An operator took back a version whose rollout is done, and no store could be told. A trip of another time is over with the comparison that it is of.
+    #[serde(default)]
+    pub is_undo: bool,
 }
 
 /// Pools that nobody is sent to, and the one that stands in for them.
@@ -44,7 +47,8 @@ impl Trip {
         let is_shed = |pool: PoolIndex| pools.contains(&pool);
         let is_ramp = flags.live == control && flags.candidate.share > Ppm::ZERO && is_shed(flags.candidate.pool);
         let is_baking = is_shed(flags.live) && flags.holdback.is_some_and(|holdback| holdback.pool == control);
-        if !is_ramp && !is_baking {
+        let is_undone = self.is_undo && is_shed(flags.live) && self.is_of_done(flags, route);
+        if !is_ramp && !is_baking && !is_undone {
             return None;
         }
         let (mut flags, live) = (flags.clone(), flags.live);
@@ -54,6 +58,16 @@ impl Trip {
         flags.shed = Some(Shed { pools, control, live });
         Some(flags)
     }
+
+    /// Whether the last rollout brought this version live, and the colour before it still runs what it ran.
+    fn is_of_done(&self, flags: &Flags, route: &Route) -> bool {
+        let before = route.pools.iter().find(|pool| pool.name == self.control);
+        let is_it = |rollout: &Rollout| {
+            let is_there = before.is_some_and(|pool| pool.version == rollout.control && pool.version != NO_VERSION);
+            rollout.phase == Phase::Done && rollout.candidate == self.version && rollout.from == self.control && is_there
+        };
+        flags.holdback.is_none() && flags.rollout.as_deref().is_some_and(is_it)
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +75,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::flags::{Plan, Sides};
 
     fn route(candidate: &str) -> Route {
         let text = format!(
@@ -83,7 +98,14 @@ mod tests {
         let (flags, faults) = Flags::read(&fields, &Flags::initial(&route), &route);
         assert_eq!(faults, []);
         let pools = vec!["canary".to_owned(), "green".to_owned()];
-        let trip = Trip { version: "v2".to_owned(), pools, control: "blue".to_owned(), since_unix_ms: 7, why: "it fails".to_owned() };
+        let trip = Trip {
+            version: "v2".to_owned(),
+            pools,
+            control: "blue".to_owned(),
+            since_unix_ms: 7,
+            why: "it fails".to_owned(),
+            is_undo: false,
+        };
         let shed = trip.shed(&flags, &route)?;
         assert_eq!(shed.shed, Some(Shed { pools: vec![PoolIndex(2), PoolIndex(1)], control: PoolIndex(0), live: flags.live }));
         assert_eq!((shed.epoch, &shed.salt), (flags.epoch, &flags.salt));
@@ -106,6 +128,39 @@ mod tests {
         for fields in [&[("live", "blue")][..], &[("live", "green")], &[("live", "green"), ("canary_percent", "5")]] {
             assert_eq!(shed(fields), None, "{fields:?}");
         }
+    }
+
+    /// Only where an operator took it back, and for as long as the colour before it has what it had.
+    #[test]
+    fn a_rollout_that_is_done_is_undone_where_no_store_can_be_told() {
+        let (route, sides) =
+            (route("v2"), Sides { candidate: ("v2".to_owned(), "green".to_owned()), control: ("v1".to_owned(), "blue".to_owned()) });
+        let plan = Plan {
+            steps: Vec::new(),
+            canary_max: Ppm::ZERO,
+            mirror: Ppm::ZERO,
+            mirror_ms: 0,
+            mirror_gate: None,
+            holdback: Ppm::ZERO,
+            bake_ms: 0,
+            max_step_ms: 1,
+        };
+        let done = Rollout { phase: Phase::Done, ..Rollout::begin("ab".repeat(16), sides, plan, 7, false) };
+        let shed = |is_undo: bool, rollout: &Rollout, route: &Route| {
+            let fields = BTreeMap::from([("live".to_owned(), "green".to_owned()), ("rollout".to_owned(), rollout.render())]);
+            let (flags, faults) = Flags::read(&fields, &Flags::initial(route), route);
+            assert_eq!(faults, []);
+            let (version, pools, control) = ("v2".to_owned(), vec!["green".to_owned(), "canary".to_owned()], "blue".to_owned());
+            let trip = Trip { version, pools, control, since_unix_ms: 7, why: String::new(), is_undo };
+            trip.shed(&flags, route).map(|shed| shed.live.0)
+        };
+        assert_eq!((shed(true, &done, &route), shed(false, &done, &route)), (Some(0), None));
+        for phase in [Phase::RolledBack, Phase::Aborted, Phase::Retired, Phase::Canary] {
+            assert_eq!(shed(true, &Rollout { phase, ..done.clone() }, &route), None, "{phase:?}");
+        }
+        let mut other = route.clone();
+        other.pools.iter_mut().filter(|pool| pool.name == "blue").for_each(|pool| pool.version = "v0".to_owned());
+        assert_eq!(shed(true, &done, &other), None, "blue runs another one by now");
     }
 
     /// It comes to the same pools as soon as the one before is rolled back, sooner than the breaker's next look.

@@ -15,7 +15,7 @@ use super::grounds::grounds_of_rollback;
 use super::mover::{Look, Mover};
 use super::record::Word;
 use super::roles::{Arms, Setting};
-use super::rollback::{Cause, of_breakers, rollback};
+use super::rollback::{Cause, is_undone, of_breakers, rollback};
 use super::under::{Under, newest};
 use super::view::EvidenceView;
 use crate::config::Route;
@@ -124,7 +124,7 @@ impl Controller {
         let flags = under.flags.stored(index);
         known.tell_down(under, index, route);
         tell_copies(under, (index, route), &flags, self.clock.now_ms());
-        if known.is_idle(&flags) {
+        if known.is_idle(&flags) && under.flags.trip(index).is_none() {
             return;
         }
         known.follow(&flags, route, self.clock.now_seconds().into());
@@ -209,6 +209,15 @@ fn tell_copies(under: &Under, (index, route): (RouteIndex, &Route), flags: &Flag
     under.flags.set_copies(index, copies.filter(|seen| seen.copies.sent > 0));
 }
 
+/// What an operator took back of a rollout that is done, while no store could be told: it is written as soon as one can, as what half of the routers do.
+fn undone(under: &Under, index: RouteIndex, flags: &Flags) -> Option<Cause> {
+    let route = under.config.routes.get(index.get())?;
+    let own = under.flags.trip(index).filter(|trip| is_undone(trip, flags, route))?;
+    let routers = under.flags.routers(index).into_iter().filter(|router| router.is_known);
+    let held_back = routers.map(|router| router.trip.filter(|trip| trip.version == own.version).map(|trip| trip.why));
+    of_breakers(&held_back.collect::<Vec<_>>())
+}
+
 /// Whether the flags say that a pool runs another version than this config has: it follows in a moment, as at a router's start. Until then what a pool runs is not
 /// known here, and nothing is moved on for it.
 fn is_behind(flags: &Flags, route: &Route) -> bool {
@@ -253,7 +262,7 @@ impl RouteController {
 
     /// Whether the candidate is to go, and why.
     fn due(&self, under: &Under, index: RouteIndex, evidence: &Option<EvidenceView>) -> Option<Cause> {
-        let arms = self.arms.as_ref()?;
+        let Some(arms) = self.arms.as_ref() else { return undone(under, index, self.flags.as_deref()?) };
         let routers = under.flags.routers(index).into_iter().filter(|router| router.is_known);
         let held_back: Vec<Option<String>> =
             routers.map(|router| router.trip.filter(|trip| trip.version == arms.candidate.version).map(|trip| trip.why)).collect();

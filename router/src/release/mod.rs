@@ -52,7 +52,7 @@ pub use judging::Judging;
 pub use log::LOG_FOLDER;
 pub use looks::{servers_now, strays_now};
 pub use recorded::{Recorded, recorded};
-pub use rollback::{PoolHealth, Rollback, hold_back, other_colour, rollback};
+pub use rollback::{PoolHealth, Rollback, hold_back, other_way, rollback};
 pub use rollout::{
     Asked, Begin, Event, LEAST_LEFT, LoadSeen, LoadState, Move, Next, Order, Refusal, Seen, ServersSeen, ToLoad, begin, carry_out,
     copies_before, copies_of, could_begin, next, tellable,

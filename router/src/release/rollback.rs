@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::roles::{Arm, Arms, Setting};
 use crate::config::{Pool, Route};
 use crate::flags::{Flags, Phase, Rollout as Record, TEXT_CHARS, Trip};
-use crate::vocabulary::is_earlier;
+use crate::vocabulary::{NO_VERSION, Ppm, is_earlier};
 
 /// Everything that a rollback changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,9 +76,18 @@ fn of_live(flags: &Flags, route: &Route) -> Option<Rollback> {
     let rollout = flags.rollout.as_ref().filter(|rollout| matches!(rollout.phase, Phase::Baking | Phase::Done))?;
     let live = route.pools.get(flags.live.get())?;
     let target = route.pools.iter().find(|pool| pool.name == rollout.from && pool.version == rollout.control)?;
+    if rollout.control == NO_VERSION || is_way_back(rollout) {
+        return None;
+    }
     let is_as_left = live.name == rollout.to && live.version == rollout.candidate;
     let (candidate, control) = (rollout.candidate.clone(), rollout.control.clone());
     is_as_left.then(|| Rollback { candidate, control, target: target.name.clone(), fields: flip(&target.name).into() })
+}
+
+/// Whether a rollout brought an earlier version back over a later one, with nobody held back and no bake. Taking that back would bring the later one again, which is
+/// done by naming it: two who roll back at the same moment mean the same.
+fn is_way_back(rollout: &Record) -> bool {
+    rollout.plan.holdback == Ppm::ZERO && rollout.plan.bake_ms == 0 && is_earlier(&rollout.candidate, &rollout.control)
 }
 
 /// A rollout whose candidate has no share, or not yet, ends.
@@ -94,8 +103,7 @@ fn of_nobody(flags: &Flags) -> Option<Rollback> {
 /// The colour that is not live and the version that it runs, where somebody might want to go back to that: an earlier one of the same model than what is
 /// live, and not the candidate that the last rollout did not bring live. A later one came to that colour as a candidate, and did not stay. Of labels without
 /// a number nobody knows which is the earlier.
-#[must_use]
-pub fn other_colour(flags: &Flags, route: &Route) -> Option<(String, String)> {
+fn other_colour(flags: &Flags, route: &Route) -> Option<(String, String)> {
     let runs = |pool: usize| {
         let flagged = flags.versions.iter().find(|(at, _)| at.get() == pool).map(|(_, version)| version);
         flagged.or_else(|| route.pools.get(pool).map(|pool| &pool.version))
@@ -109,6 +117,23 @@ pub fn other_colour(flags: &Flags, route: &Route) -> Option<(String, String)> {
     is_one.then(|| (name.to_owned(), version.clone()))
 }
 
+/// What to do where there is nothing to roll back, in words.
+#[must_use]
+pub fn other_way(flags: &Flags, route: &Route) -> String {
+    let name = &route.name;
+    if let Some((pool, version)) = other_colour(flags, route) {
+        return format!("{pool} runs {version}: to make that live: switchback rollback {name} --to {version}");
+    }
+    let done = flags.rollout.as_ref().filter(|rollout| rollout.phase == Phase::Done && is_way_back(rollout));
+    if let Some(Record { candidate, control, .. }) = done.map(Arc::as_ref) {
+        return format!("{candidate} was brought back over {control}; to make that live again: switchback rollback {name} --to {control}");
+    }
+    match route.loading {
+        Some(_) => format!("to bring an earlier version back: switchback rollback {name} --to VERSION"),
+        None => format!("to change who is live: switchback flag set {name} live=..."),
+    }
+}
+
 fn flip(target: &str) -> [(String, Option<String>); 3] {
     let field = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
     [field("live", target), field("canary_percent", "0"), field("holdback_percent", "0")]
@@ -118,8 +143,19 @@ fn flip(target: &str) -> [(String, Option<String>); 3] {
 #[must_use]
 pub fn hold_back(flags: &Flags, route: &Route, now_ms: u64, why: String) -> Option<Trip> {
     let Setting { arms, is_baking, .. } = Setting::of(flags, route);
+    let Some(arms) = arms else {
+        let Rollback { candidate, target, .. } = of_live(flags, route)?;
+        let arm = Arm { version: candidate, pool: None };
+        return Some(Trip { is_undo: true, ..trip(&arm, route, &target, now_ms, why) });
+    };
     let target = target(flags, route, is_baking)?;
-    Some(trip(&arms?.candidate, route, &target.name, now_ms, why))
+    Some(trip(&arms.candidate, route, &target.name, now_ms, why))
+}
+
+/// Whether what an operator took back of a rollout that is done is still to be taken back by these flags.
+pub(super) fn is_undone(trip: &Trip, flags: &Flags, route: &Route) -> bool {
+    let is_it = |back: Rollback| back.candidate == trip.version && back.target == trip.control;
+    trip.is_undo && Setting::of(flags, route).arms.is_none() && of_live(flags, route).is_some_and(is_it)
 }
 
 /// While the candidate ramps, live is control; while it bakes, the holdback is.
@@ -130,7 +166,7 @@ fn target<'r>(flags: &Flags, route: &'r Route, is_baking: bool) -> Option<&'r Po
 
 fn trip(candidate: &Arm, route: &Route, control: &str, since_unix_ms: u64, why: String) -> Trip {
     let pools = candidate.pools(route).map(|pool| pool.name.clone()).collect();
-    Trip { version: candidate.version.clone(), pools, control: control.to_owned(), since_unix_ms, why }
+    Trip { version: candidate.version.clone(), pools, control: control.to_owned(), since_unix_ms, why, is_undo: false }
 }
 
 /// Why a rollback is due.

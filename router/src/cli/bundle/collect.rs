@@ -114,12 +114,12 @@ fn span(wanted: &Wanted, entries: &[LedgerEntry]) -> Result<(u64, u64, u64), Fai
     Ok((wanted.at_ms.unwrap_or(to_ms), from_ms, to_ms))
 }
 
-/// The comparisons of a time: those that began in it, and the one that was under way, or over, when it began.
+/// The comparisons of a time, the newest first: those that began in it, and the one that was under way, or over, when it began.
 fn of_the_time(began: &[u64], (from_ms, to_ms): (u64, u64)) -> Vec<u64> {
     let before = began.iter().copied().filter(|began| began * 1_000 <= from_ms).max();
     let within = began.iter().copied().filter(|began| (from_ms..=to_ms).contains(&(began * 1_000)));
     let chosen: BTreeSet<u64> = within.chain(before).collect();
-    chosen.into_iter().rev().take(MOST_COMPARISONS).collect()
+    chosen.into_iter().rev().collect()
 }
 
 impl Basket<'_> {
@@ -173,8 +173,16 @@ impl Basket<'_> {
             }
         }
         let began: Vec<u64> = judged.values().flat_map(|(_, began)| began.iter().copied()).collect();
-        for began in of_the_time(&began, time) {
-            self.comparison(&judged, began).await;
+        let of_the_time = of_the_time(&began, time);
+        let (taken, left) = of_the_time.split_at(of_the_time.len().min(MOST_COMPARISONS));
+        if let Some(newest) = left.first() {
+            let how_many = left.len();
+            self.missing.push(format!(
+                "{WINDOWS} of {how_many} comparisons of this time, the newest of them began at {newest}: the newest {MOST_COMPARISONS} are taken (a shorter time has the others)"
+            ));
+        }
+        for began in taken {
+            self.comparison(&judged, *began).await;
         }
     }
 
@@ -234,7 +242,7 @@ mod tests {
         assert_eq!(of_the_time(&began, (250_000, 250_000)), [200]);
         assert_eq!(of_the_time(&began, (150_000, 350_000)), [300, 200, 100]);
         assert_eq!(of_the_time(&began, (50_000, 60_000)), [0_u64; 0]);
-        assert_eq!(of_the_time(&(0..20).collect::<Vec<_>>(), (0, 90_000)).len(), MOST_COMPARISONS);
+        assert_eq!(of_the_time(&(0..20).collect::<Vec<_>>(), (0, 90_000)).first(), Some(&19));
     }
 
     #[test]

@@ -32,7 +32,10 @@ pub(in crate::cli) fn pack(bundle: &Bundle) -> io::Result<Vec<u8>> {
 /// # Errors
 /// There is one already, or it cannot be written.
 pub(in crate::cli) fn put(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::usage(format!("--bundle {}: cannot be written: {error}", file.display()));
+    let failed = |error: io::Error| {
+        let why = format!("--bundle {}: cannot be written: {error}", file.display());
+        if error.kind() == io::ErrorKind::StorageFull { Failure::no_room(why) } else { Failure::usage(why) }
+    };
     if file.exists() {
         return Err(Failure::usage(format!("--bundle {}: there is such a file already: name another, or remove it", file.display())));
     }

@@ -14,6 +14,7 @@ use crate::cli::admin_client::{AdminArgs, AdminClient};
 use crate::cli::flag::plain;
 use crate::cli::status::stray_line;
 use crate::config::Config;
+use crate::vocabulary::NO_VERSION;
 
 const PART: &str = "router";
 /// For one question: a router answers in milliseconds.
@@ -166,6 +167,11 @@ fn of_route(route: &Value) -> Vec<Finding> {
     let name = plain(&route["name"]);
     let named = |what: &str| format!("{name}: {what}");
     let mut findings = Vec::new();
+    let live = plain(&route["live"]);
+    if route["pools"][&live]["version"] == NO_VERSION {
+        let found = format!("pool {live} is live and runs no version: its servers let go of it");
+        findings.push(Finding::failed(PART, named("live"), found, format!("switchback rollback {name} --to VERSION")));
+    }
     for policy in route["policies"].as_array().into_iter().flatten() {
         let state = plain(&policy["state"]);
         let is_well = matches!(state.as_str(), "in_force" | "admitting") || (state == "native" && policy["kind"] == "rollback");

@@ -73,7 +73,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = TripFiles::new(folder.path());
         let (version, pools, control, why) = ("v2".to_owned(), vec!["canary".to_owned()], "blue".to_owned(), "it fails".to_owned());
-        let trip = Trip { version, pools, control, since_unix_ms: 7, why };
+        let trip = Trip { version, pools, control, since_unix_ms: 7, why, is_undo: false };
         assert_eq!(files.read("search"), None);
         files.write("search", None);
         files.write("search", Some(&trip));

@@ -23,7 +23,7 @@ use self::file::TripFiles;
 use self::guard::Guard;
 use super::board::Board;
 use super::roles::{Arm, Arms, Setting};
-use super::rollback::hold_back;
+use super::rollback::{hold_back, is_undone};
 use super::under::{Under, newest};
 use super::view::BreakerView;
 use crate::config::Route;
@@ -188,7 +188,7 @@ impl RouteBreaker {
         });
         // A router that has not heard its store yet sends nobody to the candidate, and does not know whether there is one.
         let is_known = matches!(seen.under.flags.view(seen.index).source, Source::Embedded | Source::Redis);
-        if is_same || !is_known {
+        if is_same || is_undone(&trip, &seen.flags, seen.route) || !is_known {
             return Some(trip);
         }
         tracing::info!(route = seen.route.name, version = trip.version, "the breaker is closed again: the candidate is gone");

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::{Pool, Route};
 use crate::flags::{Flags, Phase, Rollout};
-use crate::vocabulary::{PoolIndex, Ppm};
-
-/// What a pool runs whose servers let go of their version.
-pub(super) const NO_VERSION: &str = "none";
+use crate::vocabulary::{NO_VERSION, PoolIndex, Ppm};
 
 /// Fields of the flags, as [`crate::flags::Change`] has them.
 pub(super) type Fields = BTreeMap<String, Option<String>>;

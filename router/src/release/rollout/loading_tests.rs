@@ -195,7 +195,7 @@ fn nothing_is_loaded_while_somebody_holds_it_up() {
 fn whoever_promotes_waits_for_the_servers_alone() {
     let mut scene = scene();
     assert_eq!(scene.order(Order::PromoteFully), Ok(Event::Promoted));
-    assert_eq!((scene.rollout().hurry, scene.rollout().summary().as_str()), (Some(Hurry::Live), "search:2 loading, promoted"));
+    assert_eq!((scene.rollout().hurry, scene.rollout().summary().as_str()), (Some(Hurry::Live), "search:2 loading, promoted to the end"));
     assert_eq!(scene.order(Order::PromoteFully), Err("pool green has to load search:2 first".to_owned()));
     assert_eq!(scene.loads(), "green");
     assert_eq!((scene.go(), scene.shares().0.as_str(), scene.rollout().hurry), (Event::Switched, "green", None));

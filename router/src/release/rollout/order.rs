@@ -90,7 +90,12 @@ fn retire(seen: &Seen<'_>, who: &str, why: &str) -> Result<Move, Refusal> {
         let why = "it was not loaded by Switchback: the servers of its pool are yours ([route.loading] says how they load versions)";
         return Err(Refusal(format!("{} is not retired: {why}", rollout.control)));
     }
-    let why = if why.is_empty() { who.to_owned() } else { format!("{who}: {why}") };
+    let why = match why {
+        // Who asks the servers once more has no other reason than before.
+        "" if rollout.phase == Phase::Retired && !rollout.why.is_empty() => rollout.why.clone(),
+        "" => who.to_owned(),
+        why => format!("{who}: {why}"),
+    };
     Ok(seen.moved(Event::Retired, Rollout { phase: Phase::Retired, ..rollout.clone() }, &why))
 }
 
@@ -110,6 +115,9 @@ fn promote(order: Order, seen: &Seen<'_>, why: &str) -> Result<Move, Refusal> {
     let rollout = seen.rollout;
     if seen.flags.is_frozen {
         return Err(Refusal("freeze is set: take it back first (switchback flag set ROUTE freeze=false)".to_owned()));
+    }
+    if order == Order::Promote && rollout.hurry == Some(Hurry::Live) {
+        return Err(Refusal(format!("it is promoted to the end already: {}", rollout.summary())));
     }
     let hurry = if order == Order::PromoteFully { Hurry::Live } else { Hurry::Next };
     let hurried = Rollout { hurry: Some(hurry), paused: None, ..rollout.clone() };

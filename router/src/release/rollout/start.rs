@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use super::event::Event;
-use super::layout::{NO_VERSION, fields, loadable};
+use super::layout::{fields, loadable};
 use super::next::{Move, Seen, is_gated};
 use super::order::Refusal;
 use super::ready::{Lack, not_ready};
 use crate::config::{Pool, RolloutStep, Route};
 use crate::flags::{Flags, Hurry, MirrorGate, Phase, Plan, PlannedStep, Rollout, Sides, TEXT_CHARS};
-use crate::vocabulary::{PoolIndex, Ppm};
+use crate::vocabulary::{NO_VERSION, PoolIndex, Ppm};
 
 /// What whoever starts a rollout says of it.
 #[derive(Debug, Clone, Default)]
@@ -82,6 +82,13 @@ pub fn begin(begin: &Begin, flags: &Flags, route: &Route, healthy: &[usize], now
     }
     nothing_by_hand(flags)?;
     let sides = sides(begin.candidate.as_deref(), flags, route)?;
+    if sides.control.0 == NO_VERSION && !begin.at_once {
+        let (candidate, live) = (&sides.candidate.0, &sides.control.1);
+        return Err(Refusal(format!(
+            "{live} is live and runs no version: there is nobody to compare {candidate} with; switchback rollback {} --to VERSION makes one live at once",
+            route.name
+        )));
+    }
     let planned = Rollout::begin(begin.id.clone(), sides, plan(route, begin.steps.as_deref()), now_ms, is_gated(route));
     let planned = Rollout { sha256: begin.sha256.clone(), ..planned };
     let first = if begin.at_once { Rollout { phase: Phase::Baking, ..planned.clone() } } else { planned.clone() };

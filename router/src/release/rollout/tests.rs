@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::scene::{Scene, evidence, router};
 use super::*;
 use crate::flags::{Phase, RouterSeen, TripSeen};
-use crate::release::other_colour;
+use crate::release::{other_way, rollback};
 use crate::vocabulary::Ppm;
 
 #[test]
@@ -204,7 +204,10 @@ fn the_other_colour_is_a_way_back_unless_it_runs_what_just_failed() {
     let begun = scene.begin(Some("search:2")).unwrap();
     scene.write(&begun);
     assert_eq!(scene.order(Order::Abort), Ok(Event::Aborted));
-    let other = |scene: &Scene| other_colour(&scene.flags(), &scene.route);
+    let other = |scene: &Scene| {
+        let way = other_way(&scene.flags(), &scene.route);
+        way.rsplit_once("--to ").map(|(_, version)| ("green".to_owned(), version.to_owned()))
+    };
     assert_eq!(other(&scene), None, "green runs the candidate that was aborted");
     scene.route.pools[1].version = "search:1".to_owned();
     assert_eq!(other(&scene), Some(("green".to_owned(), "search:1".to_owned())));
@@ -215,10 +218,32 @@ fn the_other_colour_is_a_way_back_unless_it_runs_what_just_failed() {
     assert_eq!(other(&scene), None, "nobody goes back to a later version");
 }
 
+/// Two who roll back at the same moment mean the same; and nobody is given a pool that runs nothing.
+#[test]
+fn a_way_back_is_not_taken_back_by_a_plain_rollback_and_no_pool_that_runs_nothing_becomes_live() {
+    let of = |versions: [&str; 3]| {
+        let mut scene = Scene::quiet(crate::release::roles::tests::route(versions));
+        let asked = Begin { candidate: Some("search:2".to_owned()), at_once: true, id: "cd".repeat(16), ..Begin::default() };
+        let refused = scene.begin(None).map(|begun| begun.event).map_err(|refusal| refusal.0);
+        let back = begin(&asked, &scene.flags(), &scene.route, &scene.healthy, scene.now_ms).unwrap();
+        scene.write(&back);
+        assert_eq!((back.event, scene.shares().0.as_str()), (Event::Switched, "green"));
+        (refused, rollback(&scene.flags(), &scene.route, 0, ""), other_way(&scene.flags(), &scene.route))
+    };
+    let (_, back, way) = of(["search:3", "search:2", "search:2"]);
+    let says = "search:2 was brought back over search:3; to make that live again: switchback rollback search --to search:3";
+    assert_eq!((back, way.as_str()), (None, says));
+    let (begun, back, way) = of(["none", "search:2", "search:2"]);
+    assert_eq!((back, way.as_str()), (None, "to change who is live: switchback flag set search live=..."));
+    let says = "blue is live and runs no version: there is nobody to compare search:2 with; switchback rollback search --to VERSION makes one live at once";
+    assert_eq!(begun, Err(says.to_owned()));
+    let (_, back, _) = of(["search:1", "search:2", "search:2"]);
+    assert_eq!(back.map(|back| back.control).as_deref(), Some("search:1"), "a later version that came at once is taken back");
+}
+
 /// What the last rollout replaced or took back has to be named to come again.
 #[test]
 fn what_was_put_away_does_not_come_again_by_itself() {
-    use crate::release::rollback;
     let mut scene = Scene::start();
     let mut back = scene.seen(|seen| rollback(seen.flags, seen.route, 0, "clicks")).unwrap();
     back.fields.insert("canary_percent".to_owned(), Some("0".to_owned()));
