@@ -290,6 +290,9 @@ fn retention_keeps_what_is_new_aliased_or_in_use() {
                 [0]
             .clone()
         };
+        // With a slip in the number, what is in use would go.
+        let (code, _, error) = registry.model(&["gc", "search", "--no-router", "--keep", "1", "--younger", "0s", "--in-use", "22"]);
+        assert!(code == 64 && error.contains("--in-use 22: there is no such version; nothing was removed"), "{code}: {error}");
         let would = gc(&["--dry-run"]);
         assert_eq!(would["removed"], serde_json::json!([1, 4]));
         assert_eq!(registry.done(&["pull", "search:4", "--to", "out"])["version"]["version"], 4, "a dry run removes nothing");

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use switchback_tests::eventually;
 use switchback_tests::registry::{Registry, said};
+use switchback_tests::{Act, Scripted, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const MIB: usize = 1 << 20;
@@ -90,6 +90,26 @@ fn a_bucket_that_refuses_says_what_to_set() {
         command.env("HOME", registry.path(".")).env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1");
     };
     refused(&["list"], &none, "there are no credentials for the bucket models at ");
+}
+
+/// A proxy's own page is no empty registry: nothing would be verified, and nothing found amiss.
+#[test]
+fn what_is_no_bucket_is_no_empty_one() {
+    let page = Scripted::start(|_| Act::Say("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 18\r\n\r\n<html>hello</html>"));
+    let registry = Registry::in_folder();
+    for arguments in
+        [&["list"][..], &["list", "search"], &["verify", "search", "--all"], &["gc", "--no-router", "--dry-run"], &["alias", "search"]]
+    {
+        let mut command = registry.command(&[&["model"], arguments, &["--registry", "s3://models"]].concat());
+        command.env_remove("SWITCHBACK_CONFIG").env("AWS_REGION", "us-east-1").env("AWS_ENDPOINT_URL", page.url());
+        command.env("AWS_ACCESS_KEY_ID", "ann").env("AWS_SECRET_ACCESS_KEY", "a secret");
+        let (code, told, error) = said(&command.output().unwrap());
+        assert!(
+            code == 64 && error.contains("is no S3 service: it answers a listing with something else"),
+            "{arguments:?}: {code}: {told}{error}"
+        );
+        assert!(error.contains(&page.url()) && error.lines().count() == 1, "{error}");
+    }
 }
 
 /// Who writes http:// means it, wherever it is written.

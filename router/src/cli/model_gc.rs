@@ -1,5 +1,6 @@
 //! `switchback model gc`: retention.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +12,7 @@ use super::model_show::bytes;
 use super::registry_args::{RegistryArgs, failed};
 use super::{Failure, block_on, print};
 use crate::config::units;
-use crate::registry::{Keep, Name, Plan, Reference, RegistryError, Which};
+use crate::registry::{Keep, Name, Plan, Reference, Registry, RegistryError, Which};
 
 /// Remove the artefacts of old versions, and what pushes left that were never done. Manifests stay.
 ///
@@ -90,6 +91,20 @@ impl Gc {
         Ok(labels.collect())
     }
 
+    /// That each version which is said to be in use is one: with a slip in its number, another one would go.
+    async fn in_use_are_there(&self, registry: &Registry, models: &[Name]) -> Result<(), Failure> {
+        let mut there = BTreeSet::new();
+        if !self.in_use.is_empty() {
+            for model in models {
+                there.extend(registry.numbers_there(model).await.map_err(failed)?);
+            }
+        }
+        match self.in_use.iter().find(|number| !there.contains(number)) {
+            Some(number) => Err(Failure::usage(format!("--in-use {number}: there is no such version; nothing was removed"))),
+            None => Ok(()),
+        }
+    }
+
     fn collect(&self) -> Result<Collected, Failure> {
         let younger = younger(&self.younger)?;
         let now_ms = crate::admin::now_unix_ms();
@@ -97,6 +112,7 @@ impl Gc {
             let registry = self.registry.open()?;
             let labels = self.labels_in_use().await?;
             let models = if self.models.is_empty() { registry.models_begun().await.map_err(failed)? } else { self.models.clone() };
+            self.in_use_are_there(&registry, &models).await?;
             let (mut done, mut broken) = (Vec::new(), Vec::new());
             for model in models {
                 if !self.models.is_empty() {

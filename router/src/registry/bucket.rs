@@ -8,6 +8,7 @@ use object_store::{BackoffConfig, Certificate, ClientOptions, Error, RetryConfig
 
 use super::credentials::from_machine;
 use super::error::RegistryError;
+use super::listed::{Connector, NO_LIST};
 use super::open::chain;
 use crate::config;
 
@@ -88,7 +89,14 @@ pub(super) fn open(config: &config::Registry, bucket: &str) -> Result<Opened, Re
     };
     let builder = builder.with_virtual_hosted_style_request(!is_path_style).with_retry(retry);
     let wrong = |error: Error| RegistryError::Config { key: "registry.url", value: config.place.to_string(), why: chain(&error) };
-    let patient = |time| builder.clone().with_client_options(client.clone().with_read_timeout(time)).build().map_err(wrong);
+    let patient = |time| {
+        builder
+            .clone()
+            .with_http_connector(Connector::default())
+            .with_client_options(client.clone().with_read_timeout(time))
+            .build()
+            .map_err(wrong)
+    };
     let (s3, uploads) = (patient(config.retry_for.clamp(LEAST_TIMEOUT, READ_TIMEOUT))?, patient(READ_TIMEOUT)?);
     Ok(Opened { s3, uploads, access: Access { bucket: bucket.to_owned(), endpoint, key } })
 }
@@ -128,6 +136,12 @@ impl Access {
         if code == "NoSuchBucket" {
             let other = "make it, or name another one in --registry or registry.url, or another service in registry.s3.endpoint or AWS_ENDPOINT_URL";
             return Some(format!("there is no bucket {} at {at}{with_code}; {other}", self.bucket));
+        }
+        if said.contains(NO_LIST) {
+            return Some(format!(
+                "what answers at {at} for the bucket {} {NO_LIST}; name the service in registry.s3.endpoint or AWS_ENDPOINT_URL",
+                self.bucket
+            ));
         }
         if OTHER_REGION.contains(&code) || said.contains("redirect without LOCATION") {
             return Some(format!(

@@ -21,6 +21,7 @@ mod error;
 mod format;
 #[cfg(test)]
 mod fuzz;
+mod listed;
 mod manifest;
 mod names;
 mod open;
