@@ -6,7 +6,7 @@
 ROUTER is the program that is measured; `make growth` gives it the one that is shipped. Each figure is counted as bench/instructions.py counts, under callgrind, and
 depends on nothing else that the machine does: it is no time, and what the kernel does is in none of it but the number of system calls.
 
-Needs: valgrind, strace, h2load (apt-get install valgrind strace nghttp2-client), and switchback-bench beside ROUTER or in the folder `release` beside its own.
+Needs: valgrind, strace, h2load (apt-get install valgrind strace nghttp2-client), and switchback-bench.
 """
 
 import argparse
@@ -102,9 +102,7 @@ def main():
     if unknown := [axis for axis in axes if axis not in AXES]:
         fail(64, f"no axis {', '.join(unknown)}: there are {', '.join(AXES)}")
     router = asked.router.resolve()
-    beside = [folder / "switchback-bench" for folder in (router.parent, router.parent.parent / "release")]
-    bench = next((path for path in beside if path.exists()), None) or fail(69, f"switchback-bench is in none of {', '.join(map(str, beside))}")
-    backends = Backends(bench)
+    backends = Backends(router)
     try:
         with tempfile.TemporaryDirectory() as work:
             measures = Bench(router, pathlib.Path(work), backends)

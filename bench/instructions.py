@@ -13,7 +13,8 @@ it anew, which is a change to be reviewed like any other.
 
 Exit 1 when a workload costs over 3 % more instructions, or 0.15 system calls more (those that wait are not held: how many queries come at once decides of them), than the kept figures; 69 when a tool is missing.
 On another kind of machine (another C library, a processor with other vectors) its functions have other instructions: there 10 % are allowed, and it says so.
-Needs: valgrind, strace, h2load (apt-get install valgrind strace nghttp2-client), and switchback-bench beside ROUTER.
+Needs: valgrind, strace, h2load (apt-get install valgrind strace nghttp2-client), and switchback-bench beside ROUTER, or in the
+folder `release` beside its own.
 """
 
 import argparse
@@ -105,7 +106,11 @@ def fail(code, text):
 class Backends:
     """One for each pool, in one process that ends with its standard input."""
 
-    def __init__(self, bench):
+    def __init__(self, router):
+        beside = [folder / "switchback-bench" for folder in (router.parent, router.parent.parent / "release")]
+        bench = next((path for path in beside if path.exists()), None)
+        if not bench:
+            fail(69, f"switchback-bench is in none of {', '.join(map(str, beside))}: cargo build --release -p switchback-bench")
         self.process = subprocess.Popen(
             [bench, "upstream", "blue=127.0.0.1:0", "canary=127.0.0.1:0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -278,7 +283,7 @@ def main():
         if not shutil.which(tool):
             fail(69, f"{tool} is missing: apt-get install valgrind strace nghttp2-client curl")
     router = pathlib.Path(asked.router).resolve()
-    backends = Backends(router.parent / "switchback-bench")
+    backends = Backends(router)
     try:
         with tempfile.TemporaryDirectory() as work:
             bench = Bench(router, pathlib.Path(work), backends)
