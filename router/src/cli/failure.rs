@@ -170,7 +170,8 @@ impl Failure {
     }
 }
 
-/// A line on stderr, without what a terminal would obey. Where that is gone too there is nobody left to tell, which is no reason to panic as `eprintln!` would.
+/// A line on stderr, without what a terminal would obey. Where that is gone too there is nobody left to tell, which is no reason to panic as
+/// `eprintln!` would.
 pub(crate) fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", super::plain(line));
 }
