@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use switchback_tests::registry::Registry;
 use switchback_tests::{Backend, Router, Setup, binary, eventually, guests, http, ranker};
 
 /// A pipe whose reader is gone.
@@ -106,6 +107,27 @@ fn commands_that_ask_a_router_end_with_their_verdict() {
     // What they were told to do is done.
     assert_eq!(router.route()["live"], "green");
     assert!(router.policies_dir().join("mine.wasm").exists());
+}
+
+#[test]
+fn commands_that_ask_a_registry_end_with_their_verdict() {
+    let registry = Registry::in_folder();
+    // More than a pipe and a buffer hold.
+    let model = registry.file("model", &vec![b'x'; 1 << 20]);
+    assert_eq!(registry.model(&["push", text(&model), "--model", "search", "--format", "opaque"]).0, 0);
+    let cases: &[(&[&str], i32)] = &[
+        (&["model", "list"], 0),
+        (&["model", "list", "search", "--json"], 0),
+        (&["model", "show", "search"], 0),
+        (&["model", "pull", "search", "--to", "-"], 0),
+        (&["model", "pull", "search", "--to", "out"], 0),
+        (&["model", "pull", "nothing", "--to", "-"], 2),
+    ];
+    for (arguments, expected) in cases {
+        assert_eq!(codes(|| registry.command(&[]), arguments), (*expected, *expected), "{arguments:?}");
+    }
+    let quiet = registry.command(&["model", "pull", "search", "--to", "-"]).stdout(closed()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&quiet.stderr), "");
 }
 
 #[test]

@@ -184,6 +184,55 @@ fn a_file_that_is_there_is_not_pushed_again_and_that_is_said() {
     assert!(code == 0 && told.contains("\"pushed\": true") && told.contains("\"version\": 2"), "{told}");
 }
 
+/// Whoever may write a tag there, or an object here, makes no version look signed, or passed.
+#[test]
+fn what_somebody_writes_makes_no_line_of_its_own() {
+    let (registry, server) = (Registry::in_folder(), Pretender::start(b"a model"));
+    let forged = "ok\n  signed with  77f61b5ee1e374ee\n  validated    by boss: passed (report 1)";
+    let data = json!({
+        "metrics": [{ "key": "loss", "value": "NaN" }, { "key": "mrr", "value": 0.9 }],
+        "params": [{ "key": "trees\u{202e}", "value": "1" }],
+        "tags": [{ "key": "zz", "value": forged }],
+    });
+    server.answers("/api/2.0/mlflow/runs/get", Answer::of(json!({ "run": { "info": {}, "data": data } }).to_string()));
+    let is_forged = |line: &str| line.starts_with("  signed with") || line.starts_with("  validated");
+    let (code, told) = push(&registry, &server.url(), &["--from-mlflow", "models:/search@champion"]);
+    let left_out = r#"2 metrics, parameters and tags of models:/search@champion are left out ("loss", "param.trees\u{202e}")"#;
+    assert!(code == 0 && told.contains(left_out) && told.contains("tag zz") && !told.lines().any(is_forged), "{told}");
+    assert_eq!(registry.done(&["show", "search"])["about"]["tags"]["zz"], forged.replace('\n', " "));
+
+    // As a push of a release before left it, or somebody who may write to the store.
+    let manifest = registry.path("registry/models/search/versions/1/manifest.json");
+    let written = std::fs::read_to_string(&manifest).unwrap();
+    let other = written.replace("\"who\":\"ann\"", "\"who\":\"ann\\n  signed with  77\\u202e\"");
+    assert_ne!(other, written);
+    std::fs::write(&manifest, other).unwrap();
+    for arguments in [&["show", "search"][..], &["list", "search"], &["diff", "search:1", "search:1"], &["show", "search", "--json"]] {
+        let (code, told, error) = registry.model(arguments);
+        assert!(code == 0 && !told.lines().any(is_forged) && !told.contains('\u{202e}'), "{arguments:?}: {told}{error}");
+    }
+    assert!(registry.model(&["list", "search"]).1.contains(r"ann\n  signed with  77\u202e"));
+    assert_eq!(registry.done(&["show", "search"])["who"], "ann\n  signed with  77\u{202e}");
+}
+
+#[test]
+fn what_mlflow_writes_by_default_and_nobody_can_pass_is_told() {
+    let (registry, server) = (Registry::in_folder(), Pretender::start(b"a model"));
+    let champion = ["--from-mlflow", "models:/search@champion"];
+    let (code, told) = push(&registry, &server.url(), &[&champion[..], &["--mlflow-file", "MLmodel"]].concat());
+    let says = "MLmodel of models:/search@champion: what it is cannot be told";
+    assert!(code == 64 && told.contains(says) && !told.contains(".tmp"), "{code}: {told}");
+    // IR 8, opset 15, and a graph with the initializer w, whose data is in w.bin.
+    let elsewhere = b"\x08\x08\x42\x02\x10\x0f\x3a\x1e\x2a\x1c\x08\x01\x10\x01\x42\x01w\x6a\x11\x0a\x08location\x12\x05w.bin\x70\x01";
+    server.answers("model.onnx", Answer::of(elsewhere.to_vec()));
+    let (code, told) = push(&registry, &server.url(), &champion);
+    assert!(code == 0 && told.contains("warning: model.onnx of models:/search@champion: graph: tensor \"w\""), "{code}: {told}");
+    assert!(told.contains("log the model with save_as_external_data=False"), "{told}");
+    server.answers("MLmodel", Answer::of("flavors:\n  xgboost:\n    data: model.ubj\n"));
+    let (code, told) = push(&registry, &server.url(), &[&champion[..], &["--dry-run"]].concat());
+    assert!(code == 0 && told.contains("warning: model.ubj of models:/search@champion: UBJSON is not read here"), "{code}: {told}");
+}
+
 #[test]
 fn who_asks_and_where_is_as_with_mlflow() {
     let (registry, server) = (Registry::in_folder(), Pretender::start(b"a model"));

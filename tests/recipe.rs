@@ -5,13 +5,25 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use switchback_tests::ranker::queries;
 use switchback_tests::registry::{Registry, said};
 use switchback_tests::{binary, python};
 
 fn recipe() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/recipe"))
+}
+
+/// As others write them: features by name, numbers as ids, and no query. What comes out is read by `model validate` all the same.
+fn by_name(mut query: Value) -> Value {
+    query.as_object_mut().unwrap().remove("query");
+    for (place, document) in query["documents"].as_array_mut().unwrap().iter_mut().enumerate() {
+        let features = document["features"].as_array().unwrap().clone();
+        let named: Map<String, Value> = features.into_iter().enumerate().map(|(index, value)| (format!("f{index}"), value)).collect();
+        document["features"] = named.into();
+        document["id"] = place.into();
+    }
+    query
 }
 
 #[test]
@@ -25,7 +37,7 @@ fn its_own_tests_pass() {
 #[test]
 fn what_it_trains_is_pushed_and_passes() {
     let registry = Registry::in_folder();
-    let judged: String = queries(300).iter().map(|query| format!("{query}\n")).collect();
+    let judged: String = queries(300).into_iter().map(|query| format!("{}\n", by_name(query))).collect();
     let judged = registry.file("judged.jsonl", judged.as_bytes());
     let mut command = Command::new(python());
     command.arg(recipe().join("train_and_push.py")).arg(&judged).args(["--model", "search", "--library", "lightgbm", "--switchback"]);

@@ -170,6 +170,7 @@ fn what_is_said_of_a_version_is_refused_before_anything_is_sent() {
         (&["--training-data", "a\tb"], r"--training-data: the control character \t after 1 characters"),
         (&["--code-revision", "\u{1b}[2J"], "--code-revision: the control character"),
         (&["--tag", "night=\r"], "--tag: the control character"),
+        (&["--tag", "\u{202e}ok=x"], r"--tag: the control character \u{202e} after 0 characters"),
         (&["--tag", "night="], "--tag night=: there is nothing after the =; must be NAME=VALUE"),
         (&["--metric", "ndcg="], "--metric ndcg=: there is nothing after the ="),
         (&["--tag", &long], "xxx...: must be NAME=VALUE"),

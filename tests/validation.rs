@@ -324,8 +324,13 @@ fn what_is_not_the_models_fault_is_not_its_refusal() {
     let broken = registry.file("judged.jsonl", b"{\"query\": 1}\n");
     let missing = registry.path("missing");
     let (broken, missing) = (broken.to_str().unwrap(), missing.to_str().unwrap());
+    let alone =
+        |index: u8| format!("{{\"query\": \"q{index}\", \"documents\": [{{\"id\": \"d\", \"features\": [{index}], \"label\": 1}}]}}\n");
+    let alone = registry.file("alone.jsonl", (0..30).map(alone).collect::<String>().as_bytes());
+    let alone = alone.to_str().unwrap();
     for (arguments, code, says) in [
-        (&["validate", "--file", model, "--judged", broken][..], 64, "the judged queries"),
+        (&["validate", "--file", model, "--judged", alone][..], 64, "no query has two documents"),
+        (&["validate", "--file", model, "--judged", broken], 64, "(ids and queries are texts)"),
         (&["validate", "--file", model, "--judged", missing], 64, "missing: cannot read it"),
         (&["validate", "--file", missing], 64, "missing: cannot read it"),
         (&["validate", "search:1"], 69, "there is no such folder; the first push makes it"),

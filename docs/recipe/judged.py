@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 
 
+MOST_DOCUMENTS = 1_000  # of a query that `switchback model validate` takes
+
+
 class Unusable(Exception):
     """Bad usage or data; the message is for a person."""
 
 
 @dataclass
 class Judged:
-    """One row a document. `queries` are the lines as they came; `rows[i]` are (start, end) of query i's documents."""
+    """One row a document. `queries` are the lines, with texts as names; `rows[i]` are (start, end) of query i's documents."""
 
     names: list
     queries: list = field(default_factory=list)
@@ -52,7 +55,7 @@ def read_judged(path: Path, names) -> Judged:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise Unusable(f"{path}: {error}") from None
-    empty = 0
+    empty = renamed = 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -63,9 +66,10 @@ def read_judged(path: Path, names) -> Judged:
                 row, judged.names = one_row(document["features"], judged.names)
                 features.append(row)
                 labels.append(one_label(document["label"]))
+            renamed += with_texts(query, number)
         except Unusable as error:
             raise Unusable(f"{path}, line {number}: {error}") from None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
             raise Unusable(f"{path}, line {number}: {type(error).__name__}: {error}") from None
         if documents:
             judged.queries.append(query)
@@ -73,6 +77,8 @@ def read_judged(path: Path, names) -> Judged:
         empty += not documents
     if empty:
         print(f"{empty} queries without documents are left out", file=sys.stderr)
+    if renamed:
+        print(f"{renamed} queries and documents have no text as `query` or `id`, and get one", file=sys.stderr)
     if len(judged.queries) < 2:
         raise Unusable(f"{path}: {len(judged.queries)} queries with documents; at least 2 are needed, to train with and to measure with")
     judged.features, judged.labels = np.array(features, np.float32), np.array(labels, np.int64)
@@ -92,6 +98,18 @@ def one_row(features, names):
     if len(features) != len(names):
         raise Unusable(f"{len(features)} features; {len(names)} are expected")
     return [math.nan if value is None else float(value) for value in features], names
+
+
+def with_texts(query, number: int) -> int:
+    """Names a query and its documents by texts: numbers as they are written, what has no name by its line or place. So many were changed."""
+    changed = 0
+    documents = [(document, "id", str(place)) for place, document in enumerate(query["documents"])]
+    for named, key, otherwise in [(query, "query", f"line {number}"), *documents]:
+        name = named.get(key)
+        if not isinstance(name, str):
+            named[key] = otherwise if name is None else json.dumps(name)
+            changed += 1
+    return changed
 
 
 def one_label(label) -> int:
@@ -128,16 +146,22 @@ def ndcg_at_10(judged: Judged, scores: np.ndarray) -> float:
 
 
 def write_golden(path: Path, held_out: Judged, scores: np.ndarray):
-    """The lines as they came, with ONNX Runtime's score of each document; missing features are null."""
+    """As `switchback model validate --judged` reads it: the lines, with features as lists in the model's order and 32 bits, and ONNX
+    Runtime's score of each document. Missing features are null, which it does not read; that is said, and what is left out."""
+    left_out = missing = 0
     with path.open("w", encoding="utf-8") as out:
-        for query, (start, _) in zip(held_out.queries, held_out.rows):
+        for query, (start, end) in zip(held_out.queries, held_out.rows):
+            if end - start > MOST_DOCUMENTS:
+                left_out += 1
+                continue
             documents = []
-            for place, document in enumerate(query["documents"]):
-                documents.append({**document, "features": without_nan(document["features"]), "score": float(str(scores[start + place]))})
+            for document, row, score in zip(query["documents"], held_out.features[start:end], scores[start:end]):
+                features = [None if np.isnan(value) else float(str(value)) for value in row]
+                documents.append({**document, "features": features, "score": float(str(score))})
+                missing += None in features
             out.write(json.dumps({**query, "documents": documents}, separators=(",", ":"), allow_nan=False) + "\n")
-
-
-def without_nan(features):
-    if isinstance(features, dict):
-        return {name: None if value != value else value for name, value in features.items()}
-    return [None if value != value else value for value in features]
+    if left_out:
+        print(f"{left_out} queries of more than {MOST_DOCUMENTS} documents are left out of {path}", file=sys.stderr)
+    if missing:
+        said = "`switchback model validate` takes numbers alone: fill them in for it"
+        print(f"{missing} documents in {path} have missing features (null); {said}", file=sys.stderr)

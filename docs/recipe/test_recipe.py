@@ -3,9 +3,12 @@
 python -m unittest test_recipe        in an environment with requirements.txt
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -127,6 +130,39 @@ class Recipe(unittest.TestCase):
 
         self.assertEqual(scores(golden), scores((self.folder / "golden.jsonl").read_text()))
 
+    def test_golden_is_what_validation_reads(self):
+        """Lists of numbers in the model's order, and texts as names, whatever there was."""
+        queries = judged_set(missing=0.0, named=True)
+        for number, query in enumerate(queries):
+            query["query"] = [number, "a query", None][number % 3]
+            for place, document in enumerate(query["documents"]):
+                document["id"] = [place, f"d{place}", None][number % 3]
+        del queries[2]["query"], queries[2]["documents"][0]["id"]
+        code, said = self.run_recipe(queries)
+        self.assertEqual(code, 0, said)
+        self.assertIn("have no text as `query` or `id`, and get one", said)
+        rows = [list(document["features"].values()) for query in queries for document in query["documents"]]
+        rows = {tuple(row) for row in np.float32(rows).tolist()}
+        for line in (self.folder / "golden.jsonl").read_text().splitlines():
+            query = json.loads(line)
+            self.assertIsInstance(query["query"], str)
+            for document in query["documents"]:
+                self.assertIsInstance(document["id"], str)
+                self.assertIn(tuple(np.float32(document["features"]).tolist()), rows)
+
+    def test_golden_says_what_validation_does_not_read(self):
+        sys.path.insert(0, str(RECIPE.parent))
+        from judged import Judged, write_golden
+
+        documents = [{"id": "d", "features": [None], "label": 0}] * 1001
+        lines = [{"query": "many", "documents": documents}, {"query": "missing", "documents": documents[:2]}]
+        held_out = Judged(["f"], lines, [(0, 1001), (1001, 1003)], np.full((1003, 1), np.nan, np.float32), np.zeros(1003))
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            write_golden(self.folder / "golden.jsonl", held_out, np.zeros(1003, np.float32))
+        self.assertIn("1 queries of more than 1000 documents are left out", said.getvalue())
+        self.assertIn("2 documents in", said.getvalue())
+        self.assertEqual([json.loads(line)["query"] for line in (self.folder / "golden.jsonl").read_text().splitlines()], ["missing"])
+
     def test_queries_without_documents_are_left_out(self):
         code, said = self.run_recipe([*judged_set(), {"query": "nothing found", "documents": []}])
         self.assertEqual(code, 0, said)
@@ -167,6 +203,50 @@ class Recipe(unittest.TestCase):
         booster.save_model(self.folder / "booster.txt")
         code, said = self.run_recipe(judged_set(missing=0.0), "--fitted", "booster.txt")
         self.assertEqual(code, 0, said)
+
+    def fitted(self, make):
+        """Fits an estimator for `judged_set`."""
+        rows = np.random.default_rng(3).normal(0, 1, (200, 8))
+        return make.fit(rows, rows[:, 0] + rows[:, 1])
+
+    def test_what_cannot_be_converted_is_named(self):
+        import lightgbm
+        import xgboost
+        from sklearn.kernel_ridge import KernelRidge
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        few = {"n_estimators": 3, "n_jobs": 1}
+        for model, says in [
+            (self.fitted(lightgbm.LGBMRegressor(verbose=-1, **few)), ("lightgbm.sklearn.LGBMRegressor", "--library lightgbm")),
+            (self.fitted(xgboost.XGBRegressor(**few)), ("xgboost.sklearn.XGBRegressor", "--library xgboost")),
+            (self.fitted(make_pipeline(StandardScaler(), xgboost.XGBRegressor(**few))), ("StandardScaler, xgboost", "a pipeline of such")),
+            (self.fitted(KernelRidge()), ("sklearn.kernel_ridge.KernelRidge", "that skl2onnx converts")),
+            ({"model": 1}, ("a dict, which predicts nothing", "must be a fitted estimator")),
+        ]:
+            with self.subTest(says[0]):
+                (self.folder / "model.pkl").write_bytes(pickle.dumps(model))
+                code, said = self.run_recipe(judged_set(), "--fitted", "model.pkl", library="sklearn")
+                self.assertEqual((code, "Traceback" in said), (64, False), said)
+                for words in says:
+                    self.assertIn(words, said)
+
+    def test_a_fitted_model_of_xgboost_is_taken(self):
+        import xgboost
+
+        regressor = self.fitted(xgboost.XGBRegressor(n_estimators=3, n_jobs=1))
+        rows = np.random.default_rng(3).normal(0, 1, (200, 8))
+        classifier = xgboost.XGBClassifier(n_estimators=3, n_jobs=1).fit(rows, rows[:, 0] > 0)
+        for model, name, ends, says in [
+            (regressor, "regressor.json", 0, "wrote"),
+            (regressor, "regressor.ubj", 0, "wrote"),
+            (classifier, "classifier.json", 64, "its objective is binary:logistic: must be one of rank:*, reg:squarederror"),
+        ]:
+            with self.subTest(name):
+                model.save_model(self.folder / name)
+                code, said = self.run_recipe(judged_set(), "--fitted", name, library="xgboost")
+                self.assertEqual(code, ends, said)
+                self.assertIn(says, said)
 
     def test_thresholds_decide_the_same_in_32_bits(self):
         sys.path.insert(0, str(RECIPE.parent))

@@ -4,10 +4,10 @@
 A judged set has one query a line, as JSON: {"query": "q1", "documents": [{"id": "d1", "features": [0.5, ...], "label": 0}, ...]}.
 Labels are whole numbers from 0 (useless) up. A feature that is missing is null or NaN. Instead of a list, `features` may be an object
 by name, with the same names in every document; they become the model's metadata `feature_names`, in the order of --features or of
-the first document.
+the first document. `query` and `id` are texts; a number becomes one, and what has none gets one.
 
-Exit codes: 0 pushed, 2 the ONNX model does not score as the native one does (nothing is pushed), 64 bad usage or data; else what
-`switchback model push` ended with.
+Exit codes: 0 pushed, 2 the ONNX model does not score as the native one does (nothing is pushed), 64 bad usage or data, or a model that
+cannot be written as ONNX; else what `switchback model push` ended with.
 """
 
 import argparse
@@ -43,6 +43,14 @@ too, since LightGBM takes a missing value for 0 where it saw none.
 """
 OPSET = 15  # ONNX Runtime 1.17 to 1.32 read it, and all three converters write it
 LIBRARIES = ("lightgbm", "xgboost", "sklearn")
+# Objectives of XGBoost whose score is a sum of leaves.
+SUMS = ("rank:", "reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:squaredlogerror")
+# What to do with a pickle that skl2onnx does not convert, by the package of its model.
+INSTEAD = {
+    "lightgbm": "save it with booster_.save_model(FILE), and say --library lightgbm --fitted FILE",
+    "xgboost": "save it with save_model('FILE.json'), and say --library xgboost --fitted FILE.json",
+    "": "fit an estimator, or a pipeline of such, that skl2onnx converts; or write the ONNX file yourself, and `switchback model push` it",
+}
 NOT_THE_SAME, BAD_USAGE = 2, 64
 
 
@@ -64,7 +72,8 @@ def parse(arguments):
         "--fitted",
         type=Path,
         metavar="FILE",
-        help="take this model and train none: LightGBM text, XGBoost JSON or UBJ, a scikit-learn pickle of your own",
+        help="take this model and train none: LightGBM text; XGBoost JSON or UBJ, of a ranker, a regressor or a Booster; "
+        "a pickle of your own with an estimator that skl2onnx converts",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the library's estimator; may be said again"
@@ -140,7 +149,7 @@ class Native:
             if self.library == "xgboost":
                 import xgboost
 
-                return xgboost.XGBRanker(**{"n_jobs": 1, **chosen}).fit(rows, labels, group=groups)
+                return xgboost.XGBRanker(**{"n_jobs": 1, **chosen}).fit(rows, labels, group=groups).get_booster()
             from sklearn.ensemble import HistGradientBoostingRegressor
 
             return HistGradientBoostingRegressor(**{"early_stopping": False, **chosen}).fit(rows, labels)
@@ -156,18 +165,22 @@ class Native:
             if self.library == "xgboost":
                 import xgboost
 
-                ranker = xgboost.XGBRanker()
-                ranker.load_model(path)
-                return ranker
+                return summing(xgboost.Booster({"nthread": 1}, model_file=path))
             import pickle
 
             with path.open("rb") as file:
-                return pickle.load(file)  # runs whatever is in it: only files of your own
+                model = pickle.load(file)  # runs whatever is in it: only files of your own
+            if not hasattr(model, "predict"):
+                raise Unusable(f"a {type_of(model)}, which predicts nothing: must be a fitted estimator")
+            return model
         except Exception as error:  # each library has errors of its own
-            raise Unusable(f"{path}: {error}") from None
+            raise Unusable(f"{path}: {first_line(error)}") from None
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         try:
+            if self.library == "xgboost":
+                best = self.model.attr("best_iteration")  # of early stopping: the converter takes no tree beyond it either
+                return np.asarray(self.model.inplace_predict(features, iteration_range=(0, int(best) + 1 if best else 0)), np.float64)
             return np.asarray(self.model.predict(features), np.float64).reshape(-1)
         except Exception as error:
             raise Unusable(f"the model cannot score {features.shape[1]} features: {error}") from None
@@ -176,10 +189,15 @@ class Native:
         """One input `features`, FP32 [None, F]; one FP32 score a document; the names of the features as metadata."""
         import onnx
 
-        model = getattr(self, f"{self.library}_to_onnx")()
-        onnx.helper.set_model_props(model, {"feature_names": json.dumps(names)})
-        onnx.checker.check_model(model)
-        return model.SerializeToString(deterministic=True)
+        try:
+            model = getattr(self, f"{self.library}_to_onnx")()
+            onnx.helper.set_model_props(model, {"feature_names": json.dumps(names)})
+            onnx.checker.check_model(model)
+            return model.SerializeToString(deterministic=True)
+        except Exception as error:  # each converter has errors of its own
+            package = type(self.model).__module__.partition(".")[0]
+            instead = f"; {INSTEAD.get(package, INSTEAD[''])}" if self.library == "sklearn" else ""
+            raise Unusable(f"a {type_of(self.model)} cannot be written as ONNX: {first_line(error)}{instead}") from None
 
     def lightgbm_to_onnx(self):
         import lightgbm
@@ -195,7 +213,7 @@ class Native:
         from onnxmltools import convert_xgboost
         from onnxmltools.convert.common.data_types import FloatTensorType
 
-        raw = json.loads(self.model.get_booster().save_raw("json"))
+        raw = json.loads(self.model.save_raw("json"))
         raw["learner"]["objective"] = {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}}
         raw["learner"]["feature_names"], raw["learner"]["feature_types"] = [], []
         regressor = xgboost.XGBRegressor()
@@ -207,6 +225,29 @@ class Native:
         from skl2onnx.common.data_types import FloatTensorType
 
         return to_onnx(self.model, initial_types=[("features", FloatTensorType([None, self.count]))], target_opset=OPSET)
+
+
+def first_line(error: Exception) -> str:
+    """What it says: some say more, and a stack."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:300].rstrip(".")
+
+
+def type_of(model) -> str:
+    """`sklearn.kernel_ridge.KernelRidge`, `dict`; of a pipeline, with the types of its steps."""
+    kind = type(model)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    steps = ", ".join(type_of(step) for _, step in getattr(model, "steps", []))
+    return f"{name} of {steps}" if steps else name
+
+
+def summing(booster):
+    """An XGBoost model whose scores are sums of leaves, as those of the ONNX model are."""
+    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    if not objective.startswith(SUMS):
+        known = ", ".join(f"{name}*" if name.endswith(":") else name for name in SUMS)
+        raise Unusable(f"its objective is {objective}: must be one of {known}")
+    return booster
 
 
 def parameter(text: str):
@@ -244,8 +285,11 @@ def onnx_scores(model: bytes, features: np.ndarray) -> np.ndarray:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"features": features})[0].reshape(-1)
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return session.run(None, {"features": features})[0].reshape(-1)
+    except Exception as error:  # of its own
+        raise Unusable(f"ONNX Runtime cannot run it: {first_line(error)}") from None
 
 
 def compare(held_out: Judged, native: np.ndarray, scores: np.ndarray, tolerance: float):

@@ -1,6 +1,7 @@
 //! The nouns that the data path and the control path share. One name per idea: see docs/GLOSSARY.md.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::hash::Hasher as _;
 
 use serde::{Deserialize, Serialize};
@@ -160,13 +161,49 @@ fn numbered(label: &str) -> Option<(&str, u64)> {
 }
 
 /// What a reason, a description or a name that is shown to people must be.
-pub(crate) const ONE_LINE_RULE: &str = "must be one line of text, without control characters";
+pub(crate) const ONE_LINE_RULE: &str =
+    "must be one line of text, without control characters and without those that change the direction of writing";
 
-/// The first letter of a text that is none of one line, and where it is: an end of a line, or a control character, which a terminal would obey.
+/// Whether a letter does something instead of being shown: it ends a line, is a control character, or changes the direction of writing.
+#[must_use]
+pub(crate) fn is_obeyed(letter: char) -> bool {
+    let ends_a_line = matches!(letter, '\u{2028}' | '\u{2029}');
+    let is_of_direction = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    letter.is_control() || ends_a_line || is_of_direction
+}
+
+/// A text on one line: what would be obeyed is written as JSON writes it, `\n` or `\u202e`.
+#[must_use]
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_obeyed)
+}
+
+/// A text with the chosen ones of the letters that are obeyed written as JSON writes them, so that JSON stays what it is.
+#[must_use]
+pub(crate) fn escaped(text: &str, is_chosen: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_chosen) {
+        return text.into();
+    }
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            letter if !is_chosen(letter) => line.push(letter),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            letter => {
+                // Writing to a string cannot fail.
+                let _ = write!(line, "\\u{:04x}", u32::from(letter));
+            }
+        }
+    }
+    line.into()
+}
+
+/// The first letter of a text that is none of one line, and where it is: whatever would be obeyed instead of being shown.
 #[must_use]
 pub(crate) fn not_one_line(text: &str) -> Option<String> {
-    let is_none = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
-    let (before, letter) = text.chars().enumerate().find(|(_, letter)| is_none(*letter))?;
+    let (before, letter) = text.chars().enumerate().find(|(_, letter)| is_obeyed(*letter))?;
     let what = match letter {
         '\n' | '\u{2028}' | '\u{2029}' => "a line break".to_owned(),
         letter => format!("the control character {}", letter.escape_default()),
@@ -279,6 +316,22 @@ mod tests {
             assert_eq!(read_version(version), None, "{version:?}");
         }
         assert_eq!(read_version("12"), Some(12));
+    }
+
+    #[test]
+    fn a_line_of_text_holds_nothing_that_is_obeyed() {
+        let obeyed = "\n\r\t\0\u{1b}\u{7f}\u{9b}\u{2028}\u{2029}\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}";
+        for letter in obeyed.chars() {
+            let text = format!("a{letter}b");
+            assert!(not_one_line(&text).is_some_and(|what| what.ends_with("after 1 characters")), "{letter:?}");
+            let line = one_line(&text);
+            assert!(not_one_line(&line).is_none() && line.starts_with("a\\") && line.ends_with('b'), "{letter:?}: {line}");
+            let read: Result<String, _> = serde_json::from_str(&format!("\"{line}\""));
+            assert_eq!(read.ok().as_deref(), Some(text.as_str()), "{letter:?}");
+        }
+        for text in ["", "größer, שלום", "a\u{200d}b\\n"] {
+            assert_eq!((not_one_line(text), one_line(text)), (None, Cow::Borrowed(text)));
+        }
     }
 
     proptest! {

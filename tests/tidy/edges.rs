@@ -24,7 +24,7 @@ const MODULES: [(&str, &[&str], &str); 23] = [
     ),
     ("registry", &["config", "vocabulary"], "versions of models, in a folder or a bucket"),
     ("loading", &["config", "registry", "tls", "validation"], "brings a version of a model onto the servers of a pool"),
-    ("mlflow", &["config", "registry"], "models from MLflow's registry, and its webhooks"),
+    ("mlflow", &["config", "registry", "vocabulary"], "models from MLflow's registry, and its webhooks"),
     ("notify", &["config", "tls"], "tells others what happens to rollouts; a POST to somebody else's server"),
     ("simulate", &["policy"], "rollback policies against rollouts that never happened"),
     ("ranker", &["config", "onnx", "registry", "vocabulary"], "the ONNX ranking server"),

@@ -8,6 +8,7 @@ use super::model_push::{Described, pushed, unreadable as warning_of};
 use super::registry_args::failed;
 use super::validating::named as version_label;
 use crate::registry::{Found, Name, Reference, Registry, RegistryError, TrustedKey, Version, Which};
+use crate::vocabulary::one_line;
 
 /// The named version; it has to be there.
 ///
@@ -17,7 +18,9 @@ pub(super) async fn named(registry: &Registry, model: &Name, number: u64) -> Res
     let version = registry.version(&Reference { model: model.clone(), which: Which::Number(number) }).await.map_err(failed)?;
     match &version.removed {
         None => Ok(version),
-        Some(removed) => Err(Failure::refused(format!("{model}:{number}: its artefact was removed from the registry by {}", removed.who))),
+        Some(removed) => {
+            Err(Failure::refused(format!("{model}:{number}: its artefact was removed from the registry by {}", one_line(&removed.who))))
+        }
     }
 }
 

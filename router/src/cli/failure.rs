@@ -63,6 +63,12 @@ impl Failure {
         self
     }
 
+    /// With another name for what it is about: nobody knows a file that this program made for itself.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Failure {
+        self.message = self.message.replace(from, to);
+        self
+    }
+
     /// With what else the API said: everything beside its `error`.
     pub(crate) fn with_details(mut self, answer: Value) -> Failure {
         if let Value::Object(answer) = answer {
@@ -158,15 +164,16 @@ impl Failure {
 
     fn told(self) -> u8 {
         if !self.message.is_empty() {
-            complain(&format!("switchback: {}", super::plain(&self.message)));
+            complain(&format!("switchback: {}", self.message));
         }
         self.code
     }
 }
 
-/// A line on stderr. Where that is gone too there is nobody left to tell, which is no reason to panic as `eprintln!` would.
+/// A line on stderr, without what a terminal would obey. Where that is gone too there is nobody left to tell, which is no reason to panic as
+/// `eprintln!` would.
 pub(crate) fn complain(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", super::plain(line));
 }
 
 #[cfg(test)]
@@ -182,5 +189,7 @@ mod tests {
         assert_eq!(failure.as_json(), answer);
         let config = Failure::config("one\ntwo");
         assert_eq!(config.as_json(), json!({ "error": "the config is refused", "problems": ["one", "two"] }));
+        let renamed = Failure::usage("/tmp/x/MLmodel: it is empty").renamed("/tmp/x/MLmodel", "MLmodel of models:/search/1");
+        assert_eq!(renamed.message(), "MLmodel of models:/search/1: it is empty");
     }
 }

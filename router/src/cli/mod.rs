@@ -68,6 +68,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub(crate) use failure::Failure;
 
+use crate::vocabulary::{escaped, is_obeyed};
+
 const AFTER_HELP: &str = "\
 Examples:
   switchback demo
@@ -192,25 +194,21 @@ fn clear() -> Result<(), Failure> {
 fn write(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::quiet()),
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Err(Failure::no_room(format!("stdout: {error}"))),
-        Err(error) => Err(Failure::unreachable(format!("stdout: {error}"))),
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
+}
+
+/// How a command ends that cannot write to its standard output.
+fn unwritten(error: &std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::quiet(),
+        std::io::ErrorKind::StorageFull => Failure::no_room(format!("stdout: {error}")),
+        _ => Failure::unreachable(format!("stdout: {error}")),
     }
 }
 
-/// Control characters as people can read them: some of a text is whoever's who can write to the store, and a terminal would obey it.
+/// What a terminal would obey, as people and readers of JSON can read it: some of a text is whoever's who can write to the store.
 fn plain(text: &str) -> std::borrow::Cow<'_, str> {
-    let is_obeyed = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
-    if !text.contains(is_obeyed) {
-        return text.into();
-    }
-    let mut plain = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if is_obeyed(letter) { plain.extend(letter.escape_default()) } else { plain.push(letter) }
-    }
-    plain.into()
+    escaped(text, |letter| is_obeyed(letter) && !matches!(letter, '\n' | '\t'))
 }
 
 #[cfg(test)]
@@ -220,7 +218,10 @@ mod tests {
     #[test]
     fn a_terminal_obeys_nothing_that_somebody_wrote_into_the_store() {
         assert_eq!(plain("a\tb\n"), "a\tb\n");
-        assert_eq!(plain("\u{1b}[2J\u{7}\r\u{9b}x"), r"\u{1b}[2J\u{7}\r\u{9b}x");
+        assert_eq!(plain("\u{1b}[2J\u{7}\r\u{9b}x"), r"\u001b[2J\u0007\r\u009bx");
+        assert_eq!(plain("a\u{202e}b\u{2028}c\n"), "a\\u202eb\\u2028c\n");
+        let told = serde_json::json!({ "why": "\u{7f}\u{9b}\u{202e}\n" });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&plain(&format!("{told:#}"))).unwrap(), told);
     }
 
     #[test]

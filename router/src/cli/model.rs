@@ -1,6 +1,7 @@
 //! `switchback model`: versions of models in the registry.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -13,9 +14,10 @@ use super::model_show::{compared, listed, models, shown};
 use super::model_validate::{Look, ValidateArgs};
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::stopped::unless_stopped;
-use super::{Failure, block_on, print};
+use super::{Failure, block_on, print, unwritten};
 use crate::registry::{Found, Name, Reference, Registry, RegistryError, StoredReport, Which};
 use crate::validation::Report;
+use crate::vocabulary::one_line;
 
 const AFTER_HELP: &str = "\
 A version is a file and what is known of it. It gets the next number, and never changes. docs/REGISTRY.md has the layout, aliases and retention.
@@ -318,15 +320,17 @@ impl Pull {
         print(&if self.json {
             format!("{:#}\n", json!({ "version": version, "file": to }))
         } else {
-            format!("{}:{} is in {}, SHA-256 {}\n", manifest.model, manifest.version, to.display(), manifest.sha256)
+            let file = to.display().to_string();
+            format!("{}:{} is in {}, SHA-256 {}\n", manifest.model, manifest.version, one_line(&file), manifest.sha256)
         })
     }
 }
 
 /// A file, to whoever reads what this command prints.
 fn copy_out(file: &Path) -> Result<(), Failure> {
-    let copied = std::fs::File::open(file).and_then(|mut file| std::io::copy(&mut file, &mut std::io::stdout().lock()));
-    copied.map(drop).map_err(|error| Failure::unreachable(format!("stdout: {error}")))
+    let mut stdout = std::io::stdout().lock();
+    let copied = std::fs::File::open(file).and_then(|mut file| std::io::copy(&mut file, &mut stdout));
+    copied.and_then(|_| stdout.flush()).map_err(|error| unwritten(&error))
 }
 
 /// Who this is: the user of this machine.

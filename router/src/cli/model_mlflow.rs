@@ -5,14 +5,24 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use model_files::Malformed;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::Failure;
+use super::failure::complain;
 use super::registry_args::{Bar, failed};
+use super::{Failure, free_text};
 use crate::mlflow::{Artefact, Credentials, MlflowError, ModelUri, Tracking, Version, is_inside};
 use crate::registry::{About, Format, Found, Name, Registry};
+use crate::vocabulary::one_line;
+
+/// So many names of what is left out are said.
+const NAMED: usize = 5;
+/// Said of what XGBoost's flavour writes where nobody says otherwise.
+const UBJSON: &str = "UBJSON is not read here, and validation refuses it: log the model with model_format=\"json\"";
+/// Said of what the ONNX flavour writes of larger models where nobody says otherwise.
+const OTHER_FILES: &str = "validation refuses it: log the model with save_as_external_data=False";
 
 /// Where a model of MLflow's is, and which of its files.
 #[derive(Debug, Args, Default)]
@@ -115,13 +125,35 @@ impl FromMlflow {
         }
     }
 
-    /// What a manifest has no room for.
-    pub(super) fn warn(&self) {
-        let left_out = self.version.left_out;
-        if left_out > 0 {
-            let why = "they are no numbers, or there is no room for them in a manifest";
-            super::failure::complain(&format!("switchback: {left_out} metrics, parameters and tags of {} are left out: {why}", self.asked));
+    /// Says what a manifest has no room for, and that a file by its name can never pass validation.
+    pub(super) fn warn(&self, format: Option<Format>) {
+        if let Some(names) = named(&self.version.left_out) {
+            let count = self.version.left_out.len();
+            let why = "they are no numbers, or a manifest has no room for them or their names";
+            complain(&format!("switchback: {count} metrics, parameters and tags of {} are left out ({names}): {why}", self.asked));
         }
+        if is_ubjson(&self.artefact.path, format) {
+            self.warn_of_file(UBJSON);
+        }
+    }
+
+    /// Says that its file has tensors in other files, which are not pushed.
+    pub(super) fn warn_of_other_files(&self, fault: &Malformed) {
+        self.warn_of_file(&format!("{fault}; {OTHER_FILES}"));
+    }
+
+    fn warn_of_file(&self, what: &str) {
+        complain(&format!("switchback: warning: {}: {what}", self.file_label()));
+    }
+
+    /// `model.onnx of models:/search@champion`
+    fn file_label(&self) -> String {
+        format!("{} of {}", self.artefact.path, self.asked)
+    }
+
+    /// A failure that is about the copy of its file, by the name that the file has there: nobody knows the copy.
+    pub(super) fn as_there(&self, failure: Failure, copy: &Path) -> Failure {
+        failure.renamed(&copy.display().to_string(), &self.file_label())
     }
 
     /// What would be pushed.
@@ -135,9 +167,23 @@ impl FromMlflow {
             "flavour": self.artefact.flavour,
             "format": format.map(Format::label),
             "about": about,
-            "left_out": self.version.left_out,
+            "left_out": self.version.left_out.len(),
         })
     }
+}
+
+/// The names of what is left out, as far as they are said; `None` where nothing is.
+fn named(left_out: &[String]) -> Option<String> {
+    let names: Vec<String> = left_out.iter().take(NAMED).map(|name| format!("{:?}", free_text::cut(name))).collect();
+    let more = left_out.len() - names.len();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (!names.is_empty()).then(|| format!("{}{more}", names.join(", ")))
+}
+
+/// Whether a file is XGBoost's in UBJSON, by its name; as something opaque it is its backend's business.
+fn is_ubjson(path: &str, format: Option<Format>) -> bool {
+    let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    extension.as_deref() == Some("ubj") && format != Some(Format::Opaque)
 }
 
 /// The version that is this file already: the newest of those whose artefact is there.
@@ -164,7 +210,7 @@ fn digest(file: &Path) -> std::io::Result<String> {
 
 /// For people.
 pub(super) fn would_table(would: &Value) -> String {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |value: &Value| one_line(&value.as_str().map_or_else(|| value.to_string(), str::to_owned)).into_owned();
     let mut said = String::new();
     let found = |key: &str| would.get(key).filter(|value| !value.is_null()).map(text);
     let at = |key: &str| found(key).unwrap_or_else(|| "as its bytes say".to_owned());
@@ -179,7 +225,7 @@ pub(super) fn would_table(would: &Value) -> String {
     let about = would.get("about").and_then(Value::as_object);
     for (key, value) in about.into_iter().flatten() {
         for (name, value) in value.as_object().into_iter().flatten() {
-            let _ = writeln!(said, "  {} {name} {}", key.trim_end_matches('s'), text(value));
+            let _ = writeln!(said, "  {} {} {}", key.trim_end_matches('s'), one_line(name), text(value));
         }
         if !value.is_object() {
             let _ = writeln!(said, "  {:<15} {}", key.replace('_', " "), text(value));
@@ -195,5 +241,36 @@ fn because(error: MlflowError) -> Failure {
         () if error.is_away() => Failure::unreachable(message),
         () if error.is_usage() => Failure::usage(message),
         () => Failure::refused(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_named() {
+        let names = |names: &[&str]| named(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(names(&[]), None);
+        assert_eq!(names(&["loss"]).as_deref(), Some("\"loss\""));
+        let long = "k".repeat(129);
+        let all = names(&["a\nb", "", &long, "m1", "m2", "m3", "m4"]).unwrap();
+        assert_eq!(all, format!(r#""a\nb", "", "{}...", "m1", "m2" and 2 more"#, "k".repeat(40)));
+    }
+
+    #[test]
+    fn xgboosts_default_is_told_by_its_name() {
+        assert!(is_ubjson("model.ubj", Some(Format::XgBoost)) && is_ubjson("data/model.UBJ", None));
+        assert!(!is_ubjson("model.json", Some(Format::XgBoost)) && !is_ubjson("ubj", None));
+        assert!(!is_ubjson("model.ubj", Some(Format::Opaque)));
+    }
+
+    #[test]
+    fn what_would_be_pushed_is_shown_a_line_for_each_thing() {
+        let about = json!({ "tags": { "zz": "ok\nwould push y to z", "a\u{202e}b": "1" }, "why": "one\ntwo" });
+        let would = json!({ "from": "models:/search@champion", "model": "search", "file": "model.onnx", "format": "onnx", "about": about });
+        let said = would_table(&would);
+        assert!(said.lines().count() == 6 && said.contains("  tag zz ok\\nwould push y to z\n"), "{said}");
+        assert!(said.contains("  tag a\\u202eb 1\n") && said.contains("one\\ntwo\n"), "{said}");
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use model_files::Malformed;
+use model_files::onnx::{OTHER_FILE, OnnxShape, Opsets, TensorShape};
 use serde_json::{Value, json};
 
 use super::failure::complain;
@@ -15,7 +17,7 @@ use super::model_show::shown;
 use super::registry_args::{Bar, RegistryArgs, failed};
 use super::stopped::unless_stopped;
 use super::validating::named;
-use super::{Failure, block_on, free_text, plain, print};
+use super::{Failure, block_on, free_text, print};
 use crate::flags::random_hex;
 use crate::registry::{
     About, AliasMove, Expected, Format, Name, NameError, Push, Reference, Registry, RegistryError, SigningKey, Tensor, Version, Which,
@@ -119,26 +121,41 @@ impl PushArgs {
     /// The same file is not pushed twice: whoever asks for it again, as a webhook that is delivered twice does, gets the version that there is.
     async fn push_from_mlflow(&self, found: &FromMlflow) -> Result<Done, Failure> {
         let model = found.model(self.model.as_ref())?;
-        found.warn();
         let format = self.described.format.or(found.format());
+        found.warn(format);
         if self.mlflow.dry_run {
             return Ok(Done::would(found.would(&model, format, &found.below(self.described.about(&self.why)?))));
         }
         let registry = self.registry.open_or_make()?;
         warn_of_unreadable(&registry, &model).await?;
         let (folder, file) = found.fetch(registry.artefact_bytes(), self.json).await?;
-        let there = already(&registry, &model, &file).await?;
-        let version = if let Some(number) = there {
-            let which = Which::Number(number);
-            registry.version(&Reference { model: model.clone(), which }).await.map_err(failed)?
-        } else {
-            let mut push = self.described.push_as(format, &model, &file, &self.why)?;
-            push.about = found.below(push.about);
-            pushed(&registry, push, self.json).await?
-        };
+        let copied = self.push_copy(&registry, &model, (format, &file), found).await;
         drop(folder);
+        let (version, is_new) = copied.map_err(|failure| found.as_there(failure, &file))?;
         let moves = self.move_aliases(&registry, &model, version.manifest.version).await?;
-        Ok(Done::pushed(&version, there.is_none(), moves))
+        Ok(Done::pushed(&version, is_new, moves))
+    }
+
+    /// The version that the copy of a file is already, or a new one; and whether it is new.
+    async fn push_copy(
+        &self,
+        registry: &Registry,
+        model: &Name,
+        (format, file): (Option<Format>, &Path),
+        found: &FromMlflow,
+    ) -> Result<(Version, bool), Failure> {
+        if let Some(number) = already(registry, model, file).await? {
+            let which = Which::Number(number);
+            return Ok((registry.version(&Reference { model: model.clone(), which }).await.map_err(failed)?, false));
+        }
+        let mut push = self.described.push_as(format, model, file, &self.why)?;
+        if push.format == Format::Onnx
+            && let Some(fault) = other_files(file)
+        {
+            found.warn_of_other_files(&fault);
+        }
+        push.about = found.below(push.about);
+        Ok((pushed(registry, push, self.json).await?, true))
     }
 
     async fn move_aliases(&self, registry: &Registry, model: &Name, version: u64) -> Result<Vec<Moved>, Failure> {
@@ -197,7 +214,7 @@ fn alias(text: &str) -> Result<Name, NameError> {
 /// Says which of the model's versions nobody can read. That is no reason not to push another one.
 async fn warn_of_unreadable(registry: &Registry, model: &Name) -> Result<(), Failure> {
     for error in registry.unreadable(model, LOOKED_AT).await.map_err(failed)? {
-        complain(&format!("switchback: {}", plain(&unreadable(&error))));
+        complain(&format!("switchback: {}", unreadable(&error)));
     }
     Ok(())
 }
@@ -311,17 +328,26 @@ pub(super) fn format(said: Option<Format>, file: &Path) -> Result<Format, Failur
     }
 }
 
+/// What an ONNX file says of itself; `None` where it is not looked into.
+fn onnx(file: &Path) -> Option<Result<OnnxShape, Malformed>> {
+    std::fs::metadata(file).ok().filter(|file| file.len() <= READ_AT_MOST)?;
+    let bytes = std::fs::read(file).ok()?;
+    Some(model_files::onnx::read(&bytes, &model_files::Limits::default(), &Opsets::ONNX_RUNTIME_1_32))
+}
+
+/// What is wrong with an ONNX file of which tensors are in other files.
+fn other_files(file: &Path) -> Option<Malformed> {
+    onnx(file)?.err().filter(|fault| fault.what.starts_with(OTHER_FILE))
+}
+
 /// What goes in and out of a model, where its file says so without being run.
 fn tensors(format: Format, file: &Path) -> (Vec<Tensor>, Vec<Tensor>) {
-    if format != Format::Onnx || std::fs::metadata(file).map_or(true, |file| file.len() > READ_AT_MOST) {
+    if format != Format::Onnx {
         return (Vec::new(), Vec::new());
     }
-    let limits = model_files::Limits::default();
-    let read = |bytes: Vec<u8>| model_files::onnx::read(&bytes, &limits, &model_files::onnx::Opsets::ONNX_RUNTIME_1_32).ok();
-    let Some(shape) = std::fs::read(file).ok().and_then(read) else { return (Vec::new(), Vec::new()) };
-    let tensors = |all: Vec<model_files::onnx::TensorShape>| {
-        let tensor =
-            |one: model_files::onnx::TensorShape| Tensor { name: one.name, element: one.element, shape: one.shape.unwrap_or_default() };
+    let Some(Ok(shape)) = onnx(file) else { return (Vec::new(), Vec::new()) };
+    let tensors = |all: Vec<TensorShape>| {
+        let tensor = |one: TensorShape| Tensor { name: one.name, element: one.element, shape: one.shape.unwrap_or_default() };
         all.into_iter().map(tensor).collect()
     };
     (tensors(shape.inputs), tensors(shape.outputs))
@@ -358,4 +384,22 @@ fn notes() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
     Some(state.join("switchback/uploads"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_onnx_file_with_tensors_elsewhere_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.onnx");
+        // IR 8, opset 15, and a graph with the initializer w, whose data is in w.bin.
+        let tensor = b"\x08\x01\x10\x01\x42\x01w\x6a\x11\x0a\x08location\x12\x05w.bin\x70\x01";
+        std::fs::write(&file, [b"\x08\x08\x42\x02\x10\x0f\x3a\x1e\x2a\x1c".as_slice(), tensor].concat()).unwrap();
+        let fault = other_files(&file).unwrap().to_string();
+        assert!(fault.contains("tensor \"w\": its data is in another file, \"w.bin\""), "{fault}");
+        std::fs::write(&file, b"a model").unwrap();
+        assert_eq!((other_files(&file), tensors(Format::Onnx, &file)), (None, (Vec::new(), Vec::new())));
+    }
 }

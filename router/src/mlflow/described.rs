@@ -2,6 +2,7 @@
 
 use super::answers::{DatasetInput, ModelVersion, Run, value};
 use crate::registry::About;
+use crate::vocabulary::{is_obeyed, not_one_line};
 
 /// The most tags, and metrics: some of the 256 that a manifest has are left to whoever pushes.
 const MOST: usize = 200;
@@ -14,8 +15,8 @@ const ALL_BYTES: usize = 128 << 10;
 /// Datasets that are named.
 const DATASETS: usize = 16;
 
-/// What is said of it, and how much of that was left out for its size.
-pub(super) fn described(version: &ModelVersion, run: Option<&Run>, server: &str) -> (About, usize) {
+/// What is said of it, and the names of what was left out: for its size or its name, or because it is no number.
+pub(super) fn described(version: &ModelVersion, run: Option<&Run>, server: &str) -> (About, Vec<String>) {
     let mut kept = Kept::default();
     let empty = Run::default();
     let Run { info, data, inputs } = run.unwrap_or(&empty);
@@ -57,7 +58,7 @@ pub(super) fn described(version: &ModelVersion, run: Option<&Run>, server: &str)
 struct Kept {
     about: About,
     bytes: usize,
-    left_out: usize,
+    left_out: Vec<String>,
 }
 
 impl Kept {
@@ -74,7 +75,7 @@ impl Kept {
     /// One that is no number, as that of a run which diverged, says nothing.
     fn metric(&mut self, key: &str, number: Option<f64>) {
         let Some(number) = number.filter(|number| number.is_finite()) else {
-            self.left_out += 1;
+            self.left_out.push(key.to_owned());
             return;
         };
         if self.has_room(key, 8, self.about.metrics.len()) {
@@ -84,12 +85,12 @@ impl Kept {
 
     fn has_room(&mut self, key: &str, bytes: usize, count: usize) -> bool {
         let bytes = self.bytes + key.len() + bytes;
-        let is_key = !key.is_empty() && key.chars().count() <= KEY_CHARS && !key.contains(char::is_control);
+        let is_key = !key.is_empty() && key.chars().count() <= KEY_CHARS && not_one_line(key).is_none();
         let has_room = is_key && count < MOST && bytes <= ALL_BYTES;
         if has_room {
             self.bytes = bytes;
         } else {
-            self.left_out += 1;
+            self.left_out.push(key.to_owned());
         }
         has_room
     }
@@ -107,8 +108,9 @@ fn training_data(inputs: &[DatasetInput]) -> Option<String> {
     (!names.is_empty()).then(|| cut(&names.join(", ")))
 }
 
+/// A text on one line, and not too long: whoever writes tags there makes no lines of his own here.
 fn cut(text: &str) -> String {
-    text.chars().take(TEXT_CHARS).collect()
+    text.chars().map(|letter| if is_obeyed(letter) { ' ' } else { letter }).take(TEXT_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -145,7 +147,8 @@ mod tests {
         ] });
         let (about, left_out) = described(&version(), Some(&run(data, inputs)), "http://mlflow:5000");
         assert_eq!((about.code_revision.as_deref(), about.training_data.as_deref()), (Some("9b2e1c4"), Some("clicks@2b67")));
-        assert_eq!((about.why.as_str(), about.metrics.get("ndcg_10"), about.metrics.len(), left_out), ("tonight's", Some(&0.743), 1, 1));
+        assert_eq!((about.why.as_str(), about.metrics.get("ndcg_10"), about.metrics.len()), ("tonight's", Some(&0.743), 1));
+        assert_eq!(left_out, ["loss"]);
         let tags: Vec<(&str, &str)> = about.tags.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
         let expected = [
             ("mlflow.model", "search"),
@@ -172,6 +175,26 @@ mod tests {
         let bytes: usize = about.tags.iter().map(|(key, text)| key.len() + text.len()).sum();
         assert!(bytes <= ALL_BYTES && about.tags.len() <= MOST && about.metrics.len() == MOST, "{bytes}");
         // Seven tags say where it comes from.
-        assert_eq!(about.tags.len() + about.metrics.len() + left_out - 7, 5_000 + 2 + 300);
+        assert_eq!(about.tags.len() + about.metrics.len() + left_out.len() - 7, 5_000 + 2 + 300);
+        assert!(left_out.iter().any(|name| name == "a\nb") && left_out.iter().any(|name| name == "m299"));
+    }
+
+    #[test]
+    fn whatever_is_said_is_one_line() {
+        let forged = "ok\n  signed with  77f6\u{2028}\u{202e}x\r\n";
+        let data = json!({
+            "tags": [{ "key": "zz", "value": forged }, { "key": "a\u{202e}b", "value": "1" }, { "key": "mlflow.source.git.commit", "value": forged }],
+            "params": [{ "key": "trees", "value": forged }],
+        });
+        let inputs = json!({ "dataset_inputs": [{ "tags": [], "dataset": { "name": forged, "digest": "2b67" } }] });
+        let version = ModelVersion { description: format!("{forged}and more"), ..version() };
+        let (about, left_out) = described(&version, Some(&run(data, inputs)), "http://mlflow:5000");
+        let texts = about.tags.values().chain(&about.training_data).chain(&about.code_revision).chain([&about.why]);
+        assert!(texts.clone().count() == 12 && texts.clone().all(|text| not_one_line(text).is_none()), "{about:?}");
+        assert_eq!(about.tags.get("zz").map(String::as_str), Some("ok   signed with  77f6  x  "));
+        assert_eq!(
+            (about.why.as_str(), left_out.as_slice()),
+            ("ok   signed with  77f6  x  and more", ["a\u{202e}b".to_owned()].as_slice())
+        );
     }
 }

@@ -24,8 +24,8 @@ pub struct Version {
     pub number: u64,
     /// What is said of it.
     pub about: About,
-    /// Metrics, tags and parameters that a manifest has no room for, or that are no numbers.
-    pub left_out: usize,
+    /// The names of metrics, tags and parameters that a manifest has no room for, or that are no numbers.
+    pub left_out: Vec<String>,
     /// Where its files are, as the server says.
     location: String,
     /// Its files are those of a run, below this path.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::manifest::ManifestFault;
 use super::names::{Name, NameError, Reference};
+use crate::vocabulary::one_line;
 
 /// Why a registry did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,7 @@ pub enum RegistryError {
         hint: String,
     },
     /// The artefact of a version was removed.
-    #[error("{model}:{version}: its artefact was removed from the registry by {who}; the manifest is kept")]
+    #[error("{model}:{version}: its artefact was removed from the registry by {}; the manifest is kept", one_line(.who))]
     Removed {
         /// The model.
         model: Name,
@@ -74,7 +75,7 @@ pub enum RegistryError {
         who: String,
     },
     /// Nobody who is trusted vouches for it.
-    #[error("{model}:{version} is not trusted: {why}")]
+    #[error("{model}:{version} is not trusted: {}", one_line(.why))]
     Untrusted {
         /// The model.
         model: Name,
@@ -114,7 +115,7 @@ pub enum RegistryError {
         bytes: u64,
     },
     /// An object of the registry cannot be read.
-    #[error("{path} is not readable: {fault}")]
+    #[error("{} is not readable: {fault}", one_line(.path))]
     Object {
         /// The object.
         path: String,

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::names::Name;
 use super::sign::{Signature, SigningKey};
+use crate::vocabulary::one_line;
 
 /// What this program writes and reads.
 pub(super) const FORM: u8 = 1;
@@ -152,7 +153,7 @@ pub struct Manifest {
 
 /// Why a text is no manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[error("{}", one_line(.0))]
 pub struct ManifestFault(pub String);
 
 /// A manifest as the store has it: its exact bytes, which are what is signed.
@@ -299,6 +300,8 @@ pub(super) mod tests {
         wrong(|manifest| manifest.inputs = vec![manifest.inputs[0].clone(); 257], "inputs = 257: must be 256 at most");
         wrong(|manifest| manifest.about.why = "x".repeat(4_097), "4096 characters at most");
         wrong(|manifest| manifest.about.tags = BTreeMap::from([("a\nb".to_owned(), String::new())]), "control character");
+        let fault = Sealed::read(br#"{"manifest": {}, "a\nsearch:7: as it was pushed": 1}"#).unwrap_err().to_string();
+        assert!(fault.contains(r"`a\nsearch:7: as it was pushed`") && !fault.contains('\n'), "{fault}");
         assert!(Sealed::read(b"{}").unwrap_err().to_string().contains("missing field"));
         assert!(Sealed::read(&vec![b' '; MANIFEST_BYTES + 1]).unwrap_err().to_string().contains("at most are allowed"));
     }

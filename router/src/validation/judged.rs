@@ -6,7 +6,7 @@
 //!
 //! Labels say how good a document is (0 is useless); scores are what a model is expected to say. Both may be left out, for all documents of a query.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The largest file.
 pub const JUDGED_BYTES: u64 = 256 << 20;
@@ -16,6 +16,10 @@ const QUERIES: usize = 100_000;
 const DOCUMENTS: usize = 1_000;
 /// The best label: a gain of 2^31 - 1.
 const LABEL: f64 = 31.0;
+/// What features are, for whoever writes something else.
+const FEATURES: &str = "features are lists of numbers; what is missing has to be filled in";
+/// What ids and queries are.
+const TEXTS: &str = "ids and queries are texts";
 
 /// Queries with documents of the same number of features.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,13 +48,16 @@ pub struct Query {
 /// A line as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
+    #[serde(deserialize_with = "name")]
     query: String,
     documents: Vec<Document>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Document {
+    #[serde(deserialize_with = "name")]
     id: String,
+    #[serde(deserialize_with = "numbers")]
     features: Vec<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<f64>,
@@ -74,6 +81,9 @@ impl Judged {
     /// # Errors
     /// The first line that is wrong.
     pub fn read(text: &[u8]) -> Result<Judged, JudgedFault> {
+        if let Some(what) = other_encoding(text) {
+            return Err(JudgedFault { line: 1, what: what.to_owned() });
+        }
         let mut judged = Judged { features: 0, queries: Vec::new() };
         for (line, text) in (1..).zip(text.split(|byte| *byte == b'\n')) {
             if text.trim_ascii().is_empty() {
@@ -121,6 +131,12 @@ impl Judged {
         text
     }
 
+    /// Whether any query has two documents or more: one document is in no order.
+    #[must_use]
+    pub fn has_orders(&self) -> bool {
+        self.queries.iter().any(|query| query.ids.len() > 1)
+    }
+
     /// Whether any query is judged.
     #[must_use]
     pub fn has_labels(&self) -> bool {
@@ -128,9 +144,47 @@ impl Judged {
     }
 }
 
+/// What a text is whose bytes are no JSON, whatever is in it.
+fn other_encoding(text: &[u8]) -> Option<&'static str> {
+    match text {
+        [0xef, 0xbb, 0xbf, ..] => Some("it begins with a byte order mark; must be UTF-8 without one"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => Some("it is UTF-16; must be UTF-8"),
+        _ => None,
+    }
+}
+
+fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    String::deserialize(from).map_err(|error| with_rule(&error, TEXTS))
+}
+
+fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+    Vec::deserialize(from).map_err(|error| with_rule(&error, FEATURES))
+}
+
+/// The same error, with what is allowed.
+fn with_rule<E: serde::de::Error>(error: &E, rule: &str) -> E {
+    E::custom(format!("{} ({rule})", without_place(&error.to_string())))
+}
+
+/// What a reader of JSON says, without the line and column that it adds: a query is one line.
+fn without_place(said: &str) -> &str {
+    said.rsplit_once(" at line ").map_or(said, |(said, _)| said)
+}
+
+/// What is wrong with the JSON of a line.
+fn wrong(error: &serde_json::Error) -> String {
+    let rule = if error.is_eof() { " (each query is one whole line)" } else { "" };
+    format!("column {}: {}{rule}", error.column(), without_place(&error.to_string()))
+}
+
 fn query(text: &[u8]) -> Result<Query, String> {
-    let wrong = |error: serde_json::Error| format!("{error} (features are lists of numbers; what is missing has to be filled in)");
-    let Line { query: name, documents } = serde_json::from_slice(text).map_err(wrong)?;
+    if text.trim_ascii_start().first() == Some(&b'[') {
+        return Err(
+            "an array; must be one query, {\"query\": \"...\", \"documents\": [...]}, in each line, with nothing around or between them"
+                .to_owned(),
+        );
+    }
+    let Line { query: name, documents } = serde_json::from_slice(text).map_err(|error| wrong(&error))?;
     if !(1..=DOCUMENTS).contains(&documents.len()) {
         return Err(format!("documents: {} of them; must be 1 to {DOCUMENTS}", documents.len()));
     }
@@ -194,17 +248,44 @@ mod tests {
         let cases = [
             (String::new(), "line 1: no query"),
             (line(&[]), "line 1: documents: 0 of them; must be 1 to 1000"),
-            ("{".to_owned(), "line 1: EOF while parsing"),
+            ("{".to_owned(), "line 1: column 1: EOF while parsing an object (each query is one whole line)"),
+            ("[\n{}\n]".to_owned(), "line 1: an array; must be one query"),
+            (format!("\n[{}]", line(&[good.clone()])), "line 2: an array; must be one query"),
+            ("\u{feff}{}".to_owned(), "line 1: it begins with a byte order mark"),
+            (
+                line(&[document(r#"{"bm25": 1}"#, "")]),
+                "invalid type: map, expected a sequence (features are lists of numbers; what is missing",
+            ),
+            (
+                line(&[document("[null]", "")]),
+                "invalid type: null, expected f32 (features are lists of numbers; what is missing has to be filled in)",
+            ),
+            (line(&[good.replace("\"1\"", "0")]), "invalid type: integer `0`, expected a string (ids and queries are texts)"),
+            (line(&[good.clone()]).replace("\"a\"", "7"), "invalid type: integer `7`, expected a string (ids and queries are texts)"),
+            (line(&[good.replace("\"id\"", "\"di\"")]), "missing field `id`"),
             (line(&[document("[]", "")]), "documents[0].features: 0 of them"),
             (line(&[good.clone(), document("[1, 2]", "")]), "documents[1].features: 2 of them"),
-            (line(&[document("[1e99]", "")]), "number out of range"),
+            (line(&[document("[1e99]", "")]), "number out of range (features are lists of numbers"),
             (line(&[document("[1]", ", \"label\": 32")]), "documents[0].label: must be from 0 to 31"),
             (line(&[document("[1]", ", \"label\": 3"), good.clone()]), "label: 1 of 2 documents have one"),
             (format!("{}\n{}", line(&[good]), line(&[document("[1, 2]", "")])), "line 2: documents of 2 features"),
         ];
         for (text, expected) in cases {
-            assert!(said(&text).contains(expected), "{text}: {}", said(&text));
+            let said = said(&text);
+            assert!(said.contains(expected) && !said.contains("at line"), "{text}: {said}");
+            assert_eq!(said.contains("filled in"), expected.contains("features are"), "{text}: {said}");
         }
+        for text in [b"\xff\xfe{\0}\0".as_slice(), b"\xfe\xff\0{", b"{\0}\0", b"\0{\0}"] {
+            let fault = Judged::read(text).unwrap_err().to_string();
+            assert_eq!(fault, "line 1: it is UTF-16; must be UTF-8");
+        }
+    }
+
+    #[test]
+    fn a_single_document_is_in_no_order() {
+        assert!(Judged::read(TWO.as_bytes()).unwrap().has_orders());
+        let alone = TWO.lines().last().unwrap();
+        assert!(!Judged::read(format!("{alone}\n{alone}").as_bytes()).unwrap().has_orders());
     }
 
     proptest! {

@@ -357,5 +357,9 @@ fn load_live(library: &Library, path: &Path, most: u64) -> Result<Model, String>
 fn judged(path: &Path) -> Result<Judged, String> {
     let wrong = |why: String| format!("the judged queries ({}): {why}", path.display());
     let bytes = read(path, JUDGED_BYTES).map_err(wrong)?;
-    Judged::read(&bytes).map_err(|fault| wrong(fault.to_string()))
+    let judged = Judged::read(&bytes).map_err(|fault| wrong(fault.to_string()))?;
+    match judged.has_orders() {
+        true => Ok(judged),
+        false => Err(wrong("no query has two documents; with one document each they say nothing of an order".to_owned())),
+    }
 }

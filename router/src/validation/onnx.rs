@@ -122,18 +122,7 @@ impl Scored {
 
     /// That they are finite, and tell documents apart.
     pub(super) fn finite(&self) -> Check {
-        let all: Vec<f32> = self.scores.iter().flatten().copied().collect();
-        let (low, high) = all.iter().fold((f32::MAX, f32::MIN), |(low, high), score| (low.min(*score), high.max(*score)));
-        let tells_apart = self.scores.iter().any(|scores| scores.iter().any(|score| scores.first() != Some(score)));
-        let said = format!("{} documents of {} queries, from {low} to {high}", all.len(), self.scores.len());
-        let numbers = [("documents", super::measures::count(all.len())), ("low", low.into()), ("high", high.into())];
-        match tells_apart {
-            true => Check::new("scores", Outcome::Passed, said).with(numbers),
-            false => {
-                let said = format!("all documents of a query get the same score: there is no order in that ({said})");
-                Check::new("scores", Outcome::Refused, said).with(numbers)
-            }
-        }
+        tells_apart(&self.scores)
     }
 
     /// The same documents get the same scores, to the last bit.
@@ -237,6 +226,23 @@ impl Scored {
     pub(super) fn golden(&self, queries: &Judged) -> Judged {
         let with_scores = |(query, scores): (&Query, &Vec<f32>)| Query { scores: Some(scores.clone()), ..query.clone() };
         Judged { features: queries.features, queries: queries.queries.iter().zip(&self.scores).take(GOLDEN).map(with_scores).collect() }
+    }
+}
+
+/// Whether scores tell documents of a query apart. Queries of one document have nothing to say of that.
+fn tells_apart(scores: &[Vec<f32>]) -> Check {
+    let all: Vec<f32> = scores.iter().flatten().copied().collect();
+    let (low, high) = all.iter().fold((f32::MAX, f32::MIN), |(low, high), score| (low.min(*score), high.max(*score)));
+    let said = format!("{} documents of {} queries, from {low} to {high}", all.len(), scores.len());
+    let numbers = [("documents", super::measures::count(all.len())), ("low", low.into()), ("high", high.into())];
+    let several: Vec<&Vec<f32>> = scores.iter().filter(|scores| scores.len() > 1).collect();
+    match several.iter().any(|scores| scores.iter().any(|score| scores.first() != Some(score))) {
+        true => Check::new("scores", Outcome::Passed, said).with(numbers),
+        false => {
+            let each = format!("in each of the {} queries of two documents or more", several.len());
+            let said = format!("all documents of a query get the same score, {each}: there is no order in that ({said})");
+            Check::new("scores", Outcome::Refused, said).with(numbers)
+        }
     }
 }
 
@@ -369,4 +375,21 @@ pub(super) fn latency(model: &Model, live: Option<&Model>, queries: &Judged, cri
     let most = (live * criteria.latency_ratio).max(floor_ms);
     let said = format!("{said}; the live model {live:.3} ms, allowed are {most:.3} ms");
     Check::new("latency", if median > most { Outcome::Refused } else { Outcome::Passed }, said).with(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_of_one_document_says_nothing_of_ties() {
+        let of = |scores: &[&[f32]]| tells_apart(&scores.iter().map(|scores| scores.to_vec()).collect::<Vec<_>>());
+        assert_eq!(of(&[&[1.0], &[2.0], &[1.0, 1.5]]).outcome, Outcome::Passed);
+        let tied = of(&[&[0.5], &[2.0], &[1.0, 1.0]]);
+        assert_eq!(tied.outcome, Outcome::Refused);
+        assert_eq!(
+            tied.said,
+            "all documents of a query get the same score, in each of the 1 queries of two documents or more: there is no order in that (4 documents of 3 queries, from 0.5 to 2)"
+        );
+    }
 }

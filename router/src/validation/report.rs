@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Criteria;
 use crate::registry::{Format, Tensor};
+use crate::vocabulary::{is_obeyed, one_line};
 
 /// What this program writes and reads.
 pub const REPORT_FORM: u8 = 1;
@@ -61,7 +62,7 @@ impl Check {
     /// A check with its outcome, and what there is to say of it.
     pub fn new(name: &str, outcome: Outcome, said: impl Into<String>) -> Check {
         let said: String = said.into();
-        let said = said.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(SAID_CHARS).collect();
+        let said = said.chars().map(|letter| if is_obeyed(letter) { ' ' } else { letter }).take(SAID_CHARS).collect();
         Check { name: name.to_owned(), outcome, said, numbers: BTreeMap::new() }
     }
 
@@ -171,9 +172,11 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = String::new();
         let compared = |compared: &Option<Compared>, with: &str| {
-            compared.as_ref().map_or_else(String::new, |compared| format!("{with}{} (sha256 {:.12})", compared.name, compared.sha256))
+            compared
+                .as_ref()
+                .map_or_else(String::new, |compared| format!("{with}{} (sha256 {:.12})", one_line(&compared.name), compared.sha256))
         };
-        let _ = writeln!(text, "{} ({}, {} bytes, sha256 {:.12})", self.name, self.format, self.bytes, self.sha256);
+        let _ = writeln!(text, "{} ({}, {} bytes, sha256 {:.12})", one_line(&self.name), self.format, self.bytes, self.sha256);
         if self.live.is_some() || self.judged.is_some() {
             let against = compared(&self.live, "against ");
             let on = compared(&self.judged, if self.live.is_some() { ", on " } else { "on " });

@@ -32,6 +32,7 @@ use prost::Message as _;
 use super::error::{Malformed, at_most};
 use super::limits::Limits;
 pub use opsets::Opsets;
+pub use tensors::OTHER_FILE;
 
 /// An input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,8 @@ use super::proto::{Entry, Sparse, Tensor};
 
 /// Dimensions of a tensor.
 const MOST_DIMS: usize = 64;
+/// How [`Malformed::what`] begins for a tensor whose data is elsewhere.
+pub const OTHER_FILE: &str = "its data is in another file";
 /// `TensorProto.DataLocation.EXTERNAL`.
 const EXTERNAL: i32 = 1;
 
@@ -124,7 +126,7 @@ fn check_where(tensor: &Tensor, place: &str) -> Result<(), Malformed> {
     if tensor.data_location == Some(EXTERNAL) || !tensor.external_data.is_empty() {
         let is_location = |entry: &&Entry| entry.key.as_deref() == Some("location");
         let location = tensor.external_data.iter().find(is_location).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
-        let what = format!("its data is in another file, {}: a model must be one file, with its tensors inside", shown(location));
+        let what = format!("{OTHER_FILE}, {}: a model must be one file, with its tensors inside", shown(location));
         return Err(Malformed::new(place, what));
     }
     if tensor.data_location.is_some_and(|location| location != 0) {

@@ -77,7 +77,7 @@ mod tests {
                         \x20 warning  a policy   is not there\n\
                         \x20                     -> put it there\n\
                         store\n\
-                        \x20 FAILED   redis h:1  cannot be reached\\u{1b}[2J: refused\n\
+                        \x20 FAILED   redis h:1  cannot be reached\\u001b[2J: refused\n\
                         \x20                     -> start it\n\
                         1 ok, 1 warning(s), 1 failed\n";
         assert_eq!(table(&findings(), false), expected);

@@ -20,3 +20,30 @@ type Entry = (&'static str, Use, &'static str);
 pub(super) fn all() -> impl Iterator<Item = Entry> {
     [python::LIST, numpy::LIST, sklearn::LIST, boosting::LIST, torch::LIST].into_iter().flatten().copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_calls_functions_that_a_pickle_names_is_left_out() {
+        let is_there =
+            |module: &str, name: &str| all().any(|(of, _, names)| of == module && names.split_ascii_whitespace().any(|one| one == name));
+        for (module, name) in [
+            ("sklearn.cross_decomposition._pls", "PLSRegression"),
+            ("sklearn.neighbors._nearest_centroid", "NearestCentroid"),
+            ("sklearn.preprocessing._polynomial", "SplineTransformer"),
+        ] {
+            assert!(is_there(module, name), "{module}.{name}");
+        }
+        for (module, name) in [
+            ("sklearn.neighbors._regression", "KNeighborsRegressor"),
+            ("sklearn.neighbors._kd_tree", "newObj"),
+            ("sklearn.gaussian_process._gpr", "GaussianProcessRegressor"),
+            ("scipy.interpolate._bsplines", "BSpline"),
+            ("sklearn.model_selection._search", "GridSearchCV"),
+        ] {
+            assert!(!is_there(module, name), "{module}.{name}");
+        }
+    }
+}

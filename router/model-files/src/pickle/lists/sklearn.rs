@@ -2,8 +2,9 @@
 //! dict of attributes.
 //!
 //! Left out on purpose: what holds functions and calls them (`FunctionTransformer` and `TransformedTargetRegressor` are let through where
-//! they hold none, `CountVectorizer` and `TfidfVectorizer` where they hold none and open no files named by their input), neighbours and Gaussian processes, whose trees
-//! and metrics are made of whatever class the pickle says (`newObj`).
+//! they hold none, `CountVectorizer` and `TfidfVectorizer` where they hold none and open no files named by their input); nearest neighbours, whose
+//! metrics and weights may be functions, and whose trees are made of whatever class the pickle says (`newObj`); Gaussian processes, whose kernel is
+//! called; and the `BSpline` in a `SplineTransformer`, which holds a function.
 
 use super::super::allowed::{Rule, Use};
 use super::Entry;
@@ -19,6 +20,7 @@ pub(super) const LIST: &[Entry] = &[
     ),
     ("sklearn.calibration", Use::New, "CalibratedClassifierCV _CalibratedClassifier _SigmoidCalibration"),
     ("sklearn.compose._column_transformer", Use::New, "ColumnTransformer _RemainderColsList"),
+    ("sklearn.cross_decomposition._pls", Use::New, "CCA PLSCanonical PLSRegression PLSSVD"),
     ("sklearn.decomposition._dict_learning", Use::New, "DictionaryLearning MiniBatchDictionaryLearning SparseCoder"),
     ("sklearn.decomposition._factor_analysis", Use::New, "FactorAnalysis"),
     ("sklearn.decomposition._fastica", Use::New, "FastICA"),
@@ -94,6 +96,7 @@ pub(super) const LIST: &[Entry] = &[
     ("sklearn.multiclass", Use::New, "OneVsOneClassifier OneVsRestClassifier OutputCodeClassifier"),
     ("sklearn.multioutput", Use::New, "ClassifierChain MultiOutputClassifier MultiOutputRegressor RegressorChain"),
     ("sklearn.naive_bayes", Use::New, "BernoulliNB CategoricalNB ComplementNB GaussianNB MultinomialNB"),
+    ("sklearn.neighbors._nearest_centroid", Use::New, "NearestCentroid"),
     ("sklearn.neural_network._multilayer_perceptron", Use::New, "MLPClassifier MLPRegressor"),
     ("sklearn.neural_network._rbm", Use::New, "BernoulliRBM"),
     ("sklearn.neural_network._stochastic_optimizers", Use::New, "AdamOptimizer SGDOptimizer"),
