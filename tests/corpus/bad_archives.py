@@ -1,8 +1,9 @@
-"""joblib files, archives of PyTorch's shape, and NumPy's files: with a pickle in them that would run something, or that are bombs."""
+"""joblib files, archives of PyTorch's shape, NumPy's files and archives of skops: with something in them that would run, or that are bombs."""
 
 import bz2
 import gzip
 import io
+import json
 import lzma
 import struct
 import zlib
@@ -24,7 +25,7 @@ GIB = 1 << 30
 
 
 def items() -> list:
-    return joblibs() + torches() + numpys() + bombs()
+    return joblibs() + torches() + numpys() + skops() + bombs()
 
 
 def harmful(name: str) -> bytes:
@@ -257,6 +258,50 @@ def numpys() -> list:
             "truncated",
             "an array with a tenth of its numbers",
             r"(?i)truncat|size|shape|bytes|end",
+        ),
+    ]
+
+
+def skops_json(value) -> dict:
+    return part("JsonNode", "builtins.str", content=json.dumps(value), is_json=True)
+
+
+def part(made: str, name: str, **more) -> dict:
+    """What skops writes of one value, made by `made`."""
+    module, _, kind = name.rpartition(".")
+    return {"__class__": kind, "__module__": module, "__loader__": made, **more}
+
+
+def skops_schema(name: str, **decoy) -> bytes:
+    """A dict whose one key is of the type os.system, which skops calls with it; `decoy` stands in the type, and nobody reads it."""
+    keys = part("ListNode", "builtins.list", content=[part("TypeNode", "os.system", **decoy)])
+    made = part("DictNode", "builtins.dict", content={shell(name): skops_json(1)}, key_types=keys)
+    return json.dumps({**made, "protocol": 2, "_skops_version": "0.16.0"}).encode()
+
+
+def skops() -> list:
+    # Python from 3.12 on takes the second name.
+    other = struct.pack("<HHBI", 0x7075, 5 + 11, 1, zlib.crc32(b"x.json")) + b"schema.json"
+    hidden = stored("x.json", skops_schema("skops_renamed"), extra=other)
+    harmless = json.dumps({**skops_json(1), "protocol": 2, "_skops_version": "0.16.0"}).encode()
+    decoy = {"__class__": "str", "__module__": "builtins"}
+    renamed = r"(?i)gives it another name"
+    return [
+        bad("skops/type.skops", archive([stored("schema.json", skops_schema("skops_type"))]), "skops-code", "os.system as the type of a key"),
+        bad(
+            "skops/type_decoy.skops",
+            archive([stored("schema.json", skops_schema("skops_type_decoy", content=decoy))]),
+            "skops-code",
+            "the same, and a harmless type in the content, which skops does not read",
+            r"names os\.system",
+        ),
+        bad("skops/renamed.skops", archive([hidden]), "skops-code", "its schema has another name for readers before Python 3.12", renamed),
+        bad(
+            "skops/renamed_beside.skops",
+            archive([stored("schema.json", harmless), hidden]),
+            "skops-code",
+            "the same, beside a schema that is harmless",
+            renamed,
         ),
     ]
 

@@ -1,4 +1,5 @@
-"""Pickles that hide the same call behind unusual opcodes, the stack, the memo, or a file that is not whole; and some that are bombs."""
+"""Pickles that hide the same call behind unusual opcodes, the stack, the memo, or a file that is not whole; some that are bombs; and some
+that call nothing and make NumPy read where it must not."""
 
 import opcodes as op
 from bad_pickles import command, expect_name, shell
@@ -7,13 +8,15 @@ from opcodes import call, method, named, number, pickle2, pickle4, short, stacke
 
 
 def items() -> list:
-    made = {**by_opcode(), **by_memo(), **by_shape()}
+    made = {**by_opcode(), **by_memo(), **by_shape(), **by_state()}
     return [Item(f"bad/pickle/{name}.pkl", data, kind_of(name), why, expect) for name, (data, why, expect) in made.items()]
 
 
 def kind_of(name: str) -> str:
     if name.startswith(("memory_", "deep_")):
         return "memory-bomb"
+    if name.startswith(("array_", "generator_")):
+        return "memory-unsafe"
     return "broken-pickle" if name in ("stack_underflow", "memo_get_missing", "opcode_persid") else "pickle-code"
 
 
@@ -234,4 +237,36 @@ def by_shape() -> dict:
             r"(?i)tuples in each other",
         ),
         "stack_underflow": (pickle2(op.POP * 3), "takes from an empty stack", r"(?i)stack|underflow|broken|invalid|opcode"),
+    }
+
+
+def by_state() -> dict:
+    """States that NumPy's C code believes: it takes as many objects out of a list as the shape says, and reads its numbers where the state says."""
+
+    def array(size: int, data: bytes) -> bytes:
+        described = op.items(number(3), text("|"), op.NONE * 3, number(-1), number(-1), number(63))
+        dtype = call(named("numpy", "dtype"), text("O8"), b"\x89", op.TRUE) + described + op.BUILD
+        empty = call(named("numpy.core.multiarray", "_reconstruct"), named("numpy", "ndarray"), op.items(number(0)), op.raw(b"b"))
+        return empty + op.items(number(1), op.items(number(size)), dtype, b"\x89", data) + op.BUILD
+
+    # Bytes of the size of such a list in memory, which lie beside it.
+    laid = b"".join(b"\x96" + (47).to_bytes(8, "little") + b"ABCDEFGH" * 5 + b"ABCDEFG" + op.put(place) + op.POP for place in range(100, 200))
+    mersenne = call(named("numpy.random._pickle", "__bit_generator_ctor"), named("numpy.random._mt19937", "MT19937"))
+    place = op.entry(text("bit_generator"), text("MT19937")) + text("state") + op.entry(text("pos"), number(10**9)) + op.SETITEM
+    return {
+        "array_short": (
+            pickle4(array(1000, op.listed(op.NONE))),
+            "an array of 1000 objects, of which the file has one",
+            r"(?i)shape has 1000 objects",
+        ),
+        "array_groomed": (
+            pickle4(laid, op.listed(op.NONE * 6), op.put(5), op.POP, array(66, op.get(5))),
+            "the same, with bytes laid beside that become pointers",
+            r"(?i)shape has 66 objects",
+        ),
+        "generator_place": (
+            pickle4(mersenne, place, op.BUILD),
+            "a Mersenne Twister that goes on 4 GB behind its numbers",
+            r"(?i)generator of random numbers",
+        ),
     }

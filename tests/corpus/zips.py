@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Entry:
     """`packed` is what the archive holds, `size` and `crc` are of what comes out; `method` 0 stored, 8 deflated.
 
-    `listed` is the name in the directory at the archive's end, where it is another than the one before the data.
+    `listed` is the name in the directory at the archive's end, where it is another than the one before the data; `extra` are the extra
+    fields in both.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Entry:
     listed: str = ""
     flags: int = 0
     listed_method: int = -1
+    extra: bytes = b""
 
 
 def stored(name: str, data: bytes, **more) -> Entry:
@@ -51,9 +53,9 @@ def local(entry: Entry) -> bytes:
     name = entry.name.encode()
     # 0x21 is 1 January 1980, so that the same archive is the same bytes.
     head = struct.pack(
-        "<4s5H3I2H", b"PK\x03\x04", 20, entry.flags, entry.method, 0, 0x21, entry.crc, len(entry.packed), entry.size, len(name), 0
+        "<4s5H3I2H", b"PK\x03\x04", 20, entry.flags, entry.method, 0, 0x21, entry.crc, len(entry.packed), entry.size, len(name), len(entry.extra)
     )
-    return head + name
+    return head + name + entry.extra
 
 
 def central(entry: Entry, at: int, name: str) -> bytes:
@@ -71,14 +73,14 @@ def central(entry: Entry, at: int, name: str) -> bytes:
         len(entry.packed),
         entry.size,
         len(name.encode()),
-        0,
+        len(entry.extra),
         0,
         0,
         0,
         0,
         at,
     )
-    return head + name.encode()
+    return head + name.encode() + entry.extra
 
 
 ZEROS = 1 << 20

@@ -41,7 +41,7 @@ pub(super) enum Rule {
     FromBuffer,
     /// `numpy.ndarray`: only by way of the others.
     Ndarray,
-    /// Constructors of random number generators.
+    /// Constructors of random number generators; the state is one that numpy writes.
     Random,
     /// `_codecs.encode`, to bytes by latin-1 only.
     Encode,

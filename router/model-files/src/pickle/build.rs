@@ -4,6 +4,7 @@
 use super::allowed::{Rule, Use};
 use super::dtype;
 use super::error::{Fault, shown};
+use super::generators;
 use super::machine::{Machine, Reader, Step};
 use super::report::Report;
 use super::values::Value;
@@ -30,7 +31,8 @@ impl Machine<'_> {
         };
         let refusal = match report.uses(global) {
             Some(Use::Trusted) => None,
-            Some(Use::Own | Use::Checked(Rule::Random)) => self.own_state(state),
+            Some(Use::Own) => self.own_state(state),
+            Some(Use::Checked(Rule::Random)) => self.random_state(state),
             Some(Use::New | Use::Items | Use::Mapping | Use::Checked(Rule::Arrays)) => self.dict_state(state),
             Some(Use::Checked(Rule::NoFunctions)) => self.dict_state(state).or_else(|| self.functions(state)),
             Some(Use::Checked(Rule::Texts)) => self.dict_state(state).or_else(|| self.texts(state)),
@@ -64,6 +66,18 @@ impl Machine<'_> {
         }
     }
 
+    /// What a generator of random numbers writes: its name and numbers, alone or with the seed.
+    fn random_state(&self, state: Value) -> Option<String> {
+        let item = |dict: Value, key: &str| self.heap.item(dict, key);
+        let state = if let Some([numbers, _]) = self.heap.tuple(state) { *numbers } else { state };
+        let ahead = item(state, "bit_generator").and_then(|name| self.heap.text(name)).and_then(generators::ahead);
+        let is_inside = ahead.is_some_and(|(keys, last)| {
+            let place = keys.iter().try_fold(state, |inside, &key| item(inside, key));
+            keys.is_empty() || matches!(place, Some(Value::Int(place)) if (0..=last).contains(&place))
+        });
+        (!is_inside).then(|| "which is not what numpy writes for a generator of random numbers".to_owned())
+    }
+
     /// Functions that a transformer would call.
     fn functions(&self, state: Value) -> Option<String> {
         let is_none = |key| self.heap.item(state, key) == Some(Value::Nothing);
@@ -86,13 +100,18 @@ impl Machine<'_> {
     /// `(version, shape, dtype, is_fortran, data)`.
     fn array_state(&mut self, state: Value, report: &Report) -> Option<String> {
         let other = Some("which is not what numpy writes for an array".to_owned());
-        let Some(&[Value::Int(_), Value::Tuple(_), dtype, order, data]) = self.heap.tuple(state) else { return other };
+        let Some(&[Value::Int(_), shape, dtype, order, data]) = self.heap.tuple(state) else { return other };
+        let Some(elements) = dtype::elements(&self.heap, shape) else { return other };
         let is_raw = self.use_raw(dtype);
         let is_object = self.heap.dtype(dtype).is_some_and(|dtype| dtype.is_object());
         let has_order = matches!(order, Value::Bool(_) | Value::Int(_));
+        // Numpy takes as many objects as the shape says: what is in memory after a list that is shorter would become pointers.
+        if let Some(items) = self.heap.list_items(data).filter(|items| is_object && *items != elements) {
+            return Some(format!("whose shape has {elements} objects, and whose list {items}"));
+        }
         let is_data = match data {
-            Value::List => is_object,
-            // Text is what Python 2 wrote for bytes.
+            Value::List(_) => is_object,
+            // Of raw bytes numpy looks itself whether they are as many as shape and type say. Text is what Python 2 wrote for bytes.
             Value::Bytes(_) | Value::SomeBytes | Value::Text(_) | Value::SomeText => is_raw,
             // `bytes()`, as protocols below 3 have it.
             Value::Made(maker) => is_raw && report.label(maker) == "builtins.bytes",

@@ -127,6 +127,14 @@ fn are_fields(heap: &Heap, bytes: u64, names: Value, fields: Value) -> bool {
         })
 }
 
+/// How many elements an array of this shape has; none where it is not a tuple of known numbers, as numpy writes it, or larger than any array.
+pub(super) fn elements(heap: &Heap, shape: Value) -> Option<u64> {
+    heap.tuple(shape)?.iter().try_fold(1_u64, |product, size| match size {
+        Value::Int(size) => product.checked_mul(u64::try_from(*size).ok()?),
+        _ => None,
+    })
+}
+
 /// Bytes of an array of this shape.
 pub(super) fn array_bytes(heap: &Heap, shape: Value, dtype: Dtype) -> Result<u64, Fault> {
     let shape = heap.tuple(shape).ok_or_else(|| Fault::broken("the shape of an array cannot be told"))?;

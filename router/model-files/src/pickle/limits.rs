@@ -19,7 +19,7 @@ pub struct Limits {
     pub stack: usize,
     /// The longest text whose value is known, in bytes; a longer one cannot be a name.
     pub text_bytes: usize,
-    /// Texts, tuples and dicts whose contents are known, in bytes of this machine's memory. A file over it is refused.
+    /// Texts, tuples and dicts whose contents are known, and lengths of lists, in bytes of this machine's memory. A file over it is refused.
     pub kept_bytes: u64,
     /// Containers in each other: an archive is one, an array file in it a second, the pickle a third.
     pub nesting: u32,

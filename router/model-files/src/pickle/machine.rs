@@ -135,13 +135,13 @@ impl<'a> Machine<'a> {
 
     fn collection(&mut self, opcode: Opcode) -> Result<(), Fault> {
         let value = match opcode.name {
-            "EMPTY_LIST" => Value::List,
+            "EMPTY_LIST" => self.heap.new_list(0)?,
             "EMPTY_SET" => Value::Set,
             "EMPTY_TUPLE" => self.heap.new_tuple(&[])?,
             "EMPTY_DICT" => self.heap.new_dict()?,
             "LIST" => {
-                self.pop_mark()?;
-                Value::List
+                let items = self.pop_mark()?;
+                self.heap.new_list(items.len())?
             }
             "FROZENSET" => {
                 self.pop_mark()?;
@@ -179,7 +179,11 @@ impl<'a> Machine<'a> {
         let target = self.top()?;
         let takes = match (opcode.name, target) {
             (_, Value::Refused) => return Ok(()),
-            ("ADDITEMS", Value::Set) | ("APPEND" | "APPENDS", Value::List) => true,
+            ("ADDITEMS", Value::Set) => true,
+            ("APPEND" | "APPENDS", Value::List(_)) => {
+                self.heap.extend_list(target, items.len());
+                true
+            }
             ("APPEND" | "APPENDS", Value::Made(global)) => matches!(report.uses(global), Some(Use::Sequence | Use::Trusted)),
             ("SETITEM" | "SETITEMS", Value::Dict(_)) => {
                 if self.heap.dict(target).is_some_and(|dict| dict.is_frozen) {
@@ -264,7 +268,7 @@ impl<'a> Machine<'a> {
             Value::Made(global) => format!("what {} made", shown(report.label(global))),
             Value::Dtype(_) => "a data type of numpy".to_owned(),
             Value::Text(_) | Value::SomeText => "a text".to_owned(),
-            Value::List | Value::Set | Value::Tuple(_) | Value::Dict(_) => "a collection".to_owned(),
+            Value::List(_) | Value::Set | Value::Tuple(_) | Value::Dict(_) => "a collection".to_owned(),
             _ => "a plain value".to_owned(),
         }
     }

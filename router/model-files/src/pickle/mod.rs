@@ -25,6 +25,7 @@ mod error;
 mod examine;
 #[cfg(test)]
 mod fuzz;
+mod generators;
 mod input;
 mod limits;
 mod lists;

@@ -1,11 +1,14 @@
 //! The header of numpy's array files: whether raw bytes come after it, or a pickle. Invariant: what cannot be told is refused.
 
-use super::dtype::short_form;
+use super::dtype::{Dtype, short_form};
 
 /// The first bytes.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 /// The longest header, in bytes: numpy itself refuses longer ones.
 const HEADER_BYTES: u64 = 10_000;
+
+/// The most fields of a structured type: a node of a tree has a dozen.
+const MOST_FIELDS: usize = 255;
 
 /// How many bytes say how long a header is.
 pub(super) const LENGTH_AT: u64 = 12;
@@ -41,24 +44,66 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     };
     let text = std::str::from_utf8(text).map_err(|_| broken())?;
     let other = || "the header of an array file is not as numpy writes it for a plain data type".to_owned();
-    let (form, rest) = text.strip_prefix("{'descr': '").and_then(|text| text.split_once("', 'fortran_order': ")).ok_or_else(other)?;
+    let (element, rest) = text.strip_prefix("{'descr': ").and_then(element).ok_or_else(other)?;
     // Whole, so that no second key can say something else.
+    let rest = rest.strip_prefix(", 'fortran_order': ").unwrap_or_default();
     let rest = rest.strip_prefix("False").or_else(|| rest.strip_prefix("True")).unwrap_or_default();
     let shape = rest.strip_prefix(", 'shape': (").and_then(|rest| rest.trim_end().strip_suffix("), }")).ok_or_else(other)?;
     if !shape.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b' ')) {
         return Err(other());
     }
-    let form = form.strip_prefix(['<', '>', '|', '=']).unwrap_or(form);
-    // The unit of a time.
-    let plain = if form.starts_with(['M', 'm']) { form.split('[').next().unwrap_or(form) } else { form };
-    let dtype = short_form(plain.as_bytes()).ok_or_else(other)?;
     let sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty());
     let elements = sizes.map(|size| size.parse::<u64>().ok()).try_fold(1_u64, |product, size| product.checked_mul(size?));
-    let bytes = elements.and_then(|elements| elements.checked_mul(dtype.bytes));
+    let bytes = elements.and_then(|elements| elements.checked_mul(element.bytes));
     Ok(Header {
-        is_pickle: dtype.is_object(),
+        is_pickle: element.is_pickle,
         bytes: bytes.ok_or_else(|| format!("an array of the shape ({shape}) is larger than any file"))?,
     })
+}
+
+/// One element of an array, and what comes after its type: a form in quotes, or a list of fields.
+fn element(text: &str) -> Option<(Header, &str)> {
+    if let Some(fields) = text.strip_prefix('[') {
+        return structure(fields);
+    }
+    let (form, rest) = quoted(text)?;
+    let dtype = plain(form)?;
+    Some((Header { is_pickle: dtype.is_object(), bytes: dtype.bytes }, rest))
+}
+
+/// The fields of an element: each is a name and a plain form, one after another, and what is skipped between two has no name and is `V`. Fields that are arrays or structured
+/// in turn, with titles, or of objects (which numpy would not write with raw data) are not read.
+fn structure(text: &str) -> Option<(Header, &str)> {
+    let (mut bytes, mut rest) = (0_u64, text);
+    for _ in 0..MOST_FIELDS {
+        let (name, after) = quoted(rest.strip_prefix('(')?)?;
+        let (form, after) = quoted(after.strip_prefix(", ")?)?;
+        let dtype = plain(form)?;
+        if dtype.is_object() || (name.is_empty() && !form.starts_with("|V")) {
+            return None;
+        }
+        bytes = bytes.checked_add(dtype.bytes)?;
+        let after = after.strip_prefix(')')?;
+        if let Some(after) = after.strip_prefix(']') {
+            return Some((Header { is_pickle: false, bytes }, after));
+        }
+        rest = after.strip_prefix(", ")?;
+    }
+    None
+}
+
+/// A text in quotes that has no escapes, and what comes after it.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let (inner, rest) = text.strip_prefix('\'')?.split_once('\'')?;
+    inner.chars().all(|letter| !letter.is_control() && letter != '\\').then_some((inner, rest))
+}
+
+/// A form without fields: `<f8`, `|O`, `<M8[ns]`.
+fn plain(form: &str) -> Option<Dtype> {
+    let form = form.strip_prefix(['<', '>', '|', '=']).unwrap_or(form);
+    // The unit of a time.
+    let form = if form.starts_with(['M', 'm']) { form.split('[').next().unwrap_or(form) } else { form };
+    short_form(form.as_bytes())
 }
 
 #[cfg(test)]
@@ -88,6 +133,36 @@ mod tests {
     }
 
     #[test]
+    fn elements_with_fields_are_raw() {
+        let fields = |fields: &str| header(&file(&format!("{{'descr': [{fields}], 'fortran_order': False, 'shape': (3,), }}   \n")));
+        // As numpy writes the nodes of scikit-learn's trees: the last field is what the compiler leaves empty.
+        let node = "('left_child', '<i8'), ('threshold', '<f8'), ('missing_go_to_left', '|u1'), ('', '|V7')";
+        assert_eq!(fields(node), Ok(Header { is_pickle: false, bytes: 72 }));
+        assert_eq!(fields("('a', '<M8[ns]'), ('b', '<U3'), ('c', '|V4')").map(|header| header.bytes), Ok(72));
+        let many = |count: usize| fields(&vec!["('a', '|u1')"; count].join(", "));
+        assert_eq!(many(MOST_FIELDS).map(|header| header.bytes), Ok(3 * MOST_FIELDS as u64));
+        assert!(many(MOST_FIELDS + 1).is_err());
+        for odd in [
+            "",
+            "('a', '|O')",
+            "('a', '<i8'), ('b', '|O8')",
+            "('a', '<i8', (3,))",
+            "('a', [('x', '<f4')])",
+            "(('title', 'a'), '<i8')",
+            "('', '<i8')",
+            "('a', '<i8'),",
+            "('a', '<i8') ",
+            "('a', 'f8,O')",
+            "('\\x61', '<i8')",
+            "(\"a\", '<i8')",
+            "('a', '<i8')], 'descr': [('a', '|O')",
+            "('a', '|V1073741825')",
+        ] {
+            assert!(fields(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
     fn refuses_what_it_cannot_tell() {
         for text in [
             "{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (3,), }\n",
@@ -95,6 +170,8 @@ mod tests {
             "{ 'descr': '|O', 'fortran_order': False, 'shape': (3,), }\n",
             "{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296), }\n",
             "{'descr': 'object', 'fortran_order': False, 'shape': (3,), }\n",
+            "{'descr': '<f8''fortran_order': False, 'shape': (3,), }\n",
+            "{'descr': '<f8', 'fortran_order': , 'shape': (3,), }\n",
         ] {
             assert!(header(&file(text)).is_err(), "{text}");
         }

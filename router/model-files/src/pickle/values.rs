@@ -25,7 +25,8 @@ pub(super) enum Value {
     /// Short bytes that are known.
     Bytes(usize),
     SomeBytes,
-    List,
+    /// A list; how many items it has is known.
+    List(usize),
     Set,
     Tuple(usize),
     Dict(usize),
@@ -78,6 +79,8 @@ struct Tuple {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Heap {
     texts: Vec<Box<[u8]>>,
+    /// How many items each list has.
+    lists: Vec<u64>,
     tuples: Vec<Tuple>,
     dicts: Vec<Dict>,
     dtypes: Vec<Dtype>,
@@ -108,6 +111,12 @@ impl Heap {
         self.keep(bytes.len() + 24)?;
         self.texts.push(bytes.into());
         Ok(Value::Bytes(self.texts.len() - 1))
+    }
+
+    pub(super) fn new_list(&mut self, items: usize) -> Result<Value, Fault> {
+        self.keep(size_of::<u64>())?;
+        self.lists.push(items as u64);
+        Ok(Value::List(self.lists.len() - 1))
     }
 
     pub(super) fn new_tuple(&mut self, elements: &[Value]) -> Result<Value, Fault> {
@@ -154,6 +163,23 @@ impl Heap {
         match value {
             Value::Text(id) | Value::Bytes(id) => self.texts.get(id).map(AsRef::as_ref),
             _ => None,
+        }
+    }
+
+    /// How many items a value has by now, if it is a list.
+    pub(super) fn list_items(&self, value: Value) -> Option<u64> {
+        match value {
+            Value::List(id) => self.lists.get(id).copied(),
+            _ => None,
+        }
+    }
+
+    /// Counts items that are appended to a list; nothing happens where it is none.
+    pub(super) fn extend_list(&mut self, list: Value, items: usize) {
+        if let Value::List(id) = list
+            && let Some(length) = self.lists.get_mut(id)
+        {
+            *length = length.saturating_add(items as u64);
         }
     }
 
@@ -225,7 +251,7 @@ impl Heap {
     fn keep(&mut self, bytes: usize) -> Result<(), Fault> {
         self.kept = self.kept.saturating_add(bytes as u64);
         if self.kept > self.limit {
-            return Err(Fault::Limit { what: "bytes of texts, tuples and dicts", limit: self.limit });
+            return Err(Fault::Limit { what: "bytes of texts, lists, tuples and dicts", limit: self.limit });
         }
         Ok(())
     }

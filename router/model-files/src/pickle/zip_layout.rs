@@ -21,7 +21,11 @@ const END_64_BYTES: usize = 56;
 const LOCATOR_BYTES: usize = 20;
 /// Says that the number is in the extra field.
 const IN_EXTRA: u32 = u32::MAX;
-/// Flags that may be set: sizes come after the data; names are UTF-8; two bits of how hard the packer tried.
+/// Extra fields that give an entry another name: in another encoding, and Info-ZIP's in Unicode, which Python takes from 3.12 on and does not before. (Its twin for comments,
+/// 0x6375, names nothing.)
+const NAMING: [u16; 2] = [0x0008, 0x7075];
+/// Flags that may be set: sizes come after the data; names are UTF-8; two bits of how hard the packer tried. Where the second is not set, some take a name for code page 437
+/// and not for UTF-8. What is ASCII is the same in both, and what is not is ASCII in neither: every name that an entry is known by here, and `schema.json`, is ASCII.
 const FLAGS: u16 = 0x0008 | 0x0800 | 0x0006;
 
 /// An entry.
@@ -48,6 +52,8 @@ struct Header {
     name: Vec<u8>,
     offset: u64,
     has_64: bool,
+    /// An extra field gives another name.
+    is_renamed: bool,
 }
 
 /// All entries of an archive, in the order of its bytes.
@@ -72,6 +78,9 @@ pub(super) fn entries(bytes: &[u8], most: usize) -> Result<Vec<Entry<'_>>, Strin
     let mut at = 0;
     while let Some(header) = files.next() {
         let name = checked_name(&header.name)?;
+        if header.is_renamed {
+            return Err(renamed(name));
+        }
         // What differs only in case is one file for some.
         if !names.insert(name.to_lowercase()) {
             return Err(format!("two entries of the archive are called {}", shown(name)));
@@ -158,6 +167,7 @@ fn central(fields: &mut Fields<'_>) -> Option<Header> {
         offset: long.number(offset)?,
         name: name.to_vec(),
         has_64: long.is_there,
+        is_renamed: long.is_renamed,
     };
     (disk == 0).then_some(header)
 }
@@ -173,6 +183,9 @@ fn entry<'a>(bytes: &'a [u8], header: &Header, name: &str, next: u64) -> Result<
     let (local, has_64) = local(&mut fields).ok_or_else(differ)?;
     let has_descriptor = header.flags & 0x0008 != 0;
     let is_open = has_descriptor && (local.crc, local.packed, local.bytes) == (0, 0, 0);
+    if local.is_renamed {
+        return Err(renamed(name));
+    }
     let agrees = (local.flags, local.method, &local.name) == (header.flags, header.method, &header.name)
         && (is_open || (local.crc, local.packed, local.bytes) == (header.crc, header.packed, header.bytes));
     let packed = usize::try_from(header.packed).ok().and_then(|packed| fields.take_bytes(packed)).filter(|_| agrees).ok_or_else(differ)?;
@@ -196,8 +209,8 @@ fn local(fields: &mut Fields<'_>) -> Option<(Header, bool)> {
     let (name, extra) = (fields.take(name)?, fields.take(extra)?);
     let mut long = Long::find(extra)?;
     let (bytes, packed) = (long.number(bytes)?, long.number(packed)?);
-    let has_64 = long.is_there;
-    Some((Header { flags, method, crc, packed, bytes, name: name.to_vec(), offset: 0, has_64 }, has_64))
+    let (has_64, is_renamed) = (long.is_there, long.is_renamed);
+    Some((Header { flags, method, crc, packed, bytes, name: name.to_vec(), offset: 0, has_64, is_renamed }, has_64))
 }
 
 /// What may come after the data: the checksum and the sizes again, with or without a signature.
@@ -228,17 +241,23 @@ fn checked_name(name: &[u8]) -> Result<&str, String> {
     Ok(text)
 }
 
+fn renamed(name: &str) -> String {
+    format!("{}: an extra field gives it another name, which some readers take", shown(name))
+}
+
 /// The extra field with 64-bit numbers.
 struct Long<'a> {
     rest: Fields<'a>,
     is_there: bool,
+    /// There is also one that gives another name.
+    is_renamed: bool,
 }
 
 impl<'a> Long<'a> {
     /// None: the extra fields are broken, or there are two of them.
     fn find(extra: &'a [u8]) -> Option<Long<'a>> {
         let mut fields = Fields(extra);
-        let mut long = Long { rest: Fields(&[]), is_there: false };
+        let mut long = Long { rest: Fields(&[]), is_there: false, is_renamed: false };
         while !fields.0.is_empty() {
             let (kind, size) = (fields.u16()?, fields.u16()?);
             let bytes = fields.take(size)?;
@@ -246,8 +265,9 @@ impl<'a> Long<'a> {
                 if long.is_there {
                     return None;
                 }
-                long = Long { rest: Fields(bytes), is_there: true };
+                (long.rest, long.is_there) = (Fields(bytes), true);
             }
+            long.is_renamed |= NAMING.contains(&kind);
         }
         Some(long)
     }

@@ -14,10 +14,19 @@ pub(super) struct Part {
     data: Vec<u8>,
     flags: u16,
     pub(super) deflated: bool,
+    /// Extra fields of the directory's header, and of the local one.
+    pub(super) extra: Vec<u8>,
+    pub(super) local_extra: Vec<u8>,
 }
 
 pub(super) fn part(name: &'static str, data: &[u8]) -> Part {
-    Part { name, local_name: name, data: data.to_vec(), flags: 0, deflated: false }
+    Part { name, local_name: name, data: data.to_vec(), flags: 0, deflated: false, extra: Vec::new(), local_extra: Vec::new() }
+}
+
+/// Info-ZIP's extra field of the kind `kind`, which says that an entry called `name` is called otherwise.
+pub(super) fn renaming(kind: u16, name: &str, other: &str) -> Vec<u8> {
+    let data = [&[1_u8][..], &crc32fast::hash(name.as_bytes()).to_le_bytes(), other.as_bytes()].concat();
+    [&kind.to_le_bytes()[..], &u16::try_from(data.len()).unwrap().to_le_bytes(), &data].concat()
 }
 
 fn deflated(data: &[u8]) -> Vec<u8> {
@@ -31,7 +40,7 @@ pub(super) fn zip(parts: &[Part]) -> (Vec<u8>, usize) {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for part in parts {
         let packed = if part.deflated { deflated(&part.data) } else { part.data.clone() };
-        let head = |name: &str| {
+        let head = |name: &str, extra: &[u8]| {
             let mut head = Vec::new();
             head.extend_from_slice(&[20, 0]);
             head.extend_from_slice(&part.flags.to_le_bytes());
@@ -40,19 +49,21 @@ pub(super) fn zip(parts: &[Part]) -> (Vec<u8>, usize) {
             head.extend_from_slice(&u32::try_from(packed.len()).unwrap().to_le_bytes());
             head.extend_from_slice(&u32::try_from(part.data.len()).unwrap().to_le_bytes());
             head.extend_from_slice(&u16::try_from(name.len()).unwrap().to_le_bytes());
-            head.extend_from_slice(&[0, 0]);
+            head.extend_from_slice(&u16::try_from(extra.len()).unwrap().to_le_bytes());
             head
         };
         let offset = u32::try_from(bytes.len()).unwrap();
         bytes.extend_from_slice(b"PK\x03\x04");
-        bytes.extend_from_slice(&head(part.local_name));
+        bytes.extend_from_slice(&head(part.local_name, &part.local_extra));
         bytes.extend_from_slice(part.local_name.as_bytes());
+        bytes.extend_from_slice(&part.local_extra);
         bytes.extend_from_slice(&packed);
         directory.extend_from_slice(b"PK\x01\x02\x14\x00");
-        directory.extend_from_slice(&head(part.name));
+        directory.extend_from_slice(&head(part.name, &part.extra));
         directory.extend_from_slice(&[0; 10]);
         directory.extend_from_slice(&offset.to_le_bytes());
         directory.extend_from_slice(part.name.as_bytes());
+        directory.extend_from_slice(&part.extra);
     }
     let at = bytes.len();
     let count = u16::try_from(parts.len()).unwrap().to_le_bytes();
@@ -171,6 +182,21 @@ fn headers_that_differ_are_refused() {
         let mut bytes = good.clone();
         bytes[at] ^= 2;
         assert!(look(&bytes).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn an_extra_field_gives_no_entry_another_name() {
+    for (kind, is_refused) in [(0x7075, true), (0x0008, true), (0x6375, false), (0x5455, false)] {
+        let other = renaming(kind, "m/data/1", "m/data.pkl");
+        for (extra, local_extra) in [(other.clone(), Vec::new()), (Vec::new(), other.clone()), (other.clone(), other.clone())] {
+            let bytes = with(Part { extra, local_extra, ..part("m/data/1", b"x") });
+            if is_refused {
+                assert!(refused(&bytes).starts_with("m/data/1: an extra field gives it another name"), "{kind:#x}");
+            } else {
+                assert!(look(&bytes).is_ok(), "{kind:#x}");
+            }
+        }
     }
 }
 

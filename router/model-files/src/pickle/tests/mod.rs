@@ -8,6 +8,7 @@ mod malicious;
 mod opaque;
 mod properties;
 mod rules;
+mod skops;
 
 use super::{Allowed, Examined, Limits, Unsafe, examine};
 

@@ -180,6 +180,85 @@ fn arrays_get_raw_bytes_by_a_known_type_only() {
     contains(&array(Asm::default().dtype("f8", "<", -1, 0), b"](Ne"), "not what numpy writes for an array");
 }
 
+/// Numpy takes so many out of a list without a look at its length.
+#[test]
+fn an_array_of_objects_gets_as_many_as_its_shape_says() {
+    let array = |start: Asm, shape: &[u8], list: &[u8]| {
+        let empty = start.global("numpy.core.multiarray", "_reconstruct").global("numpy", "ndarray").raw(b"K\x00\x85C\x01b\x87R(K\x01");
+        empty.raw(shape).raw(&Asm::default().dtype("O8", "|", -1, 63).0).raw(b"\x89").raw(list).raw(b"tb")
+    };
+    let plain = |shape: &[u8], list: &[u8]| array(Asm::protocol(2), shape, list);
+    for (shape, list) in [
+        (&b"K\x02\x85"[..], &b"](NNe"[..]),
+        (b"K\x02\x85", b"(NNl"),
+        (b"K\x02\x85", b"]NaNa"),
+        (b"K\x02\x85", b"]q\x05(Neh\x05Na0"),
+        (b"K\x02K\x03\x86", b"](NNNNe(NNe"),
+        (b"L2L\n\x85", b"](NNe"),
+        (b")", b"]Na"),
+        (b"K\x00\x85", b"]"),
+    ] {
+        let bytes = plain(shape, list).stop();
+        assert!(look(&bytes).is_ok(), "{shape:?} {list:?}: {:?}", look(&bytes));
+    }
+    contains(&plain(b"M\xe8\x03\x85", b"(Nl").stop(), "what numpy.ndarray made, whose shape has 1000 objects, and whose list 1");
+    contains(&plain(b"K\x01\x85", b"](NNe").stop(), "whose shape has 1 objects, and whose list 2");
+    // What is appended after the array took its items comes too late.
+    contains(&plain(b"K\x02\x85", b"]q\x05Na").raw(b"0h\x05Na").stop(), "whose shape has 2 objects, and whose list 1");
+    // With what the pointers would be taken from laid beside it.
+    let laid = (0_u8..4).fold(Asm::protocol(5), |asm, number| {
+        asm.raw(b"\x96\x2f\0\0\0\0\0\0\0").raw(&b"ABCDEFGH".repeat(6)[..47]).raw(&[b'q', number + 10, b'0'])
+    });
+    contains(&array(laid.raw(b"(NNNNNNlq\x050"), b"K\x42\x85", b"h\x05").stop(), "whose shape has 66 objects, and whose list 6");
+    // Shapes that nobody can tell, also of raw numbers.
+    for shape in [
+        &b"(Nt"[..],
+        b"J\xff\xff\xff\xff\x85",
+        b"\x88\x85",
+        b"G\x3f\xf0\0\0\0\0\0\0\x85",
+        b"\x8a\x09\0\0\0\0\0\0\0\0\x01\x85",
+        b"\x8a\x05\0\0\0\0\x01\x8a\x05\0\0\0\0\x01\x86",
+        b"](K\x01e",
+        b"K\x01",
+    ] {
+        contains(&plain(shape, b"](Ne").stop(), "which is not what numpy writes for an array");
+    }
+    let raw = Asm::protocol(2).global("numpy.core.multiarray", "_reconstruct").global("numpy", "ndarray");
+    let raw = raw.raw(b"K\x00\x85C\x01b\x87R(K\x01N\x85").raw(&Asm::default().dtype("f8", "<", -1, 0).0);
+    contains(&raw.raw(b"\x89C\x08abcdefghtb").stop(), "which is not what numpy writes for an array");
+}
+
+/// The state says where a generator reads next in what it holds.
+#[test]
+fn a_generator_of_random_numbers_reads_only_what_it_holds() {
+    let made = |module: &str, name: &str| {
+        Asm::protocol(2).global("numpy.random._pickle", "__bit_generator_ctor").global(module, name).raw(b"\x85R")
+    };
+    let mersenne = |place: &[u8], end: &[u8]| {
+        let state = made("numpy.random._mt19937", "MT19937").raw(b"}(").text("bit_generator").text("MT19937").text("state");
+        state.raw(b"}").text("pos").raw(place).raw(b"su").raw(end).stop()
+    };
+    let philox = |place: &[u8]| {
+        let state = made("numpy.random._philox", "Philox").raw(b"}(").text("bit_generator").text("Philox");
+        state.text("buffer_pos").raw(place).raw(b"ub").stop()
+    };
+    let other = "which is not what numpy writes for a generator of random numbers";
+    for end in [&b"b"[..], b"N\x86b"] {
+        assert!(look(&mersenne(b"M\x70\x02", end)).is_ok() && look(&mersenne(b"K\x00", end)).is_ok());
+        for place in [&b"M\x71\x02"[..], b"J\xff\xff\xff\xff", b"N", b"\x8a\x09\0\0\0\0\0\0\0\0\x01"] {
+            contains(&mersenne(place, end), other);
+        }
+    }
+    assert!(look(&philox(b"K\x04")).is_ok());
+    contains(&philox(b"K\x05"), other);
+    contains(&philox(b"J\xff\xff\xff\xff"), other);
+    let pcg = |name: &str| made("numpy.random._pcg64", "PCG64").raw(b"}").text("bit_generator").text(name).raw(b"sb").stop();
+    assert!(look(&pcg("PCG64")).is_ok());
+    contains(&pcg("Unknown"), other);
+    contains(&made("numpy.random._pcg64", "PCG64").raw(b"K\x01b").stop(), other);
+    contains(&made("numpy.random._pcg64", "PCG64").raw(b"}NN\x87b").stop(), other);
+}
+
 #[test]
 fn names_can_be_added_and_only_whole_ones() {
     let bytes = Asm::protocol(4).stack_global("shop.ranking", "Model").raw(b")\x81}b").stop();
