@@ -250,7 +250,7 @@ mod tests {
             (line(&[]), "line 1: documents: 0 of them; must be 1 to 1000"),
             ("{".to_owned(), "line 1: column 1: EOF while parsing an object (each query is one whole line)"),
             ("[\n{}\n]".to_owned(), "line 1: an array; must be one query"),
-            (format!("\n[{}]", line(&[good.clone()])), "line 2: an array; must be one query"),
+            (format!("\n[{}]", line(std::slice::from_ref(&good))), "line 2: an array; must be one query"),
             ("\u{feff}{}".to_owned(), "line 1: it begins with a byte order mark"),
             (
                 line(&[document(r#"{"bm25": 1}"#, "")]),
@@ -261,7 +261,10 @@ mod tests {
                 "invalid type: null, expected f32 (features are lists of numbers; what is missing has to be filled in)",
             ),
             (line(&[good.replace("\"1\"", "0")]), "invalid type: integer `0`, expected a string (ids and queries are texts)"),
-            (line(&[good.clone()]).replace("\"a\"", "7"), "invalid type: integer `7`, expected a string (ids and queries are texts)"),
+            (
+                line(std::slice::from_ref(&good)).replace("\"a\"", "7"),
+                "invalid type: integer `7`, expected a string (ids and queries are texts)",
+            ),
             (line(&[good.replace("\"id\"", "\"di\"")]), "missing field `id`"),
             (line(&[document("[]", "")]), "documents[0].features: 0 of them"),
             (line(&[good.clone(), document("[1, 2]", "")]), "documents[1].features: 2 of them"),
