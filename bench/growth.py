@@ -19,6 +19,7 @@ import tempfile
 from instructions import Backends, Bench, WORKLOADS, fail, machine
 
 SPLIT = WORKLOADS["split"]
+# What stands in two braces more is filled in when the config is written.
 ROUTE = """
 [[route]]
 name = "r{number}"
@@ -31,20 +32,20 @@ endpoints = ["http://{{canary}}"]
 """
 RULE = """[[route.split_config.rules]]
 name = "rule{number}"
-when = [{{{{ field = "header:x-beta", equals = "{number}" }}}}]
+when = [{{ field = "header:x-beta", equals = "{number}" }}]
 pool = "canary"
 """
 
 
 def with_routes(number):
     """The last of so many is asked."""
-    more = "".join(ROUTE.format(number=one).format(blue="{blue}", canary="{canary}") for one in range(1, number))
+    more = "".join(ROUTE.format(number=one) for one in range(1, number))
     return SPLIT._replace(routes=more, path=f"/r{number - 1}/search?q=hello" if number > 1 else SPLIT.path)
 
 
 def with_rules(number):
     """None of them holds, so that all of them are looked at; none at all is the weighted split."""
-    rules = 'split_policy = "split-rules"\n' + "".join(RULE.format(number=one).format() for one in range(number))
+    rules = 'split_policy = "split-rules"\n' + "".join(RULE.format(number=one) for one in range(number))
     return SPLIT._replace(policy=rules if number else "")
 
 

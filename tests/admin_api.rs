@@ -219,6 +219,12 @@ fn a_viewer_reads_but_for_salts_and_changes_nothing() {
     assert!(!ask(router.admin, "GET", "/metrics", &[], "").body.contains("pepper"));
     let history = ask(router.admin, "GET", "/api/v1/routes/search/history", &bob, "").json();
     assert_eq!(history["entries"][0]["who"], "ann");
+    let role = |token: &[(&str, &str)]| ask(router.admin, "GET", "/api/v1/routes/search", token, "").json()["role"].clone();
+    assert_eq!((role(&ann), role(&bob)), ("operator".into(), "viewer".into()));
+    let roll_back = |token: &[(&str, &str)], body: &str| ask(router.admin, "POST", "/api/v1/routes/search/rollback", token, body).status;
+    let dry = r#"{"dry_run": true}"#;
+    assert_eq!((roll_back(&bob, ""), roll_back(&[], dry)), (403, 401));
+    assert_eq!((roll_back(&bob, dry), roll_back(&ann, dry), roll_back(&ann, "")), (409, 409, 409), "there is nothing to roll back");
 }
 
 #[test]

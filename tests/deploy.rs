@@ -362,6 +362,24 @@ fn a_dry_run_says_what_is_in_the_way() {
     }
 }
 
+/// Whoever may not begin a rollout pushes nothing for it.
+#[test]
+fn a_token_that_may_read_alone_pushes_nothing() {
+    let site = Site::start(LONG);
+    let file = site.model("ranker_v2.onnx");
+    let without = |arguments: &[&str]| {
+        let mut command = site.command(&[&["--file", text(&file)], arguments].concat());
+        said(&command.env_remove("SWITCHBACK_TOKEN_FILE").current_dir(site.registry.path(".")).output().unwrap())
+    };
+    let (code, told, error) = without(&["--dry-run"]);
+    let warning = "warning: a deployment needs a token with the role operator, and there is none: ";
+    assert!(code == 0 && format!("{told}{error}").contains(warning), "{code}: {told}{error}");
+    let (code, told, error) = without(&["--wait"]);
+    assert!(code == 2 && error.contains("a deployment needs a token with the role operator, and there is none: "), "{code}: {told}{error}");
+    assert!(error.contains("name one with --token-file") && error.contains("nothing was done"), "{error}");
+    assert_eq!((site.versions(), site.rollouts()), (vec![1], 0));
+}
+
 /// It is no reason not to deploy another one.
 #[test]
 fn a_version_that_nobody_can_read_is_told_on_the_way() {

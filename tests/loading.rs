@@ -79,7 +79,14 @@ fn what_is_retired_comes_back_by_a_load() {
     assert_eq!(pools.served(&pools.rankers[0][0]), [] as [u64; 0]);
     assert!(!pools.folder("blue").join("search/1").exists(), "nor is it in the repository that the router fills");
     let (code, _, error) = router.run(&["rollback", "search"]);
-    assert!(code == 2 && error.contains("no candidate"), "{error}");
+    assert!(code == 2 && error.contains("to bring an earlier version back: switchback rollback search --to VERSION"), "{error}");
+    let (code, _, error) = router.run(&["flag", "set", "search", "live=blue"]);
+    assert!(code == 2 && error.contains("pool blue runs no version, since its servers let go of it"), "{code}: {error}");
+    let said = done(&router, &["status"]);
+    assert!(
+        said.contains("way back: rollback --to search:1: search:1 is loaded on blue, which runs none, and becomes live then"),
+        "{said}"
+    );
     let said = done(&router, &["rollback", "search", "--to", "search:1", "--dry-run"]);
     assert!(
         said.starts_with("would be done: search:1 is loaded on blue, which runs none, and becomes live then; the last load took "),
@@ -88,6 +95,8 @@ fn what_is_retired_comes_back_by_a_load() {
     let said = done(&router, &["rollback", "search", "--to", "search:1"]);
     assert_eq!(said, "rolled back: search:1 is live on search\n");
     assert_eq!((pools.served(&pools.rankers[0][0]), router.route()["live"].clone()), (vec![1], "blue".into()));
+    let (code, _, error) = router.run(&["rollback", "search"]);
+    assert!(code == 2 && error.contains("search:1 was brought back over search:2; to make that live again"), "{code}: {error}");
     let report = load.stop();
     assert_eq!(report.failures(), 0, "{report:?}");
 }

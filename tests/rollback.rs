@@ -226,42 +226,88 @@ fn with_redis_dead_each_router_is_told_and_the_flags_follow_when_it_is_back() {
     assert!(entries[0]["why"].as_str().unwrap().ends_with("rolled back by local-operator: it ranks worse"), "{entries:#?}");
 }
 
-/// Nobody is compared any more: the new version has everybody, and its rollout is done.
-#[test]
-fn with_redis_dead_a_rollout_that_is_done_is_taken_back_too() {
-    let mut scene = Fleet::start();
-    let routers = routers(&scene, "rollout = { steps = [\"50\"], holdback_percent = \"10\", bake = \"10m\" }");
-    let is = |phase: &str| {
-        for router in &routers {
-            eventually(phase, SOON, || (router.route()["rollout"]["phase"] == phase).then_some(()));
-        }
-    };
-    for (arguments, phase) in
+/// Starts a rollout on the first router, and orders it on to where all routers see it in this phase.
+fn brought_to(phase: &str, routers: &[Router; 2]) {
+    for (arguments, reached) in
         [(&["start", "search"][..], "canary"), (&["promote", "search", "--full"], "baking"), (&["promote", "search"], "done")]
     {
         let (code, said, error) = routers[0].run(&[&["rollout"], arguments].concat());
         assert_eq!(code, 0, "{said}{error}");
-        is(phase);
+        is_in(reached, routers);
+        if reached == phase {
+            return;
+        }
     }
-    let dump = scene.runtime.block_on(scene.redis.dump()).unwrap();
-    scene.redis.kill().unwrap();
-    let load = Load::new(routers[1].traffic, 100).start();
-    load.wait_for(100);
-    let (code, said, error) = routers[0].run(&["rollback", "search", "--why", "it ranks worse"]);
-    let held = ["one", "other"].map(|router| format!("  {router}: v2 gives its traffic to v1 on blue\n"));
-    assert!(code == 0 && held.iter().all(|line| said.contains(line)), "{code}: {said}{error}");
-    let before = arrivals_later(&load, &scene.pools[1]);
-    let sent = load.sent();
-    load.wait_for(sent + 200);
-    assert_eq!((load.stop().failures(), scene.pools[1].arrivals()), (0, before), "nobody is sent to the new version");
-    scene.runtime.block_on(scene.redis.restart_with(&dump)).unwrap();
-    is("rolled_back");
-    let why = rollbacks(&routers[0]).iter().map(|entry| entry["why"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
-    assert!(why.len() == 1 && why[0].ends_with("rolled back by local-operator: it ranks worse"), "{why:?}");
+}
+
+fn is_in(phase: &str, routers: &[Router; 2]) {
+    for router in routers {
+        eventually(phase, SOON, || (router.route()["rollout"]["phase"] == phase).then_some(()));
+    }
+}
+
+/// Nobody is compared any more: the new version has everybody, and its rollout is done, or bakes with nobody held back.
+#[test]
+fn with_redis_dead_a_live_version_is_taken_back_too() {
+    for (phase, holdback) in [("done", "10"), ("baking", "0")] {
+        let mut scene = Fleet::start();
+        let route = format!("rollout = {{ steps = [\"50\"], holdback_percent = {holdback:?}, bake = \"10m\" }}\nobserve_only = true");
+        let routers = routers(&scene, &route);
+        brought_to(phase, &routers);
+        let dump = scene.runtime.block_on(scene.redis.dump()).unwrap();
+        scene.redis.kill().unwrap();
+        let load = Load::new(routers[1].traffic, 100).start();
+        load.wait_for(100);
+        let (code, said, error) = routers[0].run(&["rollback", "search", "--why", "it ranks worse"]);
+        let held = ["one", "other"].map(|router| format!("  {router}: v2 gives its traffic to v1 on blue\n"));
+        assert!(code == 0 && held.iter().all(|line| said.contains(line)), "{code}: {said}{error}");
+        let before = arrivals_later(&load, &scene.pools[1]);
+        let sent = load.sent();
+        load.wait_for(sent + 200);
+        assert_eq!((load.stop().failures(), scene.pools[1].arrivals()), (0, before), "nobody is sent to the new version");
+        scene.runtime.block_on(scene.redis.restart_with(&dump)).unwrap();
+        is_in("rolled_back", &routers);
+        let why = rollbacks(&routers[0]).iter().map(|entry| entry["why"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        assert!(why.len() == 1 && why[0].ends_with("rolled back by local-operator: it ranks worse"), "{why:?}");
+        for router in &routers {
+            eventually("nothing is held back any more", SOON, || (router.route()["breaker"]["state"] == "idle").then_some(()));
+            assert_eq!(router.route()["live"], "blue");
+        }
+        let (code, _, error) = routers[0].run(&["rollback", "search"]);
+        assert!(code == 2 && error.contains("nothing to roll back"), "{code}: {error}");
+    }
+}
+
+/// What an operator ordered while no store could be told is not forgotten by a restart, and what was cleared does not come back.
+#[test]
+fn what_is_held_back_by_order_outlives_a_restart() {
+    let mut scene = Fleet::start();
+    let folder = tempfile::tempdir().unwrap();
+    let route = "rollout = { steps = [\"50\"], holdback_percent = \"10\", bake = \"10m\" }";
+    let setup = || scene.setup(route).top(QUICK).redis(&scene.redis.url()).state("router_id = \"one\"").data_dir(folder.path());
+    let start = setup();
+    let routers = [start.start(), scene.setup(route).top(QUICK).redis(&scene.redis.url()).state("router_id = \"other\"").start()];
     for router in &routers {
-        eventually("nothing is held back any more", SOON, || (router.route()["breaker"]["state"] == "idle").then_some(()));
-        assert_eq!(router.route()["live"], "blue");
+        eventually("both are known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 2).then_some(()));
     }
-    let (code, _, error) = routers[0].run(&["rollback", "search"]);
-    assert!(code == 2 && error.contains("nothing to roll back"), "{code}: {error}");
+    brought_to("done", &routers);
+    let again = setup();
+    scene.redis.kill().unwrap();
+    let [mut one, other] = routers;
+    let state = |router: &Router| router.route()["breaker"]["state"].clone();
+    let (code, said, error) = one.run(&["rollback", "search"]);
+    assert_eq!(code, 0, "{said}{error}");
+    let file = folder.path().join("breaker/search.json");
+    eventually("it is written", SOON, || file.exists().then_some(()));
+    one.kill();
+    let one = again.start();
+    eventually("it is held back still", SOON, || (state(&one) == "tripped").then_some(()));
+    let before = scene.pools[1].arrivals();
+    let load = Load::new(one.traffic, 100).start();
+    load.wait_for(100);
+    assert_eq!((load.stop().failures(), scene.pools[1].arrivals()), (0, before), "nobody is sent to the new version");
+    drop(other);
+    let (code, said, error) = one.run(&["breaker", "clear", "search"]);
+    assert_eq!(code, 0, "{said}{error}");
+    eventually("it is cleared", SOON, || (state(&one) == "idle" && !file.exists()).then_some(()));
 }

@@ -24,9 +24,6 @@ pub const TOKEN_FILE: &str = "admin.token";
 /// A header line by which whoever may do more is answered as a viewer: what a viewer may not see is not to be taken elsewhere.
 pub(crate) const AS_VIEWER: (&str, &str) = ("switchback-role", "viewer");
 
-/// Who reads without a token.
-const ANONYMOUS: &str = "anonymous";
-
 const TOKEN_CHARACTERS: std::ops::RangeInclusive<usize> = 16..=1_024;
 
 /// The tokens in force.
@@ -150,7 +147,7 @@ impl Access {
         let mut found = None;
         for token in &self.tokens {
             if bool::from(token.sha256.ct_eq(&sha256)) {
-                found = Some(Caller { name: token.name.clone(), role: token.role });
+                found = Some(Caller { name: token.name.clone(), role: token.role, has_token: true });
             }
         }
         found
@@ -180,18 +177,13 @@ impl Access {
         if !is_this_machine(host) {
             return Err(ApiError::ForeignHost(host.chars().take(128).collect()));
         }
-        Ok(Caller { name: ANONYMOUS.to_owned(), role: Role::Viewer })
+        Ok(Caller { name: "anonymous".to_owned(), role: Role::Viewer, has_token: false })
     }
 
     /// Who asks, if they may change flags.
     pub(super) fn operator(&self, parts: &Parts) -> Result<Caller, ApiError> {
         let caller = self.caller(parts)?;
-        match caller.role {
-            Role::Operator => Ok(caller),
-            // Reading is open here, changing is not.
-            Role::Viewer if !parts.headers.contains_key(header::AUTHORIZATION) => Err(ApiError::NoToken),
-            Role::Viewer => Err(ApiError::NotOperator(caller.name)),
-        }
+        caller.may_change().map(|()| caller)
     }
 }
 
@@ -208,6 +200,7 @@ pub(super) struct Caller {
     /// For the ledger.
     pub(super) name: String,
     pub(super) role: Role,
+    has_token: bool,
 }
 
 impl Caller {
@@ -215,7 +208,8 @@ impl Caller {
     pub(super) fn may_change(&self) -> Result<(), ApiError> {
         match self.role {
             Role::Operator => Ok(()),
-            Role::Viewer if self.name == ANONYMOUS => Err(ApiError::NoToken),
+            // Reading is open here, changing is not.
+            Role::Viewer if !self.has_token => Err(ApiError::NoToken),
             Role::Viewer => Err(ApiError::NotOperator(self.name.clone())),
         }
     }
@@ -346,7 +340,7 @@ pub(super) mod tests {
     #[test]
     fn a_token_says_who_asks() {
         let caller = access(false).caller(&parts("a.example", Some("Bearer operator-token-of-ann")));
-        assert_eq!(caller.ok(), Some(Caller { name: "ann".to_owned(), role: Role::Operator }));
+        assert_eq!(caller.ok(), Some(Caller { name: "ann".to_owned(), role: Role::Operator, has_token: true }));
         let caller = access(false).caller(&parts("a.example", Some("bearer viewer-token-of-bob")));
         assert_eq!(caller.ok().map(|caller| caller.role), Some(Role::Viewer));
     }
@@ -362,7 +356,7 @@ pub(super) mod tests {
     fn an_operator_may_ask_as_a_viewer_and_nobody_as_more() {
         let mut asked = parts("a.example", Some("Bearer operator-token-of-ann"));
         asked.headers.append(AS_VIEWER.0, axum::http::HeaderValue::from_static("viewer"));
-        assert_eq!(access(false).caller(&asked).ok(), Some(Caller { name: "ann".to_owned(), role: Role::Viewer }));
+        assert_eq!(access(false).caller(&asked).ok(), Some(Caller { name: "ann".to_owned(), role: Role::Viewer, has_token: true }));
         assert!(matches!(access(false).operator(&asked), Err(ApiError::NotOperator(_))));
         let mut more = parts("a.example", Some("Bearer viewer-token-of-bob"));
         more.headers.append(AS_VIEWER.0, axum::http::HeaderValue::from_static("operator"));

@@ -168,7 +168,6 @@ pub(super) fn at(ms: u64) -> String {
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms after 1970"))
 }
 
-/// A plain rollback is not repeated into the version before: two who act at the same moment would take the good one away. So it has to be named.
 fn known_experiments(names: &[String]) -> String {
     if names.is_empty() { ": it has none".to_owned() } else { format!("; those that it has are {}", names.join(", ")) }
 }

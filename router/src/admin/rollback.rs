@@ -16,9 +16,7 @@ use super::exposition::{Buckets, Exposition};
 use super::{AdminState, Shared, orders, routes};
 use crate::config::Route;
 use crate::flags::{Change, ChangeError, Kind};
-use crate::release::{
-    PoolHealth, Rollback, RouteStrays, grounds_of_rollback, hold_back, in_words, other_way, rollback, strays_now, tellable,
-};
+use crate::release::{PoolHealth, Rollback, grounds_of_rollback, hold_back, in_words, other_way, rollback, strays_now, tellable};
 
 /// A rollback asks the servers of the pool that becomes live what they serve, for so long: one that does not tell by then is thought to have its version.
 const TELLS_WITHIN: Duration = Duration::from_millis(300);
@@ -65,6 +63,7 @@ pub(super) async fn roll_back(
         let answer = json!({
             "route": name, "candidate": back.candidate, "control": back.control, "target": back.target, "target_healthy": healthy,
             "target_endpoints": endpoints, "pinned": still_pinned, "epoch": null, "held_back_here": false, "error": null,
+            "can_hold_back": !is_pinned_to_it && hold_back(&flags, route, 0, String::new()).is_some(),
         });
         if healthy == 0 {
             return Err(ApiError::TargetNotReady { target: back.target });
@@ -88,6 +87,8 @@ pub(super) async fn roll_back(
             // Somebody was first: it may be what they wrote that is to be taken back.
             Err(ChangeError::Conflict { .. }) => {}
             Err(error @ ChangeError::Invalid(_)) => return Err(error.into()),
+            // A pin goes before what a router holds back.
+            Err(error) if is_pinned_to_it => return Err(error.into()),
             Err(error) => {
                 // Without its store, each router can do so much for its own users; the flags follow when the store is back and half of the routers did.
                 let trip = hold_back(&flags, route, super::now_unix_ms(), format!("rolled back by {said}"));
@@ -105,17 +106,14 @@ pub(super) async fn roll_back(
     Err(ApiError::Busy)
 }
 
-/// What the servers of the pool that would become live serve, where that is another model on each of them: as the last look found, or one of now, for which
-/// nobody waits long. A live pool goes on as it is.
+/// What the servers of the pool that would become live serve, where each of them says that it is another model. Nobody waits long for that, and a live pool goes
+/// on as it is.
 async fn serves_another(state: &AdminState, route: &Route, back: &Rollback, endpoints: usize) -> Option<String> {
     if !back.fields.contains_key("live") {
         return None;
     }
-    let all = |mut found: RouteStrays| found.remove(&back.target).filter(|found| found.strays.len() >= endpoints);
-    let strays = match all(state.process.board.strays(&route.name)) {
-        Some(known) => Some(known),
-        None => all(strays_now(&state.config, route, &tellable([back.target.as_str()], route), TELLS_WITHIN).await),
-    };
+    let mut found = strays_now(&state.config, route, &tellable([back.target.as_str()], route), TELLS_WITHIN).await;
+    let strays = found.remove(&back.target).filter(|found| found.strays.len() >= endpoints);
     strays.map(|found| in_words(&found.strays))
 }
 

@@ -296,6 +296,11 @@ impl AdminClient {
         answered.map_err(|_| unreachable("no answer within 35 s".to_owned()))?.map_err(|error| unreachable(error.to_string()))
     }
 
+    /// Why no token is sent, and what names one; `None` where one is.
+    pub(crate) fn no_token(&self) -> Option<String> {
+        self.token.is_none().then(|| format!("{}; name one with --token-file, or the router's --config or --data-dir", self.no_token))
+    }
+
     /// What the router's refusal means for the exit code.
     async fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::admin_client::AdminAt;
+use super::admin_client::{AdminAt, AdminClient};
 use super::deploy_check::{Exam, Examined, live_version};
 use super::deploy_decide::{Ended, IfBusy, Next, RolloutSeen, Scene, Until, other_model};
 use super::deploy_follow::Followed;
@@ -215,9 +215,9 @@ pub(super) fn takes_others(report: &Report) -> Option<String> {
 }
 
 /// Why whoever asks begins no rollout, where that is so.
-pub(super) fn may_not_begin(route: &Value) -> Option<&'static str> {
-    (route["role"] == "viewer")
-        .then_some("a deployment needs a token with the role operator, and this one may read alone (--token-file, SWITCHBACK_TOKEN)")
+pub(super) fn may_not_begin(route: &Value, client: &AdminClient) -> Option<String> {
+    let why = client.no_token().map_or_else(|| "this one may read alone (--token-file)".to_owned(), |why| format!("there is none: {why}"));
+    (route["role"] == "viewer").then(|| format!("a deployment needs a token with the role operator, and {why}"))
 }
 
 impl Deployment<'_> {
@@ -225,7 +225,7 @@ impl Deployment<'_> {
         let args = self.args;
         // A file is not pushed for a router that is not there, nor for a route of another model.
         let route = self.patient.first(self.deadline, told).await?;
-        if let Some(why) = may_not_begin(&route) {
+        if let Some(why) = may_not_begin(&route, &self.patient.client) {
             return Err(Failure::refused(format!("{why}; nothing was done")));
         }
         let scene = self.scene(&route)?;

@@ -61,7 +61,7 @@ impl Deployment<'_> {
             }
             args.show(&report.table());
         }
-        account.would.extend(may_not_begin(&route).map(|why| format!("warning: {why}")));
+        account.would.extend(may_not_begin(&route, &self.patient.client).map(|why| format!("warning: {why}")));
         account.would.extend(scene.strays.iter().map(|stray| format!("warning: {stray}")));
         let away = self.in_the_way(&next, &scene, (&candidate, version.as_ref()), told).await?;
         account.would.extend(away.map(|why| format!("warning: the router's registry cannot be asked now: {why}")));

@@ -139,11 +139,8 @@ fn would(done: &Value, route: &Value) -> String {
     let (what, health) = what_and_health(done);
     let (control, target) = (plain(&done["control"]), plain(&done["target"]));
     let strays = list(&route["pools"][&target]["strays"]).iter().map(|stray| format!("; {target} {}", stray_line(&control, stray)));
-    format!(
-        "{what}{health}: at once, by one write{}{}",
-        strays.collect::<String>(),
-        store_is_away(route, "each router goes back by itself")
-    )
+    let means = if done["can_hold_back"] == true { "each router goes back by itself" } else { "nothing is done, and this ends with 69" };
+    format!("{what}{health}: at once, by one write{}{}", strays.collect::<String>(), store_is_away(route, means))
 }
 
 /// That the store was not heard lately, and what that means; empty where it was.
@@ -201,8 +198,11 @@ mod tests {
         let at_once = "v2 gives its traffic to v1 on blue (2 of 3 endpoints healthy): at once, by one write";
         assert_eq!(would(&done, &route), at_once);
         route["age_seconds"] = 12.3.into();
-        let away = "; the store was last heard 12 s ago: while it is away each router goes back by itself";
-        assert_eq!(would(&done, &route), format!("{at_once}{away}"));
+        let away = "; the store was last heard 12 s ago: while it is away";
+        for (can, means) in [(true, "each router goes back by itself"), (false, "nothing is done, and this ends with 69")] {
+            done["can_hold_back"] = can.into();
+            assert_eq!(would(&done, &route), format!("{at_once}{away} {means}"));
+        }
         route["age_seconds"] = 0.3.into();
         route["pools"]["blue"]["strays"] = json!([{ "server": "http://h:1", "serves": ["v9"], "restore": null }]);
         assert_eq!(would(&done, &route), format!("{at_once}; blue http://h:1 serves v9 and not v1"));

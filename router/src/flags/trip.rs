@@ -20,7 +20,7 @@ pub struct Trip {
     pub since_unix_ms: u64,
     /// The evidence, in a sentence.
     pub why: String,
-    /// An operator took back a version whose rollout is done, and no store could be told. A trip of another time is over with the comparison that it is of.
+    /// An operator took back a live version that nobody is held back from, and no store could be told. Any other trip is over with the comparison that it is of.
     #[serde(default)]
     pub is_undo: bool,
 }
@@ -59,12 +59,15 @@ impl Trip {
         Some(flags)
     }
 
-    /// Whether the last rollout brought this version live, and the colour before it still runs what it ran.
+    /// Whether the last rollout brought this version live, nobody is held back from it, and the colour before it still runs what it ran.
     fn is_of_done(&self, flags: &Flags, route: &Route) -> bool {
         let before = route.pools.iter().find(|pool| pool.name == self.control);
         let is_it = |rollout: &Rollout| {
             let is_there = before.is_some_and(|pool| pool.version == rollout.control && pool.version != NO_VERSION);
-            rollout.phase == Phase::Done && rollout.candidate == self.version && rollout.from == self.control && is_there
+            matches!(rollout.phase, Phase::Baking | Phase::Done)
+                && rollout.candidate == self.version
+                && rollout.from == self.control
+                && is_there
         };
         flags.holdback.is_none() && flags.rollout.as_deref().is_some_and(is_it)
     }
@@ -154,7 +157,10 @@ mod tests {
             let trip = Trip { version, pools, control, since_unix_ms: 7, why: String::new(), is_undo };
             trip.shed(&flags, route).map(|shed| shed.live.0)
         };
-        assert_eq!((shed(true, &done, &route), shed(false, &done, &route)), (Some(0), None));
+        let baking = Rollout { phase: Phase::Baking, ..done.clone() };
+        for rollout in [&done, &baking] {
+            assert_eq!((shed(true, rollout, &route), shed(false, rollout, &route)), (Some(0), None));
+        }
         for phase in [Phase::RolledBack, Phase::Aborted, Phase::Retired, Phase::Canary] {
             assert_eq!(shed(true, &Rollout { phase, ..done.clone() }, &route), None, "{phase:?}");
         }

@@ -147,8 +147,9 @@ impl Controller {
     async fn roll_back_if_due(&mut self, under: &Under, (index, route): (RouteIndex, &Route), flags: &Flags) -> bool {
         let Some(known) = self.routes.get(index.get()) else { return false };
         let is_early = known.not_before.is_some_and(|not_before| Instant::now() < not_before);
-        let Some(cause) = known.due(under, index, &self.board.of(&route.name).evidence).filter(|_| !route.is_observed_only && !is_early)
-        else {
+        // With nobody under test it is an operator's order.
+        let may_act = known.arms.is_none() || !route.is_observed_only;
+        let Some(cause) = known.due(under, index, &self.board.of(&route.name).evidence).filter(|_| may_act && !is_early) else {
             return is_early;
         };
         self.switch_back(under, (index, route), flags, &cause).await;

@@ -76,7 +76,7 @@ fn of_live(flags: &Flags, route: &Route) -> Option<Rollback> {
     let rollout = flags.rollout.as_ref().filter(|rollout| matches!(rollout.phase, Phase::Baking | Phase::Done))?;
     let live = route.pools.get(flags.live.get())?;
     let target = route.pools.iter().find(|pool| pool.name == rollout.from && pool.version == rollout.control)?;
-    if rollout.control == NO_VERSION || is_way_back(rollout) {
+    if rollout.control == NO_VERSION || (rollout.phase == Phase::Done && is_way_back(rollout)) {
         return None;
     }
     let is_as_left = live.name == rollout.to && live.version == rollout.candidate;
@@ -117,7 +117,8 @@ fn other_colour(flags: &Flags, route: &Route) -> Option<(String, String)> {
     is_one.then(|| (name.to_owned(), version.clone()))
 }
 
-/// What to do where there is nothing to roll back, in words.
+/// What to do where there is nothing to roll back, in words. A plain rollback is not repeated into the version before: two who act at the same moment would take
+/// the good one away. So it has to be named.
 #[must_use]
 pub fn other_way(flags: &Flags, route: &Route) -> String {
     let name = &route.name;

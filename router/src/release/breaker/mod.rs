@@ -58,6 +58,8 @@ struct RouteBreaker {
     /// The guard has found the candidate out, and is done.
     is_spent: bool,
     view: BreakerView,
+    /// What its file holds. An operator sets and clears trips, too.
+    written: Option<Arc<Trip>>,
 }
 
 /// What a look is about.
@@ -95,10 +97,11 @@ impl Breakers {
         for (index, route) in (0..=u16::MAX).map(RouteIndex).zip(&under.config.routes) {
             let breaker = before.remove(&route.name).unwrap_or_else(|| {
                 // What a process before this one held back.
-                if let Some(trip) = self.files.read(&route.name) {
-                    under.flags.set_trip(index, Some(Arc::new(trip)));
+                let written = self.files.read(&route.name).map(Arc::new);
+                if written.is_some() {
+                    under.flags.set_trip(index, written.clone());
                 }
-                RouteBreaker::default()
+                RouteBreaker { written, ..RouteBreaker::default() }
             });
             // It is looked at anew: its pools and limits may be others.
             self.routes.push(RouteBreaker { name: route.name.clone(), flags: None, ..breaker });
@@ -118,13 +121,16 @@ impl Breakers {
         for ((index, route), breaker) in all {
             let (flags, before) = (under.flags.stored(index), under.flags.trip(index));
             let has_turn = index.get() % SHOWN_EVERY == self.looks % SHOWN_EVERY;
-            if before.is_none() && breaker.is_idle(&flags) && !has_turn {
+            if before.is_none() && breaker.written.is_none() && breaker.is_idle(&flags) && !has_turn {
                 continue;
             }
             let seen = Seen { under: &under, index, route, flags, elapsed_ms };
             let after = breaker.look(&seen, before.clone(), self.clock.now_ms());
-            if before != after {
+            if breaker.written != after {
                 self.files.write(&route.name, after.as_deref());
+                breaker.written = after.clone();
+            }
+            if before != after {
                 under.flags.set_trip(index, after);
             }
             self.board.put_breaker(&route.name, &breaker.view);
