@@ -13,6 +13,7 @@ BINARY := $(CARGO_TARGET_DIR)/release/switchback
 TOOLS := $(CARGO_TARGET_DIR)/tools
 ONNXRUNTIME_DIR := $(CARGO_TARGET_DIR)/onnxruntime
 CARGO_DENY_VERSION := 0.20.2
+INFERNO_VERSION := 0.12.8
 
 # ONNX Runtime is loaded when a program runs. Whoever has it already names it with ORT_DYLIB_PATH.
 ONNXRUNTIME := $(ONNXRUNTIME_DIR)/libonnxruntime.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
@@ -92,6 +93,12 @@ growth: instructions-tools ## How the cost of a query grows with routes, rules, 
 	cargo build --release --locked -p switchback-bench
 	bench/growth.py $(CARGO_TARGET_DIR)/dist/switchback --out bench/results/growth.md
 
+.PHONY: flame
+flame: instructions-tools $(TOOLS)/bin/inferno-$(INFERNO_VERSION) ## A flame graph of the router under load (bench/results/flame.svg); needs perf
+	scripts/build_dist.sh --as-is
+	cargo build --release --locked -p switchback-bench
+	bench/flame.py $(CARGO_TARGET_DIR)/dist/switchback bench/results/flame.svg --tools $(TOOLS)
+
 .PHONY: instructions-tools
 instructions-tools:
 	@scripts/install_test_tools.sh instructions
@@ -122,6 +129,11 @@ test-tools:
 .PHONY: wasm-targets
 wasm-targets:
 	@scripts/install_test_tools.sh wasm
+
+$(TOOLS)/bin/inferno-$(INFERNO_VERSION):
+	cargo install --locked --root $(TOOLS) --target-dir $(TOOLS)/build inferno@$(INFERNO_VERSION)
+	@rm -rf $(TOOLS)/build
+	@ln -sf inferno-flamegraph $@
 
 .PHONY: cargo-deny
 cargo-deny: $(TOOLS)/bin/cargo-deny-$(CARGO_DENY_VERSION)

@@ -230,7 +230,7 @@ class Bench:
 
     def warm_up(self, workload):
         """The first start compiles the policy, which the others then find in the cache: once for each kind of machine, and valgrind is one."""
-        self.run(workload, ["valgrind", "--tool=none", f"--log-file={self.work}/valgrind.log"], [(100, None)], is_warm=False)
+        self.run(workload, ["valgrind", "--tool=none", f"--log-file={self.work}/valgrind.log"], [(FEW, None)], is_warm=False)
 
     def measure(self, name, workload):
         print(f"counting: {name}, {workload.says}", file=sys.stderr)

@@ -78,7 +78,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::flags::{Plan, Sides};
+    use crate::flags::{Plan, PlannedStep, Sides};
 
     fn route(candidate: &str) -> Route {
         let text = format!(
@@ -138,8 +138,9 @@ mod tests {
     fn a_rollout_that_is_done_is_undone_where_no_store_can_be_told() {
         let (route, sides) =
             (route("v2"), Sides { candidate: ("v2".to_owned(), "green".to_owned()), control: ("v1".to_owned(), "blue".to_owned()) });
+        let step = PlannedStep { percent: Ppm::ALL, dwell_ms: 0, min_samples: 0, approval: false };
         let plan = Plan {
-            steps: Vec::new(),
+            steps: vec![step],
             canary_max: Ppm::ZERO,
             mirror: Ppm::ZERO,
             mirror_ms: 0,
