@@ -307,7 +307,11 @@ fn what_is_held_back_by_order_outlives_a_restart() {
     load.wait_for(100);
     assert_eq!((load.stop().failures(), scene.pools[1].arrivals()), (0, before), "nobody is sent to the new version");
     drop(other);
+    // It has heard of nobody since, itself neither.
     let (code, said, error) = one.run(&["breaker", "clear", "search"]);
-    assert_eq!(code, 0, "{said}{error}");
+    assert!(code == 0 && said.contains(": v2 gets its share again\n"), "{said}{error}");
     eventually("it is cleared", SOON, || (state(&one) == "idle" && !file.exists()).then_some(()));
+    let (code, said, error) = one.run(&["rollback", "search"]);
+    assert!(code == 0 && said.contains(&format!("  {}: v2 gives its traffic to v1 on blue\n", one.admin)), "{said}{error}");
+    assert_eq!(state(&one), "tripped");
 }

@@ -15,8 +15,9 @@ use super::error::ApiError;
 use super::exposition::{Buckets, Exposition};
 use super::{AdminState, Shared, orders, routes};
 use crate::config::Route;
-use crate::flags::{Change, ChangeError, Kind};
+use crate::flags::{Change, ChangeError, Kind, Trip};
 use crate::release::{PoolHealth, Rollback, grounds_of_rollback, hold_back, in_words, other_way, rollback, strays_now, tellable};
+use crate::vocabulary::RouteIndex;
 
 /// A rollback asks the servers of the pool that becomes live what they serve, for so long: one that does not tell by then is thought to have its version.
 const TELLS_WITHIN: Duration = Duration::from_millis(300);
@@ -59,11 +60,14 @@ pub(super) async fn roll_back(
         if is_pinned_to_it {
             back.fields.insert("pin".to_owned(), None);
         }
+        // A pin goes before what a router holds back; and where nobody is on the candidate yet, there is nothing to hold back.
+        let why = format!("rolled back by {said}");
+        let trip = if is_pinned_to_it { None } else { hold_back(&flags, route, super::now_unix_ms(), why) };
         let still_pinned = pinned.filter(|_| !is_pinned_to_it).map(|pool| pool.name.clone());
         let answer = json!({
             "route": name, "candidate": back.candidate, "control": back.control, "target": back.target, "target_healthy": healthy,
             "target_endpoints": endpoints, "pinned": still_pinned, "epoch": null, "held_back_here": false, "error": null,
-            "can_hold_back": !is_pinned_to_it && hold_back(&flags, route, 0, String::new()).is_some(),
+            "can_hold_back": trip.is_some(),
         });
         if healthy == 0 {
             return Err(ApiError::TargetNotReady { target: back.target });
@@ -87,23 +91,23 @@ pub(super) async fn roll_back(
             // Somebody was first: it may be what they wrote that is to be taken back.
             Err(ChangeError::Conflict { .. }) => {}
             Err(error @ ChangeError::Invalid(_)) => return Err(error.into()),
-            // A pin goes before what a router holds back.
-            Err(error) if is_pinned_to_it => return Err(error.into()),
             Err(error) => {
                 // Without its store, each router can do so much for its own users; the flags follow when the store is back and half of the routers did.
-                let trip = hold_back(&flags, route, super::now_unix_ms(), format!("rolled back by {said}"));
-                // Nobody is on the candidate yet: there is nothing to hold back.
                 let Some(trip) = trip else { return Err(error.into()) };
                 tracing::warn!(route = route.name, candidate, who = caller.name, %error, "rolled back on this router alone: the store is away");
-                // Why it was held back first stays.
-                if !shared.state.flags.trip(index).is_some_and(|held| held.version == trip.version && held.is_undo == trip.is_undo) {
-                    shared.state.flags.set_trip(index, Some(Arc::new(trip)));
-                }
+                hold(&shared.state, index, trip);
                 return Ok(Json(orders::with(answer, [("held_back_here", json!(true)), ("error", json!(error.to_string()))])));
             }
         }
     }
     Err(ApiError::Busy)
+}
+
+/// From here on this router sends the candidate nobody. Why it was held back first stays.
+fn hold(state: &AdminState, index: RouteIndex, trip: Trip) {
+    if !state.flags.trip(index).is_some_and(|held| held.version == trip.version && held.is_undo == trip.is_undo) {
+        state.flags.set_trip(index, Some(Arc::new(trip)));
+    }
 }
 
 /// What the servers of the pool that would become live serve, where each of them says that it is another model. Nobody waits long for that, and a live pool goes

@@ -5,6 +5,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::admin_client::AdminClient;
 use super::of_route::OfRoute;
 use super::{Failure, block_on, evidence, flag::plain, print};
 
@@ -62,12 +63,18 @@ impl OfRoute {
         let all = || route["routers"].as_array().into_iter().flatten();
         // Where the store is away nobody is known any more: those that were heard of last are asked, as for a rollback.
         let is_away = all().all(|router| router["is_known"] != true);
+        let heard = all().filter(|router| is_away || router["is_known"] == true);
+        let mut peers: Vec<(String, AdminClient)> =
+            heard.map(|router| (plain(&router["id"]), client.to_peer(&plain(&router["admin"])))).collect();
+        // One that started while the store was away has heard of nobody, itself neither.
+        if peers.is_empty() {
+            peers.push((client.authority().to_owned(), client.to_peer(client.authority())));
+        }
         let mut answers = Vec::new();
-        for router in all().filter(|router| is_away || router["is_known"] == true) {
-            let peer = client.to_peer(&plain(&router["admin"]));
+        for (id, peer) in peers {
             let answer = if is_clear { peer.delete(&path).await } else { peer.get(&path).await };
             let mut answer = answer.unwrap_or_else(|failure| json!({ "error": failure.message(), "is_refused": failure.is_refused() }));
-            answer["router"] = router["id"].clone();
+            answer["router"] = id.into();
             answers.push(answer);
         }
         Ok(answers)

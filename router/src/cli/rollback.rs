@@ -113,6 +113,12 @@ impl RollbackArgs {
             answer["router"] = router["id"].clone();
             routers.push(answer);
         }
+        // One that started while the store was away has heard of nobody, itself neither.
+        if routers.is_empty() {
+            let mut own = done.clone();
+            own["router"] = client.authority().into();
+            routers.push(own);
+        }
         done["routers"] = Value::Array(routers);
         Ok((done, route))
     }
