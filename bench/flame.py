@@ -12,6 +12,7 @@ Needs: perf, h2load (apt-get install linux-perf nghttp2-client), and inferno's p
 import argparse
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -52,7 +53,8 @@ def main():
     drawn = subprocess.run(
         [tools["inferno-flamegraph"], "--title", title, "--width", "1400", "--minwidth", "0.1", "--countname", "ns"], input="\n".join(stacks).encode(), capture_output=True, check=True
     )
-    asked.svg.write_bytes(drawn.stdout)
+    # Without the comments of its script, which are about the tool.
+    asked.svg.write_bytes(re.sub(rb"(?m)^\s*//.*\n", b"", drawn.stdout))
 
 
 if __name__ == "__main__":
