@@ -51,8 +51,8 @@ struct RouteController {
     arms: Option<Arms>,
     /// The id of the rollout that they are of, where there is one.
     rollout: Option<String>,
-    /// When the arms became these, where this router saw it: in seconds since 1970.
-    arms_since: Option<u64>,
+    /// The epoch of the last flags before the arms became these, where this router saw it.
+    arms_after: Option<u64>,
     not_before: Option<Instant>,
     /// A rollback that is written, and that not all routers obey yet.
     done: Option<Done>,
@@ -127,7 +127,7 @@ impl Controller {
         if known.is_idle(&flags) && under.flags.trip(index).is_none() {
             return;
         }
-        known.follow(&flags, route, self.clock.now_seconds().into());
+        known.follow(&flags, route);
         if known.done.as_ref().is_some_and(|done| done.is_over(under, index)) {
             let took = known.done.take().map(|done| done.decided.elapsed()).unwrap_or_default();
             tracing::info!(route = route.name, ?took, "the rollback is done: every known router obeys it");
@@ -245,18 +245,17 @@ impl RouteController {
         }
     }
 
-    /// Notes who is compared, and since when.
-    fn follow(&mut self, flags: &Arc<Flags>, route: &Route, now_seconds: u64) {
-        let is_first = self.flags.is_none();
+    /// Notes who is compared, and since which flags.
+    fn follow(&mut self, flags: &Arc<Flags>, route: &Route) {
         if self.flags.as_ref().is_some_and(|known| Arc::ptr_eq(known, flags)) {
             return;
         }
-        self.flags = Some(flags.clone());
+        let before = self.flags.replace(flags.clone());
         self.mover.rests = false;
         let (arms, rollout) = (Setting::of(flags, route).arms, flags.rollout.as_ref().map(|rollout| rollout.id.clone()));
         if arms != self.arms || rollout != self.rollout {
             self.rollout = rollout;
-            self.arms_since = (!is_first).then_some(now_seconds);
+            self.arms_after = before.map(|before| before.epoch).filter(|before| *before < flags.epoch);
             (self.arms, self.not_before) = (arms, None);
         }
     }
@@ -274,7 +273,7 @@ impl RouteController {
     /// Evidence on a candidate that had its share before, and is back, is not on this one.
     fn of_evidence(&self, arms: &Arms, evidence: &EvidenceView) -> Option<Cause> {
         let is_of_these = evidence.candidate.version == arms.candidate.version && evidence.control.version == arms.control.version;
-        let is_of_now = self.arms_since.is_none_or(|since| u64::from(evidence.began_unix_seconds) + 1 >= since);
+        let is_of_now = self.arms_after.zip(evidence.began_epoch).is_none_or(|(after, began)| began > after);
         let says_so = evidence.verdict == Some(Word::RollBack.label());
         (is_of_these && is_of_now && says_so && !evidence.is_over).then(|| Cause::Evidence(evidence.summary.clone()))
     }
@@ -291,14 +290,16 @@ impl Done {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::record::tests::record;
     use crate::release::roles::tests::{flags, route};
+    use crate::release::view;
 
     #[test]
     fn a_route_is_idle_when_its_flags_were_looked_at_and_nothing_is_under_way() {
         let file = route(["v1", "v2", "v3"]);
         let mut known = RouteController::default();
         let at_rest = Arc::new(flags(&file, &[]));
-        known.follow(&at_rest, &file, 5);
+        known.follow(&at_rest, &file);
         assert!(!known.is_idle(&at_rest), "what is left of a rollout is yet to be looked at");
         known.mover.rests = true;
         assert!(known.is_idle(&at_rest));
@@ -307,12 +308,39 @@ mod tests {
         known.done = None;
         let others = Arc::new(flags(&file, &[("live", "green")]));
         assert!(!known.is_idle(&others));
-        known.follow(&others, &file, 6);
+        known.follow(&others, &file);
         assert!(!known.is_idle(&others), "flags that nobody moved a rollout by yet");
         let ramp = Arc::new(flags(&file, &[("canary_percent", "5")]));
-        known.follow(&ramp, &file, 7);
+        known.follow(&ramp, &file);
         known.mover.rests = true;
         assert!(!known.is_idle(&ramp), "somebody is under test");
+    }
+
+    #[test]
+    fn evidence_on_a_candidate_that_was_taken_back_is_not_on_the_one_that_is_given_its_share_again() {
+        let file = route(["v1", "v3", "v2"]);
+        let at = |epoch: u64, percent: &str| Arc::new(Flags { epoch, ..flags(&file, &[("canary_percent", percent)]) });
+        let (mut known, record) = (RouteController::default(), record());
+        let mut evidence = view::evidence(record.comparison.as_ref().unwrap(), &record, &file);
+        assert_eq!((evidence.began_epoch, evidence.verdict), (Some(7), Some("roll_back")));
+        let mut acts = |known: &RouteController, began_epoch| {
+            evidence.began_epoch = began_epoch;
+            known.of_evidence(known.arms.as_ref().unwrap(), &evidence).is_some()
+        };
+        // A router that was there for neither the first change nor the last one before it.
+        known.follow(&at(4, "5"), &file);
+        assert!(acts(&known, Some(2)), "it saw nothing else than these arms");
+        known.follow(&at(6, "20"), &file);
+        assert!(acts(&known, Some(2)) && acts(&known, Some(6)), "a step is no other candidate");
+        known.follow(&at(7, "0"), &file);
+        known.follow(&at(9, "20"), &file);
+        assert!(!acts(&known, Some(6)), "judged a second later, and of before all the same");
+        assert!(acts(&known, Some(8)), "others saw it sooner than this one");
+        assert!(acts(&known, Some(9)) && acts(&known, None));
+        // A store that lost everything begins anew.
+        known.follow(&at(1, "0"), &file);
+        known.follow(&at(1, "20"), &file);
+        assert!(acts(&known, Some(1)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::announcer::Announcer;
-use super::board::{Board, RouteBoard, threshold_log};
+use super::board::{Board, RouteBoard};
 use super::breaker::Breakers;
 use super::controller::Controller;
 use super::cursor::{Sealed, due, is_nothing_due};
@@ -485,11 +485,8 @@ impl RouteJudge {
 
     fn publish(&self, route: &Route, under: &Under) {
         let lag = u32::try_from(under.config.evidence.history.as_secs()).unwrap_or(u32::MAX);
-        let evidence = self.held.as_ref().and_then(|held| {
-            let comparison = held.record.comparison.as_ref()?;
-            let threshold = threshold_log(&comparison.policy, route);
-            Some(view::evidence(comparison, route, (&held.record.router, held.record.at_ms), threshold))
-        });
+        let record = self.held.as_ref().map(|held| &held.record);
+        let evidence = record.and_then(|record| Some(view::evidence(record.comparison.as_ref()?, record, route)));
         let InForce { name, digest, source, why, .. } = &self.in_force;
         let judge = JudgeView { name: name.clone(), digest: digest.clone(), source: source.clone(), why: why.clone() };
         let history = self.history.comparison.as_ref().map(|comparison| view::history(comparison, lag));

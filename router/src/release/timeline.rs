@@ -119,6 +119,12 @@ impl Timeline {
         Some(Held { setting: at.setting.clone(), step: at.step, is_whole })
     }
 
+    /// The last epoch of the flags that held when this second began; `None` where that is not known any more.
+    pub(super) fn epoch_at(&self, second: u32) -> Option<u64> {
+        let begin = u64::from(second) * 1_000;
+        self.entries.iter().rev().find(|entry| entry.since_ms <= begin).map(|entry| entry.epoch)
+    }
+
     /// Whether others, or nobody, were compared for a moment within the window before that of this second: a window tells only what held when it began.
     pub(super) fn is_interrupted(&self, second: u32, arms: &Arms) -> bool {
         let begin = u64::from(second) * 1_000;

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::board::threshold_log;
 use super::history::means;
-use super::record::{Comparison, Said, Weighed};
+use super::record::{Comparison, Record, Said, Weighed};
 use super::roles::Arm;
 use crate::config::Route;
 use crate::quality::Number;
@@ -17,6 +18,9 @@ pub struct EvidenceView {
     pub control: RoleView,
     /// When the candidate began, in seconds since 1970.
     pub began_unix_seconds: u32,
+    /// The epoch of the flags that held then, or a later one with the same shares; `None` where nobody remembers.
+    #[serde(skip)]
+    pub began_epoch: Option<u64>,
     /// Nobody is under test any more.
     pub is_over: bool,
     /// Requests of the candidate that were judged.
@@ -152,12 +156,13 @@ pub struct JudgeView {
 /// The id of the evidence on everything together.
 const ROLLOUT: &str = "rollout";
 
-pub(super) fn evidence(comparison: &Comparison, route: &Route, (judge, at_ms): (&str, u64), threshold_log: Option<f64>) -> EvidenceView {
+pub(super) fn evidence(comparison: &Comparison, record: &Record, route: &Route) -> EvidenceView {
     let role = |arm: &Arm| RoleView { version: arm.version.clone(), pools: arm.pools(route).map(|pool| pool.name.clone()).collect() };
     EvidenceView {
         candidate: role(&comparison.arms.candidate),
         control: role(&comparison.arms.control),
         began_unix_seconds: comparison.began,
+        began_epoch: record.timeline.epoch_at(comparison.began),
         is_over: comparison.is_over,
         candidate_requests: comparison.candidate[Number::Requests],
         judged_until_unix_seconds: comparison.second(comparison.next_traffic),
@@ -166,13 +171,13 @@ pub(super) fn evidence(comparison: &Comparison, route: &Route, (judge, at_ms): (
         verdict: comparison.said.as_ref().map(|said| said.verdict.label()),
         summary: comparison.said.as_ref().map(|said| said.summary.clone()).unwrap_or_default(),
         log_harm: log_harm(comparison),
-        threshold_log,
+        threshold_log: threshold_log(&comparison.policy, route),
         metrics: metrics(comparison),
         windows: windows(comparison),
         failures: comparison.failures,
         last_failure: comparison.failure.clone(),
-        judge: judge.to_owned(),
-        judged_unix_ms: at_ms,
+        judge: record.router.clone(),
+        judged_unix_ms: record.at_ms,
     }
 }
 

@@ -157,6 +157,7 @@ pub(super) fn evidence(verdict: &'static str, requests: u64, now_ms: u64) -> Evi
         candidate: role("v2"),
         control: role("v1"),
         began_unix_seconds: 0,
+        began_epoch: None,
         is_over: false,
         candidate_requests: requests,
         judged_until_unix_seconds: u32::try_from(now_ms / 1_000).unwrap(),
