@@ -219,8 +219,10 @@ where
             keeps: keeps && !self.is_closing,
             takes_trailers: seen.takes_trailers,
         };
-        let answering = (self.answer)(Asked { head, seen, body, upgrade: receiver });
-        State::Answering(Box::pin(answering), Exchange { facts, upgrade: sender })
+        // The room first: what is made then is made there, and kilobytes need not be moved.
+        let room = Box::new_uninit();
+        let answering = Box::write(room, (self.answer)(Asked { head, seen, body, upgrade: receiver }));
+        State::Answering(Box::into_pin(answering), Exchange { facts, upgrade: sender })
     }
 
     fn begin_reply(&mut self, cx: &mut Context<'_>, response: Response<ResponseBody>) -> State<F> {
