@@ -47,6 +47,13 @@ unsafe impl GlobalAlloc for Mimalloc {
     }
 }
 
+/// Has the process use pages of the usual size. The allocator asks for huge ones, of which each thread touches the beginning of a few: two thirds of a router's memory
+/// would be room that nobody uses. Where the system does not know of it, nothing changes.
+pub fn use_small_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 /// Gives the system back what this thread has freed, which is otherwise kept for its next allocations. For a thread that has done something large, and may
 /// have nothing to do for long.
 #[allow(unsafe_code)]

@@ -11,6 +11,7 @@ use clap::Args;
 use super::Failure;
 use super::log::{LogFormat, start_log};
 use super::parent::end_with_stdin;
+use crate::allocator;
 use crate::config::{self, Config};
 use crate::lifecycle::{self, Inherited, LifecycleError, Start, StartedAs};
 use crate::serve::CutOff;
@@ -40,6 +41,7 @@ pub(super) struct Serve {
 impl Serve {
     /// Serves until it is told to stop.
     pub(super) fn run(self) -> Result<(), Failure> {
+        allocator::use_small_pages();
         // Before there are other threads: both look at the process's environment.
         let inherited = Inherited::from_environment()
             .map_err(|error| Failure::unreachable(format!("LISTEN_FDS: a descriptor that was passed cannot be used: {error}")))?;

@@ -147,14 +147,14 @@ trait Driven {
 }
 
 /// Polls a connection to its end, or ends it when the worker asks for that. `Some` with how it ended by itself.
-async fn drive<C: Driven>(clock: &ConnectionClock, mut connection: C) -> Option<C::End> {
-    let (mut is_closing, mut was_late) = (false, false);
-    std::future::poll_fn(|cx| {
-        clock.signals.is_written_by(cx.waker());
-        Poll::Ready(())
-    })
-    .await;
-    std::future::poll_fn(|cx| {
+///
+/// No `async fn`: that would have room for what it is given, and for the same where it uses it.
+fn drive<C: Driven>(clock: &ConnectionClock, mut connection: C) -> impl Future<Output = Option<C::End>> {
+    let (mut is_begun, mut is_closing, mut was_late) = (false, false, false);
+    std::future::poll_fn(move |cx| {
+        if !std::mem::replace(&mut is_begun, true) {
+            clock.signals.is_written_by(cx.waker());
+        }
         loop {
             if let Poll::Ready(end) = connection.poll(cx) {
                 return Poll::Ready(Some(end));
@@ -178,7 +178,6 @@ async fn drive<C: Driven>(clock: &ConnectionClock, mut connection: C) -> Option<
             }
         }
     })
-    .await
 }
 
 impl<A, R, F> Driven for http1::Connection<A, R, F>

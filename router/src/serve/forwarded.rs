@@ -1,6 +1,7 @@
 //! What proxies before this router say about a client: taken from those of `listen.trusted_proxies`, dropped from everybody else.
 //! Pure, but for the names in the config.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -23,8 +24,9 @@ pub(crate) struct ClientFields {
     forwarded_for: HeaderValue,
     /// `http` or `https`.
     proto: HeaderValue,
-    /// What nearly all requests are sent with behind the client's own fields, as lines: of HTTP/1.1, and of HTTP/2.
-    lines: [Bytes; 2],
+    /// What nearly all requests are sent with behind the client's own fields, as lines. Made for the first one: a connection has requests of one version, or
+    /// of HTTP/1.0, which has none.
+    lines: OnceCell<Bytes>,
     /// The client is a proxy whose word is taken.
     is_trusted: bool,
     /// Where interim responses go, unless a stream has a place of its own for them.
@@ -38,8 +40,7 @@ impl ClientFields {
             // The text of an address is always a header value.
             forwarded_for: HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             proto: HeaderValue::from_static(proto),
-            lines: ["1.1", "2"]
-                .map(|version| format!("x-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\nvia: {version} switchback\r\n").into()),
+            lines: OnceCell::new(),
             is_trusted: is_in(trusted, address),
             hearer: Hearer::Connection(signals),
         }
@@ -47,12 +48,20 @@ impl ClientFields {
 
     /// What goes behind the client's own fields, where those need no change: whole lines. `None` of HTTP/1.0.
     pub(crate) fn lines(&self, version: Version) -> Option<&Bytes> {
-        let [http1, http2] = &self.lines;
-        match version {
-            Version::HTTP_11 => Some(http1),
-            Version::HTTP_2 => Some(http2),
-            _ => None,
-        }
+        let version = match version {
+            Version::HTTP_11 => "1.1",
+            Version::HTTP_2 => "2",
+            _ => return None,
+        };
+        Some(self.lines.get_or_init(|| self.lines_of(version)))
+    }
+
+    #[cold]
+    fn lines_of(&self, version: &str) -> Bytes {
+        let [address, proto] = [&self.forwarded_for, &self.proto].map(|value| value.to_str().unwrap_or_default());
+        let parts = ["x-forwarded-for: ", address, "\r\nx-forwarded-proto: ", proto, "\r\nvia: ", version, " switchback\r\n"];
+        // As long as it is, and not a byte more.
+        Bytes::from(parts.concat().into_bytes().into_boxed_slice())
     }
 
     /// Says whom a backend is answering. What the client itself says stays where it is trusted, and is added to.
