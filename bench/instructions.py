@@ -4,16 +4,17 @@
     bench/instructions.py ROUTER [--only WORKLOAD,...] [--update] [--json]
 
 ROUTER is the program that is measured, as `make build` makes it. It is started and warmed up, its counters are set back, and it is asked again: starting up
-counts for nothing. Instructions are those of the worker's thread under callgrind. They repeat to within half a percent
+counts for nothing. Instructions are those of the worker's thread under callgrind. They repeat to within half a percent (0.6 % where queries share connections)
 whatever else the machine does, so that a query that costs 3 % more is seen, and the functions that grew are named. System calls are the difference of
 two runs of different length.
 
 What is kept is bench/instructions.json: for each workload its instructions, its system calls, and the functions that take most of them. --update writes
 it anew, which is a change to be reviewed like any other.
 
-Exit 1 when a workload costs over 3 % more instructions, or 0.15 system calls more (those that wait are not held: how many queries come at once decides of them), than the kept figures; 69 when a tool is missing.
+Exit 1 when a workload costs over 3 % more instructions, or 0.15 system calls more (those that wait are not held: how many queries come at once decides of them), than the kept figures, or
+when there are no kept figures for a workload, or kept ones for none; 69 when a tool is missing.
 On another kind of machine (another C library, a processor with other vectors) its functions have other instructions: there 10 % are allowed, and it says so.
-Needs: valgrind, strace, h2load (apt-get install valgrind strace nghttp2-client), and switchback-bench beside ROUTER, or in the
+Needs: valgrind, strace, h2load, openssl (apt-get install valgrind strace nghttp2-client openssl), and switchback-bench beside ROUTER, or in the
 folder `release` beside its own.
 """
 
@@ -25,6 +26,7 @@ import platform
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,6 +55,7 @@ CONFIG = """
 traffic = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 workers = {workers}
+{tls}
 [state]
 data_dir = "{work}/data"
 # Valgrind is no policy's fault.
@@ -68,9 +71,16 @@ initial = {{ live = "blue", canary_percent = "{percent}" }}
 {policy}
 [route.pools.blue]
 endpoints = ["http://{blue}"]
+protocol = "{protocol}"
 [route.pools.canary]
 endpoints = ["http://{canary}"]
+protocol = "{protocol}"
 {routes}
+"""
+TLS = """traffic_tls = "127.0.0.1:0"
+[[tls.certificate]]
+cert = "{work}/cert.pem"
+key = "{work}/key.pem"
 """
 RULES = """split_policy = "split-rules"
 [[route.split_config.rules]]
@@ -79,14 +89,20 @@ when = [{ field = "header:x-beta", equals = "1" }]
 pool = "canary"
 """
 
-# `policy` are keys of the route, `routes` more routes; `path` is asked for; options of h2load stand in `load`.
-Workload = collections.namedtuple("Workload", "says percent policy load routes workers path", defaults=["", 1, "/search?q=hello"])
+# `policy` are keys of the route, `routes` more routes; `path` is asked for; options of h2load stand in `load`; `protocol` is what the backends speak.
+Workload = collections.namedtuple(
+    "Workload", "says percent policy load routes workers path is_tls protocol", defaults=["", 1, "/search?q=hello", False, "http1"]
+)
 WORKLOADS = {
     "get": Workload("GET, 1 KiB back, everybody on live", 0, "", ["--h1"]),
     "split": Workload("the same, a tenth of the users on the candidate", 10, "", ["--h1"]),
     "rules": Workload("the same, by a policy that looks at a field", 10, RULES, ["--h1"]),
     "post": Workload("POST of 4 KiB", 10, "", ["--h1", "-d", "{body}"]),
+    "post16": Workload("POST of 16 KiB", 10, "", ["--h1", "-d", "{body16}"]),
     "h2": Workload("HTTP/2 from the client", 10, "", ["-m", "8"]),
+    "tls": Workload("TLS 1.3 from the client", 10, "", ["--h1", "--tls13-ciphers=TLS_AES_128_GCM_SHA256"], is_tls=True),
+    # Many at once, so that they share connections.
+    "h2-upstream": Workload("HTTP/2 to the backends", 10, "", ["--h1", "-c", "32"], protocol="h2"),
 }
 
 
@@ -103,18 +119,26 @@ def fail(code, text):
     sys.exit(code)
 
 
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
 class Backends:
-    """One for each pool, in one process that ends with its standard input."""
+    """One for each pool and protocol, in one process that ends with its standard input."""
 
     def __init__(self, router):
         beside = [folder / "switchback-bench" for folder in (router.parent, router.parent.parent / "release")]
         bench = next((path for path in beside if path.exists()), None)
         if not bench:
             fail(69, f"switchback-bench is in none of {', '.join(map(str, beside))}: cargo build --release -p switchback-bench")
+        over_h2 = {name: f"127.0.0.1:{free_port()}" for name in ("blue", "canary")}
+        more = [f"--http2={name}={address}" for name, address in over_h2.items()]
         self.process = subprocess.Popen(
-            [bench, "upstream", "blue=127.0.0.1:0", "canary=127.0.0.1:0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [bench, "upstream", "blue=127.0.0.1:0", "canary=127.0.0.1:0", *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.at = dict(self.process.stdout.readline().strip().split("=", 1) for _ in range(2))
+        self.at = {"http1": dict(self.process.stdout.readline().strip().split("=", 1) for _ in range(2)), "h2": over_h2}
 
     def stop(self):
         self.process.stdin.close()
@@ -124,25 +148,37 @@ class Backends:
 class Bench:
     def __init__(self, router, work, backends):
         self.router, self.work, self.backends = router, work, backends
-        self.body = work / "body"
+        self.body, self.body16 = work / "body", work / "body16"
         self.body.write_bytes(b"x" * 4096)
+        self.body16.write_bytes(b"x" * 16384)
+
+    def make_certificate(self):
+        """As the benchmark's: for one name, with a key on P-256."""
+        cert, key = self.work / "cert.pem", self.work / "key.pem"
+        if not cert.exists():
+            curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+            subject = ["-subj", "/CN=search.example.com", "-addext", "subjectAltName=DNS:search.example.com"]
+            subprocess.run(["openssl", "req", "-x509", *curve, *subject, "-keyout", key, "-out", cert], capture_output=True, check=True)
 
     def run(self, workload, under, phases, is_warm=True):
         """Runs the router under a command, to its end. Of each phase, the number of queries, and what is done after them with its process."""
         config = self.work / "switchback.toml"
-        at = self.backends.at
+        at = self.backends.at[workload.protocol]
+        if workload.is_tls:
+            self.make_certificate()
+        tls = TLS.format(work=self.work) if workload.is_tls else ""
         filled = {"percent": workload.percent, "policy": workload.policy, "workers": workload.workers, "routes": workload.routes.format(**at)}
-        config.write_text(CONFIG.format(work=self.work, **filled, blue=at["blue"], canary=at["canary"]))
+        config.write_text(CONFIG.format(work=self.work, **filled, tls=tls, protocol=workload.protocol, blue=at["blue"], canary=at["canary"]))
         log = (self.work / "log").open("w")
         wrapped = subprocess.Popen([*under, self.router, "serve", "--config", config], stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             line = wrapped.stdout.readline()
-            found = re.search(r"traffic ([\d.:]+).*admin ([\d.:]+)", line)
+            found = re.search(r"traffic ([\d.:]+), admin ([\d.:]+)(?:, tls ([\d.:]+))?", line)
             if not found:
                 fail(1, f"the router did not start: {line}{(self.work / 'log').read_text()[-2000:]}")
             self.wait_until_ready(found[2], "split-rules" if workload.policy else "split-weighted")
             for queries, then in phases:
-                self.load(workload, queries, found[1])
+                self.load(workload, queries, f"https://{found[3]}" if workload.is_tls else f"http://{found[1]}")
                 if then:
                     then(wrapped.pid)
             if is_warm:
@@ -177,14 +213,16 @@ class Bench:
             fail(1, f"the policy did not decide: {native}")
 
     def load(self, workload, queries, traffic):
-        options = [option.format(body=self.body) for option in workload.load]
+        options = [option.format(body=self.body, body16=self.body16) for option in workload.load]
         headers = [part for header in HEADERS for part in ("-H", header)]
         if "-c" not in options:
             options += ["-c", "1" if "-m" in options else "8"]
-        command = ["h2load", "-n", str(queries), "-t", "1", *options, *headers, f"http://{traffic}{workload.path}"]
+        command = ["h2load", "-n", str(queries), "-t", "1", *options, *headers, f"{traffic}{workload.path}"]
         told = subprocess.run(command, capture_output=True, text=True, check=False)
         if f" {queries} succeeded, 0 failed" not in told.stdout:
             fail(1, f"not all queries were answered: {told.stdout}{told.stderr}")
+        if workload.is_tls and "TLS Protocol: TLSv1.3" not in told.stdout:
+            fail(1, f"it was not TLS 1.3: {told.stdout}")
 
     def functions(self, workload, phases, is_warm=True):
         """Instructions of the worker's thread until they were dumped: all, and by function."""
@@ -269,6 +307,13 @@ def judged(name, now, before):
     return wrong
 
 
+def unkept(names, kept, is_whole):
+    """Workloads that are held against nothing, and kept ones that nobody measures any more, in lines."""
+    update = "bench/instructions.py ROUTER --update"
+    found = [f"{name}: no figure is kept: {update} --only {name}" for name in names if name not in kept]
+    return found + [f"{name}: a figure is kept, and there is no such workload: {update}" for name in kept if is_whole and name not in WORKLOADS]
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("router", metavar="ROUTER")
@@ -277,11 +322,16 @@ def main():
     arguments.add_argument("--json", action="store_true")
     asked = arguments.parse_args()
     names = asked.only.split(",")
+    is_whole = set(names) == set(WORKLOADS)
     if unknown := [name for name in names if name not in WORKLOADS]:
         fail(64, f"no workload {', '.join(unknown)}: there are {', '.join(WORKLOADS)}")
-    for tool in ("valgrind", "strace", "h2load", "curl"):
+    for tool in ("valgrind", "strace", "h2load", "curl", "openssl"):
         if not shutil.which(tool):
-            fail(69, f"{tool} is missing: apt-get install valgrind strace nghttp2-client curl")
+            fail(69, f"{tool} is missing: apt-get install valgrind strace nghttp2-client curl openssl")
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    # Before minutes are spent.
+    if not asked.update and (missing := unkept(names, kept, is_whole)):
+        fail(1, "\n".join(missing))
     router = pathlib.Path(asked.router).resolve()
     backends = Backends(router)
     try:
@@ -293,17 +343,18 @@ def main():
             now = {name: bench.measure(name, WORKLOADS[name]) for name in names}
     finally:
         backends.stop()
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     if asked.update:
-        KEPT.write_text(json.dumps(kept | now, indent=1) + "\n")
-    wrong = [] if asked.update else [line for name in names if name in kept for line in judged(name, now[name], kept[name])]
+        everything = now if is_whole else kept | now
+        KEPT.write_text(json.dumps(everything, indent=1) + "\n")
+    wrong = [] if asked.update else [line for name in names for line in judged(name, now[name], kept[name])]
     if asked.json:
         print(json.dumps(now, indent=1))
     else:
+        print("Of the program of `make build`; the one that is shipped (`make dist`) is counted by bench/cost.sh.")
         for name in names:
-            before = f" (kept: {kept[name]['instructions']:,} and {kept[name]['without_waiting']})" if name in kept and not asked.update else ""
+            before = f" (kept: {kept[name]['instructions']:,} and {kept[name]['without_waiting']})" if not asked.update else ""
             print(
-                f"{name:6} {now[name]['instructions']:7,} instructions, {now[name]['system_calls']:5.2f} system calls a query, "
+                f"{name:11} {now[name]['instructions']:7,} instructions, {now[name]['system_calls']:5.2f} system calls a query, "
                 f"{now[name]['without_waiting']:5.2f} without those that wait{before}"
             )
     if wrong:

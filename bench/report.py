@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Writes the benchmark's report from what `switchback-bench rounds` measured: Markdown with tables, and SVG plots.
 
-    bench/report.py bench.json [more.json ...] FOLDER [--command TEXT]
+    bench/report.py bench.json [more.json ...] FOLDER [--command TEXT] [--instructions FILE]
 
 Several files are of one benchmark that was measured in parts: one program on one machine. Figures of a round are compared with those of the same round alone. A figure is a median; what stands in brackets behind it are the quartiles.
+A run in which anything failed is in no figure. FILE is what `bench/instructions.py ROUTER --json` wrote about the same program.
 """
 
 import argparse
+import html
 import json
+import math
 import pathlib
 import statistics
 
@@ -18,22 +21,37 @@ LATENCY = ("one", "open5", "open5-rt", "open20")
 KEEPS_UP = 0.98
 # Two workers that share the load well take as much processor time a request as one: 1.8 times the throughput on two free cores is this much more.
 SHARED_COST = 2 / 1.8
+# A contender of which a larger part of the runs failed is compared with nobody.
+MAY_FAIL = 0.1
+# Fewer rounds than this say little.
+ROUNDS = 20
+# A proxy whose processor is less busy than this is not saturated, and costs more for each request.
+BUSY = 0.9
+# With more of a processor used by others than this, figures are disturbed.
+OTHERS = 0.05
 
 
 class Table:
     """What was measured of one workload."""
 
-    def __init__(self, raw):
-        self.name, self.title = raw["name"], raw["title"]
+    def __init__(self, raw, rounds, connections):
+        self.name, self.title, self.rounds, self.connections = raw["name"], raw["title"], rounds, connections
         self.is_realtime, self.is_together = raw["is_realtime"], raw["is_together"]
         self.contenders = [label for label in raw["contenders"] if any(run["contender"] == label for run in raw["runs"])]
         self.runs = {}
         for run in raw["runs"]:
             self.runs.setdefault(run["contender"], {})[run["round"]] = run["measured"]
+        # The router under two names, where both were measured.
+        again = next((label for label in self.contenders if label.startswith("switchback again")), "")
+        self.pair = (again, again.replace(" again", "")) if again.replace(" again", "") in self.contenders else None
+
+    def is_clean(self, run):
+        """Whether every request got its answer. What an open loop never sent is a matter of keeping up."""
+        return failures(run) == (run["load"]["unsent"] if self.name.startswith("open") else 0)
 
     def values(self, label, what):
         """By round."""
-        found = {number: what(run) for number, run in self.runs.get(label, {}).items()}
+        found = {number: what(run) for number, run in self.runs.get(label, {}).items() if self.is_clean(run)}
         return {number: value for number, value in found.items() if value is not None}
 
     def compare(self, label, others, what, how):
@@ -45,23 +63,53 @@ class Table:
         shared = [number for number in mine if all(number in values for values in theirs)]
         return [how(mine[number], min(values[number] for values in theirs)) for number in shared]
 
+    def added(self, label, base, what):
+        """What this contender's figure is above that of another one, by round."""
+        mine, theirs = self.values(label, what), self.values(base, what)
+        return {number: mine[number] - theirs[number] for number in mine if number in theirs}
 
     def keeps_up(self, label):
         """Whether it answered what was asked of it, where that is a matter of rates: as much as the upstream itself."""
-        straight, mine = (quartiles(self.values(one, throughput).values()) for one in ("straight", label))
-        return not (self.name.startswith("open") and straight) or mine[1] >= KEEPS_UP * straight[1]
+        straight, mine = (quartiles([run["per_second"] for run in self.runs.get(one, {}).values()]) for one in ("straight", label))
+        return not (self.name.startswith("open") and straight and mine) or mine[1] >= KEEPS_UP * straight[1]
+
+    def failing(self, labels):
+        """Who of these failed too often to be compared, in words. A round without a run is one that came to no end."""
+        if not all(label in self.runs for label in labels):
+            return None
+        for label in labels:
+            failed = self.rounds - sum(map(self.is_clean, self.runs[label].values()))
+            if failed == self.rounds or failed > MAY_FAIL * self.rounds:
+                return f"{label}: {failed} of {self.rounds} runs had failures"
+        return None
+
+    def idling(self, labels):
+        """Whose processor was not busy under a load that is to saturate it, in words. Where everybody shares all processors nobody has one."""
+        if self.is_together:
+            return []
+        busy = {label: quartiles(self.values(label, lambda run: run["busy"]).values()) for label in labels}
+        return [f"processor {100 * found[1]:.0f} % busy ({label})" for label, found in busy.items() if found and found[1] < BUSY]
+
+    def others(self):
+        """Quartiles of what else ran on the machine, in processors."""
+        return quartiles([run["others"] for runs in self.runs.values() for run in runs.values() if run["others"] is not None])
 
 
 def cpu(run):
-    return run["cpu_us"] if run["load"]["answers"] else None
+    return (run["cpu_us"] or None) if run["load"]["answers"] else None
 
 
 def throughput(run):
-    return run["per_second"]
+    return run["per_second"] or None
+
+
+def mib(memory):
+    """Nothing where there is none: a process that is gone holds nothing."""
+    return memory["pss_kib"] / 1024 if memory and memory["pss_kib"] else None
 
 
 def pss(run):
-    return run["memory"] and run["memory"]["pss_kib"] / 1024
+    return mib(run["memory"])
 
 
 def latency(name):
@@ -99,59 +147,87 @@ def markdown(head, rows):
     return "\n".join(lines + [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]) + "\n"
 
 
+def is_beyond(found, limit, pair, neutral, at_least):
+    """Whether a limit is kept by more than noise: by the worse quartile too, and by more than the same program differs from itself."""
+    low, middle, high = found
+    is_kept = low >= limit if at_least else high <= limit
+    return is_kept and pair is not None and abs(pair[1] - neutral) < abs(middle - limit)
+
+
+def verdict(found, limit, pair, neutral, at_least):
+    low, middle, high = found
+    if middle >= limit if at_least else middle <= limit:
+        return "met, beyond noise" if is_beyond(found, limit, pair, neutral, at_least) else "met, not beyond noise"
+    return "missed, within noise" if low <= limit <= high else "**missed**"
+
+
+def few(rounds):
+    return [f"of {rounds} rounds only"] if rounds < ROUNDS else []
+
+
+def shared_rounds(mine, theirs, how):
+    """Of two added figures: what they compare to, and in how many rounds that has no meaning, since one of them added nothing."""
+    shared = [number for number in mine if number in theirs]
+    kept = shared if how is difference else [number for number in shared if mine[number] > 0 and theirs[number] > 0]
+    return [how(mine[number], theirs[number]) for number in kept], len(shared) - len(kept)
+
+
 class Targets:
     """What was promised, beside what was measured."""
 
     def __init__(self, tables):
         self.tables, self.rows = tables, []
 
-    def add(self, promise, values, limit, digits=2, unit="", at_least=False, goals=()):
-        found = quartiles(values)
-        if not found:
-            self.rows.append([promise, f"{'>=' if at_least else '<='} {limit}{unit}", "not measured", ""])
+    def add(self, promise, values, limit, how=None, pair=(), digits=2, unit="", at_least=False, goals=(), notes=(), why_not=None):
+        """`pair` is the same of the router against itself; `why_not` says why there is no verdict."""
+        target = f"{'>=' if at_least else '<='} {limit:,g}{unit}"
+        found, pair, neutral = quartiles(values), quartiles(pair), 0 if how is difference else 1
+        if why_not or not found:
+            self.rows.append([promise, target, "", f"not shown: {why_not}"] if why_not else [promise, target, "not measured", ""])
             return
-        middle = found[1]
-        is_met = middle >= limit if at_least else middle <= limit
-        verdict = "met" if is_met else "**missed**"
-        reached = [name for name, goal in goals if middle <= goal]
-        self.rows.append([promise, f"{'>=' if at_least else '<='} {limit:g}{unit}", show(values, digits, unit), ", ".join([verdict, *reached])])
+        reached = [name if is_beyond(found, goal, pair, neutral, at_least) else f"{name} (not beyond noise)" for name, goal in goals if found[1] <= goal]
+        words = [verdict(found, limit, pair, neutral, at_least), *reached, *notes, *few(len(values))]
+        self.rows.append([promise, target, show(values, digits, unit), ", ".join(words)])
 
     def compare(self, promise, workload, label, others, limit, what=cpu, how=ratio, **more):
         table = self.tables.get(workload)
-        self.add(promise, table.compare(label, others, what, how) if table else [], limit, **more)
+        if not table:
+            self.add(promise, [], limit, **more)
+            return
+        labels = [label, *others]
+        pair = table.compare(table.pair[0], [table.pair[1]], what, how) if table.pair else []
+        notes = table.idling(labels) if what in (cpu, throughput) else []
+        self.add(promise, table.compare(label, others, what, how), limit, how=how, pair=pair, notes=notes, why_not=table.failing(labels), **more)
 
-    def added(self, label, workload, name):
-        """What this contender adds to a latency, round by round."""
+    def compare_added(self, promise, workload, what, mine, theirs, how, limit, **more):
+        """Of what two contenders add: each of them is named with the one that it is above."""
         table = self.tables.get(workload)
         if not table:
-            return {}
-        straight, mine = table.values("straight", latency(name)), table.values(label, latency(name))
-        return {number: mine[number] - straight[number] for number in mine if number in straight}
+            self.add(promise, [], limit, **more)
+            return
+        values, left_out = shared_rounds(table.added(*mine, what), table.added(*theirs, what), how)
+        again = table.added(table.pair[0], mine[1], what) if table.pair else {}
+        pair, _ = shared_rounds(again, table.added(*mine, what), how)
+        labels = list(dict.fromkeys([*mine, *theirs]))
+        why_not = next((f"{label} does not keep up" for label in labels if not table.keeps_up(label)), None) or table.failing(labels)
+        if len(values) < left_out:
+            why_not = why_not or f"noise: in {left_out} of {len(values) + left_out} rounds one of the two added nothing"
+        notes = [f"{left_out} rounds left out in which one of the two added nothing"] if left_out else []
+        if what is cpu:
+            notes += table.idling(labels)
+        self.add(promise, values, limit, how=how, pair=pair, notes=notes, why_not=why_not, **more)
 
-    def compare_added(self, promise, workload, name, other, how, limit, **more):
-        mine, theirs = self.added("switchback", workload, name), self.added(other, workload, name)
-        self.add(promise, [how(mine[number], theirs[number]) for number in mine if theirs.get(number, 0) > 0], limit, **more)
 
-
-def targets(tables):
-    goals = (("goal 0.85 too", 0.85), ("stretch 0.75 too", 0.75))
+def targets(tables, instructions=None):
     found = Targets(tables)
-    for workload, words in (("get", "GET 1 KB"), ("split", "split 90/10")):
-        for other in ("nginx", "haproxy"):
-            found.compare(f"CPU per request, {words}, against {other}", workload, "switchback", [other], 1.0, goals=goals)
-    for workload, words in (("post4", "POST 4 KB"), ("post16", "POST 16 KB"), ("http2", "HTTP/2 in"), ("tls", "TLS in")):
-        found.compare(f"CPU per request, {words}, against the better one of nginx and haproxy", workload, "switchback", ["nginx", "haproxy"], 1.0)
-    for workload, words in (("get", "GET 1 KB"), ("split", "split 90/10")):
-        found.compare(f"CPU per request, {words}, against Envoy", workload, "switchback", ["envoy"], 0.33)
-        found.compare(f"CPU per request, {words}, against pingora", workload, "switchback", ["pingora"], 0.45)
-    found.compare("a programmable policy on a header (`split-rules`, WebAssembly) adds to native code", "policy", "switchback", ["switchback native"], 1.0,
-                  how=difference, unit=" us")
-    found.compare("the same policy (`split-weighted`) in WebAssembly against native code, whole request", "policy", "switchback split-weighted",
-                  ["switchback native"], 1.03, digits=3)
-    found.compare_added("added p50 at 5,000 a second, above nginx's", "open5", "p50", "nginx", difference, 10, digits=0, unit=" us")
-    found.compare_added("added p50 at 5,000 a second, above nginx's, real-time priority", "open5-rt", "p50", "nginx", difference, 10, digits=0, unit=" us")
-    found.compare_added("added p99 at 5,000 a second against nginx's, real-time priority", "open5-rt", "p99", "nginx", ratio, 1.25)
-    found.compare_added("added p99 at 5,000 a second against Envoy's, real-time priority", "open5-rt", "p99", "envoy", ratio, 0.333, digits=3)
+    requests(found)
+    policies(found)
+    if instructions:
+        is_met = instructions <= 22_000
+        found.rows.append(["user instructions per query, split", "<= 22,000", f"{instructions:,}", "met" if is_met else "**missed**"])
+    else:
+        found.add("user instructions per query, split", [], 22_000)
+    latencies(found)
     found.compare("throughput of one worker, GET 1 KB, against nginx", "get", "switchback", ["nginx"], 1.1, what=throughput, at_least=True)
     found.compare("CPU per request, two workers against one (1.11 is 1.8 times the throughput on two free cores)", "workers", "switchback, 2 workers",
                   ["switchback, 1 worker"], round(SHARED_COST, 2))
@@ -161,15 +237,75 @@ def targets(tables):
     return found.rows
 
 
+def requests(found):
+    goals = (("goal 0.85 too", 0.85), ("stretch 0.75 too", 0.75))
+    for workload, words in (("get", "GET 1 KB"), ("split", "split 90/10")):
+        for other in ("nginx", "haproxy"):
+            found.compare(f"CPU per request, {words}, against {other}", workload, "switchback", [other], 1.0, goals=goals)
+    post = (("goal 0.95 too", 0.95),)
+    for workload, words, goals in (("post4", "POST 4 KB", post), ("post16", "POST 16 KB", post), ("http2", "HTTP/2 in", ()), ("tls", "TLS in", ())):
+        found.compare(f"CPU per request, {words}, against the better one of nginx and haproxy", workload, "switchback", ["nginx", "haproxy"], 1.0, goals=goals)
+    for workload, words in (("get", "GET 1 KB"), ("split", "split 90/10"), ("http2", "HTTP/2 in")):
+        found.compare(f"CPU per request, {words}, against Envoy", workload, "switchback", ["envoy"], 0.33)
+        found.compare(f"CPU per request, {words}, against pingora", workload, "switchback", ["pingora"], 0.45)
+    for other, words in (("switchback, HTTP/1.1", "ours over HTTP/1.1"), ("floor, HTTP/1.1", "the floor, which speaks HTTP/1.1")):
+        found.compare(f"CPU per request, HTTP/2 to the backends, against {words}", "h2-upstream", "switchback", [other], 1.0)
+
+
+def policies(found):
+    ours, nginx = ("switchback", "switchback native"), ("nginx Lua", "nginx split_clients")
+    found.compare("a programmable policy on a header (`split-rules`, WebAssembly) adds to native code", "policy", "switchback", ["switchback native"], 1.0,
+                  how=difference, unit=" us")
+    found.compare_added("a programmable policy on a header adds, above what nginx Lua adds", "policy", cpu, ours, nginx, difference, 0, unit=" us")
+    for other, words in ((("envoy proxy-wasm", "envoy weighted_clusters"), "Envoy proxy-wasm"), (("haproxy Lua", "haproxy ACL"), "HAProxy Lua")):
+        found.compare_added(f"a programmable policy on a header adds, against what {words} adds", "policy", cpu, ours, other, ratio, 0.1, digits=3)
+    found.compare("the same policy (`split-weighted`) in WebAssembly against native code, whole request", "policy", "switchback split-weighted",
+                  ["switchback native"], 1.03, digits=3)
+
+
+def latencies(found):
+    def added(promise, workload, name, other, how, limit, **more):
+        found.compare_added(promise, workload, latency(name), ("switchback", "straight"), (other, "straight"), how, limit, **more)
+
+    added("added p50 at 5,000 a second, above nginx's", "open5", "p50", "nginx", difference, 10, digits=0, unit=" us")
+    added("added p50 at 5,000 a second, above nginx's, real-time priority", "open5-rt", "p50", "nginx", difference, 10, digits=0, unit=" us")
+    added("added p99 at 5,000 a second against nginx's, real-time priority", "open5-rt", "p99", "nginx", ratio, 1.25)
+    added("added p99 at 5,000 a second against Envoy's, real-time priority", "open5-rt", "p99", "envoy", ratio, 0.333, digits=3)
+
+
 def operations(found, table):
-    promise = "answers over 10 ms while flags are flipped and plugins swapped, above those of a router that is left alone"
-    if not table:
-        found.add(promise, [], 0)
+    """Slow answers as a share of all. Those of the controls are a Poisson count, of which the root is the deviation; none at all deviate as one does."""
+    promise = "answers over 10 ms while flags are flipped and plugins swapped, a million, above those of a router that is left alone"
+    operated, controls = "switchback, flipped and swapped", ["switchback, left alone", "switchback again, left alone"]
+    target = "<= controls and 3 standard deviations"
+
+    def count(labels, what):
+        return sum(sum(table.values(label, lambda run: run["load"][what]).values()) for label in labels)
+
+    labels = [operated, *controls]
+    if why_not := table and table.failing(labels):
+        found.rows.append([promise, target, "", f"not shown: {why_not}"])
         return
-    slow = lambda label: sum(table.values(label, lambda run: run["load"]["slow"]).values())
-    operated, controls = slow("switchback, flipped and swapped"), [slow("switchback, left alone"), slow("switchback again, left alone")]
-    is_met = operated <= max(controls)
-    found.rows.append([promise, "none", f"{operated} against {controls[0]} and {controls[1]}", "met" if is_met else "**missed**"])
+    if not table or not all(count([label], "answers") for label in labels):
+        found.rows.append([promise, target, "not measured", ""])
+        return
+    slow, usual = count([operated], "slow"), count(controls, "slow")
+    answers, usual_of = count([operated], "answers"), count(controls, "answers")
+    mine, mean = slow / answers, usual / usual_of
+    limit = mean + 3 * math.sqrt(max(usual, 1)) / usual_of
+    measured = (f"{1e6 * mine:.2f} ({slow:,} of {answers:,}); controls {1e6 * mean:.2f} ({usual:,} of {usual_of:,}); "
+                f"with 3 standard deviations {1e6 * limit:.2f}")
+    rounds = min(len(table.values(label, cpu)) for label in labels)
+    found.rows.append([promise, target, measured, ", ".join(["met" if mine <= limit else "**missed**", *few(rounds)])])
+
+
+def disturbed(tables):
+    """Which workloads somebody else disturbed, in a line; nothing where there are none."""
+    found = {table.name: table.others() for table in tables.values()}
+    names = [f"`{name}` ({others[2]:.0%})" for name, others in found.items() if others and others[2] > OTHERS]
+    if not names:
+        return ""
+    return f"\nFigures of these workloads were disturbed: something else on the machine used over {OTHERS:.0%} of a processor at the upper quartile: {', '.join(names)}.\n"
 
 
 def bars(path, title, unit, rows):
@@ -183,15 +319,15 @@ def bars(path, title, unit, rows):
     height = 44 + row * len(rows)
     at = lambda value: left + width * (value - least) / (most - least)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="12">',
-             f'<rect width="760" height="{height}" fill="white"/><text x="10" y="20" font-size="14">{title}</text>']
+             f'<rect width="760" height="{height}" fill="white"/><text x="10" y="20" font-size="14">{html.escape(title)}</text>']
     for place, (name, (low, middle, high)) in enumerate(rows):
         y = 36 + row * place
         colour = next((colour for start, colour in COLOURS.items() if name.startswith(start)), OTHER)
         start, end = sorted((at(0), at(middle)))
-        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
+        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{html.escape(name)}</text>')
         parts.append(f'<rect x="{start:.1f}" y="{y}" width="{max(end - start, 1):.1f}" height="{row - 8}" fill="{colour}"/>')
         parts.append(f'<path d="M{at(low):.1f} {y + 8}H{at(high):.1f}" stroke="black" stroke-width="2"/>')
-        parts.append(f'<text x="{max(at(high), end) + 6:.0f}" y="{y + 13}">{middle:,.1f} {unit}</text>')
+        parts.append(f'<text x="{max(at(high), end) + 6:.0f}" y="{y + 13}">{middle:,.1f} {html.escape(unit)}</text>')
     path.write_text("\n".join(parts + ["</svg>"]) + "\n")
     return True
 
@@ -230,12 +366,11 @@ def by_cost(table, base):
 
 def by_latency(table):
     head = ["", "p50, us", "p90", "p99", "p99.9", "added p50", "added p99", "CPU per request, us", "requests a second", "generator late, p99", "failed or unsent"]
-    found = Targets({table.name: table})
     rows = []
     for label in table.contenders:
         keeps_up = table.keeps_up(label)
         at = lambda name: show(table.values(label, latency(name)).values(), 0) if keeps_up else ""
-        added = lambda name: show(found.added(label, table.name, name).values(), 0) if keeps_up and label != "straight" else ""
+        added = lambda name: show(table.added(label, "straight", latency(name)).values(), 0) if keeps_up and label != "straight" else ""
         late = quartiles(table.values(label, lambda run: run["load"]["generator_late_p99_us"]).values())
         rows.append([label if keeps_up else f"{label} (does not keep up)", at("p50"), at("p90"), at("p99"), at("p999"), added("p50"), added("p99"), show(table.values(label, cpu).values()),
                      show(table.values(label, throughput).values(), 0), f"{late[1]:,.0f}" if late else "", sum(failures(run) for run in table.runs[label].values())])
@@ -243,10 +378,11 @@ def by_latency(table):
 
 
 def by_memory(table, base):
-    before = lambda run: run["memory_before"] and run["memory_before"]["pss_kib"] / 1024
-    rows = [[label, show(table.values(label, before).values(), 1), show(table.values(label, pss).values(), 1), show(table.compare(label, [base], pss, ratio), 2),
-             show([(value - table.values(label, before)[number]) * 1024 / table.connections for number, value in table.values(label, pss).items()], 2)]
-            for label in table.contenders]
+    rows = []
+    for label in table.contenders:
+        before, after = table.values(label, lambda run: mib(run["memory_before"])), table.values(label, pss)
+        each = [(value - before[number]) * 1024 / table.connections for number, value in after.items() if number in before]
+        rows.append([label, show(before.values(), 1), show(after.values(), 1), show(table.compare(label, [base], pss, ratio), 2), show(each, 2)])
     return markdown(["", "before, MiB", "with them, MiB", f"against {base}, same rounds", "a connection, KiB"], rows)
 
 
@@ -255,8 +391,9 @@ def by_operation(table):
     for label in table.contenders:
         runs = table.runs[label].values()
         done = [run["done"] for run in runs if run["done"]]
+        slowest = max((latency("max")(run) for run in runs if run["load"]["latency"]), default=0)
         rows.append([label, sum(one["flips"] for one in done), sum(one["swaps"] for one in done), sum(run["load"]["answers"] for run in runs),
-                     sum(run["load"]["slow"] for run in runs), f"{max(latency('max')(run) for run in runs) / 1e3:.1f}",
+                     sum(run["load"]["slow"] for run in runs), f"{slowest / 1e3:.1f}",
                      show(table.values(label, latency("p999")).values(), 0), show(table.values(label, cpu).values()), sum(failures(run) for run in runs)])
     return markdown(["", "flips", "plugins", "answers", "over 10 ms", "slowest, ms", "p99.9, us", "CPU per request, us", "failed"], rows)
 
@@ -273,9 +410,8 @@ def noise(tables):
     rows = []
     for table in tables.values():
         what, words = (pss, "memory") if table.name == "idle" else (cpu, "CPU per request")
-        pair = next(((label.replace(" again", ""), label) for label in table.contenders if label.startswith("switchback again")), None)
-        if pair:
-            rows.append([table.title, words, show(table.compare(pair[1], [pair[0]], what, ratio), 3)])
+        if table.pair:
+            rows.append([table.title, words, show(table.compare(table.pair[0], [table.pair[1]], what, ratio), 3)])
     return markdown(["workload", "", "switchback against itself, same rounds"], rows)
 
 
@@ -299,8 +435,7 @@ def section(table, folder):
     is_realtime = [run["is_realtime"] for runs in table.runs.values() for run in runs.values()]
     if table.is_realtime and not all(is_realtime):
         text += f"\nReal-time priority could not be had in {is_realtime.count(False)} of {len(is_realtime)} runs.\n"
-    others = quartiles([run["others"] for runs in table.runs.values() for run in runs.values() if run["others"] is not None])
-    if others:
+    if others := table.others():
         text += f"\nWhat else ran on the machine meanwhile used {others[1]:.0%} of a processor at the median, {others[2]:.0%} at the upper quartile.\n"
     plot = f"\n![{table.title}]({name})\n" if has_plot else ""
     return f"## {table.title}\n\n{text}{plot}"
@@ -312,7 +447,8 @@ def in_one(paths):
     whole = parts[0]
     for path, part in zip(paths, parts):
         for what, mine, first in [(key, part["machine"][key], whole["machine"][key]) for key in ("processor", "cores", "kernel", "commit")] + [
-                (key, part[key], whole[key]) for key in ("rounds", "seconds", "warm_up", "connections", "idle_clients")]:
+                (key, part[key], whole[key]) for key in ("rounds", "seconds", "warm_up", "connections", "idle_clients")] + [
+                ("program's SHA-256", *((one.get("program") or {}).get("sha256") for one in (part, whole)))]:
             if mine != first:
                 raise SystemExit(f"bench/report.py: {path}: {what} is {mine}, and {first} in {paths[0]}: parts of one report are of one program, one machine and alike")
     for part in parts[1:]:
@@ -326,34 +462,53 @@ def in_one(paths):
     return whole
 
 
+def about(program):
+    """Which program was measured, without the folders that it lay in."""
+    version = f", {program['version']}" if program["version"] else ""
+    profile = f", profile {program['profile']}" if program["profile"] else ""
+    dirty = ", with uncommitted changes" if program["is_dirty"] else ""
+    return f"The program: `{pathlib.PurePath(program['path']).name}`, SHA-256 {program['sha256'][:12]}{version}{profile}{dirty}.\n"
+
+
+def forget_plots(folder, text):
+    """Removes plots of earlier reports that this one does not show."""
+    for plot in folder.glob("bench-*.svg"):
+        if f"]({plot.name})" not in text:
+            plot.unlink()
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("measured", type=pathlib.Path, nargs="+")
     options.add_argument("folder", type=pathlib.Path)
     options.add_argument("--command", default="make bench")
+    options.add_argument("--instructions", type=pathlib.Path, help="what bench/instructions.py --json wrote about the same program")
     options = options.parse_args()
     raw = in_one(options.measured)
-    tables = {one["name"]: Table(one) for one in raw["workloads"]}
-    for table in tables.values():
-        table.connections = raw["idle_clients"]
+    counted = json.loads(options.instructions.read_text()) if options.instructions else {}
+    tables = {one["name"]: Table(one, raw["rounds"], raw["idle_clients"]) for one in raw["workloads"]}
     options.folder.mkdir(parents=True, exist_ok=True)
     machine = raw["machine"]
     versions = [[peer, version or "", raw["arms"].get(peer, "")] for peer, version in raw["versions"].items() if peer]
-    left_out = [[one["workload"], one["contender"], one["why"].replace("|", "/")] for one in raw["left_out"]]
+    left_out = [[one["workload"], one["contender"], " ".join(one["why"].replace("|", "/").split())] for one in raw["left_out"]]
     parts = [
         "# What a request costs, here and elsewhere\n",
         f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, {machine['kernel']}, commit {machine['commit']}, `{options.command}`: "
         f"{raw['rounds']} rounds of {raw['seconds']:g} s after {raw['warm_up']:g} s of warm-up, {raw['connections']} connections. Load average before: "
         f"{machine['load_average']}. [docs/PERFORMANCE.md](../../docs/PERFORMANCE.md) says how it is made and how to read it.\n",
-        "Figures are medians of the rounds, with quartiles in brackets. What is compared was measured in the same round.\n",
-        "## Targets\n\n" + markdown(["", "target", "measured", ""], targets(tables)),
+        *([about(raw["program"])] if raw.get("program") else []),
+        "Figures are medians of the rounds, with quartiles in brackets. What is compared was measured in the same round. A run in which anything failed is in no figure "
+        "but the number of what failed.\n",
+        "## Targets\n\n" + markdown(["", "target", "measured", ""], targets(tables, counted.get("split", {}).get("instructions"))) + disturbed(tables),
         "## Noise\n\nThe same program with the same config, twice in each round. A difference that is not larger than this says nothing.\n\n" + noise(tables),
         *[section(table, options.folder) for table in tables.values()],
         "## Versions\n\n" + markdown(["peer", "version", "counts what each arm got"], versions),
     ]
     if left_out:
         parts.append("## Left out\n\n" + markdown(["workload", "peer", "why"], left_out))
-    (options.folder / "bench.md").write_text("\n".join(parts))
+    text = "\n".join(parts)
+    (options.folder / "bench.md").write_text(text)
+    forget_plots(options.folder, text)
 
 
 if __name__ == "__main__":

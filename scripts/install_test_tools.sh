@@ -16,7 +16,7 @@
 #   scripts/install_test_tools.sh h1spec FOLDER      h1spec, its script from GitHub (unless $H1SPEC names it), and deno, from PyPI
 #   scripts/install_test_tools.sh websocket FOLDER   the WebSocket cases and an echo to run them against, from PyPI
 #   scripts/install_test_tools.sh slow               slowhttptest and h2load, from apt
-#   scripts/install_test_tools.sh instructions       valgrind, strace, h2load and curl, from apt: instructions and system calls are counted with them
+#   scripts/install_test_tools.sh instructions       valgrind, strace, h2load, curl and openssl, from apt: instructions and system calls are counted with them
 #
 # Several names may be given. Exit 69 when something cannot be installed; the message says what to install by hand. Without systemd-analyze
 # one test is left out, so that it is no reason to stop.
@@ -190,6 +190,7 @@ install_instructions() {
   install_program strace strace
   install_program h2load nghttp2-client
   install_program curl curl
+  install_program openssl openssl
 }
 
 # The folder that a name needs beside it.
