@@ -3,26 +3,50 @@
 #
 #   bench/run.sh [--quick] [--only get,split,...] [--against switchback,nginx,...] [--rounds N] [--seconds S] [--as-is] ...
 #
-# The report of a whole run goes to bench/results (bench.md and its plots), that of one that is quick or of a part to $CARGO_TARGET_DIR/bench/report;
-# what was measured is in $CARGO_TARGET_DIR/bench/bench.json. --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is built here
-# (scripts/build_dist.sh: fat LTO and a profile).
+# The report of a whole run goes to bench/results (bench.md and its plots), that of one that is quick, of a part (--only, --against) or of fewer than
+# 20 rounds to $CARGO_TARGET_DIR/bench/report; what was measured is in $CARGO_TARGET_DIR/bench/bench.json. --quick is 3 rounds of 1 s; where --rounds,
+# --seconds or --warm-up is said too, that counts. --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is
+# built here (scripts/build_dist.sh: fat LTO and a profile).
 # All other options are those of `switchback-bench rounds --help`. Nothing else should run on the machine meanwhile.
+#
+# Exit codes: 64 the command line makes no sense; 69 the router or the benchmark's program is not there; 70 nobody answered in some workload, or the
+# router never did (there is no report then, and what was measured is in bench.json). A report is written with 0 alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 folder=$target/bench
+program=$target/release/switchback-bench
 report=bench/results
+part=$folder/report
+
+help() {
+  awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' bench/run.sh
+  if [ -x "$program" ]; then
+    echo
+    "$program" rounds --help
+  fi
+}
+
+# Fewer rounds than 20, or no number, are not for a report that is kept.
+few_rounds() {
+  ! [[ $1 =~ ^0*([2-9][0-9]|[1-9][0-9]{2,})$ ]]
+}
+
 as_is=
+before=
 options=()
 for option in "$@"; do
   case $option in
-    --as-is) as_is=yes ;;
-    --quick | --only* | --against*) report=$folder/report options+=("$option") ;;
-    *) options+=("$option") ;;
+    --help | -h) help; exit 0 ;;
+    --quick | --only | --only=* | --against | --against=*) report=$part ;;
+    --rounds=*) if few_rounds "${option#*=}"; then report=$part; fi ;;
   esac
+  if [ "$before" = --rounds ] && few_rounds "$option"; then report=$part; fi
+  if [ "$option" = --as-is ]; then as_is=yes; else options+=("$option"); fi
+  before=$option
 done
 router=${SWITCHBACK_BIN:-$target/dist/switchback}
-mkdir -p "$folder" "$report"
+mkdir -p "$folder"
 
 if [ -z "$as_is" ]; then
   bench/install_peers.sh "$folder/tools"
@@ -31,7 +55,8 @@ if [ -z "$as_is" ]; then
     scripts/build_dist.sh --as-is
   fi
 fi
-command="make bench${*:+ ARGS=\"$*\"}"
-"$target/release/switchback-bench" rounds --switchback "$router" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json" "${options[@]}"
+[ -x "$program" ] || { echo "bench: $program is not there: --as-is builds nothing" >&2; exit 69; }
+command="${SWITCHBACK_BIN:+SWITCHBACK_BIN=${SWITCHBACK_BIN##*/} }make bench${*:+ ARGS=\"$*\"}"
+"$program" rounds --switchback "$router" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json" "${options[@]}"
 python3 bench/report.py "$folder/bench.json" "$report" --command "$command"
 echo "bench: $report/bench.md" >&2

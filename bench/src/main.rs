@@ -7,6 +7,7 @@
 //! The load generator and the upstreams share one core, the peer has another one: what they cost is not in its figures. docs/PERFORMANCE.md
 //! says how to read those.
 
+mod failure;
 mod floor;
 mod load;
 mod poll;
@@ -15,7 +16,9 @@ mod upstream;
 mod upstream_h2;
 mod wire;
 
+use std::io::{Write, stderr};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -51,8 +54,26 @@ enum Command {
     Rounds(Box<rounds::Options>),
 }
 
-fn main() -> Result<()> {
-    match Options::parse().command {
+fn main() -> ExitCode {
+    let done = match Options::try_parse() {
+        Ok(options) => run(options.command),
+        Err(error) => {
+            // Nothing can be said when stdout or stderr is gone.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(stderr(), "switchback-bench: {error:#}");
+            ExitCode::from(failure::exit_code(&error))
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Upstream { arms, http2 } => {
             upstream_h2::start(&http2)?;
             upstream::run(&arms)

@@ -79,6 +79,11 @@ impl Client {
         self.transport.stream()
     }
 
+    /// The request that waits for its answer.
+    pub(crate) fn asked(&self) -> Option<Asked> {
+        self.asked
+    }
+
     /// Sends a request.
     pub(crate) fn ask(&mut self, request: &[u8], asked: Asked) -> io::Result<()> {
         self.asked = Some(asked);

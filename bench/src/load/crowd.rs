@@ -108,6 +108,11 @@ impl Crowd {
         }
     }
 
+    /// How many requests wait for an answer, of those that count from `began` on.
+    pub(crate) fn unanswered(&self, began: Instant) -> usize {
+        self.clients.iter().filter(|client| client.asked().is_some_and(|asked| asked.since >= began)).count()
+    }
+
     fn note_arm(&mut self, user: usize, arm: Arm) {
         if let Some(before) = self.arms.get_mut(user) {
             let is_moved = before.is_some_and(|before| before != arm);

@@ -32,9 +32,11 @@ pub(crate) struct Tally {
     pub(crate) lost: u64,
     /// Answers by another upstream than the one that answered this user before.
     pub(crate) moved: u64,
-    /// Open loop: requests that were never sent, since too many waited.
+    /// Open loop: requests that were never sent, since too many waited, or for too long.
     pub(crate) unsent: u64,
     slow: u64,
+    /// Answers within the measured time.
+    in_time: u64,
     latency: Histogram<u64>,
     late: Histogram<u64>,
     pub(crate) time: Duration,
@@ -43,7 +45,10 @@ pub(crate) struct Tally {
 /// The same, as it is written down.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Summary {
+    /// Within the measured time.
     pub(crate) answers: u64,
+    /// Open loop: answers that came later to what was due in that time. Statuses, arms and latencies have them too.
+    pub(crate) overdue: u64,
     pub(crate) seconds: f64,
     /// By status.
     pub(crate) statuses: BTreeMap<u16, u64>,
@@ -80,6 +85,7 @@ impl Tally {
             moved: 0,
             unsent: 0,
             slow: 0,
+            in_time: 0,
             latency: histogram()?,
             late: histogram()?,
             time: Duration::ZERO,
@@ -97,6 +103,12 @@ impl Tally {
         self.latency.saturating_record(nanoseconds(took));
     }
 
+    /// The measured time is over: what comes from now on is overdue.
+    pub(crate) fn end(&mut self, time: Duration) {
+        self.time = time;
+        self.in_time = self.latency.len();
+    }
+
     /// How late a request was sent.
     pub(crate) fn sent_late_by(&mut self, late: Duration) {
         self.late.saturating_record(nanoseconds(late));
@@ -106,7 +118,8 @@ impl Tally {
         let microseconds = |histogram: &Histogram<u64>, part: f64| histogram.value_at_quantile(part) as f64 / 1e3;
         let at = |part| microseconds(&self.latency, part);
         Summary {
-            answers: self.latency.len(),
+            answers: self.in_time,
+            overdue: self.latency.len() - self.in_time,
             seconds: self.time.as_secs_f64(),
             statuses: self.statuses.clone(),
             arms: self.arms.iter().map(|(arm, count)| (name_of(arm), *count)).collect(),
@@ -125,7 +138,7 @@ impl Summary {
     pub(crate) fn counted(answers: u64, lost: u64, seconds: f64) -> Summary {
         let statuses = BTreeMap::from([(200, answers)]);
         let (arms, latency) = (BTreeMap::new(), None);
-        Summary { answers, seconds, statuses, arms, lost, moved: 0, unsent: 0, slow: 0, latency, generator_late_p99_us: 0.0 }
+        Summary { answers, overdue: 0, seconds, statuses, arms, lost, moved: 0, unsent: 0, slow: 0, latency, generator_late_p99_us: 0.0 }
     }
 
     /// Answers that were not what was asked for, and requests without one.
@@ -164,9 +177,22 @@ mod tests {
         tally.add(Answer { status: 200, arm: arm(b"blue") }, Duration::from_micros(100));
         tally.add(Answer { status: 200, arm: arm(b"blue") }, Duration::from_micros(100));
         tally.add(Answer { status: 502, arm: arm(b"") }, Duration::from_millis(11));
+        tally.end(Duration::from_secs(2));
         let summary = tally.summary();
-        assert_eq!((summary.answers, summary.slow), (3, 1));
+        assert_eq!((summary.answers, summary.overdue, summary.slow), (3, 0, 1));
+        assert!((summary.seconds - 2.0).abs() < 1e-9);
         assert_eq!((summary.arms["blue"], summary.arms["nobody"], summary.statuses[&200]), (2, 1, 2));
         assert!((summary.latency.unwrap().p50_us - 100.0).abs() < 0.2);
+    }
+
+    #[test]
+    fn an_overdue_answer_is_in_the_tail_and_not_in_the_throughput() {
+        let mut tally = Tally::new().unwrap();
+        tally.add(Answer { status: 200, arm: arm(b"blue") }, Duration::from_micros(100));
+        tally.end(Duration::from_secs(1));
+        tally.add(Answer { status: 503, arm: arm(b"") }, Duration::from_millis(500));
+        let summary = tally.summary();
+        assert_eq!((summary.answers, summary.overdue, summary.slow, summary.failures()), (1, 1, 1, 1));
+        assert!(summary.latency.unwrap().max_us >= 499_000.0);
     }
 }

@@ -76,20 +76,19 @@ fn busy_ticks(stat: &str) -> Option<u64> {
     Some(user + nice + system + hard + soft)
 }
 
-/// Memory of these processes.
-pub(crate) fn memory(processes: &[u32]) -> Memory {
+/// Memory of these processes. Nothing where that of one of them cannot be read: what is left is not what they hold.
+pub(crate) fn memory(processes: &[u32]) -> Option<Memory> {
     let mut memory = Memory::default();
     for process in processes {
-        let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
-        memory.rss_kib += kib(&rollup, "Rss:");
-        memory.pss_kib += kib(&rollup, "Pss:");
+        let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
+        memory.rss_kib += kib(&rollup, "Rss:")?;
+        memory.pss_kib += kib(&rollup, "Pss:")?;
     }
-    memory
+    Some(memory)
 }
 
-fn kib(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+fn kib(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -112,6 +111,14 @@ mod tests {
         let tree = tree(std::process::id());
         assert!(tree.contains(&std::process::id()));
         assert!(processor_time(&tree).unwrap() > Duration::ZERO);
-        assert!(memory(&tree).pss_kib > 0);
+    }
+
+    #[test]
+    fn memory_that_cannot_be_read_is_unknown() {
+        let this = std::process::id();
+        assert!(memory(&[this]).unwrap().pss_kib > 0);
+        assert!(memory(&[this, u32::MAX]).is_none());
+        assert_eq!(kib("Rss:    12 kB\n", "Rss:"), Some(12));
+        assert_eq!(kib("Rss:    12 kB\n", "Pss:"), None);
     }
 }

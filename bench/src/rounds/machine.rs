@@ -56,9 +56,22 @@ fn numbers(processors: &str) -> Result<Vec<usize>> {
 pub(crate) fn pin(processors: &str) -> Result<()> {
     let mut set = CpuSet::new();
     for number in numbers(processors)? {
+        if number >= CpuSet::MAX_CPU {
+            bail!("{number}: no machine has so many processors");
+        }
         set.set(number);
     }
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Refuses processors that are not there, or that this program may not use. It tries each: this thread stays on the last one.
+pub(crate) fn check_processors(processors: &str) -> Result<()> {
+    for number in numbers(processors)? {
+        if pin(&number.to_string()).is_err() {
+            bail!("there is no processor {number} that this program may use");
+        }
+    }
+    Ok(())
 }
 
 /// Lets this program, and what it starts, have as many files open as it may.
@@ -79,11 +92,23 @@ pub(crate) fn realtime(processes: &[u32], is_on: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::sched_getaffinity;
+
     use super::*;
 
     #[test]
     fn processors_are_numbers() {
         assert_eq!(numbers("0,1").unwrap(), [0, 1]);
         assert!(numbers("first").is_err());
+    }
+
+    #[test]
+    fn a_processor_that_is_not_there_is_refused() {
+        for processors in ["1000", "100000", "", "0,1000"] {
+            assert!(check_processors(processors).is_err(), "{processors}");
+        }
+        let mine = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|&number| mine.is_set(number)).unwrap();
+        check_processors(&first.to_string()).unwrap();
     }
 }

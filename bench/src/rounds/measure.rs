@@ -49,7 +49,7 @@ pub(crate) struct Measured {
     /// What everybody else on the machine used meanwhile, in processors: what is neither the peer's, the generator's nor the upstreams'.
     pub(crate) others: Option<f64>,
     pub(crate) per_second: f64,
-    /// Before the first request, and at the end.
+    /// Before the first request, and at the end. Nothing where it cannot be read.
     pub(crate) memory_before: Option<Memory>,
     pub(crate) memory: Option<Memory>,
     pub(crate) done: Option<Done>,
@@ -228,7 +228,7 @@ impl Bench<'_> {
         let root = running.process.id();
         let memory_before = memory(&tree(root));
         let mut costs = Vec::new();
-        let mut memory_at_end = Memory::default();
+        let mut memory_at_end = None;
         let mut on_mark = |mark: Mark| {
             if mark == Mark::Begin && matches!(workload.load, Load::Idle) {
                 thread::sleep(SETTLE);
@@ -262,8 +262,8 @@ impl Bench<'_> {
             busy: has_cost.then(|| cpu / time),
             others: has_others.then(|| (others / time).max(0.0)),
             per_second: load.answers as f64 / load.seconds,
-            memory_before: Some(memory_before),
-            memory: Some(memory_at_end),
+            memory_before,
+            memory: memory_at_end,
             done,
             is_realtime: false,
             load,
@@ -282,20 +282,20 @@ impl Bench<'_> {
     }
 
     fn load(&self, load: &Load, ports: Ports, on_mark: OnMark) -> Result<Summary> {
-        let pace = self.options.pace()?;
+        let pace = self.options.pace();
         let crowd = |port, shape: &Shape, is_tls: bool, connections| {
             let tls = if is_tls { Some(trust(&self.identity.cert)?) } else { None };
             let mut crowd = Crowd::new(Target { address: loopback(port), tls }, shape.requests())?;
             crowd.join(connections)?;
             Ok::<Crowd, anyhow::Error>(crowd)
         };
-        let usual = self.options.connections;
+        let usual = self.options.connections.get();
         match load {
             Load::Closed(shape) => closed(&mut crowd(ports.http, shape, false, usual)?, pace, on_mark),
             Load::Tls(shape) => closed(&mut crowd(ports.tls, shape, true, usual)?, pace, on_mark),
             Load::One => closed(&mut crowd(ports.http, &Shape::get(), false, 1)?, pace, on_mark),
             Load::Open(rate) => open(&mut crowd(ports.http, &Shape::get(), false, usual)?, *rate, pace, on_mark),
-            Load::Idle => idle(&mut crowd(ports.http, &Shape::get(), false, 0)?, self.options.idle_clients, on_mark),
+            Load::Idle => idle(&mut crowd(ports.http, &Shape::get(), false, 0)?, self.options.idle_clients.get(), on_mark),
             Load::Http2 => http2(ports.http2, pace, on_mark),
         }
     }
