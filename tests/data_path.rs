@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use switchback_tests::strict::listen;
 use switchback_tests::{Backend, Behaviour, Load, Router, Setup, eventually, http};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -178,6 +179,7 @@ fn bodies_stream_both_ways() {
     // The first part comes back while the request is still being sent.
     let seen = read_until(&mut stream, "first");
     assert!(seen.starts_with("HTTP/1.1 200"), "{seen}");
+    assert!(seen.contains("\r\nconnection: close\r\n"), "how much is still to come is not known: {seen}");
     stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").unwrap();
     read_until(&mut stream, "second");
 }
@@ -242,6 +244,26 @@ fn a_response_that_breaks_off_is_broken_for_the_client_too_and_counted() {
     eventually("counted", Duration::from_secs(5), || {
         (router.metric("switchback_requests_total", &["code=\"failure\""]) == 1.0).then_some(())
     });
+}
+
+/// What a client of HTTP/1.0 is sent without a length ends when its connection does: a response that broke off must not look whole.
+#[test]
+fn a_response_that_breaks_off_resets_the_connection_that_would_be_its_end() {
+    for rest in ["x\r\n", "5\r\nhe"] {
+        let backend = listen(move |mut stream| {
+            let _ = stream.read(&mut [0; 4_096]);
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n{rest}").as_bytes());
+        });
+        let router = Setup::default().pool_at("blue", backend).start_unready();
+        let mut stream = TcpStream::connect(router.traffic).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(b"GET /rank HTTP/1.0\r\nhost: search.test\r\n\r\n").unwrap();
+        let mut response = Vec::new();
+        let end = stream.read_to_end(&mut response);
+        let response = String::from_utf8_lossy(&response);
+        assert!(response.starts_with("HTTP/1.0 200 OK\r\n") && !response.contains("content-length"), "{response}");
+        assert_eq!(end.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset), "{rest:?}: {response}");
+    }
 }
 
 #[test]

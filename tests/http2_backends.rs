@@ -293,3 +293,32 @@ fn an_interim_101_of_an_http2_backend_reaches_nobody() {
         assert_eq!(sender.send_request(get("/rank"), true).unwrap().0.await.unwrap().status(), 502);
     });
 }
+
+/// h2 lets these pass; in HTTP/1.1 each would be another response.
+#[test]
+fn what_an_http2_backend_must_not_say_of_its_response_is_refused() {
+    let (address, _) = served(|stream, _| async move {
+        let mut connection = accept(stream, 100).await;
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let response = match request.uri().path() {
+                "/length" => Response::builder().status(204).header("content-length", "5"),
+                "/blank" => Response::builder().header("x-a", " a"),
+                "/tab" => Response::builder().header("x-a", "a\t"),
+                _ => Response::builder().status(204).header("content-length", "0"),
+            };
+            respond.send_response(response.body(()).unwrap(), true).unwrap();
+        }
+    });
+    let router = before(address, "");
+    run(async {
+        let mut sender = connect(&router).await;
+        for (path, status) in [("/length", 502), ("/blank", 502), ("/tab", 502), ("/nothing", 204)] {
+            let (response, _) = sender.send_request(get(path), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), status, "{path}");
+        }
+    });
+    for (reason, times) in [("framing", 1.0), ("parse", 2.0)] {
+        let label = format!("reason=\"{reason}\"");
+        assert_eq!(router.metric("switchback_broken_responses_total", &[&label]), times, "{reason}");
+    }
+}

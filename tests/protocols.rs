@@ -145,6 +145,47 @@ fn a_101_that_nobody_asked_for_is_a_broken_answer() {
 }
 
 #[test]
+fn a_101_is_for_what_was_asked_for_and_has_no_body() {
+    let router_before = |fields: &str| {
+        let agreed: &'static str = format!("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n{fields}\r\n").leak();
+        Setup::default().pool_at("blue", upgrading(Some(agreed))).start_unready()
+    };
+    for wrong in [
+        "",
+        "upgrade: h2c\r\n",
+        "upgrade: websocket, h2c\r\n",
+        "upgrade: websocket\r\nupgrade: h2c\r\n",
+        "upgrade: websocket\r\ncontent-length: 0\r\n",
+        "upgrade: websocket\r\ntransfer-encoding: chunked\r\n",
+    ] {
+        let router = router_before(wrong);
+        let response = http::raw(router.traffic, &UPGRADE.replace("keep-alive, Upgrade", "close, Upgrade")).unwrap();
+        assert!(response.starts_with("HTTP/1.1 502"), "{wrong:?}: {response}");
+        assert_eq!(router.metric("switchback_broken_responses_total", &["reason=\"upgrade\""]), 1.0, "{wrong:?}");
+    }
+    let router = router_before("upgrade: WebSocket\r\n");
+    let mut stream = connect(&router);
+    stream.write_all(UPGRADE.as_bytes()).unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+}
+
+/// hyper reads what answers such a request instead.
+#[test]
+fn a_length_where_no_body_follows_is_refused_of_who_was_asked_to_upgrade_too() {
+    for (text, status) in [
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", "502"),
+        ("HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n", "502"),
+        ("HTTP/1.1 304 Not Modified\r\ncontent-length: -1\r\n\r\n", "502"),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", "204"),
+    ] {
+        let router = Setup::default().pool_at("blue", upgrading(Some(text))).start_unready();
+        let response = http::raw(router.traffic, &UPGRADE.replace("keep-alive, Upgrade", "close, Upgrade")).unwrap();
+        assert_eq!(response.get(9..12), Some(status), "{text:?}: {response}");
+    }
+}
+
+#[test]
 fn an_upgraded_connection_that_is_silent_is_closed() {
     let router = Setup::default().pool_at("blue", upgrading(None)).top("[limits]\nupgrade_idle_timeout = \"200ms\"").start_unready();
     let mut stream = connect(&router);

@@ -62,6 +62,11 @@ impl ResponseBody {
         }
     }
 
+    /// All of it is here.
+    pub(crate) fn is_here(&self) -> bool {
+        matches!(self.source, Source::Own(_))
+    }
+
     /// A copy is made of it as it passes.
     #[cold]
     pub(crate) fn copied(mut self, mut copy: Box<BodyCopy>) -> ResponseBody {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Response, StatusCode, response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -85,18 +85,27 @@ impl Tunnel {
         }
     }
 
-    /// Whether the client would take this for something else than it is: a success that is no tunnel, or one that nobody agreed to.
+    /// Whether the client would take this for something else than it is: a success that is no tunnel, or one that nobody agreed to, or
+    /// that is for something else.
     pub(crate) fn is_not_answered_by(&self, response: &Response<Incoming>) -> bool {
         let is_stream = matches!(self.client, ClientEnd::Stream(_));
         match (response.status(), response.body()) {
+            (StatusCode::SWITCHING_PROTOCOLS, _) if !self.is_named_by(response.headers()) => true,
             (StatusCode::SWITCHING_PROTOCOLS, Incoming::Tunnel(_)) => false,
-            // A client of HTTP/1.1 looks for itself.
+            // A client of HTTP/1.1 looks at the key's answer for itself.
             (StatusCode::SWITCHING_PROTOCOLS, _) => {
                 let accepted = response.headers().get(SEC_WEBSOCKET_ACCEPT);
                 is_stream && self.key.as_ref().is_some_and(|key| accepted.map(HeaderValue::as_bytes) != Some(accept(key).as_bytes()))
             }
             (status, _) => is_stream && status.is_success(),
         }
+    }
+
+    /// Whether a 101 with these fields switches to what was asked for, and to nothing else (RFC 9110, 15.2.2). It has no body that it could say a length of.
+    fn is_named_by(&self, headers: &HeaderMap) -> bool {
+        let mut named = headers.get_all(UPGRADE).iter();
+        let is_named = named.next().is_some_and(|named| named.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()));
+        is_named && named.next().is_none() && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING)
     }
 
     /// Makes the backend's answer what the client is to have: in HTTP/1.1 a 101, and a 200 on a stream (RFC 8441, 5).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
 use http::{HeaderMap, Response, StatusCode};
 use hyper::client::conn::http1;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::head::Outgoing;
-use super::http1::{Stream, Unanswered, Wire};
+use super::http1::{Stream, Unanswered, Wire, number};
 use super::http2::{self, SendError};
 use super::incoming::Incoming;
 use super::interim::{Ear, Gate, Heard, Hearer};
@@ -257,7 +258,12 @@ impl Connection {
             _ => self.ask_to_upgrade(request, hearers, deadline).await?,
         };
         let seen = Seen::of(response.headers());
-        Ok((response, seen))
+        // Of any other response over HTTP/2, h2 has looked.
+        let is_unknown = response.status() == StatusCode::NO_CONTENT || matches!(response.body(), Incoming::Http1(_));
+        match is_unknown.then(|| wrong_length(&response, seen)).flatten() {
+            Some(broken) => Err((Failure::Broken(broken), None)),
+            None => Ok((response, seen)),
+        }
     }
 
     async fn ask_to_upgrade(&mut self, request: Outgoing, hearers: Hearers<'_>, deadline: Instant) -> Result<Response<Incoming>, Unsent> {
@@ -286,6 +292,7 @@ impl Connection {
             Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(Box::new((*request).into())))),
             // What the backend said makes no sense; or it said no, or nothing any more.
             Some(Err(SendError::Switching)) => Err((Failure::Broken(Broken::Upgrade), None)),
+            Some(Err(SendError::Malformed)) => Err((Failure::Broken(Broken::Parse), None)),
             Some(Err(SendError::Failed(error))) if http2::was_refused(&error) => Err((Failure::Refused, None)),
             Some(Err(SendError::Failed(error))) if error.is_library() => Err((Failure::Broken(Broken::Parse), None)),
             Some(Err(SendError::Failed(_))) => Err((Failure::Closed { was_reused }, None)),
@@ -294,6 +301,17 @@ impl Connection {
                 Err((Failure::Timeout, None))
             }
         }
+    }
+}
+
+/// What is wrong with the length that it says: it is no number, or there is no body that it could be of (RFC 9110, 8.6).
+#[cold]
+fn wrong_length(response: &Response<Incoming>, seen: Seen) -> Option<Broken> {
+    let length = response.headers().get(CONTENT_LENGTH).map_or(Some(0), |said| number(said.as_bytes()));
+    match (response.status(), length) {
+        (_, None) => Some(Broken::Parse),
+        (StatusCode::NO_CONTENT, Some(length)) if length > 0 || seen.has_transfer_encoding => Some(Broken::Framing),
+        _ => None,
     }
 }
 

@@ -132,6 +132,7 @@ fn each_kind_of_body_is_read_and_it_is_known_whether_the_connection_goes_on() {
         ("HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\nx".to_owned(), "x", false),
         ("HTTP/1.0 200 OK\r\ncontent-length: 1\r\nconnection: Keep-Alive\r\n\r\nx".to_owned(), "x", true),
         ("HTTP/1.1 204 No Content\r\n\r\n".to_owned(), "", true),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n".to_owned(), "", true),
         ("HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n".to_owned(), "", true),
         (format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n{OK}content-length: 1\r\n\r\nx"), "x", true),
     ] {
@@ -203,6 +204,31 @@ fn what_can_be_read_in_two_ways_is_refused() {
     assert_eq!(ours(extensions.as_bytes(), 100, &get), Ends::BrokeOff(BackendBroke::Malformed), "extensions without end");
     assert_eq!(ours(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nhi", 9, &get), Ends::BrokeOff(BackendBroke::Closed));
     assert_eq!(ours(b"HTTP/1.1 200 OK\r\nco", 4, &get), Ends::Closed);
+}
+
+#[test]
+fn a_length_is_looked_at_where_no_body_follows_too() {
+    for (method, start) in [
+        (Method::HEAD, OK),
+        (Method::GET, "HTTP/1.1 304 Not Modified\r\n"),
+        (Method::GET, "HTTP/1.1 204 No Content\r\n"),
+        (Method::HEAD, "HTTP/1.1 204 No Content\r\n"),
+    ] {
+        for length in ["abc", "-1", "+1", "", "0x2", "18446744073709551616", "99999999999999999999999"] {
+            let bytes = format!("{start}content-length: {length}\r\n\r\n");
+            assert_eq!(ours(bytes.as_bytes(), bytes.len(), &method), Ends::Broken(Broken::Parse), "{method} {bytes:?}");
+        }
+        let old = format!("{}transfer-encoding: chunked\r\n\r\n", start.replacen("1.1", "1.0", 1));
+        assert_eq!(ours(old.as_bytes(), old.len(), &method), Ends::Broken(Broken::Parse), "{method} {old:?}");
+        // A HEAD and a 304 say of what there would be; a 204 says that there is nothing.
+        let is_nothing = start.contains("204");
+        for says in ["content-length: 2\r\n", "transfer-encoding: chunked\r\n"] {
+            let bytes = format!("{start}{says}\r\n");
+            let ends = ours(bytes.as_bytes(), bytes.len(), &method);
+            assert_eq!(ends == Ends::Broken(Broken::Framing), is_nothing, "{method} {bytes:?}: {ends:?}");
+            assert_eq!(matches!(&ends, Ends::Answer(answer, true) if answer.body.is_empty()), !is_nothing, "{method} {bytes:?}: {ends:?}");
+        }
+    }
 }
 
 #[test]

@@ -165,7 +165,7 @@ impl Io {
         Upgraded { stream: std::mem::replace(&mut self.stream, Stream::Gone), read: std::mem::take(&mut self.read) }
     }
 
-    /// The client does not take what is there for it, and is not waited for.
+    /// Its end is a reset: the client does not take what is there for it and is not waited for, or must not take the end for one in order.
     pub(super) fn hang_up(&self) {
         self.stream.reset_on_close();
     }

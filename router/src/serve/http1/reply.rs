@@ -117,6 +117,15 @@ impl Reply {
         }
     }
 
+    /// It goes no further. A client that takes its connection's end for the body's must not see one in order; any other can tell by the length or the
+    /// chunks, and gets what there was.
+    #[cold]
+    pub(super) fn break_off(&self, io: &RefCell<Io>) {
+        if self.framing == Framing::ToClose {
+            io.borrow().hang_up();
+        }
+    }
+
     /// Writes `out`, and what the body has at once behind it; whether it had any.
     fn pass(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>, io: &RefCell<Io>) -> Result<bool, BrokenOff> {
         let mut slice = Bytes::new();

@@ -153,17 +153,22 @@ fn length(status: StatusCode, version: Version, method: &Method, seen: Seen, sai
     if seen.has_ambiguous_length() {
         return Err(Broken::Framing);
     }
+    let length = if seen.has_transfer_encoding {
+        // HTTP/1.0 has none.
+        if version == Version::HTTP_11 { Length::Chunked } else { return Err(Broken::Parse) }
+    } else if seen.content_lengths == 0 {
+        Length::ToClose
+    } else {
+        Length::Known(number(said.unwrap_or_default()).ok_or(Broken::Parse)?)
+    };
     let has_none =
         status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD;
-    if has_none {
-        return Ok(Length::Known(0));
+    if !has_none {
+        return Ok(length);
     }
-    if seen.has_transfer_encoding {
-        // HTTP/1.0 has none.
-        return if version == Version::HTTP_11 { Ok(Length::Chunked) } else { Err(Broken::Parse) };
+    // A body that a 204 announces (RFC 9110, 8.6) may come, and would be read as the next response.
+    if status == StatusCode::NO_CONTENT && !matches!(length, Length::ToClose | Length::Known(0)) {
+        return Err(Broken::Framing);
     }
-    if seen.content_lengths == 0 {
-        return Ok(Length::ToClose);
-    }
-    number(said.unwrap_or_default()).map(Length::Known).ok_or(Broken::Parse)
+    Ok(Length::Known(0))
 }

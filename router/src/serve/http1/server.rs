@@ -156,7 +156,10 @@ where
                 },
                 State::Writing(reply, _) => match reply.poll(cx, &self.io) {
                     Poll::Ready(Ok(())) => self.end_reply(cx),
-                    Poll::Ready(Err(_)) => State::Over,
+                    Poll::Ready(Err(_)) => {
+                        reply.break_off(&self.io);
+                        State::Over
+                    }
                     Poll::Pending => {
                         ready!(self.io.borrow_mut().poll_gone(cx));
                         State::Over
@@ -240,15 +243,24 @@ where
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             exchange.upgrade = None;
         }
+        let mut io = self.io.borrow_mut();
         // One that came with the response goes before it.
-        if self.io.borrow_mut().send_interim(cx).is_err() {
+        if io.send_interim(cx).is_err() {
             return State::Over;
         }
+        // The head says so where nothing can follow on this connection.
+        if !io.upload.is_over() && exchange.upgrade.is_none() {
+            exchange.facts.keeps = exchange.facts.keeps && io.may_go_on(cx, response.body().is_here());
+        }
+        drop(io);
         let Ok(mut reply) = Reply::begin(cx, response, &mut exchange.facts, &self.io) else { return State::Over };
         // Nearly all are written whole at once.
         match reply.poll(cx, &self.io) {
             Poll::Ready(Ok(())) => self.finish(cx, exchange),
-            Poll::Ready(Err(_)) => State::Over,
+            Poll::Ready(Err(_)) => {
+                reply.break_off(&self.io);
+                State::Over
+            }
             Poll::Pending => State::Writing(Box::new(reply), exchange),
         }
     }

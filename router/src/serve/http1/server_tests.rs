@@ -174,7 +174,9 @@ fn a_body_that_makes_no_sense_breaks_off() {
 #[test]
 fn a_body_that_nobody_wants_is_passed_over_where_it_is_here() {
     let small = format!("POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello{CLOSE}");
-    assert_eq!(shown(&answers(small.as_bytes(), small.len())), ["ignored", LAST]);
+    let both = answers(small.as_bytes(), small.len());
+    assert_eq!(shown(&both), ["ignored", LAST]);
+    assert_eq!(both.matches("connection: close").count(), 1, "only the last one ends it: {both}");
     let waits = format!("POST /ignores HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n{CLOSE}");
     assert_eq!(shown(&answers(waits.as_bytes(), waits.len())), ["ignored"], "the next request could be its body");
     let large = "POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\nhello";
@@ -376,6 +378,7 @@ fn a_client_that_sends_on_and_reads_afterwards_gets_the_whole_answer() {
             all
         });
         assert_eq!(shown(&got), [answer], "{head:?}");
+        assert!(got.contains("\r\nconnection: close\r\n"), "it says that nothing follows: {got}");
     }
 }
 

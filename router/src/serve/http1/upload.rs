@@ -129,6 +129,16 @@ impl Io {
         Poll::Ready(Some(Err(broke)))
     }
 
+    /// Whether another request may follow a response that begins before all of the body was read. `is_whole`: all of the response is here, and nobody reads
+    /// the rest of the body any more. Where somebody may, what can be too much to be passed over counts as that.
+    #[cold]
+    pub(super) fn may_go_on(&mut self, cx: &mut Context<'_>, is_whole: bool) -> bool {
+        if is_whole {
+            return self.passes_over_upload(cx);
+        }
+        matches!(self.upload.left, Left::Known(left) if left <= UNWANTED as u64) && !self.upload.expects_continue
+    }
+
     /// Passes over what nobody wanted of a body, if all of it is here; whether another request can follow.
     pub(super) fn passes_over_upload(&mut self, cx: &mut Context<'_>) -> bool {
         // Whether a body that was not asked for comes nevertheless cannot be told from what comes next.

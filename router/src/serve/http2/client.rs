@@ -12,7 +12,7 @@ use h2::{Reason, SendStream};
 use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
@@ -70,6 +70,8 @@ pub(crate) enum SendError {
     Failed(h2::Error),
     /// It was answered with 101 Switching Protocols, which HTTP/2 has not (RFC 9113, 8.6).
     Switching,
+    /// A value in the answer's head begins or ends with a blank (RFC 9113, 8.2.1), which h2 lets pass.
+    Malformed,
 }
 
 impl From<h2::Error> for SendError {
@@ -235,9 +237,19 @@ async fn head_of(mut answer: ResponseFuture, hearers: Hearers<'_>) -> Result<Res
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Switching);
         }
+        if has_blanks_around(&head.headers) {
+            return Err(SendError::Malformed);
+        }
         hearers.hear(head.status, head.headers);
     }
-    Ok(answer.await?)
+    let response = answer.await?;
+    if has_blanks_around(response.headers()) { Err(SendError::Malformed) } else { Ok(response) }
+}
+
+/// Whether a value begins or ends with a blank.
+fn has_blanks_around(headers: &HeaderMap) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    headers.values().any(|value| is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last()))
 }
 
 /// Sends the body; most bodies are here already, and need no task for it.
