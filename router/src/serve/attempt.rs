@@ -82,7 +82,7 @@ impl Attempt {
         let idle = if wants_fresh { None } else { endpoint.take_idle(purpose, self.started) };
         match idle {
             Some(connection) => Ok(connection),
-            // Boxed, as is every rare path: hyper moves a query's whole future, and its size is that of the largest path.
+            // Boxed, as is every rare path: a query's future has the size of the largest one.
             None => Box::pin(self.open(endpoint, purpose, wants_fresh, deadline)).await,
         }
     }
