@@ -5,7 +5,7 @@
 #
 # The report of a whole run goes to bench/results (bench.md and its plots), that of one that is quick, of a part (--only, --against) or of fewer than
 # 20 rounds to $CARGO_TARGET_DIR/bench/report; what was measured is in $CARGO_TARGET_DIR/bench/bench.json. --quick is 3 rounds of 1 s; where --rounds,
-# --seconds or --warm-up is said too, that counts. --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is
+# --seconds or --warm-up is said too, that counts. A whole run counts the instructions of a query too (bench/instructions.py). --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is
 # built here (scripts/build_dist.sh: fat LTO and a profile).
 # All other options are those of `switchback-bench rounds --help`. Nothing else should run on the machine meanwhile.
 #
@@ -58,5 +58,11 @@ fi
 [ -x "$program" ] || { echo "bench: $program is not there: --as-is builds nothing" >&2; exit 69; }
 command="${SWITCHBACK_BIN:+SWITCHBACK_BIN=${SWITCHBACK_BIN##*/} }make bench${*:+ ARGS=\"$*\"}"
 "$program" rounds --switchback "$router" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json" "${options[@]}"
-python3 bench/report.py "$folder/bench.json" "$report" --command "$command"
+counted=()
+if [ "$report" != "$part" ]; then
+  # Of the same program. One that costs more than what is kept is still reported.
+  bench/instructions.py "$router" --json >"$folder/instructions.json" || [ -s "$folder/instructions.json" ]
+  counted=(--instructions "$folder/instructions.json")
+fi
+python3 bench/report.py "$folder/bench.json" "$report" --command "$command" "${counted[@]}"
 echo "bench: $report/bench.md" >&2
