@@ -41,6 +41,7 @@ const MODULES: [(&str, &[&str], &str); 23] = [
         "cli",
         &[
             "admin",
+            "allocator",
             "config",
             "demo",
             "flags",
