@@ -20,7 +20,7 @@ pub(crate) enum Incoming {
     /// A client's, on a stream of HTTP/2.
     Stream(StreamBody),
     /// A backend's, on a stream of HTTP/2.
-    Http2(Box<Http2Body>),
+    Http2(Http2Body),
     /// There is none.
     None,
     /// There is none, and the stream has become a tunnel.
@@ -42,9 +42,9 @@ pub(crate) enum BrokenOff {
     /// As our own HTTP/2 has it, of a client.
     #[error(transparent)]
     Stream(#[from] StreamBroke),
-    /// As h2 has it.
+    /// As our own HTTP/2 has it, of a backend.
     #[error(transparent)]
-    Http2(#[from] Box<h2::Error>),
+    Http2(StreamBroke),
 }
 
 impl BrokenOff {
@@ -58,15 +58,14 @@ impl BrokenOff {
             }
             BrokenOff::Client(error) => *error == ClientBroke::Malformed,
             BrokenOff::Backend(error) => *error == BackendBroke::Malformed,
-            BrokenOff::Stream(error) => *error == StreamBroke::Malformed,
-            BrokenOff::Http2(error) => error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
+            BrokenOff::Stream(error) | BrokenOff::Http2(error) => *error == StreamBroke::Malformed,
         }
     }
 
     /// The reason that the other side gave for it.
     pub(crate) fn reason(&self) -> Option<h2::Reason> {
         match self {
-            BrokenOff::Http2(error) if error.is_remote() => error.reason(),
+            BrokenOff::Http2(StreamBroke::Reset(reason)) => Some(*reason),
             _ => None,
         }
     }
@@ -75,12 +74,20 @@ impl BrokenOff {
 impl Incoming {
     /// The fields of its head, where they pass as they came.
     pub(crate) fn take_lines(&mut self) -> Option<Box<PassedLines>> {
-        if let Incoming::Backend(body) = self { body.take_lines() } else { None }
+        match self {
+            Incoming::Backend(body) => body.take_lines(),
+            Incoming::Http2(body) => body.take_lines(),
+            _ => None,
+        }
     }
 
     /// All of it, where it came with its head.
     pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
-        if let Incoming::Backend(body) = self { body.take_whole() } else { None }
+        match self {
+            Incoming::Backend(body) => body.take_whole(),
+            Incoming::Http2(body) => body.take_whole(),
+            _ => None,
+        }
     }
 }
 
@@ -94,7 +101,7 @@ impl Body for Incoming {
             Incoming::Http1(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Http1),
             Incoming::Backend(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Backend),
             Incoming::Stream(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Stream),
-            Incoming::Http2(body) => body.poll_frame(cx).map_err(|error| BrokenOff::Http2(Box::new(error))),
+            Incoming::Http2(body) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::Http2),
             Incoming::None | Incoming::Tunnel(_) => Poll::Ready(None),
         }
     }

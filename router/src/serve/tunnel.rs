@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::attempt::Attempt;
 use super::headers::prepare_response;
 use super::http1::Upgraded;
-use super::http2::{ClientTunnel, StreamIo};
+use super::http2::StreamIo;
 use super::incoming::Incoming;
 use super::listener::Place;
 use super::open::Spoken;
@@ -45,7 +45,7 @@ pub(crate) enum ClientEnd {
         place: Rc<Place>,
     },
     /// A stream of HTTP/2 (RFC 8441), when the response is sent.
-    Stream(oneshot::Receiver<ClientTunnel>),
+    Stream(oneshot::Receiver<StreamIo>),
 }
 
 /// A backend's end of a tunnel.

@@ -6,11 +6,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
-use http::uri::Scheme;
 use http::{HeaderMap, Response, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -253,14 +251,12 @@ impl Connection {
         hearers: Hearers<'_>,
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Seen), Unsent> {
-        let response = match &self.sender {
-            Sender::Http2(_) => self.send_over_h2(request, hearers, deadline).await?,
-            _ => self.ask_to_upgrade(request, hearers, deadline).await?,
-        };
+        if matches!(self.sender, Sender::Http2(_)) {
+            return self.send_over_h2(request, hearers, deadline).await;
+        }
+        let response = Box::pin(self.ask_to_upgrade(request, hearers, deadline)).await?;
         let seen = Seen::of(response.headers());
-        // Of any other response over HTTP/2, h2 has looked.
-        let is_unknown = response.status() == StatusCode::NO_CONTENT || matches!(response.body(), Incoming::Http1(_));
-        match is_unknown.then(|| wrong_length(&response, seen)).flatten() {
+        match wrong_length(&response, seen) {
             Some(broken) => Err((Failure::Broken(broken), None)),
             None => Ok((response, seen)),
         }
@@ -283,19 +279,20 @@ impl Connection {
         }
     }
 
-    async fn send_over_h2(&mut self, request: Outgoing, hearers: Hearers<'_>, deadline: Instant) -> Result<Response<Incoming>, Unsent> {
+    async fn send_over_h2(
+        &mut self,
+        request: Outgoing,
+        hearers: Hearers<'_>,
+        deadline: Instant,
+    ) -> Result<(Response<Incoming>, Seen), Unsent> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
-        let Sender::Http2(sender) = &mut self.sender else { return Err((Failure::Closed { was_reused }, Some(Box::new(request)))) };
-        let answer = in_time(std::pin::pin!(sender.send(request.into(), hearers)), &mut self.timer, deadline).await;
-        match answer {
-            Some(Ok(response)) => Ok(response),
-            Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(Box::new((*request).into())))),
-            // What the backend said makes no sense; or it said no, or nothing any more.
-            Some(Err(SendError::Switching)) => Err((Failure::Broken(Broken::Upgrade), None)),
-            Some(Err(SendError::Malformed)) => Err((Failure::Broken(Broken::Parse), None)),
-            Some(Err(SendError::Failed(error))) if http2::was_refused(&error) => Err((Failure::Refused, None)),
-            Some(Err(SendError::Failed(error))) if error.is_library() => Err((Failure::Broken(Broken::Parse), None)),
-            Some(Err(SendError::Failed(_))) => Err((Failure::Closed { was_reused }, None)),
+        let Sender::Http2(sender) = &self.sender else { return Err((Failure::Closed { was_reused }, Some(Box::new(request)))) };
+        match in_time(std::pin::pin!(sender.send(request, hearers)), &mut self.timer, deadline).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(request))),
+            Some(Err(SendError::Refused)) => Err((Failure::Refused, None)),
+            Some(Err(SendError::Closed)) => Err((Failure::Closed { was_reused }, None)),
+            Some(Err(SendError::Broken(broken))) => Err((Failure::Broken(broken), None)),
             None => {
                 sender.is_late();
                 Err((Failure::Timeout, None))
@@ -337,41 +334,27 @@ async fn dial(endpoint: &SharedEndpoint, purpose: Purpose, timeout: Duration) ->
     // Latency over packets: a query's head must not wait for an acknowledgement.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let Some(tls) = &endpoint.tls else {
-        let sender = match endpoint.protocol {
-            Protocol::Http1 if purpose == Purpose::Queries => Sender::Http1(Wire::new(Stream::Plain(stream))),
-            _ => speak(stream, endpoint, Scheme::HTTP).await?,
-        };
-        return Ok((sender, place));
+        return Ok((speak(Stream::Plain(stream), endpoint, purpose, false).await?, place));
     };
     let name = tls.server_name(endpoint.authority.host()).ok_or("its host is no name that a certificate can be for")?;
     let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| no_tls(&error))?;
     if endpoint.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err("TLS: it did not agree to speak h2 (ALPN)".to_owned());
     }
-    let sender = match endpoint.protocol {
-        Protocol::Http1 if purpose == Purpose::Queries => Sender::Http1(Wire::new(Stream::Tls(Box::new(stream.into())))),
-        _ => speak(stream, endpoint, Scheme::HTTPS).await?,
-    };
-    Ok((sender, place))
+    Ok((speak(Stream::Tls(Box::new(stream.into())), endpoint, purpose, true).await?, place))
 }
 
 /// What goes wrong on the connection later is told to whoever waits for a response.
-async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-    endpoint: &SharedEndpoint,
-    scheme: Scheme,
-) -> Result<Sender, String> {
-    match endpoint.protocol {
-        Protocol::Http1 => {
+async fn speak(stream: Stream, endpoint: &SharedEndpoint, purpose: Purpose, is_https: bool) -> Result<Sender, String> {
+    match (endpoint.protocol, purpose) {
+        (Protocol::Http1, Purpose::Queries) => Ok(Sender::Http1(Wire::new(stream))),
+        (Protocol::Http1, Purpose::Upgrade) => {
             let ear = Arc::<Ear>::default();
             let io = TokioIo::new(Heard::new(stream, ear.clone()));
             let (sender, connection) = http1::Builder::new().writev(false).handshake(io).await.map_err(|error| error.to_string())?;
             tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
             Ok(Sender::Upgrade { sender, ear })
         }
-        Protocol::Http2 => {
-            let sender = http2::Sender::begin(stream, scheme, endpoint.authority.clone()).await;
-            Ok(Sender::Http2(sender.map_err(|error| error.to_string())?))
-        }
+        (Protocol::Http2, _) => Ok(Sender::Http2(http2::Sender::begin(stream, is_https, endpoint.authority.clone()))),
     }
 }

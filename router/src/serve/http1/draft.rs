@@ -37,17 +37,24 @@ pub(crate) struct Drafted {
 impl Draft {
     /// Begins with the request's line.
     pub(crate) fn begin(method: &[u8], target: &[u8]) -> Draft {
-        let mut bytes = SPACE.take();
-        if bytes.capacity() < ROOM {
-            bytes.reserve(SHARED);
-        }
+        let mut draft = Draft::of_fields();
+        let bytes = &mut draft.bytes;
         bytes.extend_from_slice(method);
         bytes.extend_from_slice(b" ");
         let from = bytes.len();
         bytes.extend_from_slice(target);
-        let target = (from, bytes.len());
+        draft.target = (from, bytes.len());
         bytes.extend_from_slice(b" HTTP/1.1\r\n");
-        Draft { bytes, list: spare_list(), seen: Seen::default(), target }
+        draft
+    }
+
+    /// Begins with no line: fields alone, as of a response.
+    pub(crate) fn of_fields() -> Draft {
+        let mut bytes = SPACE.take();
+        if bytes.capacity() < ROOM {
+            bytes.reserve(SHARED);
+        }
+        Draft { bytes, list: spare_list(), seen: Seen::default(), target: (0, 0) }
     }
 
     /// The next field; blanks at the ends of its value are nobody's.

@@ -43,7 +43,7 @@ pub(crate) use lines::{FIELDS, Lines};
 pub(crate) use reply::date_now;
 #[cfg(test)]
 pub(crate) use request::{RequestHead, RequestReader};
-pub(crate) use response::HEAD_BYTES;
+pub(crate) use response::{HEAD_BYTES, passes_as_it_is};
 pub(crate) use server::{Asked, Connection};
 pub(crate) use stream::Stream;
 #[cfg(test)]

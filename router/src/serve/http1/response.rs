@@ -139,7 +139,7 @@ fn read(bytes: &Bytes, method: &Method) -> Result<(Head, usize), Broken> {
 }
 
 /// Nothing in them ends here, and nobody needs to look at them.
-fn passes_as_it_is(status: StatusCode, seen: Seen) -> bool {
+pub(crate) fn passes_as_it_is(status: StatusCode, seen: Seen) -> bool {
     status != StatusCode::SWITCHING_PROTOCOLS && !(seen.has_connection || seen.has_hop_by_hop || seen.has_own || seen.has_signals)
 }
 

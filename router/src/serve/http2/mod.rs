@@ -1,27 +1,36 @@
-//! HTTP/2: the router's own of clients ([`server`]), and on the `h2` crate itself towards backends.
+//! HTTP/2, the router's own: of clients ([`server`]) and towards backends ([`client`]).
 //!
-//! hyper speaks it too, but keeps to itself what a proxy has to pass on: interim responses, why a stream was reset, whether a peer takes
-//! WebSockets (RFC 8441), and whether a body that ends has all come or was cancelled. `docs/decisions/http2-without-hyper.md` has the whole story, and
-//! `docs/decisions/http2.md` that of clients.
+//! hyper keeps to itself what a proxy has to pass on (`docs/decisions/http2-without-hyper.md`), and the h2 crate costs twice as much as all the rest of a query
+//! (`docs/decisions/http2.md`).
 //!
 //! ```text
 //! client -- Connection -> stream -> answer -> Sender -- backend
 //!              (server)      (hints)       (client)
+//! both: bytes -> frame(s) -> hpack -> streams (comes, goes) -> reads, sending, tunnel
 //! ```
 
-mod body;
+mod alive;
 mod client;
+mod comes;
+mod frame;
+mod frames;
+mod goes;
 mod hints;
 mod hpack;
-mod pings;
-mod send;
+mod reads;
+mod sending;
 mod server;
+mod streams;
+mod trailers;
 mod tunnel;
 
-pub(crate) use body::Http2Body;
-pub(crate) use client::{SendError, Sender, was_refused};
+#[cfg(test)]
+mod testing;
+
+pub(crate) use client::{Http2Body, SendError, Sender};
 pub(crate) use hints::Hints;
-pub(crate) use server::{Asked, ClientTunnel, Connection, StreamBody, StreamBroke, StreamSide};
+pub(crate) use server::{Asked, Connection, StreamBody, StreamSide};
+pub(crate) use streams::StreamBroke;
 pub(crate) use tunnel::StreamIo;
 
 use std::time::Duration;
@@ -33,8 +42,12 @@ use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Who does not answer a ping within this is gone.
 const PING_PATIENCE: Duration = Duration::from_secs(20);
-/// DATA frames are no larger.
-const FRAME_BYTES: u32 = 16 << 10;
+/// What a client says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Room for what comes next, at least.
+const ROOM: usize = 32 << 10;
+/// Before anybody said anything, both may send so much on all streams, and on each.
+const FIRST_WINDOW: u32 = 65_535;
 
 /// Takes out what HTTP/2 has no place for (RFC 9113, 8.2.2). Of fields that passed, only the router's own are left to be taken.
 fn strip_connection_fields(headers: &mut HeaderMap) {

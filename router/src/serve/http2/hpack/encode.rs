@@ -121,6 +121,20 @@ impl Encoder {
         out.push(0x80 | index);
     }
 
+    /// The method.
+    pub(in crate::serve::http2) fn method(&mut self, method: &str, out: &mut Vec<u8>) {
+        match method {
+            "GET" => out.push(0x82),
+            "POST" => out.push(0x83),
+            _ => literal(PASSING, 2, b":method", method.as_bytes(), out),
+        }
+    }
+
+    /// The scheme.
+    pub(in crate::serve::http2) fn scheme(&mut self, is_https: bool, out: &mut Vec<u8>) {
+        out.push(if is_https { 0x87 } else { 0x86 });
+    }
+
     /// A field. Its name is written in lower case whatever it comes in; both must be sound beyond that.
     #[inline]
     pub(in crate::serve::http2) fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {

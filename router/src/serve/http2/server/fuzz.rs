@@ -11,8 +11,9 @@ use http_body_util::BodyExt as _;
 use switchback_fuzz::{Target, Trace, trace};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
-use super::frame::{self, flag, kind};
-use super::tests::{block, frame_of, hello, limits};
+use super::super::frame::{self, flag, kind};
+use super::super::testing::{block, frame_of};
+use super::tests::{hello, limits};
 use super::*;
 use crate::serve::answer::refused;
 use crate::serve::query;

@@ -12,14 +12,9 @@
 //! A request's head becomes what a client of HTTP/1.1 would have sent, so that all that comes after it is the same for both, and fields of a response pass from a
 //! backend's lines into a block without a map between them. `docs/decisions/http2.md` says why it is our own.
 
-mod alive;
-mod comes;
-mod frame;
-mod goes;
 mod receive;
 mod reply;
 mod request;
-mod streams;
 mod upload;
 
 #[cfg(test)]
@@ -27,8 +22,7 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use streams::StreamBroke;
-pub(crate) use upload::{ClientTunnel, StreamBody};
+pub(crate) use upload::StreamBody;
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -36,7 +30,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::Buf as _;
 use h2::Reason;
 use http::header::EXPECT;
 use http::{Method, Response};
@@ -51,25 +45,22 @@ use super::super::incoming::Incoming;
 use super::super::interim::expects_continue;
 use super::super::seen::Seen;
 use super::super::watched::Signals;
+use super::alive::{ALIVE, Alive, Due, GOING};
+use super::frame::{self, kind};
+use super::frames::Frames;
 use super::hints::Hints;
 use super::hpack::Decoder;
-use super::{PING_PATIENCE, STREAM_WINDOW};
+use super::reads::Reads;
+use super::streams::{Begun, Side, StreamBroke, Streams};
+use super::tunnel::StreamIo;
+use super::{FIRST_WINDOW, PING_PATIENCE, PREFACE, ROOM, STREAM_WINDOW};
 use crate::config::Limits;
 use crate::quality::Refusal;
-use alive::{ALIVE, Alive, Due, GOING};
-use frame::kind;
-use receive::Partial;
 use reply::Reply;
 use request::{Pseudo, Request};
-use streams::Streams;
-use upload::Reads;
 
-/// What a client says first.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Room for what comes next, at least.
-const ROOM: usize = 32 << 10;
-/// Before anybody said anything, both may send so much on all streams.
-const FIRST_WINDOW: u32 = 65_535;
+/// Of so many streams that we reset last, at least, frames may still be on their way.
+const RESET_LAST: usize = 64;
 
 /// A request.
 pub(crate) struct Asked {
@@ -84,7 +75,7 @@ pub(crate) struct StreamSide {
     /// Where interim responses go.
     pub(crate) hints: Arc<Hints>,
     /// Where the tunnel comes from that was asked for (RFC 8441), once a success was sent. `None` as well when somebody has taken it.
-    pub(crate) tunnel: Option<oneshot::Receiver<ClientTunnel>>,
+    pub(crate) tunnel: Option<oneshot::Receiver<StreamIo>>,
 }
 
 /// How far a connection's end is.
@@ -104,10 +95,9 @@ enum Going {
 pub(crate) struct Connection<A, R> {
     stream: Stream,
     signals: Arc<Signals>,
-    read: BytesMut,
+    frames: Frames,
     streams: Rc<RefCell<Streams>>,
     decoder: Decoder,
-    partial: Option<Partial>,
     pseudo: Pseudo,
     limits: Limits,
     alive: Alive,
@@ -116,11 +106,9 @@ pub(crate) struct Connection<A, R> {
     /// The last one that was not, since we were going.
     passed_over: u32,
     has_preface: bool,
-    has_settings: bool,
     going: Going,
     /// Nothing more is read; `Some`: for this fault of the client's.
     closing: Option<Option<Reason>>,
-    needs_flush: bool,
     answer: A,
     refuse: R,
 }
@@ -133,27 +121,26 @@ where
 {
     /// Before anything has come.
     pub(crate) fn new(stream: Stream, limits: Limits, signals: Arc<Signals>, answer: A, refuse: R) -> Connection<A, R> {
-        let mut streams = Streams::new(limits.h2_streams);
+        let resets = RESET_LAST.max(2 * limits.h2_streams as usize);
+        let mut streams = Streams::new(Side { window: STREAM_WINDOW, resets, unwanted: Reason::NO_ERROR, keeps_unread: false });
         let list_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
-        frame::write_settings(streams.out(), limits.h2_streams, STREAM_WINDOW, list_bytes);
+        // Limits, and that tunnels are taken (RFC 8441).
+        frame::write_settings(streams.out(), &[(3, limits.h2_streams), (4, STREAM_WINDOW), (6, list_bytes), (8, 1)]);
         frame::write_window(streams.out(), 0, STREAM_WINDOW - FIRST_WINDOW);
         Connection {
             stream,
             signals,
-            read: BytesMut::new(),
+            frames: Frames::default(),
             streams: Rc::new(RefCell::new(streams)),
             decoder: Decoder::new(),
-            partial: None,
             pseudo: Pseudo::default(),
             alive: Alive::new(limits.keepalive_timeout, PING_PATIENCE),
             limits,
             last: 0,
             passed_over: 0,
             has_preface: false,
-            has_settings: false,
             going: Going::On,
             closing: None,
-            needs_flush: false,
             answer,
             refuse,
         }
@@ -195,6 +182,8 @@ where
             if matches!(self.going, Going::Last | Going::Gone) && self.streams.borrow().is_empty() {
                 self.closing = Some(None);
             } else if is_all_read {
+                // It may end with the last of them.
+                self.streams.borrow_mut().is_waited_for = self.going != Going::On;
                 return Poll::Pending;
             }
         }
@@ -203,7 +192,7 @@ where
     /// Asks now and then whether the client is there; ready when it is not.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match ready!(self.alive.poll(cx)) {
+            match ready!(self.alive.poll(true, cx)) {
                 Due::Ask => frame::write(self.streams.borrow_mut().out(), kind::PING, 0, 0, ALIVE),
                 Due::Gone => return Poll::Ready(()),
             }
@@ -224,11 +213,8 @@ where
                     return Poll::Ready(());
                 }
             }
-            if self.read.is_empty() {
-                // Memory that others share is not held by who waits.
-                self.read = BytesMut::new();
-            }
-            let count = ready!(self.stream.poll_fill(cx, &mut self.read, ROOM));
+            self.frames.rest();
+            let count = ready!(self.stream.poll_fill(cx, &mut self.frames.read, ROOM));
             self.signals.received();
             if !matches!(count, Ok(1..)) {
                 self.closing = Some(None);
@@ -241,13 +227,14 @@ where
         if self.has_preface {
             return self.take_frame();
         }
-        let here = self.read.len().min(PREFACE.len());
-        if self.read.get(..here) != PREFACE.get(..here) {
+        let read = &mut self.frames.read;
+        let here = read.len().min(PREFACE.len());
+        if read.get(..here) != PREFACE.get(..here) {
             return Err(Reason::PROTOCOL_ERROR);
         }
         self.has_preface = here == PREFACE.len();
         if self.has_preface {
-            self.read.advance(here);
+            read.advance(here);
         }
         Ok(self.has_preface)
     }
@@ -256,37 +243,19 @@ where
     #[cold]
     fn ends(&mut self, reason: Reason) {
         self.closing = Some(Some(reason));
-        let mut streams = self.streams.borrow_mut();
-        frame::write_go_away(streams.out(), self.last, reason);
-        let farewell = streams.unwritten().to_vec();
-        streams.end_all();
-        streams.out().extend_from_slice(&farewell);
+        self.streams.borrow_mut().go_away(self.last, reason, StreamBroke::Closed);
     }
 
     /// Writes all that there is.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let mut streams = self.streams.borrow_mut();
-        while !streams.unwritten().is_empty() {
-            let wrote = self.stream.poll_send(cx, streams.unwritten(), &[]);
-            self.signals.wrote(wrote.is_pending());
-            match ready!(wrote)? {
-                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
-                count => streams.wrote(count),
-            }
-            self.needs_flush = true;
-        }
-        if self.needs_flush {
-            ready!(self.stream.poll_forward(cx))?;
-            self.needs_flush = false;
-        }
-        Poll::Ready(Ok(()))
+        self.streams.borrow_mut().poll_write(cx, &mut self.stream, |is_pending| self.signals.wrote(is_pending))
     }
 
     /// Begins to answer a request.
     fn answer(&self, id: u32, request: Request, ends: bool) {
         let Request { head, seen, length, wants_tunnel } = request;
         let hints = Arc::<Hints>::default();
-        self.streams.borrow_mut().begin(id, length, ends);
+        self.begins(id, length, ends);
         let is_head = head.method == Method::HEAD;
         let (mut opening, mut tunnel) = (None, None);
         let body = if wants_tunnel {
@@ -306,9 +275,13 @@ where
         tokio::task::spawn_local(reply.run(Box::pin(answering)));
     }
 
+    fn begins(&self, id: u32, length: Option<u64>, ends: bool) {
+        self.streams.borrow_mut().begin(id, Begun { length, is_head: false, has_head: true, has_ended: ends, is_read: false, is_written: true });
+    }
+
     #[cold]
     fn refuse(&self, id: u32, refusal: Refusal, is_head: bool, ends: bool) {
-        self.streams.borrow_mut().begin(id, None, ends);
+        self.begins(id, None, ends);
         let response = (self.refuse)(refusal);
         let (streams, hints) = (self.streams.clone(), Arc::default());
         let reply = Reply { streams, id, hints, is_head, opening: None, is_tunnel: false };
@@ -318,6 +291,6 @@ where
 
 impl<A, R> Drop for Connection<A, R> {
     fn drop(&mut self) {
-        self.streams.borrow_mut().end_all();
+        self.streams.borrow_mut().end_all(StreamBroke::Closed);
     }
 }

@@ -5,13 +5,12 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
-use bytes::{Buf as _, Bytes};
 use h2::Reason;
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue, SET_COOKIE};
 use http::{HeaderMap, Response, StatusCode, response};
-use http_body::{Body as _, Frame};
+use http_body::Body as _;
 use tokio::sync::oneshot;
 
 use super::super::super::body::{PassError, ResponseBody};
@@ -19,12 +18,11 @@ use super::super::super::http1::{self, PassedLines, date_now};
 use super::super::super::issue::TOKEN;
 use super::super::hints::Hints;
 use super::super::hpack::Encoder;
+use super::super::reads::{Reads, Writes};
+use super::super::sending::Sending;
+use super::super::streams::Streams;
 use super::super::strip_connection_fields;
-use super::streams::Streams;
-use super::upload::{ClientTunnel, Reads};
-
-/// Others have their turn after so many bytes of a body.
-const AT_A_TIME: usize = 64 << 10;
+use super::super::tunnel::StreamIo;
 
 /// A stream that is being answered.
 pub(super) struct Reply {
@@ -33,7 +31,7 @@ pub(super) struct Reply {
     pub(super) hints: Arc<Hints>,
     pub(super) is_head: bool,
     /// What comes on the stream for the tunnel that is asked for, and who waits for it.
-    pub(super) opening: Option<(Reads, oneshot::Sender<ClientTunnel>)>,
+    pub(super) opening: Option<(Reads, oneshot::Sender<StreamIo>)>,
     /// Its stream is the tunnel's now.
     pub(super) is_tunnel: bool,
 }
@@ -69,7 +67,7 @@ impl Reply {
     }
 
     /// Writes the head; `Some` with the body, if that is still to be sent.
-    fn begin(&mut self, response: Response<ResponseBody>) -> Option<Sending> {
+    fn begin(&mut self, response: Response<ResponseBody>) -> Option<Sending<ResponseBody>> {
         let (mut head, mut body) = response.into_parts();
         if let Some((reads, open)) = self.opening.take().filter(|_| head.status.is_success()) {
             let held = body.in_progress().map(|in_progress| {
@@ -78,7 +76,8 @@ impl Reply {
             });
             strip_connection_fields(&mut head.headers);
             self.write_head(&head, None, None, false);
-            let tunnel = ClientTunnel::new(reads, held);
+            let writes = Writes::new(&reads);
+            let tunnel = StreamIo::new(reads, writes, held);
             self.is_tunnel = true;
             // Who asked for it may be gone: then it is closed by being dropped.
             let _ = open.send(tunnel);
@@ -91,7 +90,7 @@ impl Reply {
         let is_empty = self.is_head || has_none || body.is_end_stream();
         self.write_head(&head, lines.as_deref(), length, is_empty);
         http1::give_back(head.headers);
-        (!is_empty).then_some(Sending { body, next: Bytes::new(), is_last: false })
+        (!is_empty).then(|| Sending::new(body, PassError::reason, write_map))
     }
 
     /// `lines` are fields of a backend, before those of `head`.
@@ -145,78 +144,6 @@ fn write_map(encoder: &mut Encoder, out: &mut Vec<u8>, headers: &HeaderMap) {
             encoder.field_once(name.as_str().as_bytes(), value.as_bytes(), out);
         } else {
             write_line(encoder, out, name.as_str().as_bytes(), value.as_bytes());
-        }
-    }
-}
-
-/// A body on its way to the client.
-struct Sending {
-    body: ResponseBody,
-    /// Taken from the body, waiting for room.
-    next: Bytes,
-    /// Nothing comes behind it.
-    is_last: bool,
-}
-
-impl Sending {
-    /// Ready when all of it is written, or nobody wants it any more.
-    fn poll(&mut self, cx: &mut Context<'_>, streams: &RefCell<Streams>, id: u32) -> Poll<()> {
-        let mut left = AT_A_TIME;
-        loop {
-            while !self.next.is_empty() {
-                let mut streams = streams.borrow_mut();
-                let Some(room) = ready!(streams.poll_room(cx, id)) else { return Poll::Ready(()) };
-                if left == 0 {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                let count = room.min(self.next.len());
-                let ends = self.is_last && count == self.next.len();
-                streams.write_data(id, self.next.get(..count).unwrap_or_default(), ends);
-                self.next.advance(count);
-                left = left.saturating_sub(count);
-                if ends {
-                    return Poll::Ready(());
-                }
-            }
-            // The client may lose interest while there is nothing to send.
-            if streams.borrow_mut().poll_reset(cx, id).is_ready() {
-                return Poll::Ready(());
-            }
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-            if self.take(frame, streams, id) {
-                return Poll::Ready(());
-            }
-        }
-    }
-
-    /// True at the end.
-    fn take(&mut self, frame: Option<Result<Frame<Bytes>, PassError>>, streams: &RefCell<Streams>, id: u32) -> bool {
-        match frame {
-            None => {
-                streams.borrow_mut().write_data(id, &[], true);
-                true
-            }
-            Some(Err(error)) => {
-                streams.borrow_mut().stops_writing(id, error.reason());
-                true
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    (self.next, self.is_last) = (data, self.body.is_end_stream());
-                    if self.next.is_empty() && self.is_last {
-                        streams.borrow_mut().write_data(id, &[], true);
-                    }
-                    self.next.is_empty() && self.is_last
-                }
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        streams.borrow_mut().write_fields(id, true, |encoder, out| write_map(encoder, out, &trailers));
-                        return true;
-                    }
-                    false
-                }
-            },
         }
     }
 }

@@ -10,10 +10,8 @@ use super::super::super::head::Head;
 use super::super::super::http1::{Draft, Drafted, number};
 use super::super::super::seen::Seen;
 use super::super::hpack::Field;
+use super::super::trailers::EACH;
 use crate::quality::Refusal;
-
-/// What each field costs of the limit on a list, beside its name and value (RFC 9113, 6.5.2).
-pub(super) const EACH: usize = 32;
 
 /// What a head came to.
 pub(super) enum Outcome {

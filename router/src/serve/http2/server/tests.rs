@@ -7,9 +7,10 @@ use h2::client::SendRequest;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
-use super::frame::flag;
+use super::super::frame::flag;
+use super::super::testing::{block, frame_of, next, next_of_all, wait_for};
 use super::*;
 use crate::serve::answer::refused;
 
@@ -85,23 +86,8 @@ fn connected<F: Future>(test: impl FnOnce(DuplexStream, Rc<Told>, Rc<Cell<bool>>
     }))
 }
 
-pub(super) fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    frame::write(&mut out, kind, flags, stream, payload);
-    out
-}
-
 pub(super) fn hello(settings: &[u8]) -> Vec<u8> {
     [&PREFACE[..], &frame_of(kind::SETTINGS, 0, 0, settings)].concat()
-}
-
-/// A head without Huffman codes and without a table.
-pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let one = |(name, value): &(&str, &str)| {
-        let length = |text: &str| u8::try_from(text.len()).unwrap();
-        [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
-    };
-    fields.iter().flat_map(one).collect()
 }
 
 fn get(path: &str) -> Vec<u8> {
@@ -109,26 +95,6 @@ fn get(path: &str) -> Vec<u8> {
 }
 
 const WHOLE: u8 = flag::END_HEADERS | flag::END_STREAM;
-
-/// The next frame; `None` at the end.
-async fn next_of_all(stream: &mut DuplexStream) -> Option<(frame::Head, Vec<u8>)> {
-    let mut head = [0; frame::HEAD];
-    stream.read_exact(&mut head).await.ok()?;
-    let head = frame::Head::read(&head).unwrap();
-    let mut payload = vec![0; head.length];
-    stream.read_exact(&mut payload).await.ok()?;
-    Some((head, payload))
-}
-
-/// The next frame that is neither SETTINGS nor a window; `None` at the end.
-async fn next(stream: &mut DuplexStream) -> Option<(frame::Head, Vec<u8>)> {
-    loop {
-        let (head, payload) = next_of_all(stream).await?;
-        if !matches!(head.kind, kind::SETTINGS | kind::WINDOW_UPDATE) {
-            return Some((head, payload));
-        }
-    }
-}
 
 /// How what was said ends: `goaway REASON`, `reset REASON`, `answered` or `closed`.
 fn outcome(frames: Vec<Vec<u8>>) -> String {
@@ -177,16 +143,6 @@ fn a_query_is_lines_and_its_answer_a_head_and_data() {
         wait_for(|| told.end.borrow().is_some()).await;
         assert_eq!(*told.end.borrow(), Some(Ok(())));
     });
-}
-
-async fn wait_for(is: impl Fn() -> bool) {
-    for _ in 0..100_000 {
-        if is() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("it does not happen");
 }
 
 #[test]

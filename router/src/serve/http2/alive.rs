@@ -1,4 +1,4 @@
-//! Whether a client is still there: it is asked now and then, and has a while to answer.
+//! Whether the other side of a connection is still there: it is asked now and then, and has a while to answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,6 +8,8 @@ use tokio::time::{Instant, Sleep};
 
 /// What a ping says that asks whether it is there.
 pub(super) const ALIVE: &[u8; 8] = b"is there";
+/// What a ping says that asks because an answer is late.
+pub(super) const DOUBT: &[u8; 8] = b"is late?";
 /// What a ping says that comes with the word that we are going.
 pub(super) const GOING: &[u8; 8] = b"is going";
 
@@ -41,16 +43,28 @@ impl Alive {
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        if self.timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
+    /// It is asked now, out of turn.
+    pub(super) fn asks(&mut self) {
+        if !std::mem::replace(&mut self.is_asked, true) {
+            self.timer.as_mut().reset(Instant::now() + self.patience);
         }
-        if self.is_asked {
-            return Poll::Ready(Due::Gone);
+    }
+
+    /// `is_wanted`: whether it matters now; nobody is asked otherwise.
+    pub(super) fn poll(&mut self, is_wanted: bool, cx: &mut Context<'_>) -> Poll<Due> {
+        loop {
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.is_asked {
+                return Poll::Ready(Due::Gone);
+            }
+            if is_wanted {
+                self.asks();
+                return Poll::Ready(Due::Ask);
+            }
+            self.timer.as_mut().reset(Instant::now() + self.every);
         }
-        self.is_asked = true;
-        self.timer.as_mut().reset(Instant::now() + self.patience);
-        Poll::Ready(Due::Ask)
     }
 }
 
@@ -63,13 +77,13 @@ mod tests {
         let (every, patience) = (Duration::from_millis(2), Duration::from_millis(3));
         let mut alive = Alive::new(every, patience);
         let begun = Instant::now();
-        assert_eq!(std::future::poll_fn(|cx| alive.poll(cx)).await, Due::Ask);
+        assert_eq!(std::future::poll_fn(|cx| alive.poll(true, cx)).await, Due::Ask);
         assert!(begun.elapsed() >= every);
         alive.is_answered();
-        assert_eq!(std::future::poll_fn(|cx| alive.poll(cx)).await, Due::Ask);
+        assert_eq!(std::future::poll_fn(|cx| alive.poll(true, cx)).await, Due::Ask);
         assert!(begun.elapsed() >= 2 * every);
         let asked = Instant::now();
-        assert_eq!(std::future::poll_fn(|cx| alive.poll(cx)).await, Due::Gone);
+        assert_eq!(std::future::poll_fn(|cx| alive.poll(true, cx)).await, Due::Gone);
         assert!(asked.elapsed() + Duration::from_millis(1) >= patience);
     }
 }

@@ -1,17 +1,45 @@
-//! What goes out on streams: heads, data and trailers, as fast as the client takes them.
+//! What goes out on streams: heads, data and trailers, as fast as the other side takes them.
 
-use std::task::{Context, Poll};
+use std::io;
+use std::task::{Context, Poll, ready};
 
 use h2::Reason;
 
-use super::super::hpack::Encoder;
+use super::super::http1::Stream;
 use super::frame::{self, Head, LARGEST_WINDOW, Settings, flag, kind};
-use super::streams::Streams;
+use super::hpack::Encoder;
+use super::streams::{StreamBroke, Streams};
 
 /// A head takes about as much as this.
 const ROOM: usize = 512;
 
 impl Streams {
+    /// Writes all that there is; `note` hears of each try whether it has to wait.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream, note: impl Fn(bool)) -> Poll<io::Result<()>> {
+        while !self.unwritten().is_empty() {
+            let wrote = stream.poll_send(cx, self.unwritten(), &[]);
+            note(wrote.is_pending());
+            match ready!(wrote)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.wrote(count),
+            }
+            self.needs_flush = true;
+        }
+        if self.needs_flush {
+            ready!(stream.poll_forward(cx))?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the connection for this reason, and with it all streams; `last`: of the other side's, those up to it were begun.
+    pub(super) fn go_away(&mut self, last: u32, reason: Reason, broke: StreamBroke) {
+        frame::write_go_away(&mut self.out, last, reason);
+        let farewell = self.unwritten().to_vec();
+        self.end_all(broke);
+        self.out = farewell;
+    }
+
     /// Somebody begins to answer it.
     pub(super) fn is_begun(&mut self, id: u32) {
         let Some(stream) = self.get(id) else { return };
@@ -109,7 +137,7 @@ impl Streams {
         self.wake();
     }
 
-    /// Its response is whole.
+    /// What goes is whole.
     fn is_sent(&mut self, id: u32) {
         if let Some(stream) = self.get(id) {
             stream.has_writer = false;
@@ -118,11 +146,11 @@ impl Streams {
         }
     }
 
-    /// Nobody answers it any more: where that was in the middle, the client is told for what reason.
+    /// Nobody writes on it any more: where that was in the middle, the other side is told for what reason.
     pub(super) fn stops_writing(&mut self, id: u32, reason: Reason) {
         let Some(stream) = self.get(id) else { return };
         if stream.has_writer && stream.reset.is_none() {
-            self.reset(id, reason, super::StreamBroke::Closed);
+            self.reset(id, reason, StreamBroke::Closed);
         }
         self.is_sent(id);
     }
@@ -145,7 +173,7 @@ impl Streams {
         }
     }
 
-    /// The client takes so much more, on all streams (0) or on one.
+    /// The other side takes so much more, on all streams (0) or on one.
     ///
     /// # Errors
     /// What ends the connection: a window beyond all windows, or one that grows by nothing.
@@ -173,7 +201,7 @@ impl Streams {
         Ok(())
     }
 
-    /// The client has said how it will have things.
+    /// The other side has said how it will have things.
     ///
     /// # Errors
     /// A window beyond all windows, which ends the connection.
@@ -181,6 +209,7 @@ impl Streams {
         if let Some(bytes) = settings.table_bytes {
             self.encoder.limit(bytes);
         }
+        frame::write(&mut self.out, kind::SETTINGS, flag::ACK, 0, &[]);
         if let Some(window) = settings.window {
             let window = i64::from(window);
             let more = window - std::mem::replace(&mut self.first_window, window);

@@ -1,4 +1,4 @@
-//! All streams of a client's connection, and what is to be written on it: shared by the connection, by the tasks that answer its streams and by their bodies.
+//! All streams of a connection, and what is to be written on it: shared by the connection, by whoever asks or answers on its streams, and by their bodies.
 //!
 //! Invariant: a stream is here as long as somebody reads from it or writes to it; what is told of another one changes nothing.
 
@@ -7,18 +7,16 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use h2::Reason;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
-use super::super::STREAM_WINDOW;
-use super::super::hpack::Encoder;
+use super::client::Final;
 use super::frame;
+use super::hpack::Encoder;
+use super::{FIRST_WINDOW, STREAM_WINDOW};
+use crate::quality::Broken;
 
 /// Streams wait with their bodies while so many bytes were not written.
 const GATHERED: usize = 128 << 10;
-/// Windows before anybody has said anything.
-const FIRST_WINDOW: i64 = 65_535;
-/// Of so many streams that we reset last, at least, frames may still be on their way.
-const RESET_LAST: usize = 64;
 /// Nothing more is read while so many were not: beyond what bodies wait for, these are answers to frames.
 const FLOOD: usize = 2 * GATHERED;
 /// Room of the buffer that is kept for what is written next.
@@ -27,15 +25,28 @@ const KEPT: usize = 32 << 10;
 /// Why what comes on a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StreamBroke {
-    /// The client reset it, for this reason.
-    #[error("the client reset the stream: {0}")]
+    /// The other side reset it, for this reason.
+    #[error("the stream was reset: {0}")]
     Reset(Reason),
     /// It is not as it should be, and was reset.
     #[error("what came on the stream makes no sense")]
     Malformed,
     /// The connection ended.
-    #[error("the client closed the connection before the end")]
+    #[error("the connection was closed before the end")]
     Closed,
+}
+
+/// In what the two sides of a connection differ.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Side {
+    /// What may come on all streams together before it is taken, in bytes.
+    pub(super) window: u32,
+    /// Of so many streams that we reset last, frames may still be on their way.
+    pub(super) resets: usize,
+    /// Why a stream is reset of which nobody wants the rest.
+    pub(super) unwanted: Reason,
+    /// What came of a stream is of use after it was reset.
+    pub(super) keeps_unread: bool,
 }
 
 /// The streams.
@@ -45,12 +56,13 @@ pub(super) struct Streams {
     /// To be written, from `written` on.
     pub(super) out: Vec<u8>,
     written: usize,
+    pub(super) needs_flush: bool,
     pub(super) encoder: Encoder,
     /// What may still be sent on all of them.
     pub(super) window: i64,
     /// With which a stream begins.
     pub(super) first_window: i64,
-    /// What the client may still send on all of them, and what was taken of it.
+    /// What the other side may still send on all of them, and what was taken of it.
     pub(super) comes_window: u32,
     pub(super) taken: u32,
     /// Streams that wait for room, on the connection or in `out`.
@@ -58,7 +70,9 @@ pub(super) struct Streams {
     task: Option<Waker>,
     is_woken: bool,
     reset_last: VecDeque<u32>,
-    most_reset: usize,
+    pub(super) side: Side,
+    /// Somebody waits for a stream to go away.
+    pub(super) is_waited_for: bool,
     /// How many have not ended.
     pub(super) open: usize,
     /// Reset by the client before anybody began to answer them.
@@ -72,6 +86,14 @@ pub(super) struct Streams {
 pub(super) struct Stream {
     pub(super) id: u32,
     pub(super) came: VecDeque<Bytes>,
+    pub(super) is_head: bool,
+    /// What data belongs to has come.
+    pub(super) has_head: bool,
+    /// The head of a response that nobody has taken yet, and interim ones before it.
+    pub(super) head: Option<Result<Box<Final>, Broken>>,
+    pub(super) interim: Vec<(StatusCode, HeaderMap)>,
+    /// What interim ones have counted.
+    pub(super) interim_bytes: usize,
     pub(super) trailers: Option<HeaderMap>,
     pub(super) comes: Comes,
     /// What is still to come of what the head announces.
@@ -93,6 +115,23 @@ pub(super) struct Stream {
     pub(super) reset: Option<Reason>,
 }
 
+/// A stream at its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    /// What comes is so long, where that is known.
+    pub(super) length: Option<u64>,
+    /// It was asked for with HEAD.
+    pub(super) is_head: bool,
+    /// Its head has come.
+    pub(super) has_head: bool,
+    /// Nothing more comes.
+    pub(super) has_ended: bool,
+    /// Somebody reads what comes.
+    pub(super) is_read: bool,
+    /// Somebody writes on it.
+    pub(super) is_written: bool,
+}
+
 /// What still comes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comes {
@@ -102,22 +141,24 @@ pub(super) enum Comes {
 }
 
 impl Streams {
-    /// Before the client has said anything; of at most so many streams.
-    pub(super) fn new(streams: u32) -> Streams {
+    /// Before the other side has said anything.
+    pub(super) fn new(side: Side) -> Streams {
         Streams {
             all: Vec::new(),
             out: Vec::new(),
             written: 0,
+            needs_flush: false,
             encoder: Encoder::new(),
-            window: FIRST_WINDOW,
-            first_window: FIRST_WINDOW,
-            comes_window: STREAM_WINDOW,
+            window: FIRST_WINDOW.into(),
+            first_window: FIRST_WINDOW.into(),
+            comes_window: side.window,
             taken: 0,
             starved: Vec::new(),
             task: None,
             is_woken: false,
             reset_last: VecDeque::new(),
-            most_reset: RESET_LAST.max(2 * streams as usize),
+            side,
+            is_waited_for: false,
             open: 0,
             never_begun: 0,
             forced: 0,
@@ -205,21 +246,26 @@ impl Streams {
         self.reset_last.contains(&id)
     }
 
-    /// A stream, with a number larger than all before. `length`: what comes is so long, where that is known; `ends`: nothing does.
-    pub(super) fn begin(&mut self, id: u32, length: Option<u64>, ends: bool) {
+    /// A stream, with a number larger than all before.
+    pub(super) fn begin(&mut self, id: u32, begun: Begun) {
         self.open += 1;
         self.all.push(Stream {
             id,
             came: VecDeque::new(),
+            is_head: begun.is_head,
+            has_head: begun.has_head,
+            head: None,
+            interim: Vec::new(),
+            interim_bytes: 0,
             trailers: None,
-            comes: if ends { Comes::Ended } else { Comes::More },
-            left: length,
+            comes: if begun.has_ended { Comes::Ended } else { Comes::More },
+            left: begun.length,
             comes_window: STREAM_WINDOW,
             taken: 0,
-            has_reader: false,
+            has_reader: begun.is_read,
             reader: None,
             window: self.first_window,
-            has_writer: true,
+            has_writer: begun.is_written,
             writer: None,
             is_starved: false,
             is_begun: false,
@@ -232,17 +278,16 @@ impl Streams {
     pub(super) fn settle(&mut self, id: u32) {
         let Some(place) = self.place(id) else { return };
         let Some(stream) = self.all.get(place).filter(|stream| !(stream.has_reader || stream.has_writer)) else { return };
-        // The response is whole, and nobody wants the rest of what the client sends (RFC 9113, 8.1).
+        // Nobody wants the rest of what comes. A server that has answered says so without an error (RFC 9113, 8.1).
         if stream.comes == Comes::More && stream.reset.is_none() {
-            self.say_reset(id, Reason::NO_ERROR);
+            self.say_reset(id, self.side.unwanted);
         }
         let stream = self.all.remove(place);
         if stream.is_starved {
             self.starved.retain(|starved| *starved != id);
         }
         self.open -= usize::from(stream.reset.is_none());
-        if self.all.is_empty() {
-            // Whoever wants the connection to end waits for this.
+        if self.is_waited_for {
             self.wake();
         }
     }
@@ -250,7 +295,7 @@ impl Streams {
     fn say_reset(&mut self, id: u32, reason: Reason) {
         frame::write_reset(&mut self.out, id, reason);
         if !self.was_reset(id) {
-            if self.reset_last.len() >= self.most_reset {
+            if self.reset_last.len() >= self.side.resets {
                 self.reset_last.pop_front();
             }
             self.reset_last.push_back(id);
@@ -264,18 +309,19 @@ impl Streams {
         self.breaks(id, reason, broke);
     }
 
-    /// The same for something that the client did.
+    /// The same for something that the other side did.
     pub(super) fn faulty(&mut self, id: u32, reason: Reason) {
         self.forced += 1;
         self.reset(id, reason, StreamBroke::Malformed);
     }
 
     /// It ended before its time.
-    fn breaks(&mut self, id: u32, reason: Reason, broke: StreamBroke) {
+    pub(super) fn breaks(&mut self, id: u32, reason: Reason, broke: StreamBroke) {
+        let keeps_unread = self.side.keeps_unread;
         let Some(stream) = self.get(id) else { return };
         let is_first = stream.reset.is_none();
         stream.reset.get_or_insert(reason);
-        let unread = stream.drop_unread();
+        let unread = if keeps_unread { 0 } else { stream.drop_unread() };
         if stream.comes != Comes::Ended || unread > 0 {
             stream.comes = Comes::Broken(broke);
         }
@@ -284,25 +330,48 @@ impl Streams {
         self.took(unread);
     }
 
-    /// The client reset it. Whether anybody had begun to answer it.
-    pub(super) fn is_reset(&mut self, id: u32, reason: Reason) -> bool {
-        let Some(stream) = self.get(id).filter(|stream| stream.reset.is_none()) else { return true };
+    /// The other side reset it.
+    pub(super) fn is_reset(&mut self, id: u32, reason: Reason) {
+        let Some(stream) = self.get(id).filter(|stream| stream.reset.is_none()) else { return };
         let is_begun = stream.is_begun;
         stream.is_counted = !is_begun;
         self.never_begun += usize::from(!is_begun);
         self.breaks(id, reason, StreamBroke::Reset(reason));
-        is_begun
     }
 
-    /// The connection is gone, and all of its streams with it.
-    pub(super) fn end_all(&mut self) {
-        self.is_over = true;
+    /// A server reset it. One that has answered may lose interest in the rest of a request, and says so without an error (RFC 9113, 8.1).
+    pub(super) fn is_reset_by_server(&mut self, id: u32, reason: Reason) {
+        let is_whole = |stream: &&mut Stream| reason == Reason::NO_ERROR && stream.has_head && stream.left == Some(0);
+        if let Some(stream) = self.get(id).filter(is_whole)
+            && stream.comes == Comes::More
+        {
+            stream.comes = Comes::Ended;
+        }
+        self.is_reset(id, reason);
+    }
+
+    /// A server has not begun with streams beyond this one, and will not.
+    pub(super) fn are_refused_beyond(&mut self, last: u32) {
+        let beyond: Vec<u32> = self.all.iter().map(|stream| stream.id).filter(|id| *id > last).collect();
+        for id in beyond {
+            self.is_reset(id, Reason::REFUSED_STREAM);
+        }
+    }
+
+    /// What was to be written finds nobody.
+    pub(super) fn forget_unwritten(&mut self) {
         (self.out, self.written) = (Vec::new(), 0);
+    }
+
+    /// The connection is gone, and all of its streams with it; `broke`: what their readers hear.
+    pub(super) fn end_all(&mut self, broke: StreamBroke) {
+        self.is_over = true;
+        self.forget_unwritten();
         for stream in &mut self.all {
             self.open -= usize::from(stream.reset.is_none());
             stream.reset.get_or_insert(Reason::CANCEL);
             if stream.comes == Comes::More {
-                stream.comes = Comes::Broken(StreamBroke::Closed);
+                stream.comes = Comes::Broken(broke);
             }
             stream.wake_both();
         }
@@ -310,6 +379,11 @@ impl Streams {
 }
 
 impl Stream {
+    /// The head of a response is still to come.
+    pub(super) fn waits_for_head(&self) -> bool {
+        self.comes == Comes::More && !self.has_head
+    }
+
     fn wake_both(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();

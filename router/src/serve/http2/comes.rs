@@ -4,18 +4,22 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::Reason;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 
-use super::super::STREAM_WINDOW;
-use super::frame;
+use super::STREAM_WINDOW;
+use super::client::{Final, ResponseHead};
+use super::frame::{self, Head, flag};
 use super::streams::{Comes, Stream, StreamBroke, Streams};
+use crate::quality::Broken;
 
-/// A window is opened again when so much of it was taken.
+/// A stream's window is opened again when so much of it was taken.
 const TAKEN: u32 = STREAM_WINDOW / 2;
 
 /// Each time that so many more wait, small ones are put together.
 const PIECES: usize = 256;
+/// What all interim heads of a response may count, in bytes.
+const INTERIM_BYTES: usize = 64 << 10;
 /// Smaller ones are small.
 const SMALL: usize = 1 << 10;
 
@@ -24,8 +28,8 @@ fn length(data: &Bytes) -> u32 {
 }
 
 impl Stream {
-    /// The client has said that nothing more comes.
-    fn was_ended_by_client(&self) -> bool {
+    /// The other side has said that nothing more comes.
+    fn was_ended_there(&self) -> bool {
         matches!(self.comes, Comes::Ended | Comes::Broken(StreamBroke::Reset(_)))
     }
 
@@ -48,17 +52,35 @@ impl Stream {
 }
 
 impl Streams {
-    /// Data came on a stream that is known; `whole`: with its padding.
+    /// Data came on a stream that there has been; none beyond `last` was begun.
     ///
     /// # Errors
-    /// The client sent more than it may, which ends the connection.
-    pub(super) fn data(&mut self, id: u32, data: Bytes, whole: u32, ends: bool) -> Result<(), Reason> {
+    /// The other side sent more than it may, which ends the connection.
+    pub(super) fn take_data(&mut self, head: Head, data: Bytes, last: u32) -> Result<(), Reason> {
+        let whole = u32::try_from(head.length).unwrap_or(u32::MAX);
+        if self.look(head.stream).is_some() {
+            return self.data(head.stream, data, whole, head.has(flag::END_STREAM));
+        }
+        self.passed_over(whole)?;
+        self.took(0);
+        if head.stream <= last && !self.was_reset(head.stream) {
+            self.faulty(head.stream, Reason::STREAM_CLOSED);
+        }
+        Ok(())
+    }
+
+    /// Data came on a stream that is here; `whole`: with its padding.
+    fn data(&mut self, id: u32, data: Bytes, whole: u32, ends: bool) -> Result<(), Reason> {
         self.passed_over(whole)?;
         let Some(stream) = self.get(id) else { return Ok(()) };
         if stream.comes != Comes::More {
-            if stream.was_ended_by_client() {
+            if stream.was_ended_there() {
                 self.faulty(id, Reason::STREAM_CLOSED);
             }
+            return Ok(());
+        }
+        if !stream.has_head {
+            self.faulty(id, Reason::PROTOCOL_ERROR);
             return Ok(());
         }
         let Some(window) = stream.comes_window.checked_sub(whole) else {
@@ -105,10 +127,7 @@ impl Streams {
     }
 
     /// Data that nobody reads: its room is there again.
-    ///
-    /// # Errors
-    /// The client sent more than it may.
-    pub(super) fn passed_over(&mut self, whole: u32) -> Result<(), Reason> {
+    fn passed_over(&mut self, whole: u32) -> Result<(), Reason> {
         self.comes_window = self.comes_window.checked_sub(whole).ok_or(Reason::FLOW_CONTROL_ERROR)?;
         self.taken += whole;
         Ok(())
@@ -127,9 +146,73 @@ impl Streams {
                 self.settle(id);
             }
             (Comes::More, _) => self.faulty(id, Reason::PROTOCOL_ERROR),
-            _ if stream.was_ended_by_client() => self.faulty(id, Reason::STREAM_CLOSED),
+            _ if stream.was_ended_there() => self.faulty(id, Reason::STREAM_CLOSED),
             _ => {}
         }
+    }
+
+    /// A response's head came on a stream that waits for it; `ends`: there is no body.
+    pub(super) fn head(&mut self, id: u32, head: Result<ResponseHead, Broken>, ends: bool) {
+        let Some(stream) = self.get(id) else { return };
+        match head {
+            Ok(ResponseHead::Interim { status, headers, bytes }) if !ends => {
+                // A backend could send them without end. Beyond what is allowed one is dropped: it is a hint.
+                stream.interim_bytes = stream.interim_bytes.saturating_add(bytes);
+                if stream.interim_bytes <= INTERIM_BYTES {
+                    stream.interim.push((status, headers));
+                }
+            }
+            Ok(ResponseHead::Final(head)) => {
+                (stream.has_head, stream.left) = (true, head.left());
+                stream.head = Some(Ok(head));
+                if ends {
+                    stream.comes = Comes::Ended;
+                }
+            }
+            Ok(ResponseHead::Interim { .. }) => return self.broken_head(id, Broken::Parse),
+            Err(broken) => return self.broken_head(id, broken),
+        }
+        if let Some(reader) = stream.reader.take() {
+            reader.wake();
+        }
+        self.settle(id);
+    }
+
+    #[cold]
+    fn broken_head(&mut self, id: u32, broken: Broken) {
+        if let Some(stream) = self.get(id) {
+            stream.head = Some(Err(broken));
+        }
+        self.faulty(id, Reason::PROTOCOL_ERROR);
+    }
+
+    /// Interim heads that came since the last call.
+    pub(super) fn take_interim(&mut self, id: u32) -> Vec<(StatusCode, HeaderMap)> {
+        self.get(id).map(|stream| std::mem::take(&mut stream.interim)).unwrap_or_default()
+    }
+
+    /// The head of the response, or what is wrong with it.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>, id: u32) -> Poll<Result<Result<Box<Final>, Broken>, StreamBroke>> {
+        let Some(stream) = self.get(id) else { return Poll::Ready(Err(StreamBroke::Closed)) };
+        match (stream.head.take(), stream.comes) {
+            (Some(head), _) => Poll::Ready(Ok(head)),
+            (None, Comes::Broken(broke)) => Poll::Ready(Err(broke)),
+            (None, _) => {
+                stream.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// All of a body, where it has come.
+    pub(super) fn take_whole(&mut self, id: u32) -> Option<Bytes> {
+        let stream = self.get(id)?;
+        if stream.comes != Comes::Ended || stream.came.len() != 1 || stream.trailers.is_some() {
+            return None;
+        }
+        let data = stream.came.pop_front()?;
+        self.took(length(&data));
+        Some(data)
     }
 
     /// So much was taken of what came on all streams together.
@@ -139,7 +222,7 @@ impl Streams {
     }
 
     fn open_window(&mut self) {
-        if self.taken >= TAKEN && !self.is_over {
+        if self.taken >= self.side.window / 2 && !self.is_over {
             self.comes_window += self.taken;
             frame::write_window(&mut self.out, 0, std::mem::take(&mut self.taken));
             self.wake();
@@ -191,14 +274,14 @@ impl Streams {
 
 #[cfg(test)]
 mod tests {
+    use super::super::streams::{Begun, Side};
     use super::*;
     use std::task::Waker;
 
     #[test]
     fn many_small_pieces_become_few() {
-        let mut streams = Streams::new(1);
-        streams.begin(1, None, false);
-        streams.is_read(1);
+        let mut streams = Streams::new(Side { window: STREAM_WINDOW, resets: 1, unwanted: Reason::CANCEL, keeps_unread: false });
+        streams.begin(1, Begun { length: None, is_head: false, has_head: true, has_ended: false, is_read: true, is_written: false });
         let all: Vec<u8> = (0..100_000_u32).map(|number| number.to_le_bytes()[0]).collect();
         for byte in &all {
             streams.data(1, Bytes::copy_from_slice(&[*byte]), 1, false).unwrap();

@@ -112,11 +112,17 @@ pub(super) fn number(payload: &[u8]) -> Result<u32, Reason> {
     payload.try_into().map(u32::from_be_bytes).map_err(|_| Reason::FRAME_SIZE_ERROR)
 }
 
-/// What a client says of how it will have things; what is not said stays as it was.
+/// What the other side says of how it will have things; what is not said stays as it was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) table_bytes: Option<u32>,
+    /// It pushes, or takes pushes.
+    pub(super) pushes: Option<bool>,
+    /// So many streams at a time.
+    pub(super) streams: Option<u32>,
     pub(super) window: Option<u32>,
+    /// It takes tunnels (RFC 8441).
+    pub(super) takes_tunnels: Option<bool>,
 }
 
 impl Settings {
@@ -130,8 +136,11 @@ impl Settings {
             match u16::from_be_bytes([*a, *b]) {
                 1 => settings.table_bytes = Some(value),
                 2 | 8 if value > 1 => return Err(Reason::PROTOCOL_ERROR),
+                2 => settings.pushes = Some(value == 1),
+                3 => settings.streams = Some(value),
                 4 if value > LARGEST_WINDOW => return Err(Reason::FLOW_CONTROL_ERROR),
                 4 => settings.window = Some(value),
+                8 => settings.takes_tunnels = Some(value == 1),
                 5 if !(1 << 14..1 << 24).contains(&value) => return Err(Reason::PROTOCOL_ERROR),
                 // Ours are no larger than everybody takes.
                 _ => {}
@@ -141,15 +150,55 @@ impl Settings {
     }
 }
 
+/// Whether it is a stream of the client's that there has been: none is beyond `last`.
+///
+/// # Errors
+/// It is none.
+pub(super) fn is_of_client(stream: u32, last: u32) -> Result<(), Reason> {
+    if stream == 0 || stream.is_multiple_of(2) || stream > last { Err(Reason::PROTOCOL_ERROR) } else { Ok(()) }
+}
+
+/// What a SETTINGS frame says; `None` where it says that it has heard ours.
+///
+/// # Errors
+/// It is of a stream, has another length, or says what is not allowed.
+pub(super) fn settings(head: Head, payload: &[u8]) -> Result<Option<Settings>, Reason> {
+    match (head.stream, head.has(flag::ACK), payload) {
+        (0, false, _) => Settings::read(payload).map(Some),
+        (0, true, []) => Ok(None),
+        (0, true, _) => Err(Reason::FRAME_SIZE_ERROR),
+        _ => Err(Reason::PROTOCOL_ERROR),
+    }
+}
+
+/// What a PING says, or its answer.
+///
+/// # Errors
+/// It is of a stream, or has another length.
+pub(super) fn ping(head: Head, payload: &[u8]) -> Result<&[u8; 8], Reason> {
+    if head.stream == 0 { payload.try_into().map_err(|_| Reason::FRAME_SIZE_ERROR) } else { Err(Reason::PROTOCOL_ERROR) }
+}
+
+/// The last stream that a GOAWAY has begun.
+///
+/// # Errors
+/// It is of a stream, or too short.
+pub(super) fn go_away(head: Head, payload: &[u8]) -> Result<u32, Reason> {
+    match (head.stream, payload) {
+        (0, [a, b, c, d, _, _, _, _, ..]) => Ok(u32::from_be_bytes([a & 0x7f, *b, *c, *d])),
+        (0, _) => Err(Reason::FRAME_SIZE_ERROR),
+        _ => Err(Reason::PROTOCOL_ERROR),
+    }
+}
+
 /// A frame of a few bytes.
 pub(super) fn write(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     Head { length: payload.len(), kind, flags, stream }.write(out);
     out.extend_from_slice(payload);
 }
 
-/// What we say first: limits, and that tunnels are taken (RFC 8441).
-pub(super) fn write_settings(out: &mut Vec<u8>, streams: u32, window: u32, list_bytes: u32) {
-    let said: [(u16, u32); 4] = [(3, streams), (4, window), (6, list_bytes), (8, 1)];
+/// What we say first: settings by their numbers (RFC 9113, 6.5.2; RFC 8441, 3).
+pub(super) fn write_settings(out: &mut Vec<u8>, said: &[(u16, u32)]) {
     let payload: Vec<u8> = said.iter().flat_map(|(name, value)| name.to_be_bytes().into_iter().chain(value.to_be_bytes())).collect();
     write(out, kind::SETTINGS, 0, 0, &payload);
 }
