@@ -1,7 +1,7 @@
 //! What is read of a backend's bytes, against hyper's client: the same, or a refusal.
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
@@ -16,9 +16,9 @@ use crate::quality::Broken;
 
 /// What a client made of a response.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Answer {
-    status: u16,
-    fields: Vec<(String, Vec<u8>)>,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) fields: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
     trailers: Vec<(String, Vec<u8>)>,
 }
@@ -43,7 +43,7 @@ async fn backend(mut stream: DuplexStream, bytes: Vec<u8>, piece: usize) {
 }
 
 /// Runs a client against such a backend.
-fn against<F: Future>(bytes: &[u8], piece: usize, client: impl FnOnce(DuplexStream) -> F) -> F::Output {
+pub(super) fn against<F: Future>(bytes: &[u8], piece: usize, client: impl FnOnce(DuplexStream) -> F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let bytes = bytes.to_vec();
@@ -53,61 +53,67 @@ fn against<F: Future>(bytes: &[u8], piece: usize, client: impl FnOnce(DuplexStre
     })
 }
 
-fn request(method: &Method) -> http::request::Builder {
+pub(super) fn request(method: &Method) -> http::request::Builder {
     Request::builder().method(method).uri("/rank").header("host", "a.test")
 }
 
 /// How our own ends: an answer and whether the connection goes on, or why not.
 #[derive(Debug, PartialEq, Eq)]
-enum Ends {
+pub(super) enum Ends {
     Answer(Answer, bool),
     Broken(Broken),
     Closed,
     BrokeOff(BackendBroke),
 }
 
+/// Asks over a connection of ours, and reads all of the answer.
+pub(super) async fn answered(wire: &Wire, request: Outgoing) -> Ends {
+    let (response, _) = match wire.send(request, Hearers::NONE).await {
+        Ok(answer) => answer,
+        Err(Unanswered::Broken(broken)) => return Ends::Broken(broken),
+        Err(Unanswered::Closed | Unanswered::Unsent(_)) => return Ends::Closed,
+    };
+    let (mut head, mut body) = response.into_parts();
+    if let Some(passed) = body.take_lines() {
+        // As whoever wants a map has them: but for a `Connection` that is for this hop.
+        head.headers = passed.lines.to_map();
+    }
+    let body = match body.collect().await {
+        Ok(body) => body,
+        Err(broke) => return Ends::BrokeOff(broke),
+    };
+    let trailers = body.trailers().map(fields).unwrap_or_default();
+    let answer = Answer { status: head.status.as_u16(), fields: fields(&head.headers), body: body.to_bytes().to_vec(), trailers };
+    Ends::Answer(answer, !wire.0.borrow().is_over)
+}
+
 fn ours(bytes: &[u8], piece: usize, method: &Method) -> Ends {
     against(bytes, piece, |stream| async move {
         let wire = Wire::new(Stream::Piped(stream));
-        let asked = wire.send(request(method).body(RequestBody::Empty).unwrap().into(), Hearers::NONE);
-        let (response, _) = match asked.await {
-            Ok(answer) => answer,
-            Err(Unanswered::Broken(broken)) => return Ends::Broken(broken),
-            Err(Unanswered::Closed | Unanswered::Unsent(_)) => return Ends::Closed,
-        };
-        let (mut head, mut body) = response.into_parts();
-        if let Some(passed) = body.take_lines() {
-            // As whoever wants a map has them: but for a `Connection` that is for this hop.
-            head.headers = passed.lines.to_map();
-        }
-        let body = match body.collect().await {
-            Ok(body) => body,
-            Err(broke) => return Ends::BrokeOff(broke),
-        };
-        let trailers = body.trailers().map(fields).unwrap_or_default();
-        let answer = Answer { status: head.status.as_u16(), fields: fields(&head.headers), body: body.to_bytes().to_vec(), trailers };
-        Ends::Answer(answer, !wire.0.borrow().is_over)
+        answered(&wire, request(method).body(RequestBody::Empty).unwrap().into()).await
     })
+}
+
+/// All of a response that hyper reads.
+pub(super) async fn taken(response: Response<hyper::body::Incoming>) -> Option<Answer> {
+    let (mut head, body) = response.into_parts();
+    let body = body.collect().await.ok()?;
+    let trailers = body.trailers().map(fields).unwrap_or_default();
+    // What is for this hop alone is left out where lines pass as they came.
+    let is_plain =
+        |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"close") || value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
+    let lines: Vec<_> = head.headers.get_all("connection").iter().collect();
+    if lines.len() == 1 && lines.into_iter().all(is_plain) {
+        head.headers.remove("connection");
+    }
+    Some(Answer { status: head.status.as_u16(), fields: fields(&head.headers), body: body.to_bytes().to_vec(), trailers })
 }
 
 fn hypers(bytes: &[u8], method: &Method) -> Option<Answer> {
     against(bytes, bytes.len(), |stream| async move {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         tokio::task::spawn_local(async move { drop(connection.await) });
-        let response = sender.send_request(request(method).body(Empty::<Bytes>::new()).unwrap()).await.ok()?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.ok()?;
-        let trailers = body.trailers().map(fields).unwrap_or_default();
-        let mut head = head;
-        // What is for this hop alone is left out where lines pass as they came.
-        let is_plain = |value: &http::HeaderValue| {
-            value.as_bytes().eq_ignore_ascii_case(b"close") || value.as_bytes().eq_ignore_ascii_case(b"keep-alive")
-        };
-        let lines: Vec<_> = head.headers.get_all("connection").iter().collect();
-        if lines.len() == 1 && lines.into_iter().all(is_plain) {
-            head.headers.remove("connection");
-        }
-        Some(Answer { status: head.status.as_u16(), fields: fields(&head.headers), body: body.to_bytes().to_vec(), trailers })
+        taken(sender.send_request(request(method).body(Empty::<Bytes>::new()).unwrap()).await.ok()?).await
     })
 }
 
@@ -116,7 +122,7 @@ fn body_of(ends: &Ends) -> &[u8] {
     &answer.body
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\n";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\n";
 
 #[test]
 fn each_kind_of_body_is_read_and_it_is_known_whether_the_connection_goes_on() {
@@ -323,46 +329,48 @@ fn compared(bytes: &[u8]) -> (Option<Answer>, Option<Answer>) {
     (ours, theirs)
 }
 
+/// What responses are made of.
+pub(super) const WORDS: [&[u8]; 30] = [
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.0 200 OK\r\n",
+    b"HTTP/1.1 204 No Content\r\n",
+    b"HTTP/1.1 304 Not Modified\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\n",
+    b"content-length: 2\r\n",
+    b"Content-Length: 0\r\n",
+    b"content-length: 2, 2\r\n",
+    b"content-length:\t2 \r\n",
+    b"transfer-encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"transfer-encoding:\x0bchunked\r\n",
+    b"connection: close\r\n",
+    b"connection: keep-alive\r\n",
+    b"trailer: x-sum\r\n",
+    b"x-a: b\r\n",
+    b" folded\r\n",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"hi",
+    b"2\r\nhi\r\n",
+    b"2;a=b\r\nhi\r\n",
+    b"0\r\n\r\n",
+    b"0\r\nx-sum: 1\r\n\r\n",
+    b"ffffffffffffffff\r\n",
+    b"\0",
+    b"\x80",
+];
+
 #[test]
 fn fuzz_backend_response() {
-    let words: [&[u8]; 30] = [
-        b"HTTP/1.1 200 OK\r\n",
-        b"HTTP/1.0 200 OK\r\n",
-        b"HTTP/1.1 204 No Content\r\n",
-        b"HTTP/1.1 304 Not Modified\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\n",
-        b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n",
-        b"HTTP/1.1 101 Switching Protocols\r\n",
-        b"content-length: 2\r\n",
-        b"Content-Length: 0\r\n",
-        b"content-length: 2, 2\r\n",
-        b"content-length:\t2 \r\n",
-        b"transfer-encoding: chunked\r\n",
-        b"Transfer-Encoding: gzip, chunked\r\n",
-        b"transfer-encoding:\x0bchunked\r\n",
-        b"connection: close\r\n",
-        b"connection: keep-alive\r\n",
-        b"trailer: x-sum\r\n",
-        b"x-a: b\r\n",
-        b" folded\r\n",
-        b"\r\n",
-        b"\n",
-        b"\r",
-        b"hi",
-        b"2\r\nhi\r\n",
-        b"2;a=b\r\nhi\r\n",
-        b"0\r\n\r\n",
-        b"0\r\nx-sum: 1\r\n\r\n",
-        b"ffffffffffffffff\r\n",
-        b"\0",
-        b"\x80",
-    ];
     let seeds = vec![
         format!("{OK}content-length: 2\r\n\r\nhi").into_bytes(),
         format!("{OK}transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n").into_bytes(),
         format!("{OK}\r\nhi").into_bytes(),
     ];
-    Target { name: "backend_response", words: &words, seeds, most_bytes: 2_048 }.run(|bytes| trace(compared(bytes)));
+    Target { name: "backend_response", words: &WORDS, seeds, most_bytes: 2_048 }.run(|bytes| trace(compared(bytes)));
 }
 
 proptest! {

@@ -32,6 +32,8 @@ mod upload;
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod server_tests;
 
 pub(crate) use client::{Unanswered, Wire};
