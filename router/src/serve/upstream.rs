@@ -24,13 +24,11 @@ use super::timer::ReusedTimer;
 use crate::config::Protocol;
 use crate::quality::Broken;
 
-/// Where a timer is set that is not in use.
-const UNUSED: Duration = Duration::from_secs(10);
-
 /// A connection that can carry one query at a time, or a share in one that carries many.
 pub(crate) struct Connection {
     sender: Sender,
-    timer: ReusedTimer,
+    /// Of a connection that carries one query at a time.
+    timer: Option<ReusedTimer>,
     is_reused: bool,
     /// Of an endpoint that is given by name.
     place: Option<Arc<Place>>,
@@ -156,7 +154,8 @@ impl Connection {
         let refused = |cause: String| Failure::Connect { endpoint: endpoint.authority.to_string(), cause };
         match tokio::time::timeout(timeout, dial(endpoint, purpose, timeout)).await {
             Ok(Ok((sender, place))) => {
-                Ok(Connection { sender, timer: ReusedTimer::new(Instant::now() + timeout), is_reused: false, place })
+                let timer = (!matches!(sender, Sender::Http2(_))).then(|| ReusedTimer::new(Instant::now() + timeout));
+                Ok(Connection { sender, timer, is_reused: false, place })
             }
             Ok(Err(cause)) => Err(refused(cause)),
             Err(_) => {
@@ -205,8 +204,7 @@ impl Connection {
     pub(crate) fn share(&self) -> Option<Connection> {
         let Sender::Http2(sender) = &self.sender else { return None };
         let sender = Sender::Http2(sender.clone());
-        let timer = ReusedTimer::new(Instant::now() + UNUSED);
-        Some(Connection { sender, timer, is_reused: true, place: self.place.clone() })
+        Some(Connection { sender, timer: None, is_reused: true, place: self.place.clone() })
     }
 
     /// Sends a query and waits for the response's head.
@@ -287,7 +285,10 @@ impl Connection {
     ) -> Result<(Response<Incoming>, Seen), Unsent> {
         let was_reused = std::mem::replace(&mut self.is_reused, true);
         let Sender::Http2(sender) = &self.sender else { return Err((Failure::Closed { was_reused }, Some(Box::new(request)))) };
-        match in_time(std::pin::pin!(sender.send(request, hearers)), &mut self.timer, deadline).await {
+        let mut timer = Some(sender.timer(deadline));
+        let answer = in_time(std::pin::pin!(sender.send(request, hearers)), &mut timer, deadline).await;
+        sender.give_back(timer);
+        match answer {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(SendError::Unsent(request))) => Err((Failure::Closed { was_reused }, Some(request))),
             Some(Err(SendError::Refused)) => Err((Failure::Refused, None)),
@@ -321,9 +322,12 @@ fn failure_of(error: &hyper::Error, was_reused: bool) -> Failure {
 }
 
 /// The answer, or `None` when the deadline passes first.
-async fn in_time<F: Future>(mut answer: Pin<&mut F>, timer: &mut ReusedTimer, deadline: Instant) -> Option<F::Output> {
+async fn in_time<F: Future>(mut answer: Pin<&mut F>, timer: &mut Option<ReusedTimer>, deadline: Instant) -> Option<F::Output> {
     std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Pending => timer.poll_passed(deadline, cx).map(|()| None),
+        Poll::Pending => match timer {
+            Some(timer) => timer.poll_passed(deadline, cx).map(|()| None),
+            None => Poll::Pending,
+        },
         Poll::Ready(result) => Poll::Ready(Some(result)),
     })
     .await

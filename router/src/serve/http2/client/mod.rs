@@ -38,12 +38,14 @@ use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::super::head::{Head, Outgoing};
 use super::super::http1::{self, Stream};
 use super::super::incoming::Incoming;
 use super::super::replay::RequestBody;
 use super::super::seen::Seen;
+use super::super::timer::ReusedTimer;
 use super::super::upstream::Hearers;
 use super::reads::{Reads, Writes};
 use super::sending::Sending;
@@ -64,6 +66,8 @@ const FIRST_STREAMS: usize = 100;
 const MOST_STREAMS: usize = 1_000;
 /// Of so many streams that we reset last, frames may still be on their way.
 const RESETS: usize = 512;
+/// Timers that wait to be used again.
+const TIMERS: usize = 64;
 /// No stream has a larger number.
 const LAST_STREAM: u32 = frame::LARGEST_WINDOW;
 
@@ -93,6 +97,8 @@ struct Life {
     /// An answer did not come in time. It may be slow, or the connection dead: until a ping is answered, nothing new is sent.
     is_doubted: Cell<bool>,
     changed: Notify,
+    /// Those of queries that were answered: setting one costs more than to use it again.
+    timers: RefCell<Vec<ReusedTimer>>,
 }
 
 impl Life {
@@ -169,10 +175,24 @@ impl Sender {
             is_going: Cell::default(),
             is_doubted: Cell::default(),
             changed: Notify::new(),
+            timers: RefCell::default(),
         });
         let mut driver = Driver::new(stream, streams.clone(), life.clone());
         tokio::task::spawn_local(std::future::poll_fn(move |cx| driver.poll(cx)));
         Sender { streams, life }
+    }
+
+    /// A timer for a query, which may be set to an earlier deadline.
+    pub(crate) fn timer(&self, deadline: Instant) -> ReusedTimer {
+        self.life.timers.borrow_mut().pop().unwrap_or_else(|| ReusedTimer::new(deadline))
+    }
+
+    /// The query is answered.
+    pub(crate) fn give_back(&self, timer: Option<ReusedTimer>) {
+        let mut timers = self.life.timers.borrow_mut();
+        if timers.len() < TIMERS {
+            timers.extend(timer);
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
