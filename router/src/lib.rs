@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod flags;
+pub mod footprint;
 pub mod lifecycle;
 pub mod loading;
 pub mod mlflow;

@@ -33,7 +33,7 @@ const MODULES: [(&str, &[&str], &str); 23] = [
     ("admin", &["config", "flags", "loading", "mlflow", "policy", "quality", "release", "serve", "tls", "vocabulary"], "API and metrics"),
     (
         "lifecycle",
-        &["admin", "config", "flags", "mlflow", "notify", "policy", "quality", "release", "serve", "tls", "vocabulary"],
+        &["admin", "config", "flags", "footprint", "mlflow", "notify", "policy", "quality", "release", "serve", "tls", "vocabulary"],
         "start, reload, hand-over, drain: who owns the router's parts",
     ),
     ("demo", &["admin", "cli", "config", "flags", "policy", "quality", "ranker", "serve", "vocabulary"], "the whole system on one machine"),
@@ -64,6 +64,7 @@ const MODULES: [(&str, &[&str], &str); 23] = [
     ("lib", &[], "the chart"),
     ("main", &["allocator", "cli"], "parse the command line, call the library"),
     ("allocator", &[], "mimalloc, by its short way; gives memory back after large work"),
+    ("footprint", &["allocator"], "memory that only the start needed"),
 ];
 
 /// Crates that are the business of one module, and of whoever else is named.

@@ -39,6 +39,7 @@ pub use started_as::StartedAs;
 use crate::admin::{self, Access, AdminState, AskedReload, Readiness, Reloads, ThisProcess};
 use crate::config::{self, Config};
 use crate::flags::FlagStore;
+use crate::footprint;
 use crate::mlflow::Candidates;
 use crate::notify::{Delivery, OpenGate, TargetError};
 use crate::policy::Policies;
@@ -159,6 +160,7 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
     }
     announce(running.config());
     notify::ready(running.generation());
+    footprint::forget_start();
     loop {
         tokio::select! {
             () = running.versions_moved() => running.follow_versions().await,

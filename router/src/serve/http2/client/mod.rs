@@ -8,7 +8,7 @@
 //!                               (response)
 //! ```
 //!
-//! A response's head becomes lines as a backend of HTTP/1.1 would have sent them, which pass to the client without a map between. `docs/decisions/http2-to-backends.md`
+//! A response's head becomes lines as a backend of HTTP/1.1 would have sent them, which pass to the client without a map between. `docs/decisions/http2.md`
 //! says why it is our own.
 
 mod body;

@@ -32,7 +32,11 @@ pub(super) fn write(encoder: &mut Encoder, out: &mut Vec<u8>, head: &Head, addre
     let is_tunnel = protocol.is_some();
     match head.fields.lines() {
         Some(lines) => lines.each(|name, value| write_line(encoder, out, name, value, is_tunnel)),
-        None => head.fields.as_map().iter().for_each(|(name, value)| write_line(encoder, out, name.as_str().as_bytes(), value.as_bytes(), is_tunnel)),
+        None => head
+            .fields
+            .as_map()
+            .iter()
+            .for_each(|(name, value)| write_line(encoder, out, name.as_str().as_bytes(), value.as_bytes(), is_tunnel)),
     }
 }
 

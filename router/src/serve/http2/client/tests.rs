@@ -121,7 +121,10 @@ fn an_answer_is_lines_and_data() {
         (vec![frame_of(99, 0xff, 77, b"?"), frame_of(kind::PRIORITY, 0, 9, &[0, 0, 0, 1, 9]), only(&ok).concat()], "200 x-a=1 []"),
         // It has answered, and wants nothing more (RFC 9113, 8.1).
         (vec![head(&ok), data(end, "abc"), frame_of(kind::RESET, 0, 1, &[0; 4])], "200 x-a=1 [abc]"),
-        (vec![head(&[(":status", "200"), ("content-length", "3")]), data(0, "abc"), frame_of(kind::RESET, 0, 1, &[0; 4])], "200 content-length=3 [abc]"),
+        (
+            vec![head(&[(":status", "200"), ("content-length", "3")]), data(0, "abc"), frame_of(kind::RESET, 0, 1, &[0; 4])],
+            "200 content-length=3 [abc]",
+        ),
     ] {
         assert_eq!(answered("GET", frames), expected);
     }
@@ -134,7 +137,17 @@ fn an_answer_that_makes_no_sense_is_refused() {
     let end = flag::END_STREAM;
     let field = |name, value| vec![frame_of(kind::HEADERS, WHOLE, 1, &block(&[ok, (name, value)]))];
     let huge = "1".repeat(15_000);
-    let large: Vec<u8> = (0..5).map(|nth| frame_of(if nth == 0 { kind::HEADERS } else { kind::CONTINUATION }, if nth == 4 { flag::END_HEADERS } else { 0 }, 1, &block_of_long(&huge, nth == 0))).collect::<Vec<_>>().concat();
+    let large: Vec<u8> = (0..5)
+        .map(|nth| {
+            frame_of(
+                if nth == 0 { kind::HEADERS } else { kind::CONTINUATION },
+                if nth == 4 { flag::END_HEADERS } else { 0 },
+                1,
+                &block_of_long(&huge, nth == 0),
+            )
+        })
+        .collect::<Vec<_>>()
+        .concat();
     for (frames, expected) in [
         (vec![head(&[("x-a", "1")])], "broken Parse"),
         (vec![head(&[ok, ok])], "broken Parse"),
@@ -255,9 +268,7 @@ fn a_connection_that_is_going_gives_the_request_back() {
         assert!(server.accept().await.is_none());
         drop(server);
         wait_for(|| !sender.is_usable()).await;
-        assert!(
-            matches!(sender.send(query(), Hearers::NONE).await, Err(SendError::Unsent(request)) if request.head.uri.path() == "/rank")
-        );
+        assert!(matches!(sender.send(query(), Hearers::NONE).await, Err(SendError::Unsent(request)) if request.head.uri.path() == "/rank"));
     });
 }
 
@@ -462,7 +473,10 @@ fn a_tunnel_is_bytes_both_ways() {
         };
         let (answer, ()) = tokio::join!(sender.send(asks(), Hearers::NONE), answering);
         let (response, seen) = answer.ok().unwrap();
-        assert_eq!((response.status(), &response.headers()[UPGRADE], seen.has_upgrade), (StatusCode::SWITCHING_PROTOCOLS, &HeaderValue::from_static("websocket"), true));
+        assert_eq!(
+            (response.status(), &response.headers()[UPGRADE], seen.has_upgrade),
+            (StatusCode::SWITCHING_PROTOCOLS, &HeaderValue::from_static("websocket"), true)
+        );
         let Incoming::Tunnel(mut io) = response.into_body() else { panic!("no tunnel") };
         io.write_all(b"there").await.unwrap();
         assert_eq!(next(&mut far).await.unwrap().1, b"there");

@@ -276,7 +276,9 @@ where
     }
 
     fn begins(&self, id: u32, length: Option<u64>, ends: bool) {
-        self.streams.borrow_mut().begin(id, Begun { length, is_head: false, has_head: true, has_ended: ends, is_read: false, is_written: true });
+        self.streams
+            .borrow_mut()
+            .begin(id, Begun { length, is_head: false, has_head: true, has_ended: ends, is_read: false, is_written: true });
     }
 
     #[cold]

@@ -4,11 +4,11 @@ use h2::Reason;
 use http::Response;
 
 use super::super::super::body::ResponseBody;
+use super::super::alive::{ALIVE, GOING};
 use super::super::frame::{self, Head, flag, kind};
 use super::super::frames::Came;
 use super::super::streams::StreamBroke;
 use super::super::trailers::Trailers;
-use super::super::alive::{ALIVE, GOING};
 use super::request::{Outcome, Reading};
 use super::{Asked, Connection, Going};
 use crate::quality::Refusal;
