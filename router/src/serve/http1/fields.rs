@@ -31,8 +31,25 @@ pub(crate) fn give_back(mut headers: HeaderMap) {
     }
 }
 
-/// Digits and nothing else.
+/// Digits and nothing else, up to 2^63 - 1: who counts with a sign would take more for another number.
 pub(crate) fn number(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| number.checked_mul(10)?.checked_add(char::from(*byte).to_digit(10)?.into());
-    if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
+    let number = if text.is_empty() { None } else { text.iter().try_fold(0, digit) };
+    number.filter(|number| *number <= i64::MAX.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_digits_that_anybody_can_count_to() {
+        assert_eq!(
+            ["0", "007", "42", "9223372036854775807"].map(|text| number(text.as_bytes())),
+            [Some(0), Some(7), Some(42), Some(i64::MAX as u64)]
+        );
+        for odd in ["", "+1", "-1", "1 ", "0x1", "1e3", "9223372036854775808", "18446744073709551615", "18446744073709551616"] {
+            assert_eq!(number(odd.as_bytes()), None, "{odd:?}");
+        }
+    }
 }

@@ -213,7 +213,7 @@ impl Streams {
         if let Some(window) = settings.window {
             let window = i64::from(window);
             let more = window - std::mem::replace(&mut self.first_window, window);
-            for stream in &mut self.all {
+            for (_, stream) in &mut self.all {
                 stream.window += more;
                 if stream.window > i64::from(LARGEST_WINDOW) {
                     return Err(Reason::FLOW_CONTROL_ERROR);

@@ -51,8 +51,8 @@ pub(super) struct Side {
 
 /// The streams.
 pub(super) struct Streams {
-    /// By number, which only grows.
-    pub(super) all: Vec<Stream>,
+    /// By number, which only grows. Boxed: one that goes away moves all behind it.
+    pub(super) all: Vec<(u32, Box<Stream>)>,
     /// To be written, from `written` on.
     pub(super) out: Vec<u8>,
     written: usize,
@@ -84,7 +84,6 @@ pub(super) struct Streams {
 }
 
 pub(super) struct Stream {
-    pub(super) id: u32,
     pub(super) came: VecDeque<Bytes>,
     pub(super) is_head: bool,
     /// What data belongs to has come.
@@ -229,16 +228,16 @@ impl Streams {
 
     fn place(&self, id: u32) -> Option<usize> {
         // Mostly it is one of few.
-        self.all.binary_search_by_key(&id, |stream| stream.id).ok()
+        self.all.binary_search_by_key(&id, |(known, _)| *known).ok()
     }
 
     pub(super) fn get(&mut self, id: u32) -> Option<&mut Stream> {
         let place = self.place(id)?;
-        self.all.get_mut(place)
+        self.all.get_mut(place).map(|(_, stream)| &mut **stream)
     }
 
     pub(super) fn look(&self, id: u32) -> Option<&Stream> {
-        self.all.get(self.place(id)?)
+        self.all.get(self.place(id)?).map(|(_, stream)| &**stream)
     }
 
     /// Frames of a stream that we reset may still be on their way.
@@ -249,8 +248,7 @@ impl Streams {
     /// A stream, with a number larger than all before.
     pub(super) fn begin(&mut self, id: u32, begun: Begun) {
         self.open += 1;
-        self.all.push(Stream {
-            id,
+        let stream = Box::new(Stream {
             came: VecDeque::new(),
             is_head: begun.is_head,
             has_head: begun.has_head,
@@ -272,17 +270,18 @@ impl Streams {
             is_counted: false,
             reset: None,
         });
+        self.all.push((id, stream));
     }
 
     /// A stream goes away when nobody reads from it or writes to it any more.
     pub(super) fn settle(&mut self, id: u32) {
         let Some(place) = self.place(id) else { return };
-        let Some(stream) = self.all.get(place).filter(|stream| !(stream.has_reader || stream.has_writer)) else { return };
+        let Some((_, stream)) = self.all.get(place).filter(|(_, stream)| !(stream.has_reader || stream.has_writer)) else { return };
         // Nobody wants the rest of what comes. A server that has answered says so without an error (RFC 9113, 8.1).
         if stream.comes == Comes::More && stream.reset.is_none() {
             self.say_reset(id, self.side.unwanted);
         }
-        let stream = self.all.remove(place);
+        let (_, stream) = self.all.remove(place);
         if stream.is_starved {
             self.starved.retain(|starved| *starved != id);
         }
@@ -352,7 +351,7 @@ impl Streams {
 
     /// A server has not begun with streams beyond this one, and will not.
     pub(super) fn are_refused_beyond(&mut self, last: u32) {
-        let beyond: Vec<u32> = self.all.iter().map(|stream| stream.id).filter(|id| *id > last).collect();
+        let beyond: Vec<u32> = self.all.iter().map(|(id, _)| *id).filter(|id| *id > last).collect();
         for id in beyond {
             self.is_reset(id, Reason::REFUSED_STREAM);
         }
@@ -367,7 +366,7 @@ impl Streams {
     pub(super) fn end_all(&mut self, broke: StreamBroke) {
         self.is_over = true;
         self.forget_unwritten();
-        for stream in &mut self.all {
+        for (_, stream) in &mut self.all {
             self.open -= usize::from(stream.reset.is_none());
             stream.reset.get_or_insert(Reason::CANCEL);
             if stream.comes == Comes::More {

@@ -7,6 +7,9 @@ use http::{HeaderMap, Method};
 use super::super::hpack::Encoder;
 use crate::serve::head::Head;
 
+/// Makes a capital letter a small one.
+const LOWER_CASE: u8 = 0x20;
+
 /// Where requests go.
 pub(super) struct Address<'a> {
     pub(super) is_https: bool,
@@ -43,19 +46,21 @@ pub(super) fn write(encoder: &mut Encoder, out: &mut Vec<u8>, head: &Head, addre
 /// A field, unless HTTP/2 has no place for it (8.2.2) or it is said already.
 fn write_line(encoder: &mut Encoder, out: &mut Vec<u8>, name: &[u8], value: &[u8], is_tunnel: bool) {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-    match name.len() {
-        2 if is(b"te") && !value.eq_ignore_ascii_case(b"trailers") => {}
-        4 if is(b"host") => {}
-        7 if is(b"upgrade") => {}
-        10 if is(b"connection") || is(b"keep-alive") => {}
-        16 if is(b"proxy-connection") => {}
-        17 if is(b"transfer-encoding") => {}
+    // Told apart by length and first letter: most names need no comparison of text at all.
+    match (name.len(), name.first().map_or(0, |first| first | LOWER_CASE)) {
+        (2, b't') if is(b"te") && !value.eq_ignore_ascii_case(b"trailers") => {}
+        (4, b'h') if is(b"host") => {}
+        (7, b'u') if is(b"upgrade") => {}
+        (10, b'c') if is(b"connection") => {}
+        (10, b'k') if is(b"keep-alive") => {}
+        (16, b'p') if is(b"proxy-connection") => {}
+        (17, b't') if is(b"transfer-encoding") => {}
         // The handshake of HTTP/1.1 has no part in it.
-        17 if is_tunnel && is(b"sec-websocket-key") => {}
+        (17, b's') if is_tunnel && is(b"sec-websocket-key") => {}
         // Secrets have no place in a table of fields (RFC 7541, 7.1.3).
-        6 if is(b"cookie") => encoder.field_once(name, value, out),
-        13 if is(b"authorization") => encoder.field_once(name, value, out),
-        19 if is(b"proxy-authorization") => encoder.field_once(name, value, out),
+        (6, b'c') if is(b"cookie") => encoder.field_once(name, value, out),
+        (13, b'a') if is(b"authorization") => encoder.field_once(name, value, out),
+        (19, b'p') if is(b"proxy-authorization") => encoder.field_once(name, value, out),
         _ => encoder.field(name, value, out),
     }
 }

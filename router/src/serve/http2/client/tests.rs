@@ -344,7 +344,7 @@ fn an_answer_that_is_given_up_is_cancelled_and_its_window_comes_back() {
             far.write_all(&[head(&[(":status", "200")]), data(0, "abc")].concat()).await.unwrap();
         };
         let (answer, ()) = tokio::join!(sending, answering);
-        wait_for(|| !sender.streams.borrow().all[0].came.is_empty()).await;
+        wait_for(|| !sender.streams.borrow().all[0].1.came.is_empty()).await;
         drop(answer);
         assert_eq!(next(&mut far).await.unwrap().1, [0, 0, 0, 8]);
         let streams = sender.streams.borrow();
@@ -439,7 +439,7 @@ fn more_than_the_window_is_refused() {
         let sending = async {
             let (response, _) = sender.send(query(), Hearers::NONE).await.ok().unwrap();
             // Nobody reads it.
-            wait_for(|| sender.streams.borrow().all.first().is_some_and(|stream| matches!(stream.comes, Comes::Broken(_)))).await;
+            wait_for(|| sender.streams.borrow().all.first().is_some_and(|(_, stream)| matches!(stream.comes, Comes::Broken(_)))).await;
             response.into_body().collect().await.unwrap_err().is_malformed()
         };
         let answering = async {
