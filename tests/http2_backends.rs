@@ -12,7 +12,7 @@ use h2::Reason;
 use h2::client::SendRequest;
 use h2::server::SendResponse;
 use http::{Method, Request, Response};
-use switchback_tests::frames::{self, ACK, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, PING, SETTINGS, frame};
+use switchback_tests::frames::{self, ACK, DATA, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, PING, RESET, SETTINGS, frame};
 use switchback_tests::over_h2::{connect, get, run};
 use switchback_tests::{Backend, Behaviour, Router, Setup, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -320,5 +320,71 @@ fn what_an_http2_backend_must_not_say_of_its_response_is_refused() {
     for (reason, times) in [("framing", 1.0), ("parse", 2.0)] {
         let label = format!("reason=\"{reason}\"");
         assert_eq!(router.metric("switchback_broken_responses_total", &[&label]), times, "{reason}");
+    }
+}
+
+/// Answers the first query of each connection with these frames.
+fn answering(frames: Vec<Vec<u8>>) -> SocketAddr {
+    let (address, _) = served(move |mut stream, _| {
+        let frames = frames.concat();
+        async move {
+            stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+            heads(&mut stream, 1).await;
+            stream.write_all(&frames).await.unwrap();
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.unwrap();
+        }
+    });
+    address
+}
+
+fn head_with(fields: &[(&str, &str)]) -> Vec<u8> {
+    let fields: Vec<u8> = fields.iter().flat_map(|(name, value)| frames::field(name.as_bytes(), value.as_bytes())).collect();
+    frame(HEADERS, END_HEADERS, 1, &[&[0x88], fields.as_slice()].concat())
+}
+
+#[test]
+fn trailers_of_an_http2_backend_reach_a_client_of_http1() {
+    let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[frames::field(b"x-sum", b"7"), frames::field(b"x-other", b"8")].concat());
+    let address = answering(vec![head_with(&[("trailer", "x-sum")]), frame(DATA, 0, 1, b"hello"), trailers]);
+    let router = before(address, "");
+    let mut client = std::net::TcpStream::connect(router.traffic).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client.write_all(b"GET /rank HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: te, close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn a_body_without_a_length_that_comes_at_once_is_held_to_its_limit() {
+    let body = vec![b'x'; 2_000];
+    let address = answering(vec![head_with(&[]), frame(DATA, END_STREAM, 1, &body)]);
+    for (most, status) in [(1_999, 502), (2_000, 200)] {
+        let router = before(address, &format!("max_response_body = {most}"));
+        run(async {
+            let mut sender = connect(&router).await;
+            assert_eq!(sender.send_request(get("/rank"), true).unwrap().0.await.unwrap().status(), status, "{most}");
+        });
+    }
+}
+
+/// Half a response is never said to be whole, nor its request not to have been begun with.
+#[test]
+fn what_a_backend_says_of_its_stream_is_passed_on_where_it_is_true_of_the_response() {
+    for (reason, heard) in
+        [(Reason::NO_ERROR, Reason::INTERNAL_ERROR), (Reason::REFUSED_STREAM, Reason::INTERNAL_ERROR), (Reason::CANCEL, Reason::CANCEL)]
+    {
+        let reset = frame(RESET, 0, 1, &u32::from(reason).to_be_bytes());
+        let address = answering(vec![head_with(&[]), frame(DATA, 0, 1, b"half"), reset]);
+        let router = before(address, "");
+        run(async {
+            let mut sender = connect(&router).await;
+            let mut response = sender.send_request(get("/rank"), true).unwrap().0.await.unwrap();
+            let mut end = None;
+            while let Some(data) = response.body_mut().data().await {
+                end = data.err();
+            }
+            assert_eq!(end.and_then(|error| error.reason()), Some(heard), "{reason:?}");
+        });
     }
 }

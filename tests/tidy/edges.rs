@@ -9,7 +9,7 @@ use super::rust::parse;
 use super::tree::Tree;
 
 /// Each module of the router, what it may import of the others, and why it stands there. docs/ARCHITECTURE.md has this table.
-const MODULES: [(&str, &[&str], &str); 23] = [
+const MODULES: [(&str, &[&str], &str); 24] = [
     ("vocabulary", &["config"], "the nouns of both paths (`config` in links only)"),
     ("config", &["vocabulary"], "written form to checked form"),
     ("tls", &["config"], "certificates, read again when their files change"),

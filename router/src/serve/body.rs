@@ -138,14 +138,17 @@ pub(crate) enum PassError {
 }
 
 impl PassError {
-    /// What a client of HTTP/2 is told: what the backend said, if it said anything.
+    /// What a client of HTTP/2 is told: what the backend said, if it said anything that is true of this response, too.
     pub(crate) fn reason(&self) -> h2::Reason {
         match self {
-            PassError::Aborted(error) => error.reason().unwrap_or(h2::Reason::INTERNAL_ERROR),
+            PassError::Aborted(error) => error.reason().filter(|reason| !PROMISES.contains(reason)).unwrap_or(h2::Reason::INTERNAL_ERROR),
             PassError::Idle | PassError::TooLarge => h2::Reason::INTERNAL_ERROR,
         }
     }
 }
+
+/// What a response cannot be reset with that has begun: that it is whole (RFC 9113, 8.1), or that nobody had begun with the request (8.7).
+const PROMISES: [h2::Reason; 2] = [h2::Reason::NO_ERROR, h2::Reason::REFUSED_STREAM];
 
 /// What a backend is blamed for: chunks that make no sense are counted as that.
 fn blame_for(error: &BrokenOff) -> fn(&Attempt) {

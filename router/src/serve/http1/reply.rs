@@ -84,7 +84,11 @@ impl Reply {
         let (head, mut body) = response.into_parts();
         let lines = body.take_lines();
         let framing = framing(&head, &body, *facts);
-        let trailers = if facts.takes_trailers && framing == Framing::Chunked { announced_trailers(&head.headers) } else { Vec::new() };
+        let trailers = if facts.takes_trailers && framing == Framing::Chunked {
+            announced_trailers(&head.headers, lines.as_deref())
+        } else {
+            Vec::new()
+        };
         let mut reply = Reply { body, framing, trailers, is_over: false };
         GATHER.with_borrow_mut(|out| {
             out.clear();
@@ -236,9 +240,12 @@ fn framing(head: &response::Parts, body: &ResponseBody, facts: Facts) -> Framing
     }
 }
 
-fn announced_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+/// Those that the head announces, in fields that pass as they came (`lines`) or others.
+fn announced_trailers(headers: &HeaderMap, lines: Option<&PassedLines>) -> Vec<HeaderName> {
+    let passed = lines.into_iter().flat_map(|passed| passed.lines.all(TRAILER.as_str()));
+    let said = headers.get_all(TRAILER).iter().map(HeaderValue::as_bytes).chain(passed);
+    let names = said.flat_map(|line| line.split(|byte| *byte == b','));
+    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
 }
 
 /// `lines` are fields of a backend, before those of `head`.

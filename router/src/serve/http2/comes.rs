@@ -16,12 +16,12 @@ use crate::quality::Broken;
 /// A stream's window is opened again when so much of it was taken.
 const TAKEN: u32 = STREAM_WINDOW / 2;
 
-/// Each time that so many more wait, small ones are put together.
-const PIECES: usize = 256;
+/// Each time that so many more wait, small ones are put together: each is a slice of memory that many share, and holds all of it.
+const PIECES: usize = 32;
 /// What all interim heads of a response may count, in bytes.
 const INTERIM_BYTES: usize = 64 << 10;
-/// Smaller ones are small.
-const SMALL: usize = 1 << 10;
+/// Smaller ones are small: all but those of the largest frames.
+const SMALL: usize = frame::MOST;
 
 fn length(data: &Bytes) -> u32 {
     u32::try_from(data.len()).unwrap_or(u32::MAX)
@@ -33,7 +33,7 @@ impl Stream {
         matches!(self.comes, Comes::Ended | Comes::Broken(StreamBroke::Reset(_)))
     }
 
-    /// Pieces of a few bytes take more room than bytes: many of them become one.
+    /// Pieces hold more memory than they have bytes: many of them become one.
     fn gather(&mut self) {
         if !self.came.len().is_multiple_of(PIECES) {
             return;
@@ -77,6 +77,7 @@ impl Streams {
             if stream.was_ended_there() {
                 self.faulty(id, Reason::STREAM_CLOSED);
             }
+            self.open_window();
             return Ok(());
         }
         if !stream.has_head {
@@ -202,6 +203,13 @@ impl Streams {
                 Poll::Pending
             }
         }
+    }
+
+    /// How long what is to be read is, where all of it has come, and no trailers behind it.
+    pub(super) fn whole_length(&self, id: u32) -> Option<u64> {
+        let stream = self.look(id)?;
+        let is_whole = stream.comes == Comes::Ended && stream.trailers.is_none();
+        is_whole.then(|| stream.came.iter().map(|data| u64::from(length(data))).sum())
     }
 
     /// All of a body, where it has come.

@@ -59,9 +59,7 @@ impl Body for Http2Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.is_end_stream() {
-            return SizeHint::with_exact(0);
-        }
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        let is_here = || self.exchange.reads.streams.borrow().whole_length(self.exchange.reads.id);
+        self.left.or_else(is_here).map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

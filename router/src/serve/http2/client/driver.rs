@@ -146,8 +146,10 @@ impl Driver {
     fn ends(&mut self, reason: Reason) {
         self.is_closing = true;
         self.life.is_closed.set(true);
+        // Whoever asked beside those that it answered badly is not told that its own answer was.
+        let broke = if reason == Reason::ENHANCE_YOUR_CALM { StreamBroke::Closed } else { StreamBroke::Malformed };
         // Of its streams none was ever begun.
-        self.streams.borrow_mut().go_away(0, reason, StreamBroke::Malformed);
+        self.streams.borrow_mut().go_away(0, reason, broke);
         self.life.changed.notify_waiters();
     }
 }

@@ -65,7 +65,9 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const FIRST_STREAMS: usize = 100;
 const MOST_STREAMS: usize = 1_000;
 /// Of so many streams that we reset last, frames may still be on their way.
-const RESETS: usize = 512;
+const RESETS: usize = 2 * MOST_STREAMS;
+/// An upload goes on so long after its answer is whole: a backend that takes nothing more of it may never say so.
+const LEFT_TO_SEND: Duration = Duration::from_secs(30);
 /// Timers that wait to be used again.
 const TIMERS: usize = 64;
 /// No stream has a larger number.
@@ -336,9 +338,14 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// The answer is whole. An upload that is not goes on by itself, as long as the backend takes it.
+    /// The answer is whole. An upload that is not goes on by itself for a while, as long as the backend takes it.
     fn is_answered(&mut self) {
-        self.upload = None;
+        if let Some(upload) = self.upload.take().filter(|upload| !upload.is_finished()) {
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(LEFT_TO_SEND).await;
+                upload.abort();
+            });
+        }
     }
 }
 

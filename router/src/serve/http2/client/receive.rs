@@ -11,7 +11,7 @@ use super::response::Reading;
 use super::{HEAD_BYTES, MOST_STREAMS};
 use crate::serve::http1::FIELDS;
 
-/// More streams that had to be reset for what the backend did are a flood.
+/// A connection takes no more streams once so many had to be reset for what the backend did, and ends when it is four times as many.
 const FORCED: usize = 1_000;
 
 impl Driver {
@@ -23,7 +23,11 @@ impl Driver {
         let mut frames = std::mem::take(&mut self.frames);
         let taken = frames.take(HEAD_BYTES as usize, |came| self.take_came(came));
         self.frames = frames;
-        if self.streams.borrow().forced > FORCED { Err(Reason::ENHANCE_YOUR_CALM) } else { taken }
+        let forced = self.streams.borrow().forced;
+        if forced > FORCED {
+            self.life.is_going.set(true);
+        }
+        if forced > 4 * FORCED { Err(Reason::ENHANCE_YOUR_CALM) } else { taken }
     }
 
     fn take_came(&mut self, came: Came<'_>) -> Result<(), Reason> {
@@ -90,6 +94,7 @@ impl Driver {
             }
             kind::GO_AWAY => {
                 self.life.is_going.set(true);
+                self.life.changed.notify_waiters();
                 streams.are_refused_beyond(frame::go_away(head, payload)?);
                 Ok(())
             }
@@ -117,6 +122,7 @@ impl Driver {
         if let Some(takes_tunnels) = settings.takes_tunnels {
             self.life.takes_tunnels.set(takes_tunnels);
         }
+        self.life.changed.notify_waiters();
         Ok(())
     }
 }

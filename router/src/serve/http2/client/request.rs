@@ -55,7 +55,8 @@ fn write_line(encoder: &mut Encoder, out: &mut Vec<u8>, name: &[u8], value: &[u8
         (10, b'k') if is(b"keep-alive") => {}
         (16, b'p') if is(b"proxy-connection") => {}
         (17, b't') if is(b"transfer-encoding") => {}
-        // The handshake of HTTP/1.1 has no part in it.
+        // A tunnel has no length, and the handshake of HTTP/1.1 has no part in it.
+        (14, b'c') if is_tunnel && is(b"content-length") => {}
         (17, b's') if is_tunnel && is(b"sec-websocket-key") => {}
         // Secrets have no place in a table of fields (RFC 7541, 7.1.3).
         (6, b'c') if is(b"cookie") => encoder.field_once(name, value, out),

@@ -9,6 +9,9 @@ use crate::quality::Broken;
 use crate::serve::http1::{Draft, Drafted, Lines, PassedLines, number, passes_as_it_is};
 use crate::serve::seen::Seen;
 
+/// What a map takes, however little is in it.
+const MAP_BYTES: usize = 1 << 10;
+
 /// A head.
 #[derive(Debug)]
 pub(in super::super) enum ResponseHead {
@@ -98,7 +101,7 @@ impl Reading {
             return Err(Broken::Parse);
         }
         if status.is_informational() {
-            return Ok(ResponseHead::Interim { status, headers: lines.to_map(), bytes: self.bytes - self.bytes_left + EACH });
+            return Ok(ResponseHead::Interim { status, headers: lines.to_map(), bytes: self.bytes - self.bytes_left + MAP_BYTES });
         }
         let length = length(status, &lines, seen, ends, is_head)?;
         let mut response = Response::new(());
