@@ -18,6 +18,8 @@ mod request;
 mod response;
 
 #[cfg(test)]
+mod flow_tests;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod tests;
