@@ -28,6 +28,7 @@ mod versions;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tracing_appender::non_blocking::ErrorCounter;
@@ -56,6 +57,8 @@ use sockets::Listeners;
 use token_key::Sharing;
 use untold::Tallies;
 
+/// What a start still does when the router is ready is over after this.
+const SETTLED: Duration = Duration::from_secs(2);
 /// Reloads that may wait for the one that is done.
 const RELOADS: usize = 8;
 
@@ -160,7 +163,10 @@ async fn control(beginning: Beginning, predecessor: &mut Option<Predecessor>) ->
     }
     announce(running.config());
     notify::ready(running.generation());
-    footprint::forget_start();
+    tokio::spawn(async {
+        tokio::time::sleep(SETTLED).await;
+        footprint::forget_start();
+    });
     loop {
         tokio::select! {
             () = running.versions_moved() => running.follow_versions().await,
