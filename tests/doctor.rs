@@ -88,6 +88,10 @@ fn a_good_set_up_is_all_well_and_what_breaks_is_named() {
     let router = setup.redis(&redis.url()).start();
     eventually("it is known", SOON, || (router.route()["routers"].as_array().unwrap().len() == 1).then_some(()));
 
+    eventually("the router has written all that it writes", SOON, || {
+        let late = ["EXISTS", "{switchback}:clock", "{switchback}:token-key"];
+        (redis.cli(&late).unwrap() == "2").then_some(())
+    });
     let before = redis.cli(&["DBSIZE"]).unwrap();
     let well = eventually("all is well", SOON, || Some(of(&router)).filter(|(code, _)| *code == 0));
     let amiss: Vec<&Value> = well.1.iter().filter(|finding| finding["status"] != "ok").collect();
