@@ -11,6 +11,17 @@ pub(super) fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<
     out
 }
 
+/// For fuzz targets: frames as the bytes say (kind, flags, stream, length, payload), behind the first one.
+pub(super) fn frames_behind(first: Vec<u8>, mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut frames = vec![first];
+    while let [kind, flags, stream, length, rest @ ..] = bytes {
+        let (payload, behind) = rest.split_at(rest.len().min((*length).into()));
+        frames.push(frame_of(kind % 10, flags & 0x2d, (stream % 8).into(), payload));
+        bytes = behind;
+    }
+    frames
+}
+
 /// A head without Huffman codes and without a table.
 pub(super) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let one = |(name, value): &(&str, &str)| {

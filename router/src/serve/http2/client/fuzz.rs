@@ -10,7 +10,7 @@ use switchback_fuzz::{Target, Trace, trace};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
 use super::super::frame::{flag, kind};
-use super::super::testing::{block, frame_of};
+use super::super::testing::{block, frame_of, frames_behind};
 use super::tests::{WHOLE, on_a_worker};
 use super::*;
 
@@ -122,20 +122,9 @@ async fn tell<F: Future<Output = ()>>(frames: &[Vec<u8>], ask: impl FnOnce(Duple
     heard
 }
 
-/// Frames as the bytes say: kind, flags, stream, length, payload.
-fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mut frames = vec![frame_of(kind::SETTINGS, 0, 0, &[])];
-    while let [kind, flags, stream, length, rest @ ..] = bytes {
-        let (payload, behind) = rest.split_at(rest.len().min((*length).into()));
-        frames.push(frame_of(kind % 10, flags & 0x2d, (stream % 8).into(), payload));
-        bytes = behind;
-    }
-    frames
-}
-
 /// Of what comes after they have given up, nobody can tell: a fault of one stream ends their connection in cases where it resets our stream.
 fn look(bytes: &[u8]) -> Trace {
-    let frames = frames(bytes);
+    let frames = frames_behind(frame_of(kind::SETTINGS, 0, 0, &[]), bytes);
     let (ours, theirs) = on_a_worker(async { (tell(&frames, ask_ours).await, tell(&frames, ask_theirs).await) });
     let mut ways = Vec::new();
     let is_broken = theirs.is_broken.get();

@@ -12,7 +12,7 @@ use switchback_fuzz::{Target, Trace, trace};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
 use super::super::frame::{self, flag, kind};
-use super::super::testing::{block, frame_of};
+use super::super::testing::{block, frames_behind};
 use super::tests::{hello, limits};
 use super::*;
 use crate::serve::answer::refused;
@@ -126,21 +126,10 @@ async fn tell(frames: &[Vec<u8>], serve: impl FnOnce(DuplexStream, Heard) -> Ser
     (heard.borrow().clone(), is_broken)
 }
 
-/// Frames as the bytes say: kind, flags, stream, length, payload.
-fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mut frames = vec![hello(&[])];
-    while let [kind, flags, stream, length, rest @ ..] = bytes {
-        let (payload, behind) = rest.split_at(rest.len().min((*length).into()));
-        frames.push(frame_of(kind % 10, flags & 0x2d, (stream % 8).into(), payload));
-        bytes = behind;
-    }
-    frames
-}
-
 /// Every request that we take is one of theirs, in their order; of one that comes after they have given up, nobody can tell: what is malformed ends their connection, where it
 /// resets our stream.
 fn look(bytes: &[u8]) -> Trace {
-    let frames = frames(bytes);
+    let frames = frames_behind(hello(&[]), bytes);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ((ours, _), (theirs, is_broken)) = runtime.block_on(tokio::task::LocalSet::new().run_until(async {
         let ours = tell(&frames, serve_ours).await;
@@ -198,6 +187,6 @@ fn http2_requests() {
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     let seeds =
         vec![words[..2].concat(), [words[2], words[6], words[7]].concat(), [words[3], words[8]].concat(), [words[4], words[5]].concat()];
-    assert_eq!(frames(words[0]).len(), 2, "{}", frame::HEAD);
+    assert_eq!(frames_behind(hello(&[]), words[0]).len(), 2, "{}", frame::HEAD);
     Target { name: "http2_requests", words: &words, seeds, most_bytes: 1_024 }.run(look);
 }
