@@ -76,7 +76,7 @@ conformance: build ## h2spec, h1spec, WebSocket cases and slow attacks, with a r
 	tests/conformance/run.sh --skip-missing --report tests/conformance/report.md
 
 .PHONY: bench
-bench: wasm-targets ## What a request costs here and elsewhere: nginx, HAProxy, Envoy, Caddy, pingora (ARGS=--quick; bench/results/bench.md)
+bench: wasm-targets instructions-tools ## What a request costs here and elsewhere: nginx, HAProxy, Envoy, Caddy, pingora (ARGS=--quick; bench/results/bench.md)
 	bench/run.sh $(ARGS)
 
 .PHONY: dist

@@ -20,6 +20,7 @@ folder `release` beside its own.
 
 import argparse
 import collections
+import hashlib
 import json
 import pathlib
 import platform
@@ -242,7 +243,8 @@ class Bench:
                 found = re.match(r"\s*([\d,]+)\s+\S*?:(.+?)(?: \[.*)?$", line)
                 # Those that run from the beginning to the end are told to have taken everything.
                 if found and (cost := int(found[1].replace(",", ""))) < whole:
-                    costs[found[2]] += cost
+                    # What was compiled from a policy has an address, which is another one each time.
+                    costs["a policy, compiled" if found[2].startswith("0x") else found[2]] += cost
         return total, costs
 
     def control(self, what):
@@ -299,9 +301,13 @@ def judged(name, now, before):
         wrong.append(f"{name}: {now['instructions']:,} instructions a query, {more:.1f} % more than the kept {before['instructions']:,}. What grew:")
         least = min(before["functions"].values(), default=0)
         grown = {function: cost - before["functions"].get(function, least) for function, cost in now["functions"].items()}
-        for function, more in sorted(grown.items(), key=lambda item: -item[1])[:10]:
-            if more >= 10:
-                wrong.append(f"    {more:+6d}  {function}")
+        named = [(function, more) for function, more in sorted(grown.items(), key=lambda item: -item[1])[:10] if more >= 10]
+        wrong += [f"    {more:+6d}  {function}" for function, more in named]
+        others = now["instructions"] - sum(now["functions"].values()) - (before["instructions"] - sum(before["functions"].values()))
+        wrong.append(f"    {others:+6d}  all functions that are not among the {len(now['functions'])} that are kept")
+    if now["instructions"] * ALLOWED < before["instructions"]:
+        less = 100 * (1 - now["instructions"] / before["instructions"])
+        print(f"{name}: {less:.1f} % fewer instructions than are kept: keep them (--update --only {name}), or they can be lost unseen", file=sys.stderr)
     if now["without_waiting"] > before["without_waiting"] + ALLOWED_CALLS:
         wrong.append(f"{name}: {now['without_waiting']} system calls a query without those that wait; kept are {before['without_waiting']}")
     return wrong
@@ -348,7 +354,7 @@ def main():
         KEPT.write_text(json.dumps(everything, indent=1) + "\n")
     wrong = [] if asked.update else [line for name in names for line in judged(name, now[name], kept[name])]
     if asked.json:
-        print(json.dumps(now, indent=1))
+        print(json.dumps({"program": hashlib.sha256(router.read_bytes()).hexdigest(), "workloads": now}, indent=1))
     else:
         print("Of the program of `make build`; the one that is shipped (`make dist`) is counted by bench/cost.sh.")
         for name in names:

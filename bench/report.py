@@ -12,6 +12,7 @@ import html
 import json
 import math
 import pathlib
+import re
 import statistics
 
 COLOURS = {"switchback": "#1f5fa8", "floor": "#999999", "straight": "#999999"}
@@ -29,18 +30,28 @@ ROUNDS = 20
 BUSY = 0.9
 # With more of a processor used by others than this, figures are disturbed.
 OTHERS = 0.05
+# A bar of a plot ends at so many times the median one.
+CUT = 4
+# Workloads in which a tenth of the users is another backend's, or somewhat more. Shares of a hash of 2,000 users lie within these bounds.
+SPLIT = ("split", "policy", "h2-upstream", "workers", "open5", "open5-rt", "open20")
+SHARES = (0.05, 0.25)
 
 
 class Table:
     """What was measured of one workload."""
 
     def __init__(self, raw, rounds, connections):
-        self.name, self.title, self.rounds, self.connections = raw["name"], raw["title"], rounds, connections
+        self.name, self.title, self.connections = raw["name"], raw["title"], connections
+        # Rounds in which contenders run side by side are several for each time that they are started.
+        self.turns = raw.get("turns", 1)
+        self.rounds = rounds * self.turns
         self.is_realtime, self.is_together = raw["is_realtime"], raw["is_together"]
         self.contenders = [label for label in raw["contenders"] if any(run["contender"] == label for run in raw["runs"])]
         self.runs = {}
         for run in raw["runs"]:
             self.runs.setdefault(run["contender"], {})[run["round"]] = run["measured"]
+        # Where it was interrupted, rounds that never began are nobody's failure.
+        self.begun = 1 + max((run["round"] for run in raw["runs"]), default=-1)
         # The router under two names, where both were measured.
         again = next((label for label in self.contenders if label.startswith("switchback again")), "")
         self.pair = (again, again.replace(" again", "")) if again.replace(" again", "") in self.contenders else None
@@ -49,9 +60,21 @@ class Table:
         """Whether every request got its answer. What an open loop never sent is a matter of keeping up."""
         return failures(run) == (run["load"]["unsent"] if self.name.startswith("open") else 0)
 
+    def is_split(self, label, run):
+        """Whether it did what was asked where users are split: the share of another backend, and no user with two of them."""
+        arms = run["load"]["arms"]
+        if self.name not in SPLIT or label.startswith(("straight", "floor")) or not arms:
+            return True
+        least, most = SHARES
+        return run["load"]["moved"] == 0 and least <= 1 - arms.get("blue", 0) / sum(arms.values()) <= most
+
+    def counts(self, label):
+        """Runs that are figures, by round."""
+        return {number: run for number, run in self.runs.get(label, {}).items() if self.is_clean(run) and self.is_split(label, run)}
+
     def values(self, label, what):
         """By round."""
-        found = {number: what(run) for number, run in self.runs.get(label, {}).items() if self.is_clean(run)}
+        found = {number: what(run) for number, run in self.counts(label).items()}
         return {number: value for number, value in found.items() if value is not None}
 
     def compare(self, label, others, what, how):
@@ -78,9 +101,13 @@ class Table:
         if not all(label in self.runs for label in labels):
             return None
         for label in labels:
-            failed = self.rounds - sum(map(self.is_clean, self.runs[label].values()))
-            if failed == self.rounds or failed > MAY_FAIL * self.rounds:
-                return f"{label}: {failed} of {self.rounds} runs had failures"
+            runs = self.runs[label]
+            failed = self.begun - sum(map(self.is_clean, runs.values()))
+            if failed == self.begun or failed > MAY_FAIL * self.begun:
+                return f"{label}: {failed} of {self.begun} runs had failures"
+            other = sum(not self.is_split(label, run) for run in runs.values())
+            if other > MAY_FAIL * self.begun:
+                return f"{label}: in {other} of {self.begun} runs users were not split as was asked"
         return None
 
     def idling(self, labels):
@@ -90,9 +117,18 @@ class Table:
         busy = {label: quartiles(self.values(label, lambda run: run["busy"]).values()) for label in labels}
         return [f"processor {100 * found[1]:.0f} % busy ({label})" for label, found in busy.items() if found and found[1] < BUSY]
 
+    def is_disturbed(self):
+        others = self.others()
+        return others is not None and others[2] > OTHERS
+
     def others(self):
-        """Quartiles of what else ran on the machine, in processors."""
-        return quartiles([run["others"] for runs in self.runs.values() for run in runs.values() if run["others"] is not None])
+        """Quartiles of what else ran on the machine, in processors. It is known in hundredths of a second: turns are taken together."""
+        groups = {}
+        for label, runs in self.runs.items():
+            for number, run in runs.items():
+                if run["others"] is not None:
+                    groups.setdefault((label, number // self.turns), []).append(run["others"])
+        return quartiles([max(0, statistics.fmean(group)) for group in groups.values()])
 
 
 def cpu(run):
@@ -110,6 +146,10 @@ def mib(memory):
 
 def pss(run):
     return mib(run["memory"])
+
+
+def anonymous(run):
+    return run["memory"]["anonymous_kib"] / 1024 if run["memory"] else None
 
 
 def latency(name):
@@ -154,15 +194,21 @@ def is_beyond(found, limit, pair, neutral, at_least):
     return is_kept and pair is not None and abs(pair[1] - neutral) < abs(middle - limit)
 
 
-def verdict(found, limit, pair, neutral, at_least):
+def verdict(found, limit, at_least, is_kept):
     low, middle, high = found
     if middle >= limit if at_least else middle <= limit:
-        return "met, beyond noise" if is_beyond(found, limit, pair, neutral, at_least) else "met, not beyond noise"
+        return "met, beyond noise" if is_kept else "met, not beyond noise"
     return "missed, within noise" if low <= limit <= high else "**missed**"
 
 
 def few(rounds):
     return [f"of {rounds} rounds only"] if rounds < ROUNDS else []
+
+
+def doubts(table, labels, what):
+    """Why a figure may be of something else than of these contenders, in words."""
+    found = table.idling(labels) if what in (cpu, throughput) else []
+    return found + ["disturbed"] * table.is_disturbed()
 
 
 def shared_rounds(mine, theirs, how):
@@ -178,15 +224,17 @@ class Targets:
     def __init__(self, tables):
         self.tables, self.rows = tables, []
 
-    def add(self, promise, values, limit, how=None, pair=(), digits=2, unit="", at_least=False, goals=(), notes=(), why_not=None):
-        """`pair` is the same of the router against itself; `why_not` says why there is no verdict."""
+    def add(self, promise, values, limit, how=None, pair=(), digits=2, unit="", at_least=False, goals=(), notes=(), why_not=None, doubts=()):
+        """`pair` is the same of the router against itself; `why_not` says why there is no verdict, `doubts` why nothing is beyond noise."""
         target = f"{'>=' if at_least else '<='} {limit:,g}{unit}"
         found, pair, neutral = quartiles(values), quartiles(pair), 0 if how is difference else 1
         if why_not or not found:
             self.rows.append([promise, target, "", f"not shown: {why_not}"] if why_not else [promise, target, "not measured", ""])
             return
-        reached = [name if is_beyond(found, goal, pair, neutral, at_least) else f"{name} (not beyond noise)" for name, goal in goals if found[1] <= goal]
-        words = [verdict(found, limit, pair, neutral, at_least), *reached, *notes, *few(len(values))]
+        doubts = [*doubts, *few(len(values))]
+        is_kept = lambda limit: not doubts and is_beyond(found, limit, pair, neutral, at_least)
+        reached = [name if is_kept(goal) else f"{name} (not beyond noise)" for name, goal in goals if found[1] <= goal]
+        words = [verdict(found, limit, at_least, is_kept(limit)), *reached, *notes, *doubts]
         self.rows.append([promise, target, show(values, digits, unit), ", ".join(words)])
 
     def compare(self, promise, workload, label, others, limit, what=cpu, how=ratio, **more):
@@ -196,8 +244,7 @@ class Targets:
             return
         labels = [label, *others]
         pair = table.compare(table.pair[0], [table.pair[1]], what, how) if table.pair else []
-        notes = table.idling(labels) if what in (cpu, throughput) else []
-        self.add(promise, table.compare(label, others, what, how), limit, how=how, pair=pair, notes=notes, why_not=table.failing(labels), **more)
+        self.add(promise, table.compare(label, others, what, how), limit, how=how, pair=pair, why_not=table.failing(labels), doubts=doubts(table, labels, what), **more)
 
     def compare_added(self, promise, workload, what, mine, theirs, how, limit, **more):
         """Of what two contenders add: each of them is named with the one that it is above."""
@@ -213,9 +260,7 @@ class Targets:
         if len(values) < left_out:
             why_not = why_not or f"noise: in {left_out} of {len(values) + left_out} rounds one of the two added nothing"
         notes = [f"{left_out} rounds left out in which one of the two added nothing"] if left_out else []
-        if what is cpu:
-            notes += table.idling(labels)
-        self.add(promise, values, limit, how=how, pair=pair, notes=notes, why_not=why_not, **more)
+        self.add(promise, values, limit, how=how, pair=pair, notes=notes, why_not=why_not, doubts=doubts(table, labels, what), **more)
 
 
 def targets(tables, instructions=None):
@@ -301,8 +346,7 @@ def operations(found, table):
 
 def disturbed(tables):
     """Which workloads somebody else disturbed, in a line; nothing where there are none."""
-    found = {table.name: table.others() for table in tables.values()}
-    names = [f"`{name}` ({others[2]:.0%})" for name, others in found.items() if others and others[2] > OTHERS]
+    names = [f"`{table.name}` ({table.others()[2]:.0%})" for table in tables.values() if table.is_disturbed()]
     if not names:
         return ""
     return f"\nFigures of these workloads were disturbed: something else on the machine used over {OTHERS:.0%} of a processor at the upper quartile: {', '.join(names)}.\n"
@@ -311,13 +355,14 @@ def disturbed(tables):
 def bars(path, title, unit, rows):
     """A plain SVG: a bar for each median, a line for its quartiles."""
     rows = [(name, found) for name, found in rows if found]
-    if not rows:
+    if not rows or all(name == "straight" for name, _ in rows):
         return False
     row, left, width = 24, 250, 400
-    most = max(found[2] for _, found in rows) or 1
+    # One that is far above the others is cut, so that the others can be told apart.
+    most = min(max(found[2] for _, found in rows), CUT * statistics.median(found[2] for _, found in rows)) or 1
     least = min(0, min(found[0] for _, found in rows))
     height = 44 + row * len(rows)
-    at = lambda value: left + width * (value - least) / (most - least)
+    at = lambda value: left + width * (min(value, most) - least) / (most - least)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="12">',
              f'<rect width="760" height="{height}" fill="white"/><text x="10" y="20" font-size="14">{html.escape(title)}</text>']
     for place, (name, (low, middle, high)) in enumerate(rows):
@@ -327,7 +372,7 @@ def bars(path, title, unit, rows):
         parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{html.escape(name)}</text>')
         parts.append(f'<rect x="{start:.1f}" y="{y}" width="{max(end - start, 1):.1f}" height="{row - 8}" fill="{colour}"/>')
         parts.append(f'<path d="M{at(low):.1f} {y + 8}H{at(high):.1f}" stroke="black" stroke-width="2"/>')
-        parts.append(f'<text x="{max(at(high), end) + 6:.0f}" y="{y + 13}">{middle:,.1f} {html.escape(unit)}</text>')
+        parts.append(f'<text x="{max(at(high), end) + 6:.0f}" y="{y + 13}">{middle:,.1f} {html.escape(unit)}{" (cut)" if high > most else ""}</text>')
     path.write_text("\n".join(parts + ["</svg>"]) + "\n")
     return True
 
@@ -353,13 +398,13 @@ def moved(table, label):
 
 
 def by_cost(table, base):
-    head = ["", "CPU per request, us", f"against {base}, same rounds", "requests a second", "its processor", "memory, MiB", "answers by", "users who moved", "failed"]
+    head = ["", "CPU per request, us", f"against {base}, same rounds", "requests a second", "its processor", "memory in no file, MiB", "answers by", "users who moved", "failed"]
     rows = []
     for label in table.contenders:
         busy = quartiles(table.values(label, lambda run: run["busy"]).values())
         compared = table.compare(label, [base], cpu, ratio) if base != label else []
         rows.append([label, show(table.values(label, cpu).values()), show(compared, 2), show(table.values(label, throughput).values(), 0),
-                     f"{busy[1]:.0%}" if busy else "", show(table.values(label, pss).values(), 0), share(table, label), moved(table, label),
+                     f"{busy[1]:.0%}" if busy else "", show(table.values(label, anonymous).values(), 0), share(table, label), moved(table, label),
                      sum(failures(run) for run in table.runs[label].values())])
     return markdown(head, rows)
 
@@ -382,8 +427,9 @@ def by_memory(table, base):
     for label in table.contenders:
         before, after = table.values(label, lambda run: mib(run["memory_before"])), table.values(label, pss)
         each = [(value - before[number]) * 1024 / table.connections for number, value in after.items() if number in before]
-        rows.append([label, show(before.values(), 1), show(after.values(), 1), show(table.compare(label, [base], pss, ratio), 2), show(each, 2)])
-    return markdown(["", "before, MiB", "with them, MiB", f"against {base}, same rounds", "a connection, KiB"], rows)
+        rows.append([label, show(before.values(), 1), show(after.values(), 1), show(table.values(label, anonymous).values(), 1),
+                     show(table.compare(label, [base], pss, ratio), 2), show(each, 2)])
+    return markdown(["", "before, MiB", "with them, MiB", "of it in no file", f"against {base}, same rounds", "a connection, KiB"], rows)
 
 
 def by_operation(table):
@@ -415,12 +461,22 @@ def noise(tables):
     return markdown(["workload", "", "switchback against itself, same rounds"], rows)
 
 
+def plotted(table):
+    """What is drawn of a workload: the plot's name, its words, its unit and the figure."""
+    if table.name == "idle":
+        return [("idle", "memory", "MiB", pss)]
+    if table.name in LATENCY:
+        return [(f"{table.name}-{part}", f"{part} from the scheduled time", "us", latency(part)) for part in ("p50", "p99")]
+    return [(table.name, "CPU per request", "us", cpu)]
+
+
 def section(table, folder):
-    unit, what = ("MiB", pss) if table.name == "idle" else ("us", latency("p50")) if table.name in LATENCY else ("us", cpu)
-    words = {"MiB": "Memory", "us": "p50 from the scheduled time" if table.name in LATENCY else "CPU per request"}[unit]
-    name = f"bench-{table.name}.svg"
-    rows = [(label, quartiles(table.values(label, what).values())) for label in table.contenders if table.keeps_up(label)]
-    has_plot = bars(folder / name, f"{table.title}: {words}", unit, rows)
+    plots = ""
+    for place, words, unit, what in plotted(table):
+        name = f"bench-{place}.svg"
+        rows = [(label, quartiles(table.values(label, what).values())) for label in table.contenders if table.keeps_up(label)]
+        if bars(folder / name, f"{table.title}: {words}", unit, rows):
+            plots += f"\n![{table.title}: {words}]({name})\n"
     base = next((label for label in table.contenders if label.startswith("nginx")), "switchback")
     if table.name in LATENCY:
         text = by_latency(table)
@@ -437,27 +493,59 @@ def section(table, folder):
         text += f"\nReal-time priority could not be had in {is_realtime.count(False)} of {len(is_realtime)} runs.\n"
     if others := table.others():
         text += f"\nWhat else ran on the machine meanwhile used {others[1]:.0%} of a processor at the median, {others[2]:.0%} at the upper quartile.\n"
-    plot = f"\n![{table.title}]({name})\n" if has_plot else ""
-    return f"## {table.title}\n\n{text}{plot}"
+    return f"## {table.title}\n\n{text}{plots}"
+
+
+def fail(why):
+    raise SystemExit(f"bench/report.py: {why}")
+
+
+def read(path):
+    """What is in a file of measurements or counts; it ends where there is nonsense in it."""
+    def refuse(what):
+        fail(f"{path}: {what} is no number that can be measured")
+
+    def look(part):
+        if isinstance(part, (int, float)) and part < 0:
+            refuse(part)
+        named = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+        for name, one in named:
+            if name != "others":
+                look(one)
+
+    try:
+        found = json.loads(path.read_text(), parse_constant=refuse)
+    except (OSError, ValueError) as error:
+        fail(f"{path}: {error}")
+    if not isinstance(found, dict):
+        fail(f"{path}: it is not what switchback-bench writes")
+    look(found)
+    return found
 
 
 def in_one(paths):
     """What was measured in parts, as if it had been at once."""
-    parts = [json.loads(path.read_text()) for path in paths]
+    parts = [read(path) for path in paths]
+    for path, part in zip(paths, parts):
+        if not 1 <= part["rounds"]:
+            fail(f"{path}: no rounds")
+        for one in part["workloads"]:
+            if not re.fullmatch(r"[a-z0-9-]+", one["name"]):
+                fail(f"{path}: no workload is called {one['name']!r}")
     whole = parts[0]
     for path, part in zip(paths, parts):
         for what, mine, first in [(key, part["machine"][key], whole["machine"][key]) for key in ("processor", "cores", "kernel", "commit")] + [
                 (key, part[key], whole[key]) for key in ("rounds", "seconds", "warm_up", "connections", "idle_clients")] + [
                 ("program's SHA-256", *((one.get("program") or {}).get("sha256") for one in (part, whole)))]:
             if mine != first:
-                raise SystemExit(f"bench/report.py: {path}: {what} is {mine}, and {first} in {paths[0]}: parts of one report are of one program, one machine and alike")
+                fail(f"{path}: {what} is {mine}, and {first} in {paths[0]}: parts of one report are of one program, one machine and alike")
     for part in parts[1:]:
         names = {one["name"] for one in part["workloads"]}
         whole["workloads"] = [one for one in whole["workloads"] if one["name"] not in names] + part["workloads"]
         whole["left_out"] = [one for one in whole["left_out"] if one["workload"] not in names] + part["left_out"]
         whole["versions"].update(part["versions"])
         whole["arms"].update(part["arms"])
-    loads = [float(part["machine"]["load_average"].split()[0]) for part in parts]
+    loads = [float((part["machine"]["load_average"].split() or [0])[0]) for part in parts]
     whole["machine"]["load_average"] = f"{min(loads)}" if min(loads) == max(loads) else f"{min(loads)} to {max(loads)}"
     return whole
 
@@ -484,29 +572,55 @@ def main():
     options.add_argument("--command", default="make bench")
     options.add_argument("--instructions", type=pathlib.Path, help="what bench/instructions.py --json wrote about the same program")
     options = options.parse_args()
+    try:
+        write(options)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        fail(f"{', '.join(map(str, options.measured))}: it is not what switchback-bench writes: {type(error).__name__}: {error}")
+
+
+def instructions_of_split(path, program):
+    """Of the same program, which is what it says."""
+    if not path:
+        return None
+    counted = read(path)
+    mine, its = (program or {}).get("sha256"), counted.get("program")
+    if mine and its != mine:
+        fail(f"{path}: it is of the program {its}, and {mine} was measured")
+    return counted.get("workloads", {}).get("split", {}).get("instructions")
+
+
+def unfinished(tables):
+    names = [f"`{table.name}` ({table.begun})" for table in tables.values() if table.begun < table.rounds]
+    return f"**Not finished**: of some workloads fewer rounds were measured: {', '.join(names)}.\n" if names else ""
+
+
+def write(options):
     raw = in_one(options.measured)
-    counted = json.loads(options.instructions.read_text()) if options.instructions else {}
+    instructions = instructions_of_split(options.instructions, raw.get("program"))
     tables = {one["name"]: Table(one, raw["rounds"], raw["idle_clients"]) for one in raw["workloads"]}
     options.folder.mkdir(parents=True, exist_ok=True)
     machine = raw["machine"]
     versions = [[peer, version or "", raw["arms"].get(peer, "")] for peer, version in raw["versions"].items() if peer]
     left_out = [[one["workload"], one["contender"], " ".join(one["why"].replace("|", "/").split())] for one in raw["left_out"]]
+    is_kept = options.folder.resolve() == pathlib.Path(__file__).resolve().parent / "results"
+    guide = "[docs/PERFORMANCE.md](../../docs/PERFORMANCE.md)" if is_kept else "docs/PERFORMANCE.md"
     parts = [
         "# What a request costs, here and elsewhere\n",
         f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, {machine['kernel']}, commit {machine['commit']}, `{options.command}`: "
-        f"{raw['rounds']} rounds of {raw['seconds']:g} s after {raw['warm_up']:g} s of warm-up, {raw['connections']} connections. Load average before: "
-        f"{machine['load_average']}. [docs/PERFORMANCE.md](../../docs/PERFORMANCE.md) says how it is made and how to read it.\n",
+        f"every contender started {raw['rounds']} times and asked for {raw['seconds']:g} s each, after {raw['warm_up']:g} s of warm-up, {raw['connections']} connections. Load average before: "
+        f"{machine['load_average']}. Congestion control of TCP: {machine.get('congestion_control', 'unknown')}. {guide} says how it is made and how to read it.\n",
         *([about(raw["program"])] if raw.get("program") else []),
+        unfinished(tables),
         "Figures are medians of the rounds, with quartiles in brackets. What is compared was measured in the same round. A run in which anything failed is in no figure "
         "but the number of what failed.\n",
-        "## Targets\n\n" + markdown(["", "target", "measured", ""], targets(tables, counted.get("split", {}).get("instructions"))) + disturbed(tables),
+        "## Targets\n\n" + markdown(["", "target", "measured", ""], targets(tables, instructions)) + disturbed(tables),
         "## Noise\n\nThe same program with the same config, twice in each round. A difference that is not larger than this says nothing.\n\n" + noise(tables),
         *[section(table, options.folder) for table in tables.values()],
         "## Versions\n\n" + markdown(["peer", "version", "counts what each arm got"], versions),
     ]
     if left_out:
         parts.append("## Left out\n\n" + markdown(["workload", "peer", "why"], left_out))
-    text = "\n".join(parts)
+    text = "\n".join(filter(None, parts))
     (options.folder / "bench.md").write_text(text)
     forget_plots(options.folder, text)
 

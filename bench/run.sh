@@ -3,8 +3,9 @@
 #
 #   bench/run.sh [--quick] [--only get,split,...] [--against switchback,nginx,...] [--rounds N] [--seconds S] [--as-is] ...
 #
-# The report of a whole run goes to bench/results (bench.md and its plots), that of one that is quick, of a part (--only, --against) or of fewer than
-# 20 rounds to $CARGO_TARGET_DIR/bench/report; what was measured is in $CARGO_TARGET_DIR/bench/bench.json. --quick is 3 rounds of 1 s; where --rounds,
+# The report of a whole run goes to bench/results (bench.md and its plots), that of one that is quick, of a part (--only, --against), of fewer than
+# 20 rounds or of less than a second, or under another load (any other option), to $CARGO_TARGET_DIR/bench/report; what was measured is in
+# $CARGO_TARGET_DIR/bench/bench.json. --quick is 3 rounds of 1 s; where --rounds,
 # --seconds or --warm-up is said too, that counts. A whole run counts the instructions of a query too (bench/instructions.py). --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is
 # built here (scripts/build_dist.sh: fat LTO and a profile).
 # All other options are those of `switchback-bench rounds --help`. Nothing else should run on the machine meanwhile.
@@ -32,16 +33,24 @@ few_rounds() {
   ! [[ $1 =~ ^0*([2-9][0-9]|[1-9][0-9]{2,})$ ]]
 }
 
+# Less than a second, or no number.
+short() {
+  ! [[ $1 =~ ^0*[1-9][0-9]*(\.[0-9]*)?$ ]]
+}
+
 as_is=
 before=
 options=()
 for option in "$@"; do
   case $option in
     --help | -h) help; exit 0 ;;
-    --quick | --only | --only=* | --against | --against=*) report=$part ;;
     --rounds=*) if few_rounds "${option#*=}"; then report=$part; fi ;;
+    --seconds=*) if short "${option#*=}"; then report=$part; fi ;;
+    --rounds | --seconds | --warm-up | --warm-up=* | --as-is) ;;
+    --*) report=$part ;;
   esac
   if [ "$before" = --rounds ] && few_rounds "$option"; then report=$part; fi
+  if [ "$before" = --seconds ] && short "$option"; then report=$part; fi
   if [ "$option" = --as-is ]; then as_is=yes; else options+=("$option"); fi
   before=$option
 done
@@ -50,19 +59,26 @@ mkdir -p "$folder"
 
 if [ -z "$as_is" ]; then
   bench/install_peers.sh "$folder/tools"
-  cargo build --release --locked -p switchback-bench
+  # Beside the one that is shipped, which was laid out by a profile of this very load.
+  cargo build --release --locked --workspace
   if [ -z "${SWITCHBACK_BIN:-}" ]; then
     scripts/build_dist.sh --as-is
   fi
 fi
 [ -x "$program" ] || { echo "bench: $program is not there: --as-is builds nothing" >&2; exit 69; }
 command="${SWITCHBACK_BIN:+SWITCHBACK_BIN=${SWITCHBACK_BIN##*/} }make bench${*:+ ARGS=\"$*\"}"
-"$program" rounds --switchback "$router" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json" "${options[@]}"
+unprofiled=()
+if [ -x "$target/release/switchback" ]; then unprofiled=(--unprofiled "$target/release/switchback"); fi
+"$program" rounds --switchback "$router" "${unprofiled[@]}" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json" "${options[@]}"
 counted=()
 if [ "$report" != "$part" ]; then
-  # Of the same program. One that costs more than what is kept is still reported.
-  bench/instructions.py "$router" --json >"$folder/instructions.json" || [ -s "$folder/instructions.json" ]
-  counted=(--instructions "$folder/instructions.json")
+  # Of the same program. One that costs more than what is kept is still reported; where nothing could be counted, the report goes without.
+  bench/instructions.py "$router" --json >"$folder/instructions.json" || true
+  if [ -s "$folder/instructions.json" ]; then
+    counted=(--instructions "$folder/instructions.json")
+  else
+    echo "bench: instructions could not be counted: the report has no row of them" >&2
+  fi
 fi
 python3 bench/report.py "$folder/bench.json" "$report" --command "$command" "${counted[@]}"
 echo "bench: $report/bench.md" >&2

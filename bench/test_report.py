@@ -16,10 +16,10 @@ ROUNDS = 20
 
 
 def run(cpu=100.0, p50=100.0, p99=300.0, per_second=5_000.0, statuses=None, lost=0, unsent=0, busy=0.99, others=0.01, pss=10_240, slow=0):
-    memory = {"rss_kib": pss, "pss_kib": pss}
+    memory = {"rss_kib": pss, "pss_kib": pss, "anonymous_kib": pss // 2}
     latency = {f"{name}_us": value for name, value in (("p50", p50), ("p90", p50), ("p99", p99), ("p999", p99), ("max", p99))}
     statuses = statuses or {"200": 10_000}
-    load = {"answers": sum(statuses.values()), "seconds": 2.0, "statuses": statuses, "arms": {"blue": 10_000}, "lost": lost, "moved": 0, "unsent": unsent, "slow": slow,
+    load = {"answers": sum(statuses.values()), "seconds": 2.0, "statuses": statuses, "arms": {"blue": 9_000, "canary": 1_000}, "lost": lost, "moved": 0, "unsent": unsent, "slow": slow,
             "latency": latency, "generator_late_p99_us": 5.0}
     return {"cpu_us": cpu, "busy": busy, "others": others, "per_second": per_second, "memory_before": memory, "memory": memory, "done": None, "is_realtime": False, "load": load}
 
@@ -109,7 +109,7 @@ class Noise(Reported):
 
     def test_few_rounds_and_idle_processors_are_told(self):
         said = self.get(run(cpu=90.0), run(cpu=90.0), run(busy=0.85), rounds=5)
-        self.assertEqual(said, "met, beyond noise, processor 85 % busy (nginx), of 5 rounds only")
+        self.assertEqual(said, "met, not beyond noise, processor 85 % busy (nginx), of 5 rounds only")
 
     def test_disturbed_workloads_are_named(self):
         text = self.report(measured(workload("get", {"switchback": run(others=0.07)}), workload("tls", {"switchback": run()})))
@@ -132,7 +132,7 @@ class Added(Reported):
     def test_rounds_in_which_nothing_was_added_are_left_out_of_ratios(self):
         ours = lambda number: run(p99=50.0 if number < 4 else 200.0)
         said = self.added(ours, run(p99=200.0))
-        self.assertEqual(said, ["1.00 (1.00 - 1.00)", "met, beyond noise, 4 rounds left out in which one of the two added nothing, of 16 rounds only"])
+        self.assertEqual(said, ["1.00 (1.00 - 1.00)", "met, not beyond noise, 4 rounds left out in which one of the two added nothing, of 16 rounds only"])
         said = self.added(run(p99=200.0), lambda number: run(p99=90.0 if number < 11 else 200.0))
         self.assertEqual(said[1], "not shown: noise: in 11 of 20 rounds one of the two added nothing")
 
@@ -174,7 +174,7 @@ class Rows(Reported):
         promise = "user instructions per query, split"
         self.assertEqual(self.row(promise), ["not measured", ""])
         for count, wanted in ((22_000, "met"), (22_001, "**missed**")):
-            (self.work / "counted").write_text(json.dumps({"split": {"instructions": count}}))
+            (self.work / "counted").write_text(json.dumps({"program": "a", "workloads": {"split": {"instructions": count}}}))
             self.assertEqual(self.row(promise, options=["--instructions", str(self.work / "counted")]), [f"{count:,}", wanted])
 
     def test_http2_to_the_backends_is_held_against_http1_and_the_floor(self):

@@ -17,7 +17,7 @@ pub(crate) struct Shape {
     /// Every so many-th user sends `x-beta: 1`; 0 is nobody.
     #[arg(long, default_value_t = 0)]
     pub(crate) beta_every: usize,
-    /// A number from 1 to so many, of the user, takes the place of `{n}` in the path.
+    /// A number from 1 to so many, of the user, takes the place of an n in curly brackets in the path.
     #[arg(long, default_value_t = 1)]
     pub(crate) paths: usize,
 }

@@ -14,6 +14,8 @@ pub(crate) struct Memory {
     pub(crate) rss_kib: u64,
     /// Resident, what they share counted once in all.
     pub(crate) pss_kib: u64,
+    /// Of that, what no file holds: heap, stacks, what was written.
+    pub(crate) anonymous_kib: u64,
 }
 
 /// A process, its children, their children.
@@ -83,6 +85,7 @@ pub(crate) fn memory(processes: &[u32]) -> Option<Memory> {
         let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
         memory.rss_kib += kib(&rollup, "Rss:")?;
         memory.pss_kib += kib(&rollup, "Pss:")?;
+        memory.anonymous_kib += kib(&rollup, "Pss_Anon:")?;
     }
     Some(memory)
 }
@@ -116,7 +119,8 @@ mod tests {
     #[test]
     fn memory_that_cannot_be_read_is_unknown() {
         let this = std::process::id();
-        assert!(memory(&[this]).unwrap().pss_kib > 0);
+        let mine = memory(&[this]).unwrap();
+        assert!(mine.pss_kib > mine.anonymous_kib && mine.anonymous_kib > 0, "{mine:?}");
         assert!(memory(&[this, u32::MAX]).is_none());
         assert_eq!(kib("Rss:    12 kB\n", "Rss:"), Some(12));
         assert_eq!(kib("Rss:    12 kB\n", "Pss:"), None);

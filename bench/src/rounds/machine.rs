@@ -21,6 +21,8 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) commit: String,
     pub(crate) load_average: String,
+    /// What TCP's congestion control is, which everybody pays for.
+    pub(crate) congestion_control: String,
 }
 
 impl Machine {
@@ -40,6 +42,8 @@ impl Machine {
             cores: processors.lines().filter(|line| line.starts_with("processor")).count(),
             commit: said("git", &["rev-parse", "--short", "HEAD"]),
             load_average: load.split_whitespace().take(3).collect::<Vec<_>>().join(" "),
+            congestion_control: std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
+                .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned()),
         }
     }
 }
@@ -50,6 +54,12 @@ fn numbers(processors: &str) -> Result<Vec<usize>> {
         Ok(numbers) => Ok(numbers),
         Err(_) => bail!("{processors}: must be numbers of processors, like 0 or 0,1"),
     }
+}
+
+/// Whether two sets of processors have one in common.
+pub(crate) fn overlap(one: &str, other: &str) -> Result<bool> {
+    let others = numbers(other)?;
+    Ok(numbers(one)?.iter().any(|number| others.contains(number)))
 }
 
 /// Keeps this thread, and what it starts from now on, to these processors.

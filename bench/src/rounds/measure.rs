@@ -20,10 +20,10 @@ use super::{h2load, machine};
 use crate::load::{Crowd, Identity, Mark, OnMark, Pace, Shape, Summary, Target, closed, idle, open, trust};
 
 /// For a peer to answer its first request.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Ports of peers are taken from these, below those that the kernel gives to clients.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
-/// Idle connections are looked at when they have been idle for so long.
+/// A peer that idles, with connections or without, is looked at when it has for so long.
 const SETTLE: Duration = Duration::from_secs(3);
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(PORTS.start);
@@ -46,7 +46,8 @@ pub(crate) struct Measured {
     pub(crate) cpu_us: Option<f64>,
     /// The same as a part of the measured time: above one, more than one processor's.
     pub(crate) busy: Option<f64>,
-    /// What everybody else on the machine used meanwhile, in processors: what is neither the peer's, the generator's nor the upstreams'.
+    /// What everybody else on the machine used meanwhile, in processors: what is neither the peer's, the generator's nor the upstreams'. The
+    /// kernel counts the whole in hundredths of a second, so that it can be less than nothing.
     pub(crate) others: Option<f64>,
     pub(crate) per_second: f64,
     /// Before the first request, and at the end. Nothing where it cannot be read.
@@ -75,9 +76,12 @@ struct Costs {
 }
 
 /// A peer that runs.
-struct Running {
+pub(crate) struct Running {
     process: Process,
     ports: Ports,
+    is_realtime: bool,
+    /// Whether it was asked before: it is warm.
+    was_asked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -120,13 +124,15 @@ impl Bench<'_> {
     fn prepare(&self, contender: &Contender, ports: Ports, work: &Path) -> Result<(Peer, PathBuf, Vec<String>)> {
         let peer = Peer::read(&self.options.peers.join(contender.peer))?;
         let places = self.places(contender, ports, work)?;
-        let program = peer.find(&self.options.tools, &places)?;
-        let arguments = peer.prepare(&program, peer.variant(contender.variant)?, work, &places)?;
+        let variant = peer.variant(contender.variant)?;
+        let program = peer.find(variant, &self.options.tools, &places)?;
+        let arguments = peer.prepare(&program, variant, work, &places)?;
         Ok((peer, program, arguments))
     }
 
     fn work_of(&self, contender: &Contender) -> PathBuf {
-        self.work.join(format!("{}-{}-{}", contender.peer, contender.variant, contender.workers))
+        let label: String = contender.label.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
+        self.work.join(format!("{}-{}-{label}", contender.peer, contender.variant))
     }
 
     fn places(&self, contender: &Contender, ports: Ports, work: &Path) -> Result<Places> {
@@ -148,6 +154,7 @@ impl Bench<'_> {
             ("@WORK@", text(work)),
             ("@TOOLS@", text(&self.options.tools)),
             ("@SWITCHBACK@", text(&self.options.switchback)),
+            ("@UNPROFILED@", self.options.unprofiled.as_deref().map(text).unwrap_or_default()),
             ("@SELF@", text(&std::env::current_exe()?)),
         ]))
     }
@@ -169,33 +176,44 @@ impl Bench<'_> {
         }
         // A peer that has no listener of its own for HTTP/2 takes it where it takes HTTP/1.1.
         let http2 = if TcpStream::connect(loopback(ports.http2)).is_ok() { ports.http2 } else { ports.http };
-        Ok(Running { process, ports: Ports { http2, ..ports } })
+        let is_realtime = workload.is_realtime && self.raise(&process).is_ok();
+        Ok(Running { process, ports: Ports { http2, ..ports }, is_realtime, was_asked: false })
     }
 
     fn admin(&self, ports: Ports, work: &Path) -> Admin {
         Admin::new(loopback(ports.admin), &work.join("data"))
     }
 
-    /// Measures a contender once.
-    pub(crate) fn measure(&self, workload: &Workload, contender: &Contender) -> Result<Measured> {
+    /// Measures a contender once, which is started where it does not run, and ended where it failed.
+    pub(crate) fn measure(&self, workload: &Workload, contender: &Contender, running: &mut Option<Running>) -> Result<Measured> {
         if contender.peer.is_empty() {
             return self.measure_straight(workload);
         }
-        let mut running = self.start(workload, contender)?;
-        let is_realtime = workload.is_realtime && self.raise(&running).is_ok();
-        let result = self.measure_running(workload, contender, &mut running);
+        let mut now = match running.take() {
+            Some(running) => running,
+            None => self.start(workload, contender)?,
+        };
+        let result = self.measure_running(workload, contender, &mut now);
         if workload.is_realtime {
             self.lower()?;
         }
-        running.process.stop();
-        Ok(Measured { is_realtime, ..result? })
+        let measured = Measured { is_realtime: now.is_realtime, ..result? };
+        *running = Some(Running { was_asked: true, ..now });
+        Ok(measured)
+    }
+
+    /// A part of the time is for warming up, once for a process that was just started.
+    fn pace(&self, workload: &Workload, was_asked: bool) -> Pace {
+        let whole = self.options.pace();
+        let turns = workload.turns();
+        Pace { warm_up: if was_asked { whole.warm_up / turns } else { whole.warm_up }, measured: whole.measured / turns }
     }
 
     fn measure_straight(&self, workload: &Workload) -> Result<Measured> {
         let everybody = [std::process::id(), self.upstreams.process.id()];
         let is_realtime = workload.is_realtime && realtime(&everybody, true).is_ok();
         let ports = Ports { http: self.upstreams.blue, http2: 0, tls: 0, admin: 0 };
-        let load = self.load(&workload.load, ports, &mut |_| Ok(()));
+        let load = self.load(&workload.load, ports, self.pace(workload, true), &mut |_| Ok(()));
         if workload.is_realtime {
             self.lower()?;
         }
@@ -214,8 +232,8 @@ impl Bench<'_> {
         })
     }
 
-    fn raise(&self, running: &Running) -> Result<()> {
-        let mut everybody = tree(running.process.id());
+    fn raise(&self, process: &Process) -> Result<()> {
+        let mut everybody = tree(process.id());
         everybody.extend([std::process::id(), self.upstreams.process.id()]);
         realtime(&everybody, true)
     }
@@ -226,6 +244,10 @@ impl Bench<'_> {
 
     fn measure_running(&self, workload: &Workload, contender: &Contender, running: &mut Running) -> Result<Measured> {
         let root = running.process.id();
+        if matches!(workload.load, Load::Idle) {
+            // What only the start needed is given back by then, by whoever does that.
+            thread::sleep(SETTLE);
+        }
         let memory_before = memory(&tree(root));
         let mut costs = Vec::new();
         let mut memory_at_end = None;
@@ -241,13 +263,13 @@ impl Bench<'_> {
             Ok(())
         };
         let asked = asked_of(workload, contender);
-        let ports = running.ports;
+        let (ports, pace) = (running.ports, self.pace(workload, running.was_asked));
         let (load, done) = match self.state_of(contender)? {
             Some(state) if contender.is_operated => {
                 let admin = self.admin(ports, &self.work_of(contender));
-                operated(&admin, &state, || self.load(&asked, ports, &mut on_mark))?
+                operated(&admin, &state, || self.load(&asked, ports, pace, &mut on_mark))?
             }
-            _ => (self.load(&asked, ports, &mut on_mark)?, None),
+            _ => (self.load(&asked, ports, pace, &mut on_mark)?, None),
         };
         running.process.check()?;
         let [before, after] = costs.as_slice() else { bail!("it was not measured from begin to end") };
@@ -260,7 +282,7 @@ impl Bench<'_> {
         Ok(Measured {
             cpu_us: has_cost.then(|| cpu * 1e6 / (load.answers as f64).max(1.0)),
             busy: has_cost.then(|| cpu / time),
-            others: has_others.then(|| (others / time).max(0.0)),
+            others: has_others.then(|| others / time),
             per_second: load.answers as f64 / load.seconds,
             memory_before,
             memory: memory_at_end,
@@ -281,8 +303,7 @@ impl Bench<'_> {
         Ok(peer.variant(contender.variant)?.router.clone())
     }
 
-    fn load(&self, load: &Load, ports: Ports, on_mark: OnMark) -> Result<Summary> {
-        let pace = self.options.pace();
+    fn load(&self, load: &Load, ports: Ports, pace: Pace, on_mark: OnMark) -> Result<Summary> {
         let crowd = |port, shape: &Shape, is_tls: bool, connections| {
             let tls = if is_tls { Some(trust(&self.identity.cert)?) } else { None };
             let mut crowd = Crowd::new(Target { address: loopback(port), tls }, shape.requests())?;

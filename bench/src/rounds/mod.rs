@@ -1,5 +1,5 @@
 //! The rounds: every contender of a workload once, then once more in the opposite order, and so on (A B C, C B A). What is compared is what was
-//! measured within the same minute.
+//! measured within the same seconds.
 
 mod admin;
 mod cost;
@@ -24,8 +24,8 @@ use clap::Args;
 
 use crate::failure::{nothing, usage};
 use crate::load::{Identity, Pace};
-use machine::{check_processors, open_many_files, pin};
-use measure::{Bench, Measured, start_upstreams};
+use machine::{check_processors, open_many_files, overlap, pin};
+use measure::{Bench, Measured, Running, start_upstreams};
 use peer::Peer;
 use program::Program;
 use record::{Record, Run, Table};
@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// The router's program.
     #[arg(long)]
     switchback: PathBuf,
+    /// The router's program as it is built without a profile of the load and without fat LTO (target/release/switchback), to be measured beside it.
+    #[arg(long)]
+    unprofiled: Option<PathBuf>,
     /// Where bench/install_peers.sh put what it installed.
     #[arg(long)]
     tools: PathBuf,
@@ -57,10 +60,10 @@ pub(crate) struct Options {
     /// Where what was measured is written.
     #[arg(long)]
     out: PathBuf,
-    /// Rounds of each workload: 20, or 3 with --quick. 20 or more for a report that is kept.
+    /// How often each contender of a workload is started and measured: 20, or 3 with --quick. 20 or more for a report that is kept.
     #[arg(long)]
     rounds: Option<NonZeroUsize>,
-    /// How many seconds each contender is measured in a round: 2, or 1 with --quick.
+    /// How many seconds each contender is measured each time: 2, or 1 with --quick. Closed loops cut them in four, with those of the others between.
     #[arg(long, value_parser = some_seconds)]
     seconds: Option<Duration>,
     /// How many seconds it is asked before that: 0.5, or 0.3 with --quick.
@@ -113,13 +116,26 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (option, processors) in [("--peer-cpu", &options.peer_cpu), ("--load-cpu", &options.load_cpu)] {
         check_processors(processors).map_err(|error| usage(format!("{option} {processors}: {error:#}")))?;
     }
+    if overlap(&options.peer_cpu, &options.load_cpu)? {
+        return Err(usage(format!(
+            "--peer-cpu {} and --load-cpu {}: the peer has to have its processor for itself",
+            options.peer_cpu, options.load_cpu
+        )));
+    }
+    if !options.peers.is_dir() {
+        return Err(usage(format!("--peers {}: there is no such folder", options.peers.display())));
+    }
     let program = Program::look(&options.switchback)?;
+    if let Some(unprofiled) = &options.unprofiled {
+        Program::look(unprofiled)?;
+    }
     say(&program.line());
     fs::create_dir_all(&options.work).with_context(|| format!("making {}", options.work.display()))?;
     let options = &Options {
         work: options.work.canonicalize()?,
         switchback: absolute(&options.switchback)?,
         tools: absolute(&options.tools)?,
+        unprofiled: options.unprofiled.as_deref().map(absolute).transpose()?,
         ..options.clone()
     };
     open_many_files()?;
@@ -127,6 +143,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let upstreams = start_upstreams(&options.work, &options.load_cpu)?;
     let bench = Bench { options, upstreams, identity, work: options.work.clone() };
     let mut record = Record::new(options, program);
+    // Where it cannot be written, that is known before anything is measured.
+    record.write(&options.out)?;
     let mut empty = Vec::new();
     for workload in &wanted {
         let why = measure_workload(&bench, workload, &mut record)?;
@@ -213,7 +231,7 @@ fn measure_workload(bench: &Bench, workload: &Workload, record: &mut Record) -> 
     }
     for (contender, reasons) in failures {
         if let Some(why) = reasons.last() {
-            let why = format!("failed in {} of {} rounds: {why}", reasons.len(), bench.options.rounds());
+            let why = format!("failed in {} of {} rounds: {why}", reasons.len(), bench.options.rounds() * workload.turns() as usize);
             record.leave_out(workload, contender, why);
         }
     }
@@ -221,29 +239,36 @@ fn measure_workload(bench: &Bench, workload: &Workload, record: &mut Record) -> 
     Ok(says_nothing(&workload.contenders, &answered))
 }
 
-/// Measures each contender once.
+/// Measures each contender once, or as often as there are turns: they run side by side then, and are asked one after the other.
 fn measure_round(bench: &Bench, workload: &Workload, round: usize, contenders: &[Contender], failures: &mut Failures) -> Vec<Run> {
-    let mut order: Vec<&Contender> = contenders.iter().collect();
+    let turns = workload.turns() as usize;
+    let mut order: Vec<(&Contender, Option<Running>)> = contenders.iter().map(|contender| (contender, None)).collect();
     if !round.is_multiple_of(2) {
         order.reverse();
     }
     let mut runs = Vec::new();
-    for contender in order {
-        let failed = failures.entry(contender.label).or_default();
-        if failed.len() >= MOST_FAILURES {
-            continue;
-        }
-        let began = Instant::now();
-        match bench.measure(workload, contender) {
-            Ok(measured) => {
-                say(&line(workload, round, contender, &measured, began.elapsed()));
-                runs.push(Run { round, contender: contender.label, measured });
+    for round in round * turns..(round + 1) * turns {
+        for (contender, running) in &mut order {
+            let failed = failures.entry(contender.label).or_default();
+            if failed.len() >= MOST_FAILURES {
+                continue;
             }
-            Err(error) => {
-                say(&format!("{} round {}: {} failed: {error:#}", workload.name, round + 1, contender.label));
-                failed.push(format!("{error:#}"));
+            let began = Instant::now();
+            match bench.measure(workload, contender, running) {
+                Ok(measured) => {
+                    say(&line(workload, round, contender, &measured, began.elapsed()));
+                    runs.push(Run { round, contender: contender.label, measured });
+                }
+                Err(error) => {
+                    say(&format!("{} round {}: {} failed: {error:#}", workload.name, round + 1, contender.label));
+                    failed.push(format!("{error:#}"));
+                }
+            }
+            if turns == 1 {
+                *running = None;
             }
         }
+        order.reverse();
     }
     runs
 }

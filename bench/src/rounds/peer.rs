@@ -46,6 +46,9 @@ pub(crate) struct Variant {
     /// Further files that the config names, filled in like it.
     #[serde(default)]
     files: Vec<String>,
+    /// Another program than the peer's, where a build of it is compared with another one: a path with places in it.
+    #[serde(default)]
+    program: Option<String>,
     /// Added to the arguments.
     #[serde(default)]
     arguments: Vec<String>,
@@ -117,9 +120,12 @@ impl Peer {
         self.variants.get(name).with_context(|| format!("no variant {name} in {}/peer.toml", self.folder.display()))
     }
 
-    /// The program's file.
-    pub(crate) fn find(&self, tools: &Path, places: &Places) -> Result<PathBuf> {
-        let program = places.fill(&self.program).trim_end().to_owned();
+    /// The file of a variant's program.
+    pub(crate) fn find(&self, variant: &Variant, tools: &Path, places: &Places) -> Result<PathBuf> {
+        let program = places.fill(variant.program.as_ref().unwrap_or(&self.program)).trim_end().to_owned();
+        if program.is_empty() {
+            bail!("no program was named (--unprofiled)");
+        }
         if program.contains('/') {
             let path = PathBuf::from(&program);
             return if path.is_file() { Ok(path) } else { bail!("{program} is not there") };

@@ -47,6 +47,8 @@ pub(crate) struct Table {
     title: &'static str,
     is_realtime: bool,
     is_together: bool,
+    /// Rounds for each time that a contender is started.
+    turns: u32,
     contenders: Vec<&'static str>,
     pub(crate) runs: Vec<Run>,
 }
@@ -96,6 +98,7 @@ impl Table {
             title: workload.title,
             is_realtime: workload.is_realtime,
             is_together: workload.placement == Placement::Together,
+            turns: workload.turns(),
             contenders: contenders.iter().map(|contender| contender.label).collect(),
             runs: Vec::new(),
         }

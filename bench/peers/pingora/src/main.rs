@@ -16,6 +16,10 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::{ProxyHttp, ProxyServiceBuilder, Session};
 
+/// As the router has it, and whoever runs pingora at work.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Users in a hundred who get the canary.
 const CANARY_PERCENT: u32 = 10;
 
