@@ -94,10 +94,8 @@ growth: instructions-tools ## How the cost of a query grows with routes, rules, 
 	bench/growth.py $(CARGO_TARGET_DIR)/dist/switchback --out bench/results/growth.md
 
 .PHONY: flame
-flame: instructions-tools $(TOOLS)/bin/inferno-$(INFERNO_VERSION) ## A flame graph of the router under load (bench/results/flame.svg); needs perf
-	scripts/build_dist.sh --as-is
-	cargo build --release --locked -p switchback-bench
-	bench/flame.py $(CARGO_TARGET_DIR)/dist/switchback bench/results/flame.svg --tools $(TOOLS)
+flame: build instructions-tools $(TOOLS)/bin/inferno-$(INFERNO_VERSION) ## A flame graph of the router under load (bench/results/flame.svg); needs perf
+	bench/flame.py $(BINARY) bench/results/flame.svg --tools $(TOOLS)
 
 .PHONY: instructions-tools
 instructions-tools:

@@ -3,7 +3,7 @@
 
     bench/flame.py ROUTER SVG [--queries 400000] [--tools FOLDER]
 
-The router has one worker and the sticky split of 90/10; h2load asks on 8 connections. Stacks are taken 499 times a second by perf, with the program's own unwind information,
+`make flame` draws the one of `make build`: in the one that is shipped nearly all of a query is one function. The router has one worker and the sticky split of 90/10; h2load asks on 8 connections. Stacks are taken 499 times a second by perf, with the program's own unwind information,
 so that ROUTER needs debug information, as every profile of Cargo.toml keeps it.
 
 Needs: perf, h2load (apt-get install linux-perf nghttp2-client), and inferno's programs in FOLDER/bin or on the PATH (`make flame` puts them there).
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 
-from instructions import WORKLOADS, Backends, Bench, fail
+from instructions import WORKLOADS, Backends, Bench, fail, named
 
 
 def main():
@@ -49,7 +49,7 @@ def main():
     if not stacks:
         names = sorted({line.split(";", 1)[0] for line in folded.decode().splitlines()})
         fail(1, f"no stack is of a worker's thread: {', '.join(names)}")
-    title = "A query's processor time: the split of 90/10 under saturation, by one worker"
+    title = f"A query's processor time: the split of 90/10 under saturation, by one worker ({named(router)})"
     drawn = subprocess.run(
         [tools["inferno-flamegraph"], "--title", title, "--width", "1400", "--minwidth", "0.1", "--countname", "ns"], input="\n".join(stacks).encode(), capture_output=True, check=True
     )

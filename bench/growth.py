@@ -10,13 +10,12 @@ Needs: valgrind, strace, h2load (apt-get install valgrind strace nghttp2-client)
 """
 
 import argparse
-import datetime
 import pathlib
 import signal
 import sys
 import tempfile
 
-from instructions import Backends, Bench, WORKLOADS, fail, machine
+from instructions import Backends, Bench, WORKLOADS, fail, machine, named
 
 SPLIT = WORKLOADS["split"]
 # What stands in two braces more is filled in when the config is written. Health checks of 2,000 endpoints each second would be what is counted.
@@ -113,7 +112,7 @@ def main():
             parts = [counted(measures, axis) for axis in axes]
     finally:
         backends.stop()
-    report = f"# How the cost of a query grows\n\n`bench/growth.py`, {datetime.date.today()}, {machine()}. The sticky split of 90/10 over HTTP/1.1, 1 KiB back.\n\n" + "\n".join(parts)
+    report = f"# How the cost of a query grows\n\n`bench/growth.py`, {named(router)}, {machine()}. The sticky split of 90/10 over HTTP/1.1, 1 KiB back.\n\n" + "\n".join(parts)
     print(report)
     if asked.out:
         asked.out.write_text(report)

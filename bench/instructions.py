@@ -20,6 +20,7 @@ folder `release` beside its own.
 
 import argparse
 import collections
+import datetime
 import hashlib
 import json
 import pathlib
@@ -290,6 +291,17 @@ class Bench:
         }
 
 
+def digest(router):
+    """The program's SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(router.read_bytes()).hexdigest()
+
+
+def named(router):
+    """When and of which program something was counted, in words: its digest is the one that the benchmark's report has too."""
+    said = subprocess.run(["git", "-C", pathlib.Path(__file__).parent, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return f"{datetime.date.today()}, commit {said.stdout.strip() or 'unknown'}, program SHA-256 {digest(router)[:12]}"
+
+
 def judged(name, now, before):
     """What is wrong with a workload, in lines; none when nothing is."""
     wrong = []
@@ -354,7 +366,7 @@ def main():
         KEPT.write_text(json.dumps(everything, indent=1) + "\n")
     wrong = [] if asked.update else [line for name in names for line in judged(name, now[name], kept[name])]
     if asked.json:
-        print(json.dumps({"program": hashlib.sha256(router.read_bytes()).hexdigest(), "workloads": now}, indent=1))
+        print(json.dumps({"program": digest(router), "workloads": now}, indent=1))
     else:
         print("Of the program of `make build`; the one that is shipped (`make dist`) is counted by bench/cost.sh.")
         for name in names:

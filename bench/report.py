@@ -8,15 +8,13 @@ A run in which anything failed is in no figure. FILE is what `bench/instructions
 """
 
 import argparse
-import html
-import json
 import math
 import pathlib
-import re
 import statistics
 
-COLOURS = {"switchback": "#1f5fa8", "floor": "#999999", "straight": "#999999"}
-OTHER = "#c2571a"
+from measured import fail, in_one, instructions_of_split
+from plots import bars
+
 LATENCY = ("one", "open5", "open5-rt", "open20")
 # An open loop in which fewer of the requests were answered in time than this part is no open loop any more: its latencies are those of its queue.
 KEEPS_UP = 0.98
@@ -30,8 +28,6 @@ ROUNDS = 20
 BUSY = 0.9
 # With more of a processor used by others than this, figures are disturbed.
 OTHERS = 0.05
-# A bar of a plot ends at so many times the median one.
-CUT = 4
 # Workloads in which a tenth of the users is another backend's, or somewhat more. Shares of a hash of 2,000 users lie within these bounds.
 SPLIT = ("split", "policy", "h2-upstream", "workers", "open5", "open5-rt", "open20")
 SHARES = (0.05, 0.25)
@@ -352,31 +348,6 @@ def disturbed(tables):
     return f"\nFigures of these workloads were disturbed: something else on the machine used over {OTHERS:.0%} of a processor at the upper quartile: {', '.join(names)}.\n"
 
 
-def bars(path, title, unit, rows):
-    """A plain SVG: a bar for each median, a line for its quartiles."""
-    rows = [(name, found) for name, found in rows if found]
-    if not rows or all(name == "straight" for name, _ in rows):
-        return False
-    row, left, width = 24, 250, 400
-    # One that is far above the others is cut, so that the others can be told apart.
-    most = min(max(found[2] for _, found in rows), CUT * statistics.median(found[2] for _, found in rows)) or 1
-    least = min(0, min(found[0] for _, found in rows))
-    height = 44 + row * len(rows)
-    at = lambda value: left + width * (min(value, most) - least) / (most - least)
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="12">',
-             f'<rect width="760" height="{height}" fill="white"/><text x="10" y="20" font-size="14">{html.escape(title)}</text>']
-    for place, (name, (low, middle, high)) in enumerate(rows):
-        y = 36 + row * place
-        colour = next((colour for start, colour in COLOURS.items() if name.startswith(start)), OTHER)
-        start, end = sorted((at(0), at(middle)))
-        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{html.escape(name)}</text>')
-        parts.append(f'<rect x="{start:.1f}" y="{y}" width="{max(end - start, 1):.1f}" height="{row - 8}" fill="{colour}"/>')
-        parts.append(f'<path d="M{at(low):.1f} {y + 8}H{at(high):.1f}" stroke="black" stroke-width="2"/>')
-        parts.append(f'<text x="{max(at(high), end) + 6:.0f}" y="{y + 13}">{middle:,.1f} {html.escape(unit)}{" (cut)" if high > most else ""}</text>')
-    path.write_text("\n".join(parts + ["</svg>"]) + "\n")
-    return True
-
-
 def failures(run):
     load = run["load"]
     bad = sum(count for status, count in load["statuses"].items() if status != "200")
@@ -496,60 +467,6 @@ def section(table, folder):
     return f"## {table.title}\n\n{text}{plots}"
 
 
-def fail(why):
-    raise SystemExit(f"bench/report.py: {why}")
-
-
-def read(path):
-    """What is in a file of measurements or counts; it ends where there is nonsense in it."""
-    def refuse(what):
-        fail(f"{path}: {what} is no number that can be measured")
-
-    def look(part):
-        if isinstance(part, (int, float)) and part < 0:
-            refuse(part)
-        named = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
-        for name, one in named:
-            if name != "others":
-                look(one)
-
-    try:
-        found = json.loads(path.read_text(), parse_constant=refuse)
-    except (OSError, ValueError) as error:
-        fail(f"{path}: {error}")
-    if not isinstance(found, dict):
-        fail(f"{path}: it is not what switchback-bench writes")
-    look(found)
-    return found
-
-
-def in_one(paths):
-    """What was measured in parts, as if it had been at once."""
-    parts = [read(path) for path in paths]
-    for path, part in zip(paths, parts):
-        if not 1 <= part["rounds"]:
-            fail(f"{path}: no rounds")
-        for one in part["workloads"]:
-            if not re.fullmatch(r"[a-z0-9-]+", one["name"]):
-                fail(f"{path}: no workload is called {one['name']!r}")
-    whole = parts[0]
-    for path, part in zip(paths, parts):
-        for what, mine, first in [(key, part["machine"][key], whole["machine"][key]) for key in ("processor", "cores", "kernel", "commit")] + [
-                (key, part[key], whole[key]) for key in ("rounds", "seconds", "warm_up", "connections", "idle_clients")] + [
-                ("program's SHA-256", *((one.get("program") or {}).get("sha256") for one in (part, whole)))]:
-            if mine != first:
-                fail(f"{path}: {what} is {mine}, and {first} in {paths[0]}: parts of one report are of one program, one machine and alike")
-    for part in parts[1:]:
-        names = {one["name"] for one in part["workloads"]}
-        whole["workloads"] = [one for one in whole["workloads"] if one["name"] not in names] + part["workloads"]
-        whole["left_out"] = [one for one in whole["left_out"] if one["workload"] not in names] + part["left_out"]
-        whole["versions"].update(part["versions"])
-        whole["arms"].update(part["arms"])
-    loads = [float((part["machine"]["load_average"].split() or [0])[0]) for part in parts]
-    whole["machine"]["load_average"] = f"{min(loads)}" if min(loads) == max(loads) else f"{min(loads)} to {max(loads)}"
-    return whole
-
-
 def about(program):
     """Which program was measured, without the folders that it lay in."""
     version = f", {program['version']}" if program["version"] else ""
@@ -576,17 +493,6 @@ def main():
         write(options)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         fail(f"{', '.join(map(str, options.measured))}: it is not what switchback-bench writes: {type(error).__name__}: {error}")
-
-
-def instructions_of_split(path, program):
-    """Of the same program, which is what it says."""
-    if not path:
-        return None
-    counted = read(path)
-    mine, its = (program or {}).get("sha256"), counted.get("program")
-    if mine and its != mine:
-        fail(f"{path}: it is of the program {its}, and {mine} was measured")
-    return counted.get("workloads", {}).get("split", {}).get("instructions")
 
 
 def unfinished(tables):

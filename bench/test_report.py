@@ -186,7 +186,67 @@ class Rows(Reported):
         self.assertEqual(self.row("memory with idle connections", workload("idle", {"switchback": run(), "haproxy": run(pss=0)})), ["not measured", ""])
 
 
+class Split(Reported):
+    PROMISE = "CPU per request, split 90/10, against nginx"
+
+    def said(self, ours):
+        return self.row(self.PROMISE, workload("split", {"switchback": ours, "switchback again": run(cpu=51.0), "nginx": run()}))
+
+    def test_who_does_not_split_users_as_is_asked_is_compared_with_nobody(self):
+        self.assertEqual(self.said(run(cpu=50.0))[1], "met, beyond noise, goal 0.85 too, stretch 0.75 too")
+        wrong = run(cpu=50.0)
+        for arms, moved in (({"blue": 10_000}, 0), ({"canary": 10_000}, 0), ({"blue": 9_000, "canary": 1_000}, 1)):
+            wrong["load"] = wrong["load"] | {"arms": arms, "moved": moved}
+            self.assertEqual(self.said(wrong), ["", "not shown: switchback: in 20 of 20 runs users were not split as was asked"])
+
+    def test_a_run_or_two_are_left_out(self):
+        wrong = run(cpu=50.0)
+        wrong["load"] = wrong["load"] | {"moved": 3}
+        self.assertEqual(self.said(lambda number: wrong if number < 2 else run(cpu=90.0))[0], "0.90 (0.90 - 0.90)")
+
+
+class Turns(Reported):
+    def test_a_time_that_was_cut_is_several_rounds(self):
+        cut = workload("get", {"switchback": run(cpu=50.0), "switchback again": run(cpu=51.0), "nginx": run()}, rounds=40) | {"turns": 4}
+        self.assertEqual(self.row("CPU per request, GET 1 KB, against nginx", cut, rounds=10)[1], "met, beyond noise, goal 0.85 too, stretch 0.75 too")
+
+    def test_what_else_ran_is_known_of_turns_together(self):
+        said = lambda others: workload("get", {"switchback": lambda number: run(cpu=50.0, others=others[number % 4]), "nginx": run(others=0.0)}, rounds=20) | {"turns": 4}
+        promise = "CPU per request, GET 1 KB, against nginx"
+        self.assertNotIn("disturbed", self.row(promise, said((0.2, -0.2, 0.2, -0.2)), rounds=5)[1])
+        self.assertTrue(self.row(promise, said((0.3, 0.1, 0.3, 0.1)), rounds=5)[1].endswith("stretch 0.75 too (not beyond noise), disturbed"))
+
+    def test_rounds_that_never_began_are_no_failures(self):
+        text = self.report(measured(workload("get", {"switchback": run(cpu=50.0), "switchback again": run(cpu=51.0), "nginx": run()}, rounds=7)))
+        self.assertIn("**Not finished**: of some workloads fewer rounds were measured: `get` (7).", text)
+        self.assertIn("| 0.50 (0.50 - 0.50) | met, not beyond noise, goal 0.85 too (not beyond noise), stretch 0.75 too (not beyond noise), of 7 rounds only |", text)
+
+
 class Files(Reported):
+    def test_what_is_no_measurement_is_refused_in_a_line(self):
+        good = measured(workload("get", {"switchback": run()}))
+        nameless = {key: value for key, value in good.items() if key != "workloads"}
+        evil = measured(workload("../../evil", {"switchback": run()}))
+        for text, wanted in (("", "Expecting value"), ("[]", "not what switchback-bench writes"), ("{}", "not what switchback-bench writes"), (json.dumps(nameless), "'workloads'"),
+                             (json.dumps(evil), "no workload is called '../../evil'"), (json.dumps(measured(workload("get", {"switchback": run(cpu=-5.0)}))), "-5.0 is no number"),
+                             (json.dumps(measured(workload("get", {"switchback": run(cpu=float("nan"))}))), "NaN is no number"), (json.dumps(good | {"rounds": 0}), "no rounds")):
+            path = self.work / "odd.json"
+            path.write_text(text)
+            with mock.patch.object(sys, "argv", ["report.py", str(path), str(self.work / "out")]), self.assertRaises(SystemExit) as refused:
+                report.main()
+            self.assertIn(wanted, str(refused.exception))
+            self.assertTrue(str(refused.exception).startswith("bench/report.py: "))
+        self.assertFalse((self.work / "out").exists())
+
+    def test_instructions_are_of_the_program_that_was_measured(self):
+        program = {"path": "switchback", "sha256": "a" * 64, "bytes": 1, "version": None, "profile": None, "is_dirty": False}
+        counted = self.work / "counted"
+        for sha256 in ("b" * 64, None):
+            counted.write_text(json.dumps({"program": sha256, "workloads": {"split": {"instructions": 1}}}))
+            with self.assertRaises(SystemExit) as refused:
+                self.report(measured(workload("get", {"switchback": run()}), program=program), options=["--instructions", str(counted)])
+            self.assertIn("it is of the program", str(refused.exception))
+
     def test_plots_are_escaped_and_those_of_earlier_reports_are_removed(self):
         self.report(measured(workload("get", {"switchback": run()}), workload("tls", {"switchback": run()})))
         self.report(measured(workload("get", {"switchback <1>": run()}, title="GET & more")))
