@@ -81,6 +81,9 @@ fn a_backend_that_speaks_something_else_than_its_config_says() {
         assert!(http::raw(router.traffic, GET).unwrap().starts_with("HTTP/1.1 502"));
         let last = endpoint(&router, 0)["last_failure"]["what"].clone();
         assert!(last.as_str().unwrap().contains(words), "{scheme} {protocol}: {last}");
+        let examined = router.run(&["doctor", "--config", router.config().to_str().unwrap()]).1;
+        let to_do = if words == no_http { "-> say what the backend speaks" } else { "-> start the backend" };
+        assert!(examined.contains(to_do), "{scheme} {protocol}: {examined}");
     }
 }
 

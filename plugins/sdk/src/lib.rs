@@ -55,6 +55,9 @@
 //! The types are those of `wit/`, and they are the same natively and in WebAssembly: the router links the default
 //! policies from the same source as its fallback.
 
+#[doc(hidden)]
+pub mod abi;
+pub mod blocks;
 pub mod rollback;
 pub mod split;
 

@@ -41,7 +41,7 @@ pub trait SplitPolicy: Sized {
 
     /// Routes one query by a position for each wanted salt and the wanted fields, in the order in which they were wanted. A
     /// field that the query does not have is `None`.
-    fn route_fields(&self, positions: &[u32], fields: &[Option<String>]) -> Decision {
+    fn route_fields(&self, positions: &[u32], fields: &[Option<&str>]) -> Decision {
         let _ = fields;
         self.route(positions.first().copied().unwrap_or(0))
     }
@@ -56,13 +56,16 @@ pub fn log(level: Level, message: &str) {
     eprintln!("{level:?}: {message}");
 }
 
-/// Exports a [`SplitPolicy`] as the component's `split` interface. Does nothing outside WebAssembly.
+/// Exports a [`SplitPolicy`] as the component's `split` interface, and makes [`crate::blocks`] its global allocator. Does nothing outside WebAssembly.
 #[macro_export]
 macro_rules! export_split_policy {
     ($policy:ty) => {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             use $crate::split::{Decision, Snapshot, SplitPolicy, Wanted};
+
+            #[global_allocator]
+            static BLOCKS: $crate::blocks::Blocks<std::alloc::System> = $crate::blocks::Blocks::new(std::alloc::System);
 
             // One instance of the component runs on one thread and is never called while it is in a call, so that a thread-local
             // cell is a plain static here.
@@ -90,12 +93,18 @@ macro_rules! export_split_policy {
                     ask(|policy| policy.route(position))
                 }
 
+                // What is exported asks `decide`.
                 fn route_fields(positions: Vec<u32>, fields: Vec<Option<String>>) -> Decision {
-                    ask(|policy| policy.route_fields(&positions, &fields))
+                    let fields: Vec<Option<&str>> = fields.iter().map(Option::as_deref).collect();
+                    decide(&positions, &fields)
                 }
             }
 
-    $crate::split::bindings::export_component!(Component with_types_in $crate::split::bindings);
+            fn decide(positions: &[u32], fields: &[Option<&str>]) -> Decision {
+                ask(|policy| policy.route_fields(positions, fields))
+            }
+
+    $crate::split::bindings::export_component!(Component with_types_in $crate::abi);
         };
     };
 }

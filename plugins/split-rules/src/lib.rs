@@ -72,10 +72,10 @@ impl SplitPolicy for RuleSplit {
         self.route_fields(&[position], &[])
     }
 
-    fn route_fields(&self, positions: &[u32], fields: &[Option<String>]) -> Decision {
+    fn route_fields(&self, positions: &[u32], fields: &[Option<&str>]) -> Decision {
         let locale = OnceCell::new();
         let holds = |(place, test): &(Place, Test)| match place {
-            Place::Field(index) => test.holds(fields.get(*index).and_then(Option::as_deref)),
+            Place::Field(index) => test.holds(fields.get(*index).copied().flatten()),
             Place::Locale => test.holds_for_locale(*locale.get_or_init(|| self.locale(fields))),
         };
         match self.rules.iter().find(|rule| rule.when.iter().all(holds)) {
@@ -87,8 +87,8 @@ impl SplitPolicy for RuleSplit {
 
 impl RuleSplit {
     /// The language that the query's sender likes best, by the first source that says one.
-    fn locale<'f>(&self, fields: &'f [Option<String>]) -> Option<&'f str> {
-        let texts = self.locale.iter().filter_map(|index| fields.get(*index)?.as_deref());
+    fn locale<'f>(&self, fields: &[Option<&'f str>]) -> Option<&'f str> {
+        let texts = self.locale.iter().filter_map(|index| *fields.get(*index)?);
         texts.filter_map(locale::preferred).next()
     }
 }

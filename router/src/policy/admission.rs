@@ -6,10 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::time::Duration;
+use std::{panic, thread};
 
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::artefact::ArtefactCache;
@@ -24,6 +28,8 @@ use crate::config::{self, Config};
 
 /// Configs that a plugin is tried with. Each costs a few milliseconds.
 const MOST_CONFIGS: usize = 16;
+/// Where both want the same processor, the compiler gets a tenth of what a worker does.
+const NICE: i32 = 10;
 
 /// What an admission may take, beside the limits of every call.
 #[derive(Debug, Clone)]
@@ -191,7 +197,7 @@ fn compile(engine: &PolicyEngine, cache: Option<&ArtefactCache>, digest: &str, b
         return Ok((component, true));
     }
     let invalid = |error: wasmtime::Error| Rejection::Invalid { reason: printable(&format!("{error:#}")) };
-    let component = Component::from_binary(engine, bytes).map_err(invalid)?;
+    let component = compile_after_queries(engine, bytes).map_err(invalid)?;
     if let Some(cache) = cache {
         cache.store(digest, &component.serialize().map_err(invalid)?);
     }
@@ -199,6 +205,22 @@ fn compile(engine: &PolicyEngine, cache: Option<&ArtefactCache>, digest: &str, b
 }
 
 /// What a component exports and imports, by name.
+/// Compiles on a thread that is less important than those that serve queries: 150 ms of a processor would be felt where there is none to spare. The
+/// priority of a thread cannot be raised again, so that it is a thread of its own.
+fn compile_after_queries(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
+    thread::scope(|scope| {
+        let compiler = thread::Builder::new().name("policy-compile".to_owned()).spawn_scoped(scope, || {
+            // Refused, it compiles with the priority of the others.
+            let _ = setpriority_process(Some(gettid()), NICE);
+            Component::from_binary(engine, bytes)
+        });
+        match compiler {
+            Ok(compiler) => compiler.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked)),
+            Err(_) => Component::from_binary(engine, bytes),
+        }
+    })
+}
+
 struct Surface {
     exports: Vec<String>,
     imports: Vec<String>,

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use switchback_policy::split::{Decision, Field, Salt, Snapshot, Wanted};
 use tokio::time::Instant;
 
@@ -17,6 +18,8 @@ use crate::quality::RouteCounters;
 
 /// One decision in so many is timed.
 const TIMED_EVERY: u32 = 64;
+/// Salts, or fields, for which nothing is allocated.
+const FEW: usize = 4;
 
 /// A policy on one worker.
 pub(crate) struct Seat {
@@ -144,9 +147,14 @@ impl Configured {
         if let ([key], []) = (self.keys.as_slice(), self.fields.as_slice()) {
             return self.instance.route(key.position(unit.bytes()));
         }
-        let positions: Vec<u32> = self.keys.iter().map(|key| key.position(unit.bytes())).collect();
-        let values: Vec<Option<Cow<'_, str>>> = self.fields.iter().map(|field| query::field(head, field)).collect();
-        let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
+        self.route_fields(unit, head)
+    }
+
+    #[inline(never)]
+    fn route_fields(&mut self, unit: &Unit<'_>, head: &Head) -> Result<Decision, PolicyFailure> {
+        let positions: SmallVec<[u32; FEW]> = self.keys.iter().map(|key| key.position(unit.bytes())).collect();
+        let values: SmallVec<[Option<Cow<'_, str>>; FEW]> = self.fields.iter().map(|field| query::field(head, field)).collect();
+        let values: SmallVec<[Option<&str>; FEW]> = values.iter().map(Option::as_deref).collect();
         self.instance.route_fields(&positions, &values)
     }
 }

@@ -16,7 +16,7 @@ impl SplitPolicy for HelloSplit {
         Ok((HelloSplit { live: snapshot.live, candidate }, wanted))
     }
 
-    fn route_fields(&self, _positions: &[u32], fields: &[Option<String>]) -> Decision {
+    fn route_fields(&self, _positions: &[u32], fields: &[Option<&str>]) -> Decision {
         match fields {
             [Some(language)] if language.starts_with("en-GB") => Decision { pool: self.candidate, reason: Reason::Rule, arm: None },
             _ => Decision { pool: self.live, reason: Reason::Live, arm: None },

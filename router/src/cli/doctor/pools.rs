@@ -82,6 +82,8 @@ fn wrong(probe: &Probed) -> Option<String> {
 fn to_do_about<'t>(bad: &[String], usual: &'t str) -> &'t str {
     if bad.iter().any(|why| why.contains("certificate")) {
         "renew the backend's certificate, or mend the pool's tls.ca or tls.server_name"
+    } else if bad.iter().any(|why| why.contains("`protocol`")) {
+        "say what the backend speaks: the pool's protocol (\"http1\", or \"h2\"), and http:// or https:// in its endpoints"
     } else {
         usual
     }
@@ -116,5 +118,11 @@ mod tests {
         assert_eq!((found[1].status, found[1].found.as_str()), (Status::Warning, "its certificate ends in 3 day(s)"));
         let found = findings("a", Ok(vec![probed(Err("TLS: invalid peer certificate: Expired".to_owned()), None)]));
         assert!(found[0].to_do.starts_with("renew the backend's certificate"), "{found:?}");
+    }
+
+    #[test]
+    fn another_protocol_is_no_reason_to_start_the_backend() {
+        let found = findings("a", Ok(vec![probed(Err("it is not what the pool's `protocol` and its scheme say".to_owned()), None)]));
+        assert!(found[0].to_do.starts_with("say what the backend speaks"), "{found:?}");
     }
 }

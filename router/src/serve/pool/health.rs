@@ -103,11 +103,12 @@ async fn ask(endpoint: &SharedEndpoint, place: &Place, path: &str) -> Result<Sta
     ask_on(stream, endpoint, path, "https").await.map_err(failed)
 }
 
-/// Whether what came was not in the protocol that was spoken.
+/// Whether what came was not in the protocol that was spoken. Over HTTP/2 that is all but what the other side said in HTTP/2: one that does not speak it
+/// sends a page of its own, or hangs up.
 fn is_no_http(error: &(dyn std::error::Error + 'static)) -> bool {
     let is_parse = error.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_parse() && !error.is_parse_too_large());
     let in_h2 = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    is_parse || in_h2.is_some_and(h2::Error::is_library)
+    is_parse || in_h2.is_some_and(|error| !error.is_remote())
 }
 
 pub(super) async fn ask_on<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, BoxError>
