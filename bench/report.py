@@ -291,6 +291,8 @@ def requests(found):
         found.compare(f"CPU per request, {words}, against pingora", workload, "switchback", ["pingora"], 0.45)
     for other, words in (("switchback, HTTP/1.1", "ours over HTTP/1.1"), ("floor, HTTP/1.1", "the floor, which speaks HTTP/1.1")):
         found.compare(f"CPU per request, HTTP/2 to the backends, against {words}", "h2-upstream", "switchback", [other], 1.0)
+    found.compare("CPU per request, HTTP/2 on both sides, against the floor, which speaks HTTP/1.1", "h2-upstream", "switchback, HTTP/2 on both sides",
+                  ["floor, HTTP/1.1"], 1.0)
 
 
 def policies(found):

@@ -178,7 +178,9 @@ class Rows(Reported):
             self.assertEqual(self.row(promise, options=["--instructions", str(self.work / "counted")]), [f"{count:,}", wanted])
 
     def test_http2_to_the_backends_is_held_against_http1_and_the_floor(self):
-        h2 = workload("h2-upstream", {"floor, HTTP/1.1": run(cpu=40.0), "switchback": run(cpu=50.0), "switchback again": run(cpu=50.0), "switchback, HTTP/1.1": run(cpu=60.0)})
+        h2 = workload("h2-upstream", {"floor, HTTP/1.1": run(cpu=40.0), "switchback": run(cpu=50.0), "switchback again": run(cpu=50.0), "switchback, HTTP/1.1": run(cpu=60.0),
+                                      "switchback, HTTP/2 on both sides": run(cpu=30.0)})
+        self.assertEqual(self.row("CPU per request, HTTP/2 on both sides, against the floor", h2), ["0.75 (0.75 - 0.75)", "met, beyond noise"])
         self.assertEqual(self.row("CPU per request, HTTP/2 to the backends, against ours", h2)[1], "met, beyond noise")
         self.assertEqual(self.row("CPU per request, HTTP/2 to the backends, against the floor", h2)[1], "**missed**")
 

@@ -170,7 +170,11 @@ impl Bench<'_> {
         };
         Admin::forget(&work.join("data"))?;
         let mut process = Process::start(&program, &arguments, &processors, &work.join("log"))?;
-        wait_for_answer(&mut process, ports.http, contender.shape.as_ref().unwrap_or(&Shape::get()))?;
+        let first = match &contender.load {
+            Some(Load::Closed(shape)) => shape.clone(),
+            _ => Shape::get(),
+        };
+        wait_for_answer(&mut process, ports.http, &first)?;
         if let Some(state) = &peer.variant(contender.variant)?.router {
             self.admin(ports, &work).prepare(state, &self.options.tools).context("bringing the router into its state")?;
         }
@@ -267,9 +271,9 @@ impl Bench<'_> {
         let (load, done) = match self.state_of(contender)? {
             Some(state) if contender.is_operated => {
                 let admin = self.admin(ports, &self.work_of(contender));
-                operated(&admin, &state, || self.load(&asked, ports, pace, &mut on_mark))?
+                operated(&admin, &state, || self.load(asked, ports, pace, &mut on_mark))?
             }
-            _ => (self.load(&asked, ports, pace, &mut on_mark)?, None),
+            _ => (self.load(asked, ports, pace, &mut on_mark)?, None),
         };
         running.process.check()?;
         let [before, after] = costs.as_slice() else { bail!("it was not measured from begin to end") };
@@ -278,7 +282,7 @@ impl Bench<'_> {
         let others = spent(|costs| costs.machine) - cpu - spent(|costs| costs.load);
         let has_cost = !matches!(workload.load, Load::Idle);
         // What h2load used is told by nobody any more when it has ended.
-        let has_others = has_cost && !matches!(workload.load, Load::Http2);
+        let has_others = has_cost && !matches!(asked, Load::Http2);
         Ok(Measured {
             cpu_us: has_cost.then(|| cpu * 1e6 / (load.answers as f64).max(1.0)),
             busy: has_cost.then(|| cpu / time),
@@ -322,12 +326,9 @@ impl Bench<'_> {
     }
 }
 
-/// The workload's load, with what this contender is asked for instead.
-fn asked_of(workload: &Workload, contender: &Contender) -> Load {
-    match &contender.shape {
-        Some(shape) => Load::Closed(shape.clone()),
-        None => workload.load.clone(),
-    }
+/// How this contender is asked.
+fn asked_of<'w>(workload: &'w Workload, contender: &'w Contender) -> &'w Load {
+    contender.load.as_ref().unwrap_or(&workload.load)
 }
 
 /// h2load measures a process's whole life, so that begin and end are its.

@@ -39,8 +39,8 @@ pub(crate) struct Contender {
     pub(crate) peer: &'static str,
     pub(crate) variant: &'static str,
     pub(crate) workers: u8,
-    /// What is asked of it, where that is not the workload's.
-    pub(crate) shape: Option<Shape>,
+    /// How it is asked, where that is not the workload's way.
+    pub(crate) load: Option<Load>,
     /// Flags are flipped and plugins swapped meanwhile.
     pub(crate) is_operated: bool,
 }
@@ -74,7 +74,7 @@ fn peer(name: &'static str, variant: &'static str) -> Contender {
 }
 
 fn labelled(label: &'static str, peer: &'static str, variant: &'static str) -> Contender {
-    Contender { label, peer, variant, workers: 1, shape: None, is_operated: false }
+    Contender { label, peer, variant, workers: 1, load: None, is_operated: false }
 }
 
 /// The one against itself: what differs between the two is noise.
@@ -129,16 +129,16 @@ fn policies() -> Vec<Contender> {
 
 /// The path of a request to route 1,000, and to each in turns.
 fn routes() -> Vec<Contender> {
-    let hot = Shape { path: "/r1000/search?q=hello".to_owned(), ..Shape::get() };
-    let spread = Shape { path: "/r{n}/search?q=hello".to_owned(), paths: 1_000, ..Shape::get() };
-    let one = |label, peer| Contender { shape: Some(hot.clone()), ..labelled(label, peer, "plain") };
-    let many = |label, peer| Contender { shape: Some(hot.clone()), ..labelled(label, peer, "routes") };
+    let hot = Load::Closed(Shape { path: "/r1000/search?q=hello".to_owned(), ..Shape::get() });
+    let spread = Load::Closed(Shape { path: "/r{n}/search?q=hello".to_owned(), paths: 1_000, ..Shape::get() });
+    let one = |label, peer| Contender { load: Some(hot.clone()), ..labelled(label, peer, "plain") };
+    let many = |label, peer| Contender { load: Some(hot.clone()), ..labelled(label, peer, "routes") };
     vec![
         peer("floor", "plain"),
         one("switchback, 1 route", "switchback"),
         one("switchback again, 1 route", "switchback"),
         many("switchback, 1,000 routes", "switchback"),
-        Contender { shape: Some(spread), ..labelled("switchback, 1,000 routes in turns", "switchback", "routes") },
+        Contender { load: Some(spread), ..labelled("switchback, 1,000 routes in turns", "switchback", "routes") },
         one("nginx, 1 location", "nginx"),
         many("nginx, 1,000 locations", "nginx"),
         one("haproxy, 1 backend", "haproxy"),
@@ -146,13 +146,16 @@ fn routes() -> Vec<Contender> {
     ]
 }
 
-/// HTTP/2 to the backends, where many requests share a write, beside HTTP/1.1.
+/// HTTP/2 to the backends, where many requests share a write, beside HTTP/1.1; and from the clients too.
 fn upstream_http2() -> Vec<Contender> {
     let mut contenders = vec![labelled("floor, HTTP/1.1", "floor", "plain")];
     contenders.extend(ours("h2-upstream"));
+    let both = |label, peer| Contender { load: Some(Load::Http2), ..labelled(label, peer, "h2-upstream") };
     contenders.extend([
+        both("switchback, HTTP/2 on both sides", "switchback"),
         labelled("switchback, HTTP/1.1", "switchback", "split"),
         peer("haproxy", "h2-upstream"),
+        both("haproxy, HTTP/2 on both sides", "haproxy"),
         labelled("haproxy, HTTP/1.1", "haproxy", "split"),
         peer("envoy", "h2-upstream"),
         labelled("envoy, HTTP/1.1", "envoy", "split"),

@@ -82,7 +82,7 @@ fn wrong(probe: &Probed) -> Option<String> {
 fn to_do_about<'t>(bad: &[String], usual: &'t str) -> &'t str {
     if bad.iter().any(|why| why.contains("certificate")) {
         "renew the backend's certificate, or mend the pool's tls.ca or tls.server_name"
-    } else if bad.iter().any(|why| why.contains("`protocol`")) {
+    } else if bad.iter().any(|why| why.contains("`protocol`") || why.contains("does not speak TLS")) {
         "say what the backend speaks: the pool's protocol (\"http1\", or \"h2\"), and http:// or https:// in its endpoints"
     } else {
         usual

@@ -92,15 +92,11 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The error says how far it came.
 async fn ask(endpoint: &SharedEndpoint, place: &Place, path: &str) -> Result<StatusCode, String> {
-    let failed = |error: BoxError| match is_no_http(error.as_ref()) {
-        true => format!("health check: the answer cannot be read: {PROTOCOL_HINT}"),
-        false => format!("health check: {error}"),
-    };
     let stream = TcpStream::connect(place.address).await.map_err(|error| format!("connect: {}", no_connection(&error)))?;
-    let Some(tls) = &endpoint.tls else { return ask_on(stream, endpoint, path, "http").await.map_err(failed) };
+    let Some(tls) = &endpoint.tls else { return ask_on(stream, endpoint, path, "http").await };
     let name = tls.server_name(endpoint.authority.host()).ok_or("TLS: its host is no name that a certificate can be for")?;
     let stream = TlsConnector::from(tls.current()).connect(name, stream).await.map_err(|error| no_tls(&error))?;
-    ask_on(stream, endpoint, path, "https").await.map_err(failed)
+    ask_on(stream, endpoint, path, "https").await
 }
 
 /// Whether what came was not in the protocol that was spoken. Over HTTP/2 that is all but what the other side said in HTTP/2: one that does not speak it
@@ -111,7 +107,18 @@ fn is_no_http(error: &(dyn std::error::Error + 'static)) -> bool {
     is_parse || in_h2.is_some_and(|error| !error.is_remote())
 }
 
-pub(super) async fn ask_on<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, BoxError>
+/// One health check on a connection that is there. The error is for people.
+pub(super) async fn ask_on<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    send(stream, endpoint, path, scheme).await.map_err(|error| match is_no_http(error.as_ref()) {
+        true => format!("health check: the answer cannot be read: {PROTOCOL_HINT}"),
+        false => format!("health check: {error}"),
+    })
+}
+
+async fn send<S>(stream: S, endpoint: &SharedEndpoint, path: &str, scheme: &str) -> Result<StatusCode, BoxError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

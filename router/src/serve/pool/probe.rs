@@ -46,7 +46,6 @@ impl SharedPool {
     async fn ask(&self, endpoint: &SharedEndpoint, probed: &mut Probed) -> Result<Option<u16>, String> {
         let (health, connected) = (&self.config.health, TcpStream::connect(probed.address).await);
         let stream = connected.map_err(|error| format!("connect: {}", no_connection(&error)))?;
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| format!("health check: {error}");
         let is_asked = !health.interval.is_zero();
         let answered = match &endpoint.tls {
             None if !is_asked => return Ok(None),
@@ -62,6 +61,6 @@ impl SharedPool {
                 ask_on(stream, endpoint, &health.path, "https").await
             }
         };
-        answered.map(|status| Some(status.as_u16())).map_err(failed)
+        answered.map(|status| Some(status.as_u16()))
     }
 }
