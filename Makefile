@@ -87,6 +87,11 @@ dist: wasm-targets instructions-tools ## Build the router as it is shipped: fat 
 instructions: build instructions-tools ## Instructions and system calls of a query against the kept ones (bench/instructions.json); names what grew
 	bench/instructions.py $(BINARY)
 
+.PHONY: instructions-dist
+instructions-dist: instructions-tools ## The same of the program that is shipped, against bench/instructions-dist.json (before a release; after `make dist`)
+	cargo build --release --locked -p switchback-bench
+	bench/instructions.py $(CARGO_TARGET_DIR)/dist/switchback --kept bench/instructions-dist.json
+
 .PHONY: growth
 growth: instructions-tools ## How the cost of a query grows with routes, rules, connections, workers, fields and bodies (bench/results/growth.md)
 	scripts/build_dist.sh --as-is

@@ -4,11 +4,16 @@
 # Instructions are the difference of two runs of different length, so that starting up and compiling plugins does not count. They repeat
 # to within a fraction of a percent whatever else the machine does, so they show what wall-clock time hides.
 #
-# Usage: bench/cost.sh [OUT.md]        (writes to standard output too). Exit 1 when a target is missed.
+# Usage: bench/cost.sh [OUT.md]        (writes to standard output too). Exit 1 when a target is missed, 64 where the command line makes no sense.
 # Needs: valgrind strace nginx nghttp2-client (apt-get install valgrind strace nginx-light nghttp2-client)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case "$*" in
+    --help | -h) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' bench/cost.sh; exit 0 ;;
+    -* | *" "*) echo "bench/cost.sh: it takes a file to write to, and not: $*" >&2; exit 64 ;;
+esac
 out=${1:-/dev/null}
+[ -d "$(dirname "$out")" ] || { echo "bench/cost.sh: $out: there is no folder $(dirname "$out")" >&2; exit 64; }
 for tool in valgrind strace nginx h2load; do
     command -v "$tool" >/dev/null || { echo "bench/cost.sh: $tool is missing: apt-get install valgrind strace nginx-light nghttp2-client" >&2; exit 69; }
 done

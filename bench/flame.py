@@ -17,12 +17,12 @@ import shutil
 import subprocess
 import tempfile
 
-from instructions import WORKLOADS, Backends, Bench, fail, named
+from instructions import WORKLOADS, Backends, Bench, fail, named, program
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("router", metavar="ROUTER", type=pathlib.Path)
+    arguments.add_argument("router", metavar="ROUTER")
     arguments.add_argument("svg", metavar="SVG", type=pathlib.Path)
     arguments.add_argument("--queries", type=int, default=400_000)
     arguments.add_argument("--tools", type=pathlib.Path)
@@ -31,7 +31,9 @@ def main():
     tools = {tool: shutil.which(tool, path=path) for tool in ("perf", "h2load", "curl", "inferno-collapse-perf", "inferno-flamegraph")}
     if missing := [tool for tool, found in tools.items() if not found]:
         fail(69, f"missing: {', '.join(missing)}: apt-get install linux-perf nghttp2-client curl; make flame installs inferno")
-    router = asked.router.resolve()
+    router = program(asked.router)
+    if not asked.svg.parent.is_dir():
+        fail(64, f"{asked.svg}: there is no folder {asked.svg.parent}")
     backends = Backends(router)
     try:
         with tempfile.TemporaryDirectory() as work:

@@ -6,7 +6,7 @@
 ROUTER is the program that is measured; `make growth` gives it the one that is shipped. Each figure is counted as bench/instructions.py counts, under callgrind, and
 depends on nothing else that the machine does: it is no time, and what the kernel does is in none of it but the number of system calls.
 
-Needs: valgrind, strace, h2load (apt-get install valgrind strace nghttp2-client), and switchback-bench.
+Needs: valgrind, strace, h2load, curl (apt-get install valgrind strace nghttp2-client curl), and switchback-bench.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 
-from instructions import Backends, Bench, WORKLOADS, fail, machine, named
+from instructions import Backends, Bench, WORKLOADS, fail, machine, named, need, program
 
 SPLIT = WORKLOADS["split"]
 # What stands in two braces more is filled in when the config is written. Health checks of 2,000 endpoints each second would be what is counted.
@@ -97,14 +97,17 @@ def counted(bench, axis):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("router", metavar="ROUTER", type=pathlib.Path)
+    arguments.add_argument("router", metavar="ROUTER")
     arguments.add_argument("--only", default=",".join(AXES), metavar="AXIS,...")
     arguments.add_argument("--out", type=pathlib.Path, help="where the report is written; without it, to standard output alone")
     asked = arguments.parse_args()
     axes = asked.only.split(",")
     if unknown := [axis for axis in axes if axis not in AXES]:
         fail(64, f"no axis {', '.join(unknown)}: there are {', '.join(AXES)}")
-    router = asked.router.resolve()
+    need(("valgrind", "strace", "h2load", "curl"))
+    router = program(asked.router)
+    if asked.out and not asked.out.parent.is_dir():
+        fail(64, f"--out {asked.out}: there is no folder {asked.out.parent}")
     backends = Backends(router)
     try:
         with tempfile.TemporaryDirectory() as work:

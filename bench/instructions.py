@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What a query costs in user instructions and system calls, held against what it cost before.
 
-    bench/instructions.py ROUTER [--only WORKLOAD,...] [--update] [--json]
+    bench/instructions.py ROUTER [--only WORKLOAD,...] [--kept FILE] [--update] [--json]
 
-ROUTER is the program that is measured, as `make build` makes it. It is started and warmed up, its counters are set back, and it is asked again: starting up
+ROUTER is the program that is measured, as `make build` makes it; that of `make dist` is held against --kept bench/instructions-dist.json (`make instructions-dist`). It is started and warmed up, its counters are set back, and it is asked again: starting up
 counts for nothing. Instructions are those of the worker's thread under callgrind. They repeat to within half a percent (0.6 % where queries share connections)
 whatever else the machine does, so that a query that costs 3 % more is seen, and the functions that grew are named. System calls are the difference of
 two runs of different length.
 
-What is kept is bench/instructions.json: for each workload its instructions, its system calls, and the functions that take most of them. --update writes
+What is kept is bench/instructions.json, or FILE: for each workload its instructions, its system calls, and the functions that take most of them. --update writes
 it anew, which is a change to be reviewed like any other.
 
 Exit 1 when a workload costs over 3 % more instructions, or 0.15 system calls more (those that wait are not held: how many queries come at once decides of them), than the kept figures, or
@@ -23,6 +23,7 @@ import collections
 import datetime
 import hashlib
 import json
+import os
 import pathlib
 import platform
 import re
@@ -117,8 +118,22 @@ def machine():
 
 
 def fail(code, text):
-    print(f"bench/instructions.py: {text}", file=sys.stderr)
+    print(f"bench/{pathlib.Path(sys.argv[0]).name}: {text}", file=sys.stderr)
     sys.exit(code)
+
+
+def need(tools):
+    """Ends where one of these is missing."""
+    packages = "apt-get install valgrind strace nghttp2-client curl openssl"
+    if missing := [tool for tool in tools if not shutil.which(tool)]:
+        fail(69, f"missing: {', '.join(missing)}: {packages}")
+
+
+def program(path):
+    """The router that is measured, as a path that holds everywhere."""
+    if not os.access(path, os.X_OK) or not os.path.isfile(path):
+        fail(69, f"{path} is no program: `make build` makes target/release/switchback, and `make dist` target/dist/switchback")
+    return pathlib.Path(path).resolve()
 
 
 def free_port():
@@ -325,9 +340,9 @@ def judged(name, now, before):
     return wrong
 
 
-def unkept(names, kept, is_whole):
+def unkept(names, kept, is_whole, file=KEPT):
     """Workloads that are held against nothing, and kept ones that nobody measures any more, in lines."""
-    update = "bench/instructions.py ROUTER --update"
+    update = f"bench/instructions.py ROUTER{'' if file == KEPT else f' --kept {file}'} --update"
     found = [f"{name}: no figure is kept: {update} --only {name}" for name in names if name not in kept]
     return found + [f"{name}: a figure is kept, and there is no such workload: {update}" for name in kept if is_whole and name not in WORKLOADS]
 
@@ -336,21 +351,20 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("router", metavar="ROUTER")
     arguments.add_argument("--only", default=",".join(WORKLOADS), metavar="WORKLOAD,...")
-    arguments.add_argument("--update", action="store_true")
-    arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("--kept", type=pathlib.Path, default=KEPT, metavar="FILE", help="the figures that it is held against")
+    arguments.add_argument("--update", action="store_true", help="keep the new figures")
+    arguments.add_argument("--json", action="store_true", help="write all that was counted, for machines")
     asked = arguments.parse_args()
     names = asked.only.split(",")
     is_whole = set(names) == set(WORKLOADS)
     if unknown := [name for name in names if name not in WORKLOADS]:
         fail(64, f"no workload {', '.join(unknown)}: there are {', '.join(WORKLOADS)}")
-    for tool in ("valgrind", "strace", "h2load", "curl", "openssl"):
-        if not shutil.which(tool):
-            fail(69, f"{tool} is missing: apt-get install valgrind strace nghttp2-client curl openssl")
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    need(("valgrind", "strace", "h2load", "curl", "openssl"))
+    kept = json.loads(asked.kept.read_text()) if asked.kept.exists() else {}
     # Before minutes are spent.
-    if not asked.update and (missing := unkept(names, kept, is_whole)):
+    if not asked.update and (missing := unkept(names, kept, is_whole, asked.kept)):
         fail(1, "\n".join(missing))
-    router = pathlib.Path(asked.router).resolve()
+    router = program(asked.router)
     backends = Backends(router)
     try:
         with tempfile.TemporaryDirectory() as work:
@@ -363,12 +377,12 @@ def main():
         backends.stop()
     if asked.update:
         everything = now if is_whole else kept | now
-        KEPT.write_text(json.dumps(everything, indent=1) + "\n")
+        asked.kept.write_text(json.dumps(everything, indent=1) + "\n")
     wrong = [] if asked.update else [line for name in names for line in judged(name, now[name], kept[name])]
     if asked.json:
         print(json.dumps({"program": digest(router), "workloads": now}, indent=1))
     else:
-        print("Of the program of `make build`; the one that is shipped (`make dist`) is counted by bench/cost.sh.")
+        print(f"{asked.router}, held against {asked.kept.name}:")
         for name in names:
             before = f" (kept: {kept[name]['instructions']:,} and {kept[name]['without_waiting']})" if not asked.update else ""
             print(
@@ -377,7 +391,7 @@ def main():
             )
     if wrong:
         print("\n".join(wrong), file=sys.stderr)
-        fail(1, "a query costs more than it did. If that is meant, keep the new figures: bench/instructions.py ROUTER --update")
+        fail(1, f"a query costs more than is kept in {asked.kept.name}. If that is meant, keep the new figures: the same with --update")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ def read(path):
 
     try:
         found = json.loads(path.read_text(), parse_constant=refuse)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
+    except ValueError as error:
         fail(f"{path}: {error}")
     if not isinstance(found, dict):
         fail(f"{path}: it is not what switchback-bench writes")

@@ -8,8 +8,8 @@ A run in which anything failed is in no figure. FILE is what `bench/instructions
 """
 
 import argparse
-import math
 import pathlib
+import random
 import statistics
 
 from measured import fail, in_one, instructions_of_split
@@ -28,6 +28,8 @@ ROUNDS = 20
 BUSY = 0.9
 # With more of a processor used by others than this, figures are disturbed.
 OTHERS = 0.05
+# What comes by chance less often than this is no chance.
+UNLIKELY = 0.05
 # Workloads in which a tenth of the users is another backend's, or somewhat more. Shares of a hash of 2,000 users lie within these bounds.
 SPLIT = ("split", "policy", "h2-upstream", "workers", "open5", "open5-rt", "open20")
 SHARES = (0.05, 0.25)
@@ -198,7 +200,7 @@ def verdict(found, limit, at_least, is_kept):
 
 
 def few(rounds):
-    return [f"of {rounds} rounds only"] if rounds < ROUNDS else []
+    return [f"of {rounds:.0f} rounds only"] if rounds < ROUNDS else []
 
 
 def doubts(table, labels, what):
@@ -220,14 +222,14 @@ class Targets:
     def __init__(self, tables):
         self.tables, self.rows = tables, []
 
-    def add(self, promise, values, limit, how=None, pair=(), digits=2, unit="", at_least=False, goals=(), notes=(), why_not=None, doubts=()):
-        """`pair` is the same of the router against itself; `why_not` says why there is no verdict, `doubts` why nothing is beyond noise."""
+    def add(self, promise, values, limit, how=None, pair=(), digits=2, unit="", at_least=False, goals=(), notes=(), why_not=None, doubts=(), turns=1):
+        """`pair` is the same of the router against itself; `why_not` says why there is no verdict, `doubts` why nothing is beyond noise. So many `turns` are of one start."""
         target = f"{'>=' if at_least else '<='} {limit:,g}{unit}"
         found, pair, neutral = quartiles(values), quartiles(pair), 0 if how is difference else 1
         if why_not or not found:
             self.rows.append([promise, target, "", f"not shown: {why_not}"] if why_not else [promise, target, "not measured", ""])
             return
-        doubts = [*doubts, *few(len(values))]
+        doubts = [*doubts, *few(len(values) / turns)]
         is_kept = lambda limit: not doubts and is_beyond(found, limit, pair, neutral, at_least)
         reached = [name if is_kept(goal) else f"{name} (not beyond noise)" for name, goal in goals if found[1] <= goal]
         words = [verdict(found, limit, at_least, is_kept(limit)), *reached, *notes, *doubts]
@@ -240,7 +242,7 @@ class Targets:
             return
         labels = [label, *others]
         pair = table.compare(table.pair[0], [table.pair[1]], what, how) if table.pair else []
-        self.add(promise, table.compare(label, others, what, how), limit, how=how, pair=pair, why_not=table.failing(labels), doubts=doubts(table, labels, what), **more)
+        self.add(promise, table.compare(label, others, what, how), limit, how=how, pair=pair, why_not=table.failing(labels), doubts=doubts(table, labels, what), turns=table.turns, **more)
 
     def compare_added(self, promise, workload, what, mine, theirs, how, limit, **more):
         """Of what two contenders add: each of them is named with the one that it is above."""
@@ -256,7 +258,7 @@ class Targets:
         if len(values) < left_out:
             why_not = why_not or f"noise: in {left_out} of {len(values) + left_out} rounds one of the two added nothing"
         notes = [f"{left_out} rounds left out in which one of the two added nothing"] if left_out else []
-        self.add(promise, values, limit, how=how, pair=pair, notes=notes, why_not=why_not, doubts=doubts(table, labels, what), **more)
+        self.add(promise, values, limit, how=how, pair=pair, notes=notes, why_not=why_not, doubts=doubts(table, labels, what), turns=table.turns, **more)
 
 
 def targets(tables, instructions=None):
@@ -286,12 +288,12 @@ def requests(found):
     post = (("goal 0.95 too", 0.95),)
     for workload, words, goals in (("post4", "POST 4 KB", post), ("post16", "POST 16 KB", post), ("http2", "HTTP/2 in", ()), ("tls", "TLS in", ())):
         found.compare(f"CPU per request, {words}, against the better one of nginx and haproxy", workload, "switchback", ["nginx", "haproxy"], 1.0, goals=goals)
-    for workload, words in (("get", "GET 1 KB"), ("split", "split 90/10"), ("http2", "HTTP/2 in")):
+    for workload, words in (("get", "GET 1 KB"), ("split", "split 90/10"), ("post4", "POST 4 KB"), ("post16", "POST 16 KB"), ("http2", "HTTP/2 in"), ("tls", "TLS in")):
         found.compare(f"CPU per request, {words}, against Envoy", workload, "switchback", ["envoy"], 0.33)
         found.compare(f"CPU per request, {words}, against pingora", workload, "switchback", ["pingora"], 0.45)
     for other, words in (("switchback, HTTP/1.1", "ours over HTTP/1.1"), ("floor, HTTP/1.1", "the floor, which speaks HTTP/1.1")):
         found.compare(f"CPU per request, HTTP/2 to the backends, against {words}", "h2-upstream", "switchback", [other], 1.0)
-    found.compare("CPU per request, HTTP/2 on both sides, against the floor, which speaks HTTP/1.1", "h2-upstream", "switchback, HTTP/2 on both sides",
+    found.compare("CPU per request, HTTP/2 on both sides (h2load, 8 connections of 8 streams, one user), against the floor, which speaks HTTP/1.1", "h2-upstream", "switchback, HTTP/2 on both sides",
                   ["floor, HTTP/1.1"], 1.0)
 
 
@@ -316,30 +318,37 @@ def latencies(found):
     added("added p99 at 5,000 a second against Envoy's, real-time priority", "open5-rt", "p99", "envoy", ratio, 0.333, digits=3)
 
 
+def chance(rounds, draws=20_000):
+    """How often what distinguishes the first of each round from the mean of the others would be as large, were it anybody's: names are drawn anew in each round (a
+    permutation test). Slow answers come in bursts, so that their number says less than it seems; rounds do not."""
+    excess = [[one - (sum(values) - one) / (len(values) - 1) for one in values] for values in rounds]
+    seen = sum(values[0] for values in excess)
+    draw = random.Random(1)
+    as_much = sum(sum(map(draw.choice, excess)) >= seen - 1e-12 for _ in range(draws))
+    return (as_much + 1) / (draws + 1)
+
+
 def operations(found, table):
-    """Slow answers as a share of all. Those of the controls are a Poisson count, of which the root is the deviation; none at all deviate as one does."""
+    """Slow answers as a share of all, round by round, against those of the two that are left alone; and the same of one of those two."""
     promise = "answers over 10 ms while flags are flipped and plugins swapped, a million, above those of a router that is left alone"
     operated, controls = "switchback, flipped and swapped", ["switchback, left alone", "switchback again, left alone"]
-    target = "<= controls and 3 standard deviations"
-
-    def count(labels, what):
-        return sum(sum(table.values(label, lambda run: run["load"][what]).values()) for label in labels)
-
-    labels = [operated, *controls]
+    labels, target = [operated, *controls], f"by chance in {UNLIKELY:.0%} or more"
     if why_not := table and table.failing(labels):
         found.rows.append([promise, target, "", f"not shown: {why_not}"])
         return
-    if not table or not all(count([label], "answers") for label in labels):
+    shares = [table.values(label, lambda run: run["load"]["answers"] and run["load"]["slow"] / run["load"]["answers"]) for label in labels] if table else []
+    rounds = [[values[number] for values in shares] for number in (shares[0] if shares else []) if all(number in values for values in shares)]
+    if not rounds:
         found.rows.append([promise, target, "not measured", ""])
         return
-    slow, usual = count([operated], "slow"), count(controls, "slow")
-    answers, usual_of = count([operated], "answers"), count(controls, "answers")
-    mine, mean = slow / answers, usual / usual_of
-    limit = mean + 3 * math.sqrt(max(usual, 1)) / usual_of
-    measured = (f"{1e6 * mine:.2f} ({slow:,} of {answers:,}); controls {1e6 * mean:.2f} ({usual:,} of {usual_of:,}); "
-                f"with 3 standard deviations {1e6 * limit:.2f}")
-    rounds = min(len(table.values(label, cpu)) for label in labels)
-    found.rows.append([promise, target, measured, ", ".join(["met" if mine <= limit else "**missed**", *few(rounds)])])
+    means = [f"{1e6 * statistics.fmean(values):,.0f}" for values in zip(*rounds)]
+    stalls = [sum(value > 0 for value in values) for values in zip(*rounds)]
+    likely = chance(rounds)
+    of_control = min(chance([[one, other] for _, one, other in rounds]), chance([[other, one] for _, one, other in rounds]))
+    measured = (f"{means[0]} (in {stalls[0]} of {len(rounds)} rounds); controls {means[1]} ({stalls[1]}) and {means[2]} ({stalls[2]}): so much more by chance in {likely:.0%}, "
+                f"and of one control above the other in {of_control:.0%}")
+    unlike = ["controls differ too"] if of_control < UNLIKELY / 2 else []
+    found.rows.append([promise, target, measured, ", ".join(["met" if likely >= UNLIKELY else "**missed**", *few(len(rounds)), *unlike, *["disturbed"] * table.is_disturbed()])])
 
 
 def disturbed(tables):
@@ -423,6 +432,17 @@ def added_by_policies(table):
              ("envoy proxy-wasm", "envoy weighted_clusters")]
     rows = [[f"{one} above {other}", show(table.compare(one, [other], cpu, difference), 2, " us")] for one, other in pairs]
     return markdown(["what a program as the policy adds to a request", "same rounds"], [row for row in rows if row[1]])
+
+
+def unprofiled(tables):
+    """The router as it is built without knowing the load: what of the targets is the profile's."""
+    rows = []
+    for table in tables.values():
+        label = "switchback without profile"
+        if label in table.contenders:
+            shown = [show(table.compare(label, [other], cpu, ratio), 2) for other in ("nginx", "haproxy", "switchback")]
+            rows.append([table.title, *shown])
+    return markdown(["workload", "against nginx", "against HAProxy", "against the one that is shipped"], rows) if rows else ""
 
 
 def noise(tables):
@@ -523,6 +543,7 @@ def write(options):
         "but the number of what failed.\n",
         "## Targets\n\n" + markdown(["", "target", "measured", ""], targets(tables, instructions)) + disturbed(tables),
         "## Noise\n\nThe same program with the same config, twice in each round. A difference that is not larger than this says nothing.\n\n" + noise(tables),
+        "## Without a profile\n\nCPU per request of what `make build` makes (no profile, no fat LTO), same rounds.\n\n" + unprofiled(tables) if unprofiled(tables) else "",
         *[section(table, options.folder) for table in tables.values()],
         "## Versions\n\n" + markdown(["peer", "version", "counts what each arm got"], versions),
     ]

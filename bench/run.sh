@@ -8,9 +8,10 @@
 # $CARGO_TARGET_DIR/bench/bench.json. --quick is 3 rounds of 1 s; where --rounds,
 # --seconds or --warm-up is said too, that counts. A whole run counts the instructions of a query too (bench/instructions.py). --as-is builds and installs nothing. SWITCHBACK_BIN names another router than the one that is
 # built here (scripts/build_dist.sh: fat LTO and a profile).
-# All other options are those of `switchback-bench rounds --help`. Nothing else should run on the machine meanwhile.
+# All other options are those of `switchback-bench rounds --help` (--switchback, --unprofiled, --tools, --work and --out are set here). Nothing else should run
+# on the machine meanwhile. What an interrupted run measured is in bench.json; bench/report.py makes a report of it, which says so.
 #
-# Exit codes: 64 the command line makes no sense; 69 the router or the benchmark's program is not there; 70 nobody answered in some workload, or the
+# Exit codes: 64 the command line makes no sense; 75 another run is under way; 69 the router or the benchmark's program is not there; 70 nobody answered in some workload, or the
 # router never did (there is no report then, and what was measured is in bench.json). A report is written with 0 alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -56,8 +57,14 @@ for option in "$@"; do
 done
 router=${SWITCHBACK_BIN:-$target/dist/switchback}
 mkdir -p "$folder"
+exec 9>"$folder/lock"
+flock -n 9 || { echo "bench: another run is under way in $folder: two on one machine measure each other" >&2; exit 75; }
+rounds=("$program" rounds --switchback "$router" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json")
 
 if [ -z "$as_is" ]; then
+  # A word that is misspelt is found before everything is built.
+  cargo build --release --locked -p switchback-bench
+  "${rounds[@]}" --check "${options[@]}"
   bench/install_peers.sh "$folder/tools"
   # Beside the one that is shipped, which was laid out by a profile of this very load.
   cargo build --release --locked --workspace
@@ -69,11 +76,18 @@ fi
 command="${SWITCHBACK_BIN:+SWITCHBACK_BIN=${SWITCHBACK_BIN##*/} }make bench${*:+ ARGS=\"$*\"}"
 unprofiled=()
 if [ -x "$target/release/switchback" ]; then unprofiled=(--unprofiled "$target/release/switchback"); fi
-"$program" rounds --switchback "$router" "${unprofiled[@]}" --tools "$folder/tools" --work "$folder/work" --out "$folder/bench.json" "${options[@]}"
+partly() {
+  echo "bench: it did not come to its end. Of what was measured until then a report is made by: bench/report.py $folder/bench.json $part" >&2
+  exit "$1"
+}
+trap 'partly 130' INT
+trap 'partly 143' TERM
+"${rounds[@]}" "${unprofiled[@]}" "${options[@]}" || { code=$?; [ $code -ne 64 ] || exit 64; partly $code; }
+trap - INT TERM
 counted=()
 if [ "$report" != "$part" ]; then
   # Of the same program. One that costs more than what is kept is still reported; where nothing could be counted, the report goes without.
-  bench/instructions.py "$router" --json >"$folder/instructions.json" || true
+  bench/instructions.py "$router" --kept bench/instructions-dist.json --json >"$folder/instructions.json" || true
   if [ -s "$folder/instructions.json" ]; then
     counted=(--instructions "$folder/instructions.json")
   else

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Builds the router as it is shipped: fat LTO, and laid out by a profile of what it does under load (PGO).
 #
-#   scripts/build_dist.sh            (make dist is this)
+#   scripts/build_dist.sh [--as-is]            (make dist is this)
 #
 # 1. a program that counts what it runs is built; 2. it is put under the benchmark's own load, every kind of it that the query path has;
 # 3. the program is built with what was counted. Two builds with fat LTO: half an hour on two cores. The result is $CARGO_TARGET_DIR/dist/switchback.
-# With --as-is, the profile of last time is used where there is one. Needs: rustup's component llvm-tools, which it installs, and h2load.
+# With --as-is, the profile of last time is used where there is one. Exit 64 where the command line makes no sense, 69 where a tool is missing. Needs: rustup's component llvm-tools, which it installs, and h2load.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -17,6 +17,12 @@ flags=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$host")_RUSTFLAGS
 workloads=split,policy,post4,post16,http2,h2-upstream,tls
 
 say() { echo "build_dist: $*" >&2; }
+
+case "$*" in
+  "" | --as-is) ;;
+  --help | -h) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' scripts/build_dist.sh; exit 0 ;;
+  *) say "it takes --as-is alone, and not: $*"; exit 64 ;;
+esac
 
 profdata=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
 if [ ! -x "$profdata" ]; then
@@ -45,5 +51,7 @@ say "3 of 3: building with what was counted (fat LTO: a quarter of an hour)"
 env "$flags=-Cprofile-use=$folder/switchback.profdata" CARGO_TARGET_DIR="$folder/build" \
   cargo build --profile dist --locked -p switchback --bin switchback --target "$host"
 mkdir -p "$target/dist"
-cp "$folder/build/$host/dist/switchback" "$target/dist/switchback"
+# The old one may be running.
+cp "$folder/build/$host/dist/switchback" "$target/dist/switchback.new"
+mv "$target/dist/switchback.new" "$target/dist/switchback"
 say "done: $target/dist/switchback"

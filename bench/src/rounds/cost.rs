@@ -62,20 +62,11 @@ pub(crate) fn processor_time(processes: &[u32]) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// Time that all processors of the machine were busy since it started, to a hundredth of a second.
-pub(crate) fn machine_time() -> Result<Duration> {
-    let text = fs::read_to_string("/proc/stat")?;
-    match busy_ticks(&text) {
-        Some(ticks) => Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)),
-        None => bail!("/proc/stat begins with something else"),
-    }
-}
-
-/// Of the first line: user, nice, system, and after idle and iowait irq and softirq.
-fn busy_ticks(stat: &str) -> Option<u64> {
-    let ticks: Vec<u64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|field| field.parse().ok()).collect();
-    let [user, nice, system, _idle, _waiting, hard, soft, ..] = ticks.as_slice() else { return None };
-    Some(user + nice + system + hard + soft)
+/// The same of everybody else on the machine, the kernel's own threads among them. Of a loop that is due at even times the kernel's ticks (`/proc/stat`) hit
+/// always the same moment: they are no measure of it.
+pub(crate) fn time_of_others(these: &[u32]) -> Duration {
+    let others: Vec<u32> = processes().into_iter().map(|(process, _)| process).filter(|process| !these.contains(process)).collect();
+    processor_time(&others).unwrap_or_default()
 }
 
 /// Memory of these processes. Nothing where that of one of them cannot be read: what is left is not what they hold.
@@ -104,9 +95,11 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_busy_with_all_but_idling_and_waiting() {
-        assert_eq!(busy_ticks("cpu  1 2 3 1000 1000 4 5 7 0 0\ncpu0 1 1 1\n"), Some(15));
-        assert!(machine_time().unwrap() > Duration::ZERO);
+    fn others_are_all_but_these() {
+        let (mine, all) = (processor_time(&[std::process::id()]).unwrap(), time_of_others(&[]));
+        assert!(all >= mine, "{all:?} {mine:?}");
+        let everybody: Vec<u32> = processes().into_iter().map(|(process, _)| process).collect();
+        assert!(time_of_others(&everybody) < all);
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub(crate) fn load(port: u16, time: Duration) -> Result<Summary> {
     read(&said).with_context(|| format!("h2load said something else: {said}"))
 }
 
+/// What it says its version is.
+pub(crate) fn version() -> String {
+    said_by(Path::new("h2load"), &["--version".to_owned()]).map_or_else(|error| format!("{error:#}"), |said| said.trim().to_owned())
+}
+
 fn run(port: u16, how: &[String]) -> Result<String> {
     let mut arguments =
         vec!["-t".to_owned(), "1".to_owned(), "-c".to_owned(), CONNECTIONS.to_string(), "-m".to_owned(), STREAMS.to_string()];

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::admin::{Admin, Done};
-use super::cost::{Memory, machine_time, memory, processor_time, tree};
+use super::cost::{Memory, memory, processor_time, time_of_others, tree};
 use super::machine::realtime;
 use super::peer::{Peer, Places, RouterState};
 use super::process::{LOOK_EVERY, Process};
@@ -46,8 +46,7 @@ pub(crate) struct Measured {
     pub(crate) cpu_us: Option<f64>,
     /// The same as a part of the measured time: above one, more than one processor's.
     pub(crate) busy: Option<f64>,
-    /// What everybody else on the machine used meanwhile, in processors: what is neither the peer's, the generator's nor the upstreams'. The
-    /// kernel counts the whole in hundredths of a second, so that it can be less than nothing.
+    /// What everybody else on the machine used meanwhile, in processors: what is neither the peer's, the generator's nor the upstreams'.
     pub(crate) others: Option<f64>,
     pub(crate) per_second: f64,
     /// Before the first request, and at the end. Nothing where it cannot be read.
@@ -70,9 +69,7 @@ pub(crate) struct Bench<'a> {
 struct Costs {
     at: Instant,
     peer: Duration,
-    /// Of the generator and the upstreams.
-    load: Duration,
-    machine: Duration,
+    others: Duration,
 }
 
 /// A peer that runs.
@@ -260,7 +257,7 @@ impl Bench<'_> {
                 thread::sleep(SETTLE);
             }
             let processes = tree(root);
-            costs.push(self.costs(&processes)?);
+            costs.push(self.costs(mark, &processes)?);
             if mark == Mark::End {
                 memory_at_end = memory(&processes);
             }
@@ -279,14 +276,12 @@ impl Bench<'_> {
         let [before, after] = costs.as_slice() else { bail!("it was not measured from begin to end") };
         let spent = |what: fn(&Costs) -> Duration| what(after).saturating_sub(what(before)).as_secs_f64();
         let (cpu, time) = (spent(|costs| costs.peer), after.at.duration_since(before.at).as_secs_f64());
-        let others = spent(|costs| costs.machine) - cpu - spent(|costs| costs.load);
+        let others = spent(|costs| costs.others);
         let has_cost = !matches!(workload.load, Load::Idle);
-        // What h2load used is told by nobody any more when it has ended.
-        let has_others = has_cost && !matches!(asked, Load::Http2);
         Ok(Measured {
             cpu_us: has_cost.then(|| cpu * 1e6 / (load.answers as f64).max(1.0)),
             busy: has_cost.then(|| cpu / time),
-            others: has_others.then(|| others / time),
+            others: has_cost.then(|| others / time),
             per_second: load.answers as f64 / load.seconds,
             memory_before,
             memory: memory_at_end,
@@ -296,10 +291,12 @@ impl Bench<'_> {
         })
     }
 
-    /// What was used until now.
-    fn costs(&self, peer: &[u32]) -> Result<Costs> {
-        let load = processor_time(&[std::process::id(), self.upstreams.process.id()])?;
-        Ok(Costs { at: Instant::now(), peer: processor_time(peer)?, load, machine: machine_time()? })
+    /// What was used until now. Looking at everybody else takes milliseconds, which lie outside of the measured time.
+    fn costs(&self, mark: Mark, peer: &[u32]) -> Result<Costs> {
+        let these = [peer, &[std::process::id(), self.upstreams.process.id()]].concat();
+        let before = (mark == Mark::Begin).then(|| time_of_others(&these));
+        let (at, cost) = (Instant::now(), processor_time(peer)?);
+        Ok(Costs { at, peer: cost, others: before.unwrap_or_else(|| time_of_others(&these)) })
     }
 
     fn state_of(&self, contender: &Contender) -> Result<Option<RouterState>> {

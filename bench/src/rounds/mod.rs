@@ -29,7 +29,7 @@ use measure::{Bench, Measured, Running, start_upstreams};
 use peer::Peer;
 use program::Program;
 use record::{Record, Run, Table};
-use workloads::{Contender, Placement, Workload};
+use workloads::{Contender, Load, Placement, Workload};
 
 /// A contender that failed so often in a workload is left out of its further rounds.
 const MOST_FAILURES: usize = 3;
@@ -78,6 +78,9 @@ pub(crate) struct Options {
     /// Connections of the workload `idle`.
     #[arg(long, default_value = "10000")]
     idle_clients: NonZeroUsize,
+    /// Looks at the options, and measures nothing.
+    #[arg(long)]
+    check: bool,
     /// These workloads alone.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -124,6 +127,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if !options.peers.is_dir() {
         return Err(usage(format!("--peers {}: there is no such folder", options.peers.display())));
+    }
+    if options.check {
+        return Ok(());
     }
     let program = Program::look(&options.switchback)?;
     if let Some(unprofiled) = &options.unprofiled {
@@ -294,6 +300,9 @@ fn who_can(bench: &Bench, workload: &Workload, record: &mut Record) -> Vec<Conte
                 if let Ok(peer) = Peer::read(&bench.options.peers.join(contender.peer)) {
                     record.versions.insert(contender.peer.to_owned(), version);
                     record.arms.insert(contender.peer.to_owned(), peer.arms);
+                }
+                if matches!(contender.load.as_ref().unwrap_or(&workload.load), Load::Http2) {
+                    record.versions.insert("h2load".to_owned(), h2load::version());
                 }
                 able.push(contender.clone());
             }

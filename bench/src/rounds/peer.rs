@@ -29,6 +29,9 @@ pub(crate) struct Peer {
     /// How it says its version. Nothing: it has none of its own.
     #[serde(default)]
     version: Vec<String>,
+    /// What else it is made of: commands, of which all that they say is added to its version.
+    #[serde(default)]
+    parts: Vec<Vec<String>>,
     /// Whether it counts what each arm got, and where.
     pub(crate) arms: String,
     pub(crate) variants: BTreeMap<String, Variant>,
@@ -144,7 +147,12 @@ impl Peer {
         }
         let said = said_by(program, &self.version).unwrap_or_else(|error| format!("{error:#}"));
         let line = said.lines().find(|line| line.contains(|letter: char| letter.is_ascii_digit()));
-        line.unwrap_or("says none").trim().trim_start_matches(&*program.display().to_string()).trim().to_owned()
+        let own = line.unwrap_or("says none").trim().trim_start_matches(&*program.display().to_string()).trim().to_owned();
+        let parts = self.parts.iter().filter_map(|command| command.split_first()).flat_map(|(name, arguments)| {
+            let said = said_by(Path::new(name), arguments).unwrap_or_else(|error| format!("{name}: {error:#}"));
+            said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        });
+        [own].into_iter().chain(parts).collect::<Vec<_>>().join("; ")
     }
 
     /// Writes a variant's files into a folder, and answers how the program is started with them.

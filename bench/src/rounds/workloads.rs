@@ -133,16 +133,19 @@ fn routes() -> Vec<Contender> {
     let spread = Load::Closed(Shape { path: "/r{n}/search?q=hello".to_owned(), paths: 1_000, ..Shape::get() });
     let one = |label, peer| Contender { load: Some(hot.clone()), ..labelled(label, peer, "plain") };
     let many = |label, peer| Contender { load: Some(hot.clone()), ..labelled(label, peer, "routes") };
+    let in_turns = |label, peer| Contender { load: Some(spread.clone()), ..labelled(label, peer, "routes") };
     vec![
         peer("floor", "plain"),
         one("switchback, 1 route", "switchback"),
         one("switchback again, 1 route", "switchback"),
         many("switchback, 1,000 routes", "switchback"),
-        Contender { load: Some(spread), ..labelled("switchback, 1,000 routes in turns", "switchback", "routes") },
+        in_turns("switchback, 1,000 routes in turns", "switchback"),
         one("nginx, 1 location", "nginx"),
         many("nginx, 1,000 locations", "nginx"),
+        in_turns("nginx, 1,000 locations in turns", "nginx"),
         one("haproxy, 1 backend", "haproxy"),
         many("haproxy, 1,000 backends", "haproxy"),
+        in_turns("haproxy, 1,000 backends in turns", "haproxy"),
     ]
 }
 

@@ -313,13 +313,17 @@ fn request_of_nothing() -> Outgoing {
 
 /// A response of hyper's and ours, which must not be two.
 fn compared(bytes: &[u8]) -> (Option<Answer>, Option<Answer>) {
-    let method = if bytes.len().is_multiple_of(5) { Method::HEAD } else { Method::GET };
+    compared_to(if bytes.len().is_multiple_of(5) { &Method::HEAD } else { &Method::GET }, bytes)
+}
+
+/// The same as the response to a method.
+fn compared_to(method: &Method, bytes: &[u8]) -> (Option<Answer>, Option<Answer>) {
     // What a refusal is for may depend on how far the bytes have come; whether it is one may not.
     let answer = |ends: Ends| if let Ends::Answer(answer, keeps) = ends { Some((answer, keeps)) } else { None };
-    let whole = answer(ours(bytes, bytes.len(), &method));
+    let whole = answer(ours(bytes, bytes.len(), method));
     let piece = bytes.len() % 7 + 1;
-    assert_eq!(answer(ours(bytes, piece, &method)), whole, "in pieces of {piece}: {}", bytes.escape_ascii());
-    let theirs = hypers(bytes, &method);
+    assert_eq!(answer(ours(bytes, piece, method)), whole, "in pieces of {piece}: {}", bytes.escape_ascii());
+    let theirs = hypers(bytes, method);
     let ours = whole.map(|(answer, _)| answer);
     if let Some(ours) = &ours {
         // What nobody asked for is refused by who looks at the response.
@@ -363,13 +367,47 @@ pub(super) const WORDS: [&[u8]; 30] = [
     b"\x80",
 ];
 
+/// The responses of the public smuggling classes, as bytes.
+fn smuggled() -> Vec<Vec<u8>> {
+    let cases = include_str!("../../../../tests/smuggling/responses.txt").split("\n=== ").skip(1);
+    cases.filter_map(|case| Some(unescaped(&case.split_once('\n')?.1.replace('\n', "")))).collect()
+}
+
+/// `\r`, `\n`, `\t`, `\xNN` and `\\` as what they stand for.
+fn unescaped(text: &str) -> Vec<u8> {
+    let (mut found, mut rest) = (Vec::new(), text.bytes());
+    while let Some(byte) = rest.next() {
+        let byte = match (byte, (byte == b'\\').then(|| rest.next()).flatten()) {
+            (_, Some(b'r')) => b'\r',
+            (_, Some(b'n')) => b'\n',
+            (_, Some(b't')) => b'\t',
+            (_, Some(b'x')) => {
+                let digits: String = rest.by_ref().take(2).map(char::from).collect();
+                u8::from_str_radix(&digits, 16).unwrap()
+            }
+            (_, Some(other)) => other,
+            (byte, None) => byte,
+        };
+        found.push(byte);
+    }
+    found
+}
+
+#[test]
+fn every_smuggled_response_is_read_as_hyper_reads_it_or_refused() {
+    let all = smuggled();
+    let read = all.iter().flat_map(|bytes| [Method::GET, Method::HEAD].map(|method| compared_to(&method, bytes).0)).flatten().count();
+    assert!(all.len() >= 40 && (6..all.len()).contains(&read), "{} of {}", read, all.len());
+}
+
 #[test]
 fn fuzz_backend_response() {
-    let seeds = vec![
+    let mut seeds = vec![
         format!("{OK}content-length: 2\r\n\r\nhi").into_bytes(),
         format!("{OK}transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n").into_bytes(),
         format!("{OK}\r\nhi").into_bytes(),
     ];
+    seeds.extend(smuggled());
     Target { name: "backend_response", words: &WORDS, seeds, most_bytes: 2_048 }.run(|bytes| trace(compared(bytes)));
 }
 
