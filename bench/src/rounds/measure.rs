@@ -263,7 +263,7 @@ impl Bench<'_> {
             }
             Ok(())
         };
-        let asked = asked_of(workload, contender);
+        let asked = workload.load_of(contender);
         let (ports, pace) = (running.ports, self.pace(workload, running.was_asked));
         let (load, done) = match self.state_of(contender)? {
             Some(state) if contender.is_operated => {
@@ -321,11 +321,6 @@ impl Bench<'_> {
             Load::Http2 => http2(ports.http2, pace, on_mark),
         }
     }
-}
-
-/// How this contender is asked.
-fn asked_of<'w>(workload: &'w Workload, contender: &'w Contender) -> &'w Load {
-    contender.load.as_ref().unwrap_or(&workload.load)
 }
 
 /// h2load measures a process's whole life, so that begin and end are its.

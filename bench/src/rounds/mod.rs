@@ -301,7 +301,7 @@ fn who_can(bench: &Bench, workload: &Workload, record: &mut Record) -> Vec<Conte
                     record.versions.insert(contender.peer.to_owned(), version);
                     record.arms.insert(contender.peer.to_owned(), peer.arms);
                 }
-                if matches!(contender.load.as_ref().unwrap_or(&workload.load), Load::Http2) {
+                if matches!(workload.load_of(contender), Load::Http2) {
                     record.versions.insert("h2load".to_owned(), h2load::version());
                 }
                 able.push(contender.clone());

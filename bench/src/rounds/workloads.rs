@@ -58,6 +58,11 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
+    /// How a contender is asked.
+    pub(crate) fn load_of<'w>(&'w self, contender: &'w Contender) -> &'w Load {
+        contender.load.as_ref().unwrap_or(&self.load)
+    }
+
     /// Into how many parts the time of a contender in a round is cut, with those of the others between them. A machine's speed changes within
     /// seconds, so that what is compared has to be measured within less than one. Tails need their time in one piece.
     pub(crate) fn turns(&self) -> u32 {
